@@ -1,0 +1,406 @@
+-- complain if script is sourced in psql, rather than via CREATE EXTENSION
+\echo Use "CREATE EXTENSION pg_background" to load this file. \quit
+
+-- Nothing here names a schema, and nothing looks a name up when it is called,
+-- so the extension lives in any schema and moves between schemas.
+-- An AS clause without a link symbol takes the function's own name as symbol.
+-- VOLATILE, PARALLEL UNSAFE and CALLED ON NULL INPUT are PostgreSQL's defaults.
+
+--
+-- Types
+--
+
+CREATE TYPE pg_background_handle AS (
+	pid int4,
+	cookie int8
+);
+COMMENT ON TYPE pg_background_handle IS 'names one job';
+
+CREATE TYPE pg_background_stats AS (
+	workers_launched int8,
+	workers_completed int8,
+	workers_failed int8,
+	workers_canceled int8,
+	workers_timed_out int8,
+	workers_active int4,
+	avg_execution_ms float8,
+	max_workers int4
+);
+COMMENT ON TYPE pg_background_stats IS 'counts of this session''s jobs';
+
+CREATE TYPE pg_background_progress_info AS (
+	progress_pct int4,
+	progress_msg text
+);
+COMMENT ON TYPE pg_background_progress_info IS 'what a job reported last';
+
+CREATE TYPE pg_background_result_info AS (
+	row_count int8,
+	command_tag text,
+	completed bool,
+	has_error bool,
+	started_at timestamptz,
+	finished_at timestamptz
+);
+COMMENT ON TYPE pg_background_result_info IS 'what a job''s last statement did, and when the job ran';
+
+CREATE TYPE pg_background_error AS (
+	sqlstate text,
+	message text,
+	detail text,
+	hint text,
+	context text,
+	schema_name text,
+	table_name text,
+	column_name text,
+	constraint_name text
+);
+COMMENT ON TYPE pg_background_error IS 'the error that ended a job';
+
+CREATE TYPE pg_background_outcome AS (
+	pid int4,
+	cookie int8,
+	state text,
+	consumed bool,
+	completed bool,
+	has_error bool,
+	row_count int8,
+	command_tag text,
+	sqlstate text,
+	error_message text,
+	label text,
+	launched_at timestamptz
+);
+COMMENT ON TYPE pg_background_outcome IS 'how a job stands, or how it ended';
+
+CREATE TYPE pg_background_run_result AS (
+	pid int4,
+	cookie int8,
+	state text,
+	consumed bool,
+	completed bool,
+	has_error bool,
+	row_count int8,
+	command_tag text,
+	sqlstate text,
+	error_message text,
+	label text,
+	launched_at timestamptz,
+	timed_out bool,
+	elapsed_ms int8
+);
+COMMENT ON TYPE pg_background_run_result IS 'how a job ended that was run and waited for';
+
+--
+-- Launch
+--
+
+CREATE FUNCTION pg_background_launch(sql text, queue_size int4 DEFAULT 0)
+	RETURNS pg_background_handle LANGUAGE C STRICT AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION pg_background_launch(text, int4) IS
+	'start a job; its rows are read with pg_background_result';
+
+CREATE FUNCTION pg_background_launch(sql text, queue_size int4, label text)
+	RETURNS pg_background_handle LANGUAGE C AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION pg_background_launch(text, int4, text) IS
+	'start a job under a label; its rows are read with pg_background_result';
+
+CREATE FUNCTION pg_background_submit(sql text, queue_size int4 DEFAULT 0)
+	RETURNS pg_background_handle LANGUAGE C STRICT AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION pg_background_submit(text, int4) IS
+	'start a job whose rows are thrown away';
+
+CREATE FUNCTION pg_background_submit(sql text, queue_size int4, label text)
+	RETURNS pg_background_handle LANGUAGE C AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION pg_background_submit(text, int4, text) IS
+	'start a job under a label whose rows are thrown away';
+
+CREATE FUNCTION pg_background_run(sql text, queue_size int4 DEFAULT 0, timeout_ms int4 DEFAULT 0,
+								  label text DEFAULT NULL)
+	RETURNS pg_background_run_result LANGUAGE C AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION pg_background_run IS
+	'run a job, wait for it and tell how it ended';
+
+CREATE FUNCTION pg_background_run_query(sql text, queue_size int4 DEFAULT 0, timeout_ms int4 DEFAULT 0,
+										label text DEFAULT NULL, col_def text DEFAULT NULL)
+	RETURNS SETOF record LANGUAGE C AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION pg_background_run_query IS
+	'run a job, wait for it and return its rows; col_def repeats the column definition list';
+
+CREATE PROCEDURE pg_background_do(sql text, timeout_ms int4 DEFAULT 0, label text DEFAULT NULL)
+	LANGUAGE C AS 'MODULE_PATHNAME';
+COMMENT ON PROCEDURE pg_background_do IS
+	'run a job and wait for it without holding a snapshot, passing on its messages and its error';
+
+--
+-- Result
+--
+
+CREATE FUNCTION pg_background_result(pid int4, cookie int8)
+	RETURNS SETOF record LANGUAGE C STRICT AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION pg_background_result IS
+	'the rows of a job, or its error; reading to the end releases the handle';
+
+CREATE FUNCTION pg_background_result_info(pid int4, cookie int8)
+	RETURNS pg_background_result_info LANGUAGE C AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION pg_background_result_info IS
+	'what the last statement of a job did';
+
+CREATE FUNCTION pg_background_error_info(pid int4, cookie int8)
+	RETURNS pg_background_error LANGUAGE C AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION pg_background_error_info IS
+	'the error of a job, NULL where it has none';
+
+CREATE FUNCTION pg_background_outcome(p_pid int4, p_cookie int8)
+	RETURNS pg_background_outcome LANGUAGE C AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION pg_background_outcome IS
+	'how a job stands or ended; never raises an error';
+
+CREATE FUNCTION pg_background_full_sql(pid int4, cookie int8)
+	RETURNS text LANGUAGE C AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION pg_background_full_sql IS
+	'the whole SQL of a job';
+
+--
+-- Wait, cancel, detach
+--
+
+CREATE FUNCTION pg_background_wait(pid int4, cookie int8, timeout_ms int4 DEFAULT 0)
+	RETURNS bool LANGUAGE C AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION pg_background_wait IS
+	'wait until a job has ended; false at the timeout';
+
+CREATE FUNCTION pg_background_wait_any(handles pg_background_handle[], timeout_ms int4 DEFAULT 0)
+	RETURNS pg_background_handle LANGUAGE C AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION pg_background_wait_any IS
+	'wait until one of the jobs has ended and return its handle; NULL at the timeout';
+
+CREATE FUNCTION pg_background_drain(handles pg_background_handle[], timeout_ms int4 DEFAULT 0)
+	RETURNS SETOF pg_background_outcome LANGUAGE C AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION pg_background_drain IS
+	'wait for all the jobs, return the outcome of each and detach those that ended';
+
+CREATE FUNCTION pg_background_cancel(pid int4, cookie int8, grace_ms int4 DEFAULT 0)
+	RETURNS void LANGUAGE C AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION pg_background_cancel IS
+	'cancel a job; grace_ms also waits up to that long for it to end';
+
+CREATE FUNCTION pg_background_cancel_all()
+	RETURNS int4 LANGUAGE C AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION pg_background_cancel_all IS
+	'cancel all jobs of this session that run; returns how many';
+
+CREATE FUNCTION pg_background_cancel_by_label(pattern text, grace_ms int4 DEFAULT 0)
+	RETURNS int4 LANGUAGE C AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION pg_background_cancel_by_label IS
+	'cancel the jobs of this session whose label is LIKE the pattern; returns how many';
+
+CREATE FUNCTION pg_background_detach(pid int4, cookie int8)
+	RETURNS void LANGUAGE C AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION pg_background_detach IS
+	'forget the handle of a job; the job runs on';
+
+CREATE FUNCTION pg_background_detach_all()
+	RETURNS int4 LANGUAGE C AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION pg_background_detach_all IS
+	'forget all handles of this session; returns how many';
+
+CREATE FUNCTION pg_background_purge()
+	RETURNS int4 LANGUAGE C AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION pg_background_purge IS
+	'forget the handles of the jobs that have ended; returns how many';
+
+--
+-- Progress
+--
+
+CREATE FUNCTION pg_background_report_progress(pct int4, msg text DEFAULT NULL)
+	RETURNS void LANGUAGE C AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION pg_background_report_progress IS
+	'report how far the job is; called by the job''s own SQL';
+
+CREATE FUNCTION pg_background_get_progress(pid int4, cookie int8)
+	RETURNS pg_background_progress_info LANGUAGE C AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION pg_background_get_progress IS
+	'what a job reported last, NULL where it reported nothing';
+
+--
+-- List and counts
+--
+
+CREATE FUNCTION pg_background_list()
+	RETURNS SETOF record LANGUAGE C AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION pg_background_list() IS
+	'the jobs of this session; the view pg_background_list names the columns';
+
+CREATE VIEW pg_background_list AS
+	SELECT * FROM pg_background_list() AS (
+		pid int4,
+		cookie int8,
+		launched_at timestamptz,
+		user_id oid,
+		queue_size int4,
+		state text,
+		sql_preview text,
+		last_error text,
+		consumed bool,
+		label text
+	);
+COMMENT ON VIEW pg_background_list IS 'the jobs of this session';
+
+-- A pid is free for another process once its job has ended, so only a job that
+-- still runs is joined, and only to a worker of this library.
+CREATE VIEW pg_background_activity AS
+	SELECT
+		job.pid,
+		job.cookie,
+		job.launched_at,
+		job.user_id,
+		job.queue_size,
+		job.state AS pgbg_state,
+		job.sql_preview,
+		job.last_error,
+		job.consumed,
+		job.label,
+		backend.state AS backend_state,
+		backend.wait_event_type,
+		backend.wait_event,
+		backend.xact_start,
+		backend.query_start,
+		backend.backend_start,
+		backend.query
+	FROM pg_background_list AS job
+	LEFT JOIN pg_stat_activity AS backend
+		ON backend.pid = job.pid
+		AND backend.backend_type = 'pg_background'
+		AND job.state IN ('starting', 'running');
+COMMENT ON VIEW pg_background_activity IS
+	'the jobs of this session with what pg_stat_activity shows of their workers';
+
+CREATE FUNCTION pg_background_stats()
+	RETURNS pg_background_stats LANGUAGE C AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION pg_background_stats() IS
+	'counts of this session''s jobs';
+
+CREATE FUNCTION pg_background_record_timeout()
+	RETURNS void LANGUAGE C AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION pg_background_record_timeout IS
+	'add one to workers_timed_out; kept for catalogs of older versions';
+
+--
+-- Deprecated names
+--
+
+CREATE FUNCTION pg_background_launch_v2(sql text, queue_size int4 DEFAULT 0)
+	RETURNS pg_background_handle LANGUAGE C STRICT AS 'MODULE_PATHNAME';
+CREATE FUNCTION pg_background_launch_v2(sql text, queue_size int4, label text)
+	RETURNS pg_background_handle LANGUAGE C AS 'MODULE_PATHNAME';
+CREATE FUNCTION pg_background_submit_v2(sql text, queue_size int4 DEFAULT 0)
+	RETURNS pg_background_handle LANGUAGE C STRICT AS 'MODULE_PATHNAME';
+CREATE FUNCTION pg_background_submit_v2(sql text, queue_size int4, label text)
+	RETURNS pg_background_handle LANGUAGE C AS 'MODULE_PATHNAME';
+CREATE FUNCTION pg_background_run_v2(sql text, queue_size int4 DEFAULT 0, timeout_ms int4 DEFAULT 0,
+									 label text DEFAULT NULL)
+	RETURNS pg_background_run_result LANGUAGE C AS 'MODULE_PATHNAME';
+CREATE FUNCTION pg_background_run_query_v2(sql text, queue_size int4 DEFAULT 0, timeout_ms int4 DEFAULT 0,
+										   label text DEFAULT NULL, col_def text DEFAULT NULL)
+	RETURNS SETOF record LANGUAGE C AS 'MODULE_PATHNAME';
+CREATE FUNCTION pg_background_result_v2(pid int4, cookie int8)
+	RETURNS SETOF record LANGUAGE C STRICT AS 'MODULE_PATHNAME';
+CREATE FUNCTION pg_background_result_info_v2(pid int4, cookie int8)
+	RETURNS pg_background_result_info LANGUAGE C AS 'MODULE_PATHNAME';
+CREATE FUNCTION pg_background_error_info_v2(pid int4, cookie int8)
+	RETURNS pg_background_error LANGUAGE C AS 'MODULE_PATHNAME';
+CREATE FUNCTION pg_background_outcome_v2(p_pid int4, p_cookie int8)
+	RETURNS pg_background_outcome LANGUAGE C AS 'MODULE_PATHNAME';
+CREATE FUNCTION pg_background_full_sql_v2(pid int4, cookie int8)
+	RETURNS text LANGUAGE C AS 'MODULE_PATHNAME';
+CREATE FUNCTION pg_background_wait_v2(pid int4, cookie int8, timeout_ms int4 DEFAULT 0)
+	RETURNS bool LANGUAGE C AS 'MODULE_PATHNAME';
+CREATE FUNCTION pg_background_wait_any_v2(handles pg_background_handle[], timeout_ms int4 DEFAULT 0)
+	RETURNS pg_background_handle LANGUAGE C AS 'MODULE_PATHNAME';
+CREATE FUNCTION pg_background_drain_v2(handles pg_background_handle[], timeout_ms int4 DEFAULT 0)
+	RETURNS SETOF pg_background_outcome LANGUAGE C AS 'MODULE_PATHNAME';
+CREATE FUNCTION pg_background_cancel_v2(pid int4, cookie int8, grace_ms int4 DEFAULT 0)
+	RETURNS void LANGUAGE C AS 'MODULE_PATHNAME';
+CREATE FUNCTION pg_background_cancel_all_v2()
+	RETURNS int4 LANGUAGE C AS 'MODULE_PATHNAME';
+CREATE FUNCTION pg_background_cancel_by_label_v2(pattern text, grace_ms int4 DEFAULT 0)
+	RETURNS int4 LANGUAGE C AS 'MODULE_PATHNAME';
+CREATE FUNCTION pg_background_detach_v2(pid int4, cookie int8)
+	RETURNS void LANGUAGE C AS 'MODULE_PATHNAME';
+CREATE FUNCTION pg_background_detach_all_v2()
+	RETURNS int4 LANGUAGE C AS 'MODULE_PATHNAME';
+CREATE FUNCTION pg_background_purge_v2()
+	RETURNS int4 LANGUAGE C AS 'MODULE_PATHNAME';
+CREATE FUNCTION pg_background_get_progress_v2(pid int4, cookie int8)
+	RETURNS pg_background_progress_info LANGUAGE C AS 'MODULE_PATHNAME';
+CREATE FUNCTION pg_background_list_v2()
+	RETURNS SETOF record LANGUAGE C AS 'MODULE_PATHNAME';
+CREATE FUNCTION pg_background_stats_v2()
+	RETURNS pg_background_stats LANGUAGE C AS 'MODULE_PATHNAME';
+
+--
+-- Privileges
+--
+
+CREATE FUNCTION pg_background_grant_privileges(role_name text, print_commands bool DEFAULT false)
+	RETURNS bool LANGUAGE C SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+	AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION pg_background_grant_privileges IS
+	'let a role use this extension; false, with a notice, where that failed';
+
+CREATE FUNCTION pg_background_revoke_privileges(role_name text, print_commands bool DEFAULT false)
+	RETURNS bool LANGUAGE C SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+	AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION pg_background_revoke_privileges IS
+	'take back what pg_background_grant_privileges gave; false, with a notice, where that failed';
+
+CREATE FUNCTION pg_background_drop_executor_role()
+	RETURNS void LANGUAGE C SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+	AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION pg_background_drop_executor_role IS
+	'take back what this extension granted to pgbackground_role and drop the role';
+
+DO $$
+DECLARE
+	member record;
+BEGIN
+	-- Roles belong to the cluster: another database may have made this one
+	-- before, or be making it at this moment.
+	BEGIN
+		CREATE ROLE pgbackground_role NOLOGIN INHERIT;
+	EXCEPTION WHEN duplicate_object OR unique_violation THEN
+		NULL;
+	END;
+
+	FOR member IN
+		SELECT object.type, object.identity, coalesce(proc.prosecdef, false) AS is_helper, proc.proname
+		FROM pg_extension AS extension
+		JOIN pg_depend AS dependency
+			ON dependency.refclassid = 'pg_extension'::regclass
+			AND dependency.refobjid = extension.oid
+			AND dependency.deptype = 'e'
+		CROSS JOIN pg_identify_object(dependency.classid, dependency.objid, 0) AS object
+		LEFT JOIN pg_proc AS proc
+			ON dependency.classid = 'pg_proc'::regclass
+			AND proc.oid = dependency.objid
+		WHERE extension.extname = 'pg_background'
+	LOOP
+		IF member.proname LIKE '%\_v2' THEN
+			EXECUTE format('COMMENT ON FUNCTION %s IS %L', member.identity,
+						   'deprecated: use ' || left(member.proname, -3));
+		END IF;
+
+		IF member.type = 'view' THEN
+			EXECUTE format('REVOKE ALL ON %s FROM PUBLIC', member.identity);
+			EXECUTE format('GRANT SELECT ON %s TO pgbackground_role', member.identity);
+		ELSE
+			EXECUTE format('REVOKE ALL ON %s %s FROM PUBLIC', member.type, member.identity);
+			IF NOT member.is_helper THEN
+				EXECUTE format('GRANT ALL ON %s %s TO pgbackground_role', member.type, member.identity);
+			END IF;
+		END IF;
+	END LOOP;
+END
+$$;
