@@ -1,0 +1,86 @@
+# Builds, installs and tests pg_background for the PostgreSQL that PG_CONFIG names.
+
+SHELL = /bin/bash
+.SHELLFLAGS = -euo pipefail -c
+
+PG_CONFIG ?= pg_config
+CARGO ?= cargo
+CARGO_TARGET_DIR ?= $(CURDIR)/target
+export PG_CONFIG CARGO_TARGET_DIR
+export PGRX_PG_CONFIG_PATH = $(shell command -v $(PG_CONFIG))
+ifndef LIBCLANG_PATH
+export LIBCLANG_PATH = $(lastword $(sort $(dir $(wildcard /usr/lib/llvm-*/lib/libclang*.so*))))
+endif
+
+# Looked up when a recipe runs: on a fresh machine there is no PostgreSQL before `setup`.
+pg = $(shell $(PG_CONFIG) --$(1))
+pg_major = $(shell $(PG_CONFIG) --version | sed 's/[^0-9]*\([0-9]*\).*/\1/')
+features = --no-default-features --features pg$(pg_major)
+pkglibdir = $(DESTDIR)$(call pg,pkglibdir)
+extensiondir = $(DESTDIR)$(call pg,sharedir)/extension
+pg_regress = $(dir $(call pg,pgxs))../test/regress/pg_regress
+
+library = $(CARGO_TARGET_DIR)/release/libpg_background.so
+members = -p pg_background_client_tests -p pg_background_bench
+TEST_THREADS ?= 2
+
+.PHONY: all setup build install install-files installed uninstall installcheck lint unit regress client tour demo test bench clean
+
+all: build
+
+setup:
+	@scripts/setup
+
+build: setup
+	$(CARGO) build --release $(features)
+
+install: build install-files
+
+install-files:
+	install -d '$(pkglibdir)' '$(extensiondir)'
+	install -m 755 '$(library)' '$(pkglibdir)/pg_background.so.new'
+	mv -f '$(pkglibdir)/pg_background.so.new' '$(pkglibdir)/pg_background.so'
+	install -m 644 pg_background.control sql/pg_background--*.sql '$(extensiondir)/'
+
+uninstall:
+	rm -f '$(pkglibdir)/pg_background.so' '$(extensiondir)/pg_background.control' '$(extensiondir)'/pg_background--*.sql
+
+# The installation that the tests, the demo and the benchmark use: with sudo where the directories ask for it.
+installed: build
+	@if [ -w '$(call pg,pkglibdir)' ]; then $(MAKE) -s install-files; else sudo $(MAKE) -s install-files \
+		PG_CONFIG='$(PG_CONFIG)' CARGO_TARGET_DIR='$(CARGO_TARGET_DIR)'; fi
+
+# Against a running server: PGHOST, PGPORT and PGUSER choose it.
+installcheck:
+	$(pg_regress) --inputdir=tests/regress --outputdir='$(CARGO_TARGET_DIR)/regress' --bindir='$(call pg,bindir)' \
+		--dbname=contrib_regression --encoding=UTF8 --no-locale --schedule=tests/regress/schedule
+
+lint: setup
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --all-targets $(features) -- -D warnings
+	$(CARGO) clippy --all-targets $(members) -- -D warnings
+
+unit: setup
+	$(CARGO) test --lib $(features)
+
+regress: installed
+	@mkdir -p '$(CARGO_TARGET_DIR)/regress'
+	scripts/cluster run $(MAKE) -s installcheck
+
+client: installed
+	$(CARGO) test $(members) -- --test-threads=$(TEST_THREADS)
+
+tour: installed
+	demo/run </dev/null | cat
+
+test: setup
+	@scripts/test
+
+demo: installed
+	KEEP=$(KEEP) demo/run
+
+bench: installed
+	$(CARGO) run --release -p pg_background_bench
+
+clean:
+	$(CARGO) clean
