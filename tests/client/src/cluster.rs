@@ -1,0 +1,309 @@
+//! A PostgreSQL cluster of one test: its own directory, its own unix socket, gone afterwards.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use crate::process::{as_server, pg_config, run, server_program};
+use crate::session::Session;
+
+/// The shutdown modes of pg_ctl.
+#[derive(Clone, Copy, Debug)]
+pub enum Shutdown {
+    Smart,
+    Fast,
+    Immediate,
+}
+
+impl Shutdown {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Smart => "smart",
+            Self::Fast => "fast",
+            Self::Immediate => "immediate",
+        }
+    }
+}
+
+/// What a server's log must not contain after a test that did not provoke it.
+const TROUBLE: [&str; 7] = [
+    "PANIC",
+    "TRAP:",
+    "was terminated by signal",
+    "leak",
+    "corrupt",
+    "was not closed",
+    "exited with exit code 2",
+];
+
+pub struct Cluster {
+    dir: PathBuf,
+    crash_expected: AtomicBool,
+}
+
+impl Cluster {
+    /// Starts a cluster with the extension in database `postgres` and the given settings (`name = value`).
+    pub fn start(settings: &[&str]) -> Self {
+        let cluster = Self::start_plain(settings);
+        cluster.session().exec("CREATE EXTENSION pg_background");
+        cluster
+    }
+
+    /// The same without the extension.
+    pub fn start_plain(settings: &[&str]) -> Self {
+        let cluster = Self::prepare(settings);
+        cluster.restart();
+        cluster
+    }
+
+    /// A hot standby of `primary`, streaming from it.
+    pub fn standby_of(primary: &Self, settings: &[&str]) -> Self {
+        let cluster = Self::empty();
+        run(server_program("pg_basebackup")
+            .args(["-R", "-c", "fast", "-U", "postgres", "-h"])
+            .arg(primary.socket_dir())
+            .arg("-D")
+            .arg(cluster.data()));
+        cluster.configure(settings);
+        cluster.restart();
+        cluster
+    }
+
+    /// PostgreSQL's own defaults but for what keeps the cluster to itself: for measurements.
+    pub fn start_with_defaults() -> Self {
+        let cluster = Self::empty();
+        run(Command::new("cp").arg("-a").arg(template()).arg(cluster.data()));
+        cluster.append_settings(&[
+            &format!("unix_socket_directories = '{}'", cluster.dir.display()),
+            "listen_addresses = ''",
+        ]);
+        cluster.restart();
+        cluster
+    }
+
+    fn prepare(settings: &[&str]) -> Self {
+        let cluster = Self::empty();
+        run(Command::new("cp").arg("-a").arg(template()).arg(cluster.data()));
+        cluster.configure(settings);
+        cluster
+    }
+
+    fn empty() -> Self {
+        // A unix socket's path is short: not below a temporary directory of unknown length.
+        let dir = run(as_server("mktemp").args(["-d", "/tmp/pgbg.XXXXXX"])).stdout;
+        Self {
+            dir: String::from_utf8(dir).unwrap().trim().into(),
+            crash_expected: AtomicBool::new(false),
+        }
+    }
+
+    fn configure(&self, settings: &[&str]) {
+        let socket = format!("unix_socket_directories = '{}'", self.dir.display());
+        self.append_settings(&[
+            &socket,
+            "listen_addresses = ''",
+            "fsync = off",
+            "max_connections = 40",
+            "max_worker_processes = 32",
+            "log_line_prefix = '%m [%p] %b '",
+        ]);
+        self.append_settings(settings);
+    }
+
+    fn append_settings(&self, settings: &[&str]) {
+        let path = self.data().join("postgresql.conf");
+        let mut text = std::fs::read_to_string(&path).unwrap();
+        for setting in settings {
+            text.push_str(setting);
+            text.push('\n');
+        }
+        std::fs::write(&path, text).unwrap();
+    }
+
+    /// Starts the server (again).
+    pub fn restart(&self) {
+        let status = server_program("pg_ctl")
+            .args(["-w", "-s", "-t", "60", "-D"])
+            .arg(self.data())
+            .arg("-l")
+            .arg(self.log_path())
+            .arg("start")
+            // pg_ctl's child, the server, would keep a pipe of the test runner open.
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .unwrap();
+        assert!(status.success(), "the server did not start:\n{}", self.log());
+    }
+
+    /// Stops the server, which must be done within the time that pg_ctl gives it.
+    #[track_caller]
+    pub fn stop(&self, mode: Shutdown) {
+        assert!(
+            self.try_stop(mode),
+            "a {} shutdown did not end within 60 s:\n{}",
+            mode.name(),
+            self.log_tail()
+        );
+    }
+
+    fn try_stop(&self, mode: Shutdown) -> bool {
+        server_program("pg_ctl")
+            .args(["-w", "-s", "-t", "60", "-m", mode.name(), "-D"])
+            .arg(self.data())
+            .arg("stop")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .unwrap()
+            .success()
+    }
+
+    /// Whether a postmaster of this cluster runs.
+    pub fn is_running(&self) -> bool {
+        self.data().join("postmaster.pid").exists()
+    }
+
+    /// Says that this test makes the server crash, so that the log may tell of it.
+    pub fn expect_crash(&self) {
+        self.crash_expected.store(true, Ordering::Relaxed);
+    }
+
+    pub fn session(&self) -> Session {
+        self.session_as("postgres")
+    }
+
+    pub fn session_as(&self, role: &str) -> Session {
+        self.session_in("postgres", role)
+    }
+
+    #[track_caller]
+    pub fn session_in(&self, database: &str, role: &str) -> Session {
+        self.try_session_in(database, role)
+            .unwrap_or_else(|e| panic!("cannot connect: {e}\n{}", self.log_tail()))
+    }
+
+    pub fn try_session_in(&self, database: &str, role: &str) -> Result<Session, postgres::Error> {
+        Session::connect(&self.dir, database, role)
+    }
+
+    pub fn socket_dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub fn data(&self) -> PathBuf {
+        self.dir.join("data")
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.dir.join("log")
+    }
+
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(self.log_path()).unwrap_or_default()).into_owned()
+    }
+
+    fn log_tail(&self) -> String {
+        let log = self.log();
+        let lines: Vec<_> = log.lines().collect();
+        lines[lines.len().saturating_sub(60)..].join("\n")
+    }
+
+    /// Temporary files of the cluster, wherever below `pgsql_tmp` they are.
+    pub fn temporary_files(&self) -> Vec<PathBuf> {
+        fn collect(dir: &Path, files: &mut Vec<PathBuf>) {
+            for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+                let path = entry.path();
+                if path.is_dir() {
+                    collect(&path, files)
+                } else {
+                    files.push(path)
+                }
+            }
+        }
+        let mut files = Vec::new();
+        collect(&self.data().join("base/pgsql_tmp"), &mut files);
+        files
+    }
+
+    /// Sends a signal to a process of the cluster, as a person with a shell would.
+    pub fn signal(&self, pid: i32, signal: &str) {
+        run(Command::new("kill").arg(format!("-{signal}")).arg(pid.to_string()));
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        let failing = std::thread::panicking();
+        if failing {
+            eprintln!("the end of the server's log:\n{}", self.log_tail());
+        }
+        let stopped = !self.is_running() || self.try_stop(Shutdown::Fast);
+        if !stopped {
+            self.try_stop(Shutdown::Immediate);
+        }
+        let log = self.log();
+        let _ = run(as_server("rm").arg("-rf").arg(&self.dir));
+        if failing {
+            return;
+        }
+        assert!(stopped, "the server did not stop in a fast shutdown:\n{log}");
+        if !self.crash_expected.load(Ordering::Relaxed) {
+            let trouble: Vec<_> = log
+                .lines()
+                .filter(|line| TROUBLE.iter().any(|mark| line.contains(mark)))
+                .collect();
+            assert!(
+                trouble.is_empty(),
+                "the server's log shows trouble:\n{}",
+                trouble.join("\n")
+            );
+        }
+    }
+}
+
+/// A freshly initialised data directory to copy, kept from run to run: initdb takes longer than most tests.
+fn template() -> &'static Path {
+    static TEMPLATE: OnceLock<PathBuf> = OnceLock::new();
+    static UNIQUE: AtomicU32 = AtomicU32::new(0);
+    TEMPLATE.get_or_init(|| {
+        let version: String = pg_config("version")
+            .chars()
+            .map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '_' })
+            .collect();
+        let user = run(as_server("id").arg("-u")).stdout;
+        let template = PathBuf::from(format!(
+            "/tmp/pgbg-template-{version}-{}",
+            String::from_utf8(user).unwrap().trim()
+        ));
+        if !template.join("PG_VERSION").exists() {
+            let fresh = format!(
+                "{}.{}.{}",
+                template.display(),
+                std::process::id(),
+                UNIQUE.fetch_add(1, Ordering::Relaxed)
+            );
+            run(server_program("initdb")
+                .args([
+                    "-U",
+                    "postgres",
+                    "-A",
+                    "trust",
+                    "-E",
+                    "UTF8",
+                    "--no-locale",
+                    "--no-sync",
+                    "-D",
+                ])
+                .arg(&fresh));
+            // Another process may have been faster: then its directory serves as well.
+            if std::fs::rename(&fresh, &template).is_err() {
+                let _ = run(as_server("rm").arg("-rf").arg(&fresh));
+            }
+        }
+        template
+    })
+}

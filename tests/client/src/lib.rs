@@ -1,0 +1,41 @@
+//! Throw-away clusters and client sessions, for tests and measurements that need several of them at once.
+
+mod cluster;
+mod process;
+mod session;
+
+pub use cluster::{Cluster, Shutdown};
+pub use process::{pg_config, psql, server_program};
+pub use session::{Handle, Pending, Rows, Session, SqlError, quoted};
+
+use std::time::{Duration, Instant};
+
+/// How long a condition may take that has to come true: far above anything that a loaded machine needs.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Polls `condition` until it holds; panics with `what` when it never does.
+#[track_caller]
+pub fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "{what} did not happen within {PATIENCE:?}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A small pseudo-random generator (xorshift64*): a storm has to be repeatable from its seed.
+pub struct Random(u64);
+
+impl Random {
+    pub fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
+    }
+
+    /// A number from 0 up to, not including, `bound`.
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) % bound
+    }
+}

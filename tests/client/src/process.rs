@@ -1,0 +1,83 @@
+//! Programs of the PostgreSQL installation, run as a user that the server accepts.
+
+use std::ffi::OsStr;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+
+/// What `pg_config --<option>` of the installation under test answers.
+pub fn pg_config(option: &str) -> String {
+    let program = std::env::var("PG_CONFIG").unwrap_or_else(|_| "pg_config".to_owned());
+    let output = Command::new(&program)
+        .arg(format!("--{option}"))
+        .output()
+        .unwrap_or_else(|e| panic!("cannot run {program}: {e}"));
+    assert!(output.status.success(), "{program} --{option} failed");
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+fn bindir() -> &'static PathBuf {
+    static BINDIR: OnceLock<PathBuf> = OnceLock::new();
+    BINDIR.get_or_init(|| pg_config("bindir").into())
+}
+
+/// The user and group ids that server programs run under, where it must be another than the caller's:
+/// PostgreSQL refuses to run as root.
+fn server_user() -> Option<(u32, u32)> {
+    static USER: OnceLock<Option<(u32, u32)>> = OnceLock::new();
+    *USER.get_or_init(|| {
+        let id = |args: &[&str]| -> u32 {
+            let output = Command::new("id").args(args).output().expect("id runs");
+            assert!(
+                output.status.success(),
+                "there is no user postgres to run the server as"
+            );
+            String::from_utf8(output.stdout).unwrap().trim().parse().unwrap()
+        };
+        (id(&["-u"]) == 0).then(|| (id(&["-u", "postgres"]), id(&["-g", "postgres"])))
+    })
+}
+
+/// A command that runs as the server's user.
+pub fn as_server(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(program);
+    if let Some((user, group)) = server_user() {
+        command.uid(user).gid(group);
+    }
+    // A backtrace setting for the tests would put backtraces into the server's messages.
+    command
+        .current_dir("/")
+        .env_remove("RUST_BACKTRACE")
+        .env_remove("PGUSER")
+        .env_remove("PGHOST")
+        .env_remove("PGPORT");
+    command
+}
+
+/// A program of the installation under test, to run as the server's user.
+pub fn server_program(name: &str) -> Command {
+    as_server(bindir().join(name))
+}
+
+/// A plain psql, without a user's own start-up file.
+pub fn psql() -> Command {
+    let mut command = Command::new(bindir().join("psql"));
+    command.arg("-X");
+    command
+}
+
+/// Runs a command that must succeed and gives its output.
+#[track_caller]
+pub fn run(command: &mut Command) -> Output {
+    let output = command
+        .output()
+        .unwrap_or_else(|e| panic!("cannot run {command:?}: {e}"));
+    assert!(
+        output.status.success(),
+        "{command:?} failed\n{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    output
+}

@@ -1,0 +1,306 @@
+//! A client session: everything goes through the simple-query protocol, values come back as text.
+
+use std::fmt;
+use std::path::Path;
+use std::str::FromStr;
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use postgres::error::DbError;
+use postgres::{CancelToken, Client, NoTls, SimpleQueryMessage};
+
+pub type Rows = Vec<Vec<Option<String>>>;
+
+/// A job as SQL names it; displays as the two arguments that functions take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Handle {
+    pub pid: i32,
+    pub cookie: i64,
+}
+
+impl fmt::Display for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, {}", self.pid, self.cookie)
+    }
+}
+
+impl Handle {
+    /// The handle as a value of its composite type.
+    pub fn composite(&self) -> String {
+        format!("ROW({self})::pg_background_handle")
+    }
+
+    /// An array of handles, as drain and wait_any take it.
+    pub fn array(handles: &[Self]) -> String {
+        let rows: Vec<_> = handles.iter().map(Self::composite).collect();
+        format!("ARRAY[{}]::pg_background_handle[]", rows.join(", "))
+    }
+}
+
+/// An error of the server, as far as tests look at it.
+#[derive(Clone, Debug)]
+pub struct SqlError {
+    pub sqlstate: String,
+    pub message: String,
+    pub detail: String,
+    pub hint: String,
+    pub context: String,
+}
+
+impl SqlError {
+    /// SQLSTATE of a connection that ended without an error message.
+    pub const CONNECTION_LOST: &'static str = "lost";
+
+    fn from_client(error: &postgres::Error) -> Self {
+        let Some(db) = error.as_db_error() else {
+            return Self {
+                sqlstate: Self::CONNECTION_LOST.to_owned(),
+                message: error.to_string(),
+                detail: String::new(),
+                hint: String::new(),
+                context: String::new(),
+            };
+        };
+        Self {
+            sqlstate: db.code().code().to_owned(),
+            message: db.message().to_owned(),
+            detail: db.detail().unwrap_or_default().to_owned(),
+            hint: db.hint().unwrap_or_default().to_owned(),
+            context: db.where_().unwrap_or_default().to_owned(),
+        }
+    }
+}
+
+pub struct Session {
+    client: Client,
+    /// Messages that arrived since they were last taken.
+    notices: Arc<Mutex<Vec<DbError>>>,
+    pub pid: i32,
+}
+
+impl Session {
+    pub(crate) fn connect(socket_dir: &Path, database: &str, role: &str) -> Result<Self, postgres::Error> {
+        let notices = Arc::new(Mutex::new(Vec::new()));
+        let sink = Arc::clone(&notices);
+        let client = postgres::Config::new()
+            .host_path(socket_dir)
+            .dbname(database)
+            .user(role)
+            .connect_timeout(Duration::from_secs(30))
+            .notice_callback(move |notice| sink.lock().unwrap().push(notice))
+            .connect(NoTls)?;
+        let mut session = Self {
+            client,
+            notices,
+            pid: 0,
+        };
+        session.pid = session.value("SELECT pg_backend_pid()");
+        Ok(session)
+    }
+
+    pub fn try_rows(&mut self, sql: &str) -> Result<Rows, SqlError> {
+        let messages = self.client.simple_query(sql).map_err(|e| SqlError::from_client(&e))?;
+        Ok(messages
+            .into_iter()
+            .filter_map(|message| match message {
+                SimpleQueryMessage::Row(row) => Some(
+                    (0..row.len())
+                        .map(|i| row.get(i).map(str::to_owned))
+                        .collect::<Vec<_>>(),
+                ),
+                _ => None,
+            })
+            .collect())
+    }
+
+    #[track_caller]
+    pub fn rows(&mut self, sql: &str) -> Rows {
+        self.try_rows(sql)
+            .unwrap_or_else(|e| panic!("{}\nfailed: {e:#?}", shortened(sql)))
+    }
+
+    #[track_caller]
+    pub fn exec(&mut self, sql: &str) {
+        self.rows(sql);
+    }
+
+    /// The error of a statement that must fail.
+    #[track_caller]
+    pub fn error(&mut self, sql: &str) -> SqlError {
+        match self.try_rows(sql) {
+            Err(error) => error,
+            Ok(rows) => panic!(
+                "{}\ndid not fail but gave {} rows: {:?}",
+                shortened(sql),
+                rows.len(),
+                rows.first()
+            ),
+        }
+    }
+
+    /// The first column of the first row.
+    #[track_caller]
+    pub fn text(&mut self, sql: &str) -> Option<String> {
+        self.rows(sql)
+            .into_iter()
+            .next()
+            .unwrap_or_else(|| panic!("{sql}\ngave no row"))
+            .into_iter()
+            .next()
+            .flatten()
+    }
+
+    #[track_caller]
+    pub fn value<T: FromStr>(&mut self, sql: &str) -> T
+    where
+        T::Err: fmt::Debug,
+    {
+        let text = self
+            .text(sql)
+            .unwrap_or_else(|| panic!("{}\ngave NULL", shortened(sql)));
+        text.parse()
+            .unwrap_or_else(|e| panic!("{}\ngave {text}: {e:?}", shortened(sql)))
+    }
+
+    /// A condition, true or false.
+    #[track_caller]
+    pub fn holds(&mut self, condition: &str) -> bool {
+        self.text(&format!("SELECT {condition}")).as_deref() == Some("t")
+    }
+
+    /// Polls an SQL condition until it holds.
+    #[track_caller]
+    pub fn wait_until(&mut self, condition: &str) {
+        crate::wait_for(condition, || self.holds(condition));
+    }
+
+    #[track_caller]
+    pub fn launch(&mut self, sql: &str) -> Handle {
+        self.handle(&format!(
+            "SELECT pid, cookie FROM pg_background_launch({})",
+            quoted(sql)
+        ))
+    }
+
+    #[track_caller]
+    pub fn submit(&mut self, sql: &str) -> Handle {
+        self.handle(&format!(
+            "SELECT pid, cookie FROM pg_background_submit({})",
+            quoted(sql)
+        ))
+    }
+
+    /// The handle that a query gives as `pid, cookie`.
+    #[track_caller]
+    pub fn handle(&mut self, query: &str) -> Handle {
+        let row = self.rows(query).into_iter().next().expect("a handle");
+        let field = |i: usize| row[i].as_deref().expect("a handle that is not NULL");
+        Handle {
+            pid: field(0).parse().unwrap(),
+            cookie: field(1).parse().unwrap(),
+        }
+    }
+
+    /// Waits for a job's end.
+    #[track_caller]
+    pub fn wait(&mut self, job: Handle) {
+        assert!(
+            self.holds(&format!("pg_background_wait({job}, 60000)")),
+            "the job did not end within 60 s"
+        );
+    }
+
+    /// A job's state as the list shows it.
+    #[track_caller]
+    pub fn state(&mut self, job: Handle) -> String {
+        self.value(&format!(
+            "SELECT state FROM pg_background_list WHERE (pid, cookie) = ({job})"
+        ))
+    }
+
+    /// A job's SQLSTATE, empty where it did not fail.
+    #[track_caller]
+    pub fn sqlstate(&mut self, job: Handle) -> String {
+        self.value(&format!(
+            "SELECT coalesce((pg_background_error_info({job})).sqlstate, '')"
+        ))
+    }
+
+    /// Waits until a job's statement is being executed, seen from outside.
+    #[track_caller]
+    pub fn wait_running(&mut self, job: Handle) {
+        self.wait_until(&format!(
+            "EXISTS (SELECT FROM pg_stat_activity WHERE pid = {} AND backend_type = 'pg_background' AND state = 'active')",
+            job.pid
+        ));
+    }
+
+    pub fn take_notices(&mut self) -> Vec<DbError> {
+        std::mem::take(&mut self.notices.lock().unwrap())
+    }
+
+    pub fn cancel_token(&self) -> CancelToken {
+        self.client.cancel_token()
+    }
+
+    /// Payloads of notifications that arrive until `count` are there.
+    pub fn notifications(&mut self, count: usize) -> Vec<String> {
+        use postgres::fallible_iterator::FallibleIterator;
+        let mut notifications = self.client.notifications();
+        let mut payloads = Vec::new();
+        let mut arriving = notifications.timeout_iter(crate::PATIENCE);
+        while payloads.len() < count {
+            match arriving.next().expect("the connection holds") {
+                Some(notification) => payloads.push(notification.payload().to_owned()),
+                None => panic!("{} of {count} notifications arrived", payloads.len()),
+            }
+        }
+        payloads
+    }
+
+    /// Runs a statement in a thread of its own, for statements that block.
+    pub fn start(mut self, sql: &str) -> Pending {
+        let sql = sql.to_owned();
+        let pid = self.pid;
+        let token = self.cancel_token();
+        let thread = std::thread::spawn(move || {
+            let result = self.try_rows(&sql);
+            (self, result)
+        });
+        Pending { thread, token, pid }
+    }
+}
+
+/// A statement that runs in another thread.
+pub struct Pending {
+    thread: JoinHandle<(Session, Result<Rows, SqlError>)>,
+    token: CancelToken,
+    pub pid: i32,
+}
+
+impl Pending {
+    pub fn is_finished(&self) -> bool {
+        self.thread.is_finished()
+    }
+
+    pub fn cancel(&self) {
+        self.token.cancel_query(NoTls).expect("a cancel request can be sent");
+    }
+
+    /// The session and what its statement gave; panics when the statement does not end.
+    #[track_caller]
+    pub fn join(self) -> (Session, Result<Rows, SqlError>) {
+        crate::wait_for("the end of the statement", || self.thread.is_finished());
+        self.thread.join().expect("the session's thread does not panic")
+    }
+}
+
+/// A text as an SQL literal.
+pub fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
+fn shortened(sql: &str) -> String {
+    sql.chars().take(500).collect()
+}
