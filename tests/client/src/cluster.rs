@@ -229,6 +229,31 @@ impl Cluster {
         files
     }
 
+    /// Dynamic shared memory segments of the cluster, where it runs with `dynamic_shared_memory_type = mmap`.
+    pub fn shared_memory_segments(&self) -> usize {
+        std::fs::read_dir(self.data().join("pg_dynshmem")).map_or(0, Iterator::count)
+    }
+
+    /// Processes of job workers, also those that have not connected to their database yet.
+    pub fn worker_processes(&self) -> Vec<i32> {
+        let postmaster = std::fs::read_to_string(self.data().join("postmaster.pid")).unwrap_or_default();
+        let Some(postmaster) = postmaster.lines().next() else {
+            return Vec::new();
+        };
+        std::fs::read_dir("/proc")
+            .unwrap()
+            .flatten()
+            .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok())
+            .filter(|pid| {
+                let read = |file| std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+                read("cmdline").contains("pg_background")
+                    && read("status")
+                        .lines()
+                        .any(|line| line == format!("PPid:\t{postmaster}"))
+            })
+            .collect()
+    }
+
     /// Sends a signal to a process of the cluster, as a person with a shell would.
     pub fn signal(&self, pid: i32, signal: &str) {
         run(Command::new("kill").arg(format!("-{signal}")).arg(pid.to_string()));

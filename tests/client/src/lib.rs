@@ -5,8 +5,8 @@ mod process;
 mod session;
 
 pub use cluster::{Cluster, Shutdown};
-pub use process::{pg_config, psql, server_program};
-pub use session::{Handle, Pending, Rows, Session, SqlError, quoted};
+pub use process::{pg_config, process_entries, process_status, psql, server_program, try_process_status};
+pub use session::{Counters, Handle, Pending, Rows, Session, SqlError, quoted};
 
 use std::time::{Duration, Instant};
 

@@ -81,3 +81,23 @@ pub fn run(command: &mut Command) -> Output {
     );
     output
 }
+
+/// A number from `/proc/<pid>/status`, for example `VmHWM` in kB.
+#[track_caller]
+pub fn process_status(pid: i32, field: &str) -> u64 {
+    try_process_status(pid, field).unwrap_or_else(|| panic!("process {pid} has no {field}"))
+}
+
+/// The same, `None` where the process is gone.
+pub fn try_process_status(pid: i32, field: &str) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status
+        .lines()
+        .find(|line| line.starts_with(field) && line[field.len()..].starts_with(':'))?;
+    line.split_whitespace().nth(1)?.parse().ok()
+}
+
+/// How many entries a process's `/proc` directory of that name has, for example `fd`.
+pub fn process_entries(pid: i32, directory: &str) -> usize {
+    std::fs::read_dir(format!("/proc/{pid}/{directory}")).map_or(0, Iterator::count)
+}

@@ -236,6 +236,38 @@ impl Session {
         ));
     }
 
+    /// Waits until a backend waits for a lock, seen from outside.
+    #[track_caller]
+    pub fn wait_blocked(&mut self, pid: i32) {
+        self.wait_until(&format!(
+            "EXISTS (SELECT FROM pg_locks WHERE pid = {pid} AND NOT granted)"
+        ));
+    }
+
+    /// The session's counters, which must add up.
+    #[track_caller]
+    pub fn counters(&mut self) -> Counters {
+        let row = self.rows(
+            "SELECT workers_launched, workers_completed, workers_failed, workers_canceled, workers_timed_out, workers_active
+             FROM pg_background_stats()",
+        );
+        let field = |i: usize| row[0][i].as_deref().expect("a counter").parse().expect("a number");
+        let counters = Counters {
+            launched: field(0),
+            completed: field(1),
+            failed: field(2),
+            canceled: field(3),
+            timed_out: field(4),
+            active: field(5),
+        };
+        assert_eq!(
+            counters.launched,
+            counters.completed + counters.failed + counters.canceled + counters.timed_out + counters.active,
+            "every job is in exactly one counter: {counters:?}"
+        );
+        counters
+    }
+
     pub fn take_notices(&mut self) -> Vec<DbError> {
         std::mem::take(&mut self.notices.lock().unwrap())
     }
@@ -270,6 +302,17 @@ impl Session {
         });
         Pending { thread, token, pid }
     }
+}
+
+/// What pg_background_stats counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counters {
+    pub launched: i64,
+    pub completed: i64,
+    pub failed: i64,
+    pub canceled: i64,
+    pub timed_out: i64,
+    pub active: i64,
 }
 
 /// A statement that runs in another thread.

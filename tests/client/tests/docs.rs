@@ -1,0 +1,181 @@
+//! Every example of the documentation runs, and every command that it names exists.
+//!
+//! A block ```` ```sql ```` is run by psql, the blocks of a file one after another in a database of their own;
+//! ```` ```sql error=SQLSTATE ```` has to fail with that SQLSTATE. In ```` ```sh ```` blocks, `make` targets are looked up.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use harness::{Cluster, psql};
+
+struct Block {
+    line: usize,
+    info: String,
+    text: String,
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../..")
+        .canonicalize()
+        .unwrap()
+}
+
+/// README.md, and what is below docs/.
+fn files() -> Vec<PathBuf> {
+    fn collect(dir: &Path, files: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                collect(&path, files);
+            } else if path.extension().is_some_and(|extension| extension == "md") {
+                files.push(path);
+            }
+        }
+    }
+    let mut files = vec![root().join("README.md")];
+    collect(&root().join("docs"), &mut files);
+    files.sort();
+    files
+}
+
+fn blocks(file: &Path) -> Vec<Block> {
+    let text = fs::read_to_string(file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
+    let mut blocks = Vec::new();
+    let mut open: Option<Block> = None;
+    for (number, line) in text.lines().enumerate() {
+        let fence = line.trim_start().strip_prefix("```");
+        match (&mut open, fence) {
+            (None, Some(info)) => {
+                open = Some(Block {
+                    line: number + 1,
+                    info: info.trim().to_owned(),
+                    text: String::new(),
+                })
+            }
+            (Some(_), Some(_)) => blocks.extend(open.take()),
+            (Some(block), None) => {
+                block.text.push_str(line);
+                block.text.push('\n');
+            }
+            (None, None) => {}
+        }
+    }
+    assert!(open.is_none(), "{}: a block is not closed", file.display());
+    blocks
+}
+
+#[test]
+fn sql_examples_run() {
+    let cluster = Cluster::start_plain(&["max_worker_processes = 32"]);
+    let mut administrator = cluster.session();
+    let (mut examples, mut failures) = (0, Vec::new());
+    for (number, file) in files().iter().enumerate() {
+        let database = format!("docs_{number}");
+        administrator.exec(&format!("CREATE DATABASE {database}"));
+        let blocks: Vec<_> = blocks(file)
+            .into_iter()
+            .filter(|b| b.info.split_whitespace().next() == Some("sql"))
+            .collect();
+        if !blocks.iter().any(|block| block.text.contains("CREATE EXTENSION")) {
+            cluster
+                .session_in(&database, "postgres")
+                .exec("CREATE EXTENSION pg_background");
+        }
+        examples += blocks.len();
+        if let Err(failure) = run_file(&cluster, &database, &blocks) {
+            failures.push(format!("{}: {failure}", file.display()));
+        }
+    }
+    assert!(examples > 0, "no example was found");
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+    println!("{examples} examples");
+}
+
+/// One psql session for the blocks of a file: what one block sets or launches, the next may use.
+fn run_file(cluster: &Cluster, database: &str, blocks: &[Block]) -> Result<(), String> {
+    let mut script = String::from("\\set VERBOSITY verbose\n");
+    for block in blocks {
+        match block
+            .info
+            .split_whitespace()
+            .find_map(|word| word.strip_prefix("error="))
+        {
+            None => script.push_str(&format!(
+                "\\set ON_ERROR_STOP 1\n\\echo BLOCK {}\n{}\n",
+                block.line, block.text
+            )),
+            Some(sqlstate) => script.push_str(&format!(
+                "\\set ON_ERROR_STOP 0\n\\echo BLOCK {}\n{}\n\\set ON_ERROR_STOP 1\n\
+                 SELECT :'LAST_ERROR_SQLSTATE' = '{sqlstate}' AS expected \\gset\n\\if :expected\n\\else\n\
+                 \\warn expected error {sqlstate}, but the last one is :LAST_ERROR_SQLSTATE\n\
+                 DO $$ BEGIN RAISE 'the example did not fail as it says'; END $$;\n\\endif\n\
+                 SELECT 'none' AS \"LAST_ERROR_SQLSTATE\" \\gset\n",
+                block.line, block.text
+            )),
+        }
+    }
+    let mut child = psql()
+        .arg("-h")
+        .arg(cluster.socket_dir())
+        .args(["-U", "postgres", "-d", database, "-f", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|e| e.to_string())?;
+    let mut input = child.stdin.take().unwrap();
+    let writer = std::thread::spawn(move || {
+        // psql closes its input early where an example fails.
+        let _ = input.write_all(script.as_bytes());
+    });
+    let output = child.wait_with_output().map_err(|e| e.to_string())?;
+    writer.join().unwrap();
+    if output.status.success() {
+        return Ok(());
+    }
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    let last = stdout
+        .lines()
+        .filter_map(|line| line.strip_prefix("BLOCK "))
+        .next_back()
+        .unwrap_or("?");
+    Err(format!(
+        "the block at line {last} failed: {}",
+        String::from_utf8_lossy(&output.stderr)
+    ))
+}
+
+#[test]
+fn make_targets_exist() {
+    let makefile = fs::read_to_string(root().join("Makefile")).unwrap();
+    let exists = |target: &str| makefile.lines().any(|line| line.starts_with(&format!("{target}:")));
+    let mut seen = 0;
+    let mut pages = files();
+    pages.push(root().join("CONTRIBUTING.md"));
+    for file in pages {
+        for block in blocks(&file).iter().filter(|block| block.info == "sh") {
+            for line in block.text.lines() {
+                let command = line.split('#').next().unwrap().trim();
+                let Some(arguments) = command.strip_prefix("sudo ").unwrap_or(command).strip_prefix("make") else {
+                    continue;
+                };
+                for target in arguments
+                    .split_whitespace()
+                    .filter(|word| !word.contains('=') && !word.starts_with('-'))
+                {
+                    assert!(
+                        exists(target),
+                        "{}: line {}: there is no target {target}",
+                        file.display(),
+                        block.line
+                    );
+                    seen += 1;
+                }
+            }
+        }
+    }
+    assert!(seen > 0, "no make command was found");
+}

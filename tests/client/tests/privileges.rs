@@ -1,0 +1,216 @@
+//! A job has the rights of the user that launched it, no more and no less.
+
+use harness::{Cluster, Session, quoted};
+
+fn start() -> (Cluster, Session) {
+    let cluster = Cluster::start(&[]);
+    let mut superuser = cluster.session();
+    superuser.exec(
+        "CREATE ROLE alice LOGIN; CREATE ROLE bob LOGIN; CREATE ROLE nologin_role NOLOGIN; CREATE ROLE mallory LOGIN;
+         GRANT pgbackground_role TO alice, bob, mallory, nologin_role;
+         GRANT CREATE ON SCHEMA public TO alice, bob, mallory;
+         CREATE TABLE who (who text, session text);
+         GRANT INSERT, SELECT ON who TO PUBLIC;
+         CREATE TABLE secret (n int)",
+    );
+    (cluster, superuser)
+}
+
+#[test]
+fn public_may_nothing() {
+    let (cluster, mut superuser) = start();
+    superuser.exec("CREATE ROLE nobody LOGIN");
+    let mut nobody = cluster.session_as("nobody");
+    for call in [
+        "SELECT pg_background_launch('SELECT 1')",
+        "SELECT pg_background_run('SELECT 1')",
+        "SELECT * FROM pg_background_list",
+        "SELECT * FROM pg_background_activity",
+        "SELECT pg_background_stats()",
+        "CALL pg_background_do('SELECT 1')",
+        "SELECT pg_background_grant_privileges('nobody')",
+        "SELECT pg_background_drop_executor_role()",
+    ] {
+        assert_eq!(nobody.error(call).sqlstate, "42501", "{call}");
+    }
+    let mut alice = cluster.session_as("alice");
+    assert_eq!(
+        alice.value::<String>("SELECT state FROM pg_background_run('SELECT 1')"),
+        "stopped"
+    );
+    assert_eq!(
+        alice.error("SELECT pg_background_grant_privileges('nobody')").sqlstate,
+        "42501"
+    );
+    assert!(superuser.holds("pg_background_grant_privileges('nobody')"));
+    assert_eq!(
+        nobody.value::<String>("SELECT state FROM pg_background_run('SELECT 1')"),
+        "stopped"
+    );
+    nobody.exec("SELECT * FROM pg_background_activity; CALL pg_background_do('SELECT 1')");
+    assert!(superuser.holds("pg_background_revoke_privileges('nobody')"));
+    assert_eq!(nobody.error("SELECT pg_background_run('SELECT 1')").sqlstate, "42501");
+}
+
+#[test]
+fn job_runs_as_the_current_user() {
+    let (cluster, mut superuser) = start();
+    let mut alice = cluster.session_as("alice");
+    let whoami = "SELECT * FROM pg_background_run_query('SELECT current_user::text, session_user::text', col_def => 'u text, s text') AS (u text, s text)";
+    assert_eq!(alice.rows(whoami), [["alice", "alice"].map(|s| Some(s.to_owned()))]);
+    assert_eq!(
+        alice
+            .error("SELECT * FROM pg_background_run_query('SELECT * FROM secret', col_def => 'n int') AS (n int)")
+            .sqlstate,
+        "42501"
+    );
+
+    superuser.exec("SET ROLE bob");
+    assert_eq!(superuser.rows(whoami)[0][0].as_deref(), Some("bob"));
+    superuser.exec("SET ROLE nologin_role");
+    assert_eq!(superuser.rows(whoami)[0][0].as_deref(), Some("nologin_role"));
+    superuser.exec("RESET ROLE; SET SESSION AUTHORIZATION mallory");
+    assert_eq!(
+        superuser.rows(whoami),
+        [["mallory", "mallory"].map(|s| Some(s.to_owned()))]
+    );
+    superuser.exec("RESET SESSION AUTHORIZATION");
+    assert_eq!(superuser.rows(whoami)[0][0].as_deref(), Some("postgres"));
+}
+
+/// What a job might try to become somebody else, before it says who it is.
+const ESCAPES: [&str; 10] = [
+    "RESET ROLE; {who}",
+    "SET ROLE NONE; {who}",
+    "SET LOCAL ROLE NONE; {who}",
+    "SET ROLE postgres; {who}",
+    "SET SESSION AUTHORIZATION postgres; {who}",
+    "SET SESSION AUTHORIZATION DEFAULT; {who}",
+    "RESET SESSION AUTHORIZATION; {who}",
+    "SELECT set_config('role', 'none', false); {who}",
+    "SELECT set_config('session_authorization', 'postgres', false); {who}",
+    "COMMIT; RESET ROLE; RESET SESSION AUTHORIZATION; {who}",
+];
+
+#[test]
+fn security_definer_cannot_be_escaped() {
+    let (cluster, mut superuser) = start();
+    // Called by a superuser, owned by somebody with few rights, and the other way round called by somebody with few
+    // rights. In both the job is the owner's.
+    let mut mallory = cluster.session_as("mallory");
+    mallory.exec(
+        "CREATE FUNCTION launch_as_owner(sql text) RETURNS text LANGUAGE plpgsql SECURITY DEFINER AS $$
+         BEGIN RETURN (SELECT coalesce(sqlstate, state) FROM pg_background_run(sql)); END $$",
+    );
+    let mut alice = cluster.session_as("alice");
+    for escape in ESCAPES {
+        let sql = escape.replace("{who}", "INSERT INTO who SELECT current_user, session_user");
+        for caller in [&mut superuser, &mut alice] {
+            let outcome: String = caller.value(&format!("SELECT launch_as_owner({})", quoted(&sql)));
+            assert!(["42501", "stopped"].contains(&outcome.as_str()), "{sql}: {outcome}");
+        }
+        let others = superuser.rows("SELECT DISTINCT who FROM who WHERE who <> 'mallory'");
+        assert!(others.is_empty(), "{sql}: the job became {others:?}");
+    }
+    let outcome: String = superuser.value("SELECT launch_as_owner('DISCARD ALL')");
+    assert!(!outcome.is_empty());
+    assert_eq!(
+        superuser.value::<String>("SELECT launch_as_owner('INSERT INTO secret VALUES (1)')"),
+        "42501"
+    );
+    // The job of the job is the owner's as well.
+    let nested = "SELECT * FROM pg_background_run('RESET ROLE; INSERT INTO who SELECT current_user, session_user')";
+    superuser.value::<String>(&format!("SELECT launch_as_owner({})", quoted(nested)));
+    let others = superuser.rows("SELECT DISTINCT who FROM who WHERE who <> 'mallory'");
+    assert!(others.is_empty(), "a job's job became {others:?}");
+    // A plain job does run and did leave its row.
+    assert_eq!(
+        superuser.value::<String>("SELECT launch_as_owner('INSERT INTO who SELECT current_user, session_user')"),
+        "stopped"
+    );
+    assert!(superuser.holds("EXISTS (SELECT FROM who WHERE who = 'mallory')"));
+}
+
+#[test]
+fn restricted_operations_launch_nothing() {
+    let (cluster, mut superuser) = start();
+    let mut mallory = cluster.session_as("mallory");
+    mallory.exec(
+        "CREATE FUNCTION escape(int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $$
+         BEGIN PERFORM pg_background_launch('INSERT INTO who SELECT current_user, session_user'); RETURN $1; END $$;
+         CREATE TABLE trap (n int); INSERT INTO trap VALUES (1);
+         CREATE MATERIALIZED VIEW mat AS SELECT 1 AS n WITH NO DATA",
+    );
+    superuser.exec("GRANT mallory TO postgres");
+    assert_eq!(superuser.error("CREATE INDEX ON trap (escape(n))").sqlstate, "42501");
+    mallory.exec("CREATE MATERIALIZED VIEW view_trap AS SELECT escape(1) WITH NO DATA");
+    assert_eq!(superuser.error("REFRESH MATERIALIZED VIEW view_trap").sqlstate, "42501");
+    assert_eq!(superuser.value::<i32>("SELECT count(*) FROM who"), 0);
+}
+
+#[test]
+fn one_sessions_jobs_are_not_anothers() {
+    let (cluster, _superuser) = start();
+    let mut alice = cluster.session_as("alice");
+    let mut bob = cluster.session_as("bob");
+    let job = alice.launch("SELECT pg_sleep(3600)");
+    for call in ["cancel", "detach", "wait", "result_info", "error_info", "full_sql"] {
+        assert_eq!(
+            bob.error(&format!("SELECT pg_background_{call}({job})")).sqlstate,
+            "42704",
+            "{call}"
+        );
+    }
+    assert_eq!(
+        bob.error(&format!("SELECT * FROM pg_background_result({job}) AS (x text)"))
+            .sqlstate,
+        "42704"
+    );
+    assert_eq!(bob.value::<i32>("SELECT count(*) FROM pg_background_list"), 0);
+    // An ordinary user's signal does not reach another user's job either.
+    assert_eq!(
+        bob.error(&format!("SELECT pg_terminate_backend({})", job.pid)).sqlstate,
+        "42501"
+    );
+    alice.exec(&format!("SELECT pg_cancel_backend({})", job.pid));
+    alice.wait(job);
+    assert_eq!(alice.state(job), "canceled");
+}
+
+#[test]
+fn hostile_search_path() {
+    let (_cluster, mut superuser) = start();
+    superuser.exec(
+        "CREATE SCHEMA evil; GRANT ALL ON SCHEMA evil TO mallory; SET ROLE mallory;
+         CREATE FUNCTION evil.count(anyelement) RETURNS bigint LANGUAGE sql AS $$ INSERT INTO public.who VALUES ('count', ''); SELECT 1::bigint $$;
+         CREATE FUNCTION evil.format(text, text) RETURNS text LANGUAGE sql AS $$ INSERT INTO public.who VALUES ('format', ''); SELECT $1 $$;
+         CREATE FUNCTION evil.quote_ident(text) RETURNS text LANGUAGE sql AS $$ INSERT INTO public.who VALUES ('quote_ident', ''); SELECT $1 $$;
+         CREATE FUNCTION evil.eq(text, text) RETURNS bool LANGUAGE sql AS $$ INSERT INTO public.who VALUES ('=', ''); SELECT true $$;
+         CREATE OPERATOR evil.= (LEFTARG = text, RIGHTARG = text, FUNCTION = evil.eq);
+         CREATE OPERATOR evil.~~ (LEFTARG = text, RIGHTARG = text, FUNCTION = evil.eq);
+         CREATE TABLE evil.pg_proc (n int); CREATE TABLE evil.pg_depend (n int); CREATE TABLE evil.pg_stat_activity (n int);
+         CREATE TABLE evil.pg_roles (n int); CREATE TABLE evil.pg_extension (n int);
+         RESET ROLE; SET search_path = evil, pg_catalog, public",
+    );
+    let job = superuser.handle("SELECT pid, cookie FROM pg_background_launch('SELECT 1', 0, 'label')");
+    superuser.exec(&format!(
+        "SELECT pg_background_wait({job}); SELECT * FROM pg_background_list; SELECT * FROM pg_background_activity;
+         SELECT pg_background_cancel_by_label('l%'); SELECT pg_background_full_sql({job}); SELECT pg_background_outcome({job});
+         SELECT pg_background_purge()"
+    ));
+    assert_eq!(
+        superuser
+            .text("SELECT pg_background_grant_privileges('bob', true)")
+            .as_deref(),
+        Some("t")
+    );
+    assert_eq!(
+        superuser
+            .text("SELECT pg_background_revoke_privileges('bob', true)")
+            .as_deref(),
+        Some("t")
+    );
+    superuser.exec("RESET search_path");
+    let called = superuser.rows("SELECT DISTINCT who FROM who");
+    assert!(called.is_empty(), "hostile objects were used: {called:?}");
+}

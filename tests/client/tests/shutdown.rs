@@ -1,0 +1,115 @@
+//! A server that is told to stop stops, whatever jobs are doing.
+
+use std::time::{Duration, Instant};
+
+use harness::{Cluster, Session, Shutdown};
+
+/// Sessions with a job that computes, one that waits for a lock, one that sleeps, one whose rows are being read and one
+/// that has ended with its result unread.
+fn busy(cluster: &Cluster) -> Vec<Session> {
+    let mut session = cluster.session();
+    let mut holder = cluster.session();
+    session.exec("CREATE TABLE IF NOT EXISTS locked ()");
+    holder.exec("BEGIN; LOCK TABLE locked");
+    let jobs = [
+        "SELECT count(*) FROM generate_series(1, 1000000000000)",
+        "LOCK TABLE locked",
+        "SELECT pg_sleep(3600)",
+        "SELECT g, repeat('x', 1000) FROM generate_series(1, 1000000000) g",
+    ]
+    .map(|sql| session.launch(sql));
+    for job in jobs {
+        session.wait_running(job);
+    }
+    let ended = session.launch("SELECT repeat('x', 1000) FROM generate_series(1, 10000)");
+    session.wait(ended);
+    vec![session, holder]
+}
+
+#[track_caller]
+fn assert_prompt_stop(cluster: &Cluster, mode: Shutdown) {
+    let started = Instant::now();
+    cluster.stop(mode);
+    let took = started.elapsed();
+    assert!(took < Duration::from_secs(20), "a {mode:?} shutdown took {took:?}");
+    assert!(cluster.temporary_files().is_empty() || matches!(mode, Shutdown::Immediate));
+}
+
+#[track_caller]
+fn assert_works_again(cluster: &Cluster) {
+    cluster.restart();
+    let mut session = cluster.session();
+    assert_eq!(
+        session.value::<String>("SELECT state FROM pg_background_run('SELECT 1')"),
+        "stopped"
+    );
+    assert!(cluster.temporary_files().is_empty());
+}
+
+#[test]
+fn fast() {
+    let cluster = Cluster::start(&[]);
+    let sessions = busy(&cluster);
+    assert_prompt_stop(&cluster, Shutdown::Fast);
+    drop(sessions);
+    assert_works_again(&cluster);
+}
+
+#[test]
+fn fast_with_a_session_waiting() {
+    let cluster = Cluster::start(&[]);
+    let mut watcher = cluster.session();
+    let waiting = cluster
+        .session()
+        .start("SELECT pg_background_run('SELECT pg_sleep(3600)')");
+    watcher
+        .wait_until("EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'pg_background' AND state = 'active')");
+    assert_prompt_stop(&cluster, Shutdown::Fast);
+    assert!(waiting.join().1.is_err());
+    assert_works_again(&cluster);
+}
+
+#[test]
+fn immediate() {
+    let cluster = Cluster::start(&[]);
+    cluster.expect_crash();
+    let sessions = busy(&cluster);
+    assert_prompt_stop(&cluster, Shutdown::Immediate);
+    drop(sessions);
+    assert_works_again(&cluster);
+}
+
+#[test]
+fn smart() {
+    let cluster = Cluster::start(&[]);
+    // A smart shutdown waits for clients to leave, not for background workers.
+    drop(busy(&cluster));
+    assert_prompt_stop(&cluster, Shutdown::Smart);
+    assert_works_again(&cluster);
+}
+
+#[test]
+fn while_workers_start() {
+    let cluster = Cluster::start(&["post_auth_delay = 1"]);
+    let launching = cluster
+        .session()
+        .start("SELECT pg_background_launch('SELECT pg_sleep(3600)')");
+    harness::wait_for("the worker's start", || !cluster.worker_processes().is_empty());
+    assert_prompt_stop(&cluster, Shutdown::Fast);
+    let _ = launching.join();
+    assert_works_again(&cluster);
+}
+
+#[test]
+fn database_can_be_dropped_after_its_jobs() {
+    let cluster = Cluster::start(&[]);
+    let mut session = cluster.session();
+    session.exec("CREATE DATABASE other");
+    let mut other = cluster.session_in("other", "postgres");
+    other.exec("CREATE EXTENSION pg_background; SELECT pg_background_run('SELECT 1')");
+    let job = other.launch("SELECT pg_sleep(3600)");
+    other.wait_running(job);
+    drop(other);
+    session.exec("DROP DATABASE other WITH (FORCE)");
+    session.wait_until("NOT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'pg_background')");
+}
