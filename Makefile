@@ -65,10 +65,10 @@ unit: setup
 
 regress: installed
 	@mkdir -p '$(CARGO_TARGET_DIR)/regress'
-	scripts/cluster run $(MAKE) -s installcheck
+	scripts/cluster run $(MAKE) -s installcheck || { head -n 500 '$(CARGO_TARGET_DIR)/regress/regression.diffs'; exit 1; }
 
 client: installed
-	$(CARGO) test $(members) -- --test-threads=$(TEST_THREADS)
+	$(CARGO) test --no-fail-fast $(members) -- --test-threads=$(TEST_THREADS)
 
 tour: installed
 	demo/run </dev/null | cat

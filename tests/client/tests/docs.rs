@@ -179,3 +179,31 @@ fn make_targets_exist() {
     }
     assert!(seen > 0, "no make command was found");
 }
+
+#[test]
+fn a_wrong_example_is_noticed() {
+    let cluster = Cluster::start_plain(&[]);
+    let run = |examples: &[(&str, &str)]| {
+        let blocks: Vec<_> = examples
+            .iter()
+            .map(|(info, text)| Block {
+                line: 7,
+                info: (*info).to_owned(),
+                text: (*text).to_owned(),
+            })
+            .collect();
+        run_file(&cluster, "postgres", &blocks)
+    };
+    let fails = ("sql error=22012", "SELECT 1 / 0;");
+    assert_eq!(
+        run(&[("sql", "SELECT 1 AS one \\gset"), fails, ("sql", "SELECT :one;")]),
+        Ok(())
+    );
+    assert!(run(&[("sql", "SELECT 1 / 0;")]).unwrap_err().contains("22012"));
+    assert!(run(&[("sql error=22012", "SELECT 1;")]).is_err());
+    assert!(run(&[("sql error=42704", "SELECT 1 / 0;")]).is_err());
+    assert!(
+        run(&[fails, ("sql error=22012", "SELECT 1;")]).is_err(),
+        "an error counts once"
+    );
+}
