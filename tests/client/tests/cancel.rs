@@ -156,9 +156,8 @@ fn from_inside_the_job() {
 
     // A job cancels the jobs that it has launched itself.
     let job = session.launch(
-        "SELECT o.state FROM pg_background_launch('SELECT pg_sleep(3600)') h,
-         LATERAL (SELECT pg_background_cancel(h.pid, h.cookie, 60000) OFFSET 0) c,
-         LATERAL pg_background_outcome(h.pid, h.cookie) o",
+        "SELECT (pg_background_outcome(pid, cookie)).state FROM (SELECT h.*, pg_background_cancel(h.pid, h.cookie, 60000)
+         FROM pg_background_launch('SELECT pg_sleep(3600)') h OFFSET 0) s",
     );
     assert_eq!(
         session.value::<String>(&format!("SELECT x FROM pg_background_result({job}) AS (x text)")),

@@ -27,11 +27,10 @@ fn assert_lost(session: &mut Session, job: Handle) {
 
 #[test]
 fn worker_killed() {
-    let (cluster, mut session, gate) = start(&[]);
+    let (cluster, mut session, _gate) = start(&[]);
     cluster.expect_crash();
     let job = session.launch(GATED);
     session.wait_running(job);
-    drop(gate);
     let waiting = session.start(&format!("SELECT pg_background_wait({job})"));
     cluster.signal(job.pid, "KILL");
     // The server restarts every process, as after any crash; nobody hangs.
@@ -138,7 +137,7 @@ const WAITS: [&str; 4] = [
 /// Ways to launch and wait in one call.
 const RUNS: [&str; 3] = [
     "SELECT pg_background_run({sql})",
-    "SELECT * FROM pg_background_run_query({sql})",
+    "SELECT * FROM pg_background_run_query({sql}, col_def => 'x text') AS (x text)",
     "CALL pg_background_do({sql})",
 ];
 

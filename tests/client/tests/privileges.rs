@@ -138,10 +138,8 @@ fn restricted_operations_launch_nothing() {
     mallory.exec(
         "CREATE FUNCTION escape(int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $$
          BEGIN PERFORM pg_background_launch('INSERT INTO who SELECT current_user, session_user'); RETURN $1; END $$;
-         CREATE TABLE trap (n int); INSERT INTO trap VALUES (1);
-         CREATE MATERIALIZED VIEW mat AS SELECT 1 AS n WITH NO DATA",
+         CREATE TABLE trap (n int); INSERT INTO trap VALUES (1)",
     );
-    superuser.exec("GRANT mallory TO postgres");
     assert_eq!(superuser.error("CREATE INDEX ON trap (escape(n))").sqlstate, "42501");
     mallory.exec("CREATE MATERIALIZED VIEW view_trap AS SELECT escape(1) WITH NO DATA");
     assert_eq!(superuser.error("REFRESH MATERIALIZED VIEW view_trap").sqlstate, "42501");

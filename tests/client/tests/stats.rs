@@ -12,7 +12,10 @@ fn pg_stat_activity_shows_the_job() {
     let job = session.handle(&format!(
         "SELECT pid, cookie FROM pg_background_launch('{sql}', 0, 'nightly')"
     ));
-    session.wait_running(job);
+    observer.wait_until(&format!(
+        "wait_event = 'PgSleep' FROM pg_stat_activity WHERE pid = {}",
+        job.pid
+    ));
     let row = observer.rows(&format!(
         "SELECT application_name, backend_type, query, state, datname, usename, xact_start IS NOT NULL,
          query_start IS NOT NULL, backend_xmin IS NOT NULL FROM pg_stat_activity WHERE pid = {}",
