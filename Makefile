@@ -52,6 +52,7 @@ installed: build
 
 # Against a running server: PGHOST, PGPORT and PGUSER choose it.
 installcheck:
+	@mkdir -p '$(CARGO_TARGET_DIR)/regress'
 	$(pg_regress) --inputdir=tests/regress --outputdir='$(CARGO_TARGET_DIR)/regress' --bindir='$(call pg,bindir)' \
 		--dbname=contrib_regression --encoding=UTF8 --no-locale --schedule=tests/regress/schedule
 
@@ -64,7 +65,6 @@ unit: setup
 	$(CARGO) test --lib $(features)
 
 regress: installed
-	@mkdir -p '$(CARGO_TARGET_DIR)/regress'
 	scripts/cluster run $(MAKE) -s installcheck || { head -n 500 '$(CARGO_TARGET_DIR)/regress/regression.diffs'; exit 1; }
 
 client: installed
