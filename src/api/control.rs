@@ -1,0 +1,95 @@
+//! `cancel`, `detach` and their kin.
+
+use super::handle;
+use crate::pg::error::Result;
+use crate::pg::fmgr::{Answer, Call, Value};
+use crate::pg::text;
+use crate::registry::job::Stop;
+use crate::session::jobs::{self, Handle};
+use crate::session::wait::{self, Deadline};
+use std::rc::Rc;
+
+/// The longest grace, in milliseconds.
+const GRACE_MAX: i32 = 3_600_000;
+
+crate::sql_function! {
+    pg_background_cancel => cancel;
+    pg_background_cancel_v2 => cancel;
+    pg_background_cancel_all => cancel_all;
+    pg_background_cancel_all_v2 => cancel_all;
+    pg_background_cancel_by_label => cancel_by_label;
+    pg_background_cancel_by_label_v2 => cancel_by_label;
+    pg_background_detach => detach;
+    pg_background_detach_v2 => detach;
+    pg_background_detach_all => detach_all;
+    pg_background_detach_all_v2 => detach_all;
+    pg_background_purge => purge;
+    pg_background_purge_v2 => purge;
+}
+
+/// `cancel(pid, cookie, grace_ms)`: ends the job's current statement and all after it; waits up to the grace for its end.
+fn cancel(call: &Call) -> Result<Answer> {
+    let Some(handle) = handle(call)? else { return call.null() };
+    cancel_each(&[handle], call.int4(2).unwrap_or(0))?;
+    call.void()
+}
+
+/// `cancel_all()`: cancels every running job of this session, gives how many.
+fn cancel_all(call: &Call) -> Result<Answer> {
+    let canceled = cancel_each(&jobs::all(), 0)?;
+    call.scalar(Value::Int4(canceled))
+}
+
+/// `cancel_by_label(pattern, grace_ms)`: the same for those whose label is LIKE the pattern.
+fn cancel_by_label(call: &Call) -> Result<Answer> {
+    let Some(pattern) = call.text(0) else { return call.null() };
+    let mut matching = Vec::new();
+    for handle in jobs::all() {
+        let label = handle.slot.lock().label().map(<[u8]>::to_vec);
+        if let Some(label) = label
+            && text::is_like(&label, pattern)
+        {
+            matching.push(handle);
+        }
+    }
+    let canceled = cancel_each(&matching, call.int4(1).unwrap_or(0))?;
+    call.scalar(Value::Int4(canceled))
+}
+
+/// Cancels the running jobs among `handles`, all with one grace; gives how many those were.
+fn cancel_each(handles: &[Rc<Handle>], grace_ms: i32) -> Result<i32> {
+    let running: Vec<_> = handles.iter().filter(|handle| handle.cancel(Stop::Cancel)).cloned().collect();
+    if grace_ms > 0 && !running.is_empty() {
+        let deadline = Deadline::after(grace_ms.min(GRACE_MAX));
+        wait::until(&running, deadline, || Ok(running.iter().all(|handle| handle.has_ended()).then_some(())))?;
+    }
+    Ok(running.len() as i32)
+}
+
+/// `detach(pid, cookie)`: forgets the handle.
+fn detach(call: &Call) -> Result<Answer> {
+    let Some(handle) = handle(call)? else { return call.null() };
+    jobs::release(&handle);
+    call.void()
+}
+
+/// `detach_all()`: forgets all, gives how many.
+fn detach_all(call: &Call) -> Result<Answer> {
+    forget(call, |_| true)
+}
+
+/// `purge()`: forgets those whose job has ended, gives how many.
+fn purge(call: &Call) -> Result<Answer> {
+    forget(call, Handle::has_ended)
+}
+
+fn forget(call: &Call, which: impl Fn(&Handle) -> bool) -> Result<Answer> {
+    let mut count = 0;
+    for handle in jobs::all() {
+        if which(&handle) {
+            jobs::release(&handle);
+            count += 1;
+        }
+    }
+    call.scalar(Value::Int4(count))
+}

@@ -1,0 +1,228 @@
+//! What is known of jobs: `list`, `stats`, `outcome`, `result_info`, `error_info`, `full_sql`.
+
+use super::handle;
+use crate::pg::error::{Report, Result};
+use crate::pg::fmgr::{self, Answer, Call, Value};
+use crate::pg::{tcop, text, wire};
+use crate::registry::counters::Counters;
+use crate::registry::job::{Job, State};
+use crate::session::jobs;
+use crate::settings;
+use core::sync::atomic::Ordering::Relaxed;
+use pgrx::PgSqlErrorCode;
+
+crate::sql_function! {
+    pg_background_list => list;
+    pg_background_list_v2 => list;
+    pg_background_stats => stats;
+    pg_background_stats_v2 => stats;
+    pg_background_record_timeout => record_timeout;
+    pg_background_outcome => outcome;
+    pg_background_outcome_v2 => outcome;
+    pg_background_result_info => result_info;
+    pg_background_result_info_v2 => result_info;
+    pg_background_error_info => error_info;
+    pg_background_error_info_v2 => error_info;
+    pg_background_full_sql => full_sql;
+    pg_background_full_sql_v2 => full_sql;
+}
+
+/// Characters of the SQL that the list shows.
+const PREVIEW: usize = 120;
+
+/// The types of the list's columns, of which the last one may be left out.
+const LIST: [u32; 10] = [
+    fmgr::INT4,
+    fmgr::INT8,
+    fmgr::TIMESTAMPTZ,
+    fmgr::OID,
+    fmgr::INT4,
+    fmgr::TEXT,
+    fmgr::TEXT,
+    fmgr::TEXT,
+    fmgr::BOOL,
+    fmgr::TEXT,
+];
+
+/// `list()`: the jobs of this session. 42804 for a column definition list that is not the first nine or all ten columns.
+fn list(call: &Call) -> Result<Answer> {
+    let rows = call.rows()?;
+    let width = rows.width();
+    if width < LIST.len() - 1 || width > LIST.len() {
+        return Err(Report::new(PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH, format!("pg_background_list returns 9 or 10 columns, not {width}")).into());
+    }
+    if let Some(n) = (0..width).find(|n| rows.column_type(*n) != LIST[*n]) {
+        return Err(Report::new(PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH, format!("column {} of pg_background_list has another type", n + 1)).into());
+    }
+    for handle in jobs::all() {
+        let seen = Seen::of(&handle);
+        let values = [
+            Value::Int4(handle.pid),
+            Value::Int8(handle.cookie as i64),
+            Value::Timestamp(seen.launched_at),
+            Value::Oid(seen.user),
+            Value::Int4(seen.queue_size as i32),
+            Value::Text(seen.state.name().as_bytes()),
+            Value::Text(text::first_characters(seen.sql, PREVIEW)),
+            Value::text_or_null(seen.error(b'M')),
+            Value::Bool(seen.consumed),
+            Value::text_or_null(seen.label.as_deref()),
+        ];
+        rows.push(&values[..width])?;
+    }
+    call.null()
+}
+
+/// What the list and the outcome show of a job; a copy, since rows are made without a lock.
+struct Seen {
+    state: State,
+    user: u32,
+    queue_size: u32,
+    consumed: bool,
+    launched_at: i64,
+    row_count: i64,
+    tag: Option<u32>,
+    label: Option<Vec<u8>>,
+    sql: &'static [u8],
+    error: Option<wire::Fields<'static>>,
+}
+
+impl Seen {
+    fn of(handle: &jobs::Handle) -> Self {
+        let job = handle.job();
+        Seen {
+            state: job.state,
+            user: job.user,
+            queue_size: job.queue_size,
+            consumed: job.consumed,
+            launched_at: job.launched_at,
+            row_count: job.row_count,
+            tag: tag(&job),
+            label: job.label().map(<[u8]>::to_vec),
+            sql: job.sql(),
+            error: job.error(),
+        }
+    }
+
+    fn error(&self, field: u8) -> Option<&[u8]> {
+        self.error.and_then(|error| error.get(field))
+    }
+}
+
+fn tag(job: &Job) -> Option<u32> {
+    job.has_tag.then_some(job.tag)
+}
+
+/// `outcome(pid, cookie)`: never raises; a handle that is not known has no values beside the ones asked for.
+fn outcome(call: &Call) -> Result<Answer> {
+    match (call.int4(0), call.int8(1)) {
+        (Some(pid), Some(cookie)) => call.composite(&Outcome::of(pid, cookie).values()),
+        _ => call.null(),
+    }
+}
+
+/// One row of `pg_background_outcome`.
+pub struct Outcome {
+    pid: i32,
+    cookie: i64,
+    seen: Option<Seen>,
+}
+
+impl Outcome {
+    /// What is known of the handle now.
+    pub fn of(pid: i32, cookie: i64) -> Self {
+        Self { pid, cookie, seen: jobs::look_up(pid, cookie).map(|handle| Seen::of(&handle)) }
+    }
+
+    /// Whether the job has ended with success.
+    pub fn succeeded(&self) -> bool {
+        self.seen.as_ref().is_some_and(|seen| seen.state == State::Stopped)
+    }
+
+    /// The columns of the type, in order.
+    pub fn values(&self) -> [Value<'_>; 12] {
+        let handle = [Value::Int4(self.pid), Value::Int8(self.cookie)];
+        let [pid, cookie] = handle;
+        let Some(seen) = &self.seen else {
+            let none = || Value::Null;
+            return [pid, cookie, none(), none(), none(), none(), none(), none(), none(), none(), none(), none()];
+        };
+        [
+            pid,
+            cookie,
+            Value::Text(seen.state.name().as_bytes()),
+            Value::Bool(seen.consumed),
+            Value::Bool(seen.state.has_ended()),
+            Value::Bool(matches!(seen.state, State::Error | State::Canceled)),
+            Value::Int8(seen.row_count),
+            Value::text_or_null(seen.tag.map(tcop::tag_name)),
+            Value::text_or_null(seen.error(b'C')),
+            Value::text_or_null(seen.error(b'M')),
+            Value::text_or_null(seen.label.as_deref()),
+            Value::Timestamp(seen.launched_at),
+        ]
+    }
+}
+
+/// `stats()`: how the jobs of this session ended.
+fn stats(call: &Call) -> Result<Answer> {
+    let counters = Counters::at(jobs::counters()?);
+    // A worker that went without a word counts when somebody looks.
+    for handle in jobs::all() {
+        handle.has_ended();
+    }
+    let count = |counter: &core::sync::atomic::AtomicU64| counter.load(Relaxed) as i64;
+    let (completed, failed, canceled, timed_out) = (count(&counters.completed), count(&counters.failed), count(&counters.canceled), count(&counters.timed_out));
+    let active = counters.active.load(Relaxed) as i32;
+    let ended = completed + failed + canceled + timed_out;
+    let average = if ended == 0 { 0.0 } else { counters.run_time.load(Relaxed) as f64 / 1000.0 / ended as f64 };
+    call.composite(&[
+        Value::Int8(count(&counters.launched)),
+        Value::Int8(completed),
+        Value::Int8(failed),
+        Value::Int8(canceled),
+        Value::Int8(timed_out),
+        Value::Int4(active),
+        Value::Float8(average),
+        Value::Int4(settings::max_workers() as i32),
+    ])
+}
+
+/// `record_timeout()`: adds one to workers_timed_out; old catalogs call it.
+fn record_timeout(call: &Call) -> Result<Answer> {
+    Counters::at(jobs::counters()?).timed_out.fetch_add(1, Relaxed);
+    call.void()
+}
+
+/// `result_info(pid, cookie)`.
+fn result_info(call: &Call) -> Result<Answer> {
+    let Some(handle) = handle(call)? else { return call.null() };
+    let (row_count, tag, state, started_at, finished_at) = {
+        let job = handle.job();
+        (job.row_count, tag(&job), job.state, job.started_at, job.finished_at)
+    };
+    call.composite(&[
+        Value::Int8(row_count),
+        Value::text_or_null(tag.map(tcop::tag_name)),
+        Value::Bool(state.has_ended()),
+        Value::Bool(matches!(state, State::Error | State::Canceled)),
+        Value::time_or_null(started_at),
+        Value::time_or_null(finished_at),
+    ])
+}
+
+/// `error_info(pid, cookie)`: NULL where the job has no error.
+fn error_info(call: &Call) -> Result<Answer> {
+    let Some(handle) = handle(call)? else { return call.null() };
+    let Some(error) = handle.job().error() else { return call.null() };
+    let fields = *b"CMDHWstcn";
+    let values = fields.map(|field| Value::text_or_null(error.get(field)));
+    call.composite(&values)
+}
+
+/// `full_sql(pid, cookie)`: the job's SQL, whole.
+fn full_sql(call: &Call) -> Result<Answer> {
+    let Some(handle) = handle(call)? else { return call.null() };
+    let sql = handle.slot.lock().sql();
+    call.scalar(Value::Text(sql))
+}

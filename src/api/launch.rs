@@ -1,0 +1,34 @@
+//! `launch` and `submit`.
+
+use crate::pg::error::{Report, Result};
+use crate::pg::fmgr::{Answer, Call, Value};
+use crate::session::launch::{self, Launched, Order};
+use pgrx::PgSqlErrorCode;
+
+crate::sql_function! {
+    pg_background_launch => launch;
+    pg_background_launch_v2 => launch;
+    pg_background_submit => submit;
+    pg_background_submit_v2 => submit;
+}
+
+/// `launch(sql, queue_size [, label])`: runs `sql` in a worker and keeps its result for a reader.
+fn launch(call: &Call) -> Result<Answer> {
+    start(call, true)
+}
+
+/// `submit(sql, queue_size [, label])`: runs `sql` in a worker and throws its rows away.
+fn submit(call: &Call) -> Result<Answer> {
+    start(call, false)
+}
+
+fn start(call: &Call, keeps_result: bool) -> Result<Answer> {
+    let order = Order { sql: sql(call)?, queue_size: call.int4(1).unwrap_or(0), label: call.text(2), keeps_result };
+    let Launched { pid, cookie } = launch::launch(&order)?;
+    call.composite(&[Value::Int4(pid), Value::Int8(cookie)])
+}
+
+/// The SQL in the first argument. 22004 for NULL.
+pub fn sql(call: &Call) -> Result<&[u8]> {
+    call.text(0).ok_or_else(|| Report::new(PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED, "sql parameter cannot be NULL").into())
+}

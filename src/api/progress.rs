@@ -1,0 +1,53 @@
+//! `report_progress` and `get_progress`.
+
+use crate::pg::error::{Report, Result};
+use crate::pg::fmgr::{Answer, Call, Value};
+use crate::pg::text;
+use crate::registry::job::PROGRESS_MAX;
+use crate::session::jobs;
+use crate::worker::main::current;
+use pgrx::PgSqlErrorCode;
+
+crate::sql_function! {
+    pg_background_report_progress => report_progress;
+    pg_background_get_progress => get_progress;
+    pg_background_get_progress_v2 => get_progress;
+}
+
+/// `report_progress(pct, msg)`, called by the job's own SQL: seen at once, whatever becomes of the transaction. A pct of NULL
+/// reports nothing. 0A000 outside of a job.
+fn report_progress(call: &Call) -> Result<Answer> {
+    let Some(current) = current() else {
+        return Err(Report::new(
+            PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+            "pg_background_report_progress can only be called from a background worker",
+        )
+        .into());
+    };
+    if let Some(pct) = call.int4(0) {
+        let message = call.text(1).map(|message| text::clip(message, PROGRESS_MAX));
+        let mut job = current.slot.lock();
+        job.progress_pct = pct.clamp(0, 100);
+        job.has_progress = true;
+        job.set_progress_message(message);
+    }
+    call.void()
+}
+
+/// `get_progress(pid, cookie)`: NULL until something was reported, and for a wrong cookie. 42704 for a pid that is not known.
+fn get_progress(call: &Call) -> Result<Answer> {
+    let (Some(pid), Some(cookie)) = (call.int4(0), call.int8(1)) else { return call.null() };
+    let handle = match jobs::look_up(pid, cookie) {
+        Some(handle) => handle,
+        None if jobs::knows_pid(pid) => return call.null(),
+        None => jobs::find(pid, cookie)?,
+    };
+    let progress = {
+        let job = handle.slot.lock();
+        job.has_progress.then(|| (job.progress_pct, job.progress_message().map(<[u8]>::to_vec)))
+    };
+    match progress {
+        Some((pct, message)) => call.composite(&[Value::Int4(pct), Value::text_or_null(message.as_deref())]),
+        None => call.null(),
+    }
+}

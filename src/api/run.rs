@@ -1,0 +1,113 @@
+//! `run`, `run_query`, `do`: a launch and its end in one call; and `result`.
+
+use super::info::Outcome;
+use super::launch::sql;
+use super::handle;
+use crate::pg::error::{Report, Result};
+use crate::pg::fmgr::{Answer, Call, Rows, Value};
+use crate::pg::{proc, spi};
+use crate::registry::job::Stop;
+use crate::session::jobs::{self, Handle};
+use crate::session::launch::{self, Order};
+use crate::session::read::{self, Outcome as Reading};
+use crate::session::wait::{self, Deadline};
+use pgrx::PgSqlErrorCode;
+use std::rc::Rc;
+
+/// How long a job that is over its time may take to end, in milliseconds.
+const GRACE: i32 = 1000;
+
+crate::sql_function! {
+    pg_background_result => result;
+    pg_background_result_v2 => result;
+    pg_background_run => run;
+    pg_background_run_v2 => run;
+    pg_background_run_query => run_query;
+    pg_background_run_query_v2 => run_query;
+    pg_background_do => run_and_wait;
+}
+
+/// `result(pid, cookie)`: the job's rows, then its error if it has one; releases the handle.
+fn result(call: &Call) -> Result<Answer> {
+    let Some(handle) = handle(call)? else { return call.null() };
+    let rows = call.rows()?;
+    read::read(&handle, Some(&rows), Deadline::after(0))?;
+    call.null()
+}
+
+/// `run(sql, queue_size, timeout_ms, label)`: runs the SQL to its end and tells how that was; no rows.
+fn run(call: &Call) -> Result<Answer> {
+    let began = proc::now();
+    let deadline = Deadline::after(call.int4(2).unwrap_or(0));
+    let handle = start(&Order { sql: sql(call)?, queue_size: call.int4(1).unwrap_or(0), label: call.text(3), keeps_result: false })?;
+    if !wait::for_job(&handle, deadline)? {
+        end_over_time(&handle)?;
+    }
+    let outcome = Outcome::of(handle.pid, handle.cookie as i64);
+    let timed_out = matches!(handle.slot.stop(), Stop::RunTimeout | Stop::WorkerTimeout) && !outcome.succeeded();
+    let elapsed_ms = (proc::now() - began) / 1000;
+    let mut values = Vec::from(outcome.values());
+    values.extend([Value::Bool(timed_out), Value::Int8(elapsed_ms)]);
+    let answer = call.composite(&values)?;
+    jobs::release(&handle);
+    Ok(answer)
+}
+
+/// `run_query(sql, queue_size, timeout_ms, label, col_def)`: runs the SQL and gives its rows. What the rows look like is told by
+/// the caller's column definition list; without `col_def` there are none. The job's error is raised, a timeout as 57014.
+fn run_query(call: &Call) -> Result<Answer> {
+    let rows = call.rows()?;
+    let wanted = call.text(4).is_some().then_some(&rows);
+    let deadline = Deadline::after(call.int4(2).unwrap_or(0));
+    let handle = start(&Order { sql: sql(call)?, queue_size: call.int4(1).unwrap_or(0), label: call.text(3), keeps_result: true })?;
+    to_the_end(&handle, wanted, deadline)?;
+    call.null()
+}
+
+/// `CALL do(sql, timeout_ms, label)`: runs the SQL, passes its messages on, raises its error. Called outside of a transaction
+/// block it holds no snapshot while it waits, so that a job which waits for old snapshots can end.
+fn run_and_wait(call: &Call) -> Result<Answer> {
+    let deadline = Deadline::after(call.int4(1).unwrap_or(0));
+    let handle = start(&Order { sql: sql(call)?, queue_size: 0, label: call.text(2), keeps_result: true })?;
+    let without_snapshot = call.is_nonatomic();
+    if without_snapshot {
+        spi::release_snapshots();
+    }
+    let ended = to_the_end(&handle, None, deadline);
+    if without_snapshot {
+        spi::restore_snapshots();
+    }
+    ended?;
+    call.void()
+}
+
+fn start(order: &Order) -> Result<Rc<Handle>> {
+    let launched = launch::launch(order)?;
+    jobs::find(launched.pid, launched.cookie)
+}
+
+/// Reads the result to its end. A job that is over its time is cancelled, and that is the error.
+fn to_the_end(handle: &Rc<Handle>, rows: Option<&Rows>, deadline: Deadline) -> Result<()> {
+    match read::read(handle, rows, deadline) {
+        Ok(Reading::Read) => Ok(()),
+        Ok(Reading::TimedOut) => {
+            end_over_time(handle)?;
+            jobs::release(handle);
+            Err(Report::new(PgSqlErrorCode::ERRCODE_QUERY_CANCELED, "canceling background job due to timeout").into())
+        }
+        Err(failure) => {
+            // The rows can't be had; nobody else has the handle.
+            if jobs::look_up(handle.pid, handle.cookie as i64).is_some() {
+                jobs::release(handle);
+            }
+            Err(failure)
+        }
+    }
+}
+
+fn end_over_time(handle: &Rc<Handle>) -> Result<()> {
+    if handle.cancel(Stop::RunTimeout) {
+        wait::for_job(handle, Deadline::after(GRACE))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,63 @@
+//! `wait`, `wait_any` and `drain`.
+
+use super::{handle, info};
+use crate::pg::error::Result;
+use crate::pg::fmgr::{Answer, Call, Value};
+use crate::session::jobs;
+use crate::session::wait::{self, Deadline};
+
+crate::sql_function! {
+    pg_background_wait => wait_one;
+    pg_background_wait_v2 => wait_one;
+    pg_background_wait_any => wait_any;
+    pg_background_wait_any_v2 => wait_any;
+    pg_background_drain => drain;
+    pg_background_drain_v2 => drain;
+}
+
+/// `wait(pid, cookie, timeout_ms)`: true when the job has ended, false at the timeout.
+fn wait_one(call: &Call) -> Result<Answer> {
+    let Some(handle) = handle(call)? else { return call.null() };
+    let ended = wait::for_job(&handle, Deadline::after(call.int4(2).unwrap_or(0)))?;
+    call.scalar(Value::Bool(ended))
+}
+
+/// `wait_any(handles, timeout_ms)`: the first handle whose job has ended; NULL at the timeout, and where there is nothing to wait
+/// for. 42704 and 55000 for handles that are not this session's.
+fn wait_any(call: &Call) -> Result<Answer> {
+    let mut handles = Vec::new();
+    for (pid, cookie) in call.handles(0).unwrap_or_default().into_iter().flatten() {
+        handles.push(jobs::find(pid, cookie)?);
+    }
+    if handles.is_empty() {
+        return call.null();
+    }
+    let deadline = Deadline::after(call.int4(1).unwrap_or(0));
+    let first = wait::until(&handles, deadline, || Ok(handles.iter().find(|handle| handle.has_ended()).cloned()))?;
+    match first {
+        Some(handle) => call.composite(&[Value::Int4(handle.pid), Value::Int8(handle.cookie as i64)]),
+        None => call.null(),
+    }
+}
+
+/// `drain(handles, timeout_ms)`: one outcome for each handle in the order given, with one deadline for all; those that ended are
+/// detached.
+fn drain(call: &Call) -> Result<Answer> {
+    let rows = call.rows()?;
+    let asked: Vec<_> = call.handles(0).unwrap_or_default().into_iter().flatten().collect();
+    let handles: Vec<_> = asked.iter().filter_map(|(pid, cookie)| jobs::look_up(*pid, *cookie)).collect();
+    let deadline = Deadline::after(call.int4(1).unwrap_or(0));
+    if !handles.is_empty() {
+        wait::until(&handles, deadline, || Ok(handles.iter().all(|handle| handle.has_ended()).then_some(())))?;
+    }
+    for (pid, cookie) in &asked {
+        rows.push(&info::Outcome::of(*pid, *cookie).values())?;
+    }
+    // Only now: a handle that is named twice has two outcomes.
+    for handle in handles {
+        if handle.has_ended() && jobs::look_up(handle.pid, handle.cookie as i64).is_some() {
+            jobs::release(&handle);
+        }
+    }
+    call.null()
+}

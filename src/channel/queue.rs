@@ -1,0 +1,198 @@
+//! The queue between a worker and its reader: a list of pieces of the message stream, in order.
+//!
+//! A piece lies in shared memory or in a temporary file. The worker appends; the reader takes from the front and frees. Unread
+//! pieces outlive both processes' interest in each other: the worker can end, and the reader come later.
+
+use crate::pg::shmem::{self, NOWHERE, Offset};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+
+/// The header of a piece; its bytes follow unless they are in a file.
+#[repr(C)]
+struct Piece {
+    next: AtomicU64,
+    len: AtomicU64,
+    /// The file's number plus one, 0 for a piece in memory.
+    file: AtomicU32,
+}
+
+const PIECE: usize = size_of::<Piece>();
+
+/// A piece that was taken from the queue and now belongs to the reader.
+#[derive(Clone, Copy)]
+pub struct Taken {
+    place: Offset,
+    /// How many bytes of the stream it has.
+    pub len: u64,
+    /// The number of the file that they are in, None for memory.
+    pub file: Option<u32>,
+}
+
+/// The ends of the list. Part of a job, under its lock.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Queue {
+    head: Offset,
+    tail: Offset,
+    /// Bytes that wait in memory.
+    bytes: u64,
+    /// Bytes that wait in files.
+    file_bytes: u64,
+    /// The reading process's number plus one, 0 for none.
+    reader: u32,
+    /// Whether the worker sleeps until the reader makes room.
+    writer_waits: bool,
+    /// Whether nothing more will come.
+    sealed: bool,
+}
+
+/// What a reader finds.
+pub enum Next {
+    Piece { piece: Taken, wake_writer: bool },
+    /// Nothing yet; the reader's latch will be set.
+    Nothing,
+    End,
+}
+
+/// What a worker does with a piece.
+pub enum Room {
+    /// It fits into memory.
+    Memory,
+    /// Memory is full and somebody reads: wait for room.
+    Wait,
+    /// Memory is full and nobody reads: to a file.
+    File,
+}
+
+/// A new piece in memory with these bytes, not yet in a queue. Raw.
+pub fn piece_in_memory(bytes: &[u8]) -> Offset {
+    let place = shmem::allocate_raw(PIECE + bytes.len());
+    fill(place, bytes.len() as u64, 0);
+    shmem::write(place + PIECE as u64, bytes);
+    place
+}
+
+/// A new piece that stands for `len` bytes in file number `file`. Raw.
+pub fn piece_in_file(file: u32, len: u64) -> Offset {
+    let place = shmem::allocate_raw(PIECE);
+    fill(place, len, file + 1);
+    place
+}
+
+fn fill(place: Offset, len: u64, file: u32) {
+    let piece: &Piece = shmem::at(place);
+    piece.next.store(NOWHERE, Relaxed);
+    piece.len.store(len, Relaxed);
+    piece.file.store(file, Relaxed);
+}
+
+impl Taken {
+    /// The bytes of a piece in memory.
+    pub fn as_ptr(&self) -> *mut u8 {
+        shmem::address(self.place + PIECE as u64)
+    }
+
+    /// Frees the piece's memory.
+    pub fn free(self) {
+        shmem::free(self.place);
+    }
+}
+
+impl Queue {
+    /// An empty, open queue.
+    pub fn clear(&mut self) {
+        *self = Queue { head: NOWHERE, tail: NOWHERE, bytes: 0, file_bytes: 0, reader: 0, writer_waits: false, sealed: false };
+    }
+
+    /// Where a piece of `len` bytes is to go, with room for `limit` bytes in memory. A single piece always fits.
+    pub fn room(&mut self, len: u64, limit: u64) -> Room {
+        if self.bytes == 0 || self.bytes + len <= limit {
+            Room::Memory
+        } else if self.reader != 0 {
+            self.writer_waits = true;
+            Room::Wait
+        } else {
+            Room::File
+        }
+    }
+
+    /// Appends a piece. Gives the process to wake, if any.
+    pub fn append(&mut self, place: Offset) -> Option<u32> {
+        let piece: &Piece = shmem::at(place);
+        if piece.file.load(Relaxed) == 0 {
+            self.bytes += piece.len.load(Relaxed);
+        } else {
+            self.file_bytes += piece.len.load(Relaxed);
+        }
+        if self.tail == NOWHERE {
+            self.head = place;
+        } else {
+            shmem::at::<Piece>(self.tail).next.store(place, Relaxed);
+        }
+        self.tail = place;
+        self.reader()
+    }
+
+    /// Takes the first piece.
+    pub fn next(&mut self) -> Next {
+        if self.head == NOWHERE {
+            return if self.sealed { Next::End } else { Next::Nothing };
+        }
+        let place = self.head;
+        let piece: &Piece = shmem::at(place);
+        let (len, file) = (piece.len.load(Relaxed), piece.file.load(Relaxed));
+        self.head = piece.next.load(Relaxed);
+        if self.head == NOWHERE {
+            self.tail = NOWHERE;
+        }
+        if file == 0 {
+            self.bytes -= len;
+        } else {
+            self.file_bytes -= len;
+        }
+        let wake_writer = core::mem::take(&mut self.writer_waits);
+        Next::Piece { piece: Taken { place, len, file: file.checked_sub(1) }, wake_writer }
+    }
+
+    /// Whether a reader would find something, be it the end.
+    pub fn has_news(&self) -> bool {
+        self.head != NOWHERE || self.sealed
+    }
+
+    /// How much waits in files.
+    pub fn file_bytes(&self) -> u64 {
+        self.file_bytes
+    }
+
+    /// Nothing more will come.
+    pub fn seal(&mut self) {
+        self.sealed = true;
+    }
+
+    /// The reading process.
+    pub fn reader(&self) -> Option<u32> {
+        self.reader.checked_sub(1)
+    }
+
+    /// Somebody reads from now on, or nobody any more. Gives whether the worker is to wake.
+    pub fn set_reader(&mut self, procno: Option<u32>) -> bool {
+        self.reader = procno.map_or(0, |procno| procno + 1);
+        core::mem::take(&mut self.writer_waits)
+    }
+
+    /// Empties the queue; the pieces belong to the caller.
+    pub fn take(&mut self) -> Queue {
+        let taken = *self;
+        self.head = NOWHERE;
+        self.tail = NOWHERE;
+        self.bytes = 0;
+        self.file_bytes = 0;
+        taken
+    }
+
+    /// Frees all pieces of a queue that was taken.
+    pub fn free_all(&mut self) {
+        while let Next::Piece { piece, .. } = self.next() {
+            piece.free();
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! The session's end of the channel.
+//!
+//! A [`Reader`] remembers, from one call of `result` to the next, how far the stream has been read; a [`Pump`] lives for one
+//! call and moves rows. The pump is raw and owns nothing: it stops at everything that is not a row, and the caller deals with it.
+
+use super::message::{self, HEADER, Kind, padded};
+use super::queue::{Next, Taken};
+use crate::pg::files::Reading;
+use crate::pg::fmgr::Rows;
+use crate::pg::memory::Buffer;
+use crate::pg::proc;
+use crate::pg::record::Numbers;
+use crate::registry::job::Slot;
+
+/// How much of a file is read at once, in bytes.
+const BLOCK: usize = 64 * 1024;
+
+/// How far a result has been read.
+#[derive(Default)]
+pub struct Reader {
+    /// The piece that has been begun, and how many of its bytes are done.
+    begun: Option<(Taken, u64)>,
+    /// The types of the result's columns, once they are known.
+    pub columns: Option<Vec<u32>>,
+    /// The command tags so far.
+    pub tags: Vec<Vec<u8>>,
+    /// Anonymous row types that the worker described.
+    pub records: Numbers,
+    /// How many rows were passed on.
+    pub rows: u64,
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        if let Some((piece, _)) = self.begun.take() {
+            piece.free();
+        }
+    }
+}
+
+/// Why the pump stopped.
+pub enum Event {
+    /// The bytes of a message that is not a row; valid until the pump goes on.
+    Message(Kind, *const u8, usize),
+    /// Everything so far is read; the latch will be set when there is more.
+    Drained,
+    /// The job has ended, and everything is read.
+    End,
+    /// The stream is not what a writer of this library writes.
+    Broken,
+}
+
+/// Moves rows from a job to a set of rows.
+pub struct Pump {
+    slot: &'static Slot,
+    cookie: u64,
+    piece: Option<Taken>,
+    file: Option<Reading>,
+    /// How much of the piece has been shown in windows.
+    shown: u64,
+    window: *mut u8,
+    window_len: usize,
+    at: usize,
+    block: Option<Buffer>,
+    scratch: Option<Buffer>,
+}
+
+enum More {
+    Window,
+    Nothing,
+    End,
+}
+
+impl Pump {
+    /// A pump that goes on where `reader` stopped. [`Pump::stop`] tells the reader how far it came.
+    pub fn new(slot: &'static Slot, cookie: u64, reader: &mut Reader) -> Self {
+        let mut pump = Self { slot, cookie, piece: None, file: None, shown: 0, window: core::ptr::null_mut(), window_len: 0, at: 0, block: None, scratch: None };
+        if let Some((piece, done)) = reader.begun.take() {
+            pump.piece = Some(piece);
+            if piece.file.is_none() {
+                pump.window = piece.as_ptr();
+                pump.window_len = piece.len as usize;
+                pump.at = done as usize;
+                pump.shown = piece.len;
+            } else {
+                pump.shown = done;
+            }
+        }
+        pump
+    }
+
+    /// Notes how far the stream has been read. An open file is the transaction's and goes with it.
+    pub fn stop(&mut self, reader: &mut Reader) {
+        if let Some(piece) = self.piece.take() {
+            reader.begun = Some((piece, self.shown - (self.window_len - self.at) as u64));
+        }
+    }
+
+    /// Closes an open file. Raw.
+    pub fn close(&mut self) {
+        if let Some(file) = self.file.take() {
+            file.close();
+        }
+    }
+
+    /// Moves rows until something else comes. `rows` of None drops them. Raw.
+    pub fn run(&mut self, rows: Option<&Rows>, records: &Numbers, count: &mut u64) -> Event {
+        loop {
+            if self.at == self.window_len {
+                match self.more() {
+                    More::Window => continue,
+                    More::Nothing => return Event::Drained,
+                    More::End => return Event::End,
+                }
+            }
+            let Some((kind, len)) = self.header() else { return Event::Broken };
+            let Some(body) = self.body(len) else { return Event::Broken };
+            if kind != Kind::Row {
+                return Event::Message(kind, body, len);
+            }
+            *count += 1;
+            if let Some(rows) = rows {
+                if records.is_empty() {
+                    rows.push_tuple_raw(body);
+                } else {
+                    rows.push_tuple_with_records_raw(body, records);
+                }
+            }
+            if count.is_multiple_of(1024) {
+                proc::check_for_interrupts_raw();
+            }
+        }
+    }
+
+    /// The next header. Pieces have a length that is a multiple of eight, so a header is never split.
+    fn header(&mut self) -> Option<(Kind, usize)> {
+        let bytes = crate::pg::memory::read_8(self.window, self.at, self.window_len)?;
+        self.at += HEADER;
+        message::parse(bytes)
+    }
+
+    /// The body of a message, in place where it lies in one window, else put together.
+    fn body(&mut self, len: usize) -> Option<*mut u8> {
+        let whole = padded(len);
+        if whole <= self.window_len - self.at {
+            let body = self.window.wrapping_add(self.at);
+            self.at += whole;
+            return Some(body);
+        }
+        let mut scratch = self.scratch.take().unwrap_or_else(|| Buffer::new(whole));
+        scratch.restart(whole);
+        while scratch.len() < whole {
+            if self.at == self.window_len {
+                match self.more() {
+                    More::Window => continue,
+                    // The worker is about to send the rest.
+                    More::Nothing => {
+                        proc::wait_raw(-1);
+                        proc::check_for_interrupts_raw();
+                        continue;
+                    }
+                    // It died in the middle of a message: the rest never comes.
+                    More::End => return None,
+                }
+            }
+            let available = self.window_len - self.at;
+            let missing = whole - scratch.len();
+            self.at += scratch.push(self.window.wrapping_add(self.at), available.min(missing));
+        }
+        let body = scratch.as_ptr();
+        self.scratch = Some(scratch);
+        Some(body)
+    }
+
+    /// The next bytes of the stream.
+    fn more(&mut self) -> More {
+        loop {
+            self.window_len = 0;
+            self.at = 0;
+            if let Some(piece) = self.piece {
+                if let Some(number) = piece.file
+                    && self.shown < piece.len
+                {
+                    self.read_block(number, piece.len);
+                    return More::Window;
+                }
+                if let Some(number) = piece.file {
+                    self.close();
+                    let mut files = self.slot.lock().files;
+                    files.delete(number);
+                }
+                self.piece = None;
+                piece.free();
+            }
+            proc::reset_latch();
+            let next = match self.slot.lock_if(self.cookie) {
+                Some(mut job) => job.queue.next(),
+                None => Next::End,
+            };
+            match next {
+                Next::End => return More::End,
+                Next::Nothing => return More::Nothing,
+                Next::Piece { piece, wake_writer } => {
+                    self.piece = Some(piece);
+                    if wake_writer {
+                        let writer = self.slot.lock().worker_procno;
+                        proc::wake(writer);
+                    }
+                    if piece.file.is_none() {
+                        self.window = piece.as_ptr();
+                        self.window_len = piece.len as usize;
+                        self.shown = piece.len;
+                        return More::Window;
+                    }
+                    self.shown = 0;
+                }
+            }
+        }
+    }
+
+    fn read_block(&mut self, number: u32, len: u64) {
+        let file = match self.file {
+            Some(file) => file,
+            None => {
+                let mut files = self.slot.lock().files;
+                let file = files.read(number);
+                file.seek(self.shown);
+                self.file = Some(file);
+                file
+            }
+        };
+        let block = self.block.take().unwrap_or_else(|| Buffer::new(BLOCK));
+        let want = BLOCK.min((len - self.shown) as usize);
+        let got = file.read(block.as_ptr(), want);
+        if got < want {
+            crate::pg::error::raise_raw(
+                pgrx::PgSqlErrorCode::ERRCODE_IO_ERROR,
+                &[b"could not read a job's result from its temporary file"],
+                None,
+            );
+        }
+        self.window = block.as_ptr();
+        self.window_len = got;
+        self.shown += got as u64;
+        self.block = Some(block);
+    }
+}

@@ -1,0 +1,352 @@
+//! The worker's end of the channel. Raw: everything here runs within the executor.
+//!
+//! Messages are put together in a local buffer. A full buffer becomes a piece of the queue: in memory while there is room, else,
+//! with a reader at the other end, after waiting for room; and with nobody reading in a temporary file. **A worker never waits
+//! for a reader that is not there.**
+
+use super::message::{self, HEADER, Kind, padded};
+use super::queue::{self, Room};
+use crate::pg::error::{Digits, raise_raw};
+use crate::pg::files::{Owner, Writing};
+use crate::pg::memory::{Buffer, Context};
+use crate::pg::receiver::RowSlot;
+use crate::pg::tuples::{self, Row, Shape};
+use crate::pg::{guc, proc, record};
+use crate::registry::job::Slot;
+use pgrx::PgSqlErrorCode;
+
+/// The buffer is a quarter of the queue, so that both ends have something to do, within these bounds in bytes.
+const BUFFER: core::ops::RangeInclusive<usize> = 1024..=64 * 1024;
+
+/// The first file that a job writes has this size in bytes, each further one twice that of the one before, up to the largest.
+const FIRST_FILE: u64 = 1 << 20;
+const LARGEST_FILE: u64 = 256 << 20;
+
+/// Most anonymous row types that one result remembers having described; beyond, one may be described again.
+const KNOWN_RECORDS: usize = 256;
+
+/// The writing end for one job after another.
+pub struct Writer {
+    slot: &'static Slot,
+    cookie: u64,
+    /// Bytes of memory that unread messages may take.
+    limit: u64,
+    /// Whether anybody may still want messages.
+    keep: bool,
+    buffer: Buffer,
+    /// A row that does not fit the buffer is put together here.
+    scratch: Buffer,
+    /// Values that are made part of a row live here until it is written.
+    row_memory: Context,
+    shape: Option<Shape>,
+    known_records: [i32; KNOWN_RECORDS],
+    known_count: usize,
+    owner: Owner,
+    /// The file that is being written. Open only while a statement's rows come: PostgreSQL closes temporary files at the end of
+    /// a transaction.
+    file: Option<Writing>,
+    file_len: u64,
+    next_file: u32,
+    file_size: u64,
+}
+
+impl Writer {
+    /// A writer for this process; `begin` gives it a job. Guarded.
+    pub fn new(slot: &'static Slot) -> Self {
+        crate::pg::memory::for_process(|| Self {
+            slot,
+            cookie: 0,
+            limit: 0,
+            keep: false,
+            buffer: Buffer::new(*BUFFER.start()),
+            scratch: Buffer::new(*BUFFER.start()),
+            row_memory: Context::new(c"pg_background row"),
+            shape: None,
+            known_records: [0; KNOWN_RECORDS],
+            known_count: 0,
+            owner: Owner::new(),
+            file: None,
+            file_len: 0,
+            next_file: 0,
+            file_size: FIRST_FILE,
+        })
+    }
+
+    /// Starts on a job's messages.
+    pub fn begin(&mut self, slot: &'static Slot, cookie: u64, queue_size: u32, keep: bool) {
+        let size = (queue_size as usize / 4).clamp(*BUFFER.start(), *BUFFER.end()) & !7;
+        crate::pg::memory::for_process(|| self.buffer.restart(size));
+        self.slot = slot;
+        self.cookie = cookie;
+        self.limit = u64::from(queue_size);
+        self.keep = keep;
+        self.shape = None;
+        self.known_count = 0;
+        self.file = None;
+        self.file_len = 0;
+        self.next_file = 0;
+        self.file_size = FIRST_FILE;
+    }
+
+    /// A statement's rows will come.
+    pub fn start_rows(&mut self, shape: Shape) {
+        self.shape = Some(shape);
+        if !self.keep {
+            return;
+        }
+        self.header(Kind::Columns, shape.width() * 4);
+        for n in 0..shape.width() {
+            self.put(&shape.column_type(n).to_ne_bytes());
+        }
+        self.pad(shape.width() * 4);
+    }
+
+    /// One row.
+    pub fn row(&mut self, slot: RowSlot) {
+        let Some(shape) = self.shape else { return };
+        if !self.keep {
+            return;
+        }
+        if shape.has_records {
+            self.describe_records(slot, &shape);
+        }
+        match self.row_memory.enter(|| tuples::look(slot, &shape)) {
+            Row::Ready { from, len } => {
+                self.make_room(len);
+                self.header(Kind::Row, len);
+                self.put(&(len as u32).to_ne_bytes());
+                self.put_from(from.wrapping_add(4), len - 4);
+                self.pad(len);
+            }
+            Row::Loose { len, data_len, header, has_null } => {
+                self.make_room(len);
+                if self.buffer.room() >= HEADER + padded(len) {
+                    self.header(Kind::Row, len);
+                    tuples::form(self.buffer.end(), &shape, len, data_len, header, has_null);
+                    self.buffer.advance(len);
+                } else {
+                    let scratch = &mut self.scratch;
+                    crate::pg::memory::for_process(|| scratch.restart(len));
+                    tuples::form(self.scratch.as_ptr(), &shape, len, data_len, header, has_null);
+                    self.header(Kind::Row, len);
+                    self.put_from(self.scratch.as_ptr(), len);
+                }
+                self.pad(len);
+                self.row_memory.reset();
+            }
+        }
+    }
+
+    /// The statement's rows have all come. What is in an open file is handed over, since the transaction may end next.
+    pub fn finish_rows(&mut self) {
+        self.shape = None;
+        self.finish_file();
+    }
+
+    /// A statement's command tag.
+    pub fn tag(&mut self, tag: &[u8]) {
+        self.message(Kind::Tag, tag);
+    }
+
+    /// A notice in the protocol's form. While interrupts are held, which is where waiting and allocating may be forbidden, it is
+    /// kept only if it fits the buffer.
+    pub fn notice(&mut self, fields: &[u8]) {
+        if !self.keep {
+            return;
+        }
+        if proc::interrupts_held() {
+            if self.buffer.room() >= HEADER + padded(fields.len()) {
+                self.message(Kind::Notice, fields);
+            }
+            return;
+        }
+        self.message(Kind::Notice, fields);
+        if self.shape.is_none() && self.slot.lock().queue.reader().is_some() {
+            self.flush();
+        }
+    }
+
+    fn message(&mut self, kind: Kind, body: &[u8]) {
+        if self.keep {
+            self.header(kind, body.len());
+            self.put(body);
+            self.pad(body.len());
+        }
+    }
+
+    fn describe_records(&mut self, slot: RowSlot, shape: &Shape) {
+        let memory = self.row_memory;
+        memory.enter(|| shape.each_record(slot, |value, kind| record::each_number(value, kind, &mut |number| self.describe(number))));
+        memory.reset();
+    }
+
+    fn describe(&mut self, number: i32) {
+        if self.known_records.iter().take(self.known_count).any(|known| *known == number) {
+            return;
+        }
+        let len = record::description_len(number);
+        self.header(Kind::Record, len);
+        record::describe(number, &mut |bytes| self.put(bytes));
+        self.pad(len);
+        if let Some(place) = self.known_records.get_mut(self.known_count) {
+            *place = number;
+            self.known_count += 1;
+        }
+    }
+
+    /// Sends off the buffer where a message of `len` bytes does not fit but would fit an empty one: whole rows are read in place.
+    fn make_room(&mut self, len: usize) {
+        let need = HEADER + padded(len);
+        if need > self.buffer.room() && need <= self.buffer.capacity() {
+            self.flush();
+        }
+    }
+
+    fn header(&mut self, kind: Kind, len: usize) {
+        self.put(&message::header(kind, len));
+    }
+
+    fn pad(&mut self, len: usize) {
+        const ZEROES: [u8; 8] = [0; 8];
+        self.put_from(ZEROES.as_ptr(), padded(len) - len);
+    }
+
+    fn put(&mut self, bytes: &[u8]) {
+        self.put_from(bytes.as_ptr(), bytes.len());
+    }
+
+    fn put_from(&mut self, from: *const u8, len: usize) {
+        let mut done = 0;
+        while done < len {
+            done += self.buffer.push(from.wrapping_add(done), len - done);
+            if done < len {
+                self.flush();
+            }
+        }
+    }
+
+    /// Hands the buffer over as a piece of the queue.
+    pub fn flush(&mut self) {
+        while !self.buffer.is_empty() {
+            proc::reset_latch();
+            let Some(mut job) = self.slot.lock_if(self.cookie) else { return self.discard() };
+            if !job.keeps_result {
+                drop(job);
+                return self.discard();
+            }
+            if self.file.is_some() {
+                let somebody_reads = job.queue.reader().is_some();
+                drop(job);
+                if somebody_reads {
+                    self.finish_file();
+                    continue;
+                }
+                return self.to_file();
+            }
+            let room = job.queue.room(self.buffer.len() as u64, self.limit);
+            drop(job);
+            match room {
+                Room::Memory => {
+                    let piece = queue::piece_in_memory(self.buffer.bytes());
+                    self.append(piece);
+                    return self.buffer.clear();
+                }
+                Room::Wait if !proc::interrupts_held() => {
+                    proc::wait_raw(-1);
+                    proc::check_for_interrupts_raw();
+                }
+                Room::Wait | Room::File => return self.to_file(),
+            }
+        }
+    }
+
+    fn append(&mut self, piece: crate::pg::shmem::Offset) {
+        let appended = self.slot.lock_if(self.cookie).and_then(|mut job| job.keeps_result.then(|| job.queue.append(piece)));
+        match appended {
+            Some(Some(reader)) => proc::wake(reader),
+            Some(None) => (),
+            // The owner let go meanwhile.
+            None => crate::pg::shmem::free(piece),
+        }
+    }
+
+    fn to_file(&mut self) {
+        self.check_file_limit();
+        let file = match self.file {
+            Some(file) => file,
+            None => {
+                let file = self.open_file();
+                self.file = Some(file);
+                file
+            }
+        };
+        let (owner, buffer) = (self.owner, &self.buffer);
+        owner.with(|| file.write(buffer.bytes()));
+        self.file_len += self.buffer.len() as u64;
+        self.buffer.clear();
+        if self.shape.is_none() || self.file_len >= self.file_size {
+            self.finish_file();
+        }
+    }
+
+    fn open_file(&mut self) -> Writing {
+        // The set is made and kept in the slot, where whoever frees the slot finds it. Making it may raise an error, so it is
+        // made in a copy; nobody else makes it.
+        let mut files = self.slot.lock().files;
+        let owner = self.owner;
+        owner.with(|| files.prepare());
+        self.slot.lock().files = files;
+        self.file_len = 0;
+        let number = self.next_file;
+        self.next_file += 1;
+        owner.with(|| files.write(number))
+    }
+
+    /// Completes the open file and queues it.
+    pub fn finish_file(&mut self) {
+        let Some(file) = self.file.take() else { return };
+        let owner = self.owner;
+        owner.with(|| file.finish());
+        let piece = queue::piece_in_file(self.next_file - 1, self.file_len);
+        self.file_size = (self.file_size * 2).min(LARGEST_FILE);
+        self.append(piece);
+    }
+
+    /// PostgreSQL counts a temporary file against `temp_file_limit` while the process has it open. Ours are closed and still
+    /// there, so what waits in files is counted here too.
+    fn check_file_limit(&self) {
+        let limit = guc::temp_file_limit();
+        if limit < 0 {
+            return;
+        }
+        let waiting = self.slot.lock().queue.file_bytes() + self.file.map_or(0, |_| self.file_len) + self.buffer.len() as u64;
+        if waiting > limit as u64 * 1024 {
+            raise_raw(
+                PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
+                &[b"temporary file size exceeds temp_file_limit (", Digits::of(limit as u64).bytes(), b"kB)"],
+                None,
+            );
+        }
+    }
+
+    fn discard(&mut self) {
+        self.keep = false;
+        self.buffer.clear();
+        if let Some(file) = self.file.take() {
+            let owner = self.owner;
+            owner.with(|| file.finish());
+        }
+    }
+
+    /// After an error, before the transaction is aborted: an open file is closed now, or PostgreSQL closes it under us.
+    pub fn after_error(&mut self) {
+        self.shape = None;
+        self.finish_file();
+    }
+
+    /// Gives up an open file whose completion failed. Guarded.
+    pub fn give_up_file(&mut self) {
+        self.file = None;
+        self.owner.release();
+    }
+}

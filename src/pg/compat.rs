@@ -1,0 +1,136 @@
+//! Everything that differs between server versions, and the constants that the bindings lack.
+
+use super::raw;
+use core::ffi::{CStr, c_char, c_int};
+use pgrx::pg_sys::{self, BufFile, CommandDest, DestReceiver, FileSet, LWLock, List, Portal, QueryCompletion, RawStmt};
+
+/// `STATEMENT_TIMEOUT` of `utils/timeout.h`.
+pub const STATEMENT_TIMEOUT: u32 = 3;
+
+/// An identifier at or above `USER_TIMEOUT` of every supported version: RegisterTimeout then takes the first free one.
+pub const USER_TIMEOUT: u32 = 13;
+
+/// `AddinShmemInitLock`, the 21st of the individual locks on every supported version (`lwlocknames.h`).
+pub fn addin_shmem_init_lock() -> *mut LWLock {
+    const ADDIN_SHMEM_INIT_LOCK: usize = 21;
+    // SAFETY: MainLWLockArray holds all individual locks and is set before any extension is loaded in a backend.
+    unsafe { &raw mut (*pg_sys::MainLWLockArray.add(ADDIN_SHMEM_INIT_LOCK)).lock }
+}
+
+/// A new tranche of lightweight locks.
+pub fn new_tranche(_name: &CStr) -> c_int {
+    // SAFETY: only takes a number from shared memory.
+    unsafe { pg_sys::LWLockNewTrancheId() }
+}
+
+/// A new dynamic shared area. Guarded.
+pub fn dsa_create(tranche: c_int) -> *mut pg_sys::dsa_area {
+    // SAFETY: the tranche exists.
+    #[cfg(any(feature = "pg14", feature = "pg15", feature = "pg16"))]
+    unsafe {
+        pg_sys::dsa_create(tranche)
+    }
+    // SAFETY: the tranche exists; the sizes are those of the macro dsa_create.
+    #[cfg(any(feature = "pg17", feature = "pg18"))]
+    unsafe {
+        pg_sys::dsa_create_ext(tranche, pg_sys::DSA_DEFAULT_INIT_SEGMENT_SIZE as _, pg_sys::DSA_MAX_SEGMENT_SIZE as _)
+    }
+}
+
+unsafe extern "C-unwind" {
+    #[cfg(not(feature = "pg14"))]
+    fn pg_analyze_and_rewrite_fixedparams(stmt: *mut RawStmt, sql: *const c_char, types: *const pg_sys::Oid, n: c_int, env: *mut pg_sys::QueryEnvironment) -> *mut List;
+    #[cfg(feature = "pg14")]
+    fn pg_analyze_and_rewrite(stmt: *mut RawStmt, sql: *const c_char, types: *mut pg_sys::Oid, n: c_int, env: *mut pg_sys::QueryEnvironment) -> *mut List;
+    #[cfg(not(feature = "pg18"))]
+    fn PortalRun(portal: Portal, count: core::ffi::c_long, top: bool, once: bool, dest: *mut DestReceiver, alt: *mut DestReceiver, qc: *mut QueryCompletion) -> bool;
+    #[cfg(feature = "pg18")]
+    fn PortalRun(portal: Portal, count: core::ffi::c_long, top: bool, dest: *mut DestReceiver, alt: *mut DestReceiver, qc: *mut QueryCompletion) -> bool;
+    #[cfg(not(feature = "pg14"))]
+    fn BufFileCreateFileSet(fileset: *mut FileSet, name: *const c_char) -> *mut BufFile;
+    #[cfg(not(feature = "pg14"))]
+    fn BufFileExportFileSet(file: *mut BufFile);
+    #[cfg(not(feature = "pg14"))]
+    fn BufFileOpenFileSet(fileset: *mut FileSet, name: *const c_char, mode: c_int, missing_ok: bool) -> *mut BufFile;
+}
+
+/// Analyses and rewrites one statement without parameters. Raw.
+///
+/// # Safety
+/// The tree comes from the parser and `sql` is the text that it was parsed from.
+pub unsafe fn analyze_and_rewrite(stmt: *mut RawStmt, sql: *const c_char) -> *mut List {
+    // SAFETY: see above.
+    unsafe {
+        #[cfg(not(feature = "pg14"))]
+        return pg_analyze_and_rewrite_fixedparams(stmt, sql, core::ptr::null(), 0, core::ptr::null_mut());
+        #[cfg(feature = "pg14")]
+        return pg_analyze_and_rewrite(stmt, sql, core::ptr::null_mut(), 0, core::ptr::null_mut());
+    }
+}
+
+/// Runs a portal to its end. Raw.
+///
+/// # Safety
+/// The portal is started and the receiver alive.
+pub unsafe fn portal_run(portal: Portal, top_level: bool, dest: *mut DestReceiver, qc: *mut QueryCompletion) {
+    const FETCH_ALL: core::ffi::c_long = core::ffi::c_long::MAX;
+    // SAFETY: see above.
+    unsafe {
+        #[cfg(not(feature = "pg18"))]
+        PortalRun(portal, FETCH_ALL, top_level, true, dest, dest, qc);
+        #[cfg(feature = "pg18")]
+        PortalRun(portal, FETCH_ALL, top_level, dest, dest, qc);
+    }
+}
+
+/// Creates a file in the set. Raw.
+///
+/// # Safety
+/// The set is initialised and the name NUL-terminated.
+pub unsafe fn file_create(set: *mut FileSet, name: &CStr) -> *mut BufFile {
+    // SAFETY: see above.
+    unsafe { BufFileCreateFileSet(set, name.as_ptr()) }
+}
+
+/// Makes a file that was written complete and readable by others. Raw.
+///
+/// # Safety
+/// `file` was created by [`file_create`] and is open.
+pub unsafe fn file_export(file: *mut BufFile) {
+    // SAFETY: see above.
+    unsafe { BufFileExportFileSet(file) }
+}
+
+/// Opens a file of the set for reading. Raw.
+///
+/// # Safety
+/// The set is initialised and the name NUL-terminated.
+pub unsafe fn file_open(set: *mut FileSet, name: &CStr) -> *mut BufFile {
+    const O_RDONLY: c_int = 0;
+    // SAFETY: see above.
+    unsafe { BufFileOpenFileSet(set, name.as_ptr(), O_RDONLY, false) }
+}
+
+/// The destination that the simple-query protocol gives a statement's rows.
+pub const DEST_REMOTE: CommandDest::Type = CommandDest::DestRemote;
+
+/// The wait event shown in `pg_stat_activity` while a session waits for a job or a job for its reader.
+pub fn wait_event() -> u32 {
+    pg_sys::PG_WAIT_EXTENSION
+}
+
+/// `PG_PROTOCOL_LATEST`: messages are written in the protocol's version 3.
+pub const PROTOCOL_LATEST: u32 = 3 << 16;
+
+/// Tells PostgreSQL where messages for the client go from now on.
+///
+/// # Safety
+/// The methods live as long as the process.
+pub unsafe fn redirect_messages(methods: *const raw::PQcommMethods) {
+    // SAFETY: as pq_redirect_to_shm_mq does it (libpq/pqmq.c).
+    unsafe {
+        raw::PqCommMethods = methods;
+        raw::FrontendProtocol = PROTOCOL_LATEST;
+        pg_sys::whereToSendOutput = DEST_REMOTE;
+    }
+}

@@ -1,0 +1,281 @@
+//! Errors: how ours are made, how PostgreSQL's are caught whole and raised again.
+
+use super::raw;
+use cee_scape::call_with_sigsetjmp;
+use core::ffi::{CStr, c_char};
+use core::mem::MaybeUninit;
+use core::ptr;
+use pgrx::PgSqlErrorCode;
+use pgrx::pg_sys::{self, ErrorData};
+use std::ffi::CString;
+
+/// What goes wrong in this crate travels as a value and is raised in the outermost frame only.
+pub type Result<T> = core::result::Result<T, Failure>;
+
+/// An error of our own: SQLSTATE, message, and where they help detail and hint.
+#[derive(Debug)]
+pub struct Report {
+    code: PgSqlErrorCode,
+    message: String,
+    detail: Option<String>,
+    hint: Option<String>,
+}
+
+impl Report {
+    /// A new error; the message is lower case and has no full stop (PostgreSQL's error message style guide).
+    pub fn new(code: PgSqlErrorCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), detail: None, hint: None }
+    }
+
+    /// Adds a DETAIL, a whole sentence.
+    pub fn detail(mut self, detail: impl Into<String>) -> Self {
+        self.detail = Some(detail.into());
+        self
+    }
+
+    /// Adds a HINT, a whole sentence.
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+/// Why a function could not give its answer.
+#[derive(Debug)]
+pub enum Failure {
+    /// An error of our own.
+    Report(Box<Report>),
+    /// An error that PostgreSQL raised here and [`catch`] kept: it goes on as if it had never been stopped.
+    Caught(*mut ErrorData),
+    /// An error that came from elsewhere (a job's): raised as new, so that the caller's context lines are added to its own.
+    Foreign(*mut ErrorData),
+}
+
+impl From<Report> for Failure {
+    fn from(report: Report) -> Self {
+        Failure::Report(Box::new(report))
+    }
+}
+
+/// Copies a string into the current memory context; a NUL byte ends it.
+fn palloc_str(text: &str) -> *mut c_char {
+    let bytes: Vec<u8> = text.bytes().take_while(|byte| *byte != 0).collect();
+    let text = CString::new(bytes).unwrap_or_default();
+    // SAFETY: pstrdup copies a NUL-terminated string; guarded, because `text` is owned here.
+    unsafe { pg_sys::pstrdup(text.as_ptr()) }
+}
+
+/// An empty error of the level ERROR in the current memory context.
+pub fn new_error_data() -> *mut ErrorData {
+    // SAFETY: palloc0 gives zeroed memory of the asked size, and an all-zero ErrorData is valid.
+    unsafe {
+        let edata = pg_sys::palloc0(size_of::<ErrorData>()).cast::<ErrorData>();
+        (*edata).elevel = pg_sys::PGERROR as _;
+        edata
+    }
+}
+
+impl Report {
+    fn into_error_data(self) -> *mut ErrorData {
+        let edata = new_error_data();
+        // SAFETY: `edata` was just made; the strings live in the same memory context.
+        unsafe {
+            (*edata).sqlerrcode = self.code as _;
+            (*edata).message = palloc_str(&self.message);
+            if let Some(detail) = &self.detail {
+                (*edata).detail = palloc_str(detail);
+            }
+            if let Some(hint) = &self.hint {
+                (*edata).hint = palloc_str(hint);
+            }
+        }
+        edata
+    }
+}
+
+/// Raises the failure as PostgreSQL's ERROR. The calling frame, and all above it up to PostgreSQL, must own nothing.
+pub fn throw(failure: Failure) -> ! {
+    let (edata, again) = match failure {
+        Failure::Report(report) => (report.into_error_data(), false),
+        Failure::Foreign(edata) => (edata, false),
+        Failure::Caught(edata) => (edata, true),
+    };
+    // SAFETY: `edata` is a palloc'd error of level ERROR, and nothing is owned here any more.
+    unsafe {
+        if !again {
+            raw::ThrowErrorData(edata);
+        }
+        raw::ReThrowError(edata)
+    }
+}
+
+/// Sends a message below ERROR to whoever receives this backend's messages. Raw.
+pub fn emit(edata: *mut ErrorData) {
+    // SAFETY: a palloc'd error; the caller keeps no owned value alive (raw).
+    unsafe { raw::ThrowErrorData(edata) }
+}
+
+/// Emits a NOTICE, WARNING or INFO with a message and an optional detail. Guarded.
+pub fn message(level: u32, code: PgSqlErrorCode, text: &str, detail: Option<&str>) {
+    let edata = new_error_data();
+    // SAFETY: as in `into_error_data`; the throw itself is guarded by the closure's boundary.
+    unsafe {
+        (*edata).elevel = level as _;
+        (*edata).sqlerrcode = code as _;
+        (*edata).message = palloc_str(text);
+        if let Some(detail) = detail {
+            (*edata).detail = palloc_str(detail);
+        }
+        pg_sys::ffi::pg_guard_ffi_boundary(|| raw::ThrowErrorData(edata));
+    }
+}
+
+/// Runs `body`, and gives back an error that it raised as a copy in the memory context that was current before.
+///
+/// Nothing between this call and the place of the error may own anything: the jump passes over it. The transaction is left as
+/// the error left it; the caller raises the error again or aborts.
+pub fn catch<T>(body: impl FnOnce() -> T) -> core::result::Result<T, *mut ErrorData> {
+    // SAFETY: one thread only. The saved handler, context stack and memory context are put back on both ways out, as PG_TRY
+    // does (utils/elog.h).
+    unsafe {
+        let handler = pg_sys::PG_exception_stack;
+        let callbacks = pg_sys::error_context_stack;
+        let memory = pg_sys::CurrentMemoryContext;
+        let mut answer = MaybeUninit::<T>::uninit();
+        let target = ptr::from_mut(&mut answer);
+        let jumped = call_with_sigsetjmp(false, move |buffer| {
+            pg_sys::PG_exception_stack = ptr::from_ref(buffer).cast_mut().cast();
+            (*target).write(body());
+            0
+        });
+        pg_sys::PG_exception_stack = handler;
+        pg_sys::error_context_stack = callbacks;
+        if jumped == 0 {
+            return Ok(answer.assume_init());
+        }
+        pg_sys::CurrentMemoryContext = memory;
+        let edata = raw::CopyErrorData();
+        raw::FlushErrorState();
+        Err(edata)
+    }
+}
+
+/// [`catch`] for the session's side: the error becomes a [`Failure`] that [`throw`] lets go on.
+pub fn catching<T>(body: impl FnOnce() -> T) -> Result<T> {
+    catch(body).map_err(Failure::Caught)
+}
+
+/// Writes a caught error to the server log, and to nobody else, as the main loop of a backend does.
+pub fn log_caught(edata: *mut ErrorData) {
+    // SAFETY: as in `catch`; EmitErrorReport finds the error that ReThrowError pushed, FlushErrorState takes it off again.
+    unsafe {
+        let handler = pg_sys::PG_exception_stack;
+        let callbacks = pg_sys::error_context_stack;
+        let memory = pg_sys::CurrentMemoryContext;
+        (*edata).output_to_client = false;
+        let jumped = call_with_sigsetjmp(false, move |buffer| {
+            pg_sys::PG_exception_stack = ptr::from_ref(buffer).cast_mut().cast();
+            pg_sys::error_context_stack = ptr::null_mut();
+            raw::ReThrowError(edata)
+        });
+        debug_assert!(jumped != 0);
+        pg_sys::PG_exception_stack = handler;
+        pg_sys::error_context_stack = callbacks;
+        raw::EmitErrorReport();
+        pg_sys::CurrentMemoryContext = memory;
+        raw::FlushErrorState();
+    }
+}
+
+/// The SQLSTATE of a caught error in PostgreSQL's packed form.
+pub fn sqlstate(edata: *mut ErrorData) -> i32 {
+    // SAFETY: a palloc'd error.
+    unsafe { (*edata).sqlerrcode }
+}
+
+/// Gives a caught error another SQLSTATE, message, detail and hint; context and position stay.
+pub fn replace(edata: *mut ErrorData, report: Report) {
+    // SAFETY: a palloc'd error; the old strings go with their memory context.
+    unsafe {
+        (*edata).sqlerrcode = report.code as _;
+        (*edata).message = palloc_str(&report.message);
+        (*edata).detail = report.detail.as_deref().map_or(ptr::null_mut(), palloc_str);
+        (*edata).hint = report.hint.as_deref().map_or(ptr::null_mut(), palloc_str);
+    }
+}
+
+/// The most that [`raise_raw`] takes of a message.
+const RAW_MESSAGE: usize = 160;
+
+/// Raises an error where nothing may be owned: the message is put together from pieces in a buffer of the frame. Raw.
+pub fn raise_raw(code: PgSqlErrorCode, message: &[&[u8]], hint: Option<&'static CStr>) -> ! {
+    let mut text = [0u8; RAW_MESSAGE];
+    for (to, from) in text.iter_mut().take(RAW_MESSAGE - 1).zip(message.iter().copied().flatten()) {
+        *to = *from;
+    }
+    // SAFETY: an error whose strings live in this frame or are static; ThrowErrorData copies them. Nothing is owned here.
+    unsafe {
+        let edata = raw::palloc0(size_of::<ErrorData>()).cast::<ErrorData>();
+        (*edata).elevel = pg_sys::PGERROR as _;
+        (*edata).sqlerrcode = code as _;
+        (*edata).message = text.as_mut_ptr().cast();
+        (*edata).hint = hint.map_or(ptr::null_mut(), |text| text.as_ptr().cast_mut());
+        raw::ThrowErrorData(edata);
+        raw::ReThrowError(edata)
+    }
+}
+
+/// Sends a message below ERROR. Raw.
+pub fn emit_raw(level: u32, code: PgSqlErrorCode, message: &'static CStr) {
+    // SAFETY: as in `raise_raw`.
+    unsafe {
+        let edata = raw::palloc0(size_of::<ErrorData>()).cast::<ErrorData>();
+        (*edata).elevel = level as _;
+        (*edata).sqlerrcode = code as _;
+        (*edata).message = message.as_ptr().cast_mut();
+        raw::ThrowErrorData(edata);
+        raw::pfree(edata.cast());
+    }
+}
+
+/// Whether PostgreSQL raised this error because somebody asked the process to end its statement; not a timeout, nor an error
+/// of the same SQLSTATE that SQL raised.
+pub fn is_user_cancel(edata: *mut ErrorData) -> bool {
+    // SAFETY: a palloc'd error; the message identifier is NULL or static text of the server, never translated.
+    unsafe { !(*edata).message_id.is_null() && CStr::from_ptr((*edata).message_id) == c"canceling statement due to user request" }
+}
+
+/// A number's decimal digits, in the frame.
+pub struct Digits([u8; 20], usize);
+
+impl Digits {
+    /// The digits of `number`.
+    pub fn of(mut number: u64) -> Self {
+        let mut digits = [0; 20];
+        let mut at = digits.len();
+        loop {
+            at -= 1;
+            digits[at] = b'0' + (number % 10) as u8;
+            number /= 10;
+            if number == 0 || at == 0 {
+                return Self(digits, at);
+            }
+        }
+    }
+
+    /// As text.
+    pub fn bytes(&self) -> &[u8] {
+        &self.0[self.1..]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Digits;
+
+    #[test]
+    fn digits_of_the_extremes() {
+        assert_eq!(Digits::of(0).bytes(), b"0");
+        assert_eq!(Digits::of(u64::MAX).bytes(), b"18446744073709551615");
+    }
+}

@@ -1,0 +1,177 @@
+//! Temporary files that outlive the process that wrote them. Raw.
+//!
+//! PostgreSQL's file sets (`storage/fileset.h`): a directory below `base/pgsql_tmp` or in `temp_tablespaces`, counted against
+//! `temp_file_limit` while open, logged by `log_temp_files`, removed after a crash.
+
+use super::{compat, raw};
+use core::ffi::CStr;
+use pgrx::pg_sys::{self, BufFile, FileSet, ResourceOwner};
+
+/// A set of files in shared memory.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Files {
+    set: FileSet,
+    made: bool,
+}
+
+/// `name` of the file number `n`, in `buffer`.
+fn name(n: u32, buffer: &mut [u8; 16]) -> &CStr {
+    let mut digits = [0u8; 10];
+    let mut count = 0;
+    let mut rest = n;
+    loop {
+        digits[count] = b'0' + (rest % 10) as u8;
+        count += 1;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    buffer[0] = b'r';
+    for i in 0..count {
+        buffer[1 + i] = digits[count - 1 - i];
+    }
+    buffer[1 + count] = 0;
+    CStr::from_bytes_until_nul(buffer).unwrap_or_default()
+}
+
+impl Default for Files {
+    fn default() -> Self {
+        Self { set: FileSet::default(), made: false }
+    }
+}
+
+impl Files {
+    /// Whether there may be files.
+    pub fn exist(&self) -> bool {
+        self.made
+    }
+
+    /// Makes the set where it has not been made yet.
+    pub fn prepare(&mut self) {
+        if !self.made {
+            // SAFETY: plain memory that is initialised here.
+            unsafe { raw::FileSetInit(&mut self.set) };
+            self.made = true;
+        }
+    }
+
+    /// Starts file number `n`. It is complete, and others may read it, after [`Writing::finish`].
+    pub fn write(&mut self, n: u32) -> Writing {
+        // SAFETY: the set is prepared.
+        Writing(unsafe { compat::file_create(&mut self.set, name(n, &mut [0; 16])) })
+    }
+
+    /// Opens file number `n`, which must be complete, within the current transaction.
+    pub fn read(&mut self, n: u32) -> Reading {
+        // SAFETY: the set is prepared.
+        Reading(unsafe { compat::file_open(&mut self.set, name(n, &mut [0; 16])) })
+    }
+
+    /// Deletes file number `n`.
+    pub fn delete(&mut self, n: u32) {
+        // SAFETY: the set is prepared.
+        unsafe { raw::BufFileDeleteFileSet(&mut self.set, name(n, &mut [0; 16]).as_ptr(), true) }
+    }
+
+    /// Deletes all files. Guarded.
+    pub fn delete_all(&mut self) {
+        if self.made {
+            // SAFETY: the set is prepared.
+            unsafe { pg_sys::FileSetDeleteAll(&mut self.set) };
+            self.made = false;
+        }
+    }
+}
+
+/// A file that is being written.
+#[derive(Clone, Copy)]
+pub struct Writing(*mut BufFile);
+
+impl Writing {
+    /// Appends bytes.
+    pub fn write(self, bytes: &[u8]) {
+        // SAFETY: the file is open, the bytes are readable.
+        unsafe { raw::BufFileWrite(self.0, bytes.as_ptr().cast_mut().cast(), bytes.len()) }
+    }
+
+    /// Completes and closes it.
+    pub fn finish(self) {
+        // SAFETY: the file is open and used no more afterwards.
+        unsafe {
+            compat::file_export(self.0);
+            raw::BufFileClose(self.0);
+        }
+    }
+}
+
+/// A file that is being read.
+#[derive(Clone, Copy)]
+pub struct Reading(*mut BufFile);
+
+impl Reading {
+    /// Goes to byte `offset`.
+    pub fn seek(self, offset: u64) {
+        const SEGMENT: u64 = 1 << 30;
+        // SAFETY: the file is open; a BufFile consists of segments of 1 GB (MAX_PHYSICAL_FILESIZE).
+        unsafe { raw::BufFileSeek(self.0, (offset / SEGMENT) as _, (offset % SEGMENT) as _, 0) };
+    }
+
+    /// Reads up to `len` bytes to `to`, gives how many.
+    pub fn read(self, to: *mut u8, len: usize) -> usize {
+        // SAFETY: the file is open, `to` has room.
+        unsafe { raw::BufFileRead(self.0, to.cast(), len) }
+    }
+
+    /// Closes it.
+    pub fn close(self) {
+        // SAFETY: the file is open and used no more afterwards.
+        unsafe { raw::BufFileClose(self.0) }
+    }
+}
+
+/// A resource owner of this process's own, under which files are opened that belong to no query and no transaction.
+#[derive(Clone, Copy)]
+pub struct Owner(ResourceOwner);
+
+impl Owner {
+    /// A new owner, for the life of the process. Guarded.
+    pub fn new() -> Self {
+        // SAFETY: the owner has no parent, so nobody else releases it.
+        Self(unsafe { pg_sys::ResourceOwnerCreate(core::ptr::null_mut(), c"pg_background result files".as_ptr()) })
+    }
+
+    /// Runs `body` with this owner current. If `body` raises, the abort that follows sets its own.
+    pub fn with<T>(self, body: impl FnOnce() -> T) -> T {
+        // SAFETY: the owner lives as long as the process.
+        unsafe {
+            let before = pg_sys::CurrentResourceOwner;
+            pg_sys::CurrentResourceOwner = self.0;
+            let answer = body();
+            pg_sys::CurrentResourceOwner = before;
+            answer
+        }
+    }
+
+    /// Closes what an error has left open. Guarded.
+    pub fn release(self) {
+        // SAFETY: nothing that belongs to this owner is used afterwards. Files are released in the last phase.
+        unsafe {
+            let before = pg_sys::CurrentResourceOwner;
+            pg_sys::ResourceOwnerRelease(self.0, pg_sys::ResourceReleasePhase::RESOURCE_RELEASE_AFTER_LOCKS, false, false);
+            pg_sys::CurrentResourceOwner = before;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_count_up() {
+        assert_eq!(name(0, &mut [0; 16]), c"r0");
+        assert_eq!(name(4_294_967_295, &mut [0; 16]), c"r4294967295");
+    }
+}

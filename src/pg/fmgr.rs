@@ -1,0 +1,379 @@
+//! Functions that SQL calls: arguments in, answers out, errors raised in a frame that owns nothing.
+
+use super::error::{self, Report, Result};
+use super::{raw, tuples};
+use pgrx::PgSqlErrorCode;
+use pgrx::pg_sys::{self, Datum, FunctionCallInfo, TupleDesc, Tuplestorestate};
+
+/// Exports `$name` as a version-1 function of the shared library: its symbol and its `pg_finfo_` record.
+///
+/// The body is a `fn(&Call) -> Result<Datum>`. It may own things and call PostgreSQL guarded; its error is raised when it is
+/// gone.
+#[macro_export]
+macro_rules! sql_function {
+    ($($name:ident => $body:path;)*) => {$(
+        const _: () = {
+            #[allow(unsafe_code, reason = "the symbol's name is the interface")]
+            #[unsafe(export_name = concat!("pg_finfo_", stringify!($name)))]
+            extern "C" fn info() -> &'static $crate::pg::fmgr::FunctionInfo {
+                &$crate::pg::fmgr::VERSION_1
+            }
+            #[allow(unsafe_code, reason = "the symbol's name is the interface")]
+            #[unsafe(export_name = stringify!($name))]
+            extern "C-unwind" fn entry(call: $crate::pg::fmgr::RawCall) -> $crate::pg::fmgr::Answer {
+                $crate::pg::fmgr::enter(call, $body)
+            }
+        };
+    )*};
+}
+
+/// Exports `$name` as the main function of a background worker. The body is a `fn(Datum) -> Result<()>`; its error ends the
+/// process.
+#[macro_export]
+macro_rules! worker_function {
+    ($name:ident => $body:path) => {
+        const _: () = {
+            #[allow(unsafe_code, reason = "the symbol's name is the interface")]
+            #[unsafe(export_name = stringify!($name))]
+            extern "C-unwind" fn entry(argument: $crate::pg::fmgr::Answer) {
+                $crate::pg::fmgr::enter_worker(argument, $body)
+            }
+        };
+    };
+}
+
+pub use pgrx::pg_sys::{Datum as Answer, FunctionCallInfo as RawCall};
+
+/// `Pg_finfo_record`.
+pub type FunctionInfo = pg_sys::Pg_finfo_record;
+
+/// The only version that there is (`PG_FUNCTION_INFO_V1`).
+pub static VERSION_1: FunctionInfo = FunctionInfo { api_version: 1 };
+
+/// Runs the body of a function and raises its error.
+pub fn enter(fcinfo: FunctionCallInfo, body: fn(&Call) -> Result<Datum>) -> Datum {
+    // SAFETY: called by the function manager with a valid call; the guard turns a panic into an error. What `body` owned is
+    // gone when its error is raised.
+    let answer = unsafe { pg_sys::panic::pgrx_extern_c_guard(|| body(&Call { fcinfo })) };
+    match answer {
+        Ok(datum) => datum,
+        Err(failure) => error::throw(failure),
+    }
+}
+
+/// Runs the body of a background worker and raises its error.
+pub fn enter_worker(argument: Datum, body: fn(Datum) -> Result<()>) {
+    // SAFETY: as in `enter`.
+    let answer = unsafe { pg_sys::panic::pgrx_extern_c_guard(|| body(argument)) };
+    if let Err(failure) = answer {
+        error::throw(failure);
+    }
+}
+
+/// One call of a function.
+pub struct Call {
+    fcinfo: FunctionCallInfo,
+}
+
+/// The numbers of built-in types (`catalog/pg_type_d.h`).
+pub const BOOL: u32 = 16;
+pub const INT8: u32 = 20;
+pub const INT4: u32 = 23;
+pub const TEXT: u32 = 25;
+pub const OID: u32 = 26;
+pub const FLOAT8: u32 = 701;
+pub const TIMESTAMPTZ: u32 = 1184;
+
+/// Whether the values are what the columns are declared as. A catalog that was not made for this library must not make one type
+/// pass for another.
+fn fits(desc: TupleDesc, values: &[Value]) -> bool {
+    // SAFETY: a valid descriptor.
+    let width = unsafe { (*desc).natts as usize };
+    width == values.len() && values.iter().enumerate().all(|(n, value)| value.kind().is_none_or(|kind| kind == tuples::column_type(desc, n)))
+}
+
+/// A value on its way out.
+pub enum Value<'a> {
+    Null,
+    Bool(bool),
+    Int4(i32),
+    Int8(i64),
+    Float8(f64),
+    Oid(u32),
+    Timestamp(i64),
+    Text(&'a [u8]),
+}
+
+impl Value<'_> {
+    /// The value as PostgreSQL passes it, in the current memory context, and whether it is NULL. Guarded.
+    pub fn to_datum(&self) -> (Datum, bool) {
+        let datum = match *self {
+            Value::Null => return (Datum::from(0usize), true),
+            Value::Bool(value) => Datum::from(value),
+            Value::Int4(value) => Datum::from(value),
+            Value::Int8(value) | Value::Timestamp(value) => Datum::from(value),
+            Value::Float8(value) => Datum::from(value.to_bits()),
+            Value::Oid(value) => Datum::from(value),
+            Value::Text(bytes) => text_datum(bytes),
+        };
+        (datum, false)
+    }
+
+    /// The type that the value is passed as; None for NULL, which fits all.
+    fn kind(&self) -> Option<u32> {
+        Some(match self {
+            Value::Null => return None,
+            Value::Bool(_) => BOOL,
+            Value::Int4(_) => INT4,
+            Value::Int8(_) => INT8,
+            Value::Float8(_) => FLOAT8,
+            Value::Oid(_) => OID,
+            Value::Timestamp(_) => TIMESTAMPTZ,
+            Value::Text(_) => TEXT,
+        })
+    }
+
+    /// `Text`, or NULL for none.
+    pub fn text_or_null(text: Option<&[u8]>) -> Value<'_> {
+        text.map_or(Value::Null, Value::Text)
+    }
+
+    /// `Timestamp`, or NULL for 0.
+    pub fn time_or_null(time: i64) -> Value<'static> {
+        if time == 0 { Value::Null } else { Value::Timestamp(time) }
+    }
+}
+
+/// A `text` in the current memory context. Guarded.
+pub fn text_datum(bytes: &[u8]) -> Datum {
+    // SAFETY: the bytes are in the database's encoding, because they came from it.
+    unsafe { Datum::from(pg_sys::cstring_to_text_with_len(bytes.as_ptr().cast(), bytes.len() as _)) }
+}
+
+impl Call {
+    fn argument(&self, n: usize) -> Option<Datum> {
+        // SAFETY: the function manager passes `nargs` arguments.
+        unsafe {
+            if n >= (*self.fcinfo).nargs as usize {
+                return None;
+            }
+            let argument = &*(*self.fcinfo).args.as_ptr().add(n);
+            (!argument.isnull).then_some(argument.value)
+        }
+    }
+
+    /// How many arguments there are.
+    pub fn count(&self) -> usize {
+        // SAFETY: a valid call.
+        unsafe { (*self.fcinfo).nargs as usize }
+    }
+
+    /// An `int4`, None for NULL or absent.
+    pub fn int4(&self, n: usize) -> Option<i32> {
+        self.argument(n).map(|datum| datum.value() as i32)
+    }
+
+    /// An `int8`.
+    pub fn int8(&self, n: usize) -> Option<i64> {
+        self.argument(n).map(|datum| datum.value() as i64)
+    }
+
+    /// A `bool`.
+    pub fn bool(&self, n: usize) -> Option<bool> {
+        self.argument(n).map(|datum| datum.value() & 0xff != 0)
+    }
+
+    /// The bytes of a `text`, which live as long as the call. Guarded.
+    pub fn text(&self, n: usize) -> Option<&[u8]> {
+        let datum = self.argument(n)?;
+        // SAFETY: the argument's type is text; detoasting gives a plain value in the call's memory context.
+        unsafe {
+            let value = pg_sys::pg_detoast_datum_packed(datum.cast_mut_ptr());
+            Some(core::slice::from_raw_parts(pgrx::varlena::vardata_any(value).cast(), pgrx::varlena::varsize_any_exhdr(value)))
+        }
+    }
+
+    /// The handles of a `pg_background_handle[]` argument: None for NULL; NULL elements and NULL parts stay None. Guarded.
+    pub fn handles(&self, n: usize) -> Option<Vec<Option<(i32, i64)>>> {
+        let datum = self.argument(n)?;
+        // SAFETY: the argument's type is an array of our composite type, whose two columns are int4 and int8.
+        unsafe {
+            let array = pg_sys::pg_detoast_datum(datum.cast_mut_ptr()).cast::<pg_sys::ArrayType>();
+            let (mut elements, mut nulls, mut count) = (core::ptr::null_mut(), core::ptr::null_mut(), 0);
+            pg_sys::deconstruct_array(array, (*array).elemtype, -1, false, b'd' as _, &mut elements, &mut nulls, &mut count);
+            let mut out = Vec::with_capacity(count as usize);
+            for i in 0..count as usize {
+                out.push(if *nulls.add(i) { None } else { handle_parts(*elements.add(i)) });
+            }
+            Some(out)
+        }
+    }
+
+    /// Whether the statement that called a procedure may end transactions, that is holds nothing that we don't know of.
+    pub fn is_nonatomic(&self) -> bool {
+        // SAFETY: the context node of a CALL is a CallContext; anything else is not.
+        unsafe {
+            let context = (*self.fcinfo).context;
+            !context.is_null() && (*context).type_ == pg_sys::NodeTag::T_CallContext && !(*context.cast::<pg_sys::CallContext>()).atomic
+        }
+    }
+
+    /// The answer `void`.
+    pub fn void(&self) -> Result<Datum> {
+        Ok(Datum::from(0usize))
+    }
+
+    /// The answer NULL.
+    pub fn null(&self) -> Result<Datum> {
+        // SAFETY: a valid call.
+        unsafe { (*self.fcinfo).isnull = true };
+        Ok(Datum::from(0usize))
+    }
+
+    /// A scalar answer. Guarded.
+    pub fn scalar(&self, value: Value) -> Result<Datum> {
+        match value.to_datum() {
+            (_, true) => self.null(),
+            (datum, false) => Ok(datum),
+        }
+    }
+
+    /// A composite answer with the function's own row type. Guarded.
+    pub fn composite(&self, values: &[Value]) -> Result<Datum> {
+        // SAFETY: the function manager filled in flinfo; the values have the types of the declared row type, in order.
+        unsafe {
+            let mut desc: TupleDesc = core::ptr::null_mut();
+            if pg_sys::get_call_result_type(self.fcinfo, core::ptr::null_mut(), &mut desc) != pg_sys::TypeFuncClass::TYPEFUNC_COMPOSITE {
+                return Err(Report::new(PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED, "function returning record called in context that cannot accept type record").into());
+            }
+            let desc = pg_sys::BlessTupleDesc(desc);
+            if !fits(desc, values) {
+                return Err(unexpected_row_type());
+            }
+            let (mut datums, mut nulls): (Vec<_>, Vec<_>) = values.iter().map(Value::to_datum).unzip();
+            let tuple = pg_sys::heap_form_tuple(desc, datums.as_mut_ptr(), nulls.as_mut_ptr());
+            Ok(pg_sys::HeapTupleHeaderGetDatum((*tuple).t_data))
+        }
+    }
+
+    /// Prepares a set-returning answer of rows that are all computed now. Guarded. 0A000 where the caller cannot take a set.
+    pub fn rows(&self) -> Result<Rows> {
+        // SAFETY: resultinfo is NULL or a node; a ReturnSetInfo where a set may be returned (InitMaterializedSRF does the same).
+        unsafe {
+            let info = (*self.fcinfo).resultinfo.cast::<pg_sys::ReturnSetInfo>();
+            if info.is_null() || (*info).type_ != pg_sys::NodeTag::T_ReturnSetInfo {
+                return Err(Report::new(PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED, "set-valued function called in context that cannot accept a set").into());
+            }
+            if (*info).allowedModes as u32 & pg_sys::SetFunctionReturnMode::SFRM_Materialize == 0 {
+                return Err(Report::new(PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED, "materialize mode required, but it is not allowed in this context").into());
+            }
+            let query_memory = (*(*info).econtext).ecxt_per_query_memory;
+            let mut desc = (*info).expectedDesc;
+            if desc.is_null() && pg_sys::get_call_result_type(self.fcinfo, core::ptr::null_mut(), &mut desc) != pg_sys::TypeFuncClass::TYPEFUNC_COMPOSITE {
+                return Err(Report::new(PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED, "a column definition list is required for functions returning \"record\"").into());
+            }
+            let before = pg_sys::CurrentMemoryContext;
+            pg_sys::CurrentMemoryContext = query_memory;
+            let desc = pg_sys::CreateTupleDescCopy(desc);
+            let random = (*info).allowedModes as u32 & pg_sys::SetFunctionReturnMode::SFRM_Materialize_Random != 0;
+            let store = pg_sys::tuplestore_begin_heap(random, false, pg_sys::work_mem);
+            let slot = pg_sys::MakeSingleTupleTableSlot(desc, &raw const pg_sys::TTSOpsMinimalTuple);
+            pg_sys::CurrentMemoryContext = before;
+            (*info).returnMode = pg_sys::SetFunctionReturnMode::SFRM_Materialize;
+            (*info).setResult = store;
+            (*info).setDesc = desc;
+            Ok(Rows { store, desc, slot })
+        }
+    }
+}
+
+/// 42804.
+pub fn unexpected_row_type() -> error::Failure {
+    Report::new(PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH, "the declared row type is not the one that this library returns")
+        .hint("The extension in the database and the installed library differ; run ALTER EXTENSION pg_background UPDATE.")
+        .into()
+}
+
+unsafe fn handle_parts(datum: Datum) -> Option<(i32, i64)> {
+    // SAFETY: a non-null composite value; GetAttributeByNum checks the column number.
+    unsafe {
+        let tuple = pg_sys::pg_detoast_datum(datum.cast_mut_ptr()).cast::<pg_sys::HeapTupleHeaderData>();
+        let mut null = false;
+        let pid = pg_sys::GetAttributeByNum(tuple, 1, &mut null);
+        if null {
+            return None;
+        }
+        let cookie = pg_sys::GetAttributeByNum(tuple, 2, &mut null);
+        (!null).then(|| (pid.value() as i32, cookie.value() as i64))
+    }
+}
+
+/// The rows of a set-returning answer.
+#[derive(Clone, Copy)]
+pub struct Rows {
+    store: *mut Tuplestorestate,
+    desc: TupleDesc,
+    slot: *mut pg_sys::TupleTableSlot,
+}
+
+impl Rows {
+    /// How many columns a row has.
+    pub fn width(&self) -> usize {
+        // SAFETY: the descriptor lives as long as the query.
+        unsafe { (*self.desc).natts as usize }
+    }
+
+    /// The type of column `n`.
+    pub fn column_type(&self, n: usize) -> u32 {
+        tuples::column_type(self.desc, n)
+    }
+
+    /// Adds a row. Guarded. 42804 where the number of values is wrong.
+    pub fn push(&self, values: &[Value]) -> Result<()> {
+        if !fits(self.desc, values) {
+            return Err(unexpected_row_type());
+        }
+        let (mut datums, mut nulls): (Vec<_>, Vec<_>) = values.iter().map(Value::to_datum).unzip();
+        // SAFETY: as many values as the descriptor has columns.
+        unsafe { pg_sys::tuplestore_putvalues(self.store, self.desc, datums.as_mut_ptr(), nulls.as_mut_ptr()) };
+        Ok(())
+    }
+
+    /// Adds a row of one text. Raw.
+    pub fn push_text_raw(&self, bytes: &[u8]) {
+        // SAFETY: one column of type text, checked by the caller.
+        unsafe {
+            let text = raw::cstring_to_text_with_len(bytes.as_ptr().cast(), bytes.len() as _);
+            let mut datum = Datum::from(text);
+            let mut null = false;
+            raw::tuplestore_putvalues(self.store, self.desc, &mut datum, &mut null);
+            raw::pfree(text.cast());
+        }
+    }
+
+    /// Adds a row in PostgreSQL's own form, aligned, which is copied. Raw.
+    pub fn push_tuple_raw(&self, tuple: *mut u8) {
+        // SAFETY: the tuple was formed with a descriptor of the same column types.
+        unsafe {
+            raw::ExecStoreMinimalTuple(tuple.cast(), self.slot, false);
+            raw::tuplestore_puttupleslot(self.store, self.slot);
+        }
+    }
+
+    /// Adds a row in PostgreSQL's own form whose anonymous records are to be known here under other numbers. Raw.
+    pub fn push_tuple_with_records_raw(&self, tuple: *mut u8, records: &super::record::Numbers) {
+        // SAFETY: as above; the values are valid until the slot is filled again.
+        unsafe {
+            raw::ExecStoreMinimalTuple(tuple.cast(), self.slot, false);
+            let natts = (*self.desc).natts;
+            raw::slot_getsomeattrs_int(self.slot, natts as _);
+            let (values, nulls) = ((*self.slot).tts_values, (*self.slot).tts_isnull);
+            for i in 0..natts as usize {
+                if !*nulls.add(i) {
+                    *values.add(i) = super::record::renumber(*values.add(i), tuples::column_type(self.desc, i), records);
+                }
+            }
+            raw::tuplestore_putvalues(self.store, self.desc, values, nulls);
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! Settings: definition, and the state of all of them on its way to a worker.
+
+use core::ffi::{CStr, c_int};
+use core::sync::atomic::AtomicI32;
+use pgrx::pg_sys::{self, GucContext};
+
+/// An integer setting. PostgreSQL writes the variable; here it is only read.
+pub struct IntSetting {
+    pub name: &'static CStr,
+    pub description: &'static CStr,
+    pub default: i32,
+    pub min: i32,
+    pub max: i32,
+    /// `GUC_UNIT_…` of `utils/guc.h`, 0 for none.
+    pub unit: u32,
+    pub value: &'static AtomicI32,
+}
+
+/// Defines a setting that every user may set.
+pub fn define(setting: &IntSetting) {
+    // SAFETY: names are static; an AtomicI32 has the layout of an int, and PostgreSQL assigns it in this thread only.
+    unsafe {
+        pg_sys::DefineCustomIntVariable(
+            setting.name.as_ptr(),
+            setting.description.as_ptr(),
+            core::ptr::null(),
+            setting.value.as_ptr(),
+            setting.default,
+            setting.min,
+            setting.max,
+            GucContext::PGC_USERSET,
+            setting.unit as c_int,
+            None,
+            None,
+            None,
+        );
+    }
+}
+
+/// Refuses unknown settings with this prefix from now on.
+pub fn reserve_prefix(prefix: &'static CStr) {
+    // SAFETY: the name is static.
+    #[cfg(not(feature = "pg14"))]
+    unsafe {
+        pg_sys::MarkGUCPrefixReserved(prefix.as_ptr())
+    }
+    // SAFETY: the name is static.
+    #[cfg(feature = "pg14")]
+    unsafe {
+        pg_sys::EmitWarningsOnPlaceholders(prefix.as_ptr())
+    }
+}
+
+/// How many bytes [`serialize_settings`] and [`serialize_libraries`] need. Guarded.
+pub fn serialized_sizes() -> (usize, usize) {
+    // SAFETY: both only look at this backend's state.
+    unsafe { (pg_sys::EstimateGUCStateSpace(), pg_sys::EstimateLibraryStateSpace()) }
+}
+
+/// Writes the state of all settings to `place`, which has room for `size` bytes. Guarded.
+pub fn serialize_settings(place: *mut u8, size: usize) {
+    // SAFETY: the caller allocated `size` bytes, the estimate of the same state.
+    unsafe { pg_sys::SerializeGUCState(size, place.cast()) }
+}
+
+/// Writes the names of the loaded libraries to `place`. Guarded.
+pub fn serialize_libraries(place: *mut u8, size: usize) {
+    // SAFETY: as above.
+    unsafe { pg_sys::SerializeLibraryState(size, place.cast()) }
+}
+
+/// `deadlock_timeout` in milliseconds.
+pub fn deadlock_timeout() -> i32 {
+    // SAFETY: a plain variable of this backend.
+    unsafe { pg_sys::DeadlockTimeout }
+}
+
+/// `temp_file_limit` in kB, -1 for none.
+pub fn temp_file_limit() -> i32 {
+    // SAFETY: a plain variable of this backend.
+    unsafe { pg_sys::temp_file_limit }
+}
+
+/// `statement_timeout` in milliseconds, 0 for none.
+pub fn statement_timeout() -> i32 {
+    // SAFETY: a plain variable of this backend.
+    unsafe { pg_sys::StatementTimeout }
+}

@@ -1,0 +1,176 @@
+//! Memory contexts.
+
+use super::raw;
+use core::ffi::{CStr, c_char};
+use pgrx::pg_sys::{self, MemoryContext};
+
+/// Runs `body` with `context` current. If `body` raises, whoever catches the error sets its own context.
+fn within<T>(context: MemoryContext, body: impl FnOnce() -> T) -> T {
+    // SAFETY: one thread; the contexts used here live as long as the process or outlive the call.
+    unsafe {
+        let before = pg_sys::CurrentMemoryContext;
+        pg_sys::CurrentMemoryContext = context;
+        let answer = body();
+        pg_sys::CurrentMemoryContext = before;
+        answer
+    }
+}
+
+/// Runs `body` allocating for the life of the process.
+pub fn for_process<T>(body: impl FnOnce() -> T) -> T {
+    // SAFETY: TopMemoryContext exists in every backend.
+    within(unsafe { pg_sys::TopMemoryContext }, body)
+}
+
+/// A memory context of our own, below the one that lives as long as the process.
+#[derive(Clone, Copy)]
+pub struct Context(MemoryContext);
+
+impl Context {
+    /// A new child of TopMemoryContext. Guarded.
+    pub fn new(name: &'static CStr) -> Self {
+        // SAFETY: the name is static; the sizes are ALLOCSET_DEFAULT_SIZES.
+        Self(unsafe { pg_sys::AllocSetContextCreateInternal(pg_sys::TopMemoryContext, name.as_ptr(), 0, 8 * 1024, 8 * 1024 * 1024) })
+    }
+
+    /// Runs `body` with this context current.
+    pub fn enter<T>(self, body: impl FnOnce() -> T) -> T {
+        within(self.0, body)
+    }
+
+    /// Makes this context current until somebody else sets another one.
+    pub fn stay(self) {
+        // SAFETY: the context is alive.
+        unsafe { pg_sys::CurrentMemoryContext = self.0 }
+    }
+
+    /// Frees all that was allocated here.
+    pub fn reset(self) {
+        // SAFETY: the context is alive and nothing in use points into it (the caller's promise).
+        unsafe { raw::MemoryContextReset(self.0) }
+    }
+}
+
+/// A byte buffer in PostgreSQL's memory: an allocation that fails raises an error instead of ending the process. It belongs to
+/// a memory context, so losing it in an error leaks nothing. Raw.
+pub struct Buffer {
+    data: *mut u8,
+    capacity: usize,
+    len: usize,
+}
+
+impl Buffer {
+    /// A buffer of `capacity` bytes in the current memory context.
+    pub fn new(capacity: usize) -> Self {
+        // SAFETY: gives at least `capacity` bytes or raises.
+        let data = unsafe { raw::MemoryContextAllocHuge(pg_sys::CurrentMemoryContext, capacity.max(8)) };
+        Self { data: data.cast(), capacity: capacity.max(8), len: 0 }
+    }
+
+    /// How many bytes are in it.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether it is empty.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// How many more bytes fit.
+    pub fn room(&self) -> usize {
+        self.capacity - self.len
+    }
+
+    /// How many bytes it holds when empty.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// Forgets its bytes.
+    pub fn clear(&mut self) {
+        self.len = 0;
+    }
+
+    /// Where the next byte goes.
+    pub fn end(&mut self) -> *mut u8 {
+        // SAFETY: `len` never exceeds the capacity.
+        unsafe { self.data.add(self.len) }
+    }
+
+    /// Where its bytes begin; aligned for any type.
+    pub fn as_ptr(&self) -> *mut u8 {
+        self.data
+    }
+
+    /// Its bytes.
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY: `len` bytes were written.
+        unsafe { core::slice::from_raw_parts(self.data, self.len) }
+    }
+
+    /// Appends what fits and gives how much that was.
+    pub fn push(&mut self, bytes: *const u8, len: usize) -> usize {
+        let taken = len.min(self.room());
+        // SAFETY: the caller gives `len` readable bytes, and `taken` fit.
+        unsafe { core::ptr::copy_nonoverlapping(bytes, self.data.add(self.len), taken) };
+        self.len += taken;
+        taken
+    }
+
+    /// Takes over `len` bytes that were written at the end.
+    pub fn advance(&mut self, len: usize) {
+        debug_assert!(len <= self.room());
+        self.len += len;
+    }
+
+    /// Empties it and makes sure that `capacity` bytes fit.
+    pub fn restart(&mut self, capacity: usize) {
+        if capacity > self.capacity {
+            let before = self.data;
+            *self = Buffer::new(capacity.max(self.capacity * 2));
+            // SAFETY: `before` came from the same allocator and is used no more.
+            unsafe { raw::pfree(before.cast()) };
+        }
+        self.len = 0;
+    }
+
+    /// Gives the memory back before its context goes.
+    pub fn free(self) {
+        // SAFETY: allocated in `new` or `restart`, used no more.
+        unsafe { raw::pfree(self.data.cast()) }
+    }
+}
+
+/// The bytes of a C string that outlives the use.
+pub fn c_bytes<'a>(text: *const c_char) -> &'a [u8] {
+    if text.is_null() {
+        return b"";
+    }
+    // SAFETY: PostgreSQL's strings are NUL-terminated; callers use them while they live.
+    unsafe { CStr::from_ptr(text).to_bytes() }
+}
+
+/// Eight bytes at `at` of `len` readable ones; None where there are fewer.
+pub fn read_8(from: *const u8, at: usize, len: usize) -> Option<[u8; 8]> {
+    if len.checked_sub(at)? < 8 {
+        return None;
+    }
+    // SAFETY: eight bytes are there.
+    Some(unsafe { from.add(at).cast::<[u8; 8]>().read() })
+}
+
+/// The bytes of a message that its reader found whole.
+pub fn view<'a>(from: *const u8, len: usize) -> &'a [u8] {
+    // SAFETY: the caller keeps what holds the bytes alive and unchanged while it looks at them.
+    unsafe { core::slice::from_raw_parts(from, len) }
+}
+
+/// Bytes in shared memory that a NUL follows, as a C string.
+pub fn c_str(bytes: &'static [u8]) -> &'static CStr {
+    if bytes.is_empty() {
+        return c"";
+    }
+    // SAFETY: texts are stored with a NUL behind them, in memory that was zeroed.
+    unsafe { CStr::from_ptr(bytes.as_ptr().cast()) }
+}

@@ -1,0 +1,340 @@
+//! Processes: this one and others, latches, signals, interrupts, timers, background workers and identities.
+
+use super::error::{Report, Result};
+use super::{compat, memory, raw};
+use core::ffi::{CStr, c_int, c_long};
+use core::ptr;
+use pgrx::PgSqlErrorCode;
+use pgrx::pg_sys::{self, BackgroundWorkerHandle, BgwHandleStatus, Datum, Oid};
+
+unsafe extern "C" {
+    fn kill(pid: c_int, signal: c_int) -> c_int;
+}
+
+const SIGINT: c_int = 2;
+const SIGTERM: c_int = 15;
+
+/// This process.
+pub fn my_pid() -> i32 {
+    // SAFETY: set at the start of every process.
+    unsafe { pg_sys::MyProcPid }
+}
+
+/// This process's place in the array of all, by which others find its latch.
+pub fn my_procno() -> u32 {
+    // SAFETY: MyProc points into allProcs in every process that runs our code.
+    unsafe { pg_sys::MyProc.offset_from((*pg_sys::ProcGlobal).allProcs) as u32 }
+}
+
+/// The database of this process.
+pub fn my_database() -> Oid {
+    // SAFETY: a plain variable.
+    unsafe { pg_sys::MyDatabaseId }
+}
+
+/// Wakes the process at `procno`. If another one lives there by now it wakes for nothing, which every latch user expects.
+pub fn wake(procno: u32) {
+    // SAFETY: callers give numbers from `my_procno`, so they lie within the array; SetLatch raises nothing.
+    unsafe { raw::SetLatch(&raw mut (*(*pg_sys::ProcGlobal).allProcs.add(procno as usize)).procLatch) }
+}
+
+/// Forgets wake-ups so far. Look at what is waited for after this and before [`wait`].
+pub fn reset_latch() {
+    // SAFETY: our own latch.
+    unsafe { raw::ResetLatch(pg_sys::MyLatch) }
+}
+
+/// Sleeps until somebody wakes this process, or `timeout_ms` have passed; below 0 there is no limit. Ends the process where the
+/// postmaster has died. Raw.
+pub fn wait_raw(timeout_ms: i64) {
+    let timer = if timeout_ms >= 0 { pg_sys::WL_TIMEOUT } else { 0 };
+    // SAFETY: our own latch.
+    unsafe {
+        raw::WaitLatch(pg_sys::MyLatch, (pg_sys::WL_LATCH_SET | pg_sys::WL_EXIT_ON_PM_DEATH | timer) as c_int, timeout_ms.max(0) as c_long, compat::wait_event());
+    }
+}
+
+/// [`wait_raw`] and then the interrupts. Guarded.
+pub fn wait(timeout_ms: i64) {
+    // SAFETY: the closure owns nothing.
+    unsafe { pg_sys::ffi::pg_guard_ffi_boundary(|| wait_raw(timeout_ms)) };
+    check_for_interrupts();
+}
+
+/// `CHECK_FOR_INTERRUPTS`. Guarded.
+pub fn check_for_interrupts() {
+    pgrx::check_for_interrupts!();
+}
+
+/// `CHECK_FOR_INTERRUPTS`. Raw.
+pub fn check_for_interrupts_raw() {
+    // SAFETY: InterruptPending is set by signal handlers, so it is read anew each time.
+    unsafe {
+        if ptr::read_volatile(&raw const pg_sys::InterruptPending) != 0 {
+            raw::ProcessInterrupts();
+        }
+    }
+}
+
+/// Whether interrupts must wait: within critical sections and while a lightweight lock is held.
+pub fn interrupts_held() -> bool {
+    // SAFETY: plain reads.
+    unsafe { pg_sys::InterruptHoldoffCount > 0 || pg_sys::CritSectionCount > 0 }
+}
+
+/// Forgets a query cancel that has not been served.
+pub fn clear_pending_cancel() {
+    // SAFETY: as PostgresMain does it when a command is over.
+    unsafe { ptr::write_volatile(&raw mut pg_sys::QueryCancelPending, 0) }
+}
+
+/// Sends SIGINT, which ends the current statement of the process. The caller makes sure that the pid still is who it thinks.
+pub fn interrupt(pid: i32) {
+    if pid > 0 {
+        // SAFETY: kill has no memory effects; a process that is gone gives an error that is of no interest.
+        unsafe { kill(pid, SIGINT) };
+    }
+}
+
+/// Microseconds since 2000-01-01, as a `timestamptz` counts.
+pub fn now() -> i64 {
+    // SAFETY: reads the clock.
+    unsafe { pg_sys::GetCurrentTimestamp() }
+}
+
+/// A non-zero number that nobody can guess. 58000 where the system has no randomness to give.
+pub fn strong_random() -> Result<u64> {
+    let mut bytes = [0u8; 8];
+    loop {
+        // SAFETY: eight writable bytes.
+        if !unsafe { pg_sys::pg_strong_random(bytes.as_mut_ptr().cast(), bytes.len()) } {
+            return Err(Report::new(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, "could not generate a random cookie").into());
+        }
+        match u64::from_ne_bytes(bytes) {
+            0 => continue,
+            number => return Ok(number),
+        }
+    }
+}
+
+/// Calls `callback` when this process ends, before it leaves shared memory. Later registrations run earlier.
+pub fn on_exit(callback: unsafe extern "C-unwind" fn(c_int, Datum)) {
+    // SAFETY: the function lives as long as the process. Guarded.
+    unsafe { pg_sys::before_shmem_exit(Some(callback), Datum::from(0usize)) }
+}
+
+/// A background worker that this process asked for.
+#[derive(Debug)]
+pub struct Registered(*mut BackgroundWorkerHandle);
+
+/// What the postmaster knows of a worker.
+#[derive(PartialEq, Eq, Clone, Copy, Debug)]
+pub enum WorkerStatus {
+    NotYetStarted,
+    Running,
+    Stopped,
+}
+
+/// Asks the postmaster for a worker that runs `function` of this library with `argument` and `extra`; None where no slot is
+/// free. This process's latch is set when the worker starts and when it stops. Guarded.
+pub fn register_worker(function: &CStr, argument: u32, extra: u64) -> Option<Registered> {
+    let mut worker = pg_sys::BackgroundWorker::default();
+    fill(&mut worker.bgw_name, c"pg_background");
+    fill(&mut worker.bgw_type, c"pg_background");
+    fill(&mut worker.bgw_library_name, c"pg_background");
+    fill(&mut worker.bgw_function_name, function);
+    worker.bgw_flags = (pg_sys::BGWORKER_SHMEM_ACCESS | pg_sys::BGWORKER_BACKEND_DATABASE_CONNECTION) as _;
+    worker.bgw_start_time = pg_sys::BgWorkerStartTime::BgWorkerStart_ConsistentState;
+    worker.bgw_restart_time = pg_sys::BGW_NEVER_RESTART;
+    worker.bgw_main_arg = Datum::from(argument);
+    worker.bgw_notify_pid = my_pid();
+    for (to, from) in worker.bgw_extra.iter_mut().zip(extra.to_ne_bytes()) {
+        *to = from as _;
+    }
+    let mut handle = ptr::null_mut();
+    memory::for_process(|| {
+        // SAFETY: all fields are set; the handle is allocated for the life of the process and freed in Drop.
+        unsafe { pg_sys::RegisterDynamicBackgroundWorker(&mut worker, &mut handle) }.then_some(Registered(handle))
+    })
+}
+
+fn fill<const N: usize>(to: &mut [core::ffi::c_char; N], from: &CStr) {
+    for (to, from) in to.iter_mut().zip(from.to_bytes_with_nul()) {
+        *to = *from as _;
+    }
+}
+
+impl Registered {
+    /// Whether the worker runs.
+    pub fn status(&self) -> WorkerStatus {
+        let mut pid = 0;
+        // SAFETY: the handle came from RegisterDynamicBackgroundWorker.
+        match unsafe { pg_sys::GetBackgroundWorkerPid(self.0, &mut pid) } {
+            BgwHandleStatus::BGWH_STARTED => WorkerStatus::Running,
+            BgwHandleStatus::BGWH_NOT_YET_STARTED => WorkerStatus::NotYetStarted,
+            _ => WorkerStatus::Stopped,
+        }
+    }
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        // SAFETY: palloc'd in `register_worker` and used no more.
+        unsafe { pg_sys::pfree(self.0.cast()) }
+    }
+}
+
+/// The two values that [`register_worker`] gave to this worker.
+pub fn worker_arguments(argument: Datum) -> (u32, u64) {
+    let mut extra = [0u8; 8];
+    // SAFETY: MyBgworkerEntry is set in a background worker.
+    unsafe {
+        for (to, from) in extra.iter_mut().zip((*pg_sys::MyBgworkerEntry).bgw_extra) {
+            *to = from as u8;
+        }
+    }
+    (argument.value() as u32, u64::from_ne_bytes(extra))
+}
+
+/// Lets signals in, with SIGTERM ending a running statement as in a client's backend. SIGINT has StatementCancelHandler already.
+pub fn accept_signals() {
+    // SAFETY: `die` is PostgreSQL's own handler; signals were blocked since the start of the process.
+    unsafe {
+        compat_pqsignal(SIGTERM, raw::die);
+        raw::BackgroundWorkerUnblockSignals();
+    }
+}
+
+unsafe fn compat_pqsignal(signal: c_int, handler: unsafe extern "C-unwind" fn(c_int)) {
+    // SAFETY: a handler with the signature that PostgreSQL expects.
+    unsafe {
+        pg_sys::pqsignal(signal, Some(handler));
+    }
+}
+
+/// Opens the database for this worker as the role, as for a new connection: 28000, 55000 and their like end the process. Raw.
+pub fn connect(database: Oid, role: Oid) {
+    // SAFETY: a background worker that asked for a database connection, called once.
+    unsafe { raw::BackgroundWorkerInitializeConnectionByOid(database, role, 0) }
+}
+
+/// Ends this process in good order.
+pub fn exit() -> ! {
+    // SAFETY: runs the exit callbacks and does not return.
+    unsafe { pg_sys::proc_exit(0) }
+}
+
+/// Who the current statement acts for.
+#[derive(Clone, Copy, Default)]
+#[repr(C)]
+pub struct Identity {
+    pub authenticated: u32,
+    pub session: u32,
+    pub outer: u32,
+    pub current: u32,
+    pub role: u32,
+    pub security_context: i32,
+    pub session_is_superuser: bool,
+    pub outer_is_superuser: bool,
+}
+
+/// The identity of this process now. Guarded.
+pub fn identity() -> Identity {
+    let mut current = Oid::INVALID;
+    let mut security_context = 0;
+    // SAFETY: plain reads of this backend's state; superuser_arg looks into the catalog.
+    unsafe {
+        pg_sys::GetUserIdAndSecContext(&mut current, &mut security_context);
+        Identity {
+            authenticated: pg_sys::GetAuthenticatedUserId().to_u32(),
+            session: pg_sys::GetSessionUserId().to_u32(),
+            outer: pg_sys::GetOuterUserId().to_u32(),
+            current: current.to_u32(),
+            role: pg_sys::GetCurrentRoleId().to_u32(),
+            security_context,
+            session_is_superuser: pg_sys::GetSessionUserIsSuperuser(),
+            outer_is_superuser: pg_sys::superuser_arg(pg_sys::GetOuterUserId()),
+        }
+    }
+}
+
+/// Whether something runs that may not be escaped: an index build, a refresh, ANALYZE.
+pub fn in_restricted_operation() -> bool {
+    // SAFETY: a plain read.
+    unsafe { pg_sys::InSecurityRestrictedOperation() }
+}
+
+/// Whether this process is a parallel worker.
+pub fn is_parallel_worker() -> bool {
+    // SAFETY: a plain read.
+    unsafe { pg_sys::ParallelWorkerNumber >= 0 }
+}
+
+/// Sets who the statements of this worker act for; within a transaction, as parallel.c does it. Raw.
+pub fn assume_user(identity: &Identity) {
+    // SAFETY: roles by number, installed without checks, as the launching session had passed them.
+    unsafe {
+        raw::SetSessionAuthorization(Oid::from(identity.session), identity.session_is_superuser);
+        raw::SetCurrentRoleId(Oid::from(identity.role), identity.outer_is_superuser);
+    }
+}
+
+/// Acts as `user` within `context` until the end of the transaction or the next call. Raw.
+pub fn set_user(user: u32, context: i32) {
+    // SAFETY: plain assignment of this backend's state.
+    unsafe { raw::SetUserIdAndSecContext(Oid::from(user), context) }
+}
+
+/// Restores libraries and settings from their serialized form, then `also` sets what the job needs beyond. In a transaction of
+/// its own, in which checks of the values are those of a parallel worker: what was valid in the session is valid here. Raw.
+pub fn adopt_state(identity: &Identity, settings: *mut u8, libraries: *mut u8, application_name: &CStr) {
+    // SAFETY: both places were written by SerializeGUCState and SerializeLibraryState; the name is NUL-terminated.
+    unsafe {
+        raw::StartTransactionCommand();
+        raw::RestoreLibraryState(libraries.cast());
+        pg_sys::InitializingParallelWorker = true;
+        assume_user(identity);
+        raw::RestoreGUCState(settings.cast());
+        pg_sys::InitializingParallelWorker = false;
+        raw::SetConfigOption(c"application_name".as_ptr(), application_name.as_ptr(), pg_sys::GucContext::PGC_USERSET, pg_sys::GucSource::PGC_S_SESSION);
+        raw::CommitTransactionCommand();
+    }
+}
+
+/// Undoes the one thing that an error within [`adopt_state`] would leave behind.
+pub fn adoption_failed() {
+    // SAFETY: a plain variable.
+    unsafe { pg_sys::InitializingParallelWorker = false }
+}
+
+/// Messages leave this process in the database's own encoding, whatever the job set for its client. Raw.
+pub fn keep_message_encoding() {
+    // SAFETY: as ParallelWorkerMain does it.
+    unsafe {
+        raw::SetClientEncoding(pg_sys::GetDatabaseEncoding());
+    }
+}
+
+/// Arms `handler` to be called in a signal handler after `delay_ms`.
+pub fn start_timer(id: u32, delay_ms: i32) {
+    // SAFETY: the timer was registered.
+    unsafe { raw::enable_timeout_after(id, delay_ms) }
+}
+
+/// Registers the timer of ours; the handler may do what signal handlers may.
+pub fn register_timer(handler: unsafe extern "C-unwind" fn()) -> u32 {
+    // SAFETY: timers are initialised in every background worker.
+    unsafe { raw::RegisterTimeout(compat::USER_TIMEOUT, Some(handler)) }
+}
+
+/// Disarms a timer.
+pub fn stop_timer(id: u32) {
+    // SAFETY: the timer was registered.
+    unsafe { raw::disable_timeout(id, false) }
+}
+
+/// Whether the timer runs.
+pub fn timer_active(id: u32) -> bool {
+    // SAFETY: the timer was registered.
+    unsafe { raw::get_timeout_active(id) }
+}

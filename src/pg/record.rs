@@ -1,0 +1,192 @@
+//! Anonymous records between processes.
+//!
+//! A value of type `record` names its row type by a number that only its own process knows. The worker describes each such
+//! type before the first row that holds one, and the reader writes its own number into the values. Types that can hold a
+//! record at any depth are `record` and `record[]` alone: columns of tables and fields of named types cannot be pseudo-types.
+
+use super::raw;
+use super::tuples::{column_type, tuple_desc_attr};
+use core::ptr;
+use pgrx::pg_sys::{self, Datum, HeapTupleHeader, Oid, TupleDesc};
+
+const RECORD: u32 = 2249;
+const RECORD_ARRAY: u32 = 2287;
+
+/// Bytes of one column in a description.
+const COLUMN: usize = 4 + 4 + 64;
+
+/// Whether a column of this type may hold an anonymous record.
+pub fn may_hold(kind: u32) -> bool {
+    kind == RECORD || kind == RECORD_ARRAY
+}
+
+/// Calls `visit` with the number of each anonymous row type in `value`, inner ones first. Raw.
+pub fn each_number(value: Datum, kind: u32, visit: &mut dyn FnMut(i32)) {
+    // SAFETY: `value` is a non-NULL value of type `kind`, which says how it is laid out.
+    unsafe {
+        if kind == RECORD_ARRAY {
+            let (elements, nulls, count, _) = elements(value);
+            for n in 0..count {
+                if !*nulls.add(n) {
+                    each_number(*elements.add(n), RECORD, visit);
+                }
+            }
+        } else if let Some((_, desc, values, nulls)) = open(value) {
+            for n in 0..(*desc).natts as usize {
+                if may_hold(column_type(desc, n)) && !*nulls.add(n) {
+                    each_number(*values.add(n), column_type(desc, n), visit);
+                }
+            }
+            visit((*desc).tdtypmod);
+            release(desc);
+        }
+    }
+}
+
+/// The description of an anonymous row type for another process: its number, the number of columns, then for each column type,
+/// modifier and name. Raw.
+pub fn describe(number: i32, write: &mut dyn FnMut(&[u8])) {
+    // SAFETY: the number came from a value of this process.
+    unsafe {
+        let desc = raw::lookup_rowtype_tupdesc(Oid::from(RECORD), number);
+        write(&number.to_ne_bytes());
+        write(&(*desc).natts.to_ne_bytes());
+        for n in 0..(*desc).natts as usize {
+            let column = tuple_desc_attr(desc, n);
+            write(&(*column).atttypid.to_u32().to_ne_bytes());
+            write(&(*column).atttypmod.to_ne_bytes());
+            write(&(*column).attname.data.map(|byte| byte as u8));
+        }
+        release(desc);
+    }
+}
+
+/// How many bytes [`describe`] writes. Raw.
+pub fn description_len(number: i32) -> usize {
+    // SAFETY: as in `describe`.
+    unsafe {
+        let desc = raw::lookup_rowtype_tupdesc(Oid::from(RECORD), number);
+        let len = 8 + COLUMN * (*desc).natts as usize;
+        release(desc);
+        len
+    }
+}
+
+/// The numbers of a worker's anonymous row types and those that they have here.
+#[derive(Default)]
+pub struct Numbers(Vec<(i32, i32)>);
+
+impl Numbers {
+    /// Whether none was described.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Makes the row type of a description known to this process. Guarded.
+    pub fn learn(&mut self, description: &[u8]) {
+        let number = |at: usize| description.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map_or(0, i32::from_ne_bytes);
+        let natts = number(4);
+        // SAFETY: a descriptor of `natts` columns is made and filled; BlessTupleDesc copies it into the type cache.
+        unsafe {
+            let desc = pg_sys::CreateTemplateTupleDesc(natts);
+            for n in 0..natts as usize {
+                let at = 8 + n * COLUMN;
+                let Some(name) = description.get(at + 8..at + COLUMN) else { return };
+                pg_sys::TupleDescInitEntry(desc, (n + 1) as _, name.as_ptr().cast(), Oid::from(number(at) as u32), number(at + 4), 0);
+            }
+            let desc = pg_sys::BlessTupleDesc(desc);
+            self.0.push((number(0), (*desc).tdtypmod));
+        }
+    }
+
+    fn local(&self, number: i32) -> Option<i32> {
+        self.0.iter().rev().find(|(there, _)| *there == number).map(|(_, here)| *here)
+    }
+}
+
+/// The value with this process's numbers, a copy in the current memory context. Raw.
+pub fn renumber(value: Datum, kind: u32, numbers: &Numbers) -> Datum {
+    if !may_hold(kind) {
+        return value;
+    }
+    // SAFETY: as in `each_number`; the row is formed anew with a descriptor of the same columns.
+    unsafe {
+        if kind == RECORD_ARRAY {
+            let (elements, nulls, count, array) = elements(value);
+            for n in 0..count {
+                if !*nulls.add(n) {
+                    *elements.add(n) = renumber(*elements.add(n), RECORD, numbers);
+                }
+            }
+            let dims = array.cast::<u8>().add(size_of::<pg_sys::ArrayType>()).cast::<i32>();
+            let ndim = (*array).ndim;
+            let made = raw::construct_md_array(elements, nulls, ndim, dims, dims.add(ndim as usize), Oid::from(RECORD), -1, false, b'd' as _);
+            return Datum::from(made);
+        }
+        let header = raw::pg_detoast_datum(value.cast_mut_ptr()).cast::<pg_sys::HeapTupleHeaderData>();
+        if (*header).t_choice.t_datum.datum_typeid.to_u32() != RECORD {
+            return value;
+        }
+        let Some(here) = numbers.local((*header).t_choice.t_datum.datum_typmod) else { return value };
+        let desc = raw::lookup_rowtype_tupdesc(Oid::from(RECORD), here);
+        let (values, nulls) = deform(header, desc);
+        for n in 0..(*desc).natts as usize {
+            if !*nulls.add(n) {
+                *values.add(n) = renumber(*values.add(n), column_type(desc, n), numbers);
+            }
+        }
+        let tuple = raw::heap_form_tuple(desc, values, nulls);
+        release(desc);
+        raw::HeapTupleHeaderGetDatum((*tuple).t_data)
+    }
+}
+
+/// An anonymous record's header, description and columns; None for a record of a named type.
+unsafe fn open(value: Datum) -> Option<(HeapTupleHeader, TupleDesc, *mut Datum, *mut bool)> {
+    // SAFETY: a non-NULL value of type record.
+    unsafe {
+        let header = raw::pg_detoast_datum(value.cast_mut_ptr()).cast::<pg_sys::HeapTupleHeaderData>();
+        let kind = (*header).t_choice.t_datum;
+        if kind.datum_typeid.to_u32() != RECORD {
+            return None;
+        }
+        let desc = raw::lookup_rowtype_tupdesc(kind.datum_typeid, kind.datum_typmod);
+        let (values, nulls) = deform(header, desc);
+        Some((header, desc, values, nulls))
+    }
+}
+
+unsafe fn deform(header: HeapTupleHeader, desc: TupleDesc) -> (*mut Datum, *mut bool) {
+    // SAFETY: the header belongs to a row of `desc`; the arrays have room for its columns.
+    unsafe {
+        let natts = (*desc).natts as usize;
+        let values = raw::palloc(size_of::<Datum>() * natts.max(1)).cast::<Datum>();
+        let nulls = raw::palloc(natts.max(1)).cast::<bool>();
+        let mut tuple = pg_sys::HeapTupleData {
+            t_len: (((*header).t_choice.t_datum.datum_len_ as u32) >> 2) & 0x3fff_ffff,
+            t_data: header,
+            ..Default::default()
+        };
+        raw::heap_deform_tuple(&mut tuple, desc, values, nulls);
+        (values, nulls)
+    }
+}
+
+unsafe fn elements(value: Datum) -> (*mut Datum, *mut bool, usize, *mut pg_sys::ArrayType) {
+    // SAFETY: a non-NULL array of records.
+    unsafe {
+        let array = raw::pg_detoast_datum(value.cast_mut_ptr()).cast::<pg_sys::ArrayType>();
+        let (mut elements, mut nulls, mut count) = (ptr::null_mut(), ptr::null_mut(), 0);
+        raw::deconstruct_array(array, Oid::from(RECORD), -1, false, b'd' as _, &mut elements, &mut nulls, &mut count);
+        (elements, nulls, count as usize, array)
+    }
+}
+
+unsafe fn release(desc: TupleDesc) {
+    // SAFETY: lookup_rowtype_tupdesc pinned it where it is counted (ReleaseTupleDesc).
+    unsafe {
+        if (*desc).tdrefcount >= 0 {
+            raw::DecrTupleDescRefCount(desc);
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! Shared memory: the struct that all backends find by name, the area that grows, and locks over values in both.
+
+use super::error::{Report, Result};
+use super::{compat, memory, raw};
+use core::cell::{Cell, UnsafeCell};
+use core::ffi::{CStr, c_int};
+use core::ops::{Deref, DerefMut};
+use core::ptr;
+use pgrx::PgSqlErrorCode;
+use pgrx::pg_sys::{self, LWLock, LWLockMode, dsa_area, dsa_pointer};
+
+/// A place in the shared area; 0 is nowhere.
+pub type Offset = u64;
+
+/// Nowhere.
+pub const NOWHERE: Offset = 0;
+
+const TRANCHE_NAME: &CStr = c"pg_background";
+
+/// A value in shared memory that only the holder of its lock sees.
+///
+/// Between `lock` and the guard's end nothing may raise an error: allocate before. Where an error does jump over a guard,
+/// PostgreSQL's abort releases the lock (`LWLockReleaseAll`).
+#[repr(C)]
+pub struct Locked<T> {
+    lock: UnsafeCell<LWLock>,
+    value: UnsafeCell<T>,
+}
+
+impl<T> Locked<T> {
+    /// Makes the lock usable. Once, before anybody else can see the value.
+    pub fn init(&self, tranche: i32) {
+        // SAFETY: the lock lies in shared memory that nobody else has seen yet.
+        unsafe { pg_sys::LWLockInitialize(self.lock.get(), tranche) }
+    }
+
+    /// Waits for the lock and gives access to the value. Interrupts are held until the guard goes.
+    pub fn lock(&self) -> Guard<'_, T> {
+        // SAFETY: an initialised LWLock in shared memory; this process does not hold it (no function here locks twice).
+        unsafe { raw::LWLockAcquire(self.lock.get(), LWLockMode::LW_EXCLUSIVE) };
+        Guard { locked: self }
+    }
+}
+
+/// Exclusive access to a [`Locked`] value.
+pub struct Guard<'a, T> {
+    locked: &'a Locked<T>,
+}
+
+impl<T> Deref for Guard<'_, T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        // SAFETY: the lock is held.
+        unsafe { &*self.locked.value.get() }
+    }
+}
+
+impl<T> DerefMut for Guard<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: the lock is held exclusively.
+        unsafe { &mut *self.locked.value.get() }
+    }
+}
+
+impl<T> Drop for Guard<'_, T> {
+    fn drop(&mut self) {
+        // SAFETY: the lock is held by this process unless an error on the way here released all; raising an error has set the
+        // hold-off count to zero, which LWLockRelease would take below (see LWLockReleaseAll, which compensates likewise).
+        unsafe {
+            if std::thread::panicking() {
+                if !pg_sys::LWLockHeldByMe(self.locked.lock.get()) {
+                    return;
+                }
+                if pg_sys::InterruptHoldoffCount == 0 {
+                    pg_sys::InterruptHoldoffCount = 1;
+                }
+            }
+            raw::LWLockRelease(self.locked.lock.get());
+        }
+    }
+}
+
+/// What every backend finds under our name in the main shared memory.
+#[repr(C)]
+pub struct Root<T> {
+    tranche: c_int,
+    /// The area's handle, 0 until the first backend makes it.
+    area: Locked<u32>,
+    value: T,
+}
+
+thread_local! {
+    static AREA: Cell<*mut dsa_area> = const { Cell::new(ptr::null_mut()) };
+}
+
+/// Finds the root, makes it where this is the first backend, and attaches to the area. Guarded.
+///
+/// `ShmemInitStruct` after start-up takes from the slack that PostgreSQL leaves for it, so no preloading is needed; all that
+/// can grow lives in a dynamic area, pinned so that it outlives the backend that made it.
+pub fn attach_root<T>(init: impl FnOnce(&T, i32)) -> Result<&'static T> {
+    // SAFETY: AddinShmemInitLock serialises the making of the struct; zeroed memory is a valid `Root<T>` (its parts are plain
+    // numbers and locks, initialised here before the lock goes).
+    unsafe {
+        let lock = compat::addin_shmem_init_lock();
+        pg_sys::LWLockAcquire(lock, LWLockMode::LW_EXCLUSIVE);
+        let mut found = false;
+        let root = pg_sys::ShmemInitStruct(TRANCHE_NAME.as_ptr(), size_of::<Root<T>>(), &mut found).cast::<Root<T>>();
+        if !found {
+            ptr::write_bytes(root, 0, 1);
+            (*root).tranche = compat::new_tranche(TRANCHE_NAME);
+            (*root).area.init((*root).tranche);
+            init(&(*root).value, (*root).tranche);
+        }
+        pg_sys::LWLockRelease(lock);
+        pg_sys::LWLockRegisterTranche((*root).tranche, TRANCHE_NAME.as_ptr());
+        let root = &*root;
+        attach_area(root)?;
+        Ok(&root.value)
+    }
+}
+
+fn attach_area<T>(root: &Root<T>) -> Result<()> {
+    let mut handle = root.area.lock();
+    let area = memory::for_process(|| {
+        // SAFETY: the lock lets one backend make the area, and the others attach to it. Guarded: an error unwinds through the
+        // guard. Pinning keeps the area until the server stops, and the mapping until this process ends.
+        unsafe {
+            let area;
+            if *handle == 0 {
+                area = compat::dsa_create(root.tranche);
+                pg_sys::dsa_pin(area);
+                *handle = pg_sys::dsa_get_handle(area);
+            } else {
+                area = pg_sys::dsa_attach(*handle);
+            }
+            pg_sys::dsa_pin_mapping(area);
+            area
+        }
+    });
+    AREA.set(area);
+    Ok(())
+}
+
+/// Allocates zeroed memory in the area. Guarded. 53200 where there is none.
+pub fn allocate(size: usize) -> Result<Offset> {
+    // SAFETY: the area is attached; the flags make a failure a value where they can.
+    let place = unsafe { pg_sys::dsa_allocate_extended(AREA.get(), size, (pg_sys::DSA_ALLOC_HUGE | pg_sys::DSA_ALLOC_NO_OOM | pg_sys::DSA_ALLOC_ZERO) as _) };
+    if place == NOWHERE {
+        return Err(Report::new(PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY, "out of shared memory")
+            .detail(format!("Failed on a request of {size} bytes for a background job."))
+            .into());
+    }
+    Ok(place)
+}
+
+/// Allocates in the area without zeroing; an error jumps. Raw.
+pub fn allocate_raw(size: usize) -> Offset {
+    // SAFETY: the area is attached; a failure raises.
+    unsafe { raw::dsa_allocate_extended(AREA.get(), size, pg_sys::DSA_ALLOC_HUGE as _) }
+}
+
+/// Gives a place back; nowhere is fine.
+pub fn free(place: Offset) {
+    if place != NOWHERE {
+        // SAFETY: allocated in this area and referenced by nobody any more (the caller's promise).
+        unsafe { raw::dsa_free(AREA.get(), place as dsa_pointer) }
+    }
+}
+
+/// The address of a place in this process.
+pub fn address(place: Offset) -> *mut u8 {
+    // SAFETY: the area is attached; maps the segment where this process has not seen it yet.
+    unsafe { raw::dsa_get_address(AREA.get(), place as dsa_pointer).cast() }
+}
+
+/// A value of the shared area at `place`.
+pub fn at<T>(place: Offset) -> &'static T {
+    // SAFETY: callers keep the place alive while they hold a reference; shared values hold only numbers, atomics and locks, so
+    // any bit pattern that is found there is valid.
+    unsafe { &*address(place).cast::<T>() }
+}
+
+/// `len` bytes at `place`.
+pub fn bytes<'a>(place: Offset, len: usize) -> &'a [u8] {
+    if len == 0 {
+        return &[];
+    }
+    // SAFETY: the place holds `len` bytes that nobody writes while they are read (the caller's promise).
+    unsafe { core::slice::from_raw_parts(address(place), len) }
+}
+
+/// Writes `data` at `place`.
+pub fn write(place: Offset, data: &[u8]) {
+    // SAFETY: the place was allocated for at least as many bytes and nobody else sees it yet (the caller's promise).
+    unsafe { ptr::copy_nonoverlapping(data.as_ptr(), address(place), data.len()) }
+}
+
+/// A copy of `data` in the area, nowhere if it is empty. Guarded.
+pub fn store(data: &[u8]) -> Result<Offset> {
+    if data.is_empty() {
+        return Ok(NOWHERE);
+    }
+    let place = allocate(data.len())?;
+    write(place, data);
+    Ok(place)
+}
+
+/// The value `n` places after `first` in an array of the shared area.
+pub fn neighbour<T>(first: &'static T, n: usize) -> &'static T {
+    // SAFETY: callers stay within the block that `first` begins.
+    unsafe { &*ptr::from_ref(first).add(n) }
+}
+
+/// Writes a value at `place`.
+pub fn put<T: Copy>(place: Offset, value: T) {
+    // SAFETY: the place was allocated for it, aligned, and nobody else sees it yet (the caller's promise).
+    unsafe { address(place).cast::<T>().write(value) }
+}
+
+/// A place in the area that is given back unless somebody takes it over.
+pub struct Owned(Offset);
+
+impl Owned {
+    /// Owns `place`.
+    pub fn new(place: Offset) -> Self {
+        Self(place)
+    }
+
+    /// The place.
+    pub fn place(&self) -> Offset {
+        self.0
+    }
+
+    /// Hands the place over.
+    pub fn hand_over(mut self) -> Offset {
+        core::mem::replace(&mut self.0, NOWHERE)
+    }
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        free(self.0);
+    }
+}

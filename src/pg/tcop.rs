@@ -1,0 +1,458 @@
+//! The steps of a simple query, as `exec_simple_query` takes them (tcop/postgres.c). Raw.
+
+use super::receiver::Destination;
+use super::{compat, guc, proc, raw};
+use core::cell::Cell;
+use core::ffi::{CStr, c_char, c_int};
+use core::ptr;
+use pgrx::pg_sys::{self, BackendState, CommandTag, List, LogStmtLevel, NodeTag, QueryCompletion, RawStmt};
+
+unsafe extern "C-unwind" {
+    fn errstart(elevel: c_int, domain: *const c_char) -> bool;
+    fn errmsg(format: *const c_char, ...) -> c_int;
+    fn errhidestmt(hide: bool) -> c_int;
+    fn errfinish(file: *const c_char, line: c_int, function: *const c_char);
+}
+
+thread_local! {
+    /// Whether a transaction command is open (`xact_started`).
+    static STARTED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// The statements of a string.
+#[derive(Clone, Copy)]
+pub struct Statements {
+    list: *mut List,
+    sql: *const c_char,
+}
+
+/// One statement, parsed only.
+#[derive(Clone, Copy)]
+pub struct Statement {
+    raw: *mut RawStmt,
+    sql: *const c_char,
+}
+
+/// What a finished statement was and how many rows it processed.
+#[derive(Clone, Copy)]
+pub struct Completion(QueryCompletion);
+
+impl Completion {
+    /// The command tag's number.
+    pub fn tag(&self) -> u32 {
+        self.0.commandTag as u32
+    }
+
+    /// Rows processed.
+    pub fn rows(&self) -> u64 {
+        self.0.nprocessed
+    }
+
+    /// Writes the tag as the protocol shows it, with its count, to `buffer`; gives the length (`BuildQueryCompletionString`).
+    pub fn text(&self, buffer: &mut [u8; 64]) -> usize {
+        let name = tag_name(self.tag());
+        let digits = super::error::Digits::of(self.0.nprocessed);
+        // SAFETY: a tag number that PostgreSQL made.
+        let counts = unsafe { pg_sys::command_tag_display_rowcount(self.0.commandTag) };
+        let insert = self.0.commandTag == CommandTag::CMDTAG_INSERT;
+        let pieces: [&[u8]; 3] = match (counts, insert) {
+            (true, true) => [name, b" 0 ", digits.bytes()],
+            (true, false) => [name, b" ", digits.bytes()],
+            (false, _) => [name, b"", b""],
+        };
+        let mut len = 0;
+        for (to, from) in buffer.iter_mut().zip(pieces.into_iter().flatten()) {
+            *to = *from;
+            len += 1;
+        }
+        len
+    }
+}
+
+/// The bare name of a command tag.
+pub fn tag_name(tag: u32) -> &'static [u8] {
+    // SAFETY: a tag number that PostgreSQL made; the names are static.
+    super::memory::c_bytes(unsafe { raw::GetCommandTagName(tag as _) })
+}
+
+/// A string begins: its start is the statement's start for all who look.
+pub fn begin(sql: &CStr) {
+    // SAFETY: the text outlives the job; `finish` or `failed` forgets it.
+    unsafe {
+        raw::SetCurrentStatementStartTimestamp();
+        pg_sys::debug_query_string = sql.as_ptr();
+        raw::pgstat_report_activity(BackendState::STATE_RUNNING, sql.as_ptr());
+    }
+    STARTED.set(false);
+    start_command();
+}
+
+/// Opens a transaction command where none is open, and starts the statement's timer.
+pub fn start_command() -> bool {
+    let fresh = !STARTED.get();
+    // SAFETY: as start_xact_command.
+    unsafe {
+        if fresh {
+            raw::StartTransactionCommand();
+            STARTED.set(true);
+        }
+        let timeout = guc::statement_timeout();
+        if timeout > 0 {
+            if !raw::get_timeout_active(compat::STATEMENT_TIMEOUT) {
+                raw::enable_timeout_after(compat::STATEMENT_TIMEOUT, timeout);
+            }
+        } else {
+            stop_statement_timer();
+        }
+    }
+    fresh
+}
+
+/// Stops the statement's timer.
+pub fn stop_statement_timer() {
+    if proc::timer_active(compat::STATEMENT_TIMEOUT) {
+        proc::stop_timer(compat::STATEMENT_TIMEOUT);
+    }
+}
+
+/// Closes the transaction command, which commits unless a block is open.
+pub fn finish_command() {
+    stop_statement_timer();
+    if STARTED.get() {
+        // SAFETY: as finish_xact_command.
+        unsafe { raw::CommitTransactionCommand() };
+        STARTED.set(false);
+    }
+}
+
+/// Whether a transaction command is open.
+pub fn command_is_open() -> bool {
+    STARTED.get()
+}
+
+/// Parses the string into MessageContext.
+pub fn parse(sql: &CStr) -> Statements {
+    // SAFETY: the text outlives the trees; the lists are in MessageContext.
+    unsafe {
+        let before = pg_sys::CurrentMemoryContext;
+        pg_sys::CurrentMemoryContext = pg_sys::MessageContext;
+        let list = raw::pg_parse_query(sql.as_ptr());
+        pg_sys::CurrentMemoryContext = before;
+        Statements { list, sql: sql.as_ptr() }
+    }
+}
+
+impl Statements {
+    /// How many.
+    pub fn len(&self) -> usize {
+        // SAFETY: NULL is the empty list.
+        if self.list.is_null() { 0 } else { unsafe { (*self.list).length as usize } }
+    }
+
+    /// Statement number `n`.
+    pub fn get(&self, n: usize) -> Statement {
+        // SAFETY: callers stay below `len`; the list holds RawStmts.
+        Statement { raw: unsafe { (*(*self.list).elements.add(n)).ptr_value.cast() }, sql: self.sql }
+    }
+
+    /// Writes the string to the log where `log_statement` asks for it; gives whether it did (`check_log_statement`).
+    pub fn log(&self) -> bool {
+        // SAFETY: plain reads; the log entry is made of static format and the live text.
+        unsafe {
+            let level = pg_sys::log_statement as u32;
+            let wanted = match level {
+                LogStmtLevel::LOGSTMT_NONE => false,
+                LogStmtLevel::LOGSTMT_ALL => true,
+                _ => (0..self.len()).any(|n| raw::GetCommandLogLevel(self.get(n).raw.cast()) <= level),
+            };
+            if wanted && errstart(pg_sys::LOG as c_int, ptr::null()) {
+                errmsg(c"statement: %s".as_ptr(), self.sql);
+                errhidestmt(true);
+                errfinish(c"execute.rs".as_ptr(), 0, c"execute".as_ptr());
+            }
+            wanted
+        }
+    }
+}
+
+/// Writes the duration to the log where the settings ask for it.
+pub fn log_duration(sql: &CStr, was_logged: bool) {
+    let mut text = [0 as c_char; 32];
+    // SAFETY: the buffer has the size that check_log_duration asks for.
+    unsafe {
+        let kind = raw::check_log_duration(text.as_mut_ptr(), was_logged);
+        if kind > 0 && errstart(pg_sys::LOG as c_int, ptr::null()) {
+            if kind == 1 {
+                errmsg(c"duration: %s ms".as_ptr(), text.as_ptr());
+            } else {
+                errmsg(c"duration: %s ms  statement: %s".as_ptr(), text.as_ptr(), sql.as_ptr());
+            }
+            errhidestmt(true);
+            errfinish(c"execute.rs".as_ptr(), 0, c"execute".as_ptr());
+        }
+    }
+}
+
+/// The statement of a string that may need care.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Care {
+    None,
+    /// COPY from or to the client.
+    CopyClient,
+    /// LISTEN.
+    Listen,
+    /// A transaction's end that begins the next one.
+    Chain,
+    /// A utility command that runs transactions of its own.
+    OwnTransactions,
+}
+
+impl Statement {
+    fn node(&self) -> *mut pg_sys::Node {
+        // SAFETY: a RawStmt of the parser.
+        unsafe { (*self.raw).stmt }
+    }
+
+    fn is(&self, tag: NodeTag) -> bool {
+        // SAFETY: every node begins with its tag.
+        unsafe { (*self.node()).type_ == tag }
+    }
+
+    /// Whether it controls the transaction.
+    pub fn is_transaction_control(&self) -> bool {
+        self.is(NodeTag::T_TransactionStmt)
+    }
+
+    /// Whether it ends a transaction, the only kind that an aborted one accepts (`IsTransactionExitStmt`).
+    pub fn is_transaction_exit(&self) -> bool {
+        use pg_sys::TransactionStmtKind::*;
+        self.is_transaction_control() && {
+            // SAFETY: checked above.
+            let kind = unsafe { (*self.node().cast::<pg_sys::TransactionStmt>()).kind };
+            matches!(kind, TRANS_STMT_COMMIT | TRANS_STMT_PREPARE | TRANS_STMT_ROLLBACK | TRANS_STMT_ROLLBACK_TO)
+        }
+    }
+
+    /// What to look out for.
+    pub fn care(&self) -> Care {
+        let node = self.node();
+        // SAFETY: each cast follows the node's tag.
+        unsafe {
+            match (*node).type_ {
+                NodeTag::T_CopyStmt => {
+                    let copy = node.cast::<pg_sys::CopyStmt>();
+                    if (*copy).filename.is_null() && !(*copy).is_program { Care::CopyClient } else { Care::None }
+                }
+                NodeTag::T_ListenStmt => Care::Listen,
+                NodeTag::T_TransactionStmt if (*node.cast::<pg_sys::TransactionStmt>()).chain => Care::Chain,
+                NodeTag::T_VacuumStmt
+                | NodeTag::T_ClusterStmt
+                | NodeTag::T_ReindexStmt
+                | NodeTag::T_AlterSystemStmt
+                | NodeTag::T_CreatedbStmt
+                | NodeTag::T_DropdbStmt
+                | NodeTag::T_AlterDatabaseStmt
+                | NodeTag::T_CreateTableSpaceStmt
+                | NodeTag::T_DropTableSpaceStmt
+                | NodeTag::T_CreateSubscriptionStmt
+                | NodeTag::T_AlterSubscriptionStmt
+                | NodeTag::T_DropSubscriptionStmt
+                | NodeTag::T_AlterTableStmt
+                | NodeTag::T_IndexStmt
+                | NodeTag::T_DropStmt => {
+                    let alone = match (*node).type_ {
+                        NodeTag::T_IndexStmt => (*node.cast::<pg_sys::IndexStmt>()).concurrent,
+                        NodeTag::T_DropStmt => (*node.cast::<pg_sys::DropStmt>()).concurrent,
+                        NodeTag::T_AlterTableStmt => detaches_concurrently(node.cast()),
+                        _ => true,
+                    };
+                    if alone { Care::OwnTransactions } else { Care::None }
+                }
+                _ => Care::None,
+            }
+        }
+    }
+
+    /// Analyses, plans and runs the statement, with its rows going to `to`.
+    pub fn run(&self, is_last: bool, top_level: bool, to: Destination) -> Completion {
+        // SAFETY: the steps and their memory contexts are those of exec_simple_query: the trees of the last statement are in
+        // MessageContext, those of others in a context of their own that goes when the statement is over, or with MessageContext.
+        unsafe {
+            let tag = raw::CreateCommandTag((*self.raw).stmt);
+            raw::pgstat_report_query_id(0, true);
+            raw::set_ps_display(raw::GetCommandTagName(tag));
+            let with_snapshot = raw::analyze_requires_snapshot(self.raw);
+            if with_snapshot {
+                raw::PushActiveSnapshot(raw::GetTransactionSnapshot());
+            }
+            let before = pg_sys::CurrentMemoryContext;
+            let trees = if is_last {
+                pg_sys::MessageContext
+            } else {
+                raw::AllocSetContextCreateInternal(pg_sys::MessageContext, c"per-parsetree message context".as_ptr(), 0, 8 * 1024, 8 * 1024 * 1024)
+            };
+            pg_sys::CurrentMemoryContext = trees;
+            let queries = compat::analyze_and_rewrite(self.raw, self.sql);
+            let plans = raw::pg_plan_queries(queries, self.sql, pg_sys::CURSOR_OPT_PARALLEL_OK as c_int, ptr::null_mut());
+            if with_snapshot {
+                raw::PopActiveSnapshot();
+            }
+            proc::check_for_interrupts_raw();
+            let portal = raw::CreatePortal(c"".as_ptr(), true, true);
+            (*portal).visible = false;
+            raw::PortalDefineQuery(portal, ptr::null(), self.sql, tag, plans, ptr::null_mut());
+            raw::PortalStart(portal, ptr::null_mut(), 0, ptr::null_mut());
+            let mut text_format = 0i16;
+            raw::PortalSetResultFormat(portal, 1, &mut text_format);
+            pg_sys::CurrentMemoryContext = before;
+            let mut completion = QueryCompletion::default();
+            compat::portal_run(portal, top_level, to.0, &mut completion);
+            raw::PortalDrop(portal, false);
+            if !is_last {
+                raw::MemoryContextDelete(trees);
+            }
+            Completion(completion)
+        }
+    }
+}
+
+unsafe fn detaches_concurrently(statement: *mut pg_sys::AlterTableStmt) -> bool {
+    // SAFETY: an ALTER TABLE's commands are a list of AlterTableCmd; DETACH PARTITION's definition is a PartitionCmd.
+    unsafe {
+        let commands = (*statement).cmds;
+        if commands.is_null() || (*commands).length != 1 {
+            return false;
+        }
+        let command = (*(*commands).elements).ptr_value.cast::<pg_sys::AlterTableCmd>();
+        (*command).subtype == pg_sys::AlterTableType::AT_DetachPartition && (*(*command).def.cast::<pg_sys::PartitionCmd>()).concurrent
+    }
+}
+
+/// Whether the statement at hand makes LISTEN possible: PostgreSQL refuses it in background workers, which have no client that
+/// would hear. A job is a client's string, so for the time of this statement it is a backend like any other.
+pub fn pretend_backend(pretend: bool) {
+    // SAFETY: a plain variable, which only decides what a utility command may do.
+    unsafe { pg_sys::MyBackendType = if pretend { pg_sys::BackendType::B_BACKEND } else { pg_sys::BackendType::B_BG_WORKER } }
+}
+
+/// Groups the statements of the string.
+pub fn begin_implicit_block() {
+    // SAFETY: a transaction command is open.
+    unsafe { raw::BeginImplicitTransactionBlock() }
+}
+
+/// Ends the group.
+pub fn end_implicit_block() {
+    // SAFETY: a transaction command is open.
+    unsafe { raw::EndImplicitTransactionBlock() }
+}
+
+/// Whether the open transaction has failed.
+pub fn transaction_is_aborted() -> bool {
+    // SAFETY: a plain read.
+    unsafe { raw::IsAbortedTransactionBlockState() }
+}
+
+/// Makes what a statement did visible to the next.
+pub fn next_command() {
+    // SAFETY: a transaction command is open.
+    unsafe { raw::CommandCounterIncrement() }
+}
+
+/// Whether a transaction block is open after the string.
+pub fn block_is_open() -> bool {
+    // SAFETY: a plain read.
+    unsafe { pg_sys::IsTransactionOrTransactionBlock() }
+}
+
+/// Rolls back whatever is open.
+pub fn roll_back() {
+    // SAFETY: callable in every state.
+    unsafe { raw::AbortOutOfAnyTransaction() }
+    STARTED.set(false);
+}
+
+/// Recovers from an error as PostgresMain does: timers, the transaction, portals. Guarded by nobody: an error in here ends the
+/// process, which says so when it goes.
+pub fn recover() {
+    // SAFETY: the order is PostgresMain's.
+    unsafe {
+        raw::disable_all_timeouts(false);
+        proc::clear_pending_cancel();
+        pretend_backend(false);
+        pg_sys::debug_query_string = ptr::null();
+        raw::AbortCurrentTransaction();
+        raw::PortalErrorCleanup();
+        pg_sys::jit_reset_after_error();
+        raw::AbortOutOfAnyTransaction();
+    }
+    STARTED.set(false);
+}
+
+/// The string is over: for the statistics this process is idle, and they are sent.
+pub fn finish() {
+    // SAFETY: no transaction is open.
+    unsafe {
+        pg_sys::debug_query_string = ptr::null();
+        raw::pgstat_report_activity(BackendState::STATE_IDLE, ptr::null());
+        raw::set_ps_display(c"idle".as_ptr());
+        pg_sys::pgstat_report_stat(true);
+        raw::MemoryContextReset(pg_sys::MessageContext);
+    }
+}
+
+/// Makes the memory context that the messages of a backend are handled in.
+pub fn init_message_context() {
+    // SAFETY: as PostgresMain does it. A background worker has none yet.
+    unsafe {
+        if pg_sys::MessageContext.is_null() {
+            pg_sys::MessageContext = pg_sys::AllocSetContextCreateInternal(pg_sys::TopMemoryContext, c"MessageContext".as_ptr(), 0, 8 * 1024, 8 * 1024 * 1024);
+        }
+    }
+}
+
+/// The bytes of what this process was told to say to its client, by kind. The kinds that carry errors and notices are those of
+/// the protocol.
+pub type MessageHandler = fn(kind: u8, body: &[u8]);
+
+thread_local! {
+    static HANDLER: Cell<Option<MessageHandler>> = const { Cell::new(None) };
+}
+
+/// From now on `handler` gets the messages for the client. It may be called at any time and place, so it must not fail.
+pub fn redirect_messages(handler: MessageHandler) {
+    HANDLER.set(Some(handler));
+    static METHODS: raw::PQcommMethods = raw::PQcommMethods {
+        comm_reset: nothing,
+        flush: zero,
+        flush_if_writable: zero,
+        is_send_pending: no,
+        putmessage: put,
+        putmessage_noblock: put_noblock,
+    };
+    // SAFETY: the methods are static.
+    unsafe { compat::redirect_messages(&raw const METHODS) }
+}
+
+extern "C-unwind" fn nothing() {}
+
+extern "C-unwind" fn zero() -> c_int {
+    0
+}
+
+extern "C-unwind" fn no() -> bool {
+    false
+}
+
+unsafe extern "C-unwind" fn put(kind: c_char, body: *const c_char, len: usize) -> c_int {
+    if let Some(handler) = HANDLER.get() {
+        let body = if len == 0 { &[] } else { super::memory::view(body.cast(), len) };
+        handler(kind as u8, body);
+    }
+    0
+}
+
+unsafe extern "C-unwind" fn put_noblock(kind: c_char, body: *const c_char, len: usize) {
+    // SAFETY: the same contract.
+    unsafe { put(kind, body, len) };
+}

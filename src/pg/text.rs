@@ -1,0 +1,30 @@
+//! Text in the database's encoding. Guarded.
+
+use super::fmgr::text_datum;
+use super::raw;
+use pgrx::pg_sys;
+
+/// As many whole characters from the beginning as fit into `limit` bytes.
+pub fn clip(text: &[u8], limit: usize) -> &[u8] {
+    // SAFETY: a readable text in the database's encoding.
+    let len = unsafe { pg_sys::pg_mbcliplen(text.as_ptr().cast(), text.len() as _, limit as _) };
+    text.get(..len as usize).unwrap_or(text)
+}
+
+/// The first `count` characters. Looks at no more of the text than those can take.
+pub fn first_characters(text: &[u8], count: usize) -> &[u8] {
+    const LONGEST_CHARACTER: usize = 4;
+    let start = clip(text, text.len().min((count + 1) * LONGEST_CHARACTER));
+    // SAFETY: as above.
+    let len = unsafe { pg_sys::pg_mbcharcliplen(start.as_ptr().cast(), start.len() as _, count as _) };
+    start.get(..len as usize).unwrap_or(start)
+}
+
+/// SQL's `text LIKE pattern`. 22025 for a pattern that ends in its escape character.
+pub fn is_like(text: &[u8], pattern: &[u8]) -> bool {
+    // SAFETY: textlike takes two texts and a collation.
+    unsafe {
+        let datum = pg_sys::DirectFunctionCall2Coll(Some(raw::textlike), pg_sys::Oid::from(pg_sys::DEFAULT_COLLATION_OID), text_datum(text), text_datum(pattern));
+        datum.value() & 0xff != 0
+    }
+}

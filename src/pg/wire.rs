@@ -1,0 +1,202 @@
+//! Errors and notices as bytes: the fields of the protocol's ErrorResponse and NoticeResponse.
+//!
+//! <https://www.postgresql.org/docs/current/protocol-error-fields.html>. PostgreSQL writes this form itself when it sends a
+//! message to a client; an error that the worker caught is written here in the same form, so that one reader serves both.
+
+use super::error::new_error_data;
+use core::ffi::{CStr, c_char};
+use pgrx::pg_sys::{self, ErrorData};
+use std::ffi::CString;
+
+/// The fields of one message.
+#[derive(Clone, Copy)]
+pub struct Fields<'a>(pub &'a [u8]);
+
+impl<'a> Fields<'a> {
+    /// The value of the field `code` (for example `b'M'`, the message), without its NUL.
+    pub fn get(&self, code: u8) -> Option<&'a [u8]> {
+        let mut rest = self.0;
+        while let Some((&kind, tail)) = rest.split_first() {
+            if kind == 0 {
+                return None;
+            }
+            let end = tail.iter().position(|byte| *byte == 0)?;
+            if kind == code {
+                return Some(&tail[..end]);
+            }
+            rest = tail.get(end + 1..).unwrap_or_default();
+        }
+        None
+    }
+
+    fn number(&self, code: u8) -> i32 {
+        self.get(code).and_then(|text| core::str::from_utf8(text).ok()).and_then(|text| text.parse().ok()).unwrap_or(0)
+    }
+
+    /// The SQLSTATE in packed form; XX000 where the message has none.
+    pub fn sqlstate(&self) -> i32 {
+        match self.get(b'C') {
+            Some(code) if code.len() == 5 => pack(code),
+            _ => pack(b"XX000"),
+        }
+    }
+
+    /// The level that the message was raised with; `field V` is never translated.
+    pub fn level(&self) -> u32 {
+        match self.get(b'V') {
+            Some(b"DEBUG") => pg_sys::DEBUG1,
+            Some(b"LOG") => pg_sys::LOG,
+            Some(b"INFO") => pg_sys::INFO,
+            Some(b"NOTICE") => pg_sys::NOTICE,
+            Some(b"WARNING") => pg_sys::WARNING,
+            _ => pg_sys::PGERROR,
+        }
+    }
+
+    /// The message as an error of PostgreSQL's, in the current memory context. A position in the job's text becomes an
+    /// internal position in `sql`: the position field proper refers to the text that the reading client sent.
+    pub fn to_error_data(self, level: u32, sql: &[u8]) -> *mut ErrorData {
+        let edata = new_error_data();
+        let text = |code| self.get(code).map_or(core::ptr::null_mut(), copy);
+        // SAFETY: `edata` is fresh, the strings are copies in the same memory context.
+        unsafe {
+            (*edata).elevel = level as _;
+            (*edata).sqlerrcode = self.sqlstate();
+            (*edata).message = text(b'M');
+            (*edata).detail = text(b'D');
+            (*edata).hint = text(b'H');
+            (*edata).context = text(b'W');
+            (*edata).schema_name = text(b's');
+            (*edata).table_name = text(b't');
+            (*edata).column_name = text(b'c');
+            (*edata).datatype_name = text(b'd');
+            (*edata).constraint_name = text(b'n');
+            (*edata).filename = text(b'F');
+            (*edata).lineno = self.number(b'L');
+            (*edata).funcname = text(b'R');
+            (*edata).internalpos = self.number(b'p');
+            (*edata).internalquery = text(b'q');
+            let position = self.number(b'P');
+            if position > 0 && (*edata).internalquery.is_null() {
+                (*edata).internalpos = position;
+                (*edata).internalquery = copy(sql);
+            }
+        }
+        edata
+    }
+}
+
+/// Copies bytes up to the first NUL into the current memory context.
+fn copy(bytes: &[u8]) -> *mut c_char {
+    let text: Vec<u8> = bytes.iter().copied().take_while(|byte| *byte != 0).collect();
+    let text = CString::new(text).unwrap_or_default();
+    // SAFETY: pstrdup copies a NUL-terminated string; guarded.
+    unsafe { pg_sys::pstrdup(text.as_ptr()) }
+}
+
+/// Appends one line to the context of an error.
+pub fn add_context_line(edata: *mut ErrorData, line: &str) {
+    // SAFETY: a palloc'd error whose context is NULL or a NUL-terminated string.
+    unsafe {
+        let mut context = if (*edata).context.is_null() { Vec::new() } else { CStr::from_ptr((*edata).context).to_bytes().to_vec() };
+        if !context.is_empty() {
+            context.push(b'\n');
+        }
+        context.extend_from_slice(line.as_bytes());
+        (*edata).context = copy(&context);
+    }
+}
+
+/// Writes a caught error in the protocol's form.
+pub fn encode(edata: *mut ErrorData) -> Vec<u8> {
+    let mut out = Vec::with_capacity(256);
+    // SAFETY: a palloc'd error whose strings are NULL or NUL-terminated.
+    unsafe {
+        let e = &*edata;
+        let mut text = |code: u8, value: *const c_char| {
+            if !value.is_null() {
+                put(&mut out, code, CStr::from_ptr(value).to_bytes());
+            }
+        };
+        text(b'M', e.message);
+        text(b'D', e.detail);
+        text(b'H', e.hint);
+        text(b'W', e.context);
+        text(b's', e.schema_name);
+        text(b't', e.table_name);
+        text(b'c', e.column_name);
+        text(b'd', e.datatype_name);
+        text(b'n', e.constraint_name);
+        text(b'q', e.internalquery);
+        text(b'F', e.filename);
+        text(b'R', e.funcname);
+        put(&mut out, b'V', b"ERROR");
+        put(&mut out, b'C', &unpack(e.sqlerrcode));
+        for (code, number) in [(b'P', e.cursorpos), (b'p', e.internalpos), (b'L', e.lineno)] {
+            if number > 0 {
+                put(&mut out, code, number.to_string().as_bytes());
+            }
+        }
+    }
+    out.push(0);
+    out
+}
+
+/// A message of our own in the protocol's form.
+pub fn compose(sqlstate: &[u8; 5], message: &str, detail: Option<&[u8]>) -> Vec<u8> {
+    let mut out = Vec::with_capacity(128);
+    put(&mut out, b'V', b"ERROR");
+    put(&mut out, b'C', sqlstate);
+    put(&mut out, b'M', message.as_bytes());
+    if let Some(detail) = detail {
+        put(&mut out, b'D', detail);
+    }
+    out.push(0);
+    out
+}
+
+fn put(out: &mut Vec<u8>, code: u8, value: &[u8]) {
+    out.push(code);
+    out.extend_from_slice(value);
+    out.push(0);
+}
+
+/// `MAKE_SQLSTATE` of `utils/elog.h`: six bits for each character.
+pub fn pack(code: &[u8]) -> i32 {
+    code.iter().rev().fold(0, |packed, byte| (packed << 6) | i32::from(byte.wrapping_sub(b'0') & 0x3f))
+}
+
+/// The five characters of a packed SQLSTATE (`unpack_sql_state`).
+pub fn unpack(mut packed: i32) -> [u8; 5] {
+    let mut code = [0; 5];
+    for byte in &mut code {
+        *byte = ((packed & 0x3f) as u8) + b'0';
+        packed >>= 6;
+    }
+    code
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sqlstates_survive_packing() {
+        for code in [b"57014", b"42P01", b"XX000", b"00000", b"40P01"] {
+            assert_eq!(&unpack(pack(code)), code);
+        }
+    }
+
+    #[test]
+    fn fields_are_found_and_truncated_messages_are_harmless() {
+        let bytes = compose(b"42P01", "no table", Some(b"why"));
+        let fields = Fields(&bytes);
+        assert_eq!(fields.get(b'M'), Some(b"no table".as_slice()));
+        assert_eq!(fields.get(b'D'), Some(b"why".as_slice()));
+        assert_eq!(fields.get(b'H'), None);
+        assert_eq!(fields.sqlstate(), pack(b"42P01"));
+        for end in 0..bytes.len() {
+            let _ = Fields(&bytes[..end]).get(b'H');
+        }
+    }
+}

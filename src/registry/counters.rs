@@ -1,0 +1,80 @@
+//! How the jobs of one session ended. Shared, because a job ends in the worker's process, perhaps after the session has gone.
+
+use crate::pg::error::Result;
+use crate::pg::shmem::{self, Offset};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::Ordering::AcqRel;
+
+/// One session's counters. Lives as long as the session or a job of it.
+#[repr(C)]
+pub struct Counters {
+    holders: AtomicU32,
+    pub active: AtomicU32,
+    pub launched: AtomicU64,
+    pub completed: AtomicU64,
+    pub failed: AtomicU64,
+    pub canceled: AtomicU64,
+    pub timed_out: AtomicU64,
+    /// Run time of all ended jobs, in microseconds.
+    pub run_time: AtomicU64,
+}
+
+/// Which counter a job lands in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Count {
+    Completed,
+    Failed,
+    Canceled,
+    TimedOut,
+}
+
+impl Counters {
+    /// New counters, held once. 53200 where memory is out.
+    pub fn create() -> Result<Offset> {
+        let place = shmem::allocate(size_of::<Counters>())?;
+        shmem::at::<Counters>(place).holders.store(1, Relaxed);
+        Ok(place)
+    }
+
+    /// The counters at `place`.
+    pub fn at(place: Offset) -> &'static Counters {
+        shmem::at(place)
+    }
+
+    /// Holds them once more.
+    pub fn hold(place: Offset) {
+        Self::at(place).holders.fetch_add(1, Relaxed);
+    }
+
+    /// Lets go; the last holder frees them.
+    pub fn release(place: Offset) {
+        if Self::at(place).holders.fetch_sub(1, AcqRel) == 1 {
+            shmem::free(place);
+        }
+    }
+
+    /// A job begins.
+    pub fn began(&self) {
+        self.active.fetch_add(1, Relaxed);
+        self.launched.fetch_add(1, Relaxed);
+    }
+
+    /// A job that never reached a worker is as if it had not been launched.
+    pub fn never_began(&self) {
+        self.active.fetch_sub(1, Relaxed);
+        self.launched.fetch_sub(1, Relaxed);
+    }
+
+    /// A job has ended after `run_time` microseconds. Once for each job: the caller holds the job's lock and marks it ended.
+    pub fn ended(&self, count: Count, run_time: i64) {
+        let counter = match count {
+            Count::Completed => &self.completed,
+            Count::Failed => &self.failed,
+            Count::Canceled => &self.canceled,
+            Count::TimedOut => &self.timed_out,
+        };
+        counter.fetch_add(1, Relaxed);
+        self.run_time.fetch_add(run_time.max(0) as u64, Relaxed);
+        self.active.fetch_sub(1, Relaxed);
+    }
+}

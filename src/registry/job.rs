@@ -1,0 +1,352 @@
+//! One job. Its slot is the truth about it: nothing that another process could need lives only in a backend's memory.
+//!
+//! Two parties keep a slot: the owner (the launching session's handle) and the worker. Whoever lets go last frees it.
+
+use super::counters::{Count, Counters};
+use super::segment;
+use crate::channel::queue::Queue;
+use crate::pg::shmem::{self, Guard, Locked, NOWHERE, Offset};
+use crate::pg::{files::Files, proc, wire};
+use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering::Relaxed};
+
+/// The longest label, in bytes.
+pub const LABEL_MAX: usize = 64;
+
+/// The longest progress message that is kept, in bytes.
+pub const PROGRESS_MAX: usize = 512;
+
+/// Where a job stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum State {
+    Starting = 0,
+    Running = 1,
+    Stopped = 2,
+    Canceled = 3,
+    Error = 4,
+}
+
+impl State {
+    /// The word that users see.
+    pub fn name(self) -> &'static str {
+        match self {
+            State::Starting => "starting",
+            State::Running => "running",
+            State::Stopped => "stopped",
+            State::Canceled => "canceled",
+            State::Error => "error",
+        }
+    }
+
+    /// Whether the job's transaction has ended and everything about it is known.
+    pub fn has_ended(self) -> bool {
+        !matches!(self, State::Starting | State::Running)
+    }
+}
+
+/// Why a job is to end early. Kept in an atomic that signal handlers write too; the first reason stays.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum Stop {
+    No = 0,
+    /// Somebody cancelled it.
+    Cancel = 1,
+    /// It ran longer than `pg_background.worker_timeout`.
+    WorkerTimeout = 2,
+    /// The time that its `run` was given is over.
+    RunTimeout = 3,
+    /// It waits for the session that waits for it.
+    Deadlock = 4,
+}
+
+impl Stop {
+    fn from(number: u32) -> Stop {
+        match number {
+            1 => Stop::Cancel,
+            2 => Stop::WorkerTimeout,
+            3 => Stop::RunTimeout,
+            4 => Stop::Deadlock,
+            _ => Stop::No,
+        }
+    }
+}
+
+/// The place of a job in shared memory.
+#[repr(C)]
+pub struct Slot {
+    number: AtomicU32,
+    /// While free: the next free slot's number plus one.
+    pub next_free: AtomicU32,
+    /// The handle's second half, 0 while the slot is free. Changes under the lock only.
+    pub cookie: AtomicU64,
+    /// The process that runs the job, 0 before it has taken it. Changes under the lock only.
+    pub worker_pid: AtomicI32,
+    /// The process that waits for the job's end, 0 for none: an edge in the graph that deadlocks are looked for in.
+    pub waiter_pid: AtomicI32,
+    stop: AtomicU32,
+    job: Locked<Job>,
+}
+
+/// What is known of a job.
+#[repr(C)]
+pub struct Job {
+    pub state: State,
+    pub launched_at: i64,
+    pub started_at: i64,
+    pub finished_at: i64,
+    /// The role that the job runs as.
+    pub user: u32,
+    pub queue_size: u32,
+    /// Whether rows and messages are kept for a reader (`launch`) or thrown away (`submit`).
+    pub keeps_result: bool,
+    /// Whether a reader has taken rows.
+    pub consumed: bool,
+    pub has_progress: bool,
+    pub has_progress_message: bool,
+    pub has_tag: bool,
+    pub progress_pct: i32,
+    pub label_len: u32,
+    pub progress_len: u32,
+    /// The last statement's CommandTag.
+    pub tag: u32,
+    pub row_count: i64,
+    /// `pg_background.worker_timeout` of the launching session, in milliseconds.
+    pub worker_timeout: i32,
+    /// The session that found the job waiting for itself.
+    pub deadlock_pid: i32,
+    pub deadlock_on_snapshot: bool,
+    owner_gone: bool,
+    worker_gone: bool,
+    /// Where to find the processes that are to wake when something happens.
+    pub owner_procno: u32,
+    pub worker_procno: u32,
+    counters: Offset,
+    pub sql: Offset,
+    pub sql_len: u64,
+    /// What the worker needs besides the SQL; freed when it has adopted it.
+    pub request: Offset,
+    /// The error in the protocol's form.
+    pub error: Offset,
+    pub error_len: u64,
+    pub queue: Queue,
+    pub files: Files,
+    pub label: [u8; LABEL_MAX],
+    pub progress: [u8; PROGRESS_MAX],
+}
+
+impl Job {
+    /// The label, None for none.
+    pub fn label(&self) -> Option<&[u8]> {
+        (self.label_len != u32::MAX).then(|| &self.label[..(self.label_len as usize).min(LABEL_MAX)])
+    }
+
+    /// Sets the label, which is not longer than [`LABEL_MAX`].
+    pub fn set_label(&mut self, label: Option<&[u8]>) {
+        self.label_len = label.map_or(u32::MAX, |label| label.len() as u32);
+        if let Some(label) = label {
+            self.label[..label.len()].copy_from_slice(label);
+        }
+    }
+
+    /// The SQL. Valid as long as the slot is kept.
+    pub fn sql(&self) -> &'static [u8] {
+        shmem::bytes(self.sql, self.sql_len as usize)
+    }
+
+    /// The error's fields, None where there is no error. Valid as long as the slot is kept.
+    pub fn error(&self) -> Option<wire::Fields<'static>> {
+        (self.error != NOWHERE).then(|| wire::Fields(shmem::bytes(self.error, self.error_len as usize)))
+    }
+
+    /// The last progress message.
+    pub fn progress_message(&self) -> Option<&[u8]> {
+        self.has_progress_message.then(|| &self.progress[..(self.progress_len as usize).min(PROGRESS_MAX)])
+    }
+
+    /// Keeps a progress message, which is not longer than [`PROGRESS_MAX`].
+    pub fn set_progress_message(&mut self, message: Option<&[u8]>) {
+        self.has_progress_message = message.is_some();
+        let message = message.unwrap_or_default();
+        self.progress[..message.len()].copy_from_slice(message);
+        self.progress_len = message.len() as u32;
+    }
+}
+
+/// How a job ended.
+#[derive(Clone, Copy)]
+pub struct End {
+    pub state: State,
+    pub count: Count,
+    /// The error in the protocol's form, stored in the area; nowhere on success.
+    pub error: Offset,
+    pub error_len: u64,
+}
+
+impl Slot {
+    /// Makes a slot of a new block usable.
+    pub fn init(&self, number: u32, next_free: u32, tranche: i32) {
+        // The block is zeroed and nobody else sees it yet.
+        self.number.store(number, Relaxed);
+        self.next_free.store(next_free, Relaxed);
+        self.job.init(tranche);
+    }
+
+    /// The slot's own number, which never changes.
+    pub fn number(&self) -> u32 {
+        self.number.load(Relaxed)
+    }
+
+    /// Access to the job.
+    pub fn lock(&self) -> Guard<'_, Job> {
+        self.job.lock()
+    }
+
+    /// Access to the job that has this cookie; None where the slot is another's by now.
+    pub fn lock_if(&self, cookie: u64) -> Option<Guard<'_, Job>> {
+        let job = self.lock();
+        (self.cookie.load(Relaxed) == cookie).then_some(job)
+    }
+
+    /// Why the job is to end early.
+    pub fn stop(&self) -> Stop {
+        Stop::from(self.stop.load(Relaxed))
+    }
+
+    /// Notes why the job is to end early, unless a reason is there already. Callable in a signal handler.
+    pub fn request_stop(&self, why: Stop) {
+        let _ = self.stop.compare_exchange(Stop::No as u32, why as u32, Relaxed, Relaxed);
+    }
+
+    /// Begins a job in this slot, which was just taken: nobody else looks at it before the cookie is set. The owner and the
+    /// worker to come both keep it.
+    pub fn begin(&self, cookie: u64, counters: Offset, fill: impl FnOnce(&mut Job)) {
+        let mut job = self.lock();
+        self.worker_pid.store(0, Relaxed);
+        self.waiter_pid.store(0, Relaxed);
+        self.stop.store(Stop::No as u32, Relaxed);
+        job.state = State::Starting;
+        job.launched_at = proc::now();
+        job.started_at = 0;
+        job.finished_at = 0;
+        job.consumed = false;
+        job.has_progress = false;
+        job.has_tag = false;
+        job.row_count = 0;
+        job.tag = 0;
+        job.progress_len = 0;
+        job.deadlock_pid = 0;
+        job.deadlock_on_snapshot = false;
+        job.owner_gone = false;
+        job.worker_gone = false;
+        job.error = NOWHERE;
+        job.error_len = 0;
+        job.counters = counters;
+        job.queue.clear();
+        Counters::hold(counters);
+        Counters::at(counters).began();
+        fill(&mut job);
+        self.cookie.store(cookie, Relaxed);
+    }
+
+    /// Asks the job to end early. False where it has ended already, or the slot is another's.
+    ///
+    /// The signal is sent under the lock that the worker needs to end the job or to begin another: it reaches the process while
+    /// that process still has this very job in hand, and the worker forgets it under the same lock when it changes jobs.
+    pub fn cancel(&self, cookie: u64, why: Stop) -> bool {
+        let Some(job) = self.lock_if(cookie) else { return false };
+        if job.state.has_ended() {
+            return false;
+        }
+        self.request_stop(why);
+        proc::interrupt(self.worker_pid.load(Relaxed));
+        true
+    }
+
+    /// Publishes the end of the job, unless it has been published: state, counter, error, then whoever waits wakes. The
+    /// transaction is over, so what the job wrote is visible to them.
+    pub fn publish(&self, cookie: u64, end: End) -> bool {
+        let (owner, reader) = {
+            let Some(mut job) = self.lock_if(cookie) else { return false };
+            if job.state.has_ended() {
+                return false;
+            }
+            job.state = end.state;
+            job.finished_at = proc::now();
+            job.error = end.error;
+            job.error_len = end.error_len;
+            job.queue.seal();
+            let began = if job.started_at != 0 { job.started_at } else { job.launched_at };
+            Counters::at(job.counters).ended(end.count, job.finished_at - began);
+            (job.owner_procno, job.queue.reader())
+        };
+        proc::wake(owner);
+        if let Some(reader) = reader {
+            proc::wake(reader);
+        }
+        true
+    }
+
+    /// The owner forgets the job. Guarded where files are deleted.
+    pub fn owner_lets_go(&'static self, cookie: u64) {
+        self.let_go(cookie, |job| job.owner_gone = true);
+    }
+
+    /// The worker is done with the job.
+    pub fn worker_lets_go(&'static self, cookie: u64) {
+        self.let_go(cookie, |job| job.worker_gone = true);
+    }
+
+    /// Takes back a job that no worker has taken: a worker that comes later finds another cookie and goes. False where a
+    /// worker was faster.
+    pub fn withdraw(&'static self, cookie: u64) -> bool {
+        {
+            let Some(mut job) = self.lock_if(cookie) else { return true };
+            if self.worker_pid.load(Relaxed) != 0 {
+                return false;
+            }
+            Counters::at(job.counters).never_began();
+            job.worker_gone = true;
+        }
+        self.owner_lets_go(cookie);
+        true
+    }
+
+    fn let_go(&'static self, cookie: u64, mark: impl FnOnce(&mut Job)) {
+        let (counters, places, mut queue, mut files);
+        {
+            let Some(mut job) = self.lock_if(cookie) else { return };
+            mark(&mut job);
+            if job.worker_gone && !job.owner_gone {
+                return;
+            }
+            if !job.worker_gone {
+                // Nobody will read: what is queued goes now, and the worker stops keeping what comes.
+                job.keeps_result = false;
+                queue = job.queue.take();
+                drop(job);
+                queue.free_all();
+                return;
+            }
+            // From here on nobody finds the job, and the slot is on no list: it is ours alone.
+            self.cookie.store(0, Relaxed);
+            self.worker_pid.store(0, Relaxed);
+            counters = job.counters;
+            places = [job.sql, job.request, job.error];
+            queue = job.queue.take();
+            files = job.files;
+            job.files = Files::default();
+            job.sql = NOWHERE;
+            job.request = NOWHERE;
+            job.error = NOWHERE;
+        }
+        queue.free_all();
+        for place in places {
+            shmem::free(place);
+        }
+        files.delete_all();
+        Counters::release(counters);
+        if let Some(segment) = segment::attached() {
+            segment.give_back(self);
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! What the cluster knows: every job, in shared memory, under its lock.
+//!
+//! * [`segment`]: where the slots are, and which are free;
+//! * [`job`]: one job, from its launch until nobody needs to know of it any more;
+//! * [`counters`]: how the jobs of one session ended.
+
+pub mod counters;
+pub mod job;
+pub mod segment;

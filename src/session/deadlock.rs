@@ -1,0 +1,63 @@
+//! A job that waits for the session that waits for it.
+//!
+//! The server's own deadlock detector knows locks only; that a session sleeps until a job ends is an edge that it cannot see. So
+//! a session that has slept for `deadlock_timeout` looks whether a job that it waits for is blocked, directly or through
+//! others, by itself. Then neither can go on, and the job is the victim: it fails with 40P01.
+
+use super::jobs::Handle;
+use crate::pg::{lock, proc};
+use crate::registry::job::Stop;
+use crate::registry::segment;
+use core::sync::atomic::Ordering::Relaxed;
+use std::collections::HashSet;
+use std::rc::Rc;
+
+/// Ends the jobs among `handles` that can never end while this session waits for them. Guarded.
+pub fn resolve(handles: &[Rc<Handle>]) {
+    for handle in handles {
+        let job = handle.slot.lock();
+        let worker = handle.slot.worker_pid.load(Relaxed);
+        let relevant = !job.state.has_ended() && handle.slot.stop() == Stop::No;
+        drop(job);
+        // The edges are looked at one after the other, and one may be gone before the next is seen. A circle that is found
+        // twice is no such accident: its members have not moved.
+        if relevant && leads_here(worker) && leads_here(worker) {
+            let on_snapshot = lock::waits_for_snapshot(worker);
+            if let Some(mut job) = handle.slot.lock_if(handle.cookie) {
+                job.deadlock_pid = proc::my_pid();
+                job.deadlock_on_snapshot = on_snapshot;
+            }
+            handle.slot.cancel(handle.cookie, Stop::Deadlock);
+        }
+    }
+}
+
+/// Whether the waits that begin at process `start` lead to this one: for locks, and for jobs.
+fn leads_here(start: i32) -> bool {
+    let me = proc::my_pid();
+    let mut seen = HashSet::from([start]);
+    let mut open = vec![start];
+    while let Some(pid) = open.pop() {
+        for next in lock::blockers(pid).into_iter().chain(workers_awaited_by(pid)) {
+            if next == me {
+                return true;
+            }
+            // A prepared transaction shows as 0 and waits for nobody.
+            if next > 0 && seen.insert(next) {
+                open.push(next);
+            }
+        }
+    }
+    false
+}
+
+/// The workers of the jobs that process `pid` waits for.
+fn workers_awaited_by(pid: i32) -> Vec<i32> {
+    let Some(segment) = segment::attached() else { return Vec::new() };
+    segment
+        .all()
+        .filter(|slot| slot.waiter_pid.load(Relaxed) == pid && slot.cookie.load(Relaxed) != 0)
+        .map(|slot| slot.worker_pid.load(Relaxed))
+        .filter(|worker| *worker > 0)
+        .collect()
+}

@@ -1,0 +1,169 @@
+//! The handles of this session.
+
+use crate::channel::reader::Reader;
+use crate::pg::error::{Report, Result};
+use crate::pg::proc::{self, Registered, WorkerStatus};
+use crate::pg::shmem::{Guard, NOWHERE, Offset};
+use crate::pg::wire;
+use crate::registry::counters::{Count, Counters};
+use crate::registry::job::{End, Job, Slot, State, Stop};
+use core::ffi::c_int;
+use core::sync::atomic::Ordering::Relaxed;
+use pgrx::PgSqlErrorCode;
+use pgrx::pg_sys::Datum;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+
+/// A job that this session launched and has not let go of.
+pub struct Handle {
+    pub slot: &'static Slot,
+    pub cookie: u64,
+    pub pid: i32,
+    /// Counts up: the order of launching.
+    sequence: u64,
+    worker: Registered,
+    /// How far the result has been read.
+    pub reader: RefCell<Reader>,
+}
+
+#[derive(Default)]
+struct Table {
+    by_cookie: HashMap<u64, Rc<Handle>>,
+    /// How many handles have this pid.
+    pids: HashMap<i32, usize>,
+    launched: u64,
+}
+
+thread_local! {
+    static TABLE: RefCell<Table> = RefCell::default();
+    static COUNTERS: Cell<Offset> = const { Cell::new(NOWHERE) };
+}
+
+/// This session's counters, made on first use. 53200 where memory is out.
+pub fn counters() -> Result<Offset> {
+    if COUNTERS.get() == NOWHERE {
+        crate::registry::segment::segment()?;
+        COUNTERS.set(Counters::create()?);
+        proc::on_exit(session_ends);
+    }
+    Ok(COUNTERS.get())
+}
+
+/// The session ends: its jobs run on and belong to nobody. Reading, if the session died of it, is over too.
+extern "C-unwind" fn session_ends(_code: c_int, _argument: Datum) {
+    for handle in all() {
+        stop_reading(&handle);
+        handle.slot.owner_lets_go(handle.cookie);
+    }
+    let counters = COUNTERS.replace(NOWHERE);
+    if counters != NOWHERE {
+        Counters::release(counters);
+    }
+}
+
+/// This process reads the job's result no more; a worker that waits for room goes on.
+pub fn stop_reading(handle: &Handle) {
+    let writer = handle.slot.lock_if(handle.cookie).and_then(|mut job| {
+        let ours = job.queue.reader() == Some(proc::my_procno());
+        (ours && job.queue.set_reader(None)).then_some(job.worker_procno)
+    });
+    if let Some(writer) = writer {
+        proc::wake(writer);
+    }
+}
+
+/// Adds the handle of a job that a worker has taken.
+pub fn add(slot: &'static Slot, cookie: u64, pid: i32, worker: Registered) {
+    TABLE.with_borrow_mut(|table| {
+        table.launched += 1;
+        let handle = Handle { slot, cookie, pid, sequence: table.launched, worker, reader: RefCell::default() };
+        table.by_cookie.insert(cookie, Rc::new(handle));
+        *table.pids.entry(pid).or_default() += 1;
+    });
+}
+
+/// The handle `(pid, cookie)`. 42704 for a pid that this session knows no job of, 55000 for a cookie that is not the pid's.
+pub fn find(pid: i32, cookie: i64) -> Result<Rc<Handle>> {
+    if let Some(handle) = look_up(pid, cookie) {
+        return Ok(handle);
+    }
+    if knows_pid(pid) {
+        return Err(Report::new(PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, format!("cookie mismatch for PID {pid}"))
+            .hint("The process may have been started again under the same PID; use the handle that the launch returned.")
+            .into());
+    }
+    Err(Report::new(PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT, format!("PID {pid} is not attached to this session")).into())
+}
+
+/// Whether this session has a handle with this pid.
+pub fn knows_pid(pid: i32) -> bool {
+    TABLE.with_borrow(|table| table.pids.contains_key(&pid))
+}
+
+/// [`find`] without an error.
+pub fn look_up(pid: i32, cookie: i64) -> Option<Rc<Handle>> {
+    TABLE.with_borrow(|table| table.by_cookie.get(&(cookie as u64)).filter(|handle| handle.pid == pid).cloned())
+}
+
+/// All handles in the order of launching.
+pub fn all() -> Vec<Rc<Handle>> {
+    let mut handles: Vec<_> = TABLE.with_borrow(|table| table.by_cookie.values().cloned().collect());
+    handles.sort_unstable_by_key(|handle| handle.sequence);
+    handles
+}
+
+/// Forgets a handle; the job runs on if it still does.
+pub fn release(handle: &Handle) {
+    TABLE.with_borrow_mut(|table| {
+        table.by_cookie.remove(&handle.cookie);
+        if let Some(count) = table.pids.get_mut(&handle.pid) {
+            *count -= 1;
+            if *count == 0 {
+                table.pids.remove(&handle.pid);
+            }
+        }
+    });
+    handle.slot.owner_lets_go(handle.cookie);
+}
+
+impl Handle {
+    /// What is known of the job now. A worker that went without a word is noticed here: then the job is lost, and that is its
+    /// end.
+    pub fn job(&self) -> Guard<'static, Job> {
+        let job = self.slot.lock();
+        if job.state.has_ended() {
+            return job;
+        }
+        drop(job);
+        if self.worker.status() == WorkerStatus::Stopped {
+            // Everything that the worker published, it published before it stopped.
+            publish_lost(self.slot, self.cookie, None);
+        }
+        self.slot.lock()
+    }
+
+    /// Whether the job has ended.
+    pub fn has_ended(&self) -> bool {
+        self.job().state.has_ended()
+    }
+
+    /// Asks the job to end early; false where it has ended.
+    pub fn cancel(&self, why: Stop) -> bool {
+        !self.has_ended() && self.slot.cancel(self.cookie, why)
+    }
+}
+
+/// Publishes that the worker of a job is gone. `last_words` is the error that it died of, where it is known.
+pub fn publish_lost(slot: &'static Slot, cookie: u64, last_words: Option<&[u8]>) {
+    let pid = slot.worker_pid.load(Relaxed);
+    let message = format!("background worker with PID {pid} ended before its job did");
+    let detail = last_words.and_then(|words| wire::Fields(words).get(b'M'));
+    let error = wire::compose(b"08006", &message, detail);
+    // Where memory is out, the state alone says what happened.
+    let place = crate::pg::shmem::store(&error).unwrap_or(NOWHERE);
+    let end = End { state: State::Error, count: Count::Failed, error: place, error_len: error.len() as u64 };
+    if !slot.publish(cookie, end) {
+        crate::pg::shmem::free(place);
+    }
+}

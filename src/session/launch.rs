@@ -1,0 +1,189 @@
+//! From the SQL to a job in a worker's hands.
+//!
+//! 1. [`prepare`]: the arguments are checked, and what the worker needs is put into shared memory;
+//! 2. [`Prepared::register`]: a slot is filled, and the postmaster is asked for a worker;
+//! 3. [`Registered::wait_for_worker`]: until the worker has taken the job, or will never.
+//!
+//! Each step consumes the one before. What is dropped on the way, by an error or a cancel, is given back.
+
+use super::jobs;
+use crate::channel::request;
+use crate::pg::error::{Report, Result};
+use crate::pg::proc::{self, WorkerStatus};
+use crate::pg::shmem::{self, Owned};
+use crate::registry::counters::Counters;
+use crate::registry::job::{LABEL_MAX, Slot};
+use crate::registry::segment::segment;
+use crate::settings;
+use core::sync::atomic::Ordering::Relaxed;
+use pgrx::PgSqlErrorCode;
+
+/// What a launch is asked for.
+pub struct Order<'a> {
+    pub sql: &'a [u8],
+    /// 0 and below mean the default.
+    pub queue_size: i32,
+    pub label: Option<&'a [u8]>,
+    /// Whether somebody is to read rows and messages.
+    pub keeps_result: bool,
+}
+
+/// The handle of a launched job.
+#[derive(Clone, Copy)]
+pub struct Launched {
+    pub pid: i32,
+    pub cookie: i64,
+}
+
+/// Launches a job and gives its handle as soon as a worker has it.
+///
+/// Errors: 22023 for a queue that is too large, 22001 for a label that is too long, 53400 where `pg_background.max_workers` jobs
+/// run, 53000 where the server has no free slot, 42501 in a security-restricted operation, 25000 in a parallel worker, 53200
+/// where memory is out, 08006 where the worker could not start.
+pub fn launch(order: &Order) -> Result<Launched> {
+    prepare(order)?.register()?.wait_for_worker()
+}
+
+struct Prepared {
+    slot: TakenSlot,
+    cookie: u64,
+}
+
+/// A slot whose job is not yet known to a worker; withdrawn when dropped.
+struct TakenSlot {
+    slot: &'static Slot,
+    cookie: u64,
+    armed: bool,
+}
+
+impl Drop for TakenSlot {
+    fn drop(&mut self) {
+        if self.armed {
+            self.slot.withdraw(self.cookie);
+        }
+    }
+}
+
+fn prepare(order: &Order) -> Result<Prepared> {
+    let queue_size = check(order)?;
+    let counters = jobs::counters()?;
+    let identity = proc::identity();
+    let cookie = proc::strong_random()?;
+    let request = request::store(identity)?;
+    // The worker needs the text as a C string.
+    let sql = Owned::new(shmem::allocate(order.sql.len() + 1)?);
+    shmem::write(sql.place(), order.sql);
+
+    let slot = segment()?.take()?;
+    slot.begin(cookie, counters, |job| {
+        job.user = identity.current;
+        job.queue_size = queue_size as u32;
+        job.keeps_result = order.keeps_result;
+        job.set_label(order.label);
+        job.worker_timeout = settings::worker_timeout();
+        job.owner_procno = proc::my_procno();
+        job.worker_procno = 0;
+        job.sql_len = order.sql.len() as u64;
+        job.sql = sql.hand_over();
+        job.request = request.hand_over();
+    });
+    Ok(Prepared { slot: TakenSlot { slot, cookie, armed: true }, cookie })
+}
+
+/// Checks what can be checked without shared memory and gives the size of the queue in bytes.
+fn check(order: &Order) -> Result<i32> {
+    if proc::is_parallel_worker() {
+        return Err(Report::new(PgSqlErrorCode::ERRCODE_INVALID_TRANSACTION_STATE, "cannot launch a background job in a parallel worker").into());
+    }
+    if proc::in_restricted_operation() {
+        return Err(Report::new(PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE, "cannot launch a background job within security-restricted operation")
+            .detail("The job would run outside of the restriction.")
+            .into());
+    }
+    if order.queue_size > settings::QUEUE_MAX {
+        return Err(Report::new(
+            PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+            format!("queue size must not exceed {} bytes", settings::QUEUE_MAX),
+        )
+        .into());
+    }
+    if let Some(label) = order.label
+        && label.len() > LABEL_MAX
+    {
+        return Err(Report::new(PgSqlErrorCode::ERRCODE_STRING_DATA_RIGHT_TRUNCATION, "label too long")
+            .detail(format!("The label has {} bytes, the limit is {LABEL_MAX}.", label.len()))
+            .into());
+    }
+    let limit = settings::max_workers();
+    if Counters::at(jobs::counters()?).active.load(Relaxed) >= limit {
+        return Err(Report::new(PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED, "too many background workers")
+            .detail(format!("{limit} jobs of this session are running."))
+            .hint("Wait for a job to end, or raise pg_background.max_workers.")
+            .into());
+    }
+    Ok(if order.queue_size <= 0 { settings::default_queue_size() } else { order.queue_size.max(settings::QUEUE_MIN) })
+}
+
+/// A job that the postmaster is to start a worker for.
+struct Registered {
+    slot: TakenSlot,
+    cookie: u64,
+    worker: Option<proc::Registered>,
+}
+
+impl Prepared {
+    fn register(self) -> Result<Registered> {
+        match proc::register_worker(crate::worker::MAIN, self.slot.slot.number(), self.cookie) {
+            Some(worker) => Ok(Registered { slot: self.slot, cookie: self.cookie, worker: Some(worker) }),
+            None => Err(Report::new(PgSqlErrorCode::ERRCODE_INSUFFICIENT_RESOURCES, "could not register background process")
+                .hint("You may need to increase max_worker_processes.")
+                .into()),
+        }
+    }
+}
+
+impl Registered {
+    /// The worker sets our latch when it takes the job; the postmaster, when it starts and when it stops.
+    fn wait_for_worker(mut self) -> Result<Launched> {
+        loop {
+            proc::reset_latch();
+            if let Some(launched) = self.adopt() {
+                return Ok(launched);
+            }
+            if self.worker.as_ref().is_none_or(|worker| worker.status() == WorkerStatus::Stopped) {
+                // It may have taken the job and ended in between.
+                return self.adopt().ok_or_else(|| {
+                    Report::new(PgSqlErrorCode::ERRCODE_CONNECTION_FAILURE, "background worker could not start")
+                        .hint("More details may be available in the server log.")
+                        .into()
+                });
+            }
+            proc::wait(-1);
+        }
+    }
+
+    /// Makes the job one of this session's, if a worker has taken it.
+    fn adopt(&mut self) -> Option<Launched> {
+        let pid = {
+            let _job = self.slot.slot.lock_if(self.cookie)?;
+            self.slot.slot.worker_pid.load(Relaxed)
+        };
+        if pid == 0 {
+            return None;
+        }
+        self.slot.armed = false;
+        jobs::add(self.slot.slot, self.cookie, pid, self.worker.take()?);
+        Some(Launched { pid, cookie: self.cookie as i64 })
+    }
+}
+
+impl Drop for Registered {
+    /// Interrupted while waiting: the job is taken back. If a worker was faster, it is this session's like any other.
+    fn drop(&mut self) {
+        if self.slot.armed && !self.slot.slot.withdraw(self.cookie) {
+            self.adopt();
+        }
+        self.slot.armed = false;
+    }
+}
+

@@ -1,0 +1,12 @@
+//! What this backend knows: the jobs that it launched, and what it does with them.
+//!
+//! * [`jobs`]: the handles of this session;
+//! * [`launch`]: from the SQL to a job in a worker's hands;
+//! * [`wait`]: until jobs end, and [`deadlock`]: when that can never be;
+//! * [`read`]: a job's rows, messages and error.
+
+pub mod deadlock;
+pub mod jobs;
+pub mod launch;
+pub mod read;
+pub mod wait;

@@ -1,0 +1,80 @@
+//! Until jobs end. The worker wakes this session the moment it publishes the end; nothing is polled.
+
+use super::deadlock;
+use super::jobs::Handle;
+use crate::pg::error::Result;
+use crate::pg::{guc, proc};
+use core::sync::atomic::Ordering::Relaxed;
+use std::rc::Rc;
+
+/// When to stop waiting.
+#[derive(Clone, Copy)]
+pub struct Deadline(Option<i64>);
+
+impl Deadline {
+    /// In `timeout_ms` milliseconds; 0 and below never.
+    pub fn after(timeout_ms: i32) -> Self {
+        Self((timeout_ms > 0).then(|| proc::now() + i64::from(timeout_ms) * 1000))
+    }
+
+    /// Milliseconds left, rounded up, so that a wait for them does not end too early. None without a limit.
+    fn left(self) -> Option<i64> {
+        self.0.map(|at| (at - proc::now() + 999).div_euclid(1000).max(0))
+    }
+
+    fn has_passed(self) -> bool {
+        self.0.is_some_and(|at| proc::now() >= at)
+    }
+}
+
+/// Marks this session as the one that waits for the jobs, for whoever looks for deadlocks.
+struct Waiting<'a>(&'a [Rc<Handle>]);
+
+impl<'a> Waiting<'a> {
+    fn begin(handles: &'a [Rc<Handle>]) -> Self {
+        for handle in handles {
+            handle.slot.waiter_pid.store(proc::my_pid(), Relaxed);
+        }
+        Self(handles)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        for handle in self.0 {
+            handle.slot.waiter_pid.store(0, Relaxed);
+        }
+    }
+}
+
+/// Sleeps until `answer` gives something, which is asked again each time somebody wakes this session, or until the deadline:
+/// then None. While it sleeps for longer than `deadlock_timeout`, jobs among `handles` that wait for this very session are made to fail.
+pub fn until<T>(handles: &[Rc<Handle>], deadline: Deadline, mut answer: impl FnMut() -> Result<Option<T>>) -> Result<Option<T>> {
+    if let Some(answer) = answer()? {
+        return Ok(Some(answer));
+    }
+    let _waiting = Waiting::begin(handles);
+    let patience = i64::from(guc::deadlock_timeout().max(1));
+    let mut look_at = proc::now() + patience * 1000;
+    loop {
+        proc::reset_latch();
+        if let Some(answer) = answer()? {
+            return Ok(Some(answer));
+        }
+        if deadline.has_passed() {
+            return Ok(None);
+        }
+        let now = proc::now();
+        if now >= look_at {
+            deadlock::resolve(handles);
+            look_at = now + patience * 1000;
+        }
+        let next_look = (look_at - now + 999) / 1000;
+        proc::wait(deadline.left().map_or(next_look, |left| left.min(next_look)));
+    }
+}
+
+/// Waits for one job. False at the deadline.
+pub fn for_job(handle: &Rc<Handle>, deadline: Deadline) -> Result<bool> {
+    Ok(until(core::slice::from_ref(handle), deadline, || Ok(handle.has_ended().then_some(())))?.is_some())
+}

@@ -1,0 +1,156 @@
+//! The SQL, as the simple-query protocol runs it (`exec_simple_query` of tcop/postgres.c). Raw: nothing in here owns anything.
+//!
+//! For each statement of the string:
+//! 1. a transaction command is opened, in which the job acts as the user that it was launched by;
+//! 2. several statements are grouped into one transaction, unless they control transactions themselves;
+//! 3. the statement is analysed, planned and run; the rows of the last one are the result;
+//! 4. after the last one, and after those that control transactions, the transaction is closed.
+
+use super::output;
+use crate::pg::error::{emit_raw, raise_raw};
+use crate::pg::proc::{self, Identity};
+use crate::pg::receiver;
+use crate::pg::tcop::{self, Care, Completion, Statement};
+use crate::registry::job::{Slot, Stop};
+use core::ffi::CStr;
+use pgrx::PgSqlErrorCode;
+
+/// Runs the string to its end, or raises.
+pub fn execute(slot: &'static Slot, sql: &CStr, identity: &Identity) {
+    let user = User { identity };
+    give_up_if_asked(slot);
+    tcop::begin(sql);
+    user.act();
+    let statements = tcop::parse(sql);
+    let was_logged = statements.log();
+    let count = statements.len();
+    let grouped = count > 1;
+    for n in 0..count {
+        let statement = statements.get(n);
+        let is_last = n + 1 == count;
+        give_up_if_asked(slot);
+        if tcop::transaction_is_aborted() && !statement.is_transaction_exit() {
+            raise_raw(
+                PgSqlErrorCode::ERRCODE_IN_FAILED_SQL_TRANSACTION,
+                &[b"current transaction is aborted, commands ignored until end of transaction block"],
+                None,
+            );
+        }
+        if tcop::start_command() {
+            user.act();
+        }
+        if grouped {
+            tcop::begin_implicit_block();
+        }
+        proc::check_for_interrupts_raw();
+        let done = run(&statement, is_last, grouped, &user);
+        note(slot, &done);
+        proc::keep_message_encoding();
+        if is_last {
+            output::flush();
+            give_up_if_asked(slot);
+            if grouped {
+                tcop::end_implicit_block();
+            }
+            user.finish_command();
+        } else if statement.is_transaction_control() {
+            user.finish_command();
+        } else {
+            tcop::next_command();
+            tcop::stop_statement_timer();
+        }
+    }
+    user.finish_command();
+    tcop::log_duration(sql, was_logged);
+    if tcop::block_is_open() {
+        tcop::roll_back();
+        emit_raw(
+            pgrx::pg_sys::WARNING,
+            PgSqlErrorCode::ERRCODE_ACTIVE_SQL_TRANSACTION,
+            c"transaction block was still open at the end of the job and has been rolled back",
+        );
+    }
+}
+
+fn run(statement: &Statement, is_last: bool, grouped: bool, user: &User) -> Completion {
+    let to = if is_last { receiver::to(&output::ROWS) } else { receiver::nowhere() };
+    match statement.care() {
+        Care::CopyClient => raise_raw(
+            PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+            &[b"COPY from or to the client is not supported in a background job"],
+            Some(c"Use a file on the server or a program, or a query whose rows are the job's result."),
+        ),
+        Care::Chain if user.is_confined() => raise_raw(
+            PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+            &[b"AND CHAIN is not supported in a job launched by a security-definer function"],
+            None,
+        ),
+        Care::Listen => {
+            tcop::pretend_backend(true);
+            let done = statement.run(is_last, true, to);
+            tcop::pretend_backend(false);
+            done
+        }
+        // Such a command commits within, and a transaction must not begin inside a security context. Nothing that a user wrote
+        // runs in it but as the owner of a table, restricted; so the context can be left out.
+        Care::OwnTransactions if user.is_confined() && !grouped => {
+            user.act_unconfined();
+            statement.run(is_last, true, to)
+        }
+        Care::None | Care::Chain | Care::OwnTransactions => statement.run(is_last, !user.is_confined(), to),
+    }
+}
+
+/// Publishes what the statement was, and keeps its tag for a job without a result.
+fn note(slot: &'static Slot, done: &Completion) {
+    {
+        let mut job = slot.lock();
+        job.has_tag = true;
+        job.tag = done.tag();
+        job.row_count = done.rows() as i64;
+    }
+    let mut text = [0; 64];
+    let len = done.text(&mut text);
+    output::tag(text.get(..len).unwrap_or_default());
+}
+
+/// A cancel interrupts a statement; SQL can catch that and go on. Between statements and before the commit the job looks itself.
+fn give_up_if_asked(slot: &Slot) {
+    if slot.stop() != Stop::No {
+        raise_raw(PgSqlErrorCode::ERRCODE_QUERY_CANCELED, &[b"canceling statement due to user request"], None);
+    }
+}
+
+/// Who the job's statements act for.
+struct User<'a> {
+    identity: &'a Identity,
+}
+
+impl User<'_> {
+    /// Whether the job was launched within a SECURITY DEFINER function: it acts as the function's owner, and may not become the
+    /// session's user again.
+    fn is_confined(&self) -> bool {
+        self.identity.security_context != 0
+    }
+
+    /// In each transaction anew, since its end takes the identity back.
+    fn act(&self) {
+        if self.is_confined() {
+            proc::set_user(self.identity.current, self.identity.security_context);
+        }
+    }
+
+    fn act_unconfined(&self) {
+        proc::set_user(self.identity.current, 0);
+    }
+
+    /// Closes the transaction command; what runs at the commit still acts for the user, the next transaction must begin outside of
+    /// any security context. Within an open block the identity stays.
+    fn finish_command(&self) {
+        let was_open = tcop::command_is_open();
+        tcop::finish_command();
+        if was_open && self.is_confined() && !tcop::block_is_open() {
+            proc::set_user(self.identity.outer, 0);
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! The life of a worker.
+//!
+//! 1. [`attach`]: the job is taken, before anything that can fail: from here on the launching session knows who has it;
+//! 2. [`Attached::run`]: connect, adopt the session's state, execute;
+//! 3. the transaction is over: the end is published, then whoever waits wakes.
+//!
+//! Whatever ends the process before the third step, [`worker_ends`] publishes the loss.
+
+use super::verdict::{self, Verdict};
+use super::{execute, output};
+use crate::channel::request::Request;
+use crate::pg::error::{self, Result};
+use crate::pg::shmem::{self, NOWHERE};
+use crate::pg::{compat, proc, tcop, wire};
+use crate::registry::job::{End, Slot, State, Stop};
+use crate::registry::segment::segment;
+use crate::session::jobs;
+use core::ffi::c_int;
+use core::sync::atomic::Ordering::Relaxed;
+use pgrx::pg_sys::Datum;
+use std::cell::Cell;
+use std::ffi::CString;
+
+thread_local! {
+    static CURRENT: Cell<Option<Attached>> = const { Cell::new(None) };
+    static TIMER: Cell<u32> = const { Cell::new(compat::USER_TIMEOUT) };
+}
+
+/// A job that this worker has in hand.
+#[derive(Clone, Copy)]
+pub struct Attached {
+    pub slot: &'static Slot,
+    pub cookie: u64,
+}
+
+/// The job that this process runs, None in a session.
+pub fn current() -> Option<Attached> {
+    CURRENT.get()
+}
+
+/// Where the postmaster starts a worker.
+pub fn run(argument: Datum) -> Result<()> {
+    let (number, cookie) = proc::worker_arguments(argument);
+    let slot = segment()?.slot(number);
+    proc::on_exit(worker_ends);
+    let mut next = attach(slot, cookie);
+    if next.is_some() {
+        output::init(slot);
+        tcop::redirect_messages(output::message_for_client);
+        TIMER.set(proc::register_timer(time_is_over));
+    }
+    proc::accept_signals();
+    while let Some(job) = next {
+        job.run()?;
+        next = next_job();
+    }
+    Ok(())
+}
+
+/// The next job for this process. Each process serves one for now.
+fn next_job() -> Option<Attached> {
+    None
+}
+
+/// Takes the job. None where it was taken back before this process came.
+fn attach(slot: &'static Slot, cookie: u64) -> Option<Attached> {
+    let owner = {
+        let mut job = slot.lock_if(cookie)?;
+        job.worker_procno = proc::my_procno();
+        slot.worker_pid.store(proc::my_pid(), Relaxed);
+        job.owner_procno
+    };
+    let attached = Attached { slot, cookie };
+    CURRENT.set(Some(attached));
+    proc::wake(owner);
+    Some(attached)
+}
+
+impl Attached {
+    fn run(self) -> Result<()> {
+        let (sql, request, label, queue_size, keeps_result, timeout) = {
+            let job = self.slot.lock();
+            (job.sql(), job.request, job.label().map(<[u8]>::to_vec), job.queue_size, job.keeps_result, job.worker_timeout)
+        };
+        let request_at = request;
+        let request = Request::at(request);
+        let identity = request.identity();
+        let name = application_name(label.as_deref());
+        let sql = crate::pg::memory::c_str(sql);
+        output::begin(self, queue_size, keeps_result);
+        tcop::init_message_context();
+
+        let connected = error::catch(|| {
+            let (database, role) = request.connection();
+            proc::connect(database.into(), role.into());
+            request.adopt(&name);
+            proc::keep_message_encoding();
+        });
+        if let Err(edata) = connected {
+            // A process that failed here has no state to go on with; it ends after it has said why.
+            proc::adoption_failed();
+            let verdict = verdict::of(edata, self.slot);
+            error::log_caught(edata);
+            tcop::recover();
+            self.publish(verdict);
+            return Ok(());
+        }
+        self.starts();
+        shmem::free(request_at);
+
+        if timeout > 0 {
+            proc::start_timer(TIMER.get(), timeout);
+        }
+        let executed = error::catch(|| execute::execute(self.slot, sql, &identity));
+        let verdict = match executed {
+            Ok(()) => Verdict::SUCCESS,
+            Err(edata) => {
+                let verdict = verdict::of(edata, self.slot);
+                output::after_error();
+                error::log_caught(edata);
+                tcop::recover();
+                verdict
+            }
+        };
+        if timeout > 0 {
+            proc::stop_timer(TIMER.get());
+        }
+        output::finish();
+        tcop::finish();
+        self.publish(verdict);
+        Ok(())
+    }
+
+    fn starts(self) {
+        let mut job = self.slot.lock();
+        job.state = State::Running;
+        job.started_at = proc::now();
+        job.request = NOWHERE;
+    }
+
+    /// The transaction is over, and the result is in the queue.
+    fn publish(self, verdict: Verdict) {
+        let place = match &verdict.error {
+            Some(error) => shmem::store(error).unwrap_or(NOWHERE),
+            None => NOWHERE,
+        };
+        let end = End {
+            state: verdict.state,
+            count: verdict.count,
+            error: place,
+            error_len: verdict.error.map_or(0, |error| error.len() as u64),
+        };
+        self.slot.publish(self.cookie, end);
+        self.let_go();
+    }
+
+    fn let_go(self) {
+        CURRENT.set(None);
+        self.slot.worker_lets_go(self.cookie);
+        proc::clear_pending_cancel();
+    }
+}
+
+/// `pg_background:<label>:<pid>`, or without a label `pg_background:<pid>`.
+fn application_name(label: Option<&[u8]>) -> CString {
+    let mut name = b"pg_background:".to_vec();
+    if let Some(label) = label {
+        name.extend_from_slice(label);
+        name.push(b':');
+    }
+    name.extend_from_slice(proc::my_pid().to_string().as_bytes());
+    CString::new(name).unwrap_or_default()
+}
+
+/// `pg_background.worker_timeout` is over. A signal handler: atomics and a signal to ourselves only.
+extern "C-unwind" fn time_is_over() {
+    if let Some(job) = CURRENT.get() {
+        job.slot.request_stop(Stop::WorkerTimeout);
+        proc::interrupt(proc::my_pid());
+    }
+}
+
+/// The process ends. PostgreSQL calls this after it has rolled back an open transaction: the callback that does so was
+/// registered later. A job that is still in hand is lost, and its session learns that here.
+extern "C-unwind" fn worker_ends(_code: c_int, _argument: Datum) {
+    let Some(job) = CURRENT.get() else { return };
+    output::recover();
+    let last_words = output::last_words();
+    let canceled = last_words.as_deref().filter(|words| job.slot.stop() != Stop::No && wire::Fields(words).sqlstate() == wire::pack(b"57014"));
+    match canceled {
+        Some(words) => job.publish(verdict::canceled(job.slot, words.to_vec())),
+        None => {
+            jobs::publish_lost(job.slot, job.cookie, last_words.as_deref());
+            job.let_go();
+        }
+    }
+}
+
+crate::worker_function!(pg_background_worker_main => run);

@@ -1,0 +1,14 @@
+//! The other process: takes a job, puts itself into the job's state, runs it, tells how it ended.
+//!
+//! * [`main`]: one job after another, and what happens when the process must go in the middle;
+//! * [`execute`]: the SQL, as the simple-query protocol runs it;
+//! * [`output`]: rows and messages on their way into the channel;
+//! * [`verdict`]: what an error means for the job.
+
+pub mod execute;
+pub mod main;
+pub mod output;
+pub mod verdict;
+
+/// The symbol that the postmaster starts a worker at.
+pub const MAIN: &core::ffi::CStr = c"pg_background_worker_main";

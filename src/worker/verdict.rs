@@ -1,0 +1,75 @@
+//! What an error means for the job: its state, the counter that it lands in, and the error that readers get.
+
+use crate::pg::error::{self, Report};
+use crate::pg::{proc, wire};
+use crate::registry::counters::Count;
+use crate::registry::job::{Slot, State, Stop};
+use pgrx::PgSqlErrorCode;
+use pgrx::pg_sys::ErrorData;
+
+/// How a job ended.
+pub struct Verdict {
+    pub state: State,
+    pub count: Count,
+    /// In the protocol's form.
+    pub error: Option<Vec<u8>>,
+}
+
+impl Verdict {
+    /// The job has done all it was asked for.
+    pub const SUCCESS: Verdict = Verdict { state: State::Stopped, count: Count::Completed, error: None };
+}
+
+/// Judges a caught error, which gets the words that fit the reason: of the several things that interrupt a statement,
+/// PostgreSQL only knows that somebody asked for it.
+pub fn of(edata: *mut ErrorData, slot: &Slot) -> Verdict {
+    let interrupted = error::sqlstate(edata) == wire::pack(b"57014");
+    let stop = slot.stop();
+    if interrupted {
+        match stop {
+            Stop::Deadlock => error::replace(edata, deadlock(slot)),
+            Stop::WorkerTimeout => error::replace(
+                edata,
+                Report::new(PgSqlErrorCode::ERRCODE_QUERY_CANCELED, "canceling job due to pg_background.worker_timeout"),
+            ),
+            Stop::RunTimeout => error::replace(edata, Report::new(PgSqlErrorCode::ERRCODE_QUERY_CANCELED, "canceling job due to timeout")),
+            Stop::Cancel | Stop::No => (),
+        }
+    }
+    let canceled = interrupted
+        && match stop {
+            Stop::No => error::is_user_cancel(edata),
+            Stop::Deadlock => false,
+            Stop::Cancel | Stop::WorkerTimeout | Stop::RunTimeout => true,
+        };
+    Verdict { state: if canceled { State::Canceled } else { State::Error }, count: count(stop, canceled), error: Some(wire::encode(edata)) }
+}
+
+/// The verdict on a process that ended because its job was cancelled before it had begun.
+pub fn canceled(slot: &Slot, error: Vec<u8>) -> Verdict {
+    Verdict { state: State::Canceled, count: count(slot.stop(), true), error: Some(error) }
+}
+
+fn count(stop: Stop, canceled: bool) -> Count {
+    match stop {
+        Stop::WorkerTimeout | Stop::RunTimeout => Count::TimedOut,
+        _ if canceled => Count::Canceled,
+        _ => Count::Failed,
+    }
+}
+
+fn deadlock(slot: &Slot) -> Report {
+    let (waiter, on_snapshot) = {
+        let job = slot.lock();
+        (job.deadlock_pid, job.deadlock_on_snapshot)
+    };
+    let me = proc::my_pid();
+    let held = if on_snapshot { "the snapshot" } else { "a lock" };
+    let report = Report::new(PgSqlErrorCode::ERRCODE_T_R_DEADLOCK_DETECTED, "deadlock detected")
+        .detail(format!("Process {waiter} waits for the job of process {me}; process {me} waits, directly or through others, for {held} of process {waiter}."));
+    if on_snapshot {
+        report.hint("Use CALL pg_background_do(...), which holds no snapshot while it waits, or launch the job and look at its result in a later statement.")
+    } else {
+        report.hint("Commit what the job needs before waiting for it, or wait in another transaction.")
+    }
+}
