@@ -55,7 +55,7 @@ COMMIT;
 SELECT pg_background_detach(:job_pid, :job_cookie);
 -- from inside: the handle is not the job's own, its process is
 SELECT * FROM rows_of('SELECT code FROM error_of(format(''SELECT pg_background_cancel(%s, 1)'', pg_backend_pid()))');
-SELECT state, sqlstate FROM pg_background_run('SELECT pg_cancel_backend(pg_backend_pid())');
+SELECT state, sqlstate FROM pg_background_run('SELECT pg_cancel_backend(pg_backend_pid()); SELECT pg_sleep(600)');
 -- an administrator's signals
 SELECT * FROM pg_background_launch('SELECT pg_sleep(600)') \gset job_
 CALL wait_until(format('EXISTS (SELECT FROM pg_stat_activity WHERE pid = %s AND wait_event = ''PgSleep'')', :job_pid));

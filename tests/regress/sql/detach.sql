@@ -33,7 +33,7 @@ SELECT label FROM pg_background_list;
 SELECT pg_background_purge_v2();
 SELECT pg_background_detach_all();
 SELECT count(*) FROM pg_background_list;
-SELECT count(*) FROM pg_stat_activity WHERE pid = :c_pid AND query = 'SELECT pg_sleep(600)';
+CALL wait_until(format('EXISTS (SELECT FROM pg_stat_activity WHERE pid = %s AND query = ''SELECT pg_sleep(600)'')', :c_pid));
 SELECT pg_terminate_backend(:c_pid);
 SELECT * FROM pg_background_launch('SELECT 1') \gset job_
 SELECT pg_background_detach_v2(:job_pid, :job_cookie);

@@ -16,7 +16,7 @@ RESET client_min_messages;
 -- its error
 CALL pg_background_do('INSERT INTO written VALUES (2); SELECT 1/0');
 CALL pg_background_do('DO $x$BEGIN RAISE EXCEPTION ''boom'' USING ERRCODE = ''BG001'', DETAIL = ''the detail'', HINT = ''the hint''; END$x$');
-SELECT code FROM error_of('CALL pg_background_do(''SELECT pg_terminate_backend(pg_backend_pid())'')');
+SELECT code FROM error_of('CALL pg_background_do(''SELECT pg_terminate_backend(pg_backend_pid()); SELECT pg_sleep(600)'')');
 SELECT code, message FROM error_of('CALL pg_background_do(NULL)');
 SELECT code, message FROM error_of('CALL pg_background_do(''SELECT 1'', label => repeat(''x'', 65))');
 SELECT n FROM written;

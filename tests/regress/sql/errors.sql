@@ -3,27 +3,26 @@
 CREATE FUNCTION fields_of(job text) RETURNS TABLE (field text, value text) LANGUAGE plpgsql AS $$
 DECLARE
 	handle record;
-	v text[];
+	the_code text; the_message text; the_detail text; the_hint text; the_context text; the_schema text; the_table text; the_column text; the_constraint text; the_type text;
 BEGIN
 	handle := pg_background_launch(job);
 	PERFORM FROM pg_background_result(handle.pid, handle.cookie) AS (line text);
 EXCEPTION WHEN OTHERS OR query_canceled THEN
-	v := array_fill(NULL::text, ARRAY[10]);
 	GET STACKED DIAGNOSTICS
-		v[1] = RETURNED_SQLSTATE,
-		v[2] = MESSAGE_TEXT,
-		v[3] = PG_EXCEPTION_DETAIL,
-		v[4] = PG_EXCEPTION_HINT,
-		v[5] = PG_EXCEPTION_CONTEXT,
-		v[6] = SCHEMA_NAME,
-		v[7] = TABLE_NAME,
-		v[8] = COLUMN_NAME,
-		v[9] = CONSTRAINT_NAME,
-		v[10] = PG_DATATYPE_NAME;
+		the_code = RETURNED_SQLSTATE,
+		the_message = MESSAGE_TEXT,
+		the_detail = PG_EXCEPTION_DETAIL,
+		the_hint = PG_EXCEPTION_HINT,
+		the_context = PG_EXCEPTION_CONTEXT,
+		the_schema = SCHEMA_NAME,
+		the_table = TABLE_NAME,
+		the_column = COLUMN_NAME,
+		the_constraint = CONSTRAINT_NAME,
+		the_type = PG_DATATYPE_NAME;
 	-- after the job's own context comes that of this function
-	v[5] := regexp_replace(v[5], '(background worker, pid )' || handle.pid || '\n.*', '\1n');
-	RETURN QUERY SELECT names.name, v[names.i] FROM unnest(ARRAY['sqlstate', 'message', 'detail', 'hint', 'context',
-		'schema', 'table', 'column', 'constraint', 'type']) WITH ORDINALITY AS names (name, i) WHERE v[names.i] <> '';
+	the_context := regexp_replace(the_context, '(background worker, pid )' || handle.pid || '\n.*', '\1n');
+	RETURN QUERY SELECT * FROM (VALUES ('sqlstate', the_code), ('message', the_message), ('detail', the_detail), ('hint', the_hint), ('context', the_context),
+		('schema', the_schema), ('table', the_table), ('column', the_column), ('constraint', the_constraint), ('type', the_type)) AS fields WHERE column2 <> '';
 END
 $$;
 SELECT * FROM fields_of($job$DO $x$BEGIN RAISE EXCEPTION 'boom' USING ERRCODE = 'BG001', DETAIL = 'the detail', HINT = 'the hint', SCHEMA = 's', TABLE = 't', COLUMN = 'c', CONSTRAINT = 'k', DATATYPE = 'd'; END$x$$job$);
@@ -33,7 +32,7 @@ SELECT * FROM fields_of('INSERT INTO parent VALUES (1, ''uno'')');
 SELECT * FROM fields_of('INSERT INTO parent VALUES (2, NULL)');
 SELECT * FROM fields_of('INSERT INTO parent VALUES (2, ''too long'')');
 CREATE DOMAIN positive AS int CONSTRAINT above_zero CHECK (VALUE > 0);
-SELECT * FROM fields_of('SELECT (-1)::positive');
+SELECT * FROM fields_of('SELECT (-1)::positive::text');
 SELECT * FROM fields_of('SELECT sum(amount) FROM parent');
 SELECT * FROM fields_of('SELECT now(1)');
 -- the whole call stack of the job
@@ -72,9 +71,9 @@ SELECT pg_background_wait(:job_pid, :job_cookie);
 SELECT sqlstate, message, detail, hint, schema_name, table_name, column_name, constraint_name FROM pg_background_error_info(:job_pid, :job_cookie);
 SELECT pg_background_detach(:job_pid, :job_cookie);
 -- a worker that goes away
-SELECT state, has_error, sqlstate FROM pg_background_run('SELECT pg_terminate_backend(pg_backend_pid())');
-SELECT code FROM error_of('SELECT rows_of(''SELECT pg_terminate_backend(pg_backend_pid())::text FROM generate_series(1, 3)'')');
-SELECT state, sqlstate FROM pg_background_run('SELECT pg_cancel_backend(pg_backend_pid())');
+SELECT state, has_error, sqlstate FROM pg_background_run('SELECT pg_terminate_backend(pg_backend_pid()); SELECT pg_sleep(600)');
+SELECT code FROM error_of('SELECT rows_of(''SELECT pg_terminate_backend(pg_backend_pid()); SELECT pg_sleep(600)::text'')');
+SELECT state, sqlstate FROM pg_background_run('SELECT pg_cancel_backend(pg_backend_pid()); SELECT pg_sleep(600)');
 -- the error can be caught, and the session goes on
 DO $$
 DECLARE

@@ -1,5 +1,6 @@
 \pset format unaligned \pset tuples_only on \pset null NULL \set SHOW_CONTEXT never
 SELECT count(pg_background_launch('SELECT pg_sleep(600)', 0, label)) FROM unnest(ARRAY['load-1', 'load_2', 'index', NULL]) AS label;
+CALL wait_until('(SELECT bool_and(state = ''running'') FROM pg_background_list)');
 SELECT pg_background_cancel_by_label('nothing%');
 SELECT pg_background_cancel_by_label('LOAD%');
 SELECT pg_background_cancel_by_label('load');

@@ -42,6 +42,7 @@ SELECT pg_background_launch('SELECT 1', 0, '') IS NOT NULL;
 SELECT label = '' FROM pg_background_list;
 SELECT pg_background_detach_all();
 -- only running jobs count against max_workers
+CALL wait_until('(SELECT workers_active = 0 FROM pg_background_stats())');
 SET pg_background.max_workers = 1;
 SELECT * FROM pg_background_launch('SELECT pg_sleep(600)') \gset job_
 SELECT code, message FROM error_of('SELECT pg_background_launch(''SELECT 1'')');

@@ -42,6 +42,7 @@ SELECT * FROM :result AS (x int);
 -- no columns: no column definition list can fit
 SELECT * FROM pg_background_launch('SELECT FROM generate_series(1, 3)') \gset job_
 SELECT code, message FROM error_of(format('SELECT * FROM pg_background_result(%s, %s) AS (x int)', :job_pid, :job_cookie));
+SELECT pg_background_detach_all() IS NOT NULL;
 SELECT row_count, command_tag, sqlstate FROM pg_background_run('SELECT FROM generate_series(1, 3)');
 -- 1,600 columns
 SELECT 'SELECT ' || string_agg(n::text, ', ') AS job, string_agg('c' || n || ' int', ', ') AS columns FROM generate_series(1, 1600) AS n \gset
@@ -155,6 +156,13 @@ SELECT pg_background_detach(:job_pid, :job_cookie);
 -- reading begins before the job has ended
 SELECT * FROM pg_background_launch('SELECT ''read''::text FROM pg_sleep(0.1)') \gset job_
 SELECT * FROM :result AS (x text);
+-- what nobody reads counts against temp_file_limit
+SET temp_file_limit = '1MB';
+SELECT * FROM pg_background_launch('SELECT repeat(md5(n::text), 100) FROM generate_series(1, 10000) AS n') \gset job_
+RESET temp_file_limit;
+SELECT pg_background_wait(:job_pid, :job_cookie);
+SELECT state, sqlstate, error_message FROM pg_background_outcome(:job_pid, :job_cookie);
+SELECT pg_background_detach(:job_pid, :job_cookie);
 -- several results are read in any order
 SELECT * FROM pg_background_launch('SELECT ''a''::text') \gset a_
 SELECT * FROM pg_background_launch('SELECT ''b''::text') \gset b_

@@ -13,7 +13,7 @@ SELECT state, row_count, command_tag FROM pg_background_run('SELECT repeat(''x''
 -- a failure is told, not raised
 SELECT state, has_error, sqlstate, error_message, timed_out FROM pg_background_run('SELECT 1/0');
 SELECT state, has_error, sqlstate, timed_out FROM pg_background_run('SELEC 1');
-SELECT state, sqlstate FROM pg_background_run('SELECT pg_terminate_backend(pg_backend_pid())');
+SELECT state, sqlstate FROM pg_background_run('SELECT pg_terminate_backend(pg_backend_pid()); SELECT pg_sleep(600)');
 -- what is wrong with the call itself is raised
 SELECT code, message FROM error_of('SELECT pg_background_run(NULL)');
 SELECT code, message FROM error_of('SELECT pg_background_run(''SELECT 1'', 268435457)');

@@ -113,8 +113,10 @@ SELECT * FROM note;
 SELECT * FROM rows_of('SELECT nextval(''counter'')::text');
 SELECT code FROM error_of('SELECT rows_of(''SELECT currval(''''counter'''')::text'')');
 DROP SEQUENCE counter;
--- LISTEN cannot work where there is no client, NOTIFY can
-SELECT code FROM error_of('SELECT rows_of(''LISTEN news'')');
+-- LISTEN and NOTIFY
+SELECT * FROM rows_of('BEGIN; LISTEN news; COMMIT; SELECT pg_listening_channels()');
+SELECT * FROM rows_of('SELECT count(*)::text FROM pg_listening_channels()');
+SELECT * FROM rows_of('LISTEN news');
 SELECT * FROM rows_of('NOTIFY news, ''hello''');
 -- COPY to and from the client
 SELECT code FROM error_of('SELECT rows_of(''COPY item TO STDOUT'')');

@@ -21,8 +21,8 @@ SELECT pg_background_cancel(:c_pid, :c_cookie);
 SELECT pg_background_detach(:c_pid, :c_cookie);
 TABLE counts;
 -- whoever ended them
-SELECT * FROM pg_background_submit('SELECT pg_cancel_backend(pg_backend_pid())') \gset a_
-SELECT * FROM pg_background_submit('SELECT pg_terminate_backend(pg_backend_pid())') \gset b_
+SELECT * FROM pg_background_submit('SELECT pg_cancel_backend(pg_backend_pid()); SELECT pg_sleep(600)') \gset a_
+SELECT * FROM pg_background_submit('SELECT pg_terminate_backend(pg_backend_pid()); SELECT pg_sleep(600)') \gset b_
 SELECT pg_background_wait(:a_pid, :a_cookie), pg_background_wait(:b_pid, :b_cookie);
 TABLE counts;
 -- run, with an end of each kind
