@@ -134,3 +134,65 @@ pub unsafe fn redirect_messages(methods: *const raw::PQcommMethods) {
         pg_sys::whereToSendOutput = DEST_REMOTE;
     }
 }
+
+/// All settings of this process, and how many.
+///
+/// # Safety
+/// The array is valid until a setting is added.
+pub unsafe fn all_settings() -> (*mut *mut pg_sys::config_generic, usize) {
+    // SAFETY: only hands out pointers.
+    #[cfg(any(feature = "pg14", feature = "pg15"))]
+    unsafe {
+        (pg_sys::get_guc_variables(), pg_sys::GetNumConfigOptions().max(0) as usize)
+    }
+    // SAFETY: as above; the array is a copy in the current memory context.
+    #[cfg(not(any(feature = "pg14", feature = "pg15")))]
+    unsafe {
+        let mut count = 0;
+        let settings = pg_sys::get_guc_variables(&mut count);
+        (settings, count.max(0) as usize)
+    }
+}
+
+/// The role that set the value of a setting, where the version keeps it.
+///
+/// # Safety
+/// The setting exists.
+pub unsafe fn setting_role(setting: *mut pg_sys::config_generic) -> pg_sys::Oid {
+    // SAFETY: see above.
+    #[cfg(not(feature = "pg14"))]
+    unsafe {
+        (*setting).srole
+    }
+    #[cfg(feature = "pg14")]
+    {
+        let _ = setting;
+        pg_sys::Oid::INVALID
+    }
+}
+
+unsafe extern "C-unwind" {
+    #[cfg(not(feature = "pg14"))]
+    fn set_config_option_ext(name: *const c_char, value: *const c_char, context: u32, source: u32, role: pg_sys::Oid, action: u32, change: bool, elevel: c_int, reload: bool) -> c_int;
+    #[cfg(feature = "pg14")]
+    fn set_config_option(name: *const c_char, value: *const c_char, context: u32, source: u32, action: u32, change: bool, elevel: c_int, reload: bool) -> c_int;
+}
+
+/// Sets what RESET gives for a setting whose value comes from a stronger source. Raw.
+///
+/// # Safety
+/// Name and value are NUL-terminated.
+pub unsafe fn set_reset_value(name: *const c_char, value: *const c_char, context: u32, source: u32, role: pg_sys::Oid) {
+    const GUC_ACTION_SET: u32 = 0;
+    // SAFETY: see above.
+    #[cfg(not(feature = "pg14"))]
+    unsafe {
+        set_config_option_ext(name, value, context, source, role, GUC_ACTION_SET, true, 0, true);
+    }
+    // SAFETY: see above.
+    #[cfg(feature = "pg14")]
+    unsafe {
+        let _ = role;
+        set_config_option(name, value, context, source, GUC_ACTION_SET, true, 0, true);
+    }
+}

@@ -1,6 +1,7 @@
 //! Settings: definition, and the state of all of them on its way to a worker.
 
-use core::ffi::{CStr, c_int};
+use super::{compat, raw};
+use core::ffi::{CStr, c_char, c_int};
 use core::sync::atomic::AtomicI32;
 use pgrx::pg_sys::{self, GucContext};
 
@@ -85,4 +86,67 @@ pub fn temp_file_limit() -> i32 {
 pub fn statement_timeout() -> i32 {
     // SAFETY: a plain variable of this backend.
     unsafe { pg_sys::StatementTimeout }
+}
+
+/// One setting as this process found it when it connected.
+struct Found {
+    setting: *mut pg_sys::config_generic,
+    value: *mut c_char,
+    source: pg_sys::GucSource::Type,
+    context: GucContext::Type,
+    role: pg_sys::Oid,
+}
+
+/// What RESET gives in this process: the values from the configuration, the database and the role. Raw.
+///
+/// `RestoreGUCState` is made for parallel workers, which never RESET: where the session had set a value itself, it leaves the
+/// compiled-in default below it. So they are remembered before and put back below after.
+pub struct ResetValues {
+    first: *mut Found,
+    count: usize,
+}
+
+impl ResetValues {
+    /// The values now, right after connecting.
+    pub fn remember() -> Self {
+        // SAFETY: the settings live as long as the process; there is room for all of them.
+        unsafe {
+            let (settings, len) = compat::all_settings();
+            let first = raw::palloc(size_of::<Found>() * len).cast::<Found>();
+            let mut count = 0;
+            for n in 0..len {
+                let setting = *settings.add(n);
+                let fixed = matches!((*setting).context, GucContext::PGC_POSTMASTER | GucContext::PGC_INTERNAL);
+                if fixed || (*setting).source == pg_sys::GucSource::PGC_S_DEFAULT {
+                    continue;
+                }
+                let value = raw::GetConfigOption((*setting).name, false, false);
+                if value.is_null() {
+                    continue;
+                }
+                first.add(count).write(Found {
+                    setting,
+                    value: raw::pstrdup(value),
+                    source: (*setting).source,
+                    context: (*setting).scontext,
+                    role: compat::setting_role(setting),
+                });
+                count += 1;
+            }
+            Self { first, count }
+        }
+    }
+
+    /// Puts them below what the session had set since. In a transaction.
+    pub fn put_back(self) {
+        // SAFETY: as above. A setting that has a stronger source keeps its value; only what RESET gives changes.
+        unsafe {
+            for n in 0..self.count {
+                let found = &*self.first.add(n);
+                if (*found.setting).source > found.source {
+                    compat::set_reset_value((*found.setting).name, found.value, found.context, found.source, found.role);
+                }
+            }
+        }
+    }
 }

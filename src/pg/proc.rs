@@ -1,6 +1,7 @@
 //! Processes: this one and others, latches, signals, interrupts, timers, background workers and identities.
 
 use super::error::{Report, Result};
+use super::guc::ResetValues;
 use super::{compat, memory, raw};
 use core::ffi::{CStr, c_int, c_long};
 use core::ptr;
@@ -292,10 +293,19 @@ pub fn adopt_state(identity: &Identity, settings: *mut u8, libraries: *mut u8, a
     unsafe {
         raw::StartTransactionCommand();
         raw::RestoreLibraryState(libraries.cast());
+        let reset_values = ResetValues::remember();
         pg_sys::InitializingParallelWorker = true;
         assume_user(identity);
         raw::RestoreGUCState(settings.cast());
+        if identity.role != 0 {
+            // Restoring first took back all that this process's own start had set, "role" among it, so that its new value was
+            // installed for no role. With the role in force again it is installed for that one.
+            assume_user(identity);
+            let role = raw::GetConfigOption(c"role".as_ptr(), false, false);
+            raw::SetConfigOption(c"role".as_ptr(), role, pg_sys::GucContext::PGC_USERSET, pg_sys::GucSource::PGC_S_SESSION);
+        }
         pg_sys::InitializingParallelWorker = false;
+        reset_values.put_back();
         raw::SetConfigOption(c"application_name".as_ptr(), application_name.as_ptr(), pg_sys::GucContext::PGC_USERSET, pg_sys::GucSource::PGC_S_SESSION);
         raw::CommitTransactionCommand();
     }

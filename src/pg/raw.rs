@@ -42,6 +42,7 @@ unsafe extern "C-unwind" {
     pub fn RestoreLibraryState(start_address: *mut c_char);
     pub fn RestoreGUCState(gucstate: *mut c_void);
     pub fn SetConfigOption(name: *const c_char, value: *const c_char, context: GucContext::Type, source: GucSource::Type);
+    pub fn GetConfigOption(name: *const c_char, missing_ok: bool, restrict_privileged: bool) -> *const c_char;
     pub fn SetClientEncoding(encoding: c_int) -> c_int;
 
     // storage/latch.h, storage/lwlock.h, utils/dsa.h
@@ -118,6 +119,7 @@ unsafe extern "C-unwind" {
     // utils/palloc.h
     pub fn palloc(size: usize) -> *mut c_void;
     pub fn palloc0(size: usize) -> *mut c_void;
+    pub fn pstrdup(text: *const c_char) -> *mut c_char;
     pub fn pfree(pointer: *mut c_void);
     pub fn MemoryContextAllocHuge(context: MemoryContext, size: usize) -> *mut c_void;
     pub fn MemoryContextReset(context: MemoryContext);
