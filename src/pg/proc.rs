@@ -155,7 +155,7 @@ pub fn register_worker(function: &CStr, argument: u32, extra: u64) -> Option<Reg
     let mut handle = ptr::null_mut();
     memory::for_process(|| {
         // SAFETY: all fields are set; the handle is allocated for the life of the process and freed in Drop.
-        unsafe { pg_sys::RegisterDynamicBackgroundWorker(&mut worker, &mut handle) }.then_some(Registered(handle))
+        unsafe { pg_sys::RegisterDynamicBackgroundWorker(&mut worker, &mut handle) }.then(|| Registered(handle))
     })
 }
 
