@@ -53,7 +53,7 @@ SELECT * FROM pg_background_launch('INSERT INTO b VALUES (3)', 0, 'blocked') \gs
 SELECT pg_background_wait(:blocked_pid, :blocked_cookie, 500);
 SELECT label, state FROM pg_background_list ORDER BY launched_at;
 SELECT pg_background_cancel(:holder_pid, :holder_cookie);
-SELECT pg_background_wait(:blocked_pid, :blocked_cookie);
+SELECT pg_background_wait(:blocked_pid, :blocked_cookie), pg_background_wait(:holder_pid, :holder_cookie);
 SELECT label, state FROM pg_background_list ORDER BY launched_at;
 SELECT pg_background_detach_all();
 -- nor is one that runs for longer than deadlock_timeout

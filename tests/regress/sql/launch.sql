@@ -75,8 +75,12 @@ SELECT * FROM show_in_job();
 CREATE ROLE regress_background_user;
 GRANT pgbackground_role TO regress_background_user;
 SET ROLE regress_background_user;
-SELECT * FROM pg_background_launch('SELECT current_user::text, session_user::text') \gset job_
-SELECT "current", session = session_user FROM pg_background_result(:job_pid, :job_cookie) AS ("current" text, session text);
+SELECT * FROM pg_background_launch('SELECT current_user::text, session_user::text, current_setting(''role''), current_setting(''is_superuser'')') \gset job_
+SELECT "current", session = session_user, role, super FROM pg_background_result(:job_pid, :job_cookie) AS ("current" text, session text, role text, super text);
+-- in every transaction of the string
+SELECT * FROM rows_of('BEGIN; SET LOCAL work_mem = ''1MB''; ROLLBACK; BEGIN; SELECT 1; COMMIT; SELECT current_user::text');
+-- and may take back the role, as the session may
+SELECT * FROM rows_of('RESET ROLE; SELECT (current_user = session_user)::text');
 SELECT * FROM pg_background_launch('SELECT 1') \gset job_
 SELECT user_id::regrole FROM pg_background_list;
 SELECT pg_background_detach(:job_pid, :job_cookie);

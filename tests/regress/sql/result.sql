@@ -170,3 +170,15 @@ SELECT * FROM pg_background_result(:b_pid, :b_cookie) AS (x text);
 SELECT * FROM pg_background_result(:a_pid, :a_cookie) AS (x text);
 DROP TYPE mood, pair;
 DROP DOMAIN positive;
+-- a reading that was interrupted midway: what was read is gone, so nothing more can be read
+SELECT * FROM pg_background_launch('SELECT n FROM generate_series(1, 100000) AS n WHERE n < 90000 OR pg_sleep(600) IS NULL', 4096) \gset job_
+SET statement_timeout = '500ms';
+SELECT count(*) FROM :result AS (n int);
+RESET statement_timeout;
+SELECT state FROM pg_background_list;
+SELECT code FROM error_of(format('SELECT * FROM pg_background_result(%s, %s) AS (n int)', :job_pid, :job_cookie));
+SELECT pg_background_cancel(:job_pid, :job_cookie, 60000);
+SELECT state, sqlstate FROM pg_background_outcome(:job_pid, :job_cookie);
+-- the session may end with such a handle, which the next file would notice if the server did not take it
+SELECT * FROM pg_background_launch('SELECT 1') \gset job_
+SELECT code FROM error_of(format('SELECT * FROM pg_background_result(%s, %s) AS (x text)', :job_pid, :job_cookie));
