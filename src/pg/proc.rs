@@ -1,6 +1,6 @@
 //! Processes: this one and others, latches, signals, interrupts, timers, background workers and identities.
 
-use super::error::{Report, Result};
+use super::error::{self, Report, Result};
 use super::guc::ResetValues;
 use super::{compat, memory, raw};
 use core::ffi::{CStr, c_int, c_long};
@@ -55,16 +55,12 @@ pub fn wait_raw(timeout_ms: i64) {
     }
 }
 
-/// [`wait_raw`] and then the interrupts. Guarded.
-pub fn wait(timeout_ms: i64) {
-    // SAFETY: the closure owns nothing.
-    unsafe { pg_sys::ffi::pg_guard_ffi_boundary(|| wait_raw(timeout_ms)) };
-    check_for_interrupts();
-}
-
-/// `CHECK_FOR_INTERRUPTS`. Guarded.
-pub fn check_for_interrupts() {
-    pgrx::check_for_interrupts!();
+/// [`wait_raw`] and then the interrupts, whose error comes back as a failure.
+pub fn wait(timeout_ms: i64) -> Result<()> {
+    error::catching(|| {
+        wait_raw(timeout_ms);
+        check_for_interrupts_raw();
+    })
 }
 
 /// `CHECK_FOR_INTERRUPTS`. Raw.

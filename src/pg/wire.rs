@@ -4,6 +4,7 @@
 //! message to a client; an error that the worker caught is written here in the same form, so that one reader serves both.
 
 use super::error::new_error_data;
+use super::memory::c_bytes;
 use core::ffi::{CStr, c_char};
 use pgrx::pg_sys::{self, ErrorData};
 use std::ffi::CString;
@@ -94,21 +95,13 @@ fn copy(bytes: &[u8]) -> *mut c_char {
     unsafe { pg_sys::pstrdup(text.as_ptr()) }
 }
 
-/// Appends one line to the context of an error.
-pub fn add_context_line(edata: *mut ErrorData, line: &str) {
-    // SAFETY: a palloc'd error whose context is NULL or a NUL-terminated string.
-    unsafe {
-        let mut context = if (*edata).context.is_null() { Vec::new() } else { CStr::from_ptr((*edata).context).to_bytes().to_vec() };
-        if !context.is_empty() {
-            context.push(b'\n');
-        }
-        context.extend_from_slice(line.as_bytes());
-        (*edata).context = copy(&context);
-    }
+/// The last line of the context of every job's error.
+fn origin(pid: i32) -> String {
+    format!("background worker, pid {pid}")
 }
 
-/// Writes a caught error in the protocol's form.
-pub fn encode(edata: *mut ErrorData) -> Vec<u8> {
+/// Writes an error that the process `pid` caught in the protocol's form.
+pub fn encode(edata: *mut ErrorData, pid: i32) -> Vec<u8> {
     let mut out = Vec::with_capacity(256);
     // SAFETY: a palloc'd error whose strings are NULL or NUL-terminated.
     unsafe {
@@ -121,7 +114,6 @@ pub fn encode(edata: *mut ErrorData) -> Vec<u8> {
         text(b'M', e.message);
         text(b'D', e.detail);
         text(b'H', e.hint);
-        text(b'W', e.context);
         text(b's', e.schema_name);
         text(b't', e.table_name);
         text(b'c', e.column_name);
@@ -130,6 +122,12 @@ pub fn encode(edata: *mut ErrorData) -> Vec<u8> {
         text(b'q', e.internalquery);
         text(b'F', e.filename);
         text(b'R', e.funcname);
+        let mut context = c_bytes(e.context).to_vec();
+        if !context.is_empty() {
+            context.push(b'\n');
+        }
+        context.extend_from_slice(origin(pid).as_bytes());
+        put(&mut out, b'W', &context);
         put(&mut out, b'V', b"ERROR");
         put(&mut out, b'C', &unpack(e.sqlerrcode));
         for (code, number) in [(b'P', e.cursorpos), (b'p', e.internalpos), (b'L', e.lineno)] {
@@ -142,8 +140,8 @@ pub fn encode(edata: *mut ErrorData) -> Vec<u8> {
     out
 }
 
-/// A message of our own in the protocol's form.
-pub fn compose(sqlstate: &[u8; 5], message: &str, detail: Option<&[u8]>) -> Vec<u8> {
+/// An error of our own about the process `pid` in the protocol's form.
+pub fn compose(sqlstate: &[u8; 5], message: &str, detail: Option<&[u8]>, pid: i32) -> Vec<u8> {
     let mut out = Vec::with_capacity(128);
     put(&mut out, b'V', b"ERROR");
     put(&mut out, b'C', sqlstate);
@@ -151,6 +149,7 @@ pub fn compose(sqlstate: &[u8; 5], message: &str, detail: Option<&[u8]>) -> Vec<
     if let Some(detail) = detail {
         put(&mut out, b'D', detail);
     }
+    put(&mut out, b'W', origin(pid).as_bytes());
     out.push(0);
     out
 }
@@ -189,10 +188,11 @@ mod tests {
 
     #[test]
     fn fields_are_found_and_truncated_messages_are_harmless() {
-        let bytes = compose(b"42P01", "no table", Some(b"why"));
+        let bytes = compose(b"42P01", "no table", Some(b"why"), 1);
         let fields = Fields(&bytes);
         assert_eq!(fields.get(b'M'), Some(b"no table".as_slice()));
         assert_eq!(fields.get(b'D'), Some(b"why".as_slice()));
+        assert_eq!(fields.get(b'W'), Some(b"background worker, pid 1".as_slice()));
         assert_eq!(fields.get(b'H'), None);
         assert_eq!(fields.sqlstate(), pack(b"42P01"));
         for end in 0..bytes.len() {

@@ -159,7 +159,7 @@ pub fn publish_lost(slot: &'static Slot, cookie: u64, last_words: Option<&[u8]>)
     let pid = slot.worker_pid.load(Relaxed);
     let message = format!("background worker with PID {pid} ended before its job did");
     let detail = last_words.and_then(|words| wire::Fields(words).get(b'M'));
-    let error = wire::compose(b"08006", &message, detail);
+    let error = wire::compose(b"08006", &message, detail, pid);
     // Where memory is out, the state alone says what happened.
     let place = crate::pg::shmem::store(&error).unwrap_or(NOWHERE);
     let end = End { state: State::Error, count: Count::Failed, error: place, error_len: error.len() as u64 };

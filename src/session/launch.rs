@@ -158,7 +158,7 @@ impl Registered {
                         .into()
                 });
             }
-            proc::wait(-1);
+            proc::wait(-1)?;
         }
     }
 

@@ -7,7 +7,6 @@ use crate::channel::reader::{Event, Pump, Reader};
 use crate::pg::error::{self, Failure, Report, Result};
 use crate::pg::fmgr::{Rows, Value};
 use crate::pg::{memory, proc, wire};
-use core::sync::atomic::Ordering::Relaxed;
 use pgrx::PgSqlErrorCode;
 use std::cell::RefMut;
 use std::rc::Rc;
@@ -158,9 +157,7 @@ impl<'a> Session<'a> {
             let job = self.handle.slot.lock();
             (job.error(), job.sql())
         };
-        let edata = fields?.to_error_data(pgrx::pg_sys::PGERROR, sql);
-        wire::add_context_line(edata, &format!("background worker, pid {}", self.handle.slot.worker_pid.load(Relaxed)));
-        Some(Failure::Foreign(edata))
+        Some(Failure::Foreign(fields?.to_error_data(pgrx::pg_sys::PGERROR, sql)))
     }
 }
 

@@ -70,7 +70,7 @@ pub fn until<T>(handles: &[Rc<Handle>], deadline: Deadline, mut answer: impl FnM
             look_at = now + patience * 1000;
         }
         let next_look = (look_at - now + 999) / 1000;
-        proc::wait(deadline.left().map_or(next_look, |left| left.min(next_look)));
+        proc::wait(deadline.left().map_or(next_look, |left| left.min(next_look)))?;
     }
 }
 

@@ -188,7 +188,7 @@ extern "C-unwind" fn worker_ends(_code: c_int, _argument: Datum) {
     let last_words = output::last_words();
     let canceled = last_words.as_deref().filter(|words| job.slot.stop() != Stop::No && wire::Fields(words).sqlstate() == wire::pack(b"57014"));
     match canceled {
-        Some(words) => job.publish(verdict::canceled(job.slot, words.to_vec())),
+        Some(_) => job.publish(verdict::canceled(job.slot)),
         None => {
             jobs::publish_lost(job.slot, job.cookie, last_words.as_deref());
             job.let_go();

@@ -42,11 +42,12 @@ pub fn of(edata: *mut ErrorData, slot: &Slot) -> Verdict {
             Stop::Deadlock => false,
             Stop::Cancel | Stop::WorkerTimeout | Stop::RunTimeout => true,
         };
-    Verdict { state: if canceled { State::Canceled } else { State::Error }, count: count(stop, canceled), error: Some(wire::encode(edata)) }
+    Verdict { state: if canceled { State::Canceled } else { State::Error }, count: count(stop, canceled), error: Some(wire::encode(edata, proc::my_pid())) }
 }
 
 /// The verdict on a process that ended because its job was cancelled before it had begun.
-pub fn canceled(slot: &Slot, error: Vec<u8>) -> Verdict {
+pub fn canceled(slot: &Slot) -> Verdict {
+    let error = wire::compose(b"57014", "canceling statement due to user request", None, proc::my_pid());
     Verdict { state: State::Canceled, count: count(slot.stop(), true), error: Some(error) }
 }
 
