@@ -1,11 +1,140 @@
 //! Who may use the extension: `grant_privileges`, `revoke_privileges`, `drop_executor_role`.
 
-use crate::pg::error::Result;
-use crate::pg::fmgr::{Answer, Call};
+use crate::pg::error::{self, Failure, Result};
+use crate::pg::fmgr::{Answer, Call, Value};
+use crate::pg::spi;
+use core::ffi::CStr;
+use pgrx::PgSqlErrorCode;
+use std::ffi::CString;
 
 crate::sql_function! {
-    pg_background_grant_privileges => todo;
-    pg_background_revoke_privileges => todo;
-    pg_background_drop_executor_role => todo;
+    pg_background_grant_privileges => grant;
+    pg_background_revoke_privileges => revoke;
+    pg_background_drop_executor_role => drop_executor_role;
 }
-fn todo(call: &Call) -> Result<Answer> { call.null() }
+
+/// The role that CREATE EXTENSION makes where it is missing.
+const EXECUTOR: &[u8] = b"pgbackground_role";
+
+/// One command for each thing that CREATE EXTENSION grants to that role: `$1` is a function of the extension, `$2` the command
+/// with a place for the privilege and one for the role, `$3` the role. The schema is left alone, as CREATE EXTENSION does: who
+/// may look names up in it is not the extension's to say.
+///
+/// `regrole` makes sure that the role exists. Quoting alone would not do: GRANT takes even a quoted "public" for PUBLIC. The
+/// `reg` types quote what they print, and name the schema, because the functions pin their search path. Array types and the row
+/// types of views, members too in later versions, follow the type and the view.
+const COMMANDS: &CStr = c"
+    WITH member AS (
+        SELECT object.classid, object.objid
+        FROM pg_depend AS called JOIN pg_depend AS object USING (refclassid, refobjid, deptype)
+        WHERE called.classid = 'pg_proc'::regclass AND called.objid = $1::oid
+        AND refclassid = 'pg_extension'::regclass AND deptype = 'e'
+    ), granted (privilege) AS (
+        SELECT 'EXECUTE ON ROUTINE ' || oid::regprocedure
+        FROM pg_proc WHERE (tableoid, oid) IN (TABLE member) AND NOT prosecdef
+        UNION ALL
+        SELECT 'USAGE ON TYPE ' || oid::regtype
+        FROM pg_type WHERE (tableoid, oid) IN (TABLE member)
+        AND EXISTS (SELECT FROM pg_class WHERE oid = typrelid AND relkind = 'c')
+        UNION ALL
+        SELECT 'SELECT ON TABLE ' || oid::regclass
+        FROM pg_class WHERE (tableoid, oid) IN (TABLE member) AND relkind = 'v'
+    )
+    SELECT format($2, privilege, quote_ident($3)::regrole) FROM granted ORDER BY privilege";
+
+/// From PostgreSQL 17 on, what CREATE EXTENSION granted is also kept as initial privileges, which no REVOKE takes back. DROP
+/// OWNED does, but it takes everything else along; so it is used only where those are all that is left in this database.
+const INITIAL_PRIVILEGES: &CStr = c"
+    SELECT 'DROP OWNED BY ' || $2
+    FROM pg_shdepend AS use
+    WHERE use.refclassid = 'pg_authid'::regclass AND use.refobjid = quote_ident($2)::regrole
+    AND use.dbid IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
+    HAVING bool_and(use.deptype = 'i' AND EXISTS (
+        SELECT FROM pg_depend AS called JOIN pg_depend AS object USING (refclassid, refobjid, deptype)
+        WHERE called.classid = 'pg_proc'::regclass AND called.objid = $1::oid
+        AND refclassid = 'pg_extension'::regclass AND deptype = 'e'
+        AND object.classid = use.classid AND object.objid = use.objid))";
+
+/// `grant_privileges(role_name, print_commands)`: lets a role use the extension, but not these functions.
+fn grant(call: &Call) -> Result<Answer> {
+    change(call, b"GRANT %s TO %s")
+}
+
+/// `revoke_privileges(role_name, print_commands)`: takes the same back.
+fn revoke(call: &Call) -> Result<Answer> {
+    change(call, b"REVOKE %s FROM %s")
+}
+
+/// All commands or none: where one fails, a NOTICE says why, and the answer is false. A cancel is for the caller's statement and
+/// goes on.
+fn change(call: &Call, template: &[u8]) -> Result<Answer> {
+    let print = call.bool(1).unwrap_or(false);
+    let changed = spi::in_subtransaction(|| {
+        let Some(role) = call.text(0) else {
+            return refuse(
+                PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED,
+                b"role name cannot be NULL",
+            );
+        };
+        for command in commands(call, template, role)? {
+            if print {
+                spi::info(&command)?;
+            }
+            spi::execute(&command)?;
+        }
+        Ok(())
+    });
+    let changed = match changed {
+        Err(Failure::Caught(error)) if error::sqlstate(error) != PgSqlErrorCode::ERRCODE_QUERY_CANCELED as i32 => {
+            spi::notice(error)?;
+            false
+        }
+        changed => {
+            changed?;
+            true
+        }
+    };
+    call.scalar(Value::Bool(changed))
+}
+
+/// [`COMMANDS`] for the extension whose function was called. 42704 for a role that does not exist.
+fn commands(call: &Call, template: &[u8], role: &[u8]) -> Result<Vec<CString>> {
+    let function = call.function_oid().to_string();
+    let commands = spi::texts(COMMANDS, &[function.as_bytes(), template, role])?;
+    if commands.is_empty() {
+        refuse(
+            PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            b"function does not belong to an extension",
+        )?;
+    }
+    Ok(commands)
+}
+
+/// An error of our own in the form that an error of a command has.
+fn refuse(code: PgSqlErrorCode, message: &'static [u8]) -> Result<()> {
+    error::catching(|| error::raise_raw(code, &[message], None))
+}
+
+/// `drop_executor_role()`: takes back what the extension granted to its role in this database, and drops the role. 2BP01 where
+/// anything else depends on it, here or in another database; nothing is taken back then.
+fn drop_executor_role(call: &Call) -> Result<Answer> {
+    if spi::texts(c"SELECT rolname FROM pg_roles WHERE rolname = $1", &[EXECUTOR])?.is_empty() {
+        let text = "role \"pgbackground_role\" does not exist, skipping";
+        error::message(
+            pgrx::pg_sys::NOTICE,
+            PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION,
+            text,
+            None,
+        );
+        return call.void();
+    }
+    for command in commands(call, b"REVOKE %s FROM %s", EXECUTOR)? {
+        spi::execute(&command)?;
+    }
+    let function = call.function_oid().to_string();
+    for command in spi::texts(INITIAL_PRIVILEGES, &[function.as_bytes(), EXECUTOR])? {
+        spi::execute(&command)?;
+    }
+    spi::execute(c"DROP ROLE pgbackground_role")?;
+    call.void()
+}

@@ -168,6 +168,12 @@ impl Call {
         unsafe { (*self.fcinfo).nargs as usize }
     }
 
+    /// The number of the function that was called.
+    pub fn function_oid(&self) -> u32 {
+        // SAFETY: the function manager fills flinfo in.
+        unsafe { (*(*self.fcinfo).flinfo).fn_oid.to_u32() }
+    }
+
     /// An `int4`, None for NULL or absent.
     pub fn int4(&self, n: usize) -> Option<i32> {
         self.argument(n).map(|datum| datum.value() as i32)

@@ -1,8 +1,11 @@
 //! Statements that this session runs for itself, and its snapshots.
 
 use super::error::{self, Result};
-use core::ffi::CStr;
-use pgrx::pg_sys;
+use super::{fmgr, raw};
+use core::ffi::{CStr, c_char, c_int, c_long};
+use core::ptr;
+use pgrx::pg_sys::{self, Datum, ErrorData, HeapTuple, Oid, TupleDesc};
+use std::ffi::CString;
 
 /// Gives up the snapshot of the running CALL, so that nobody waits for it meanwhile; the call must be nonatomic. Guarded.
 pub fn release_snapshots() {
@@ -39,13 +42,82 @@ pub fn in_subtransaction<T>(body: impl FnOnce() -> Result<T>) -> Result<T> {
     }
 }
 
-/// Executes one statement through SPI; an error of it is a failure. Guarded otherwise.
+// executor/spi.h, unguarded: the errors of these statements are caught whole.
+#[allow(
+    clashing_extern_declarations,
+    reason = "the guarded twins in pgrx have the same signatures"
+)]
+unsafe extern "C-unwind" {
+    fn SPI_connect() -> c_int;
+    fn SPI_finish() -> c_int;
+    fn SPI_execute(src: *const c_char, read_only: bool, tcount: c_long) -> c_int;
+    fn SPI_execute_with_args(
+        src: *const c_char,
+        nargs: c_int,
+        argtypes: *mut Oid,
+        values: *mut Datum,
+        nulls: *const c_char,
+        read_only: bool,
+        tcount: c_long,
+    ) -> c_int;
+    fn SPI_getvalue(tuple: HeapTuple, tupdesc: TupleDesc, fnumber: c_int) -> *mut c_char;
+}
+
+/// Executes one statement through SPI; an error of it is a failure, after which the caller's transaction or subtransaction must
+/// end, which cleans SPI up.
 pub fn execute(sql: &CStr) -> Result<()> {
-    // SAFETY: the statement is NUL-terminated; SPI is connected for the time of the call. The error jumps over SPI's own frames
-    // only; the caller's subtransaction cleans SPI up.
+    // SAFETY: the statement is NUL-terminated; SPI is connected for the time of the call. The closure owns nothing.
     error::catching(|| unsafe {
-        pg_sys::SPI_connect();
-        pg_sys::SPI_execute(sql.as_ptr(), false, 0);
-        pg_sys::SPI_finish();
+        SPI_connect();
+        SPI_execute(sql.as_ptr(), false, 0);
+        SPI_finish();
     })
+}
+
+/// Runs a query of one column with arguments of type text and gives the values that are not NULL. Guarded; errors of the query
+/// as in [`execute`].
+pub fn texts(query: &CStr, arguments: &[&[u8]]) -> Result<Vec<CString>> {
+    let mut types = vec![Oid::from(fmgr::TEXT); arguments.len()];
+    let mut datums: Vec<Datum> = arguments.iter().copied().map(fmgr::text_datum).collect();
+    let (count, types, values) = (arguments.len() as c_int, types.as_mut_ptr(), datums.as_mut_ptr());
+    // SAFETY: as many types and values as arguments, none NULL. The closure owns nothing.
+    let (texts, count) = error::catching(|| unsafe {
+        SPI_connect();
+        SPI_execute_with_args(query.as_ptr(), count, types, values, ptr::null(), false, 0);
+        let (table, count) = (pg_sys::SPI_tuptable, pg_sys::SPI_processed as usize);
+        let texts = raw::palloc(size_of::<*mut c_char>() * count).cast::<*mut c_char>();
+        for row in 0..count {
+            *texts.add(row) = SPI_getvalue(*(*table).vals.add(row), (*table).tupdesc, 1);
+        }
+        (texts, count)
+    })?;
+    // SAFETY: `count` strings or NULLs in SPI's memory, which lives until SPI_finish.
+    let answer = unsafe {
+        let texts = (0..count).map(|row| *texts.add(row)).filter(|text| !text.is_null());
+        texts.map(|text| CStr::from_ptr(text).to_owned()).collect()
+    };
+    // SAFETY: connected above.
+    error::catching(|| unsafe { SPI_finish() })?;
+    Ok(answer)
+}
+
+/// Emits an INFO, which every client gets.
+pub fn info(text: &CStr) -> Result<()> {
+    let edata = error::new_error_data();
+    // SAFETY: a new error; what emits it copies the text.
+    unsafe {
+        (*edata).elevel = pg_sys::INFO as _;
+        (*edata).message = text.as_ptr().cast_mut();
+    }
+    error::catching(|| error::emit(edata))
+}
+
+/// Emits a caught error as a NOTICE. Its context is that of the caller, who is asked for it anew.
+pub fn notice(edata: *mut ErrorData) -> Result<()> {
+    // SAFETY: a palloc'd error.
+    unsafe {
+        (*edata).elevel = pg_sys::NOTICE as _;
+        (*edata).context = ptr::null_mut();
+    }
+    error::catching(|| error::emit(edata))
 }
