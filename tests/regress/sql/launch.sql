@@ -125,8 +125,9 @@ SELECT pg_background_cancel_all() > 0;
 SELECT count(*) FILTER (WHERE pg_background_wait(pid, cookie)) = count(*) FROM pg_background_list;
 SELECT DISTINCT state FROM pg_background_list;
 SELECT pg_background_detach_all() > 0;
-CALL wait_until('NOT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = ''pg_background'')');
-SELECT (pg_background_run('SELECT 1')).state;
+-- the postmaster frees the slots when the processes have gone
+CALL wait_until('(SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = ''pg_background'')');
+CALL wait_until('(SELECT code IS NULL FROM error_of(''SELECT pg_background_run(''''SELECT 1'''')''))');
 RESET pg_background.max_workers;
 -- the deprecated names
 SELECT * FROM pg_background_launch_v2('SELECT 1') \gset job_
