@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -100,7 +101,10 @@ impl Session {
     }
 
     pub fn try_rows(&mut self, sql: &str) -> Result<Rows, SqlError> {
-        let messages = self.client.simple_query(sql).map_err(|e| SqlError::from_client(&e))?;
+        let watch = Watch::start(self.cancel_token(), sql);
+        let messages = self.client.simple_query(sql);
+        drop(watch);
+        let messages = messages.map_err(|e| SqlError::from_client(&e))?;
         Ok(messages
             .into_iter()
             .filter_map(|message| match message {
@@ -336,6 +340,28 @@ impl Pending {
     pub fn join(self) -> (Session, Result<Rows, SqlError>) {
         crate::wait_for("the end of the statement", || self.thread.is_finished());
         self.thread.join().expect("the session's thread does not panic")
+    }
+}
+
+/// Cancels a statement that never ends, so that a hang is one test's failure and not the runner's.
+struct Watch {
+    _ended: Sender<()>,
+}
+
+/// Longer than any statement of the tests may take.
+const HANG: Duration = Duration::from_secs(180);
+
+impl Watch {
+    fn start(token: CancelToken, sql: &str) -> Self {
+        let (ended, watched) = channel::<()>();
+        let sql = shortened(sql);
+        std::thread::spawn(move || {
+            if watched.recv_timeout(HANG) == Err(RecvTimeoutError::Timeout) {
+                eprintln!("cancelled after {HANG:?}: {sql}");
+                let _ = token.cancel_query(NoTls);
+            }
+        });
+        Self { _ended: ended }
     }
 }
 

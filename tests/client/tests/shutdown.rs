@@ -12,8 +12,8 @@ fn busy(cluster: &Cluster) -> Vec<Session> {
     session.exec("CREATE TABLE IF NOT EXISTS locked ()");
     holder.exec("BEGIN; LOCK TABLE locked");
     let jobs = [
-        "SELECT count(*) FROM generate_series(1, 1000000000000)",
-        "LOCK TABLE locked",
+        "SELECT count(*) FROM (SELECT generate_series(1, 1000000000000)) s",
+        "INSERT INTO locked DEFAULT VALUES",
         "SELECT pg_sleep(3600)",
         "SELECT g, repeat('x', 1000) FROM generate_series(1, 1000000000) g",
     ]
