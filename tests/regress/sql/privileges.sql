@@ -50,9 +50,9 @@ SELECT * FROM usable_by('regress_background_granted');
 DROP ROLE regress_background_granted;
 -- a role whose name needs quotes
 CREATE ROLE "regress background ""odd"" role";
-SELECT pg_background_grant_privileges('regress background "odd" role');
+SELECT pg_background_grant_privileges('regress background "odd" role', true);
 SELECT * FROM usable_by('regress background "odd" role');
-SELECT pg_background_revoke_privileges('regress background "odd" role');
+SELECT pg_background_revoke_privileges('regress background "odd" role', true);
 DROP ROLE "regress background ""odd"" role";
 -- no such role: false, and a notice
 SET client_min_messages = warning;
