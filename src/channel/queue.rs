@@ -4,6 +4,7 @@
 //! pieces outlive both processes' interest in each other: the worker can end, and the reader come later.
 
 use crate::pg::shmem::{self, NOWHERE, Offset};
+use crate::registry::job::Slot;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 /// The header of a piece; its bytes follow unless they are in a file.
@@ -33,6 +34,8 @@ pub struct Taken {
 pub struct Queue {
     head: Offset,
     tail: Offset,
+    /// The piece that the reader has in hand. Kept here too, so that it is freed if the reader dies with it.
+    taken: Offset,
     /// Bytes that wait in memory.
     bytes: u64,
     /// Bytes that wait in files.
@@ -91,16 +94,19 @@ impl Taken {
         shmem::address(self.place + PIECE as u64)
     }
 
-    /// Frees the piece's memory.
-    pub fn free(self) {
-        shmem::free(self.place);
+    /// Frees the piece's memory, unless that has happened to the job as a whole.
+    pub fn free(self, slot: &Slot, cookie: u64) {
+        let ours = slot.lock_if(cookie).is_some_and(|mut job| job.queue.put_down(self.place));
+        if ours {
+            shmem::free(self.place);
+        }
     }
 }
 
 impl Queue {
     /// An empty, open queue.
     pub fn clear(&mut self) {
-        *self = Queue { head: NOWHERE, tail: NOWHERE, bytes: 0, file_bytes: 0, reader: 0, writer_waits: false, sealed: false };
+        *self = Queue { head: NOWHERE, tail: NOWHERE, taken: NOWHERE, bytes: 0, file_bytes: 0, reader: 0, writer_waits: false, sealed: false };
     }
 
     /// Where a piece of `len` bytes is to go, with room for `limit` bytes in memory. A single piece always fits.
@@ -150,6 +156,7 @@ impl Queue {
             self.file_bytes -= len;
         }
         let wake_writer = core::mem::take(&mut self.writer_waits);
+        self.taken = place;
         Next::Piece { piece: Taken { place, len, file: file.checked_sub(1) }, wake_writer }
     }
 
@@ -161,6 +168,15 @@ impl Queue {
     /// How much waits in files.
     pub fn file_bytes(&self) -> u64 {
         self.file_bytes
+    }
+
+    /// The reader is done with a piece. False where it is not in hand any more.
+    fn put_down(&mut self, place: Offset) -> bool {
+        let ours = self.taken == place;
+        if ours {
+            self.taken = NOWHERE;
+        }
+        ours
     }
 
     /// Nothing more will come.
@@ -184,6 +200,7 @@ impl Queue {
         let taken = *self;
         self.head = NOWHERE;
         self.tail = NOWHERE;
+        self.taken = NOWHERE;
         self.bytes = 0;
         self.file_bytes = 0;
         taken
@@ -191,8 +208,9 @@ impl Queue {
 
     /// Frees all pieces of a queue that was taken.
     pub fn free_all(&mut self) {
+        shmem::free(self.taken);
         while let Next::Piece { piece, .. } = self.next() {
-            piece.free();
+            shmem::free(piece.place);
         }
     }
 }

@@ -30,14 +30,6 @@ pub struct Reader {
     pub rows: u64,
 }
 
-impl Drop for Reader {
-    fn drop(&mut self) {
-        if let Some((piece, _)) = self.begun.take() {
-            piece.free();
-        }
-    }
-}
-
 /// Why the pump stopped.
 pub enum Event {
     /// The bytes of a message that is not a row; valid until the pump goes on.
@@ -190,7 +182,7 @@ impl Pump {
                     files.delete(number);
                 }
                 self.piece = None;
-                piece.free();
+                piece.free(self.slot, self.cookie);
             }
             proc::reset_latch();
             let next = match self.slot.lock_if(self.cookie) {

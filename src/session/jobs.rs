@@ -52,7 +52,9 @@ pub fn counters() -> Result<Offset> {
 
 /// The session ends: its jobs run on and belong to nobody. Reading, if the session died of it, is over too.
 extern "C-unwind" fn session_ends(_code: c_int, _argument: Datum) {
-    for handle in all() {
+    // Nothing of the table may be left for the end of the process, when shared memory is gone.
+    let handles = TABLE.with(|table| table.try_borrow_mut().map(|mut table| core::mem::take(&mut *table))).unwrap_or_default();
+    for handle in handles.by_cookie.into_values() {
         stop_reading(&handle);
         handle.slot.owner_lets_go(handle.cookie);
     }
