@@ -68,12 +68,13 @@ fn run_query(call: &Call) -> Result<Answer> {
 /// block it holds no snapshot while it waits, so that a job which waits for old snapshots can end.
 fn run_and_wait(call: &Call) -> Result<Answer> {
     let deadline = Deadline::after(call.int4(1).unwrap_or(0));
-    let handle = start(&Order { sql: sql(call)?, queue_size: 0, label: call.text(2), keeps_result: true })?;
+    let order = Order { sql: sql(call)?, queue_size: 0, label: call.text(2), keeps_result: true };
     let without_snapshot = call.is_nonatomic();
     if without_snapshot {
+        // Before the launch: a job that finds the snapshot waits for the whole transaction that held it.
         spi::release_snapshots();
     }
-    let ended = to_the_end(&handle, None, deadline);
+    let ended = start(&order).and_then(|handle| to_the_end(&handle, None, deadline));
     if without_snapshot {
         spi::restore_snapshots();
     }

@@ -132,6 +132,11 @@ pub enum WorkerStatus {
     Stopped,
 }
 
+/// The number of this build.
+fn build() -> u64 {
+    env!("PG_BACKGROUND_BUILD").parse().unwrap_or(0)
+}
+
 /// Asks the postmaster for a worker that runs `function` of this library with `argument` and `extra`; None where no slot is
 /// free. This process's latch is set when the worker starts and when it stops. Guarded.
 pub fn register_worker(function: &CStr, argument: u32, extra: u64) -> Option<Registered> {
@@ -145,7 +150,7 @@ pub fn register_worker(function: &CStr, argument: u32, extra: u64) -> Option<Reg
     worker.bgw_restart_time = pg_sys::BGW_NEVER_RESTART;
     worker.bgw_main_arg = Datum::from(argument);
     worker.bgw_notify_pid = my_pid();
-    for (to, from) in worker.bgw_extra.iter_mut().zip(extra.to_ne_bytes()) {
+    for (to, from) in worker.bgw_extra.iter_mut().zip(extra.to_ne_bytes().into_iter().chain(build().to_ne_bytes())) {
         *to = from as _;
     }
     let mut handle = ptr::null_mut();
@@ -181,16 +186,22 @@ impl Drop for Registered {
     }
 }
 
-/// The two values that [`register_worker`] gave to this worker.
-pub fn worker_arguments(argument: Datum) -> (u32, u64) {
-    let mut extra = [0u8; 8];
+/// The two values that [`register_worker`] gave to this worker. 55000 where they come from another build of this library: the
+/// session has the one that was installed before.
+pub fn worker_arguments(argument: Datum) -> Result<(u32, u64)> {
+    let mut extra = [0u8; 16];
     // SAFETY: MyBgworkerEntry is set in a background worker.
     unsafe {
         for (to, from) in extra.iter_mut().zip((*pg_sys::MyBgworkerEntry).bgw_extra) {
             *to = from as u8;
         }
     }
-    (argument.value() as u32, u64::from_ne_bytes(extra))
+    let (both, _) = extra.as_chunks::<8>();
+    let [cookie, built] = [both[0], both[1]].map(u64::from_ne_bytes);
+    if built != build() {
+        return Err(Report::new(PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, "the pg_background library was replaced since the launching session loaded it").into());
+    }
+    Ok((argument.value() as u32, cookie))
 }
 
 /// Lets signals in, with SIGTERM ending a running statement as in a client's backend. SIGINT has StatementCancelHandler already.

@@ -17,6 +17,10 @@ pub const NOWHERE: Offset = 0;
 
 const TRANCHE_NAME: &CStr = c"pg_background";
 
+/// The name in the main shared memory: of this very build, since another one may lay things out differently, and a library can be
+/// replaced under a running server.
+const ROOT_NAME: &str = concat!("pg_background ", env!("PG_BACKGROUND_BUILD"), "\0");
+
 /// A value in shared memory that only the holder of its lock sees.
 ///
 /// Between `lock` and the guard's end nothing may raise an error: allocate before. Where an error does jump over a guard,
@@ -104,7 +108,7 @@ pub fn attach_root<T>(init: impl FnOnce(&T, i32)) -> Result<&'static T> {
         let lock = compat::addin_shmem_init_lock();
         pg_sys::LWLockAcquire(lock, LWLockMode::LW_EXCLUSIVE);
         let mut found = false;
-        let root = pg_sys::ShmemInitStruct(TRANCHE_NAME.as_ptr(), size_of::<Root<T>>(), &mut found).cast::<Root<T>>();
+        let root = pg_sys::ShmemInitStruct(ROOT_NAME.as_ptr().cast(), size_of::<Root<T>>(), &mut found).cast::<Root<T>>();
         if !found {
             ptr::write_bytes(root, 0, 1);
             (*root).tranche = compat::new_tranche(TRANCHE_NAME);

@@ -10,10 +10,14 @@ use std::ffi::CString;
 /// Gives up the snapshot of the running CALL, so that nobody waits for it meanwhile; the call must be nonatomic. Guarded.
 pub fn release_snapshots() {
     // SAFETY: as SPI_commit does it; in a nonatomic CALL all active snapshots belong to portals.
-    unsafe {
-        pg_sys::ForgetPortalSnapshots();
-        pg_sys::InvalidateCatalogSnapshot();
-    }
+    unsafe { pg_sys::ForgetPortalSnapshots() }
+    forget_catalog_snapshot();
+}
+
+/// Gives up the snapshot that catalogs are read with; the next reading takes a new one.
+pub fn forget_catalog_snapshot() {
+    // SAFETY: callable at any time outside of a catalog scan; raises nothing.
+    unsafe { pg_sys::InvalidateCatalogSnapshot() }
 }
 
 /// Takes a snapshot again. Guarded.

@@ -263,9 +263,11 @@ impl Slot {
     }
 
     /// Publishes the end of the job, unless it has been published: state, counter, error, then whoever waits wakes. The
-    /// transaction is over, so what the job wrote is visible to them.
-    pub fn publish(&self, cookie: u64, end: End) -> bool {
-        let (owner, reader) = {
+    /// transaction is over, so what the job wrote is visible to them. With that the worker lets go of the slot, in the same
+    /// step: a waiter that lets go next finds itself the last.
+    pub fn publish(&'static self, cookie: u64, end: End) -> bool {
+        let (owner, reader);
+        {
             let Some(mut job) = self.lock_if(cookie) else { return false };
             if job.state.has_ended() {
                 return false;
@@ -277,8 +279,12 @@ impl Slot {
             job.queue.seal();
             let began = if job.started_at != 0 { job.started_at } else { job.launched_at };
             Counters::at(job.counters).ended(end.count, job.finished_at - began);
-            (job.owner_procno, job.queue.reader())
-        };
+            (owner, reader) = (job.owner_procno, job.queue.reader());
+            job.worker_gone = true;
+            if job.owner_gone {
+                self.free(job);
+            }
+        }
         proc::wake(owner);
         if let Some(reader) = reader {
             proc::wake(reader);
@@ -288,12 +294,16 @@ impl Slot {
 
     /// The owner forgets the job. Guarded where files are deleted.
     pub fn owner_lets_go(&'static self, cookie: u64) {
-        self.let_go(cookie, |job| job.owner_gone = true);
-    }
-
-    /// The worker is done with the job.
-    pub fn worker_lets_go(&'static self, cookie: u64) {
-        self.let_go(cookie, |job| job.worker_gone = true);
+        let Some(mut job) = self.lock_if(cookie) else { return };
+        job.owner_gone = true;
+        if job.worker_gone {
+            return self.free(job);
+        }
+        // Nobody will read: what is queued goes now, and the worker stops keeping what comes.
+        job.keeps_result = false;
+        let mut queue = job.queue.take();
+        drop(job);
+        queue.free_all();
     }
 
     /// Takes back a job that no worker has taken: a worker that comes later finds another cookie and goes. False where a
@@ -311,34 +321,17 @@ impl Slot {
         true
     }
 
-    fn let_go(&'static self, cookie: u64, mark: impl FnOnce(&mut Job)) {
-        let (counters, places, mut queue, mut files);
-        {
-            let Some(mut job) = self.lock_if(cookie) else { return };
-            mark(&mut job);
-            if job.worker_gone && !job.owner_gone {
-                return;
-            }
-            if !job.worker_gone {
-                // Nobody will read: what is queued goes now, and the worker stops keeping what comes.
-                job.keeps_result = false;
-                queue = job.queue.take();
-                drop(job);
-                queue.free_all();
-                return;
-            }
-            // From here on nobody finds the job, and the slot is on no list: it is ours alone.
-            self.cookie.store(0, Relaxed);
-            self.worker_pid.store(0, Relaxed);
-            counters = job.counters;
-            places = [job.sql, job.request, job.error];
-            queue = job.queue.take();
-            files = job.files;
-            job.files = Files::default();
-            job.sql = NOWHERE;
-            job.request = NOWHERE;
-            job.error = NOWHERE;
-        }
+    /// Frees the slot, which both have let go of.
+    fn free(&'static self, mut job: Guard<'_, Job>) {
+        // From here on nobody finds the job, and the slot is on no list: it is ours alone.
+        self.cookie.store(0, Relaxed);
+        self.worker_pid.store(0, Relaxed);
+        let counters = job.counters;
+        let places = [job.sql, job.request, job.error];
+        (job.sql, job.request, job.error) = (NOWHERE, NOWHERE, NOWHERE);
+        let mut queue = job.queue.take();
+        let mut files = core::mem::take(&mut job.files);
+        drop(job);
         queue.free_all();
         for place in places {
             shmem::free(place);

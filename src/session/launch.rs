@@ -11,6 +11,7 @@ use crate::channel::request;
 use crate::pg::error::{Report, Result};
 use crate::pg::proc::{self, WorkerStatus};
 use crate::pg::shmem::{self, Owned};
+use crate::pg::spi;
 use crate::registry::counters::Counters;
 use crate::registry::job::{LABEL_MAX, Slot};
 use crate::registry::segment::segment;
@@ -133,6 +134,8 @@ struct Registered {
 
 impl Prepared {
     fn register(self) -> Result<Registered> {
+        // A worker that waits for old snapshots must not find one that was only taken to look into the catalogs.
+        spi::forget_catalog_snapshot();
         match proc::register_worker(crate::worker::MAIN, self.slot.slot.number(), self.cookie) {
             Some(worker) => Ok(Registered { slot: self.slot, cookie: self.cookie, worker: Some(worker) }),
             None => Err(Report::new(PgSqlErrorCode::ERRCODE_INSUFFICIENT_RESOURCES, "could not register background process")
@@ -154,7 +157,7 @@ impl Registered {
                 // It may have taken the job and ended in between.
                 return self.adopt().ok_or_else(|| {
                     Report::new(PgSqlErrorCode::ERRCODE_CONNECTION_FAILURE, "background worker could not start")
-                        .hint("More details may be available in the server log.")
+                        .hint("The server log says why. If the library was replaced while the server runs, reconnect.")
                         .into()
                 });
             }

@@ -3,7 +3,7 @@
 use super::deadlock;
 use super::jobs::Handle;
 use crate::pg::error::Result;
-use crate::pg::{guc, proc};
+use crate::pg::{guc, proc, spi};
 use core::sync::atomic::Ordering::Relaxed;
 use std::rc::Rc;
 
@@ -69,6 +69,7 @@ pub fn until<T>(handles: &[Rc<Handle>], deadline: Deadline, mut answer: impl FnM
             deadlock::resolve(handles);
             look_at = now + patience * 1000;
         }
+        spi::forget_catalog_snapshot();
         let next_look = (look_at - now + 999) / 1000;
         proc::wait(deadline.left().map_or(next_look, |left| left.min(next_look)))?;
     }

@@ -40,7 +40,7 @@ pub fn current() -> Option<Attached> {
 
 /// Where the postmaster starts a worker.
 pub fn run(argument: Datum) -> Result<()> {
-    let (number, cookie) = proc::worker_arguments(argument);
+    let (number, cookie) = proc::worker_arguments(argument)?;
     let slot = segment()?.slot(number);
     proc::on_exit(worker_ends);
     let mut next = attach(slot, cookie);
@@ -150,13 +150,9 @@ impl Attached {
             error: place,
             error_len: verdict.error.map_or(0, |error| error.len() as u64),
         };
-        self.slot.publish(self.cookie, end);
-        self.let_go();
-    }
-
-    fn let_go(self) {
         CURRENT.set(None);
-        self.slot.worker_lets_go(self.cookie);
+        self.slot.publish(self.cookie, end);
+        // A cancel was sent under the lock that publishing took: what is pending now was meant for this job.
         proc::clear_pending_cancel();
     }
 }
@@ -190,8 +186,8 @@ extern "C-unwind" fn worker_ends(_code: c_int, _argument: Datum) {
     match canceled {
         Some(_) => job.publish(verdict::canceled(job.slot)),
         None => {
+            CURRENT.set(None);
             jobs::publish_lost(job.slot, job.cookie, last_words.as_deref());
-            job.let_go();
         }
     }
 }

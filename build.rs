@@ -1,0 +1,29 @@
+//! Gives the build a number of its own: what two processes share in memory is laid out by the build, and a library can be
+//! replaced while a server runs.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::Path;
+use std::{env, fs};
+
+fn main() {
+    println!("cargo::rerun-if-changed=src");
+    println!("cargo::rerun-if-changed=Cargo.lock");
+    let mut hasher = DefaultHasher::new();
+    add(Path::new("src"), &mut hasher);
+    add(Path::new("Cargo.lock"), &mut hasher);
+    for (name, _) in env::vars().filter(|(name, _)| name.starts_with("CARGO_FEATURE_")) {
+        name.hash(&mut hasher);
+    }
+    println!("cargo::rustc-env=PG_BACKGROUND_BUILD={}", hasher.finish());
+}
+
+fn add(path: &Path, hasher: &mut DefaultHasher) {
+    if path.is_dir() {
+        let mut entries: Vec<_> = fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+        entries.sort();
+        entries.iter().for_each(|entry| add(entry, hasher));
+    } else {
+        path.to_string_lossy().hash(hasher);
+        fs::read(path).unwrap_or_default().hash(hasher);
+    }
+}
