@@ -32,7 +32,8 @@ fn assert_prompt_stop(cluster: &Cluster, mode: Shutdown) {
     cluster.stop(mode);
     let took = started.elapsed();
     assert!(took < Duration::from_secs(20), "a {mode:?} shutdown took {took:?}");
-    assert!(cluster.temporary_files().is_empty() || matches!(mode, Shutdown::Immediate));
+    let files = cluster.temporary_files();
+    assert!(files.is_empty() || matches!(mode, Shutdown::Immediate), "{files:?}");
 }
 
 #[track_caller]
