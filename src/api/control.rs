@@ -29,7 +29,9 @@ crate::sql_function! {
 
 /// `cancel(pid, cookie, grace_ms)`: ends the job's current statement and all after it; waits up to the grace for its end.
 fn cancel(call: &Call) -> Result<Answer> {
-    let Some(handle) = handle(call)? else { return call.null() };
+    let Some(handle) = handle(call)? else {
+        return call.null();
+    };
     cancel_each(&[handle], call.int4(2).unwrap_or(0))?;
     call.void()
 }
@@ -42,7 +44,9 @@ fn cancel_all(call: &Call) -> Result<Answer> {
 
 /// `cancel_by_label(pattern, grace_ms)`: the same for those whose label is LIKE the pattern.
 fn cancel_by_label(call: &Call) -> Result<Answer> {
-    let Some(pattern) = call.text(0) else { return call.null() };
+    let Some(pattern) = call.text(0) else {
+        return call.null();
+    };
     let mut matching = Vec::new();
     for handle in jobs::all() {
         let label = handle.slot.lock().label().map(<[u8]>::to_vec);
@@ -58,17 +62,25 @@ fn cancel_by_label(call: &Call) -> Result<Answer> {
 
 /// Cancels the running jobs among `handles`, all with one grace; gives how many those were.
 fn cancel_each(handles: &[Rc<Handle>], grace_ms: i32) -> Result<i32> {
-    let running: Vec<_> = handles.iter().filter(|handle| handle.cancel(Stop::Cancel)).cloned().collect();
+    let running: Vec<_> = handles
+        .iter()
+        .filter(|handle| handle.cancel(Stop::Cancel))
+        .cloned()
+        .collect();
     if grace_ms > 0 && !running.is_empty() {
         let deadline = Deadline::after(grace_ms.min(GRACE_MAX));
-        wait::until(&running, deadline, || Ok(running.iter().all(|handle| handle.has_ended()).then_some(())))?;
+        wait::until(&running, deadline, || {
+            Ok(running.iter().all(|handle| handle.has_ended()).then_some(()))
+        })?;
     }
     Ok(running.len() as i32)
 }
 
 /// `detach(pid, cookie)`: forgets the handle.
 fn detach(call: &Call) -> Result<Answer> {
-    let Some(handle) = handle(call)? else { return call.null() };
+    let Some(handle) = handle(call)? else {
+        return call.null();
+    };
     jobs::release(&handle);
     call.void()
 }

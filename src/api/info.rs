@@ -49,10 +49,18 @@ fn list(call: &Call) -> Result<Answer> {
     let rows = call.rows()?;
     let width = rows.width();
     if width < LIST.len() - 1 || width > LIST.len() {
-        return Err(Report::new(PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH, format!("pg_background_list returns 9 or 10 columns, not {width}")).into());
+        return Err(Report::new(
+            PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
+            format!("pg_background_list returns 9 or 10 columns, not {width}"),
+        )
+        .into());
     }
     if let Some(n) = (0..width).find(|n| rows.column_type(*n) != LIST[*n]) {
-        return Err(Report::new(PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH, format!("column {} of pg_background_list has another type", n + 1)).into());
+        return Err(Report::new(
+            PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
+            format!("column {} of pg_background_list has another type", n + 1),
+        )
+        .into());
     }
     for handle in jobs::all() {
         let seen = Seen::of(&handle);
@@ -131,7 +139,11 @@ pub struct Outcome {
 impl Outcome {
     /// What is known of the handle now.
     pub fn of(pid: i32, cookie: i64) -> Self {
-        Self { pid, cookie, seen: jobs::look_up(pid, cookie).map(|handle| Seen::of(&handle)) }
+        Self {
+            pid,
+            cookie,
+            seen: jobs::look_up(pid, cookie).map(|handle| Seen::of(&handle)),
+        }
     }
 
     /// Whether the job has ended with success.
@@ -145,7 +157,20 @@ impl Outcome {
         let [pid, cookie] = handle;
         let Some(seen) = &self.seen else {
             let none = || Value::Null;
-            return [pid, cookie, none(), none(), none(), none(), none(), none(), none(), none(), none(), none()];
+            return [
+                pid,
+                cookie,
+                none(),
+                none(),
+                none(),
+                none(),
+                none(),
+                none(),
+                none(),
+                none(),
+                none(),
+                none(),
+            ];
         };
         [
             pid,
@@ -172,10 +197,19 @@ fn stats(call: &Call) -> Result<Answer> {
         handle.has_ended();
     }
     let count = |counter: &core::sync::atomic::AtomicU64| counter.load(Relaxed) as i64;
-    let (completed, failed, canceled, timed_out) = (count(&counters.completed), count(&counters.failed), count(&counters.canceled), count(&counters.timed_out));
+    let (completed, failed, canceled, timed_out) = (
+        count(&counters.completed),
+        count(&counters.failed),
+        count(&counters.canceled),
+        count(&counters.timed_out),
+    );
     let active = counters.active.load(Relaxed) as i32;
     let ended = completed + failed + canceled + timed_out;
-    let average = if ended == 0 { 0.0 } else { counters.run_time.load(Relaxed) as f64 / 1000.0 / ended as f64 };
+    let average = if ended == 0 {
+        0.0
+    } else {
+        counters.run_time.load(Relaxed) as f64 / 1000.0 / ended as f64
+    };
     call.composite(&[
         Value::Int8(count(&counters.launched)),
         Value::Int8(completed),
@@ -196,7 +230,9 @@ fn record_timeout(call: &Call) -> Result<Answer> {
 
 /// `result_info(pid, cookie)`.
 fn result_info(call: &Call) -> Result<Answer> {
-    let Some(handle) = handle(call)? else { return call.null() };
+    let Some(handle) = handle(call)? else {
+        return call.null();
+    };
     let (row_count, tag, state, started_at, finished_at) = {
         let job = handle.job();
         (job.row_count, tag(&job), job.state, job.started_at, job.finished_at)
@@ -213,8 +249,12 @@ fn result_info(call: &Call) -> Result<Answer> {
 
 /// `error_info(pid, cookie)`: NULL where the job has no error.
 fn error_info(call: &Call) -> Result<Answer> {
-    let Some(handle) = handle(call)? else { return call.null() };
-    let Some(error) = handle.job().error() else { return call.null() };
+    let Some(handle) = handle(call)? else {
+        return call.null();
+    };
+    let Some(error) = handle.job().error() else {
+        return call.null();
+    };
     let fields = *b"CMDHWstcn";
     let values = fields.map(|field| Value::text_or_null(error.get(field)));
     call.composite(&values)
@@ -222,7 +262,9 @@ fn error_info(call: &Call) -> Result<Answer> {
 
 /// `full_sql(pid, cookie)`: the job's SQL, whole.
 fn full_sql(call: &Call) -> Result<Answer> {
-    let Some(handle) = handle(call)? else { return call.null() };
+    let Some(handle) = handle(call)? else {
+        return call.null();
+    };
     let sql = handle.slot.lock().sql();
     call.scalar(Value::Text(sql))
 }

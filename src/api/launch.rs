@@ -23,12 +23,23 @@ fn submit(call: &Call) -> Result<Answer> {
 }
 
 fn start(call: &Call, keeps_result: bool) -> Result<Answer> {
-    let order = Order { sql: sql(call)?, queue_size: call.int4(1).unwrap_or(0), label: call.text(2), keeps_result };
+    let order = Order {
+        sql: sql(call)?,
+        queue_size: call.int4(1).unwrap_or(0),
+        label: call.text(2),
+        keeps_result,
+    };
     let Launched { pid, cookie } = launch::launch(&order)?;
     call.composite(&[Value::Int4(pid), Value::Int8(cookie)])
 }
 
 /// The SQL in the first argument. 22004 for NULL.
 pub fn sql(call: &Call) -> Result<&[u8]> {
-    call.text(0).ok_or_else(|| Report::new(PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED, "sql parameter cannot be NULL").into())
+    call.text(0).ok_or_else(|| {
+        Report::new(
+            PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED,
+            "sql parameter cannot be NULL",
+        )
+        .into()
+    })
 }

@@ -36,7 +36,9 @@ fn report_progress(call: &Call) -> Result<Answer> {
 
 /// `get_progress(pid, cookie)`: NULL until something was reported, and for a wrong cookie. 42704 for a pid that is not known.
 fn get_progress(call: &Call) -> Result<Answer> {
-    let (Some(pid), Some(cookie)) = (call.int4(0), call.int8(1)) else { return call.null() };
+    let (Some(pid), Some(cookie)) = (call.int4(0), call.int8(1)) else {
+        return call.null();
+    };
     let handle = match jobs::look_up(pid, cookie) {
         Some(handle) => handle,
         None if jobs::knows_pid(pid) => return call.null(),
@@ -44,7 +46,8 @@ fn get_progress(call: &Call) -> Result<Answer> {
     };
     let progress = {
         let job = handle.slot.lock();
-        job.has_progress.then(|| (job.progress_pct, job.progress_message().map(<[u8]>::to_vec)))
+        job.has_progress
+            .then(|| (job.progress_pct, job.progress_message().map(<[u8]>::to_vec)))
     };
     match progress {
         Some((pct, message)) => call.composite(&[Value::Int4(pct), Value::text_or_null(message.as_deref())]),

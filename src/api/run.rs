@@ -1,8 +1,8 @@
 //! `run`, `run_query`, `do`: a launch and its end in one call; and `result`.
 
+use super::handle;
 use super::info::Outcome;
 use super::launch::sql;
-use super::handle;
 use crate::pg::error::{Report, Result};
 use crate::pg::fmgr::{Answer, Call, Rows, Value};
 use crate::pg::{proc, spi};
@@ -29,7 +29,9 @@ crate::sql_function! {
 
 /// `result(pid, cookie)`: the job's rows, then its error if it has one; releases the handle.
 fn result(call: &Call) -> Result<Answer> {
-    let Some(handle) = handle(call)? else { return call.null() };
+    let Some(handle) = handle(call)? else {
+        return call.null();
+    };
     let rows = call.rows()?;
     read::read(&handle, Some(&rows), Deadline::after(0))?;
     call.null()
@@ -39,7 +41,12 @@ fn result(call: &Call) -> Result<Answer> {
 fn run(call: &Call) -> Result<Answer> {
     let began = proc::now();
     let deadline = Deadline::after(call.int4(2).unwrap_or(0));
-    let handle = start(&Order { sql: sql(call)?, queue_size: call.int4(1).unwrap_or(0), label: call.text(3), keeps_result: false })?;
+    let handle = start(&Order {
+        sql: sql(call)?,
+        queue_size: call.int4(1).unwrap_or(0),
+        label: call.text(3),
+        keeps_result: false,
+    })?;
     if !wait::for_job(&handle, deadline)? {
         end_over_time(&handle)?;
     }
@@ -59,7 +66,12 @@ fn run_query(call: &Call) -> Result<Answer> {
     let rows = call.rows()?;
     let wanted = call.text(4).is_some().then_some(&rows);
     let deadline = Deadline::after(call.int4(2).unwrap_or(0));
-    let handle = start(&Order { sql: sql(call)?, queue_size: call.int4(1).unwrap_or(0), label: call.text(3), keeps_result: true })?;
+    let handle = start(&Order {
+        sql: sql(call)?,
+        queue_size: call.int4(1).unwrap_or(0),
+        label: call.text(3),
+        keeps_result: true,
+    })?;
     to_the_end(&handle, wanted, deadline)?;
     call.null()
 }
@@ -68,7 +80,12 @@ fn run_query(call: &Call) -> Result<Answer> {
 /// block it holds no snapshot while it waits, so that a job which waits for old snapshots can end.
 fn run_and_wait(call: &Call) -> Result<Answer> {
     let deadline = Deadline::after(call.int4(1).unwrap_or(0));
-    let order = Order { sql: sql(call)?, queue_size: 0, label: call.text(2), keeps_result: true };
+    let order = Order {
+        sql: sql(call)?,
+        queue_size: 0,
+        label: call.text(2),
+        keeps_result: true,
+    };
     let without_snapshot = call.is_nonatomic();
     if without_snapshot {
         // Before the launch: a job that finds the snapshot waits for the whole transaction that held it.
@@ -94,7 +111,11 @@ fn to_the_end(handle: &Rc<Handle>, rows: Option<&Rows>, deadline: Deadline) -> R
         Ok(Reading::TimedOut) => {
             end_over_time(handle)?;
             jobs::release(handle);
-            Err(Report::new(PgSqlErrorCode::ERRCODE_QUERY_CANCELED, "canceling background job due to timeout").into())
+            Err(Report::new(
+                PgSqlErrorCode::ERRCODE_QUERY_CANCELED,
+                "canceling background job due to timeout",
+            )
+            .into())
         }
         Err(failure) => {
             // The rows can't be had; nobody else has the handle.

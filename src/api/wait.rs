@@ -17,7 +17,9 @@ crate::sql_function! {
 
 /// `wait(pid, cookie, timeout_ms)`: true when the job has ended, false at the timeout.
 fn wait_one(call: &Call) -> Result<Answer> {
-    let Some(handle) = handle(call)? else { return call.null() };
+    let Some(handle) = handle(call)? else {
+        return call.null();
+    };
     let ended = wait::for_job(&handle, Deadline::after(call.int4(2).unwrap_or(0)))?;
     call.scalar(Value::Bool(ended))
 }
@@ -33,7 +35,9 @@ fn wait_any(call: &Call) -> Result<Answer> {
         return call.null();
     }
     let deadline = Deadline::after(call.int4(1).unwrap_or(0));
-    let first = wait::until(&handles, deadline, || Ok(handles.iter().find(|handle| handle.has_ended()).cloned()))?;
+    let first = wait::until(&handles, deadline, || {
+        Ok(handles.iter().find(|handle| handle.has_ended()).cloned())
+    })?;
     match first {
         Some(handle) => call.composite(&[Value::Int4(handle.pid), Value::Int8(handle.cookie as i64)]),
         None => call.null(),
@@ -45,10 +49,15 @@ fn wait_any(call: &Call) -> Result<Answer> {
 fn drain(call: &Call) -> Result<Answer> {
     let rows = call.rows()?;
     let asked: Vec<_> = call.handles(0).unwrap_or_default().into_iter().flatten().collect();
-    let handles: Vec<_> = asked.iter().filter_map(|(pid, cookie)| jobs::look_up(*pid, *cookie)).collect();
+    let handles: Vec<_> = asked
+        .iter()
+        .filter_map(|(pid, cookie)| jobs::look_up(*pid, *cookie))
+        .collect();
     let deadline = Deadline::after(call.int4(1).unwrap_or(0));
     if !handles.is_empty() {
-        wait::until(&handles, deadline, || Ok(handles.iter().all(|handle| handle.has_ended()).then_some(())))?;
+        wait::until(&handles, deadline, || {
+            Ok(handles.iter().all(|handle| handle.has_ended()).then_some(()))
+        })?;
     }
     for (pid, cookie) in &asked {
         rows.push(&info::Outcome::of(*pid, *cookie).values())?;

@@ -50,7 +50,10 @@ pub struct Queue {
 
 /// What a reader finds.
 pub enum Next {
-    Piece { piece: Taken, wake_writer: bool },
+    Piece {
+        piece: Taken,
+        wake_writer: bool,
+    },
     /// Nothing yet; the reader's latch will be set.
     Nothing,
     End,
@@ -96,7 +99,9 @@ impl Taken {
 
     /// Frees the piece's memory, unless that has happened to the job as a whole.
     pub fn free(self, slot: &Slot, cookie: u64) {
-        let ours = slot.lock_if(cookie).is_some_and(|mut job| job.queue.put_down(self.place));
+        let ours = slot
+            .lock_if(cookie)
+            .is_some_and(|mut job| job.queue.put_down(self.place));
         if ours {
             shmem::free(self.place);
         }
@@ -106,7 +111,16 @@ impl Taken {
 impl Queue {
     /// An empty, open queue.
     pub fn clear(&mut self) {
-        *self = Queue { head: NOWHERE, tail: NOWHERE, taken: NOWHERE, bytes: 0, file_bytes: 0, reader: 0, writer_waits: false, sealed: false };
+        *self = Queue {
+            head: NOWHERE,
+            tail: NOWHERE,
+            taken: NOWHERE,
+            bytes: 0,
+            file_bytes: 0,
+            reader: 0,
+            writer_waits: false,
+            sealed: false,
+        };
     }
 
     /// Where a piece of `len` bytes is to go, with room for `limit` bytes in memory. A single piece always fits.
@@ -157,7 +171,14 @@ impl Queue {
         }
         let wake_writer = core::mem::take(&mut self.writer_waits);
         self.taken = place;
-        Next::Piece { piece: Taken { place, len, file: file.checked_sub(1) }, wake_writer }
+        Next::Piece {
+            piece: Taken {
+                place,
+                len,
+                file: file.checked_sub(1),
+            },
+            wake_writer,
+        }
     }
 
     /// Whether a reader would find something, be it the end.

@@ -66,7 +66,18 @@ enum More {
 impl Pump {
     /// A pump that goes on where `reader` stopped. [`Pump::stop`] tells the reader how far it came.
     pub fn new(slot: &'static Slot, cookie: u64, reader: &mut Reader) -> Self {
-        let mut pump = Self { slot, cookie, piece: None, file: None, shown: 0, window: core::ptr::null_mut(), window_len: 0, at: 0, block: None, scratch: None };
+        let mut pump = Self {
+            slot,
+            cookie,
+            piece: None,
+            file: None,
+            shown: 0,
+            window: core::ptr::null_mut(),
+            window_len: 0,
+            at: 0,
+            block: None,
+            scratch: None,
+        };
         if let Some((piece, done)) = reader.begun.take() {
             pump.piece = Some(piece);
             if piece.file.is_none() {
@@ -105,8 +116,12 @@ impl Pump {
                     More::End => return Event::End,
                 }
             }
-            let Some((kind, len)) = self.header() else { return Event::Broken };
-            let Some(body) = self.body(len) else { return Event::Broken };
+            let Some((kind, len)) = self.header() else {
+                return Event::Broken;
+            };
+            let Some(body) = self.body(len) else {
+                return Event::Broken;
+            };
             if kind != Kind::Row {
                 return Event::Message(kind, body, len);
             }

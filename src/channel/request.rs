@@ -1,9 +1,9 @@
 //! What a worker needs to know before it runs the SQL: who acts, and the session's whole state of settings.
 
 use crate::pg::error::Result;
+use crate::pg::guc;
 use crate::pg::proc::{self, Identity};
 use crate::pg::shmem::{self, Offset, Owned};
-use crate::pg::guc;
 use core::ffi::CStr;
 
 /// The head of a request; settings and libraries follow.
@@ -30,7 +30,11 @@ pub fn store(identity: Identity) -> Result<Owned> {
     let settings = (settings + 7) & !7;
     let owned = Owned::new(shmem::allocate(HEAD as usize + settings + libraries)?);
     let place = owned.place();
-    let head = Head { database: proc::my_database().to_u32(), identity, settings_len: settings as u64 };
+    let head = Head {
+        database: proc::my_database().to_u32(),
+        identity,
+        settings_len: settings as u64,
+    };
     shmem::put(place, head);
     guc::serialize_settings(shmem::address(place + HEAD), settings);
     guc::serialize_libraries(shmem::address(place + HEAD + settings as u64), libraries);
@@ -40,7 +44,10 @@ pub fn store(identity: Identity) -> Result<Owned> {
 impl Request {
     /// The request at `place`.
     pub fn at(place: Offset) -> Self {
-        Self { place, head: shmem::at(place) }
+        Self {
+            place,
+            head: shmem::at(place),
+        }
     }
 
     /// The database to connect to and the role to connect as.

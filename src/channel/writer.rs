@@ -118,7 +118,12 @@ impl Writer {
                 self.put_from(from.wrapping_add(4), len - 4);
                 self.pad(len);
             }
-            Row::Loose { len, data_len, header, has_null } => {
+            Row::Loose {
+                len,
+                data_len,
+                header,
+                has_null,
+            } => {
                 self.make_room(len);
                 if self.buffer.room() >= HEADER + padded(len) {
                     self.header(Kind::Row, len);
@@ -176,12 +181,21 @@ impl Writer {
 
     fn describe_records(&mut self, slot: RowSlot, shape: &Shape) {
         let memory = self.row_memory;
-        memory.enter(|| shape.each_record(slot, |value, kind| record::each_number(value, kind, &mut |number| self.describe(number))));
+        memory.enter(|| {
+            shape.each_record(slot, |value, kind| {
+                record::each_number(value, kind, &mut |number| self.describe(number))
+            })
+        });
         memory.reset();
     }
 
     fn describe(&mut self, number: i32) {
-        if self.known_records.iter().take(self.known_count).any(|known| *known == number) {
+        if self
+            .known_records
+            .iter()
+            .take(self.known_count)
+            .any(|known| *known == number)
+        {
             return;
         }
         let len = record::description_len(number);
@@ -229,7 +243,9 @@ impl Writer {
     pub fn flush(&mut self) {
         while !self.buffer.is_empty() {
             proc::reset_latch();
-            let Some(mut job) = self.slot.lock_if(self.cookie) else { return self.discard() };
+            let Some(mut job) = self.slot.lock_if(self.cookie) else {
+                return self.discard();
+            };
             if !job.keeps_result {
                 drop(job);
                 return self.discard();
@@ -241,7 +257,7 @@ impl Writer {
                     self.finish_file();
                     continue;
                 }
-                return self.to_file();
+                return self.spill();
             }
             let room = job.queue.room(self.buffer.len() as u64, self.limit);
             drop(job);
@@ -255,13 +271,16 @@ impl Writer {
                     proc::wait_raw(-1);
                     proc::check_for_interrupts_raw();
                 }
-                Room::Wait | Room::File => return self.to_file(),
+                Room::Wait | Room::File => return self.spill(),
             }
         }
     }
 
     fn append(&mut self, piece: crate::pg::shmem::Offset) {
-        let appended = self.slot.lock_if(self.cookie).and_then(|mut job| job.keeps_result.then(|| job.queue.append(piece)));
+        let appended = self
+            .slot
+            .lock_if(self.cookie)
+            .and_then(|mut job| job.keeps_result.then(|| job.queue.append(piece)));
         match appended {
             Some(Some(reader)) => proc::wake(reader),
             Some(None) => (),
@@ -270,7 +289,7 @@ impl Writer {
         }
     }
 
-    fn to_file(&mut self) {
+    fn spill(&mut self) {
         self.check_file_limit();
         let file = match self.file {
             Some(file) => file,
@@ -319,11 +338,16 @@ impl Writer {
         if limit < 0 {
             return;
         }
-        let waiting = self.slot.lock().queue.file_bytes() + self.file.map_or(0, |_| self.file_len) + self.buffer.len() as u64;
+        let waiting =
+            self.slot.lock().queue.file_bytes() + self.file.map_or(0, |_| self.file_len) + self.buffer.len() as u64;
         if waiting > limit as u64 * 1024 {
             raise_raw(
                 PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
-                &[b"temporary file size exceeds temp_file_limit (", Digits::of(limit as u64).bytes(), b"kB)"],
+                &[
+                    b"temporary file size exceeds temp_file_limit (",
+                    Digits::of(limit as u64).bytes(),
+                    b"kB)",
+                ],
                 None,
             );
         }

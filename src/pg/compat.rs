@@ -33,19 +33,50 @@ pub fn dsa_create(tranche: c_int) -> *mut pg_sys::dsa_area {
     // SAFETY: the tranche exists; the sizes are those of the macro dsa_create.
     #[cfg(any(feature = "pg17", feature = "pg18"))]
     unsafe {
-        pg_sys::dsa_create_ext(tranche, pg_sys::DSA_DEFAULT_INIT_SEGMENT_SIZE as _, pg_sys::DSA_MAX_SEGMENT_SIZE as _)
+        pg_sys::dsa_create_ext(
+            tranche,
+            pg_sys::DSA_DEFAULT_INIT_SEGMENT_SIZE as _,
+            pg_sys::DSA_MAX_SEGMENT_SIZE as _,
+        )
     }
 }
 
 unsafe extern "C-unwind" {
     #[cfg(not(feature = "pg14"))]
-    fn pg_analyze_and_rewrite_fixedparams(stmt: *mut RawStmt, sql: *const c_char, types: *const pg_sys::Oid, n: c_int, env: *mut pg_sys::QueryEnvironment) -> *mut List;
+    fn pg_analyze_and_rewrite_fixedparams(
+        stmt: *mut RawStmt,
+        sql: *const c_char,
+        types: *const pg_sys::Oid,
+        n: c_int,
+        env: *mut pg_sys::QueryEnvironment,
+    ) -> *mut List;
     #[cfg(feature = "pg14")]
-    fn pg_analyze_and_rewrite(stmt: *mut RawStmt, sql: *const c_char, types: *mut pg_sys::Oid, n: c_int, env: *mut pg_sys::QueryEnvironment) -> *mut List;
+    fn pg_analyze_and_rewrite(
+        stmt: *mut RawStmt,
+        sql: *const c_char,
+        types: *mut pg_sys::Oid,
+        n: c_int,
+        env: *mut pg_sys::QueryEnvironment,
+    ) -> *mut List;
     #[cfg(not(feature = "pg18"))]
-    fn PortalRun(portal: Portal, count: core::ffi::c_long, top: bool, once: bool, dest: *mut DestReceiver, alt: *mut DestReceiver, qc: *mut QueryCompletion) -> bool;
+    fn PortalRun(
+        portal: Portal,
+        count: core::ffi::c_long,
+        top: bool,
+        once: bool,
+        dest: *mut DestReceiver,
+        alt: *mut DestReceiver,
+        qc: *mut QueryCompletion,
+    ) -> bool;
     #[cfg(feature = "pg18")]
-    fn PortalRun(portal: Portal, count: core::ffi::c_long, top: bool, dest: *mut DestReceiver, alt: *mut DestReceiver, qc: *mut QueryCompletion) -> bool;
+    fn PortalRun(
+        portal: Portal,
+        count: core::ffi::c_long,
+        top: bool,
+        dest: *mut DestReceiver,
+        alt: *mut DestReceiver,
+        qc: *mut QueryCompletion,
+    ) -> bool;
     #[cfg(not(feature = "pg14"))]
     fn BufFileCreateFileSet(fileset: *mut FileSet, name: *const c_char) -> *mut BufFile;
     #[cfg(not(feature = "pg14"))]
@@ -143,7 +174,10 @@ pub unsafe fn all_settings() -> (*mut *mut pg_sys::config_generic, usize) {
     // SAFETY: only hands out pointers.
     #[cfg(any(feature = "pg14", feature = "pg15"))]
     unsafe {
-        (pg_sys::get_guc_variables(), pg_sys::GetNumConfigOptions().max(0) as usize)
+        (
+            pg_sys::get_guc_variables(),
+            pg_sys::GetNumConfigOptions().max(0) as usize,
+        )
     }
     // SAFETY: as above; the array is a copy in the current memory context.
     #[cfg(not(any(feature = "pg14", feature = "pg15")))]
@@ -173,9 +207,28 @@ pub unsafe fn setting_role(setting: *mut pg_sys::config_generic) -> pg_sys::Oid 
 
 unsafe extern "C-unwind" {
     #[cfg(not(feature = "pg14"))]
-    fn set_config_option_ext(name: *const c_char, value: *const c_char, context: u32, source: u32, role: pg_sys::Oid, action: u32, change: bool, elevel: c_int, reload: bool) -> c_int;
+    fn set_config_option_ext(
+        name: *const c_char,
+        value: *const c_char,
+        context: u32,
+        source: u32,
+        role: pg_sys::Oid,
+        action: u32,
+        change: bool,
+        elevel: c_int,
+        reload: bool,
+    ) -> c_int;
     #[cfg(feature = "pg14")]
-    fn set_config_option(name: *const c_char, value: *const c_char, context: u32, source: u32, action: u32, change: bool, elevel: c_int, reload: bool) -> c_int;
+    fn set_config_option(
+        name: *const c_char,
+        value: *const c_char,
+        context: u32,
+        source: u32,
+        action: u32,
+        change: bool,
+        elevel: c_int,
+        reload: bool,
+    ) -> c_int;
 }
 
 /// Sets what RESET gives for a setting whose value comes from a stronger source. Raw.

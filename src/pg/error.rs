@@ -24,7 +24,12 @@ pub struct Report {
 impl Report {
     /// A new error; the message is lower case and has no full stop (PostgreSQL's error message style guide).
     pub fn new(code: PgSqlErrorCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), detail: None, hint: None }
+        Self {
+            code,
+            message: message.into(),
+            detail: None,
+            hint: None,
+        }
     }
 
     /// Adds a DETAIL, a whole sentence.
@@ -210,7 +215,11 @@ const RAW_MESSAGE: usize = 160;
 /// Raises an error where nothing may be owned: the message is put together from pieces in a buffer of the frame. Raw.
 pub fn raise_raw(code: PgSqlErrorCode, message: &[&[u8]], hint: Option<&'static CStr>) -> ! {
     let mut text = [0u8; RAW_MESSAGE];
-    for (to, from) in text.iter_mut().take(RAW_MESSAGE - 1).zip(message.iter().copied().flatten()) {
+    for (to, from) in text
+        .iter_mut()
+        .take(RAW_MESSAGE - 1)
+        .zip(message.iter().copied().flatten())
+    {
         *to = *from;
     }
     // SAFETY: an error whose strings live in this frame or are static; ThrowErrorData copies them. Nothing is owned here.
@@ -242,7 +251,10 @@ pub fn emit_raw(level: u32, code: PgSqlErrorCode, message: &'static CStr) {
 /// of the same SQLSTATE that SQL raised.
 pub fn is_user_cancel(edata: *mut ErrorData) -> bool {
     // SAFETY: a palloc'd error; the message identifier is NULL or static text of the server, never translated.
-    unsafe { !(*edata).message_id.is_null() && CStr::from_ptr((*edata).message_id) == c"canceling statement due to user request" }
+    unsafe {
+        !(*edata).message_id.is_null()
+            && CStr::from_ptr((*edata).message_id) == c"canceling statement due to user request"
+    }
 }
 
 /// A number's decimal digits, in the frame.

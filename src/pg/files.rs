@@ -9,7 +9,7 @@ use pgrx::pg_sys::{self, BufFile, FileSet, ResourceOwner};
 
 /// A set of files in shared memory.
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub struct Files {
     set: FileSet,
     made: bool,
@@ -36,18 +36,7 @@ fn name(n: u32, buffer: &mut [u8; 16]) -> &CStr {
     CStr::from_bytes_until_nul(buffer).unwrap_or_default()
 }
 
-impl Default for Files {
-    fn default() -> Self {
-        Self { set: FileSet::default(), made: false }
-    }
-}
-
 impl Files {
-    /// Whether there may be files.
-    pub fn exist(&self) -> bool {
-        self.made
-    }
-
     /// Makes the set where it has not been made yet.
     pub fn prepare(&mut self) {
         if !self.made {
@@ -159,7 +148,12 @@ impl Owner {
         // SAFETY: nothing that belongs to this owner is used afterwards. Files are released in the last phase.
         unsafe {
             let before = pg_sys::CurrentResourceOwner;
-            pg_sys::ResourceOwnerRelease(self.0, pg_sys::ResourceReleasePhase::RESOURCE_RELEASE_AFTER_LOCKS, false, false);
+            pg_sys::ResourceOwnerRelease(
+                self.0,
+                pg_sys::ResourceReleasePhase::RESOURCE_RELEASE_AFTER_LOCKS,
+                false,
+                false,
+            );
             pg_sys::CurrentResourceOwner = before;
         }
     }

@@ -89,7 +89,11 @@ pub const TIMESTAMPTZ: u32 = 1184;
 fn fits(desc: TupleDesc, values: &[Value]) -> bool {
     // SAFETY: a valid descriptor.
     let width = unsafe { (*desc).natts as usize };
-    width == values.len() && values.iter().enumerate().all(|(n, value)| value.kind().is_none_or(|kind| kind == tuples::column_type(desc, n)))
+    width == values.len()
+        && values
+            .iter()
+            .enumerate()
+            .all(|(n, value)| value.kind().is_none_or(|kind| kind == tuples::column_type(desc, n)))
 }
 
 /// A value on its way out.
@@ -147,7 +151,12 @@ impl Value<'_> {
 /// A `text` in the current memory context. Guarded.
 pub fn text_datum(bytes: &[u8]) -> Datum {
     // SAFETY: the bytes are in the database's encoding, because they came from it.
-    unsafe { Datum::from(pg_sys::cstring_to_text_with_len(bytes.as_ptr().cast(), bytes.len() as _)) }
+    unsafe {
+        Datum::from(pg_sys::cstring_to_text_with_len(
+            bytes.as_ptr().cast(),
+            bytes.len() as _,
+        ))
+    }
 }
 
 impl Call {
@@ -160,12 +169,6 @@ impl Call {
             let argument = &*(*self.fcinfo).args.as_ptr().add(n);
             (!argument.isnull).then_some(argument.value)
         }
-    }
-
-    /// How many arguments there are.
-    pub fn count(&self) -> usize {
-        // SAFETY: a valid call.
-        unsafe { (*self.fcinfo).nargs as usize }
     }
 
     /// The number of the function that was called.
@@ -195,7 +198,10 @@ impl Call {
         // SAFETY: the argument's type is text; detoasting gives a plain value in the call's memory context.
         unsafe {
             let value = pg_sys::pg_detoast_datum_packed(datum.cast_mut_ptr());
-            Some(core::slice::from_raw_parts(pgrx::varlena::vardata_any(value).cast(), pgrx::varlena::varsize_any_exhdr(value)))
+            Some(core::slice::from_raw_parts(
+                pgrx::varlena::vardata_any(value).cast(),
+                pgrx::varlena::varsize_any_exhdr(value),
+            ))
         }
     }
 
@@ -206,10 +212,23 @@ impl Call {
         unsafe {
             let array = pg_sys::pg_detoast_datum(datum.cast_mut_ptr()).cast::<pg_sys::ArrayType>();
             let (mut elements, mut nulls, mut count) = (core::ptr::null_mut(), core::ptr::null_mut(), 0);
-            pg_sys::deconstruct_array(array, (*array).elemtype, -1, false, b'd' as _, &mut elements, &mut nulls, &mut count);
+            pg_sys::deconstruct_array(
+                array,
+                (*array).elemtype,
+                -1,
+                false,
+                b'd' as _,
+                &mut elements,
+                &mut nulls,
+                &mut count,
+            );
             let mut out = Vec::with_capacity(count as usize);
             for i in 0..count as usize {
-                out.push(if *nulls.add(i) { None } else { handle_parts(*elements.add(i)) });
+                out.push(if *nulls.add(i) {
+                    None
+                } else {
+                    handle_parts(*elements.add(i))
+                });
             }
             Some(out)
         }
@@ -220,7 +239,9 @@ impl Call {
         // SAFETY: the context node of a CALL is a CallContext; anything else is not.
         unsafe {
             let context = (*self.fcinfo).context;
-            !context.is_null() && (*context).type_ == pg_sys::NodeTag::T_CallContext && !(*context.cast::<pg_sys::CallContext>()).atomic
+            !context.is_null()
+                && (*context).type_ == pg_sys::NodeTag::T_CallContext
+                && !(*context.cast::<pg_sys::CallContext>()).atomic
         }
     }
 
@@ -249,8 +270,14 @@ impl Call {
         // SAFETY: the function manager filled in flinfo; the values have the types of the declared row type, in order.
         unsafe {
             let mut desc: TupleDesc = core::ptr::null_mut();
-            if pg_sys::get_call_result_type(self.fcinfo, core::ptr::null_mut(), &mut desc) != pg_sys::TypeFuncClass::TYPEFUNC_COMPOSITE {
-                return Err(Report::new(PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED, "function returning record called in context that cannot accept type record").into());
+            if pg_sys::get_call_result_type(self.fcinfo, core::ptr::null_mut(), &mut desc)
+                != pg_sys::TypeFuncClass::TYPEFUNC_COMPOSITE
+            {
+                return Err(Report::new(
+                    PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+                    "function returning record called in context that cannot accept type record",
+                )
+                .into());
             }
             let desc = pg_sys::BlessTupleDesc(desc);
             if !fits(desc, values) {
@@ -268,15 +295,30 @@ impl Call {
         unsafe {
             let info = (*self.fcinfo).resultinfo.cast::<pg_sys::ReturnSetInfo>();
             if info.is_null() || (*info).type_ != pg_sys::NodeTag::T_ReturnSetInfo {
-                return Err(Report::new(PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED, "set-valued function called in context that cannot accept a set").into());
+                return Err(Report::new(
+                    PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+                    "set-valued function called in context that cannot accept a set",
+                )
+                .into());
             }
             if (*info).allowedModes as u32 & pg_sys::SetFunctionReturnMode::SFRM_Materialize == 0 {
-                return Err(Report::new(PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED, "materialize mode required, but it is not allowed in this context").into());
+                return Err(Report::new(
+                    PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+                    "materialize mode required, but it is not allowed in this context",
+                )
+                .into());
             }
             let query_memory = (*(*info).econtext).ecxt_per_query_memory;
             let mut desc = (*info).expectedDesc;
-            if desc.is_null() && pg_sys::get_call_result_type(self.fcinfo, core::ptr::null_mut(), &mut desc) != pg_sys::TypeFuncClass::TYPEFUNC_COMPOSITE {
-                return Err(Report::new(PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED, "a column definition list is required for functions returning \"record\"").into());
+            if desc.is_null()
+                && pg_sys::get_call_result_type(self.fcinfo, core::ptr::null_mut(), &mut desc)
+                    != pg_sys::TypeFuncClass::TYPEFUNC_COMPOSITE
+            {
+                return Err(Report::new(
+                    PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+                    "a column definition list is required for functions returning \"record\"",
+                )
+                .into());
             }
             let before = pg_sys::CurrentMemoryContext;
             pg_sys::CurrentMemoryContext = query_memory;
@@ -295,9 +337,12 @@ impl Call {
 
 /// 42804.
 pub fn unexpected_row_type() -> error::Failure {
-    Report::new(PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH, "the declared row type is not the one that this library returns")
-        .hint("The extension in the database and the installed library differ; run ALTER EXTENSION pg_background UPDATE.")
-        .into()
+    Report::new(
+        PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
+        "the declared row type is not the one that this library returns",
+    )
+    .hint("The extension in the database and the installed library differ; run ALTER EXTENSION pg_background UPDATE.")
+    .into()
 }
 
 unsafe fn handle_parts(datum: Datum) -> Option<(i32, i64)> {
@@ -345,18 +390,6 @@ impl Rows {
         Ok(())
     }
 
-    /// Adds a row of one text. Raw.
-    pub fn push_text_raw(&self, bytes: &[u8]) {
-        // SAFETY: one column of type text, checked by the caller.
-        unsafe {
-            let text = raw::cstring_to_text_with_len(bytes.as_ptr().cast(), bytes.len() as _);
-            let mut datum = Datum::from(text);
-            let mut null = false;
-            raw::tuplestore_putvalues(self.store, self.desc, &mut datum, &mut null);
-            raw::pfree(text.cast());
-        }
-    }
-
     /// Adds a row in PostgreSQL's own form, aligned, which is copied. Raw.
     pub fn push_tuple_raw(&self, tuple: *mut u8) {
         // SAFETY: the tuple was formed with a descriptor of the same column types.
@@ -376,7 +409,8 @@ impl Rows {
             let (values, nulls) = ((*self.slot).tts_values, (*self.slot).tts_isnull);
             for i in 0..natts as usize {
                 if !*nulls.add(i) {
-                    *values.add(i) = super::record::renumber(*values.add(i), tuples::column_type(self.desc, i), records);
+                    *values.add(i) =
+                        super::record::renumber(*values.add(i), tuples::column_type(self.desc, i), records);
                 }
             }
             raw::tuplestore_putvalues(self.store, self.desc, values, nulls);

@@ -116,7 +116,10 @@ impl ResetValues {
             let mut count = 0;
             for n in 0..len {
                 let setting = *settings.add(n);
-                let fixed = matches!((*setting).context, GucContext::PGC_POSTMASTER | GucContext::PGC_INTERNAL);
+                let fixed = matches!(
+                    (*setting).context,
+                    GucContext::PGC_POSTMASTER | GucContext::PGC_INTERNAL
+                );
                 if fixed || (*setting).source == pg_sys::GucSource::PGC_S_DEFAULT {
                     continue;
                 }
@@ -144,7 +147,13 @@ impl ResetValues {
             for n in 0..self.count {
                 let found = &*self.first.add(n);
                 if (*found.setting).source > found.source {
-                    compat::set_reset_value((*found.setting).name, found.value, found.context, found.source, found.role);
+                    compat::set_reset_value(
+                        (*found.setting).name,
+                        found.value,
+                        found.context,
+                        found.source,
+                        found.role,
+                    );
                 }
             }
         }

@@ -15,7 +15,10 @@ unsafe impl<T> Sync for Exclusive<T> {}
 impl<T> Exclusive<T> {
     /// No value yet.
     pub const fn new() -> Self {
-        Self { value: UnsafeCell::new(None), busy: Cell::new(false) }
+        Self {
+            value: UnsafeCell::new(None),
+            busy: Cell::new(false),
+        }
     }
 
     /// Sets the value.

@@ -6,7 +6,8 @@ use pgrx::pg_sys::{self, Datum};
 pub fn blockers(pid: i32) -> Vec<i32> {
     // SAFETY: pg_blocking_pids takes one int4 and returns a plain array of int4.
     unsafe {
-        let Some(datum) = pgrx::direct_function_call_as_datum(pg_sys::pg_blocking_pids, &[Some(Datum::from(pid))]) else {
+        let Some(datum) = pgrx::direct_function_call_as_datum(pg_sys::pg_blocking_pids, &[Some(Datum::from(pid))])
+        else {
             return Vec::new();
         };
         let array = datum.cast_mut_ptr::<pg_sys::ArrayType>();
@@ -14,7 +15,10 @@ pub fn blockers(pid: i32) -> Vec<i32> {
             return Vec::new();
         }
         let count = *array.cast::<u8>().add(size_of::<pg_sys::ArrayType>()).cast::<i32>();
-        let first = array.cast::<u8>().add(size_of::<pg_sys::ArrayType>() + 2 * size_of::<i32>()).cast::<i32>();
+        let first = array
+            .cast::<u8>()
+            .add(size_of::<pg_sys::ArrayType>() + 2 * size_of::<i32>())
+            .cast::<i32>();
         let pids = core::slice::from_raw_parts(first, count.max(0) as usize).to_vec();
         pg_sys::pfree(array.cast());
         pids

@@ -30,18 +30,14 @@ impl Context {
     /// A new child of TopMemoryContext. Guarded.
     pub fn new(name: &'static CStr) -> Self {
         // SAFETY: the name is static; the sizes are ALLOCSET_DEFAULT_SIZES.
-        Self(unsafe { pg_sys::AllocSetContextCreateInternal(pg_sys::TopMemoryContext, name.as_ptr(), 0, 8 * 1024, 8 * 1024 * 1024) })
+        Self(unsafe {
+            pg_sys::AllocSetContextCreateInternal(pg_sys::TopMemoryContext, name.as_ptr(), 0, 8 * 1024, 8 * 1024 * 1024)
+        })
     }
 
     /// Runs `body` with this context current.
     pub fn enter<T>(self, body: impl FnOnce() -> T) -> T {
         within(self.0, body)
-    }
-
-    /// Makes this context current until somebody else sets another one.
-    pub fn stay(self) {
-        // SAFETY: the context is alive.
-        unsafe { pg_sys::CurrentMemoryContext = self.0 }
     }
 
     /// Frees all that was allocated here.
@@ -64,7 +60,11 @@ impl Buffer {
     pub fn new(capacity: usize) -> Self {
         // SAFETY: gives at least `capacity` bytes or raises.
         let data = unsafe { raw::MemoryContextAllocHuge(pg_sys::CurrentMemoryContext, capacity.max(8)) };
-        Self { data: data.cast(), capacity: capacity.max(8), len: 0 }
+        Self {
+            data: data.cast(),
+            capacity: capacity.max(8),
+            len: 0,
+        }
     }
 
     /// How many bytes are in it.
@@ -133,12 +133,6 @@ impl Buffer {
             unsafe { raw::pfree(before.cast()) };
         }
         self.len = 0;
-    }
-
-    /// Gives the memory back before its context goes.
-    pub fn free(self) {
-        // SAFETY: allocated in `new` or `restart`, used no more.
-        unsafe { raw::pfree(self.data.cast()) }
     }
 }
 

@@ -51,7 +51,12 @@ pub fn wait_raw(timeout_ms: i64) {
     let timer = if timeout_ms >= 0 { pg_sys::WL_TIMEOUT } else { 0 };
     // SAFETY: our own latch.
     unsafe {
-        raw::WaitLatch(pg_sys::MyLatch, (pg_sys::WL_LATCH_SET | pg_sys::WL_EXIT_ON_PM_DEATH | timer) as c_int, timeout_ms.max(0) as c_long, compat::wait_event());
+        raw::WaitLatch(
+            pg_sys::MyLatch,
+            (pg_sys::WL_LATCH_SET | pg_sys::WL_EXIT_ON_PM_DEATH | timer) as c_int,
+            timeout_ms.max(0) as c_long,
+            compat::wait_event(),
+        );
     }
 }
 
@@ -105,7 +110,11 @@ pub fn strong_random() -> Result<u64> {
     loop {
         // SAFETY: eight writable bytes.
         if !unsafe { pg_sys::pg_strong_random(bytes.as_mut_ptr().cast(), bytes.len()) } {
-            return Err(Report::new(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, "could not generate a random cookie").into());
+            return Err(Report::new(
+                PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
+                "could not generate a random cookie",
+            )
+            .into());
         }
         match u64::from_ne_bytes(bytes) {
             0 => continue,
@@ -150,7 +159,11 @@ pub fn register_worker(function: &CStr, argument: u32, extra: u64) -> Option<Reg
     worker.bgw_restart_time = pg_sys::BGW_NEVER_RESTART;
     worker.bgw_main_arg = Datum::from(argument);
     worker.bgw_notify_pid = my_pid();
-    for (to, from) in worker.bgw_extra.iter_mut().zip(extra.to_ne_bytes().into_iter().chain(build().to_ne_bytes())) {
+    for (to, from) in worker
+        .bgw_extra
+        .iter_mut()
+        .zip(extra.to_ne_bytes().into_iter().chain(build().to_ne_bytes()))
+    {
         *to = from as _;
     }
     let mut handle = ptr::null_mut();
@@ -199,7 +212,11 @@ pub fn worker_arguments(argument: Datum) -> Result<(u32, u64)> {
     let (both, _) = extra.as_chunks::<8>();
     let [cookie, built] = [both[0], both[1]].map(u64::from_ne_bytes);
     if built != build() {
-        return Err(Report::new(PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, "the pg_background library was replaced since the launching session loaded it").into());
+        return Err(Report::new(
+            PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            "the pg_background library was replaced since the launching session loaded it",
+        )
+        .into());
     }
     Ok((argument.value() as u32, cookie))
 }
@@ -224,12 +241,6 @@ unsafe fn compat_pqsignal(signal: c_int, handler: unsafe extern "C-unwind" fn(c_
 pub fn connect(database: Oid, role: Oid) {
     // SAFETY: a background worker that asked for a database connection, called once.
     unsafe { raw::BackgroundWorkerInitializeConnectionByOid(database, role, 0) }
-}
-
-/// Ends this process in good order.
-pub fn exit() -> ! {
-    // SAFETY: runs the exit callbacks and does not return.
-    unsafe { pg_sys::proc_exit(0) }
 }
 
 /// Who the current statement acts for.
@@ -309,11 +320,21 @@ pub fn adopt_state(identity: &Identity, settings: *mut u8, libraries: *mut u8, a
             // installed for no role. With the role in force again it is installed for that one.
             assume_user(identity);
             let role = raw::GetConfigOption(c"role".as_ptr(), false, false);
-            raw::SetConfigOption(c"role".as_ptr(), role, pg_sys::GucContext::PGC_USERSET, pg_sys::GucSource::PGC_S_SESSION);
+            raw::SetConfigOption(
+                c"role".as_ptr(),
+                role,
+                pg_sys::GucContext::PGC_USERSET,
+                pg_sys::GucSource::PGC_S_SESSION,
+            );
         }
         pg_sys::InitializingParallelWorker = false;
         reset_values.put_back();
-        raw::SetConfigOption(c"application_name".as_ptr(), application_name.as_ptr(), pg_sys::GucContext::PGC_USERSET, pg_sys::GucSource::PGC_S_SESSION);
+        raw::SetConfigOption(
+            c"application_name".as_ptr(),
+            application_name.as_ptr(),
+            pg_sys::GucContext::PGC_USERSET,
+            pg_sys::GucSource::PGC_S_SESSION,
+        );
         raw::CommitTransactionCommand();
     }
 }

@@ -17,7 +17,10 @@ pub struct PQcommMethods {
     pub putmessage_noblock: unsafe extern "C-unwind" fn(c_char, *const c_char, usize),
 }
 
-#[allow(clashing_extern_declarations, reason = "the guarded twins in pgrx have the same signatures")]
+#[allow(
+    clashing_extern_declarations,
+    reason = "the guarded twins in pgrx have the same signatures"
+)]
 unsafe extern "C-unwind" {
     // utils/elog.h
     pub fn ThrowErrorData(edata: *mut ErrorData);
@@ -35,13 +38,17 @@ unsafe extern "C-unwind" {
     pub fn BackgroundWorkerInitializeConnectionByOid(dboid: Oid, useroid: Oid, flags: u32);
     pub fn BackgroundWorkerUnblockSignals();
     pub fn die(signal: c_int);
-    pub fn GetUserIdAndSecContext(userid: *mut Oid, sec_context: *mut c_int);
     pub fn SetUserIdAndSecContext(userid: Oid, sec_context: c_int);
     pub fn SetSessionAuthorization(userid: Oid, is_superuser: bool);
     pub fn SetCurrentRoleId(roleid: Oid, is_superuser: bool);
     pub fn RestoreLibraryState(start_address: *mut c_char);
     pub fn RestoreGUCState(gucstate: *mut c_void);
-    pub fn SetConfigOption(name: *const c_char, value: *const c_char, context: GucContext::Type, source: GucSource::Type);
+    pub fn SetConfigOption(
+        name: *const c_char,
+        value: *const c_char,
+        context: GucContext::Type,
+        source: GucSource::Type,
+    );
     pub fn GetConfigOption(name: *const c_char, missing_ok: bool, restrict_privileged: bool) -> *const c_char;
     pub fn SetClientEncoding(encoding: c_int) -> c_int;
 
@@ -64,14 +71,26 @@ unsafe extern "C-unwind" {
 
     // tcop, access/xact.h, utils/portal.h, utils/snapmgr.h
     pub fn pg_parse_query(query_string: *const c_char) -> *mut List;
-    pub fn pg_plan_queries(querytrees: *mut List, query_string: *const c_char, cursor_options: c_int, params: ParamListInfo) -> *mut List;
+    pub fn pg_plan_queries(
+        querytrees: *mut List,
+        query_string: *const c_char,
+        cursor_options: c_int,
+        params: ParamListInfo,
+    ) -> *mut List;
     pub fn CreateCommandTag(parsetree: *mut Node) -> CommandTag::Type;
     pub fn GetCommandLogLevel(parsetree: *mut Node) -> LogStmtLevel::Type;
     pub fn GetCommandTagName(tag: CommandTag::Type) -> *const c_char;
     pub fn analyze_requires_snapshot(parsetree: *mut RawStmt) -> bool;
     pub fn check_log_duration(msec_str: *mut c_char, was_logged: bool) -> c_int;
     pub fn CreatePortal(name: *const c_char, allow_dup: bool, dup_silent: bool) -> Portal;
-    pub fn PortalDefineQuery(portal: Portal, prep_name: *const c_char, source: *const c_char, tag: CommandTag::Type, stmts: *mut List, cplan: *mut CachedPlan);
+    pub fn PortalDefineQuery(
+        portal: Portal,
+        prep_name: *const c_char,
+        source: *const c_char,
+        tag: CommandTag::Type,
+        stmts: *mut List,
+        cplan: *mut CachedPlan,
+    );
     pub fn PortalStart(portal: Portal, params: ParamListInfo, eflags: c_int, snapshot: Snapshot);
     pub fn PortalSetResultFormat(portal: Portal, n: c_int, formats: *mut i16);
     pub fn PortalDrop(portal: Portal, is_top_commit: bool);
@@ -83,7 +102,6 @@ unsafe extern "C-unwind" {
     pub fn BeginImplicitTransactionBlock();
     pub fn EndImplicitTransactionBlock();
     pub fn IsAbortedTransactionBlockState() -> bool;
-    pub fn IsTransactionState() -> bool;
     pub fn CommandCounterIncrement();
     pub fn SetCurrentStatementStartTimestamp();
     pub fn GetTransactionSnapshot() -> Snapshot;
@@ -92,15 +110,26 @@ unsafe extern "C-unwind" {
     pub fn pgstat_report_activity(state: BackendState::Type, cmd: *const c_char);
     pub fn pgstat_report_query_id(query_id: u64, force: bool);
     pub fn set_ps_display(activity: *const c_char);
-    pub fn CreateDestReceiver(dest: CommandDest::Type) -> *mut DestReceiver;
 
     // executor, access, utils/tuplestore.h
     pub fn slot_getsomeattrs_int(slot: *mut TupleTableSlot, attnum: c_int);
-    pub fn ExecStoreMinimalTuple(mtup: MinimalTuple, slot: *mut TupleTableSlot, should_free: bool) -> *mut TupleTableSlot;
+    pub fn ExecStoreMinimalTuple(
+        mtup: MinimalTuple,
+        slot: *mut TupleTableSlot,
+        should_free: bool,
+    ) -> *mut TupleTableSlot;
     pub fn tuplestore_puttupleslot(state: *mut Tuplestorestate, slot: *mut TupleTableSlot);
     pub fn tuplestore_putvalues(state: *mut Tuplestorestate, desc: TupleDesc, values: *mut Datum, isnull: *mut bool);
     pub fn heap_compute_data_size(desc: TupleDesc, values: *mut Datum, isnull: *mut bool) -> usize;
-    pub fn heap_fill_tuple(desc: TupleDesc, values: *mut Datum, isnull: *mut bool, data: *mut c_char, size: usize, infomask: *mut u16, bits: *mut bits8);
+    pub fn heap_fill_tuple(
+        desc: TupleDesc,
+        values: *mut Datum,
+        isnull: *mut bool,
+        data: *mut c_char,
+        size: usize,
+        infomask: *mut u16,
+        bits: *mut bits8,
+    );
     pub fn detoast_external_attr(attr: *mut varlena) -> *mut varlena;
 
     pub fn lookup_rowtype_tupdesc(type_id: Oid, typmod: i32) -> TupleDesc;
@@ -109,9 +138,27 @@ unsafe extern "C-unwind" {
     pub fn heap_deform_tuple(tuple: HeapTuple, desc: TupleDesc, values: *mut Datum, isnull: *mut bool);
     pub fn HeapTupleHeaderGetDatum(header: HeapTupleHeader) -> Datum;
     pub fn pg_detoast_datum(datum: *mut varlena) -> *mut varlena;
-    pub fn deconstruct_array(array: *mut ArrayType, elmtype: Oid, elmlen: c_int, elmbyval: bool, elmalign: c_char, elems: *mut *mut Datum, nulls: *mut *mut bool, count: *mut c_int);
-    pub fn construct_md_array(elems: *mut Datum, nulls: *mut bool, ndims: c_int, dims: *mut c_int, lbs: *mut c_int, elmtype: Oid, elmlen: c_int, elmbyval: bool, elmalign: c_char) -> *mut ArrayType;
-    pub fn cstring_to_text_with_len(text: *const c_char, len: c_int) -> *mut text;
+    pub fn deconstruct_array(
+        array: *mut ArrayType,
+        elmtype: Oid,
+        elmlen: c_int,
+        elmbyval: bool,
+        elmalign: c_char,
+        elems: *mut *mut Datum,
+        nulls: *mut *mut bool,
+        count: *mut c_int,
+    );
+    pub fn construct_md_array(
+        elems: *mut Datum,
+        nulls: *mut bool,
+        ndims: c_int,
+        dims: *mut c_int,
+        lbs: *mut c_int,
+        elmtype: Oid,
+        elmlen: c_int,
+        elmbyval: bool,
+        elmalign: c_char,
+    ) -> *mut ArrayType;
 
     // utils/fmgrprotos.h
     pub fn textlike(fcinfo: FunctionCallInfo) -> Datum;
@@ -124,7 +171,13 @@ unsafe extern "C-unwind" {
     pub fn MemoryContextAllocHuge(context: MemoryContext, size: usize) -> *mut c_void;
     pub fn MemoryContextReset(context: MemoryContext);
     pub fn MemoryContextDelete(context: MemoryContext);
-    pub fn AllocSetContextCreateInternal(parent: MemoryContext, name: *const c_char, min: usize, init: usize, max: usize) -> MemoryContext;
+    pub fn AllocSetContextCreateInternal(
+        parent: MemoryContext,
+        name: *const c_char,
+        min: usize,
+        init: usize,
+        max: usize,
+    ) -> MemoryContext;
 
     // storage/buffile.h, storage/fileset.h, utils/resowner.h
     pub fn BufFileRead(file: *mut BufFile, ptr: *mut c_void, size: usize) -> usize;

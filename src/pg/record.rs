@@ -84,15 +84,29 @@ impl Numbers {
 
     /// Makes the row type of a description known to this process. Guarded.
     pub fn learn(&mut self, description: &[u8]) {
-        let number = |at: usize| description.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map_or(0, i32::from_ne_bytes);
+        let number = |at: usize| {
+            description
+                .get(at..at + 4)
+                .and_then(|bytes| bytes.try_into().ok())
+                .map_or(0, i32::from_ne_bytes)
+        };
         let natts = number(4);
         // SAFETY: a descriptor of `natts` columns is made and filled; BlessTupleDesc copies it into the type cache.
         unsafe {
             let desc = pg_sys::CreateTemplateTupleDesc(natts);
             for n in 0..natts as usize {
                 let at = 8 + n * COLUMN;
-                let Some(name) = description.get(at + 8..at + COLUMN) else { return };
-                pg_sys::TupleDescInitEntry(desc, (n + 1) as _, name.as_ptr().cast(), Oid::from(number(at) as u32), number(at + 4), 0);
+                let Some(name) = description.get(at + 8..at + COLUMN) else {
+                    return;
+                };
+                pg_sys::TupleDescInitEntry(
+                    desc,
+                    (n + 1) as _,
+                    name.as_ptr().cast(),
+                    Oid::from(number(at) as u32),
+                    number(at + 4),
+                    0,
+                );
             }
             let desc = pg_sys::BlessTupleDesc(desc);
             self.0.push((number(0), (*desc).tdtypmod));
@@ -100,7 +114,11 @@ impl Numbers {
     }
 
     fn local(&self, number: i32) -> Option<i32> {
-        self.0.iter().rev().find(|(there, _)| *there == number).map(|(_, here)| *here)
+        self.0
+            .iter()
+            .rev()
+            .find(|(there, _)| *there == number)
+            .map(|(_, here)| *here)
     }
 }
 
@@ -120,14 +138,26 @@ pub fn renumber(value: Datum, kind: u32, numbers: &Numbers) -> Datum {
             }
             let dims = array.cast::<u8>().add(size_of::<pg_sys::ArrayType>()).cast::<i32>();
             let ndim = (*array).ndim;
-            let made = raw::construct_md_array(elements, nulls, ndim, dims, dims.add(ndim as usize), Oid::from(RECORD), -1, false, b'd' as _);
+            let made = raw::construct_md_array(
+                elements,
+                nulls,
+                ndim,
+                dims,
+                dims.add(ndim as usize),
+                Oid::from(RECORD),
+                -1,
+                false,
+                b'd' as _,
+            );
             return Datum::from(made);
         }
         let header = raw::pg_detoast_datum(value.cast_mut_ptr()).cast::<pg_sys::HeapTupleHeaderData>();
         if (*header).t_choice.t_datum.datum_typeid.to_u32() != RECORD {
             return value;
         }
-        let Some(here) = numbers.local((*header).t_choice.t_datum.datum_typmod) else { return value };
+        let Some(here) = numbers.local((*header).t_choice.t_datum.datum_typmod) else {
+            return value;
+        };
         let desc = raw::lookup_rowtype_tupdesc(Oid::from(RECORD), here);
         let (values, nulls) = deform(header, desc);
         for n in 0..(*desc).natts as usize {
@@ -177,7 +207,16 @@ unsafe fn elements(value: Datum) -> (*mut Datum, *mut bool, usize, *mut pg_sys::
     unsafe {
         let array = raw::pg_detoast_datum(value.cast_mut_ptr()).cast::<pg_sys::ArrayType>();
         let (mut elements, mut nulls, mut count) = (ptr::null_mut(), ptr::null_mut(), 0);
-        raw::deconstruct_array(array, Oid::from(RECORD), -1, false, b'd' as _, &mut elements, &mut nulls, &mut count);
+        raw::deconstruct_array(
+            array,
+            Oid::from(RECORD),
+            -1,
+            false,
+            b'd' as _,
+            &mut elements,
+            &mut nulls,
+            &mut count,
+        );
         (elements, nulls, count as usize, array)
     }
 }

@@ -108,7 +108,8 @@ pub fn attach_root<T>(init: impl FnOnce(&T, i32)) -> Result<&'static T> {
         let lock = compat::addin_shmem_init_lock();
         pg_sys::LWLockAcquire(lock, LWLockMode::LW_EXCLUSIVE);
         let mut found = false;
-        let root = pg_sys::ShmemInitStruct(ROOT_NAME.as_ptr().cast(), size_of::<Root<T>>(), &mut found).cast::<Root<T>>();
+        let root =
+            pg_sys::ShmemInitStruct(ROOT_NAME.as_ptr().cast(), size_of::<Root<T>>(), &mut found).cast::<Root<T>>();
         if !found {
             ptr::write_bytes(root, 0, 1);
             (*root).tranche = compat::new_tranche(TRANCHE_NAME);
@@ -148,11 +149,19 @@ fn attach_area<T>(root: &Root<T>) -> Result<()> {
 /// Allocates zeroed memory in the area. Guarded. 53200 where there is none.
 pub fn allocate(size: usize) -> Result<Offset> {
     // SAFETY: the area is attached; the flags make a failure a value where they can.
-    let place = unsafe { pg_sys::dsa_allocate_extended(AREA.get(), size, (pg_sys::DSA_ALLOC_HUGE | pg_sys::DSA_ALLOC_NO_OOM | pg_sys::DSA_ALLOC_ZERO) as _) };
+    let place = unsafe {
+        pg_sys::dsa_allocate_extended(
+            AREA.get(),
+            size,
+            (pg_sys::DSA_ALLOC_HUGE | pg_sys::DSA_ALLOC_NO_OOM | pg_sys::DSA_ALLOC_ZERO) as _,
+        )
+    };
     if place == NOWHERE {
-        return Err(Report::new(PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY, "out of shared memory")
-            .detail(format!("Failed on a request of {size} bytes for a background job."))
-            .into());
+        return Err(
+            Report::new(PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY, "out of shared memory")
+                .detail(format!("Failed on a request of {size} bytes for a background job."))
+                .into(),
+        );
     }
     Ok(place)
 }

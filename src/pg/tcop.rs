@@ -40,7 +40,7 @@ pub struct Completion(QueryCompletion);
 impl Completion {
     /// The command tag's number.
     pub fn tag(&self) -> u32 {
-        self.0.commandTag as u32
+        self.0.commandTag
     }
 
     /// Rows processed.
@@ -138,21 +138,28 @@ pub fn parse(sql: &CStr) -> Statements {
         pg_sys::CurrentMemoryContext = pg_sys::MessageContext;
         let list = raw::pg_parse_query(sql.as_ptr());
         pg_sys::CurrentMemoryContext = before;
-        Statements { list, sql: sql.as_ptr() }
+        Statements {
+            list,
+            sql: sql.as_ptr(),
+        }
     }
 }
 
 impl Statements {
     /// How many.
     pub fn len(&self) -> usize {
-        // SAFETY: NULL is the empty list.
-        if self.list.is_null() { 0 } else { unsafe { (*self.list).length as usize } }
+        if self.list.is_null() {
+            return 0;
+        }
+        // SAFETY: NULL is the empty list, anything else a list.
+        unsafe { (*self.list).length as usize }
     }
 
     /// Statement number `n`.
     pub fn get(&self, n: usize) -> Statement {
         // SAFETY: callers stay below `len`; the list holds RawStmts.
-        Statement { raw: unsafe { (*(*self.list).elements.add(n)).ptr_value.cast() }, sql: self.sql }
+        let raw = unsafe { (*(*self.list).elements.add(n)).ptr_value.cast() };
+        Statement { raw, sql: self.sql }
     }
 
     /// Writes the string to the log where `log_statement` asks for it; gives whether it did (`check_log_statement`).
@@ -229,7 +236,10 @@ impl Statement {
         self.is_transaction_control() && {
             // SAFETY: checked above.
             let kind = unsafe { (*self.node().cast::<pg_sys::TransactionStmt>()).kind };
-            matches!(kind, TRANS_STMT_COMMIT | TRANS_STMT_PREPARE | TRANS_STMT_ROLLBACK | TRANS_STMT_ROLLBACK_TO)
+            matches!(
+                kind,
+                TRANS_STMT_COMMIT | TRANS_STMT_PREPARE | TRANS_STMT_ROLLBACK | TRANS_STMT_ROLLBACK_TO
+            )
         }
     }
 
@@ -241,7 +251,11 @@ impl Statement {
             match (*node).type_ {
                 NodeTag::T_CopyStmt => {
                     let copy = node.cast::<pg_sys::CopyStmt>();
-                    if (*copy).filename.is_null() && !(*copy).is_program { Care::CopyClient } else { Care::None }
+                    if (*copy).filename.is_null() && !(*copy).is_program {
+                        Care::CopyClient
+                    } else {
+                        Care::None
+                    }
                 }
                 NodeTag::T_ListenStmt => Care::Listen,
                 NodeTag::T_TransactionStmt if (*node.cast::<pg_sys::TransactionStmt>()).chain => Care::Chain,
@@ -289,11 +303,22 @@ impl Statement {
             let trees = if is_last {
                 pg_sys::MessageContext
             } else {
-                raw::AllocSetContextCreateInternal(pg_sys::MessageContext, c"per-parsetree message context".as_ptr(), 0, 8 * 1024, 8 * 1024 * 1024)
+                raw::AllocSetContextCreateInternal(
+                    pg_sys::MessageContext,
+                    c"per-parsetree message context".as_ptr(),
+                    0,
+                    8 * 1024,
+                    8 * 1024 * 1024,
+                )
             };
             pg_sys::CurrentMemoryContext = trees;
             let queries = compat::analyze_and_rewrite(self.raw, self.sql);
-            let plans = raw::pg_plan_queries(queries, self.sql, pg_sys::CURSOR_OPT_PARALLEL_OK as c_int, ptr::null_mut());
+            let plans = raw::pg_plan_queries(
+                queries,
+                self.sql,
+                pg_sys::CURSOR_OPT_PARALLEL_OK as c_int,
+                ptr::null_mut(),
+            );
             if with_snapshot {
                 raw::PopActiveSnapshot();
             }
@@ -324,7 +349,8 @@ unsafe fn detaches_concurrently(statement: *mut pg_sys::AlterTableStmt) -> bool 
             return false;
         }
         let command = (*(*commands).elements).ptr_value.cast::<pg_sys::AlterTableCmd>();
-        (*command).subtype == pg_sys::AlterTableType::AT_DetachPartition && (*(*command).def.cast::<pg_sys::PartitionCmd>()).concurrent
+        (*command).subtype == pg_sys::AlterTableType::AT_DetachPartition
+            && (*(*command).def.cast::<pg_sys::PartitionCmd>()).concurrent
     }
 }
 
@@ -332,7 +358,13 @@ unsafe fn detaches_concurrently(statement: *mut pg_sys::AlterTableStmt) -> bool 
 /// would hear. A job is a client's string, so for the time of this statement it is a backend like any other.
 pub fn pretend_backend(pretend: bool) {
     // SAFETY: a plain variable, which only decides what a utility command may do.
-    unsafe { pg_sys::MyBackendType = if pretend { pg_sys::BackendType::B_BACKEND } else { pg_sys::BackendType::B_BG_WORKER } }
+    unsafe {
+        pg_sys::MyBackendType = if pretend {
+            pg_sys::BackendType::B_BACKEND
+        } else {
+            pg_sys::BackendType::B_BG_WORKER
+        }
+    }
 }
 
 /// Groups the statements of the string.
@@ -406,7 +438,13 @@ pub fn init_message_context() {
     // SAFETY: as PostgresMain does it. A background worker has none yet.
     unsafe {
         if pg_sys::MessageContext.is_null() {
-            pg_sys::MessageContext = pg_sys::AllocSetContextCreateInternal(pg_sys::TopMemoryContext, c"MessageContext".as_ptr(), 0, 8 * 1024, 8 * 1024 * 1024);
+            pg_sys::MessageContext = pg_sys::AllocSetContextCreateInternal(
+                pg_sys::TopMemoryContext,
+                c"MessageContext".as_ptr(),
+                0,
+                8 * 1024,
+                8 * 1024 * 1024,
+            );
         }
     }
 }
@@ -446,7 +484,11 @@ extern "C-unwind" fn no() -> bool {
 
 unsafe extern "C-unwind" fn put(kind: c_char, body: *const c_char, len: usize) -> c_int {
     if let Some(handler) = HANDLER.get() {
-        let body = if len == 0 { &[] } else { super::memory::view(body.cast(), len) };
+        let body = if len == 0 {
+            &[]
+        } else {
+            super::memory::view(body.cast(), len)
+        };
         handler(kind as u8, body);
     }
     0

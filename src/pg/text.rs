@@ -24,7 +24,12 @@ pub fn first_characters(text: &[u8], count: usize) -> &[u8] {
 pub fn is_like(text: &[u8], pattern: &[u8]) -> bool {
     // SAFETY: textlike takes two texts and a collation.
     unsafe {
-        let datum = pg_sys::DirectFunctionCall2Coll(Some(raw::textlike), pg_sys::Oid::from(pg_sys::DEFAULT_COLLATION_OID), text_datum(text), text_datum(pattern));
+        let datum = pg_sys::DirectFunctionCall2Coll(
+            Some(raw::textlike),
+            pg_sys::DEFAULT_COLLATION_OID,
+            text_datum(text),
+            text_datum(pattern),
+        );
         datum.value() & 0xff != 0
     }
 }

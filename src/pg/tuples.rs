@@ -13,7 +13,8 @@ const NATTS_MASK: u16 = pg_sys::HEAP_NATTS_MASK as u16;
 const MINIMAL_HEADER: usize = core::mem::offset_of!(MinimalTupleData, t_bits);
 
 /// `MINIMAL_TUPLE_OFFSET`: what a heap tuple's header has more than a minimal one's.
-const MINIMAL_OFFSET: usize = (core::mem::offset_of!(pg_sys::HeapTupleHeaderData, t_infomask2) - size_of::<u32>()) / 8 * 8;
+const MINIMAL_OFFSET: usize =
+    (core::mem::offset_of!(pg_sys::HeapTupleHeaderData, t_infomask2) - size_of::<u32>()) / 8 * 8;
 
 const fn max_align(size: usize) -> usize {
     (size + 7) & !7
@@ -34,7 +35,12 @@ pub(super) unsafe fn tuple_desc_attr(desc: TupleDesc, n: usize) -> *mut pg_sys::
     // SAFETY: from version 18 on the full attributes follow the compact ones (TupleDescAttr).
     #[cfg(feature = "pg18")]
     unsafe {
-        (*desc).compact_attrs.as_mut_ptr().add((*desc).natts as usize).cast::<pg_sys::FormData_pg_attribute>().add(n)
+        (*desc)
+            .compact_attrs
+            .as_mut_ptr()
+            .add((*desc).natts as usize)
+            .cast::<pg_sys::FormData_pg_attribute>()
+            .add(n)
     }
 }
 
@@ -105,7 +111,12 @@ pub enum Row {
     /// `len` bytes at `from`, of which the first four are to be replaced by the length.
     Ready { from: *const u8, len: usize },
     /// `len` bytes that [`form`] writes.
-    Loose { len: usize, data_len: usize, header: usize, has_null: bool },
+    Loose {
+        len: usize,
+        data_len: usize,
+        header: usize,
+        has_null: bool,
+    },
 }
 
 /// Looks at the row in `slot`. What points out of the row (toasted values, expanded objects) is made part of it, allocated in
@@ -118,13 +129,27 @@ pub fn look(slot: *mut TupleTableSlot, shape: &Shape) -> Row {
         if ptr::eq(ops, &raw const pg_sys::TTSOpsMinimalTuple) {
             let tuple = (*slot.cast::<pg_sys::MinimalTupleTableSlot>()).mintuple;
             if !tuple.is_null() && is_whole((*tuple).t_infomask, (*tuple).t_infomask2, shape.natts) {
-                return Row::Ready { from: tuple.cast(), len: (*tuple).t_len as usize };
+                return Row::Ready {
+                    from: tuple.cast(),
+                    len: (*tuple).t_len as usize,
+                };
             }
-        } else if ptr::eq(ops, &raw const pg_sys::TTSOpsBufferHeapTuple) || ptr::eq(ops, &raw const pg_sys::TTSOpsHeapTuple) {
+        } else if ptr::eq(ops, &raw const pg_sys::TTSOpsBufferHeapTuple)
+            || ptr::eq(ops, &raw const pg_sys::TTSOpsHeapTuple)
+        {
             // A BufferHeapTupleTableSlot begins with a HeapTupleTableSlot.
             let tuple = (*slot.cast::<pg_sys::HeapTupleTableSlot>()).tuple;
-            if !tuple.is_null() && is_whole((*(*tuple).t_data).t_infomask, (*(*tuple).t_data).t_infomask2, shape.natts) {
-                return Row::Ready { from: (*tuple).t_data.cast::<u8>().add(MINIMAL_OFFSET), len: (*tuple).t_len as usize - MINIMAL_OFFSET };
+            if !tuple.is_null()
+                && is_whole(
+                    (*(*tuple).t_data).t_infomask,
+                    (*(*tuple).t_data).t_infomask2,
+                    shape.natts,
+                )
+            {
+                return Row::Ready {
+                    from: (*tuple).t_data.cast::<u8>().add(MINIMAL_OFFSET),
+                    len: (*tuple).t_len as usize - MINIMAL_OFFSET,
+                };
             }
         }
         all_columns(slot, shape.natts);
@@ -142,7 +167,12 @@ pub fn look(slot: *mut TupleTableSlot, shape: &Shape) -> Row {
         let bitmap = if has_null { shape.natts.div_ceil(8) } else { 0 };
         let header = max_align(MINIMAL_HEADER + bitmap);
         let data_len = raw::heap_compute_data_size(shape.desc, shape.values, shape.nulls);
-        Row::Loose { len: header + data_len, data_len, header, has_null }
+        Row::Loose {
+            len: header + data_len,
+            data_len,
+            header,
+            has_null,
+        }
     }
 }
 
@@ -155,8 +185,20 @@ pub fn form(to: *mut u8, shape: &Shape, len: usize, data_len: usize, header: usi
         (*tuple).t_len = len as u32;
         (*tuple).t_infomask2 = shape.natts as u16;
         (*tuple).t_hoff = (header + MINIMAL_OFFSET) as u8;
-        let bits = if has_null { (*tuple).t_bits.as_mut_ptr() } else { ptr::null_mut() };
-        raw::heap_fill_tuple(shape.desc, shape.values, shape.nulls, to.add(header).cast(), data_len, &raw mut (*tuple).t_infomask, bits);
+        let bits = if has_null {
+            (*tuple).t_bits.as_mut_ptr()
+        } else {
+            ptr::null_mut()
+        };
+        raw::heap_fill_tuple(
+            shape.desc,
+            shape.values,
+            shape.nulls,
+            to.add(header).cast(),
+            data_len,
+            &raw mut (*tuple).t_infomask,
+            bits,
+        );
         debug_assert_eq!((*tuple).t_infomask & HAS_NULL != 0, has_null);
     }
 }

@@ -31,7 +31,10 @@ impl<'a> Fields<'a> {
     }
 
     fn number(&self, code: u8) -> i32 {
-        self.get(code).and_then(|text| core::str::from_utf8(text).ok()).and_then(|text| text.parse().ok()).unwrap_or(0)
+        self.get(code)
+            .and_then(|text| core::str::from_utf8(text).ok())
+            .and_then(|text| text.parse().ok())
+            .unwrap_or(0)
     }
 
     /// The SQLSTATE in packed form; XX000 where the message has none.
@@ -162,7 +165,9 @@ fn put(out: &mut Vec<u8>, code: u8, value: &[u8]) {
 
 /// `MAKE_SQLSTATE` of `utils/elog.h`: six bits for each character.
 pub fn pack(code: &[u8]) -> i32 {
-    code.iter().rev().fold(0, |packed, byte| (packed << 6) | i32::from(byte.wrapping_sub(b'0') & 0x3f))
+    code.iter().rev().fold(0, |packed, byte| {
+        (packed << 6) | i32::from(byte.wrapping_sub(b'0') & 0x3f)
+    })
 }
 
 /// The five characters of a packed SQLSTATE (`unpack_sql_state`).

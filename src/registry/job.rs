@@ -160,7 +160,8 @@ impl Job {
 
     /// The last progress message.
     pub fn progress_message(&self) -> Option<&[u8]> {
-        self.has_progress_message.then(|| &self.progress[..(self.progress_len as usize).min(PROGRESS_MAX)])
+        self.has_progress_message
+            .then(|| &self.progress[..(self.progress_len as usize).min(PROGRESS_MAX)])
     }
 
     /// Keeps a progress message, which is not longer than [`PROGRESS_MAX`].
@@ -214,7 +215,9 @@ impl Slot {
 
     /// Notes why the job is to end early, unless a reason is there already. Callable in a signal handler.
     pub fn request_stop(&self, why: Stop) {
-        let _ = self.stop.compare_exchange(Stop::No as u32, why as u32, Relaxed, Relaxed);
+        let _ = self
+            .stop
+            .compare_exchange(Stop::No as u32, why as u32, Relaxed, Relaxed);
     }
 
     /// Begins a job in this slot, which was just taken: nobody else looks at it before the cookie is set. The owner and the
@@ -268,7 +271,9 @@ impl Slot {
     pub fn publish(&'static self, cookie: u64, end: End) -> bool {
         let (owner, reader);
         {
-            let Some(mut job) = self.lock_if(cookie) else { return false };
+            let Some(mut job) = self.lock_if(cookie) else {
+                return false;
+            };
             if job.state.has_ended() {
                 return false;
             }
@@ -277,7 +282,11 @@ impl Slot {
             job.error = end.error;
             job.error_len = end.error_len;
             job.queue.seal();
-            let began = if job.started_at != 0 { job.started_at } else { job.launched_at };
+            let began = if job.started_at != 0 {
+                job.started_at
+            } else {
+                job.launched_at
+            };
             Counters::at(job.counters).ended(end.count, job.finished_at - began);
             (owner, reader) = (job.owner_procno, job.queue.reader());
             job.worker_gone = true;
@@ -310,7 +319,9 @@ impl Slot {
     /// worker was faster.
     pub fn withdraw(&'static self, cookie: u64) -> bool {
         {
-            let Some(mut job) = self.lock_if(cookie) else { return true };
+            let Some(mut job) = self.lock_if(cookie) else {
+                return true;
+            };
             if self.worker_pid.load(Relaxed) != 0 {
                 return false;
             }

@@ -115,7 +115,11 @@ impl Segment {
     fn grow(&self) -> Result<()> {
         let seen = self.index.lock().blocks as usize;
         if seen == BLOCKS {
-            return Err(crate::pg::error::Report::new(pgrx::PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED, "too many background jobs").into());
+            return Err(crate::pg::error::Report::new(
+                pgrx::PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+                "too many background jobs",
+            )
+            .into());
         }
         let len = block_len(seen);
         let place = shmem::allocate(len as usize * size_of::<Slot>())?;
@@ -128,7 +132,11 @@ impl Segment {
         }
         let base = FIRST * ((1u32 << seen) - 1);
         for i in 0..len {
-            shmem::neighbour(first, i as usize).init(base + i, if i + 1 < len { base + i + 2 } else { 0 }, index.tranche);
+            shmem::neighbour(first, i as usize).init(
+                base + i,
+                if i + 1 < len { base + i + 2 } else { 0 },
+                index.tranche,
+            );
         }
         index.block[seen] = place;
         index.blocks += 1;

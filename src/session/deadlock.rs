@@ -53,7 +53,9 @@ fn leads_here(start: i32) -> bool {
 
 /// The workers of the jobs that process `pid` waits for.
 fn workers_awaited_by(pid: i32) -> Vec<i32> {
-    let Some(segment) = segment::attached() else { return Vec::new() };
+    let Some(segment) = segment::attached() else {
+        return Vec::new();
+    };
     segment
         .all()
         .filter(|slot| slot.waiter_pid.load(Relaxed) == pid && slot.cookie.load(Relaxed) != 0)

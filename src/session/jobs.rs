@@ -53,7 +53,9 @@ pub fn counters() -> Result<Offset> {
 /// The session ends: its jobs run on and belong to nobody. Reading, if the session died of it, is over too.
 extern "C-unwind" fn session_ends(_code: c_int, _argument: Datum) {
     // Nothing of the table may be left for the end of the process, when shared memory is gone.
-    let handles = TABLE.with(|table| table.try_borrow_mut().map(|mut table| core::mem::take(&mut *table))).unwrap_or_default();
+    let handles = TABLE
+        .with(|table| table.try_borrow_mut().map(|mut table| core::mem::take(&mut *table)))
+        .unwrap_or_default();
     for handle in handles.by_cookie.into_values() {
         stop_reading(&handle);
         handle.slot.owner_lets_go(handle.cookie);
@@ -79,7 +81,14 @@ pub fn stop_reading(handle: &Handle) {
 pub fn add(slot: &'static Slot, cookie: u64, pid: i32, worker: Registered) {
     TABLE.with_borrow_mut(|table| {
         table.launched += 1;
-        let handle = Handle { slot, cookie, pid, sequence: table.launched, worker, reader: RefCell::default() };
+        let handle = Handle {
+            slot,
+            cookie,
+            pid,
+            sequence: table.launched,
+            worker,
+            reader: RefCell::default(),
+        };
         table.by_cookie.insert(cookie, Rc::new(handle));
         *table.pids.entry(pid).or_default() += 1;
     });
@@ -91,11 +100,18 @@ pub fn find(pid: i32, cookie: i64) -> Result<Rc<Handle>> {
         return Ok(handle);
     }
     if knows_pid(pid) {
-        return Err(Report::new(PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, format!("cookie mismatch for PID {pid}"))
-            .hint("The process may have been started again under the same PID; use the handle that the launch returned.")
-            .into());
+        return Err(Report::new(
+            PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("cookie mismatch for PID {pid}"),
+        )
+        .hint("The process may have been started again under the same PID; use the handle that the launch returned.")
+        .into());
     }
-    Err(Report::new(PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT, format!("PID {pid} is not attached to this session")).into())
+    Err(Report::new(
+        PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+        format!("PID {pid} is not attached to this session"),
+    )
+    .into())
 }
 
 /// Whether this session has a handle with this pid.
@@ -105,7 +121,13 @@ pub fn knows_pid(pid: i32) -> bool {
 
 /// [`find`] without an error.
 pub fn look_up(pid: i32, cookie: i64) -> Option<Rc<Handle>> {
-    TABLE.with_borrow(|table| table.by_cookie.get(&(cookie as u64)).filter(|handle| handle.pid == pid).cloned())
+    TABLE.with_borrow(|table| {
+        table
+            .by_cookie
+            .get(&(cookie as u64))
+            .filter(|handle| handle.pid == pid)
+            .cloned()
+    })
 }
 
 /// All handles in the order of launching.
@@ -164,7 +186,12 @@ pub fn publish_lost(slot: &'static Slot, cookie: u64, last_words: Option<&[u8]>)
     let error = wire::compose(b"08006", &message, detail, pid);
     // Where memory is out, the state alone says what happened.
     let place = crate::pg::shmem::store(&error).unwrap_or(NOWHERE);
-    let end = End { state: State::Error, count: Count::Failed, error: place, error_len: error.len() as u64 };
+    let end = End {
+        state: State::Error,
+        count: Count::Failed,
+        error: place,
+        error_len: error.len() as u64,
+    };
     if !slot.publish(cookie, end) {
         crate::pg::shmem::free(place);
     }

@@ -88,18 +88,32 @@ fn prepare(order: &Order) -> Result<Prepared> {
         job.sql = sql.hand_over();
         job.request = request.hand_over();
     });
-    Ok(Prepared { slot: TakenSlot { slot, cookie, armed: true }, cookie })
+    Ok(Prepared {
+        slot: TakenSlot {
+            slot,
+            cookie,
+            armed: true,
+        },
+        cookie,
+    })
 }
 
 /// Checks what can be checked without shared memory and gives the size of the queue in bytes.
 fn check(order: &Order) -> Result<i32> {
     if proc::is_parallel_worker() {
-        return Err(Report::new(PgSqlErrorCode::ERRCODE_INVALID_TRANSACTION_STATE, "cannot launch a background job in a parallel worker").into());
+        return Err(Report::new(
+            PgSqlErrorCode::ERRCODE_INVALID_TRANSACTION_STATE,
+            "cannot launch a background job in a parallel worker",
+        )
+        .into());
     }
     if proc::in_restricted_operation() {
-        return Err(Report::new(PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE, "cannot launch a background job within security-restricted operation")
-            .detail("The job would run outside of the restriction.")
-            .into());
+        return Err(Report::new(
+            PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+            "cannot launch a background job within security-restricted operation",
+        )
+        .detail("The job would run outside of the restriction.")
+        .into());
     }
     if order.queue_size > settings::QUEUE_MAX {
         return Err(Report::new(
@@ -111,18 +125,30 @@ fn check(order: &Order) -> Result<i32> {
     if let Some(label) = order.label
         && label.len() > LABEL_MAX
     {
-        return Err(Report::new(PgSqlErrorCode::ERRCODE_STRING_DATA_RIGHT_TRUNCATION, "label too long")
-            .detail(format!("The label has {} bytes, the limit is {LABEL_MAX}.", label.len()))
-            .into());
+        return Err(
+            Report::new(PgSqlErrorCode::ERRCODE_STRING_DATA_RIGHT_TRUNCATION, "label too long")
+                .detail(format!(
+                    "The label has {} bytes, the limit is {LABEL_MAX}.",
+                    label.len()
+                ))
+                .into(),
+        );
     }
     let limit = settings::max_workers();
     if Counters::at(jobs::counters()?).active.load(Relaxed) >= limit {
-        return Err(Report::new(PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED, "too many background workers")
-            .detail(format!("{limit} jobs of this session are running."))
-            .hint("Wait for a job to end, or raise pg_background.max_workers.")
-            .into());
+        return Err(Report::new(
+            PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
+            "too many background workers",
+        )
+        .detail(format!("{limit} jobs of this session are running."))
+        .hint("Wait for a job to end, or raise pg_background.max_workers.")
+        .into());
     }
-    Ok(if order.queue_size <= 0 { settings::default_queue_size() } else { order.queue_size.max(settings::QUEUE_MIN) })
+    Ok(if order.queue_size <= 0 {
+        settings::default_queue_size()
+    } else {
+        order.queue_size.max(settings::QUEUE_MIN)
+    })
 }
 
 /// A job that the postmaster is to start a worker for.
@@ -137,10 +163,17 @@ impl Prepared {
         // A worker that waits for old snapshots must not find one that was only taken to look into the catalogs.
         spi::forget_catalog_snapshot();
         match proc::register_worker(crate::worker::MAIN, self.slot.slot.number(), self.cookie) {
-            Some(worker) => Ok(Registered { slot: self.slot, cookie: self.cookie, worker: Some(worker) }),
-            None => Err(Report::new(PgSqlErrorCode::ERRCODE_INSUFFICIENT_RESOURCES, "could not register background process")
-                .hint("You may need to increase max_worker_processes.")
-                .into()),
+            Some(worker) => Ok(Registered {
+                slot: self.slot,
+                cookie: self.cookie,
+                worker: Some(worker),
+            }),
+            None => Err(Report::new(
+                PgSqlErrorCode::ERRCODE_INSUFFICIENT_RESOURCES,
+                "could not register background process",
+            )
+            .hint("You may need to increase max_worker_processes.")
+            .into()),
         }
     }
 }
@@ -153,12 +186,19 @@ impl Registered {
             if let Some(launched) = self.adopt() {
                 return Ok(launched);
             }
-            if self.worker.as_ref().is_none_or(|worker| worker.status() == WorkerStatus::Stopped) {
+            if self
+                .worker
+                .as_ref()
+                .is_none_or(|worker| worker.status() == WorkerStatus::Stopped)
+            {
                 // It may have taken the job and ended in between.
                 return self.adopt().ok_or_else(|| {
-                    Report::new(PgSqlErrorCode::ERRCODE_CONNECTION_FAILURE, "background worker could not start")
-                        .hint("The server log says why. If the library was replaced while the server runs, reconnect.")
-                        .into()
+                    Report::new(
+                        PgSqlErrorCode::ERRCODE_CONNECTION_FAILURE,
+                        "background worker could not start",
+                    )
+                    .hint("The server log says why. If the library was replaced while the server runs, reconnect.")
+                    .into()
                 });
             }
             proc::wait(-1)?;
@@ -176,7 +216,10 @@ impl Registered {
         }
         self.slot.armed = false;
         jobs::add(self.slot.slot, self.cookie, pid, self.worker.take()?);
-        Some(Launched { pid, cookie: self.cookie as i64 })
+        Some(Launched {
+            pid,
+            cookie: self.cookie as i64,
+        })
     }
 }
 
@@ -189,4 +232,3 @@ impl Drop for Registered {
         self.slot.armed = false;
     }
 }
-

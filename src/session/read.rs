@@ -33,11 +33,15 @@ pub fn read(handle: &Rc<Handle>, rows: Option<&Rows>, deadline: Deadline) -> Res
     session.check_columns(rows)?;
     loop {
         let Session { pump, reader, .. } = &mut session;
-        let Reader { records, rows: count, .. } = &mut **reader;
+        let Reader {
+            records, rows: count, ..
+        } = &mut **reader;
         match error::catching(|| pump.run(rows, records, count))? {
             Event::Message(kind, body, len) => session.message(kind, memory::view(body, len), rows)?,
             Event::Drained => {
-                let more = wait::until(core::slice::from_ref(handle), deadline, || Ok(handle.job().queue.has_news().then_some(())))?;
+                let more = wait::until(core::slice::from_ref(handle), deadline, || {
+                    Ok(handle.job().queue.has_news().then_some(()))
+                })?;
                 if more.is_none() {
                     return Ok(Outcome::TimedOut);
                 }
@@ -61,7 +65,11 @@ impl<'a> Session<'a> {
     fn begin(handle: &'a Rc<Handle>) -> Result<Self> {
         let pid = handle.pid;
         let Ok(mut reader) = handle.reader.try_borrow_mut() else {
-            return Err(Report::new(PgSqlErrorCode::ERRCODE_OBJECT_IN_USE, format!("the result of PID {pid} is being read")).into());
+            return Err(Report::new(
+                PgSqlErrorCode::ERRCODE_OBJECT_IN_USE,
+                format!("the result of PID {pid} is being read"),
+            )
+            .into());
         };
         {
             let mut job = handle.slot.lock();
@@ -85,13 +93,24 @@ impl<'a> Session<'a> {
             job.queue.set_reader(Some(proc::my_procno()));
         }
         let pump = Pump::new(handle.slot, handle.cookie, &mut reader);
-        Ok(Self { handle, reader, pump, done: false })
+        Ok(Self {
+            handle,
+            reader,
+            pump,
+            done: false,
+        })
     }
 
     fn message(&mut self, kind: Kind, body: &[u8], rows: Option<&Rows>) -> Result<()> {
         match kind {
             Kind::Columns => {
-                self.reader.columns = Some(body.as_chunks::<4>().0.iter().map(|bytes| u32::from_ne_bytes(*bytes)).collect());
+                self.reader.columns = Some(
+                    body.as_chunks::<4>()
+                        .0
+                        .iter()
+                        .map(|bytes| u32::from_ne_bytes(*bytes))
+                        .collect(),
+                );
                 self.check_columns(rows)
             }
             Kind::Record => {
@@ -114,8 +133,11 @@ impl<'a> Session<'a> {
 
     /// Compares the columns that came with those that are expected, once for all rows.
     fn check_columns(&self, rows: Option<&Rows>) -> Result<()> {
-        let (Some(rows), Some(columns)) = (rows, &self.reader.columns) else { return Ok(()) };
-        let same = rows.width() == columns.len() && columns.iter().enumerate().all(|(n, kind)| rows.column_type(n) == *kind);
+        let (Some(rows), Some(columns)) = (rows, &self.reader.columns) else {
+            return Ok(());
+        };
+        let same =
+            rows.width() == columns.len() && columns.iter().enumerate().all(|(n, kind)| rows.column_type(n) == *kind);
         if same {
             return Ok(());
         }

@@ -49,7 +49,11 @@ impl Drop for Waiting<'_> {
 
 /// Sleeps until `answer` gives something, which is asked again each time somebody wakes this session, or until the deadline:
 /// then None. While it sleeps for longer than `deadlock_timeout`, jobs among `handles` that wait for this very session are made to fail.
-pub fn until<T>(handles: &[Rc<Handle>], deadline: Deadline, mut answer: impl FnMut() -> Result<Option<T>>) -> Result<Option<T>> {
+pub fn until<T>(
+    handles: &[Rc<Handle>],
+    deadline: Deadline,
+    mut answer: impl FnMut() -> Result<Option<T>>,
+) -> Result<Option<T>> {
     if let Some(answer) = answer()? {
         return Ok(Some(answer));
     }
@@ -77,5 +81,8 @@ pub fn until<T>(handles: &[Rc<Handle>], deadline: Deadline, mut answer: impl FnM
 
 /// Waits for one job. False at the deadline.
 pub fn for_job(handle: &Rc<Handle>, deadline: Deadline) -> Result<bool> {
-    Ok(until(core::slice::from_ref(handle), deadline, || Ok(handle.has_ended().then_some(())))?.is_some())
+    Ok(until(core::slice::from_ref(handle), deadline, || {
+        Ok(handle.has_ended().then_some(()))
+    })?
+    .is_some())
 }

@@ -73,7 +73,11 @@ pub fn execute(slot: &'static Slot, sql: &CStr, identity: &Identity) {
 }
 
 fn run(statement: &Statement, is_last: bool, grouped: bool, user: &User) -> Completion {
-    let to = if is_last { receiver::to(&output::ROWS) } else { receiver::nowhere() };
+    let to = if is_last {
+        receiver::to(&output::ROWS)
+    } else {
+        receiver::nowhere()
+    };
     match statement.care() {
         Care::CopyClient => raise_raw(
             PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
@@ -117,7 +121,11 @@ fn note(slot: &'static Slot, done: &Completion) {
 /// A cancel interrupts a statement; SQL can catch that and go on. Between statements and before the commit the job looks itself.
 fn give_up_if_asked(slot: &Slot) {
     if slot.stop() != Stop::No {
-        raise_raw(PgSqlErrorCode::ERRCODE_QUERY_CANCELED, &[b"canceling statement due to user request"], None);
+        raise_raw(
+            PgSqlErrorCode::ERRCODE_QUERY_CANCELED,
+            &[b"canceling statement due to user request"],
+            None,
+        );
     }
 }
 

@@ -80,7 +80,14 @@ impl Attached {
     fn run(self) -> Result<()> {
         let (sql, request, label, queue_size, keeps_result, timeout) = {
             let job = self.slot.lock();
-            (job.sql(), job.request, job.label().map(<[u8]>::to_vec), job.queue_size, job.keeps_result, job.worker_timeout)
+            (
+                job.sql(),
+                job.request,
+                job.label().map(<[u8]>::to_vec),
+                job.queue_size,
+                job.keeps_result,
+                job.worker_timeout,
+            )
         };
         let request_at = request;
         let request = Request::at(request);
@@ -182,7 +189,9 @@ extern "C-unwind" fn worker_ends(_code: c_int, _argument: Datum) {
     let Some(job) = CURRENT.get() else { return };
     output::recover();
     let last_words = output::last_words();
-    let canceled = last_words.as_deref().filter(|words| job.slot.stop() != Stop::No && wire::Fields(words).sqlstate() == wire::pack(b"57014"));
+    let canceled = last_words
+        .as_deref()
+        .filter(|words| job.slot.stop() != Stop::No && wire::Fields(words).sqlstate() == wire::pack(b"57014"));
     match canceled {
         Some(_) => job.publish(verdict::canceled(job.slot)),
         None => {

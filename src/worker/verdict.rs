@@ -17,7 +17,11 @@ pub struct Verdict {
 
 impl Verdict {
     /// The job has done all it was asked for.
-    pub const SUCCESS: Verdict = Verdict { state: State::Stopped, count: Count::Completed, error: None };
+    pub const SUCCESS: Verdict = Verdict {
+        state: State::Stopped,
+        count: Count::Completed,
+        error: None,
+    };
 }
 
 /// Judges a caught error, which gets the words that fit the reason: of the several things that interrupt a statement,
@@ -30,9 +34,15 @@ pub fn of(edata: *mut ErrorData, slot: &Slot) -> Verdict {
             Stop::Deadlock => error::replace(edata, deadlock(slot)),
             Stop::WorkerTimeout => error::replace(
                 edata,
-                Report::new(PgSqlErrorCode::ERRCODE_QUERY_CANCELED, "canceling job due to pg_background.worker_timeout"),
+                Report::new(
+                    PgSqlErrorCode::ERRCODE_QUERY_CANCELED,
+                    "canceling job due to pg_background.worker_timeout",
+                ),
             ),
-            Stop::RunTimeout => error::replace(edata, Report::new(PgSqlErrorCode::ERRCODE_QUERY_CANCELED, "canceling job due to timeout")),
+            Stop::RunTimeout => error::replace(
+                edata,
+                Report::new(PgSqlErrorCode::ERRCODE_QUERY_CANCELED, "canceling job due to timeout"),
+            ),
             Stop::Cancel | Stop::No => (),
         }
     }
@@ -42,13 +52,26 @@ pub fn of(edata: *mut ErrorData, slot: &Slot) -> Verdict {
             Stop::Deadlock => false,
             Stop::Cancel | Stop::WorkerTimeout | Stop::RunTimeout => true,
         };
-    Verdict { state: if canceled { State::Canceled } else { State::Error }, count: count(stop, canceled), error: Some(wire::encode(edata, proc::my_pid())) }
+    Verdict {
+        state: if canceled { State::Canceled } else { State::Error },
+        count: count(stop, canceled),
+        error: Some(wire::encode(edata, proc::my_pid())),
+    }
 }
 
 /// The verdict on a process that ended because its job was cancelled before it had begun.
 pub fn canceled(slot: &Slot) -> Verdict {
-    let error = wire::compose(b"57014", "canceling statement due to user request", None, proc::my_pid());
-    Verdict { state: State::Canceled, count: count(slot.stop(), true), error: Some(error) }
+    let error = wire::compose(
+        b"57014",
+        "canceling statement due to user request",
+        None,
+        proc::my_pid(),
+    );
+    Verdict {
+        state: State::Canceled,
+        count: count(slot.stop(), true),
+        error: Some(error),
+    }
 }
 
 fn count(stop: Stop, canceled: bool) -> Count {
