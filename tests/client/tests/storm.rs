@@ -134,6 +134,7 @@ fn work(session: &mut Session, number: u64) -> u64 {
                     "{error:?}"
                 );
                 refused += 1;
+                session.exec("SELECT pg_sleep(0.002)");
             }
         }
         while pending.len() > random.below(10) as usize {
