@@ -19,7 +19,12 @@ fn main() {
 
 fn add(path: &Path, hasher: &mut DefaultHasher) {
     if path.is_dir() {
-        let mut entries: Vec<_> = fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+        let mut entries: Vec<_> = fs::read_dir(path)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .map(|entry| entry.path())
+            .collect();
         entries.sort();
         entries.iter().for_each(|entry| add(entry, hasher));
     } else {
