@@ -26,9 +26,9 @@ pub struct Request {
 
 /// Puts this session's state into the shared area. 53200 where memory is out.
 pub fn store(identity: Identity) -> Result<Owned> {
-    let (settings, libraries) = guc::serialized_sizes();
-    let settings = (settings + 7) & !7;
-    let owned = Owned::new(shmem::allocate(HEAD as usize + settings + libraries)?);
+    let settings = (guc::settings_size() + 7) & !7;
+    let libraries = guc::libraries_with_settings();
+    let owned = Owned::new(shmem::allocate(HEAD as usize + settings + libraries.len())?);
     let place = owned.place();
     let head = Head {
         database: proc::my_database().to_u32(),
@@ -37,7 +37,7 @@ pub fn store(identity: Identity) -> Result<Owned> {
     };
     shmem::put(place, head);
     guc::serialize_settings(shmem::address(place + HEAD), settings);
-    guc::serialize_libraries(shmem::address(place + HEAD + settings as u64), libraries);
+    shmem::write(place + HEAD + settings as u64, &libraries);
     Ok(owned)
 }
 

@@ -52,10 +52,10 @@ pub fn reserve_prefix(prefix: &'static CStr) {
     }
 }
 
-/// How many bytes [`serialize_settings`] and [`serialize_libraries`] need. Guarded.
-pub fn serialized_sizes() -> (usize, usize) {
-    // SAFETY: both only look at this backend's state.
-    unsafe { (pg_sys::EstimateGUCStateSpace(), pg_sys::EstimateLibraryStateSpace()) }
+/// How many bytes [`serialize_settings`] needs. Guarded.
+pub fn settings_size() -> usize {
+    // SAFETY: only looks at this backend's state.
+    unsafe { pg_sys::EstimateGUCStateSpace() }
 }
 
 /// Writes the state of all settings to `place`, which has room for `size` bytes. Guarded.
@@ -64,10 +64,46 @@ pub fn serialize_settings(place: *mut u8, size: usize) {
     unsafe { pg_sys::SerializeGUCState(size, place.cast()) }
 }
 
-/// Writes the names of the loaded libraries to `place`. Guarded.
-pub fn serialize_libraries(place: *mut u8, size: usize) {
-    // SAFETY: as above.
-    unsafe { pg_sys::SerializeLibraryState(size, place.cast()) }
+/// The libraries that a worker must load before it takes over this session's settings, in the form of `SerializeLibraryState`:
+/// file names, each with its NUL, and a NUL at the end. Guarded.
+///
+/// Those are the libraries with a setting of their own that is not at its default: they check its value, and act on it. They are
+/// known by their name, which is the first part of their settings' names by convention. All others are loaded when they are
+/// first used, as in a new connection; to load what the session happens to have used would cost each job many times what the
+/// rest of its start does.
+pub fn libraries_with_settings() -> Vec<u8> {
+    // SAFETY: the estimate is that of the same state; the names of settings live as long as the process.
+    let (state, prefixes) = unsafe {
+        let mut state = vec![0u8; pg_sys::EstimateLibraryStateSpace()];
+        pg_sys::SerializeLibraryState(state.len(), state.as_mut_ptr().cast());
+        let (settings, len) = compat::all_settings();
+        let set = (0..len)
+            .map(|n| *settings.add(n))
+            .filter(|setting| (**setting).source != pg_sys::GucSource::PGC_S_DEFAULT);
+        let names = set.map(|setting| super::memory::c_bytes((*setting).name));
+        (
+            state,
+            names
+                .filter_map(|name| name.iter().position(|byte| *byte == b'.').map(|dot| &name[..dot]))
+                .collect::<Vec<_>>(),
+        )
+    };
+    let mut wanted = Vec::new();
+    for file in state.split(|byte| *byte == 0).filter(|file| !file.is_empty()) {
+        if prefixes.iter().any(|prefix| is_library_of(file, prefix)) {
+            wanted.extend_from_slice(file);
+            wanted.push(0);
+        }
+    }
+    wanted.push(0);
+    wanted
+}
+
+/// Whether the file is the library whose settings begin with `prefix`; a version may follow its name.
+fn is_library_of(file: &[u8], prefix: &[u8]) -> bool {
+    let name = file.rsplit(|byte| *byte == b'/').next().unwrap_or(file);
+    name.strip_prefix(prefix)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with(b".") || rest.starts_with(b"-"))
 }
 
 /// `deadlock_timeout` in milliseconds.
@@ -157,5 +193,21 @@ impl ResetValues {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_library_of;
+
+    #[test]
+    fn libraries_are_known_by_their_names() {
+        assert!(is_library_of(
+            b"/usr/lib/postgresql/15/lib/auto_explain.so",
+            b"auto_explain"
+        ));
+        assert!(is_library_of(b"/lib/timescaledb-2.14.so", b"timescaledb"));
+        assert!(!is_library_of(b"/lib/plpgsql.so", b"plpgsql_check"));
+        assert!(!is_library_of(b"/lib/plpgsql_check.so", b"plpgsql"));
     }
 }

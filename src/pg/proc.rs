@@ -304,12 +304,13 @@ pub fn set_user(user: u32, context: i32) {
     unsafe { raw::SetUserIdAndSecContext(Oid::from(user), context) }
 }
 
-/// Restores libraries and settings from their serialized form, then `also` sets what the job needs beyond. In a transaction of
+/// Loads what a new connection loads, then restores libraries and settings from their serialized form, then `also` sets what the job needs beyond. In a transaction of
 /// its own, in which checks of the values are those of a parallel worker: what was valid in the session is valid here. Raw.
 pub fn adopt_state(identity: &Identity, settings: *mut u8, libraries: *mut u8, application_name: &CStr) {
     // SAFETY: both places were written by SerializeGUCState and SerializeLibraryState; the name is NUL-terminated.
     unsafe {
         raw::StartTransactionCommand();
+        raw::process_session_preload_libraries();
         raw::RestoreLibraryState(libraries.cast());
         let reset_values = ResetValues::remember();
         pg_sys::InitializingParallelWorker = true;

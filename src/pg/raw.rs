@@ -41,6 +41,7 @@ unsafe extern "C-unwind" {
     pub fn SetUserIdAndSecContext(userid: Oid, sec_context: c_int);
     pub fn SetSessionAuthorization(userid: Oid, is_superuser: bool);
     pub fn SetCurrentRoleId(roleid: Oid, is_superuser: bool);
+    pub fn process_session_preload_libraries();
     pub fn RestoreLibraryState(start_address: *mut c_char);
     pub fn RestoreGUCState(gucstate: *mut c_void);
     pub fn SetConfigOption(
