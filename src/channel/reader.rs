@@ -7,7 +7,7 @@ use super::message::{self, HEADER, Kind, padded};
 use super::queue::{Next, Taken};
 use crate::pg::files::Reading;
 use crate::pg::fmgr::Rows;
-use crate::pg::memory::Buffer;
+use crate::pg::memory::{Buffer, Context};
 use crate::pg::proc;
 use crate::pg::record::Numbers;
 use crate::registry::job::Slot;
@@ -28,6 +28,8 @@ pub struct Reader {
     pub records: Numbers,
     /// How many rows were passed on.
     pub rows: u64,
+    /// Whether reading was broken off in the middle of a message, whose beginning is lost with it.
+    pub torn: bool,
 }
 
 /// Why the pump stopped.
@@ -55,6 +57,10 @@ pub struct Pump {
     at: usize,
     block: Option<Buffer>,
     scratch: Option<Buffer>,
+    /// Whether a message is being put together in `scratch`.
+    torn: bool,
+    /// What renumbering the records of one row allocates.
+    row_memory: Option<Context>,
 }
 
 enum More {
@@ -77,6 +83,8 @@ impl Pump {
             at: 0,
             block: None,
             scratch: None,
+            torn: false,
+            row_memory: None,
         };
         if let Some((piece, done)) = reader.begun.take() {
             pump.piece = Some(piece);
@@ -94,6 +102,7 @@ impl Pump {
 
     /// Notes how far the stream has been read. An open file is the transaction's and goes with it.
     pub fn stop(&mut self, reader: &mut Reader) {
+        reader.torn |= self.torn;
         if let Some(piece) = self.piece.take() {
             reader.begun = Some((piece, self.shown - (self.window_len - self.at) as u64));
         }
@@ -130,7 +139,9 @@ impl Pump {
                 if records.is_empty() {
                     rows.push_tuple_raw(body);
                 } else {
-                    rows.push_tuple_with_records_raw(body, records);
+                    let memory = *self.row_memory.get_or_insert_with(Context::below_current);
+                    memory.enter(|| rows.push_tuple_with_records_raw(body, records));
+                    memory.reset();
                 }
             }
             if count.is_multiple_of(1024) {
@@ -156,6 +167,7 @@ impl Pump {
         }
         let mut scratch = self.scratch.take().unwrap_or_else(|| Buffer::new(whole));
         scratch.restart(whole);
+        self.torn = true;
         while scratch.len() < whole {
             if self.at == self.window_len {
                 match self.more() {
@@ -176,6 +188,7 @@ impl Pump {
         }
         let body = scratch.as_ptr();
         self.scratch = Some(scratch);
+        self.torn = false;
         Some(body)
     }
 

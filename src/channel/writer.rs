@@ -22,6 +22,9 @@ const BUFFER: core::ops::RangeInclusive<usize> = 1024..=64 * 1024;
 const FIRST_FILE: u64 = 1 << 20;
 const LARGEST_FILE: u64 = 256 << 20;
 
+/// `MaxAllocSize`: no reader could take in a larger row.
+const LARGEST_ROW: usize = 0x3fff_ffff;
+
 /// Most anonymous row types that one result remembers having described; beyond, one may be described again.
 const KNOWN_RECORDS: usize = 256;
 
@@ -33,6 +36,8 @@ pub struct Writer {
     limit: u64,
     /// Whether anybody may still want messages.
     keep: bool,
+    /// Whether a message has been begun and not completed. An error that comes meanwhile leaves a hole in the stream.
+    torn: bool,
     buffer: Buffer,
     /// A row that does not fit the buffer is put together here.
     scratch: Buffer,
@@ -58,6 +63,7 @@ impl Writer {
             cookie: 0,
             limit: 0,
             keep: false,
+            torn: false,
             buffer: Buffer::new(*BUFFER.start()),
             scratch: Buffer::new(*BUFFER.start()),
             row_memory: Context::new(c"pg_background row"),
@@ -80,6 +86,7 @@ impl Writer {
         self.cookie = cookie;
         self.limit = u64::from(queue_size);
         self.keep = keep;
+        self.torn = false;
         self.shape = None;
         self.known_count = 0;
         self.file = None;
@@ -124,6 +131,17 @@ impl Writer {
                 header,
                 has_null,
             } => {
+                if len > LARGEST_ROW {
+                    raise_raw(
+                        PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+                        &[
+                            b"row of a result is too large (",
+                            Digits::of(len as u64).bytes(),
+                            b" bytes)",
+                        ],
+                        None,
+                    );
+                }
                 self.make_room(len);
                 if self.buffer.room() >= HEADER + padded(len) {
                     self.header(Kind::Row, len);
@@ -216,13 +234,23 @@ impl Writer {
         }
     }
 
+    /// Begins a message; [`Writer::pad`] completes it. SQL may have caught the error that tore an earlier one, and the job gone on.
     fn header(&mut self, kind: Kind, len: usize) {
+        if self.torn {
+            raise_raw(
+                PgSqlErrorCode::ERRCODE_INSUFFICIENT_RESOURCES,
+                &[b"the job's result is incomplete, since a message of it could not be kept"],
+                None,
+            );
+        }
+        self.torn = true;
         self.put(&message::header(kind, len));
     }
 
     fn pad(&mut self, len: usize) {
         const ZEROES: [u8; 8] = [0; 8];
         self.put_from(ZEROES.as_ptr(), padded(len) - len);
+        self.torn = false;
     }
 
     fn put(&mut self, bytes: &[u8]) {
@@ -313,22 +341,27 @@ impl Writer {
         // made in a copy; nobody else makes it.
         let mut files = self.slot.lock().files;
         let owner = self.owner;
-        owner.with(|| files.prepare());
+        let set = self.cookie as u32;
+        owner.with(|| files.prepare(set));
         self.slot.lock().files = files;
         self.file_len = 0;
         let number = self.next_file;
         self.next_file += 1;
-        owner.with(|| files.write(number))
+        // Whatever memory is current now, an error message's or a row's, may go before the file is complete.
+        crate::pg::memory::for_process(|| owner.with(|| files.write(number)))
     }
 
     /// Completes the open file and queues it.
     pub fn finish_file(&mut self) {
         let Some(file) = self.file.take() else { return };
         let owner = self.owner;
+        // If this fails, what is in the file is missing from the stream.
+        let torn = core::mem::replace(&mut self.torn, true);
         owner.with(|| file.finish());
         let piece = queue::piece_in_file(self.next_file - 1, self.file_len);
         self.file_size = (self.file_size * 2).min(LARGEST_FILE);
         self.append(piece);
+        self.torn = torn;
     }
 
     /// PostgreSQL counts a temporary file against `temp_file_limit` while the process has it open. Ours are closed and still
@@ -353,23 +386,32 @@ impl Writer {
         }
     }
 
-    fn discard(&mut self) {
+    fn stop_keeping(&mut self) {
         self.keep = false;
         self.buffer.clear();
+    }
+
+    fn discard(&mut self) {
+        self.stop_keeping();
         if let Some(file) = self.file.take() {
             let owner = self.owner;
             owner.with(|| file.finish());
         }
     }
 
-    /// After an error, before the transaction is aborted: an open file is closed now, or PostgreSQL closes it under us.
+    /// After an error, before the transaction is aborted: an open file is closed now, or PostgreSQL closes it under us. Nothing may
+    /// follow a torn message, which would be taken for the rest of it.
     pub fn after_error(&mut self) {
         self.shape = None;
+        if self.torn {
+            self.stop_keeping();
+        }
         self.finish_file();
     }
 
     /// Gives up an open file whose completion failed. Guarded.
     pub fn give_up_file(&mut self) {
+        self.stop_keeping();
         self.file = None;
         self.owner.release();
     }

@@ -3,9 +3,18 @@
 //! PostgreSQL's file sets (`storage/fileset.h`): a directory below `base/pgsql_tmp` or in `temp_tablespaces`, counted against
 //! `temp_file_limit` while open, logged by `log_temp_files`, removed after a crash.
 
-use super::{compat, raw};
+use super::{compat, error, raw};
 use core::ffi::CStr;
 use pgrx::pg_sys::{self, BufFile, FileSet, ResourceOwner};
+
+// storage/fileset.h, unguarded: its errors are caught whole.
+#[allow(
+    clashing_extern_declarations,
+    reason = "the guarded twin in pgrx has the same signature"
+)]
+unsafe extern "C-unwind" {
+    fn FileSetDeleteAll(fileset: *mut FileSet);
+}
 
 /// A set of files in shared memory.
 #[repr(C)]
@@ -37,11 +46,13 @@ fn name(n: u32, buffer: &mut [u8; 16]) -> &CStr {
 }
 
 impl Files {
-    /// Makes the set where it has not been made yet.
-    pub fn prepare(&mut self) {
+    /// Makes the set where it has not been made yet. PostgreSQL tells sets apart by the process that made them and a count of its
+    /// own. Ours outlive that process, and another one can get its number; so `number` takes the place of the count, a random one.
+    pub fn prepare(&mut self, number: u32) {
         if !self.made {
             // SAFETY: plain memory that is initialised here.
             unsafe { raw::FileSetInit(&mut self.set) };
+            self.set.number = number;
             self.made = true;
         }
     }
@@ -64,11 +75,18 @@ impl Files {
         unsafe { raw::BufFileDeleteFileSet(&mut self.set, name(n, &mut [0; 16]).as_ptr(), true) }
     }
 
-    /// Deletes all files. Guarded.
+    /// Deletes all files. What fails is only logged, and interrupts wait: the caller has more to give back.
     pub fn delete_all(&mut self) {
         if self.made {
-            // SAFETY: the set is prepared.
-            unsafe { pg_sys::FileSetDeleteAll(&mut self.set) };
+            // SAFETY: the set is prepared; an error sets the count of hold-offs to zero itself.
+            let deleted = error::catch(|| unsafe {
+                pg_sys::InterruptHoldoffCount += 1;
+                FileSetDeleteAll(&mut self.set);
+                pg_sys::InterruptHoldoffCount -= 1;
+            });
+            if let Err(edata) = deleted {
+                error::log_caught(edata);
+            }
             self.made = false;
         }
     }

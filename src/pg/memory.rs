@@ -35,6 +35,20 @@ impl Context {
         })
     }
 
+    /// A new child of the current context, which goes with it. Raw.
+    pub fn below_current() -> Self {
+        // SAFETY: as above.
+        Self(unsafe {
+            raw::AllocSetContextCreateInternal(
+                pg_sys::CurrentMemoryContext,
+                c"pg_background row".as_ptr(),
+                0,
+                8 * 1024,
+                8 * 1024 * 1024,
+            )
+        })
+    }
+
     /// Runs `body` with this context current.
     pub fn enter<T>(self, body: impl FnOnce() -> T) -> T {
         within(self.0, body)

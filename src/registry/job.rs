@@ -301,7 +301,7 @@ impl Slot {
         true
     }
 
-    /// The owner forgets the job. Guarded where files are deleted.
+    /// The owner forgets the job.
     pub fn owner_lets_go(&'static self, cookie: u64) {
         let Some(mut job) = self.lock_if(cookie) else { return };
         job.owner_gone = true;
@@ -318,17 +318,15 @@ impl Slot {
     /// Takes back a job that no worker has taken: a worker that comes later finds another cookie and goes. False where a
     /// worker was faster.
     pub fn withdraw(&'static self, cookie: u64) -> bool {
-        {
-            let Some(mut job) = self.lock_if(cookie) else {
-                return true;
-            };
-            if self.worker_pid.load(Relaxed) != 0 {
-                return false;
-            }
-            Counters::at(job.counters).never_began();
-            job.worker_gone = true;
+        let Some(job) = self.lock_if(cookie) else {
+            return true;
+        };
+        if self.worker_pid.load(Relaxed) != 0 {
+            return false;
         }
-        self.owner_lets_go(cookie);
+        Counters::at(job.counters).never_began();
+        // Under the same lock, or a worker could take the job in between.
+        self.free(job);
         true
     }
 

@@ -38,6 +38,12 @@ struct Table {
 thread_local! {
     static TABLE: RefCell<Table> = RefCell::default();
     static COUNTERS: Cell<Offset> = const { Cell::new(NOWHERE) };
+    static PENDING: Cell<Option<(&'static Slot, u64)>> = const { Cell::new(None) };
+}
+
+/// The job that waits for a worker to take it, and is not in the table yet. What ends this process does not unwind the launch.
+pub fn set_pending(job: Option<(&'static Slot, u64)>) {
+    PENDING.set(job);
 }
 
 /// This session's counters, made on first use. 53200 where memory is out.
@@ -56,7 +62,13 @@ extern "C-unwind" fn session_ends(_code: c_int, _argument: Datum) {
     let handles = TABLE
         .with(|table| table.try_borrow_mut().map(|mut table| core::mem::take(&mut *table)))
         .unwrap_or_default();
+    if let Some((slot, cookie)) = PENDING.take()
+        && !slot.withdraw(cookie)
+    {
+        slot.owner_lets_go(cookie);
+    }
     for handle in handles.by_cookie.into_values() {
+        handle.slot.waiter_pid.store(0, Relaxed);
         stop_reading(&handle);
         handle.slot.owner_lets_go(handle.cookie);
     }

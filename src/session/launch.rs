@@ -50,16 +50,33 @@ struct Prepared {
     cookie: u64,
 }
 
-/// A slot whose job is not yet known to a worker; withdrawn when dropped.
+/// A slot whose job is not yet known to a worker; withdrawn when dropped, and when the session ends before that.
 struct TakenSlot {
     slot: &'static Slot,
     cookie: u64,
     armed: bool,
 }
 
+impl TakenSlot {
+    fn new(slot: &'static Slot, cookie: u64) -> Self {
+        jobs::set_pending(Some((slot, cookie)));
+        Self {
+            slot,
+            cookie,
+            armed: true,
+        }
+    }
+
+    fn disarm(&mut self) {
+        self.armed = false;
+        jobs::set_pending(None);
+    }
+}
+
 impl Drop for TakenSlot {
     fn drop(&mut self) {
         if self.armed {
+            self.disarm();
             self.slot.withdraw(self.cookie);
         }
     }
@@ -89,11 +106,7 @@ fn prepare(order: &Order) -> Result<Prepared> {
         job.request = request.hand_over();
     });
     Ok(Prepared {
-        slot: TakenSlot {
-            slot,
-            cookie,
-            armed: true,
-        },
+        slot: TakenSlot::new(slot, cookie),
         cookie,
     })
 }
@@ -214,7 +227,7 @@ impl Registered {
         if pid == 0 {
             return None;
         }
-        self.slot.armed = false;
+        self.slot.disarm();
         jobs::add(self.slot.slot, self.cookie, pid, self.worker.take()?);
         Some(Launched {
             pid,
@@ -229,6 +242,6 @@ impl Drop for Registered {
         if self.slot.armed && !self.slot.slot.withdraw(self.cookie) {
             self.adopt();
         }
-        self.slot.armed = false;
+        self.slot.disarm();
     }
 }

@@ -7,6 +7,7 @@ use crate::channel::reader::{Event, Pump, Reader};
 use crate::pg::error::{self, Failure, Report, Result};
 use crate::pg::fmgr::{Rows, Value};
 use crate::pg::{memory, proc, wire};
+use crate::registry::job::State;
 use pgrx::PgSqlErrorCode;
 use std::cell::RefMut;
 use std::rc::Rc;
@@ -46,7 +47,11 @@ pub fn read(handle: &Rc<Handle>, rows: Option<&Rows>, deadline: Deadline) -> Res
                     return Ok(Outcome::TimedOut);
                 }
             }
-            Event::End | Event::Broken => break,
+            Event::End => break,
+            Event::Broken => {
+                session.reader.torn = true;
+                break;
+            }
         }
     }
     session.finish(rows)?;
@@ -175,21 +180,35 @@ impl<'a> Session<'a> {
     }
 
     fn job_error(&self) -> Option<Failure> {
-        let (fields, sql) = {
+        let (fields, sql, state) = {
             let job = self.handle.slot.lock();
-            (job.error(), job.sql())
+            (job.error(), job.sql(), job.state)
         };
-        Some(Failure::Foreign(fields?.to_error_data(pgrx::pg_sys::PGERROR, sql)))
+        if let Some(fields) = fields {
+            return Some(Failure::Foreign(fields.to_error_data(pgrx::pg_sys::PGERROR, sql)));
+        }
+        if state != State::Stopped {
+            // There was no memory to keep the error itself.
+            let report = Report::new(PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY, "out of shared memory");
+            return Some(report.detail("The job failed; its error could not be kept.").into());
+        }
+        self.reader.torn.then(|| {
+            Report::new(
+                PgSqlErrorCode::ERRCODE_PROTOCOL_VIOLATION,
+                format!("the result of PID {} is not whole", self.handle.pid),
+            )
+            .into()
+        })
     }
 }
 
 impl Drop for Session<'_> {
-    /// Broken off: the place in the stream is kept. If rows were passed on they are lost with the caller's set, so the rest is
-    /// no whole result any more.
+    /// Broken off: the place in the stream is kept. If rows were passed on, or a message in part, they are lost with the caller's
+    /// set, so the rest is no whole result any more.
     fn drop(&mut self) {
         self.pump.stop(&mut self.reader);
         jobs::stop_reading(self.handle);
-        if !self.done && self.reader.rows > 0 {
+        if !self.done && (self.reader.rows > 0 || self.reader.torn) {
             self.handle.slot.lock().consumed = true;
         }
     }

@@ -29,26 +29,33 @@ pub fn begin(job: Attached, queue_size: u32, keep: bool) {
     WRITER.with(|writer| writer.begin(job.slot, job.cookie, queue_size, keep));
 }
 
+/// Lets the executor's side write. It is never called from within the writer; if that looks busy, an error jumped out of the
+/// writing of a notice, and SQL caught it.
+fn write(body: impl FnOnce(&mut Writer)) {
+    WRITER.recover();
+    WRITER.with(body);
+}
+
 fn start_rows(shape: Shape) {
-    WRITER.with(|writer| writer.start_rows(shape));
+    write(|writer| writer.start_rows(shape));
 }
 
 fn row(slot: RowSlot) {
-    WRITER.with(|writer| writer.row(slot));
+    write(|writer| writer.row(slot));
 }
 
 fn finish_rows() {
-    WRITER.with(Writer::finish_rows);
+    write(Writer::finish_rows);
 }
 
 /// The tag of a statement that has ended.
 pub fn tag(tag: &[u8]) {
-    WRITER.with(|writer| writer.tag(tag));
+    write(|writer| writer.tag(tag));
 }
 
 /// Everything so far goes into the queue: before the commit, so that a result that cannot be kept is the job's error.
 pub fn flush() {
-    WRITER.with(Writer::flush);
+    write(Writer::flush);
 }
 
 /// What was said during the commit goes after it; that it might not be kept is no reason to call the job failed.
