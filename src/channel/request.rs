@@ -1,7 +1,7 @@
 //! What a worker needs to know before it runs the SQL: who acts, and the session's whole state of settings.
 
 use crate::pg::error::Result;
-use crate::pg::guc;
+use crate::pg::guc_state;
 use crate::pg::proc::{self, Identity};
 use crate::pg::shmem::{self, Offset, Owned};
 use core::ffi::CStr;
@@ -26,8 +26,8 @@ pub struct Request {
 
 /// Puts this session's state into the shared area. 53200 where memory is out.
 pub fn store(identity: Identity) -> Result<Owned> {
-    let settings = (guc::settings_size() + 7) & !7;
-    let libraries = guc::libraries_with_settings();
+    let settings = (guc_state::settings_size() + 7) & !7;
+    let libraries = guc_state::libraries_with_settings();
     let owned = Owned::new(shmem::allocate(HEAD as usize + settings + libraries.len())?);
     let place = owned.place();
     let head = Head {
@@ -36,7 +36,7 @@ pub fn store(identity: Identity) -> Result<Owned> {
         settings_len: settings as u64,
     };
     shmem::put(place, head);
-    guc::serialize_settings(shmem::address(place + HEAD), settings);
+    guc_state::serialize_settings(shmem::address(place + HEAD), settings);
     shmem::write(place + HEAD + settings as u64, &libraries);
     Ok(owned)
 }

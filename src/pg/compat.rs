@@ -231,21 +231,29 @@ unsafe extern "C-unwind" {
     ) -> c_int;
 }
 
-/// Sets what RESET gives for a setting whose value comes from a stronger source. Raw.
+/// Sets a setting as its source would. Where the value in force comes from a stronger source, it only becomes what RESET gives.
+/// `elevel` 0 makes a refusal a message. Raw.
 ///
 /// # Safety
 /// Name and value are NUL-terminated.
-pub unsafe fn set_reset_value(name: *const c_char, value: *const c_char, context: u32, source: u32, role: pg_sys::Oid) {
+pub unsafe fn set_setting(
+    name: *const c_char,
+    value: *const c_char,
+    context: u32,
+    source: u32,
+    role: pg_sys::Oid,
+    elevel: c_int,
+) {
     const GUC_ACTION_SET: u32 = 0;
     // SAFETY: see above.
     #[cfg(not(feature = "pg14"))]
     unsafe {
-        set_config_option_ext(name, value, context, source, role, GUC_ACTION_SET, true, 0, true);
+        set_config_option_ext(name, value, context, source, role, GUC_ACTION_SET, true, elevel, true);
     }
     // SAFETY: see above.
     #[cfg(feature = "pg14")]
     unsafe {
         let _ = role;
-        set_config_option(name, value, context, source, GUC_ACTION_SET, true, 0, true);
+        set_config_option(name, value, context, source, GUC_ACTION_SET, true, elevel, true);
     }
 }

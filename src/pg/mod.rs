@@ -16,6 +16,7 @@ pub mod error;
 pub mod files;
 pub mod fmgr;
 pub mod guc;
+pub mod guc_state;
 pub mod local;
 pub mod lock;
 pub mod memory;

@@ -1,8 +1,7 @@
 //! Processes: this one and others, latches, signals, interrupts, timers, background workers and identities.
 
 use super::error::{self, Report, Result};
-use super::guc::ResetValues;
-use super::{compat, memory, raw};
+use super::{compat, guc_state, memory, raw};
 use core::ffi::{CStr, c_int, c_long};
 use core::ptr;
 use pgrx::PgSqlErrorCode;
@@ -137,7 +136,8 @@ pub struct Registered(*mut BackgroundWorkerHandle);
 #[derive(PartialEq, Eq, Clone, Copy, Debug)]
 pub enum WorkerStatus {
     NotYetStarted,
-    Running,
+    /// It runs under this PID.
+    Running(i32),
     Stopped,
 }
 
@@ -185,7 +185,7 @@ impl Registered {
         let mut pid = 0;
         // SAFETY: the handle came from RegisterDynamicBackgroundWorker.
         match unsafe { pg_sys::GetBackgroundWorkerPid(self.0, &mut pid) } {
-            BgwHandleStatus::BGWH_STARTED => WorkerStatus::Running,
+            BgwHandleStatus::BGWH_STARTED => WorkerStatus::Running(pid),
             BgwHandleStatus::BGWH_NOT_YET_STARTED => WorkerStatus::NotYetStarted,
             _ => WorkerStatus::Stopped,
         }
@@ -312,13 +312,12 @@ pub fn adopt_state(identity: &Identity, settings: *mut u8, libraries: *mut u8, a
         raw::StartTransactionCommand();
         raw::process_session_preload_libraries();
         raw::RestoreLibraryState(libraries.cast());
-        let reset_values = ResetValues::remember();
         pg_sys::InitializingParallelWorker = true;
         assume_user(identity);
-        raw::RestoreGUCState(settings.cast());
+        guc_state::adopt_settings(settings);
         if identity.role != 0 {
-            // Restoring first took back all that this process's own start had set, "role" among it, so that its new value was
-            // installed for no role. With the role in force again it is installed for that one.
+            // RestoreGUCState first takes back all that this process's own start had set, "role" among it, so that the new
+            // value is installed for no role. With the role in force again it is installed for that one.
             assume_user(identity);
             let role = raw::GetConfigOption(c"role".as_ptr(), false, false);
             raw::SetConfigOption(
@@ -329,7 +328,6 @@ pub fn adopt_state(identity: &Identity, settings: *mut u8, libraries: *mut u8, a
             );
         }
         pg_sys::InitializingParallelWorker = false;
-        reset_values.put_back();
         raw::SetConfigOption(
             c"application_name".as_ptr(),
             application_name.as_ptr(),

@@ -43,6 +43,8 @@ unsafe extern "C-unwind" {
     pub fn SetCurrentRoleId(roleid: Oid, is_superuser: bool);
     pub fn process_session_preload_libraries();
     pub fn RestoreLibraryState(start_address: *mut c_char);
+    pub fn EstimateGUCStateSpace() -> usize;
+    pub fn SerializeGUCState(maxsize: usize, start_address: *mut c_char);
     pub fn RestoreGUCState(gucstate: *mut c_void);
     pub fn SetConfigOption(
         name: *const c_char,

@@ -17,7 +17,7 @@ pub fn resolve(handles: &[Rc<Handle>]) {
     for handle in handles {
         let job = handle.slot.lock();
         let worker = handle.slot.worker_pid.load(Relaxed);
-        let relevant = !job.state.has_ended() && handle.slot.stop() == Stop::No;
+        let relevant = worker != 0 && !job.state.has_ended() && handle.slot.stop() == Stop::No;
         drop(job);
         // The edges are looked at one after the other, and one may be gone before the next is seen. A circle that is found
         // twice is no such accident: its members have not moved.

@@ -174,7 +174,7 @@ impl Handle {
         drop(job);
         if self.worker.status() == WorkerStatus::Stopped {
             // Everything that the worker published, it published before it stopped.
-            publish_lost(self.slot, self.cookie, None);
+            publish_lost(self.slot, self.cookie, self.pid, None);
         }
         self.slot.lock()
     }
@@ -191,8 +191,7 @@ impl Handle {
 }
 
 /// Publishes that the worker of a job is gone. `last_words` is the error that it died of, where it is known.
-pub fn publish_lost(slot: &'static Slot, cookie: u64, last_words: Option<&[u8]>) {
-    let pid = slot.worker_pid.load(Relaxed);
+pub fn publish_lost(slot: &'static Slot, cookie: u64, pid: i32, last_words: Option<&[u8]>) {
     let message = format!("background worker with PID {pid} ended before its job did");
     let detail = last_words.and_then(|words| wire::Fields(words).get(b'M'));
     let error = wire::compose(b"08006", &message, detail, pid);

@@ -2,7 +2,7 @@
 //!
 //! 1. [`prepare`]: the arguments are checked, and what the worker needs is put into shared memory;
 //! 2. [`Prepared::register`]: a slot is filled, and the postmaster is asked for a worker;
-//! 3. [`Registered::wait_for_worker`]: until the worker has taken the job, or will never.
+//! 3. [`Registered::wait_for_worker`]: until the worker's process has started, or will never.
 //!
 //! Each step consumes the one before. What is dropped on the way, by an error or a cancel, is given back.
 
@@ -36,7 +36,7 @@ pub struct Launched {
     pub cookie: i64,
 }
 
-/// Launches a job and gives its handle as soon as a worker has it.
+/// Launches a job and gives its handle as soon as there is a process for it.
 ///
 /// Errors: 22023 for a queue that is too large, 22001 for a label that is too long, 53400 where `pg_background.max_workers` jobs
 /// run, 53000 where the server has no free slot, 42501 in a security-restricted operation, 25000 in a parallel worker, 53200
@@ -192,44 +192,39 @@ impl Prepared {
 }
 
 impl Registered {
-    /// The worker sets our latch when it takes the job; the postmaster, when it starts and when it stops.
+    /// The postmaster sets our latch when the worker starts and when it stops. That the worker has taken the job is not waited
+    /// for: until then a cancel is noted in the slot, and a worker that ends before is noticed by its status.
     fn wait_for_worker(mut self) -> Result<Launched> {
         loop {
             proc::reset_latch();
-            if let Some(launched) = self.adopt() {
-                return Ok(launched);
-            }
-            if self
+            let status = self
                 .worker
                 .as_ref()
-                .is_none_or(|worker| worker.status() == WorkerStatus::Stopped)
-            {
-                // It may have taken the job and ended in between.
-                return self.adopt().ok_or_else(|| {
-                    Report::new(
-                        PgSqlErrorCode::ERRCODE_CONNECTION_FAILURE,
-                        "background worker could not start",
-                    )
-                    .hint("The server log says why. If the library was replaced while the server runs, reconnect.")
-                    .into()
-                });
+                .map_or(WorkerStatus::Stopped, proc::Registered::status);
+            match status {
+                WorkerStatus::Running(pid) => return self.adopt(pid),
+                WorkerStatus::NotYetStarted => proc::wait(-1)?,
+                // It was fast; or it could not start.
+                WorkerStatus::Stopped => {
+                    let pid = self.slot.slot.worker_pid.load(Relaxed);
+                    return self.adopt(pid);
+                }
             }
-            proc::wait(-1)?;
         }
     }
 
-    /// Makes the job one of this session's, if a worker has taken it.
-    fn adopt(&mut self) -> Option<Launched> {
-        let pid = {
-            let _job = self.slot.slot.lock_if(self.cookie)?;
-            self.slot.slot.worker_pid.load(Relaxed)
-        };
-        if pid == 0 {
-            return None;
-        }
-        self.slot.disarm();
-        jobs::add(self.slot.slot, self.cookie, pid, self.worker.take()?);
-        Some(Launched {
+    /// Makes the job one of this session's.
+    fn adopt(&mut self, pid: i32) -> Result<Launched> {
+        let worker = self.worker.take().filter(|_| pid != 0).ok_or_else(|| {
+            Report::new(
+                PgSqlErrorCode::ERRCODE_CONNECTION_FAILURE,
+                "background worker could not start",
+            )
+            .hint("The server log says why.")
+        })?;
+        self.slot.armed = false;
+        jobs::add(self.slot.slot, self.cookie, pid, worker);
+        Ok(Launched {
             pid,
             cookie: self.cookie as i64,
         })
@@ -240,8 +235,8 @@ impl Drop for Registered {
     /// Interrupted while waiting: the job is taken back. If a worker was faster, it is this session's like any other.
     fn drop(&mut self) {
         if self.slot.armed && !self.slot.slot.withdraw(self.cookie) {
-            self.adopt();
+            let _ = self.adopt(self.slot.slot.worker_pid.load(Relaxed));
         }
-        self.slot.disarm();
+        self.slot.armed = false;
     }
 }

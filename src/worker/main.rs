@@ -1,6 +1,6 @@
 //! The life of a worker.
 //!
-//! 1. [`attach`]: the job is taken, before anything that can fail: from here on the launching session knows who has it;
+//! 1. [`attach`]: the job is taken, before anything that can fail: from here on a cancel reaches this process;
 //! 2. [`Attached::run`]: connect, adopt the session's state, execute;
 //! 3. the transaction is over: the end is published, then whoever waits wakes.
 //!
@@ -64,15 +64,11 @@ fn next_job() -> Option<Attached> {
 
 /// Takes the job. None where it was taken back before this process came.
 fn attach(slot: &'static Slot, cookie: u64) -> Option<Attached> {
-    let owner = {
-        let mut job = slot.lock_if(cookie)?;
-        job.worker_procno = proc::my_procno();
-        slot.worker_pid.store(proc::my_pid(), Relaxed);
-        job.owner_procno
-    };
+    let mut job = slot.lock_if(cookie)?;
+    job.worker_procno = proc::my_procno();
+    slot.worker_pid.store(proc::my_pid(), Relaxed);
     let attached = Attached { slot, cookie };
     CURRENT.set(Some(attached));
-    proc::wake(owner);
     Some(attached)
 }
 
@@ -133,8 +129,8 @@ impl Attached {
             proc::stop_timer(TIMER.get());
         }
         output::finish();
-        tcop::finish();
         self.publish(verdict);
+        tcop::finish();
         Ok(())
     }
 
@@ -196,7 +192,7 @@ extern "C-unwind" fn worker_ends(_code: c_int, _argument: Datum) {
         Some(_) => job.publish(verdict::canceled(job.slot)),
         None => {
             CURRENT.set(None);
-            jobs::publish_lost(job.slot, job.cookie, last_words.as_deref());
+            jobs::publish_lost(job.slot, job.cookie, proc::my_pid(), last_words.as_deref());
         }
     }
 }

@@ -1,0 +1,325 @@
+//! The state of a session's settings on its way to a worker.
+//!
+//! The session writes it with PostgreSQL's own `SerializeGUCState`. `RestoreGUCState`, its counterpart for parallel workers,
+//! sets everything back to the compiled-in defaults and then everything anew. A worker that has just connected differs from
+//! the session in a few settings only, so it compares the two states and sets those. Where the session's state cannot be
+//! reached that way, PostgreSQL's way is taken.
+
+use super::{compat, raw};
+use core::ffi::c_char;
+use pgrx::pg_sys::{self, GucContext, GucSource};
+
+/// How many bytes [`serialize_settings`] needs. Guarded.
+pub fn settings_size() -> usize {
+    // SAFETY: only looks at this backend's state.
+    unsafe { pg_sys::EstimateGUCStateSpace() }
+}
+
+/// Writes the state of all settings to `place`, which has room for `size` bytes. Guarded.
+pub fn serialize_settings(place: *mut u8, size: usize) {
+    // SAFETY: the caller allocated `size` bytes, the estimate of the same state.
+    unsafe { pg_sys::SerializeGUCState(size, place.cast()) }
+}
+
+/// The libraries that a worker must load before it takes over this session's settings, in the form of `SerializeLibraryState`:
+/// file names, each with its NUL, and a NUL at the end. Guarded.
+///
+/// Those are the libraries with a setting of their own that is not at its default: they check its value, and act on it. They are
+/// known by their name, which is the first part of their settings' names by convention. All others are loaded when they are
+/// first used, as in a new connection; to load what the session happens to have used would cost each job many times what the
+/// rest of its start does.
+pub fn libraries_with_settings() -> Vec<u8> {
+    // SAFETY: the estimate is that of the same state; the names of settings live as long as the process.
+    let (state, prefixes) = unsafe {
+        let mut state = vec![0u8; pg_sys::EstimateLibraryStateSpace()];
+        pg_sys::SerializeLibraryState(state.len(), state.as_mut_ptr().cast());
+        let (settings, len) = compat::all_settings();
+        let set = (0..len)
+            .map(|n| *settings.add(n))
+            .filter(|setting| (**setting).source != pg_sys::GucSource::PGC_S_DEFAULT);
+        let names = set.map(|setting| super::memory::c_bytes((*setting).name));
+        (
+            state,
+            names
+                .filter_map(|name| name.iter().position(|byte| *byte == b'.').map(|dot| &name[..dot]))
+                .collect::<Vec<_>>(),
+        )
+    };
+    let mut wanted = Vec::new();
+    for file in state.split(|byte| *byte == 0).filter(|file| !file.is_empty()) {
+        if prefixes.iter().any(|prefix| is_library_of(file, prefix)) {
+            wanted.extend_from_slice(file);
+            wanted.push(0);
+        }
+    }
+    wanted.push(0);
+    wanted
+}
+
+/// Whether the file is the library whose settings begin with `prefix`; a version may follow its name.
+fn is_library_of(file: &[u8], prefix: &[u8]) -> bool {
+    let name = file.rsplit(|byte| *byte == b'/').next().unwrap_or(file);
+    name.strip_prefix(prefix)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with(b".") || rest.starts_with(b"-"))
+}
+
+/// Puts this worker, which has just connected, into the state of settings at `state`. In a transaction. Raw.
+pub fn adopt_settings(state: *mut u8) {
+    // SAFETY: `state` was written by SerializeGUCState, and so is our own.
+    unsafe {
+        let size = raw::EstimateGUCStateSpace();
+        let own = raw::palloc(size).cast::<u8>();
+        raw::SerializeGUCState(size, own.cast());
+        let (theirs, ours) = (Entries::of(state), Entries::of(own));
+        if compare(theirs, ours, &mut |_| ()) {
+            compare(theirs, ours, &mut |entry| entry.set());
+        } else {
+            let reset_values = ResetValues::remember();
+            raw::RestoreGUCState(state.cast());
+            reset_values.put_back();
+        }
+        raw::pfree(own.cast());
+    }
+}
+
+/// Calls `set` for each entry of `theirs` that is not the same in `ours`; both are in the same order. False where setting those
+/// does not lead from ours to theirs: something is set here that is at its default there, or comes from a stronger source.
+fn compare(theirs: Entries, mut ours: Entries, set: &mut dyn FnMut(&Entry)) -> bool {
+    let mut own = ours.next();
+    for entry in theirs {
+        match own {
+            Some(have) if have.name == entry.name => {
+                if have.rest != entry.rest {
+                    if have.source() > entry.source() {
+                        return false;
+                    }
+                    set(&entry);
+                }
+                own = ours.next();
+            }
+            _ => set(&entry),
+        }
+    }
+    own.is_none()
+}
+
+/// The entries of a serialized state, as `serialize_variable` writes them.
+#[derive(Clone, Copy)]
+struct Entries<'a>(&'a [u8]);
+
+/// One setting: its name, and value, source file with line, source, context and role as they stand.
+#[derive(Clone, Copy)]
+struct Entry<'a> {
+    name: &'a [u8],
+    rest: &'a [u8],
+}
+
+/// The bytes of source, context and, where the version keeps it, role, at the end of an entry.
+const TAIL: usize = if cfg!(feature = "pg14") { 8 } else { 12 };
+
+impl Entries<'_> {
+    /// The entries at `state`.
+    unsafe fn of(state: *const u8) -> Self {
+        // SAFETY: the state begins with its length.
+        unsafe {
+            let len = state.cast::<usize>().read_unaligned();
+            Entries(core::slice::from_raw_parts(state.add(size_of::<usize>()), len))
+        }
+    }
+}
+
+impl<'a> Iterator for Entries<'a> {
+    type Item = Entry<'a>;
+
+    fn next(&mut self) -> Option<Entry<'a>> {
+        let (name, after) = split_string(self.0)?;
+        let (_value, after_value) = split_string(after)?;
+        let (file, after_file) = split_string(after_value)?;
+        let line = if file.is_empty() { 0 } else { size_of::<i32>() };
+        let len = after.len() - after_file.len() + line + TAIL;
+        let rest = after.get(..len)?;
+        self.0 = after.get(len..)?;
+        Some(Entry { name, rest })
+    }
+}
+
+/// The bytes before the first NUL, and those after it.
+fn split_string(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let end = bytes.iter().position(|byte| *byte == 0)?;
+    Some((bytes.get(..end)?, bytes.get(end + 1..)?))
+}
+
+impl Entry<'_> {
+    fn number(&self, n: usize) -> u32 {
+        let at = self.rest.len().saturating_sub(TAIL) + n * 4;
+        self.rest
+            .get(at..at + 4)
+            .and_then(|bytes| bytes.try_into().ok())
+            .map_or(0, u32::from_ne_bytes)
+    }
+
+    fn source(&self) -> GucSource::Type {
+        self.number(0)
+    }
+
+    /// Sets it here. An error of it is the job's.
+    fn set(&self) {
+        let role = if TAIL > 8 { self.number(2) } else { 0 };
+        // SAFETY: name and value are followed by their NULs in the state.
+        unsafe {
+            compat::set_setting(
+                self.name.as_ptr().cast(),
+                self.rest.as_ptr().cast(),
+                self.number(1),
+                self.source(),
+                pg_sys::Oid::from(role),
+                pg_sys::PGERROR as _,
+            );
+        }
+    }
+}
+
+/// One setting as this process found it when it connected.
+struct Found {
+    setting: *mut pg_sys::config_generic,
+    value: *mut c_char,
+    source: pg_sys::GucSource::Type,
+    context: GucContext::Type,
+    role: pg_sys::Oid,
+}
+
+/// What RESET gives in this process: the values from the configuration, the database and the role. Raw.
+///
+/// `RestoreGUCState` is made for parallel workers, which never RESET: where the session had set a value itself, it leaves the
+/// compiled-in default below it. So they are remembered before and put back below after.
+pub struct ResetValues {
+    first: *mut Found,
+    count: usize,
+}
+
+impl ResetValues {
+    /// The values now, right after connecting.
+    pub fn remember() -> Self {
+        // SAFETY: the settings live as long as the process; there is room for all of them.
+        unsafe {
+            let (settings, len) = compat::all_settings();
+            let first = raw::palloc(size_of::<Found>() * len).cast::<Found>();
+            let mut count = 0;
+            for n in 0..len {
+                let setting = *settings.add(n);
+                let fixed = matches!(
+                    (*setting).context,
+                    GucContext::PGC_POSTMASTER | GucContext::PGC_INTERNAL
+                );
+                if fixed || (*setting).source == pg_sys::GucSource::PGC_S_DEFAULT {
+                    continue;
+                }
+                let value = raw::GetConfigOption((*setting).name, false, false);
+                if value.is_null() {
+                    continue;
+                }
+                first.add(count).write(Found {
+                    setting,
+                    value: raw::pstrdup(value),
+                    source: (*setting).source,
+                    context: (*setting).scontext,
+                    role: compat::setting_role(setting),
+                });
+                count += 1;
+            }
+            Self { first, count }
+        }
+    }
+
+    /// Puts them below what the session had set since. In a transaction.
+    pub fn put_back(self) {
+        // SAFETY: as above. A setting that has a stronger source keeps its value; only what RESET gives changes.
+        unsafe {
+            for n in 0..self.count {
+                let found = &*self.first.add(n);
+                if (*found.setting).source > found.source {
+                    compat::set_setting(
+                        (*found.setting).name,
+                        found.value,
+                        found.context,
+                        found.source,
+                        found.role,
+                        0,
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state(entries: &[(&str, &str, &str, u32)]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for (name, value, file, source) in entries {
+            for text in [name, value, file] {
+                bytes.extend_from_slice(text.as_bytes());
+                bytes.push(0);
+            }
+            if !file.is_empty() {
+                bytes.extend_from_slice(&7i32.to_ne_bytes());
+            }
+            bytes.extend_from_slice(&source.to_ne_bytes());
+            bytes.resize(bytes.len() + TAIL - 4, 0);
+        }
+        bytes
+    }
+
+    fn differences(theirs: &[(&str, &str, &str, u32)], ours: &[(&str, &str, &str, u32)]) -> (bool, Vec<String>) {
+        let (theirs, ours) = (state(theirs), state(ours));
+        let mut names = Vec::new();
+        let reached = compare(Entries(&theirs), Entries(&ours), &mut |entry| {
+            names.push(String::from_utf8_lossy(entry.name).into_owned());
+        });
+        (reached, names)
+    }
+
+    #[test]
+    fn only_differences_are_set() {
+        let base = ("a", "1", "/conf", 4);
+        assert_eq!(differences(&[base], &[base]), (true, vec![]));
+        assert_eq!(
+            differences(&[base, ("b", "2", "", 13)], &[base]),
+            (true, vec!["b".into()])
+        );
+        assert_eq!(
+            differences(&[("0", "", "", 13), base], &[base]),
+            (true, vec!["0".into()])
+        );
+        assert_eq!(differences(&[("a", "3", "", 13)], &[base]), (true, vec!["a".into()]));
+    }
+
+    #[test]
+    fn what_cannot_be_reached_by_setting_is_noticed() {
+        let base = ("a", "1", "/conf", 4);
+        assert!(!differences(&[], &[base]).0);
+        assert!(!differences(&[base], &[base, ("b", "2", "", 7)]).0);
+        assert!(!differences(&[base], &[("a", "2", "", 7)]).0);
+    }
+
+    #[test]
+    fn a_cut_state_is_harmless() {
+        let whole = state(&[("a", "1", "/conf", 4), ("b", "2", "", 13)]);
+        for end in 0..whole.len() {
+            Entries(&whole[..end]).for_each(drop);
+        }
+    }
+
+    #[test]
+    fn libraries_are_known_by_their_names() {
+        assert!(is_library_of(
+            b"/usr/lib/postgresql/15/lib/auto_explain.so",
+            b"auto_explain"
+        ));
+        assert!(is_library_of(b"/lib/timescaledb-2.14.so", b"timescaledb"));
+        assert!(!is_library_of(b"/lib/plpgsql.so", b"plpgsql_check"));
+        assert!(!is_library_of(b"/lib/plpgsql_check.so", b"plpgsql"));
+    }
+}
