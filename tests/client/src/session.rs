@@ -96,7 +96,15 @@ impl Session {
             notices,
             pid: 0,
         };
-        session.pid = session.value("SELECT pg_backend_pid()");
+        // A connection that a crash ends at once is an error like a refused one.
+        if let Some(SimpleQueryMessage::Row(row)) = session
+            .client
+            .simple_query("SELECT pg_backend_pid()")?
+            .iter()
+            .find(|m| matches!(m, SimpleQueryMessage::Row(_)))
+        {
+            session.pid = row.get(0).and_then(|pid| pid.parse().ok()).expect("a process id");
+        }
         Ok(session)
     }
 
@@ -167,10 +175,11 @@ impl Session {
             .unwrap_or_else(|e| panic!("{}\ngave {text}: {e:?}", shortened(sql)))
     }
 
-    /// A condition, true or false.
+    /// A condition, true or false; with a FROM clause that finds no row it does not hold.
     #[track_caller]
     pub fn holds(&mut self, condition: &str) -> bool {
-        self.text(&format!("SELECT {condition}")).as_deref() == Some("t")
+        let rows = self.rows(&format!("SELECT {condition}"));
+        rows.first().is_some_and(|row| row[0].as_deref() == Some("t"))
     }
 
     /// Polls an SQL condition until it holds.
