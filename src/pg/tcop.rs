@@ -77,7 +77,7 @@ pub fn tag_name(tag: u32) -> &'static [u8] {
 
 /// A string begins: its start is the statement's start for all who look.
 pub fn begin(sql: &CStr) {
-    // SAFETY: the text outlives the job; `finish` or `failed` forgets it.
+    // SAFETY: the text outlives the job; `forget_text` or `recover` forgets it.
     unsafe {
         raw::SetCurrentStatementStartTimestamp();
         pg_sys::debug_query_string = sql.as_ptr();
@@ -421,11 +421,16 @@ pub fn recover() {
     STARTED.set(false);
 }
 
+/// The string is over: messages no longer quote it.
+pub fn forget_text() {
+    // SAFETY: a plain variable.
+    unsafe { pg_sys::debug_query_string = ptr::null() }
+}
+
 /// The string is over: for the statistics this process is idle, and they are sent.
 pub fn finish() {
     // SAFETY: no transaction is open.
     unsafe {
-        pg_sys::debug_query_string = ptr::null();
         raw::pgstat_report_activity(BackendState::STATE_IDLE, ptr::null());
         raw::set_ps_display(c"idle".as_ptr());
         pg_sys::pgstat_report_stat(true);

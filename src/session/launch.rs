@@ -222,7 +222,7 @@ impl Registered {
             )
             .hint("The server log says why.")
         })?;
-        self.slot.armed = false;
+        self.slot.disarm();
         jobs::add(self.slot.slot, self.cookie, pid, worker);
         Ok(Launched {
             pid,
@@ -237,6 +237,6 @@ impl Drop for Registered {
         if self.slot.armed && !self.slot.slot.withdraw(self.cookie) {
             let _ = self.adopt(self.slot.slot.worker_pid.load(Relaxed));
         }
-        self.slot.armed = false;
+        self.slot.disarm();
     }
 }

@@ -129,6 +129,8 @@ impl Attached {
             proc::stop_timer(TIMER.get());
         }
         output::finish();
+        // Publishing may free the text.
+        tcop::forget_text();
         self.publish(verdict);
         tcop::finish();
         Ok(())
