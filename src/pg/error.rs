@@ -138,7 +138,9 @@ pub fn message(level: u32, code: PgSqlErrorCode, text: &str, detail: Option<&str
 /// Runs `body`, and gives back an error that it raised as a copy in the memory context that was current before.
 ///
 /// Nothing between this call and the place of the error may own anything: the jump passes over it. The transaction is left as
-/// the error left it; the caller raises the error again or aborts.
+/// the error left it; the caller raises the error again or aborts. Only the lightweight locks are released at once, as an abort
+/// does first of all: on its way out the caller gives back shared memory, for which it may need the very lock that the error
+/// left behind. So no lock may be held around the call.
 pub fn catch<T>(body: impl FnOnce() -> T) -> core::result::Result<T, *mut ErrorData> {
     // SAFETY: one thread only. The saved handler, context stack and memory context are put back on both ways out, as PG_TRY
     // does (utils/elog.h).
@@ -158,6 +160,7 @@ pub fn catch<T>(body: impl FnOnce() -> T) -> core::result::Result<T, *mut ErrorD
         if jumped == 0 {
             return Ok(answer.assume_init());
         }
+        raw::LWLockReleaseAll();
         pg_sys::CurrentMemoryContext = memory;
         let edata = raw::CopyErrorData();
         raw::FlushErrorState();

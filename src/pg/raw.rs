@@ -61,6 +61,7 @@ unsafe extern "C-unwind" {
     pub fn SetLatch(latch: *mut Latch);
     pub fn LWLockAcquire(lock: *mut LWLock, mode: LWLockMode::Type) -> bool;
     pub fn LWLockRelease(lock: *mut LWLock);
+    pub fn LWLockReleaseAll();
     pub fn dsa_allocate_extended(area: *mut dsa_area, size: usize, flags: c_int) -> dsa_pointer;
     pub fn dsa_get_address(area: *mut dsa_area, dp: dsa_pointer) -> *mut c_void;
     pub fn dsa_free(area: *mut dsa_area, dp: dsa_pointer);

@@ -1,6 +1,6 @@
 //! Shared memory: the struct that all backends find by name, the area that grows, and locks over values in both.
 
-use super::error::{Report, Result};
+use super::error::{self, Report, Result};
 use super::{compat, memory, raw};
 use core::cell::{Cell, UnsafeCell};
 use core::ffi::{CStr, c_int};
@@ -146,16 +146,18 @@ fn attach_area<T>(root: &Root<T>) -> Result<()> {
     Ok(())
 }
 
-/// Allocates zeroed memory in the area. Guarded. 53200 where there is none.
+/// Allocates zeroed memory in the area. 53200 where there is none, or the system's own error where it refuses a new segment.
+/// Call it without a lock held.
 pub fn allocate(size: usize) -> Result<Offset> {
-    // SAFETY: the area is attached; the flags make a failure a value where they can.
-    let place = unsafe {
-        pg_sys::dsa_allocate_extended(
+    // SAFETY: the area is attached. The flags make one failure a value; that of a new segment is an error all the same, raised
+    // with the area's locks held, and caught here where they are released before anything is given back.
+    let place = error::catching(|| unsafe {
+        raw::dsa_allocate_extended(
             AREA.get(),
             size,
             (pg_sys::DSA_ALLOC_HUGE | pg_sys::DSA_ALLOC_NO_OOM | pg_sys::DSA_ALLOC_ZERO) as _,
         )
-    };
+    })?;
     if place == NOWHERE {
         return Err(
             Report::new(PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY, "out of shared memory")
@@ -208,7 +210,7 @@ pub fn write(place: Offset, data: &[u8]) {
     unsafe { ptr::copy_nonoverlapping(data.as_ptr(), address(place), data.len()) }
 }
 
-/// A copy of `data` in the area, nowhere if it is empty. Guarded.
+/// A copy of `data` in the area, nowhere if it is empty. Errors as [`allocate`].
 pub fn store(data: &[u8]) -> Result<Offset> {
     if data.is_empty() {
         return Ok(NOWHERE);
