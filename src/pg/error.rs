@@ -225,15 +225,17 @@ pub fn raise_raw(code: PgSqlErrorCode, message: &[&[u8]], hint: Option<&'static 
     {
         *to = *from;
     }
-    // SAFETY: an error whose strings live in this frame or are static; ThrowErrorData copies them. Nothing is owned here.
+    // SAFETY: an error that lives in this frame, as its strings do where they are not static; ThrowErrorData copies them. Not in
+    // the current memory context: while a message is being sent that is the error context, which a second error resets.
+    // All-zero is a valid ErrorData. Nothing is owned here.
     unsafe {
-        let edata = raw::palloc0(size_of::<ErrorData>()).cast::<ErrorData>();
-        (*edata).elevel = pg_sys::PGERROR as _;
-        (*edata).sqlerrcode = code as _;
-        (*edata).message = text.as_mut_ptr().cast();
-        (*edata).hint = hint.map_or(ptr::null_mut(), |text| text.as_ptr().cast_mut());
-        raw::ThrowErrorData(edata);
-        raw::ReThrowError(edata)
+        let mut edata: ErrorData = core::mem::zeroed();
+        edata.elevel = pg_sys::PGERROR as _;
+        edata.sqlerrcode = code as _;
+        edata.message = text.as_mut_ptr().cast();
+        edata.hint = hint.map_or(ptr::null_mut(), |text| text.as_ptr().cast_mut());
+        raw::ThrowErrorData(&raw mut edata);
+        raw::ReThrowError(&raw mut edata)
     }
 }
 
