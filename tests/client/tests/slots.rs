@@ -77,13 +77,17 @@ fn many_ended_jobs_keep_no_slot() {
     let cluster = Cluster::start(&["max_worker_processes = 4"]);
     let mut session = cluster.session();
     for n in 0..100 {
-        let job = session.handle(&format!(
-            "SELECT pid, cookie FROM pg_background_launch('SELECT {n}', 0, 'number {n}')"
-        ));
-        session.wait(job);
-        // The slot of the worker is given back a moment after the end of its job.
-        session.wait_until("(SELECT count(*) < 3 FROM pg_stat_activity WHERE backend_type = 'pg_background')");
+        let launch = format!("SELECT pg_background_launch('SELECT {n}', 0, 'number {n}')");
+        // A worker's slot becomes free when the postmaster has seen its process end, a moment after its job.
+        harness::wait_for("a free slot", || match session.try_rows(&launch) {
+            Ok(_) => true,
+            Err(error) => {
+                assert_eq!(error.sqlstate, "53000", "{error:?}");
+                false
+            }
+        });
     }
+    session.wait_until("(SELECT workers_active = 0 FROM pg_background_stats())");
     assert_eq!(
         session.value::<i32>("SELECT count(*) FROM pg_background_list WHERE state = 'stopped'"),
         100
