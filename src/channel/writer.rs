@@ -18,7 +18,8 @@ use pgrx::PgSqlErrorCode;
 /// The buffer is a quarter of the queue, so that both ends have something to do, within these bounds in bytes.
 const BUFFER: core::ops::RangeInclusive<usize> = 1024..=64 * 1024;
 
-/// The first file that a job writes has this size in bytes, each further one twice that of the one before, up to the largest.
+/// The first file that a job writes has this size in bytes, each further one twice that of the one before, up to the largest. That
+/// is less than a segment of 1 GB, beyond which a BufFile looks for its set again, which is a copy that is gone by then.
 const FIRST_FILE: u64 = 1 << 20;
 const LARGEST_FILE: u64 = 256 << 20;
 

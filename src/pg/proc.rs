@@ -304,8 +304,8 @@ pub fn set_user(user: u32, context: i32) {
     unsafe { raw::SetUserIdAndSecContext(Oid::from(user), context) }
 }
 
-/// Loads what a new connection loads, then restores libraries and settings from their serialized form, then `also` sets what the job needs beyond. In a transaction of
-/// its own, in which checks of the values are those of a parallel worker: what was valid in the session is valid here. Raw.
+/// Loads what a new connection loads, then restores libraries and settings from their serialized form. In a transaction of its
+/// own, in which checks of the values are those of a parallel worker: what was valid in the session is valid here. Raw.
 pub fn adopt_state(identity: &Identity, settings: *mut u8, libraries: *mut u8, application_name: &CStr) {
     // SAFETY: both places were written by SerializeGUCState and SerializeLibraryState; the name is NUL-terminated.
     unsafe {

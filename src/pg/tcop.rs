@@ -462,7 +462,7 @@ thread_local! {
     static HANDLER: Cell<Option<MessageHandler>> = const { Cell::new(None) };
 }
 
-/// From now on `handler` gets the messages for the client. It may be called at any time and place, so it must not fail.
+/// From now on `handler` gets the messages for the client. It may be called at any time and place, so it must own nothing.
 pub fn redirect_messages(handler: MessageHandler) {
     HANDLER.set(Some(handler));
     static METHODS: raw::PQcommMethods = raw::PQcommMethods {

@@ -41,7 +41,7 @@ thread_local! {
     static PENDING: Cell<Option<(&'static Slot, u64)>> = const { Cell::new(None) };
 }
 
-/// The job that waits for a worker to take it, and is not in the table yet. What ends this process does not unwind the launch.
+/// The job that waits for a process, and is not in the table yet. What ends this process does not unwind the launch.
 pub fn set_pending(job: Option<(&'static Slot, u64)>) {
     PENDING.set(job);
 }
@@ -89,7 +89,7 @@ pub fn stop_reading(handle: &Handle) {
     }
 }
 
-/// Adds the handle of a job that a worker has taken.
+/// Adds the handle of a job that has a process.
 pub fn add(slot: &'static Slot, cookie: u64, pid: i32, worker: Registered) {
     TABLE.with_borrow_mut(|table| {
         table.launched += 1;
