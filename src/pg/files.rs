@@ -50,8 +50,14 @@ impl Files {
     /// own. Ours outlive that process, and another one can get its number; so `number` takes the place of the count, a random one.
     pub fn prepare(&mut self, number: u32) {
         if !self.made {
-            // SAFETY: plain memory that is initialised here.
-            unsafe { raw::FileSetInit(&mut self.set) };
+            // SAFETY: plain memory that is initialised here. Outside of a transaction, where what was said last is kept, the
+            // setting temp_tablespaces cannot be looked up: the database's own tablespace takes the files.
+            unsafe {
+                if !pg_sys::IsTransactionState() && !pg_sys::TempTablespacesAreSet() {
+                    pg_sys::SetTempTablespaces(core::ptr::null_mut(), 0);
+                }
+                raw::FileSetInit(&mut self.set);
+            }
             self.set.number = number;
             self.made = true;
         }

@@ -15,6 +15,7 @@ use crate::pg::{compat, proc, tcop, wire};
 use crate::registry::job::{End, Slot, State, Stop};
 use crate::registry::segment::segment;
 use crate::session::jobs;
+use crate::settings;
 use core::ffi::c_int;
 use core::sync::atomic::Ordering::Relaxed;
 use pgrx::pg_sys::Datum;
@@ -69,6 +70,11 @@ fn attach(slot: &'static Slot, cookie: u64) -> Option<Attached> {
     slot.worker_pid.store(proc::my_pid(), Relaxed);
     let attached = Attached { slot, cookie };
     CURRENT.set(Some(attached));
+    if slot.stop() != Stop::No {
+        // It was cancelled before there was a process to signal. So this one signals itself, and wherever it waits first, be it
+        // for a lock on its way into the database, the cancel is found.
+        proc::interrupt(proc::my_pid());
+    }
     Some(attached)
 }
 
@@ -89,6 +95,9 @@ impl Attached {
         let request = Request::at(request);
         let identity = request.identity();
         let name = application_name(label.as_deref());
+        if settings::are_mentioned_in(sql) || settings::are_mentioned_in(request.settings()) {
+            settings::define();
+        }
         let sql = crate::pg::memory::c_str(sql);
         output::begin(self, queue_size, keeps_result);
         tcop::init_message_context();
@@ -108,6 +117,8 @@ impl Attached {
             self.publish(verdict);
             return Ok(());
         }
+        // Registered after the callback that rolls an open transaction back, so called before it.
+        proc::on_exit(worker_leaves);
         self.starts();
         shmem::free(request_at);
 
@@ -179,6 +190,11 @@ extern "C-unwind" fn time_is_over() {
         job.slot.request_stop(Stop::WorkerTimeout);
         proc::interrupt(proc::my_pid());
     }
+}
+
+/// The process ends, and an open transaction is about to be rolled back.
+extern "C-unwind" fn worker_leaves(_code: c_int, _argument: Datum) {
+    output::abandon();
 }
 
 /// The process ends. PostgreSQL calls this after it has rolled back an open transaction: the callback that does so was

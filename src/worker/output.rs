@@ -74,6 +74,13 @@ pub fn after_error() {
     }
 }
 
+/// The process ends, perhaps in the middle of a job: an open file is closed before PostgreSQL finds it open at the end of the
+/// transaction.
+pub fn abandon() {
+    WRITER.recover();
+    WRITER.with(Writer::give_up_file);
+}
+
 /// After an error that nothing more can be done about.
 pub fn recover() {
     WRITER.recover();
