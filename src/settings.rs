@@ -1,7 +1,8 @@
 //! The settings of the extension. All users may set them, in every way that PostgreSQL knows.
 
 use crate::pg::guc::{self, IntSetting};
-use core::sync::atomic::{AtomicI32, Ordering::Relaxed};
+use core::ffi::CStr;
+use core::sync::atomic::{AtomicBool, AtomicI32, Ordering::Relaxed};
 use pgrx::pg_sys::{GUC_UNIT_BYTE, GUC_UNIT_MS};
 
 /// The smallest queue, in bytes. Smaller sizes that are asked for count as this one.
@@ -9,6 +10,8 @@ pub const QUEUE_MIN: i32 = 4096;
 
 /// The largest queue, in bytes. 22023 beyond.
 pub const QUEUE_MAX: i32 = 256 << 20;
+
+const PREFIX: &CStr = c"pg_background";
 
 static MAX_WORKERS: AtomicI32 = AtomicI32::new(16);
 static DEFAULT_QUEUE_SIZE: AtomicI32 = AtomicI32::new(64 << 10);
@@ -44,25 +47,62 @@ const SETTINGS: [IntSetting; 3] = [
     },
 ];
 
-/// Makes the settings known. Once for each process, when the library is loaded.
-pub fn init() {
+static KNOWN: AtomicBool = AtomicBool::new(false);
+
+/// Makes the settings known, once for each process.
+///
+/// A session does it when it loads the library. A worker does it only for a job that could use them: up to version 15 each
+/// definition sorts all settings anew, and the three together would take a tenth of a cold start.
+pub fn define() {
+    if KNOWN.swap(true, Relaxed) {
+        return;
+    }
     for setting in &SETTINGS {
         guc::define(setting);
     }
-    guc::reserve_prefix(c"pg_background");
+    guc::reserve_prefix(PREFIX);
+}
+
+/// Whether a job with this text, or with these settings of its session, could look at our settings by their names. Functions of
+/// ours make them known themselves.
+pub fn are_mentioned_in(text: &[u8]) -> bool {
+    const LONG: usize = 64 << 10;
+    let prefix = PREFIX.to_bytes();
+    text.len() > LONG
+        || text
+            .windows(prefix.len())
+            .any(|window| window.eq_ignore_ascii_case(prefix))
+}
+
+fn value(setting: &AtomicI32) -> i32 {
+    define();
+    setting.load(Relaxed)
 }
 
 /// `pg_background.max_workers`: running jobs of one session.
 pub fn max_workers() -> u32 {
-    MAX_WORKERS.load(Relaxed) as u32
+    value(&MAX_WORKERS) as u32
 }
 
 /// `pg_background.default_queue_size`, in bytes.
 pub fn default_queue_size() -> i32 {
-    DEFAULT_QUEUE_SIZE.load(Relaxed)
+    value(&DEFAULT_QUEUE_SIZE)
 }
 
 /// `pg_background.worker_timeout`, in milliseconds; 0 for none.
 pub fn worker_timeout() -> i32 {
-    WORKER_TIMEOUT.load(Relaxed)
+    value(&WORKER_TIMEOUT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::are_mentioned_in;
+
+    #[test]
+    fn a_name_is_found_anywhere() {
+        assert!(are_mentioned_in(b"SHOW PG_Background.max_workers"));
+        assert!(are_mentioned_in(b"pg_background"));
+        assert!(!are_mentioned_in(b"SELECT 1"));
+        assert!(!are_mentioned_in(b""));
+    }
 }

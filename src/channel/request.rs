@@ -60,6 +60,11 @@ impl Request {
         self.head.identity
     }
 
+    /// The session's settings, serialized.
+    pub fn settings(&self) -> &'static [u8] {
+        shmem::bytes(self.place + HEAD, self.head.settings_len as usize)
+    }
+
     /// Puts this worker into the session's state. Raw.
     pub fn adopt(&self, application_name: &CStr) {
         let settings = shmem::address(self.place + HEAD);

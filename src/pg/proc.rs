@@ -199,6 +199,15 @@ impl Drop for Registered {
     }
 }
 
+/// Whether this process is a worker that [`register_worker`] asked for.
+pub fn is_job_worker() -> bool {
+    // SAFETY: NULL or the entry that this process was started for.
+    unsafe {
+        let entry = pg_sys::MyBgworkerEntry;
+        !entry.is_null() && CStr::from_ptr((*entry).bgw_library_name.as_ptr()) == c"pg_background"
+    }
+}
+
 /// The two values that [`register_worker`] gave to this worker. 55000 where they come from another build of this library: the
 /// session has the one that was installed before.
 pub fn worker_arguments(argument: Datum) -> Result<(u32, u64)> {
