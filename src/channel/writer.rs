@@ -195,6 +195,9 @@ impl Writer {
             self.header(kind, body.len());
             self.put(body);
             self.pad(body.len());
+            if self.shape.is_none() {
+                self.finish_file();
+            }
         }
     }
 
@@ -332,7 +335,8 @@ impl Writer {
         owner.with(|| file.write(buffer.bytes()));
         self.file_len += self.buffer.len() as u64;
         self.buffer.clear();
-        if self.shape.is_none() || self.file_len >= self.file_size {
+        // Between statements the transaction may end next; in the middle of a message it cannot.
+        if (self.shape.is_none() && !self.torn) || self.file_len >= self.file_size {
             self.finish_file();
         }
     }
@@ -408,6 +412,8 @@ impl Writer {
             self.stop_keeping();
         }
         self.finish_file();
+        // A file whose completion failed is still open.
+        self.owner.release();
     }
 
     /// Gives up an open file whose completion failed. Guarded.
