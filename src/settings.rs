@@ -1,6 +1,7 @@
 //! The settings of the extension. All users may set them, in every way that PostgreSQL knows.
 
 use crate::pg::guc::{self, IntSetting};
+use crate::pg::tcop;
 use core::ffi::CStr;
 use core::sync::atomic::{AtomicBool, AtomicI32, Ordering::Relaxed};
 use pgrx::pg_sys::{GUC_UNIT_BYTE, GUC_UNIT_MS};
@@ -49,10 +50,11 @@ const SETTINGS: [IntSetting; 3] = [
 
 static KNOWN: AtomicBool = AtomicBool::new(false);
 
-/// Makes the settings known, once for each process.
+/// Makes the settings known, once for each process. Raw.
 ///
-/// A session does it when it loads the library. A worker does it only for a job that could use them: up to version 15 each
-/// definition sorts all settings anew, and the three together would take a tenth of a cold start.
+/// A session does it when it loads the library. A worker does it when something that could look at them turns up: a statement,
+/// wherever it comes from, that mentions them ([`watch`]), a function of ours, or a value that the session had set. Up to
+/// version 15 each definition sorts all settings anew, and the three together would take a tenth of a cold start.
 pub fn define() {
     if KNOWN.swap(true, Relaxed) {
         return;
@@ -63,15 +65,22 @@ pub fn define() {
     guc::reserve_prefix(PREFIX);
 }
 
-/// Whether a job with this text, or with these settings of its session, could look at our settings by their names. Functions of
-/// ours make them known themselves.
+/// From now on makes the settings known before a statement runs that mentions them.
+pub fn watch() {
+    tcop::before_each_statement(|text| {
+        if are_mentioned_in(text) {
+            define();
+        }
+    });
+}
+
+/// Whether a statement with this text, or a session with these settings, could look at our settings: by their names, or by
+/// looking at all there are.
 pub fn are_mentioned_in(text: &[u8]) -> bool {
     const LONG: usize = 64 << 10;
-    let prefix = PREFIX.to_bytes();
-    text.len() > LONG
-        || text
-            .windows(prefix.len())
-            .any(|window| window.eq_ignore_ascii_case(prefix))
+    let names = [PREFIX.to_bytes(), b"pg_settings", b"show"];
+    let is_in = |name: &[u8]| text.windows(name.len()).any(|window| window.eq_ignore_ascii_case(name));
+    text.len() > LONG || names.into_iter().any(is_in)
 }
 
 fn value(setting: &AtomicI32) -> i32 {
@@ -102,6 +111,7 @@ mod tests {
     fn a_name_is_found_anywhere() {
         assert!(are_mentioned_in(b"SHOW PG_Background.max_workers"));
         assert!(are_mentioned_in(b"pg_background"));
+        assert!(are_mentioned_in(b"SELECT name FROM Pg_settings"));
         assert!(!are_mentioned_in(b"SELECT 1"));
         assert!(!are_mentioned_in(b""));
     }

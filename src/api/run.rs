@@ -3,7 +3,7 @@
 use super::handle;
 use super::info::Outcome;
 use super::launch::sql;
-use crate::pg::error::{Report, Result};
+use crate::pg::error::{Failure, Report, Result};
 use crate::pg::fmgr::{Answer, Call, Rows, Value};
 use crate::pg::{proc, spi};
 use crate::registry::job::Stop;
@@ -118,8 +118,8 @@ fn to_the_end(handle: &Rc<Handle>, rows: Option<&Rows>, deadline: Deadline) -> R
             .into())
         }
         Err(failure) => {
-            // The rows can't be had; nobody else has the handle.
-            if jobs::look_up(handle.pid, handle.cookie as i64).is_some() {
+            // Interrupted, the session may still want to see to the job, as after an interrupted `run`. Else nobody does.
+            if !matches!(failure, Failure::Caught(_)) && jobs::look_up(handle.pid, handle.cookie as i64).is_some() {
                 jobs::release(handle);
             }
             Err(failure)

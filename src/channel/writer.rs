@@ -37,6 +37,8 @@ pub struct Writer {
     limit: u64,
     /// Whether anybody may still want messages.
     keep: bool,
+    /// Whether the job is about to end, which wakes the reader.
+    ending: bool,
     /// Whether a message has been begun and not completed. An error that comes meanwhile leaves a hole in the stream.
     torn: bool,
     buffer: Buffer,
@@ -64,6 +66,7 @@ impl Writer {
             cookie: 0,
             limit: 0,
             keep: false,
+            ending: false,
             torn: false,
             buffer: Buffer::new(*BUFFER.start()),
             scratch: Buffer::new(*BUFFER.start()),
@@ -87,6 +90,7 @@ impl Writer {
         self.cookie = cookie;
         self.limit = u64::from(queue_size);
         self.keep = keep;
+        self.ending = false;
         self.torn = false;
         self.shape = None;
         self.known_count = 0;
@@ -271,6 +275,12 @@ impl Writer {
         }
     }
 
+    /// Hands over what there is before the job ends. The reader need not wake for it: the end wakes it.
+    pub fn flush_at_end(&mut self) {
+        self.ending = true;
+        self.flush();
+    }
+
     /// Hands the buffer over as a piece of the queue.
     pub fn flush(&mut self) {
         while !self.buffer.is_empty() {
@@ -314,8 +324,8 @@ impl Writer {
             .lock_if(self.cookie)
             .and_then(|mut job| job.keeps_result.then(|| job.queue.append(piece)));
         match appended {
-            Some(Some(reader)) => proc::wake(reader),
-            Some(None) => (),
+            Some(Some(reader)) if !self.ending => proc::wake(reader),
+            Some(_) => (),
             // The owner let go meanwhile.
             None => crate::pg::shmem::free(piece),
         }

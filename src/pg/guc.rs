@@ -1,5 +1,6 @@
 //! Settings: definition, and the state of all of them on its way to a worker.
 
+use super::raw;
 use core::ffi::{CStr, c_int};
 use core::sync::atomic::AtomicI32;
 use pgrx::pg_sys::{self, GucContext};
@@ -16,11 +17,11 @@ pub struct IntSetting {
     pub value: &'static AtomicI32,
 }
 
-/// Defines a setting that every user may set.
+/// Defines a setting that every user may set. Raw.
 pub fn define(setting: &IntSetting) {
     // SAFETY: names are static; an AtomicI32 has the layout of an int, and PostgreSQL assigns it in this thread only.
     unsafe {
-        pg_sys::DefineCustomIntVariable(
+        raw::DefineCustomIntVariable(
             setting.name.as_ptr(),
             setting.description.as_ptr(),
             core::ptr::null(),
@@ -42,7 +43,7 @@ pub fn reserve_prefix(prefix: &'static CStr) {
     // SAFETY: the name is static.
     #[cfg(not(feature = "pg14"))]
     unsafe {
-        pg_sys::MarkGUCPrefixReserved(prefix.as_ptr())
+        raw::MarkGUCPrefixReserved(prefix.as_ptr())
     }
     // SAFETY: the name is static.
     #[cfg(feature = "pg14")]

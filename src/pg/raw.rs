@@ -43,6 +43,22 @@ unsafe extern "C-unwind" {
     pub fn SetCurrentRoleId(roleid: Oid, is_superuser: bool);
     pub fn process_session_preload_libraries();
     pub fn RestoreLibraryState(start_address: *mut c_char);
+    #[cfg(not(feature = "pg14"))]
+    pub fn MarkGUCPrefixReserved(prefix: *const c_char);
+    pub fn DefineCustomIntVariable(
+        name: *const c_char,
+        short_desc: *const c_char,
+        long_desc: *const c_char,
+        value: *mut c_int,
+        boot: c_int,
+        min: c_int,
+        max: c_int,
+        context: GucContext::Type,
+        flags: c_int,
+        check: GucIntCheckHook,
+        assign: GucIntAssignHook,
+        show: GucShowHook,
+    );
     pub fn EstimateGUCStateSpace() -> usize;
     pub fn SerializeGUCState(maxsize: usize, start_address: *mut c_char);
     pub fn RestoreGUCState(gucstate: *mut c_void);

@@ -49,6 +49,7 @@ pub fn run(argument: Datum) -> Result<()> {
         output::init(slot);
         tcop::redirect_messages(output::message_for_client);
         TIMER.set(proc::register_timer(time_is_over));
+        settings::watch();
     }
     proc::accept_signals();
     while let Some(job) = next {
@@ -95,7 +96,7 @@ impl Attached {
         let request = Request::at(request);
         let identity = request.identity();
         let name = application_name(label.as_deref());
-        if settings::are_mentioned_in(sql) || settings::are_mentioned_in(request.settings()) {
+        if settings::are_mentioned_in(request.settings()) {
             settings::define();
         }
         let sql = crate::pg::memory::c_str(sql);

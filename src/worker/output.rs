@@ -55,7 +55,7 @@ pub fn tag(tag: &[u8]) {
 
 /// Everything so far goes into the queue: before the commit, so that a result that cannot be kept is the job's error.
 pub fn flush() {
-    write(Writer::flush);
+    write(Writer::flush_at_end);
 }
 
 /// What was said during the commit goes after it; that it might not be kept is no reason to call the job failed.
