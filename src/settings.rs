@@ -1,7 +1,7 @@
 //! The settings of the extension. All users may set them, in every way that PostgreSQL knows.
 
+use crate::pg::callbacks;
 use crate::pg::guc::{self, IntSetting};
-use crate::pg::tcop;
 use core::ffi::CStr;
 use core::sync::atomic::{AtomicBool, AtomicI32, Ordering::Relaxed};
 use pgrx::pg_sys::{GUC_UNIT_BYTE, GUC_UNIT_MS};
@@ -67,7 +67,7 @@ pub fn define() {
 
 /// From now on makes the settings known before a statement runs that mentions them.
 pub fn watch() {
-    tcop::before_each_statement(|text| {
+    callbacks::before_each_statement(|text| {
         if are_mentioned_in(text) {
             define();
         }

@@ -4,7 +4,6 @@
 //! pieces outlive both processes' interest in each other: the worker can end, and the reader come later.
 
 use crate::pg::shmem::{self, NOWHERE, Offset};
-use crate::registry::job::Slot;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 /// The header of a piece; its bytes follow unless they are in a file.
@@ -97,14 +96,9 @@ impl Taken {
         shmem::address(self.place + PIECE as u64)
     }
 
-    /// Frees the piece's memory, unless that has happened to the job as a whole.
-    pub fn free(self, slot: &Slot, cookie: u64) {
-        let ours = slot
-            .lock_if(cookie)
-            .is_some_and(|mut job| job.queue.put_down(self.place));
-        if ours {
-            shmem::free(self.place);
-        }
+    /// Frees the piece's memory. Only after [`Queue::put_down`] has said that it is the caller's to free.
+    pub fn free(self) {
+        shmem::free(self.place);
     }
 }
 
@@ -191,9 +185,9 @@ impl Queue {
         self.file_bytes
     }
 
-    /// The reader is done with a piece. False where it is not in hand any more.
-    fn put_down(&mut self, place: Offset) -> bool {
-        let ours = self.taken == place;
+    /// The reader is done with a piece. False where it has been freed with the job as a whole.
+    pub fn put_down(&mut self, piece: Taken) -> bool {
+        let ours = self.taken == piece.place;
         if ours {
             self.taken = NOWHERE;
         }

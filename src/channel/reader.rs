@@ -210,7 +210,13 @@ impl Pump {
                     files.delete(number);
                 }
                 self.piece = None;
-                piece.free(self.slot, self.cookie);
+                if self
+                    .slot
+                    .lock_if(self.cookie)
+                    .is_some_and(|mut job| job.queue.put_down(piece))
+                {
+                    piece.free();
+                }
             }
             proc::reset_latch();
             let next = match self.slot.lock_if(self.cookie) {

@@ -11,6 +11,7 @@
     reason = "the bindings of PostgreSQL are foreign code; everything above this module is safe"
 )]
 
+pub mod callbacks;
 pub mod compat;
 pub mod error;
 pub mod files;

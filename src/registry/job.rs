@@ -301,6 +301,25 @@ impl Slot {
         true
     }
 
+    /// Publishes that the worker of the job, the process `pid`, is gone. `last_words` is the error that it died of, where it is
+    /// known.
+    pub fn publish_lost(&'static self, cookie: u64, pid: i32, last_words: Option<&[u8]>) {
+        let message = format!("background worker with PID {pid} ended before its job did");
+        let detail = last_words.and_then(|words| wire::Fields(words).get(b'M'));
+        let error = wire::compose(b"08006", &message, detail, pid);
+        // Where memory is out, the state alone says what happened.
+        let place = shmem::store(&error).unwrap_or(NOWHERE);
+        let end = End {
+            state: State::Error,
+            count: Count::Failed,
+            error: place,
+            error_len: error.len() as u64,
+        };
+        if !self.publish(cookie, end) {
+            shmem::free(place);
+        }
+    }
+
     /// The owner forgets the job.
     pub fn owner_lets_go(&'static self, cookie: u64) {
         let Some(mut job) = self.lock_if(cookie) else { return };

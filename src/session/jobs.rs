@@ -4,9 +4,8 @@ use crate::channel::reader::Reader;
 use crate::pg::error::{Report, Result};
 use crate::pg::proc::{self, Registered, WorkerStatus};
 use crate::pg::shmem::{Guard, NOWHERE, Offset};
-use crate::pg::wire;
-use crate::registry::counters::{Count, Counters};
-use crate::registry::job::{End, Job, Slot, State, Stop};
+use crate::registry::counters::Counters;
+use crate::registry::job::{Job, Slot, Stop};
 use core::ffi::c_int;
 use core::sync::atomic::Ordering::Relaxed;
 use pgrx::PgSqlErrorCode;
@@ -174,7 +173,7 @@ impl Handle {
         drop(job);
         if self.worker.status() == WorkerStatus::Stopped {
             // Everything that the worker published, it published before it stopped.
-            publish_lost(self.slot, self.cookie, self.pid, None);
+            self.slot.publish_lost(self.cookie, self.pid, None);
         }
         self.slot.lock()
     }
@@ -187,23 +186,5 @@ impl Handle {
     /// Asks the job to end early; false where it has ended.
     pub fn cancel(&self, why: Stop) -> bool {
         !self.has_ended() && self.slot.cancel(self.cookie, why)
-    }
-}
-
-/// Publishes that the worker of a job is gone. `last_words` is the error that it died of, where it is known.
-pub fn publish_lost(slot: &'static Slot, cookie: u64, pid: i32, last_words: Option<&[u8]>) {
-    let message = format!("background worker with PID {pid} ended before its job did");
-    let detail = last_words.and_then(|words| wire::Fields(words).get(b'M'));
-    let error = wire::compose(b"08006", &message, detail, pid);
-    // Where memory is out, the state alone says what happened.
-    let place = crate::pg::shmem::store(&error).unwrap_or(NOWHERE);
-    let end = End {
-        state: State::Error,
-        count: Count::Failed,
-        error: place,
-        error_len: error.len() as u64,
-    };
-    if !slot.publish(cookie, end) {
-        crate::pg::shmem::free(place);
     }
 }

@@ -11,10 +11,9 @@ use super::{execute, output};
 use crate::channel::request::Request;
 use crate::pg::error::{self, Result};
 use crate::pg::shmem::{self, NOWHERE};
-use crate::pg::{compat, proc, tcop, wire};
+use crate::pg::{callbacks, compat, proc, tcop, wire};
 use crate::registry::job::{End, Slot, State, Stop};
 use crate::registry::segment::segment;
-use crate::session::jobs;
 use crate::settings;
 use core::ffi::c_int;
 use core::sync::atomic::Ordering::Relaxed;
@@ -47,7 +46,7 @@ pub fn run(argument: Datum) -> Result<()> {
     let mut next = attach(slot, cookie);
     if next.is_some() {
         output::init(slot);
-        tcop::redirect_messages(output::message_for_client);
+        callbacks::redirect_messages(output::message_for_client);
         TIMER.set(proc::register_timer(time_is_over));
         settings::watch();
     }
@@ -211,7 +210,7 @@ extern "C-unwind" fn worker_ends(_code: c_int, _argument: Datum) {
         Some(_) => job.publish(verdict::canceled(job.slot)),
         None => {
             CURRENT.set(None);
-            jobs::publish_lost(job.slot, job.cookie, proc::my_pid(), last_words.as_deref());
+            job.slot.publish_lost(job.cookie, proc::my_pid(), last_words.as_deref());
         }
     }
 }

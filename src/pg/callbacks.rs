@@ -1,0 +1,89 @@
+//! Where PostgreSQL calls back into a worker: with what it has to say to its client, and with each statement that it has
+//! analysed. Raw.
+
+use super::{compat, memory, raw};
+use core::cell::Cell;
+use core::ffi::{c_char, c_int};
+use pgrx::pg_sys;
+
+/// The bytes of what this process was told to say to its client, by kind. The kinds that carry errors and notices are those of
+/// the protocol.
+pub type MessageHandler = fn(kind: u8, body: &[u8]);
+
+thread_local! {
+    static HANDLER: Cell<Option<MessageHandler>> = const { Cell::new(None) };
+}
+
+/// From now on `handler` gets the messages for the client. It may be called at any time and place, so it must own nothing.
+pub fn redirect_messages(handler: MessageHandler) {
+    HANDLER.set(Some(handler));
+    static METHODS: raw::PQcommMethods = raw::PQcommMethods {
+        comm_reset: nothing,
+        flush: zero,
+        flush_if_writable: zero,
+        is_send_pending: no,
+        putmessage: put,
+        putmessage_noblock: put_noblock,
+    };
+    // SAFETY: the methods are static.
+    unsafe { compat::redirect_messages(&raw const METHODS) }
+}
+
+extern "C-unwind" fn nothing() {}
+
+extern "C-unwind" fn zero() -> c_int {
+    0
+}
+
+extern "C-unwind" fn no() -> bool {
+    false
+}
+
+unsafe extern "C-unwind" fn put(kind: c_char, body: *const c_char, len: usize) -> c_int {
+    if let Some(handler) = HANDLER.get() {
+        let body = if len == 0 { &[] } else { memory::view(body.cast(), len) };
+        handler(kind as u8, body);
+    }
+    0
+}
+
+unsafe extern "C-unwind" fn put_noblock(kind: c_char, body: *const c_char, len: usize) {
+    // SAFETY: the same contract.
+    unsafe { put(kind, body, len) };
+}
+
+/// What is called with the text of each statement after its analysis.
+pub type StatementWatcher = fn(text: &[u8]);
+
+thread_local! {
+    static WATCHER: Cell<Option<StatementWatcher>> = const { Cell::new(None) };
+    static NEXT_WATCHER: Cell<pg_sys::post_parse_analyze_hook_type> = const { Cell::new(None) };
+}
+
+/// From now on `watcher` sees the text of every statement before it runs: of the job's, of functions', and of the expressions of
+/// procedural languages.
+pub fn before_each_statement(watcher: StatementWatcher) {
+    if WATCHER.replace(Some(watcher)).is_none() {
+        // SAFETY: the hook is called in this thread; whoever was there before is called too.
+        unsafe {
+            NEXT_WATCHER.set(pg_sys::post_parse_analyze_hook);
+            pg_sys::post_parse_analyze_hook = Some(after_analysis);
+        }
+    }
+}
+
+unsafe extern "C-unwind" fn after_analysis(
+    state: *mut pg_sys::ParseState,
+    query: *mut pg_sys::Query,
+    jumble: *mut pg_sys::JumbleState,
+) {
+    // SAFETY: the parser's own state; its text is NULL or a C string.
+    unsafe {
+        if let Some(next) = NEXT_WATCHER.get() {
+            next(state, query, jumble);
+        }
+        if let Some(watcher) = WATCHER.get() {
+            watcher(memory::c_bytes((*state).p_sourcetext));
+        }
+    }
+}
