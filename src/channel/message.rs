@@ -7,7 +7,7 @@
 pub enum Kind {
     /// A row of the result, a MinimalTuple.
     Row = 1,
-    /// The types of the result's columns, four bytes each; before the first row.
+    /// The types of the result's columns and their fingerprints, four bytes each; before the first row.
     Columns = 2,
     /// The description of an anonymous row type; before the first row that uses it.
     Record = 3,

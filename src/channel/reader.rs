@@ -20,8 +20,8 @@ const BLOCK: usize = 64 * 1024;
 pub struct Reader {
     /// The piece that has been begun, and how many of its bytes are done.
     begun: Option<(Taken, u64)>,
-    /// The types of the result's columns, once they are known.
-    pub columns: Option<Vec<u32>>,
+    /// The types of the result's columns and what they looked like, once they are known.
+    pub columns: Option<Vec<(u32, u32)>>,
     /// The command tags so far.
     pub tags: Vec<Vec<u8>>,
     /// Anonymous row types that the worker described.

@@ -11,7 +11,7 @@ use crate::pg::files::{Owner, Writing};
 use crate::pg::memory::{Buffer, Context};
 use crate::pg::receiver::RowSlot;
 use crate::pg::tuples::{self, Row, Shape};
-use crate::pg::{guc, proc, record};
+use crate::pg::{guc, proc, record, rowtype};
 use crate::registry::job::Slot;
 use pgrx::PgSqlErrorCode;
 
@@ -106,11 +106,13 @@ impl Writer {
         if !self.keep {
             return;
         }
-        self.header(Kind::Columns, shape.width() * 4);
+        self.header(Kind::Columns, shape.width() * 8);
         for n in 0..shape.width() {
-            self.put(&shape.column_type(n).to_ne_bytes());
+            let kind = shape.column_type(n);
+            self.put(&kind.to_ne_bytes());
+            self.put(&rowtype::fingerprint(kind).to_ne_bytes());
         }
-        self.pad(shape.width() * 4);
+        self.pad(shape.width() * 8);
     }
 
     /// One row.

@@ -25,6 +25,7 @@ pub mod proc;
 pub mod raw;
 pub mod receiver;
 pub mod record;
+pub mod rowtype;
 pub mod shmem;
 pub mod spi;
 pub mod tcop;

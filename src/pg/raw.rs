@@ -152,6 +152,12 @@ unsafe extern "C-unwind" {
     );
     pub fn detoast_external_attr(attr: *mut varlena) -> *mut varlena;
 
+    pub fn lookup_rowtype_tupdesc_noerror(type_id: Oid, typmod: i32, no_error: bool) -> TupleDesc;
+    pub fn get_typtype(typid: Oid) -> c_char;
+    pub fn getBaseType(typid: Oid) -> Oid;
+    pub fn get_range_subtype(typid: Oid) -> Oid;
+    pub fn get_multirange_range(typid: Oid) -> Oid;
+    pub fn get_element_type(typid: Oid) -> Oid;
     pub fn lookup_rowtype_tupdesc(type_id: Oid, typmod: i32) -> TupleDesc;
     pub fn DecrTupleDescRefCount(desc: TupleDesc);
     pub fn heap_form_tuple(desc: TupleDesc, values: *mut Datum, isnull: *mut bool) -> HeapTuple;

@@ -13,7 +13,7 @@ const RECORD: u32 = 2249;
 const RECORD_ARRAY: u32 = 2287;
 
 /// Bytes of one column in a description.
-const COLUMN: usize = 4 + 4 + 64;
+const COLUMN: usize = 4 + 4 + 4 + 64;
 
 /// Whether a column of this type may hold an anonymous record.
 pub fn may_hold(kind: u32) -> bool {
@@ -44,7 +44,7 @@ pub fn each_number(value: Datum, kind: u32, visit: &mut dyn FnMut(i32)) {
 }
 
 /// The description of an anonymous row type for another process: its number, the number of columns, then for each column type,
-/// modifier and name. Raw.
+/// modifier, fingerprint of the type and name. Raw.
 pub fn describe(number: i32, write: &mut dyn FnMut(&[u8])) {
     // SAFETY: the number came from a value of this process.
     unsafe {
@@ -55,6 +55,7 @@ pub fn describe(number: i32, write: &mut dyn FnMut(&[u8])) {
             let column = tuple_desc_attr(desc, n);
             write(&(*column).atttypid.to_u32().to_ne_bytes());
             write(&(*column).atttypmod.to_ne_bytes());
+            write(&super::rowtype::fingerprint((*column).atttypid.to_u32()).to_ne_bytes());
             write(&(*column).attname.data.map(|byte| byte as u8));
         }
         release(desc);
@@ -70,6 +71,23 @@ pub fn description_len(number: i32) -> usize {
         release(desc);
         len
     }
+}
+
+/// Whether a column's type in a description looks different here and now. Raw.
+pub fn has_changed(description: &[u8]) -> bool {
+    description
+        .get(8..)
+        .unwrap_or_default()
+        .chunks_exact(COLUMN)
+        .any(|column| {
+            let number = |at: usize| {
+                column
+                    .get(at..at + 4)
+                    .and_then(|bytes| bytes.try_into().ok())
+                    .map_or(0, u32::from_ne_bytes)
+            };
+            super::rowtype::fingerprint(number(0)) != number(8)
+        })
 }
 
 /// The numbers of a worker's anonymous row types and those that they have here.
@@ -96,7 +114,7 @@ impl Numbers {
             let desc = pg_sys::CreateTemplateTupleDesc(natts);
             for n in 0..natts as usize {
                 let at = 8 + n * COLUMN;
-                let Some(name) = description.get(at + 8..at + COLUMN) else {
+                let Some(name) = description.get(at + 12..at + COLUMN) else {
                     return;
                 };
                 pg_sys::TupleDescInitEntry(
@@ -221,7 +239,7 @@ unsafe fn elements(value: Datum) -> (*mut Datum, *mut bool, usize, *mut pg_sys::
     }
 }
 
-unsafe fn release(desc: TupleDesc) {
+pub(super) unsafe fn release(desc: TupleDesc) {
     // SAFETY: lookup_rowtype_tupdesc pinned it where it is counted (ReleaseTupleDesc).
     unsafe {
         if (*desc).tdrefcount >= 0 {

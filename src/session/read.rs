@@ -6,7 +6,7 @@ use crate::channel::message::Kind;
 use crate::channel::reader::{Event, Pump, Reader};
 use crate::pg::error::{self, Failure, Report, Result};
 use crate::pg::fmgr::{Rows, Value};
-use crate::pg::{memory, proc, wire};
+use crate::pg::{memory, proc, record, rowtype, wire};
 use crate::registry::job::State;
 use pgrx::PgSqlErrorCode;
 use std::cell::RefMut;
@@ -110,15 +110,20 @@ impl<'a> Session<'a> {
         match kind {
             Kind::Columns => {
                 self.reader.columns = Some(
-                    body.as_chunks::<4>()
+                    body.as_chunks::<8>()
                         .0
                         .iter()
-                        .map(|bytes| u32::from_ne_bytes(*bytes))
+                        .map(|[a, b, c, d, print @ ..]| {
+                            (u32::from_ne_bytes([*a, *b, *c, *d]), u32::from_ne_bytes(*print))
+                        })
                         .collect(),
                 );
                 self.check_columns(rows)
             }
             Kind::Record => {
+                if error::catching(|| record::has_changed(body))? {
+                    return Err(changed_type());
+                }
                 self.reader.records.learn(body);
                 Ok(())
             }
@@ -141,16 +146,24 @@ impl<'a> Session<'a> {
         let (Some(rows), Some(columns)) = (rows, &self.reader.columns) else {
             return Ok(());
         };
-        let same =
-            rows.width() == columns.len() && columns.iter().enumerate().all(|(n, kind)| rows.column_type(n) == *kind);
-        if same {
-            return Ok(());
+        let same = rows.width() == columns.len()
+            && columns
+                .iter()
+                .enumerate()
+                .all(|(n, (kind, _))| rows.column_type(n) == *kind);
+        if !same {
+            return Err(Report::new(
+                PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
+                "remote query result rowtype does not match the specified FROM clause rowtype",
+            )
+            .into());
         }
-        Err(Report::new(
-            PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
-            "remote query result rowtype does not match the specified FROM clause rowtype",
-        )
-        .into())
+        let changed = error::catching(|| {
+            columns
+                .iter()
+                .any(|(kind, print)| rowtype::fingerprint(*kind) != *print)
+        })?;
+        if changed { Err(changed_type()) } else { Ok(()) }
     }
 
     /// Everything is read: the error is raised, or the tags are the result, and the handle is released.
@@ -200,6 +213,16 @@ impl<'a> Session<'a> {
             .into()
         })
     }
+}
+
+/// A composite type in the result was altered since the job ran: its values cannot be read any more.
+fn changed_type() -> Failure {
+    Report::new(
+        PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
+        "a composite type in the result has changed since the job ran",
+    )
+    .hint("Run the job again.")
+    .into()
 }
 
 impl Drop for Session<'_> {

@@ -170,6 +170,19 @@ SELECT * FROM pg_background_result(:b_pid, :b_cookie) AS (x text);
 SELECT * FROM pg_background_result(:a_pid, :a_cookie) AS (x text);
 DROP TYPE mood, pair;
 DROP DOMAIN positive;
+-- a composite type that was altered while its values waited to be read is not taken for what it is not
+CREATE TYPE changing AS (a int8, b text);
+SELECT * FROM pg_background_launch('SELECT (1, ''x'')::changing, ROW(1, (2, ''y'')::changing)') \gset job_
+SELECT * FROM pg_background_launch('SELECT ROW(1, (2, ''y'')::changing)') \gset other_
+SELECT * FROM pg_background_launch('SELECT ARRAY[(1, ''x'')::changing]') \gset array_
+SELECT pg_background_wait(:job_pid, :job_cookie), pg_background_wait(:other_pid, :other_cookie), pg_background_wait(:array_pid, :array_cookie);
+ALTER TYPE changing ALTER ATTRIBUTE a TYPE text;
+SELECT * FROM pg_background_result(:job_pid, :job_cookie) AS (c changing, r record);
+SELECT * FROM pg_background_result(:other_pid, :other_cookie) AS (r record);
+SELECT * FROM pg_background_result(:array_pid, :array_cookie) AS (c changing[]);
+SELECT pg_background_detach_all();
+SELECT * FROM rows_of('SELECT (((''z'', ''x'')::changing).a)');
+DROP TYPE changing;
 -- a reading that was interrupted midway: what was read is gone, so nothing more can be read
 SELECT * FROM pg_background_launch('SELECT n FROM generate_series(1, 100000) AS n WHERE n < 90000 OR pg_sleep(600) IS NULL', 4096) \gset job_
 SET statement_timeout = '500ms';
