@@ -353,6 +353,17 @@ pub fn adoption_failed() {
     unsafe { pg_sys::InitializingParallelWorker = false }
 }
 
+/// For the time of a statement that reads or writes in the client's encoding: the one that the session, or the job, has set. Raw.
+pub fn use_client_encoding() {
+    // SAFETY: the setting's value is the name of an encoding that was checked when it was set.
+    unsafe {
+        let name = raw::GetConfigOption(c"client_encoding".as_ptr(), true, false);
+        if !name.is_null() {
+            raw::SetClientEncoding(pg_sys::pg_char_to_encoding(name));
+        }
+    }
+}
+
 /// Messages leave this process in the database's own encoding, whatever the job set for its client. Raw.
 pub fn keep_message_encoding() {
     // SAFETY: as ParallelWorkerMain does it.

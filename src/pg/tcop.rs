@@ -206,6 +206,8 @@ pub enum Care {
     None,
     /// COPY from or to the client.
     CopyClient,
+    /// COPY from or to a file or program, in the encoding of the session's client where the statement names none.
+    CopyServer,
     /// LISTEN.
     Listen,
     /// A transaction's end that begins the next one.
@@ -254,7 +256,7 @@ impl Statement {
                     if (*copy).filename.is_null() && !(*copy).is_program {
                         Care::CopyClient
                     } else {
-                        Care::None
+                        Care::CopyServer
                     }
                 }
                 NodeTag::T_ListenStmt => Care::Listen,

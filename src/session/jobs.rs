@@ -32,6 +32,8 @@ struct Table {
     /// How many handles have this pid.
     pids: HashMap<i32, usize>,
     launched: u64,
+    /// Forgotten before a worker had taken the job.
+    untaken: Vec<Rc<Handle>>,
 }
 
 thread_local! {
@@ -151,7 +153,10 @@ pub fn all() -> Vec<Rc<Handle>> {
 /// Forgets a handle; the job runs on if it still does.
 pub fn release(handle: &Handle) {
     TABLE.with_borrow_mut(|table| {
-        table.by_cookie.remove(&handle.cookie);
+        let forgotten = table.by_cookie.remove(&handle.cookie);
+        if handle.slot.worker_pid.load(Relaxed) == 0 {
+            table.untaken.extend(forgotten);
+        }
         if let Some(count) = table.pids.get_mut(&handle.pid) {
             *count -= 1;
             if *count == 0 {
@@ -160,6 +165,23 @@ pub fn release(handle: &Handle) {
         }
     });
     handle.slot.owner_lets_go(handle.cookie);
+}
+
+/// Looks after the jobs that were forgotten before a worker had taken them. If the process that was to take one is gone, nobody
+/// but this session can tell, and the job would count as running for ever.
+pub fn look_after_untaken() {
+    let untaken = TABLE.with_borrow_mut(|table| core::mem::take(&mut table.untaken));
+    for handle in untaken {
+        let waits = handle.slot.cookie.load(Relaxed) == handle.cookie && handle.slot.worker_pid.load(Relaxed) == 0;
+        if !waits {
+            continue;
+        }
+        if handle.worker.status() == WorkerStatus::Stopped {
+            handle.slot.publish_lost(handle.cookie, handle.pid, None);
+        } else {
+            TABLE.with_borrow_mut(|table| table.untaken.push(handle));
+        }
+    }
 }
 
 impl Handle {

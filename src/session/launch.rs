@@ -147,6 +147,7 @@ fn check(order: &Order) -> Result<i32> {
                 .into(),
         );
     }
+    jobs::look_after_untaken();
     let limit = settings::max_workers();
     if Counters::at(jobs::counters()?).active.load(Relaxed) >= limit {
         return Err(Report::new(

@@ -101,6 +101,10 @@ fn run(statement: &Statement, is_last: bool, grouped: bool, user: &User) -> Comp
             user.act_unconfined();
             statement.run(is_last, true, to)
         }
+        Care::CopyServer => {
+            proc::use_client_encoding();
+            statement.run(is_last, !user.is_confined(), to)
+        }
         Care::None | Care::Chain | Care::OwnTransactions => statement.run(is_last, !user.is_confined(), to),
     }
 }

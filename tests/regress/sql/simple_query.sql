@@ -128,7 +128,11 @@ SELECT count(*) > 0 FROM item;
 SELECT current_setting('data_directory') || '/pg_background_regress.copy' AS file \gset
 SELECT * FROM rows_of(format('COPY (SELECT generate_series(1, 5)) TO %L', :'file'));
 SELECT * FROM rows_of(format('TRUNCATE item; COPY item FROM %L', :'file'));
-SELECT * FROM rows_of(format('COPY (SELECT) TO PROGRAM %L', 'rm ' || :'file'));
+SET client_encoding = 'LATIN1';
+SELECT * FROM rows_of(format('COPY (SELECT chr(233)) TO %L', :'file'));
+SELECT length(pg_read_binary_file(:'file'));
+RESET client_encoding;
+SELECT * FROM rows_of(format('COPY (SELECT) TO PROGRAM %L', 'cat > /dev/null; rm ' || :'file'));
 SELECT sum(n) FROM item;
 DROP TABLE item, once, note;
 DROP FUNCTION note_it(), note_ddl();
