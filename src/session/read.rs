@@ -121,10 +121,13 @@ impl<'a> Session<'a> {
                 self.check_columns(rows)
             }
             Kind::Record => {
+                // The description is out of the stream: if it is not learned now, rows that need it must not be read later.
+                let torn = core::mem::replace(&mut self.reader.torn, true);
                 if error::catching(|| record::has_changed(body))? {
                     return Err(changed_type());
                 }
                 self.reader.records.learn(body);
+                self.reader.torn = torn;
                 Ok(())
             }
             Kind::Tag => {

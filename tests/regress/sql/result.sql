@@ -179,6 +179,7 @@ SELECT pg_background_wait(:job_pid, :job_cookie), pg_background_wait(:other_pid,
 ALTER TYPE changing ALTER ATTRIBUTE a TYPE text;
 SELECT * FROM pg_background_result(:job_pid, :job_cookie) AS (c changing, r record);
 SELECT * FROM pg_background_result(:other_pid, :other_cookie) AS (r record);
+SELECT code FROM error_of(format('SELECT * FROM pg_background_result(%s, %s) AS (r record)', :other_pid, :other_cookie));
 SELECT * FROM pg_background_result(:array_pid, :array_cookie) AS (c changing[]);
 SELECT pg_background_detach_all();
 SELECT * FROM rows_of('SELECT (((''z'', ''x'')::changing).a)');
