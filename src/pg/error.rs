@@ -1,13 +1,13 @@
 //! Errors: how ours are made, how PostgreSQL's are caught whole and raised again.
 
+use super::memory::copy_text;
 use super::raw;
 use cee_scape::call_with_sigsetjmp;
-use core::ffi::{CStr, c_char};
+use core::ffi::CStr;
 use core::mem::MaybeUninit;
 use core::ptr;
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::{self, ErrorData};
-use std::ffi::CString;
 
 /// What goes wrong in this crate travels as a value and is raised in the outermost frame only.
 pub type Result<T> = core::result::Result<T, Failure>;
@@ -62,14 +62,6 @@ impl From<Report> for Failure {
     }
 }
 
-/// Copies a string into the current memory context; a NUL byte ends it.
-fn palloc_str(text: &str) -> *mut c_char {
-    let bytes: Vec<u8> = text.bytes().take_while(|byte| *byte != 0).collect();
-    let text = CString::new(bytes).unwrap_or_default();
-    // SAFETY: pstrdup copies a NUL-terminated string; guarded, because `text` is owned here.
-    unsafe { pg_sys::pstrdup(text.as_ptr()) }
-}
-
 /// An empty error of the level ERROR in the current memory context.
 pub fn new_error_data() -> *mut ErrorData {
     // SAFETY: palloc0 gives zeroed memory of the asked size, and an all-zero ErrorData is valid.
@@ -86,12 +78,12 @@ impl Report {
         // SAFETY: `edata` was just made; the strings live in the same memory context.
         unsafe {
             (*edata).sqlerrcode = self.code as _;
-            (*edata).message = palloc_str(&self.message);
+            (*edata).message = copy_text(self.message.as_bytes());
             if let Some(detail) = &self.detail {
-                (*edata).detail = palloc_str(detail);
+                (*edata).detail = copy_text(detail.as_bytes());
             }
             if let Some(hint) = &self.hint {
-                (*edata).hint = palloc_str(hint);
+                (*edata).hint = copy_text(hint.as_bytes());
             }
         }
         edata
@@ -127,9 +119,9 @@ pub fn message(level: u32, code: PgSqlErrorCode, text: &str, detail: Option<&str
     unsafe {
         (*edata).elevel = level as _;
         (*edata).sqlerrcode = code as _;
-        (*edata).message = palloc_str(text);
+        (*edata).message = copy_text(text.as_bytes());
         if let Some(detail) = detail {
-            (*edata).detail = palloc_str(detail);
+            (*edata).detail = copy_text(detail.as_bytes());
         }
         pg_sys::ffi::pg_guard_ffi_boundary(|| raw::ThrowErrorData(edata));
     }
@@ -206,9 +198,9 @@ pub fn replace(edata: *mut ErrorData, report: Report) {
     // SAFETY: a palloc'd error; the old strings go with their memory context.
     unsafe {
         (*edata).sqlerrcode = report.code as _;
-        (*edata).message = palloc_str(&report.message);
-        (*edata).detail = report.detail.as_deref().map_or(ptr::null_mut(), palloc_str);
-        (*edata).hint = report.hint.as_deref().map_or(ptr::null_mut(), palloc_str);
+        (*edata).message = copy_text(report.message.as_bytes());
+        (*edata).detail = report.detail.map_or(ptr::null_mut(), |text| copy_text(text.as_bytes()));
+        (*edata).hint = report.hint.map_or(ptr::null_mut(), |text| copy_text(text.as_bytes()));
     }
 }
 

@@ -1,4 +1,4 @@
-//! Settings: definition, and the state of all of them on its way to a worker.
+//! Settings: the definition of ours, and the values of PostgreSQL's that are needed here.
 
 use super::raw;
 use core::ffi::{CStr, c_int};

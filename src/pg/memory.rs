@@ -3,6 +3,7 @@
 use super::raw;
 use core::ffi::{CStr, c_char};
 use pgrx::pg_sys::{self, MemoryContext};
+use std::ffi::CString;
 
 /// Runs `body` with `context` current. If `body` raises, whoever catches the error sets its own context.
 fn within<T>(context: MemoryContext, body: impl FnOnce() -> T) -> T {
@@ -148,6 +149,14 @@ impl Buffer {
         }
         self.len = 0;
     }
+}
+
+/// Copies bytes up to the first NUL into the current memory context, as a C string. Guarded.
+pub fn copy_text(bytes: &[u8]) -> *mut c_char {
+    let text: Vec<u8> = bytes.iter().copied().take_while(|byte| *byte != 0).collect();
+    let text = CString::new(text).unwrap_or_default();
+    // SAFETY: pstrdup copies a NUL-terminated string; guarded, because `text` is owned here.
+    unsafe { pg_sys::pstrdup(text.as_ptr()) }
 }
 
 /// The bytes of a C string that outlives the use.

@@ -103,7 +103,7 @@ pub fn now() -> i64 {
     unsafe { pg_sys::GetCurrentTimestamp() }
 }
 
-/// A non-zero number that nobody can guess. 58000 where the system has no randomness to give.
+/// A non-zero number that nobody can guess. XX000 where the system has no randomness to give.
 pub fn strong_random() -> Result<u64> {
     let mut bytes = [0u8; 8];
     loop {
@@ -234,15 +234,8 @@ pub fn worker_arguments(argument: Datum) -> Result<(u32, u64)> {
 pub fn accept_signals() {
     // SAFETY: `die` is PostgreSQL's own handler; signals were blocked since the start of the process.
     unsafe {
-        compat_pqsignal(SIGTERM, raw::die);
+        pg_sys::pqsignal(SIGTERM, Some(raw::die));
         raw::BackgroundWorkerUnblockSignals();
-    }
-}
-
-unsafe fn compat_pqsignal(signal: c_int, handler: unsafe extern "C-unwind" fn(c_int)) {
-    // SAFETY: a handler with the signature that PostgreSQL expects.
-    unsafe {
-        pg_sys::pqsignal(signal, Some(handler));
     }
 }
 

@@ -1,4 +1,4 @@
-//! The executor's rows on their way out: a DestReceiver that calls two functions of ours. Raw.
+//! The executor's rows on their way out: a DestReceiver that calls functions of ours. Raw.
 
 use super::tuples::Shape;
 use core::ffi::c_int;

@@ -4,10 +4,9 @@
 //! message to a client; an error that the worker caught is written here in the same form, so that one reader serves both.
 
 use super::error::new_error_data;
-use super::memory::c_bytes;
+use super::memory::{c_bytes, copy_text};
 use core::ffi::{CStr, c_char};
 use pgrx::pg_sys::{self, ErrorData};
-use std::ffi::CString;
 
 /// The fields of one message.
 #[derive(Clone, Copy)]
@@ -61,7 +60,7 @@ impl<'a> Fields<'a> {
     /// internal position in `sql`: the position field proper refers to the text that the reading client sent.
     pub fn to_error_data(self, level: u32, sql: &[u8]) -> *mut ErrorData {
         let edata = new_error_data();
-        let text = |code| self.get(code).map_or(core::ptr::null_mut(), copy);
+        let text = |code| self.get(code).map_or(core::ptr::null_mut(), copy_text);
         // SAFETY: `edata` is fresh, the strings are copies in the same memory context.
         unsafe {
             (*edata).elevel = level as _;
@@ -83,19 +82,11 @@ impl<'a> Fields<'a> {
             let position = self.number(b'P');
             if position > 0 && (*edata).internalquery.is_null() {
                 (*edata).internalpos = position;
-                (*edata).internalquery = copy(sql);
+                (*edata).internalquery = copy_text(sql);
             }
         }
         edata
     }
-}
-
-/// Copies bytes up to the first NUL into the current memory context.
-fn copy(bytes: &[u8]) -> *mut c_char {
-    let text: Vec<u8> = bytes.iter().copied().take_while(|byte| *byte != 0).collect();
-    let text = CString::new(text).unwrap_or_default();
-    // SAFETY: pstrdup copies a NUL-terminated string; guarded.
-    unsafe { pg_sys::pstrdup(text.as_ptr()) }
 }
 
 /// The last line of the context of every job's error.

@@ -1,7 +1,7 @@
 //! From the SQL to a job in a worker's hands.
 //!
-//! 1. [`prepare`]: the arguments are checked, and what the worker needs is put into shared memory;
-//! 2. [`Prepared::register`]: a slot is filled, and the postmaster is asked for a worker;
+//! 1. [`prepare`]: the arguments are checked, and the job with all that the worker needs is put into a slot in shared memory;
+//! 2. [`Prepared::register`]: the postmaster is asked for a worker;
 //! 3. [`Registered::wait_for_worker`]: until the worker's process has started, or will never.
 //!
 //! Each step consumes the one before. What is dropped on the way, by an error or a cancel, is given back.
@@ -45,10 +45,8 @@ pub fn launch(order: &Order) -> Result<Launched> {
     prepare(order)?.register()?.wait_for_worker()
 }
 
-struct Prepared {
-    slot: TakenSlot,
-    cookie: u64,
-}
+/// A job in its slot that no worker was asked for yet.
+struct Prepared(TakenSlot);
 
 /// A slot whose job is not yet known to a worker; withdrawn when dropped, and when the session ends before that.
 struct TakenSlot {
@@ -105,10 +103,7 @@ fn prepare(order: &Order) -> Result<Prepared> {
         job.sql = sql.hand_over();
         job.request = request.hand_over();
     });
-    Ok(Prepared {
-        slot: TakenSlot::new(slot, cookie),
-        cookie,
-    })
+    Ok(Prepared(TakenSlot::new(slot, cookie)))
 }
 
 /// Checks what can be checked without shared memory and gives the size of the queue in bytes.
@@ -168,7 +163,6 @@ fn check(order: &Order) -> Result<i32> {
 /// A job that the postmaster is to start a worker for.
 struct Registered {
     slot: TakenSlot,
-    cookie: u64,
     worker: Option<proc::Registered>,
 }
 
@@ -176,10 +170,9 @@ impl Prepared {
     fn register(self) -> Result<Registered> {
         // A worker that waits for old snapshots must not find one that was only taken to look into the catalogs.
         spi::forget_catalog_snapshot();
-        match proc::register_worker(crate::worker::MAIN, self.slot.slot.number(), self.cookie) {
+        match proc::register_worker(crate::worker::MAIN, self.0.slot.number(), self.0.cookie) {
             Some(worker) => Ok(Registered {
-                slot: self.slot,
-                cookie: self.cookie,
+                slot: self.0,
                 worker: Some(worker),
             }),
             None => Err(Report::new(
@@ -224,10 +217,10 @@ impl Registered {
             .hint("The server log says why.")
         })?;
         self.slot.disarm();
-        jobs::add(self.slot.slot, self.cookie, pid, worker);
+        jobs::add(self.slot.slot, self.slot.cookie, pid, worker);
         Ok(Launched {
             pid,
-            cookie: self.cookie as i64,
+            cookie: self.slot.cookie as i64,
         })
     }
 }
@@ -235,7 +228,7 @@ impl Registered {
 impl Drop for Registered {
     /// Interrupted while waiting: the job is taken back. If a worker was faster, it is this session's like any other.
     fn drop(&mut self) {
-        if self.slot.armed && !self.slot.slot.withdraw(self.cookie) {
+        if self.slot.armed && !self.slot.slot.withdraw(self.slot.cookie) {
             let _ = self.adopt(self.slot.slot.worker_pid.load(Relaxed));
         }
         self.slot.disarm();
