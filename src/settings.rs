@@ -1,7 +1,8 @@
-//! The settings of the extension. All users may set them, in every way that PostgreSQL knows.
+//! The settings of the extension. What concerns a session's own jobs every user may set, what concerns the cluster's processes
+//! superusers; each in every way that PostgreSQL knows.
 
 use crate::pg::callbacks;
-use crate::pg::guc::{self, IntSetting};
+use crate::pg::guc::{self, IntSetting, Who};
 use core::ffi::CStr;
 use core::sync::atomic::{AtomicBool, AtomicI32, Ordering::Relaxed};
 use pgrx::pg_sys::{GUC_UNIT_BYTE, GUC_UNIT_MS};
@@ -17,8 +18,10 @@ const PREFIX: &CStr = c"pg_background";
 static MAX_WORKERS: AtomicI32 = AtomicI32::new(16);
 static DEFAULT_QUEUE_SIZE: AtomicI32 = AtomicI32::new(64 << 10);
 static WORKER_TIMEOUT: AtomicI32 = AtomicI32::new(0);
+static WORKER_IDLE_TIMEOUT: AtomicI32 = AtomicI32::new(0);
+static MAX_IDLE_WORKERS: AtomicI32 = AtomicI32::new(0);
 
-const SETTINGS: [IntSetting; 3] = [
+const SETTINGS: [IntSetting; 5] = [
     IntSetting {
         name: c"pg_background.max_workers",
         description: c"Sets how many jobs of one session may run at the same time.",
@@ -26,6 +29,7 @@ const SETTINGS: [IntSetting; 3] = [
         min: 1,
         max: 1000,
         unit: 0,
+        who: Who::Everybody,
         value: &MAX_WORKERS,
     },
     IntSetting {
@@ -35,6 +39,7 @@ const SETTINGS: [IntSetting; 3] = [
         min: QUEUE_MIN,
         max: QUEUE_MAX,
         unit: GUC_UNIT_BYTE,
+        who: Who::Everybody,
         value: &DEFAULT_QUEUE_SIZE,
     },
     IntSetting {
@@ -44,7 +49,28 @@ const SETTINGS: [IntSetting; 3] = [
         min: 0,
         max: i32::MAX,
         unit: GUC_UNIT_MS,
+        who: Who::Everybody,
         value: &WORKER_TIMEOUT,
+    },
+    IntSetting {
+        name: c"pg_background.worker_idle_timeout",
+        description: c"Sets how long a worker waits for another job; 0 gives every job a fresh process.",
+        default: 10_000,
+        min: 0,
+        max: i32::MAX,
+        unit: GUC_UNIT_MS,
+        who: Who::Superusers,
+        value: &WORKER_IDLE_TIMEOUT,
+    },
+    IntSetting {
+        name: c"pg_background.max_idle_workers",
+        description: c"Sets how many workers may wait for another job in the whole cluster; -1 means half of max_worker_processes.",
+        default: -1,
+        min: -1,
+        max: 1000,
+        unit: 0,
+        who: Who::Superusers,
+        value: &MAX_IDLE_WORKERS,
     },
 ];
 
@@ -101,6 +127,19 @@ pub fn default_queue_size() -> i32 {
 /// `pg_background.worker_timeout`, in milliseconds; 0 for none.
 pub fn worker_timeout() -> i32 {
     value(&WORKER_TIMEOUT)
+}
+
+/// `pg_background.worker_idle_timeout`, in milliseconds; 0 for fresh processes only.
+pub fn worker_idle_timeout() -> i32 {
+    value(&WORKER_IDLE_TIMEOUT)
+}
+
+/// `pg_background.max_idle_workers`: idle workers of the cluster. By default half of the server's workers are left to others.
+pub fn max_idle_workers() -> i32 {
+    match value(&MAX_IDLE_WORKERS) {
+        -1 => guc::max_worker_processes() / 2,
+        count => count,
+    }
 }
 
 #[cfg(test)]

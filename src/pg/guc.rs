@@ -14,10 +14,18 @@ pub struct IntSetting {
     pub max: i32,
     /// `GUC_UNIT_…` of `utils/guc.h`, 0 for none.
     pub unit: u32,
+    pub who: Who,
     pub value: &'static AtomicI32,
 }
 
-/// Defines a setting that every user may set. Raw.
+/// Who may set a setting besides the configuration.
+#[derive(Clone, Copy)]
+pub enum Who {
+    Everybody,
+    Superusers,
+}
+
+/// Defines a setting. Raw.
 pub fn define(setting: &IntSetting) {
     // SAFETY: names are static; an AtomicI32 has the layout of an int, and PostgreSQL assigns it in this thread only.
     unsafe {
@@ -29,7 +37,10 @@ pub fn define(setting: &IntSetting) {
             setting.default,
             setting.min,
             setting.max,
-            GucContext::PGC_USERSET,
+            match setting.who {
+                Who::Everybody => GucContext::PGC_USERSET,
+                Who::Superusers => GucContext::PGC_SUSET,
+            },
             setting.unit as c_int,
             None,
             None,
@@ -50,6 +61,12 @@ pub fn reserve_prefix(prefix: &'static CStr) {
     unsafe {
         pg_sys::EmitWarningsOnPlaceholders(prefix.as_ptr())
     }
+}
+
+/// `max_worker_processes`, which is fixed when the server starts.
+pub fn max_worker_processes() -> i32 {
+    // SAFETY: a plain variable of this backend.
+    unsafe { pg_sys::max_worker_processes }
 }
 
 /// `deadlock_timeout` in milliseconds.
