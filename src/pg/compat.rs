@@ -257,3 +257,31 @@ pub unsafe fn set_setting(
         set_config_option(name, value, context, source, GUC_ACTION_SET, true, elevel, true);
     }
 }
+
+/// Drops the temporary replication slots of this process. Raw.
+pub fn drop_temporary_slots() {
+    unsafe extern "C-unwind" {
+        #[cfg(any(feature = "pg14", feature = "pg15", feature = "pg16"))]
+        fn ReplicationSlotCleanup();
+        #[cfg(not(any(feature = "pg14", feature = "pg15", feature = "pg16")))]
+        fn ReplicationSlotCleanup(synced_only: bool);
+    }
+    // SAFETY: callable outside of a transaction, as PostgresMain does after an error.
+    #[cfg(any(feature = "pg14", feature = "pg15", feature = "pg16"))]
+    unsafe {
+        ReplicationSlotCleanup();
+    }
+    // SAFETY: as above.
+    #[cfg(not(any(feature = "pg14", feature = "pg15", feature = "pg16")))]
+    unsafe {
+        ReplicationSlotCleanup(false);
+    }
+}
+
+/// Sends the statistics of this process unless they were sent a moment ago or `force` says so. Outside of a transaction.
+pub fn report_statistics(force: bool) {
+    // SAFETY: no transaction runs. What differs between versions is the result only.
+    unsafe {
+        let _ = pg_sys::pgstat_report_stat(force);
+    }
+}

@@ -6,7 +6,7 @@
 //! reached that way, PostgreSQL's way is taken.
 
 use super::{compat, raw};
-use core::ffi::c_char;
+use core::ffi::{CStr, c_char};
 use pgrx::pg_sys::{self, GucContext, GucSource};
 
 /// How many bytes [`serialize_settings`] needs. Guarded.
@@ -63,53 +63,109 @@ fn is_library_of(file: &[u8], prefix: &[u8]) -> bool {
         .is_some_and(|rest| rest.is_empty() || rest.starts_with(b".") || rest.starts_with(b"-"))
 }
 
-/// Puts this worker, which has just connected, into the state of settings at `state`. In a transaction. Raw.
-pub fn adopt_settings(state: *mut u8) {
-    // SAFETY: `state` was written by SerializeGUCState, and so is our own.
-    unsafe {
-        let size = raw::EstimateGUCStateSpace();
-        let own = raw::palloc(size).cast::<u8>();
-        raw::SerializeGUCState(size, own.cast());
-        let (theirs, ours) = (Entries::of(state), Entries::of(own));
-        if compare(theirs, ours, &mut |_| ()) {
-            compare(theirs, ours, &mut |entry| entry.set());
-        } else {
-            let reset_values = ResetValues::remember();
-            raw::RestoreGUCState(state.cast());
-            reset_values.put_back();
-        }
-        raw::pfree(own.cast());
+/// How many bytes the state at `place` takes.
+pub fn written(place: *const u8) -> usize {
+    // SAFETY: a state begins with the length of what follows.
+    unsafe { size_of::<usize>() + place.cast::<usize>().read_unaligned() }
+}
+
+/// A number that stands for the settings in a state which PostgreSQL does not define itself, 0 where there are none. A process
+/// that has once known such a setting is never again as if it had not.
+pub fn mark_of_custom(state: &[u8]) -> u64 {
+    Entries::of_bytes(state)
+        .filter(|entry| entry.name.contains(&b'.'))
+        .map(|entry| {
+            entry.name.iter().fold(0xcbf2_9ce4_8422_2325_u64, |mark, byte| {
+                (mark ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+            })
+        })
+        .fold(0, u64::wrapping_add)
+}
+
+/// Puts this worker, whose state is that of its connecting, `own`, into the state of settings `state`. In a transaction. Raw.
+pub fn adopt_settings(state: &[u8], own: &[u8]) {
+    let (theirs, ours) = (Entries::of_bytes(state), Entries::of_bytes(own));
+    let weaker = |entry: &Entry, have: Option<Entry>| have.is_none_or(|have| have.source() <= entry.source());
+    if compare(theirs, ours, &mut |entry, have| weaker(entry, have)) {
+        compare(theirs, ours, &mut |entry, _| entry.set());
+    } else {
+        let reset_values = ResetValues::remember();
+        // SAFETY: `state` was written by SerializeGUCState.
+        unsafe { raw::RestoreGUCState(state.as_ptr().cast_mut().cast()) };
+        reset_values.put_back();
     }
 }
 
-/// Calls `set` for each entry of `theirs` that is not the same in `ours`; both are in the same order. False where setting those
-/// does not lead from ours to theirs: something is set here that is at its default there, or comes from a stronger source.
-fn compare(theirs: Entries, mut ours: Entries, set: &mut dyn FnMut(&Entry)) -> bool {
-    let mut own = ours.next();
+/// Puts this worker, which was put into the state `before` and has the settings `own`, into the state `state` by setting what
+/// differs. False, with nothing done, where that would leave something behind that a worker which has just connected, with the
+/// settings `base`, would not have. The setting `but` is left as it is here. In a transaction. Raw.
+pub fn step(state: &[u8], before: &[u8], own: &[u8], base: &[u8], but: &CStr) -> bool {
+    let [theirs, before, ours, base] = [state, before, own, base].map(Entries::of_bytes);
+    let but = but.to_bytes();
+    let clean = compare(theirs, ours, &mut |entry, have| {
+        if entry.name == but {
+            return before.named(but).is_some_and(|before| before.rest == entry.rest);
+        }
+        match have {
+            // The value below it that RESET gives stays what it is.
+            Some(have) if have.source() == entry.source() => true,
+            Some(have) if have.source() > entry.source() => false,
+            have => have.map(|have| have.rest) == base.named(entry.name).map(|found| found.rest),
+        }
+    });
+    if clean {
+        compare(theirs, ours, &mut |entry, _| entry.name == but || entry.set());
+    }
+    clean
+}
+
+/// Whether two states differ at most in the setting `name`.
+pub fn same_but(name: &CStr, one: &[u8], other: &[u8]) -> bool {
+    let others = |state| Entries::of_bytes(state).filter(|entry: &Entry| entry.name != name.to_bytes());
+    one == other
+        || others(one)
+            .map(|entry| (entry.name, entry.rest))
+            .eq(others(other).map(|entry| (entry.name, entry.rest)))
+}
+
+/// Calls `visit` for each entry of `theirs` that is not the same in `ours`, with what there is instead, until it gives false.
+/// Gives whether setting those leads from ours to theirs: not where something is set here that is at its default there.
+fn compare<'a>(
+    theirs: Entries<'a>,
+    ours: Entries<'a>,
+    visit: &mut dyn FnMut(&Entry<'a>, Option<Entry<'a>>) -> bool,
+) -> bool {
+    // Mostly both are in the same order: what follows the last one found is looked at first.
+    let mut following = ours;
+    let mut found = 0;
     for entry in theirs {
-        match own {
-            Some(have) if have.name == entry.name => {
-                if have.rest != entry.rest {
-                    if have.source() > entry.source() {
-                        return false;
-                    }
-                    set(&entry);
-                }
-                own = ours.next();
+        let mut ahead = following;
+        let have = match ahead.next() {
+            Some(next) if next.name == entry.name => Some(next),
+            _ => {
+                ahead = ours;
+                ahead.next_named(entry.name)
             }
-            _ => set(&entry),
+        };
+        if have.is_some() {
+            following = ahead;
+            found += 1;
+        }
+        let same = have.is_some_and(|have| have.rest == entry.rest);
+        if !same && !visit(&entry, have) {
+            return false;
         }
     }
-    own.is_none()
+    found == ours.count()
 }
 
 /// The entries of a serialized state, as `serialize_variable` writes them.
 #[derive(Clone, Copy)]
-struct Entries<'a>(&'a [u8]);
+pub struct Entries<'a>(&'a [u8]);
 
 /// One setting: its name, and value, source file with line, source, context and role as they stand.
 #[derive(Clone, Copy)]
-struct Entry<'a> {
+pub struct Entry<'a> {
     name: &'a [u8],
     rest: &'a [u8],
 }
@@ -117,14 +173,24 @@ struct Entry<'a> {
 /// The bytes of source, context and, where the version keeps it, role, at the end of an entry.
 const TAIL: usize = if cfg!(feature = "pg14") { 8 } else { 12 };
 
-impl Entries<'_> {
-    /// The entries at `state`.
-    unsafe fn of(state: *const u8) -> Self {
-        // SAFETY: the state begins with its length.
-        unsafe {
-            let len = state.cast::<usize>().read_unaligned();
-            Entries(core::slice::from_raw_parts(state.add(size_of::<usize>()), len))
-        }
+impl<'a> Entries<'a> {
+    /// The entries of a state, which begins with its length.
+    pub fn of_bytes(state: &'a [u8]) -> Self {
+        let (len, entries) = state.split_first_chunk().unwrap_or((&[0; 8], &[]));
+        Self(entries.get(..usize::from_ne_bytes(*len)).unwrap_or_default())
+    }
+
+    /// Whether there is an entry of this name.
+    pub fn has(self, name: &[u8]) -> bool {
+        self.named(name).is_some()
+    }
+
+    fn named(mut self, name: &[u8]) -> Option<Entry<'a>> {
+        self.next_named(name)
+    }
+
+    fn next_named(&mut self, name: &[u8]) -> Option<Entry<'a>> {
+        self.find(|entry| entry.name == name)
     }
 }
 
@@ -162,8 +228,8 @@ impl Entry<'_> {
         self.number(0)
     }
 
-    /// Sets it here. An error of it is the job's.
-    fn set(&self) {
+    /// Sets it here, which is always true. An error of it is the job's.
+    fn set(&self) -> bool {
         let role = if TAIL > 8 { self.number(2) } else { 0 };
         // SAFETY: name and value are followed by their NULs in the state.
         unsafe {
@@ -176,6 +242,7 @@ impl Entry<'_> {
                 pg_sys::PGERROR as _,
             );
         }
+        true
     }
 }
 
@@ -275,8 +342,9 @@ mod tests {
     fn differences(theirs: &[(&str, &str, &str, u32)], ours: &[(&str, &str, &str, u32)]) -> (bool, Vec<String>) {
         let (theirs, ours) = (state(theirs), state(ours));
         let mut names = Vec::new();
-        let reached = compare(Entries(&theirs), Entries(&ours), &mut |entry| {
+        let reached = compare(Entries(&theirs), Entries(&ours), &mut |entry, have| {
             names.push(String::from_utf8_lossy(entry.name).into_owned());
+            have.is_none_or(|have| have.source() <= entry.source())
         });
         (reached, names)
     }

@@ -11,6 +11,7 @@
     reason = "the bindings of PostgreSQL are foreign code; everything above this module is safe"
 )]
 
+pub mod adopt;
 pub mod callbacks;
 pub mod compat;
 pub mod error;
@@ -18,6 +19,7 @@ pub mod files;
 pub mod fmgr;
 pub mod guc;
 pub mod guc_state;
+pub mod library;
 pub mod local;
 pub mod lock;
 pub mod memory;
@@ -25,9 +27,11 @@ pub mod proc;
 pub mod raw;
 pub mod receiver;
 pub mod record;
+pub mod reset;
 pub mod rowtype;
 pub mod shmem;
 pub mod spi;
+pub mod standing;
 pub mod tcop;
 pub mod text;
 pub mod tuples;

@@ -1,7 +1,7 @@
 //! Processes: this one and others, latches, signals, interrupts, timers, background workers and identities.
 
 use super::error::{self, Report, Result};
-use super::{compat, guc_state, memory, raw};
+use super::{compat, memory, raw};
 use core::ffi::{CStr, c_int, c_long};
 use core::ptr;
 use pgrx::PgSqlErrorCode;
@@ -9,8 +9,10 @@ use pgrx::pg_sys::{self, BackgroundWorkerHandle, BgwHandleStatus, Datum, Oid};
 
 unsafe extern "C" {
     fn kill(pid: c_int, signal: c_int) -> c_int;
+    fn getppid() -> c_int;
 }
 
+const SIGHUP: c_int = 1;
 const SIGINT: c_int = 2;
 const SIGTERM: c_int = 15;
 
@@ -67,6 +69,12 @@ pub fn wait(timeout_ms: i64) -> Result<()> {
     })
 }
 
+/// A millisecond for something that nobody wakes this process for.
+pub fn wait_a_moment() -> Result<()> {
+    reset_latch();
+    wait(1)
+}
+
 /// `CHECK_FOR_INTERRUPTS`. Raw.
 pub fn check_for_interrupts_raw() {
     // SAFETY: InterruptPending is set by signal handlers, so it is read anew each time.
@@ -83,10 +91,14 @@ pub fn interrupts_held() -> bool {
     unsafe { pg_sys::InterruptHoldoffCount > 0 || pg_sys::CritSectionCount > 0 }
 }
 
-/// Forgets a query cancel that has not been served.
+/// Forgets a query cancel that has not been served, be it one that was sent a moment ago: a signal that another process has sent
+/// is delivered at the latest when this one comes back from the kernel.
 pub fn clear_pending_cancel() {
-    // SAFETY: as PostgresMain does it when a command is over.
-    unsafe { ptr::write_volatile(&raw mut pg_sys::QueryCancelPending, 0) }
+    // SAFETY: getppid has no effects; the flag is cleared as PostgresMain does it when a command is over.
+    unsafe {
+        getppid();
+        ptr::write_volatile(&raw mut pg_sys::QueryCancelPending, 0);
+    }
 }
 
 /// Sends SIGINT, which ends the current statement of the process. The caller makes sure that the pid still is who it thinks.
@@ -230,10 +242,33 @@ pub fn worker_arguments(argument: Datum) -> Result<(u32, u64)> {
     Ok((argument.value() as u32, cookie))
 }
 
+/// Whether this process was told to read its configuration again, or to end.
+pub fn is_to_go() -> bool {
+    // SAFETY: set by signal handlers.
+    unsafe {
+        ptr::read_volatile(&raw const pg_sys::ConfigReloadPending) != 0
+            || ptr::read_volatile(&raw const pg_sys::ProcDiePending) != 0
+    }
+}
+
+/// Serves the interrupts of a process that has nothing to do, as ProcessClientReadInterrupt does it for a backend that waits for
+/// its client: a cancel means nothing.
+pub fn serve_interrupts_when_idle() {
+    clear_pending_cancel();
+    check_for_interrupts_raw();
+    // SAFETY: set by a signal handler; no transaction runs.
+    unsafe {
+        if ptr::read_volatile(&raw const pg_sys::catchupInterruptPending) != 0 {
+            raw::ProcessCatchupInterrupt();
+        }
+    }
+}
+
 /// Lets signals in, with SIGTERM ending a running statement as in a client's backend. SIGINT has StatementCancelHandler already.
 pub fn accept_signals() {
     // SAFETY: `die` is PostgreSQL's own handler; signals were blocked since the start of the process.
     unsafe {
+        pg_sys::pqsignal(SIGHUP, Some(raw::SignalHandlerForConfigReload));
         pg_sys::pqsignal(SIGTERM, Some(raw::die));
         raw::BackgroundWorkerUnblockSignals();
     }
@@ -246,7 +281,7 @@ pub fn connect(database: Oid, role: Oid) {
 }
 
 /// Who the current statement acts for.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Identity {
     pub authenticated: u32,
@@ -306,41 +341,7 @@ pub fn set_user(user: u32, context: i32) {
     unsafe { raw::SetUserIdAndSecContext(Oid::from(user), context) }
 }
 
-/// Loads what a new connection loads, then restores libraries and settings from their serialized form. In a transaction of its
-/// own, in which checks of the values are those of a parallel worker: what was valid in the session is valid here. Raw.
-pub fn adopt_state(identity: &Identity, settings: *mut u8, libraries: *mut u8, application_name: &CStr) {
-    // SAFETY: both places were written by SerializeGUCState and SerializeLibraryState; the name is NUL-terminated.
-    unsafe {
-        raw::StartTransactionCommand();
-        raw::process_session_preload_libraries();
-        raw::RestoreLibraryState(libraries.cast());
-        pg_sys::InitializingParallelWorker = true;
-        assume_user(identity);
-        guc_state::adopt_settings(settings);
-        if identity.role != 0 {
-            // RestoreGUCState first takes back all that this process's own start had set, "role" among it, so that the new
-            // value is installed for no role. With the role in force again it is installed for that one.
-            assume_user(identity);
-            let role = raw::GetConfigOption(c"role".as_ptr(), false, false);
-            raw::SetConfigOption(
-                c"role".as_ptr(),
-                role,
-                pg_sys::GucContext::PGC_USERSET,
-                pg_sys::GucSource::PGC_S_SESSION,
-            );
-        }
-        pg_sys::InitializingParallelWorker = false;
-        raw::SetConfigOption(
-            c"application_name".as_ptr(),
-            application_name.as_ptr(),
-            pg_sys::GucContext::PGC_USERSET,
-            pg_sys::GucSource::PGC_S_SESSION,
-        );
-        raw::CommitTransactionCommand();
-    }
-}
-
-/// Undoes the one thing that an error within [`adopt_state`] would leave behind.
+/// Undoes the one thing that an error within [`super::adopt`] would leave behind.
 pub fn adoption_failed() {
     // SAFETY: a plain variable.
     unsafe { pg_sys::InitializingParallelWorker = false }

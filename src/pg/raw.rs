@@ -38,11 +38,15 @@ unsafe extern "C-unwind" {
     pub fn BackgroundWorkerInitializeConnectionByOid(dboid: Oid, useroid: Oid, flags: u32);
     pub fn BackgroundWorkerUnblockSignals();
     pub fn die(signal: c_int);
+    pub fn SignalHandlerForConfigReload(signal: c_int);
     pub fn SetUserIdAndSecContext(userid: Oid, sec_context: c_int);
     pub fn SetSessionAuthorization(userid: Oid, is_superuser: bool);
     pub fn SetCurrentRoleId(roleid: Oid, is_superuser: bool);
     pub fn process_session_preload_libraries();
     pub fn RestoreLibraryState(start_address: *mut c_char);
+    pub fn EstimateLibraryStateSpace() -> usize;
+    pub fn SerializeLibraryState(maxsize: usize, start_address: *mut c_char);
+    pub fn superuser_arg(roleid: Oid) -> bool;
     #[cfg(not(feature = "pg14"))]
     pub fn MarkGUCPrefixReserved(prefix: *const c_char);
     pub fn DefineCustomIntVariable(
@@ -113,6 +117,16 @@ unsafe extern "C-unwind" {
     );
     pub fn PortalStart(portal: Portal, params: ParamListInfo, eflags: c_int, snapshot: Snapshot);
     pub fn PortalSetResultFormat(portal: Portal, n: c_int, formats: *mut i16);
+    pub fn PortalHashTableDeleteAll();
+    pub fn DropAllPreparedStatements();
+    pub fn ResetPlanCache();
+    pub fn ResetSequenceCaches();
+    pub fn LockAcquire(tag: *const LOCKTAG, mode: LOCKMODE, session: bool, dont_wait: bool) -> u32;
+    pub fn LockRelease(tag: *const LOCKTAG, mode: LOCKMODE, session: bool) -> bool;
+    pub fn LockReleaseAll(method: LOCKMETHODID, all: bool);
+    pub fn ProcessCatchupInterrupt();
+    pub fn setseed(fcinfo: FunctionCallInfo) -> Datum;
+    pub fn DirectFunctionCall1Coll(func: PGFunction, collation: Oid, arg1: Datum) -> Datum;
     pub fn PortalDrop(portal: Portal, is_top_commit: bool);
     pub fn PortalErrorCleanup();
     pub fn StartTransactionCommand();
@@ -129,6 +143,7 @@ unsafe extern "C-unwind" {
     pub fn PopActiveSnapshot();
     pub fn pgstat_report_activity(state: BackendState::Type, cmd: *const c_char);
     pub fn pgstat_report_query_id(query_id: u64, force: bool);
+    pub fn pgstat_report_appname(appname: *const c_char);
     pub fn set_ps_display(activity: *const c_char);
 
     // executor, access, utils/tuplestore.h

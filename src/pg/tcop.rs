@@ -429,20 +429,21 @@ pub fn forget_text() {
     unsafe { pg_sys::debug_query_string = ptr::null() }
 }
 
-/// The string is over: for the statistics this process is idle, and they are sent.
-pub fn finish() {
+/// The string is over: what was made for it is freed, and for the statistics this process is idle under `name` and has no text.
+pub fn finish(name: &CStr) {
     // SAFETY: no transaction is open.
     unsafe {
-        raw::pgstat_report_activity(BackendState::STATE_IDLE, ptr::null());
+        raw::pgstat_report_query_id(0, true);
+        raw::pgstat_report_activity(BackendState::STATE_IDLE, c"".as_ptr());
+        raw::pgstat_report_appname(name.as_ptr());
         raw::set_ps_display(c"idle".as_ptr());
-        pg_sys::pgstat_report_stat(true);
         raw::MemoryContextReset(pg_sys::MessageContext);
     }
 }
 
-/// Makes the memory context that the messages of a backend are handled in.
-pub fn init_message_context() {
-    // SAFETY: as PostgresMain does it. A background worker has none yet.
+/// Enters the memory context that the messages of a backend are handled in, which [`finish`] resets.
+pub fn enter_message_context() {
+    // SAFETY: as PostgresMain does it. A background worker has none at first.
     unsafe {
         if pg_sys::MessageContext.is_null() {
             pg_sys::MessageContext = pg_sys::AllocSetContextCreateInternal(
@@ -453,5 +454,6 @@ pub fn init_message_context() {
                 8 * 1024 * 1024,
             );
         }
+        pg_sys::CurrentMemoryContext = pg_sys::MessageContext;
     }
 }

@@ -4,6 +4,7 @@
 //! job is told by its cookie, under its lock.
 
 use super::job::Slot;
+use super::pool::Pool;
 use crate::pg::error::Result;
 use crate::pg::shmem::{self, Locked, Offset};
 use core::sync::atomic::Ordering;
@@ -19,6 +20,7 @@ const BLOCKS: usize = 22;
 #[repr(C)]
 pub struct Segment {
     index: Locked<Index>,
+    pool: Locked<Pool>,
 }
 
 #[repr(C)]
@@ -44,6 +46,7 @@ pub fn segment() -> Result<&'static Segment> {
     let segment = shmem::attach_root(|segment: &Segment, tranche| {
         segment.index.init(tranche);
         segment.index.lock().tranche = tranche;
+        segment.pool.init(tranche);
     })?;
     SEGMENT.set(Some(segment));
     Ok(segment)
@@ -65,6 +68,11 @@ fn block_len(block: usize) -> u32 {
 }
 
 impl Segment {
+    /// The workers that serve one job after another.
+    pub fn pool(&self) -> &Locked<Pool> {
+        &self.pool
+    }
+
     /// Takes a free slot, in a new block where there is none. 53200 where memory is out.
     pub fn take(&self) -> Result<&'static Slot> {
         loop {

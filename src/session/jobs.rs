@@ -21,7 +21,8 @@ pub struct Handle {
     pub pid: i32,
     /// Counts up: the order of launching.
     sequence: u64,
-    worker: Registered,
+    /// What the postmaster knows of the worker, where it was started for this job.
+    worker: Option<Registered>,
     /// How far the result has been read.
     pub reader: RefCell<Reader>,
 }
@@ -55,6 +56,11 @@ pub fn counters() -> Result<Offset> {
         proc::on_exit(session_ends);
     }
     Ok(COUNTERS.get())
+}
+
+/// Whether this process has ever launched a job.
+pub fn has_launched() -> bool {
+    COUNTERS.get() != NOWHERE
 }
 
 /// The session ends: its jobs run on and belong to nobody. Reading, if the session died of it, is over too.
@@ -91,7 +97,7 @@ pub fn stop_reading(handle: &Handle) {
 }
 
 /// Adds the handle of a job that has a process.
-pub fn add(slot: &'static Slot, cookie: u64, pid: i32, worker: Registered) {
+pub fn add(slot: &'static Slot, cookie: u64, pid: i32, worker: Option<Registered>) {
     TABLE.with_borrow_mut(|table| {
         table.launched += 1;
         let handle = Handle {
@@ -154,7 +160,7 @@ pub fn all() -> Vec<Rc<Handle>> {
 pub fn release(handle: &Handle) {
     TABLE.with_borrow_mut(|table| {
         let forgotten = table.by_cookie.remove(&handle.cookie);
-        if handle.slot.worker_pid.load(Relaxed) == 0 {
+        if handle.slot.worker_pid.load(Relaxed) == 0 && handle.worker.is_some() {
             table.untaken.extend(forgotten);
         }
         if let Some(count) = table.pids.get_mut(&handle.pid) {
@@ -176,7 +182,7 @@ pub fn look_after_untaken() {
         if !waits {
             continue;
         }
-        if handle.worker.status() == WorkerStatus::Stopped {
+        if handle.worker_stopped() {
             handle.slot.publish_lost(handle.cookie, handle.pid, None);
         } else {
             TABLE.with_borrow_mut(|table| table.untaken.push(handle));
@@ -193,11 +199,18 @@ impl Handle {
             return job;
         }
         drop(job);
-        if self.worker.status() == WorkerStatus::Stopped {
+        if self.worker_stopped() {
             // Everything that the worker published, it published before it stopped.
             self.slot.publish_lost(self.cookie, self.pid, None);
         }
         self.slot.lock()
+    }
+
+    /// Whether the postmaster has seen the end of the worker that was started for this job. A worker that had been there before
+    /// publishes its end itself, whatever it dies of.
+    fn worker_stopped(&self) -> bool {
+        let stopped = |worker: &Registered| worker.status() == WorkerStatus::Stopped;
+        self.worker.as_ref().is_some_and(stopped)
     }
 
     /// Whether the job has ended.

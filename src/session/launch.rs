@@ -14,6 +14,7 @@ use crate::pg::shmem::{self, Owned};
 use crate::pg::spi;
 use crate::registry::counters::Counters;
 use crate::registry::job::{LABEL_MAX, Slot};
+use crate::registry::pool::{self, Fit};
 use crate::registry::segment::segment;
 use crate::settings;
 use core::sync::atomic::Ordering::Relaxed;
@@ -42,11 +43,18 @@ pub struct Launched {
 /// run, 53000 where the server has no free slot, 42501 in a security-restricted operation, 25000 in a parallel worker, 53200
 /// where memory is out, 08006 where the worker could not start.
 pub fn launch(order: &Order) -> Result<Launched> {
-    prepare(order)?.register()?.wait_for_worker()
+    let prepared = prepare(order)?;
+    match prepared.claim() {
+        Ok(launched) => Ok(launched),
+        Err(prepared) => prepared.register()?.wait_for_worker(),
+    }
 }
 
 /// A job in its slot that no worker was asked for yet.
-struct Prepared(TakenSlot);
+struct Prepared {
+    slot: TakenSlot,
+    fit: Fit,
+}
 
 /// A slot whose job is not yet known to a worker; withdrawn when dropped, and when the session ends before that.
 struct TakenSlot {
@@ -85,7 +93,7 @@ fn prepare(order: &Order) -> Result<Prepared> {
     let counters = jobs::counters()?;
     let identity = proc::identity();
     let cookie = proc::strong_random()?;
-    let request = request::store(identity)?;
+    let (request, fit) = request::store(identity)?;
     // The worker needs the text as a C string.
     let sql = Owned::new(shmem::allocate(order.sql.len() + 1)?);
     shmem::write(sql.place(), order.sql);
@@ -103,7 +111,10 @@ fn prepare(order: &Order) -> Result<Prepared> {
         job.sql = sql.hand_over();
         job.request = request.hand_over();
     });
-    Ok(Prepared(TakenSlot::new(slot, cookie)))
+    Ok(Prepared {
+        slot: TakenSlot::new(slot, cookie),
+        fit,
+    })
 }
 
 /// Checks what can be checked without shared memory and gives the size of the queue in bytes.
@@ -143,6 +154,7 @@ fn check(order: &Order) -> Result<i32> {
         );
     }
     jobs::look_after_untaken();
+    pool::prepare()?;
     let limit = settings::max_workers();
     if Counters::at(jobs::counters()?).active.load(Relaxed) >= limit {
         return Err(Report::new(
@@ -167,20 +179,52 @@ struct Registered {
 }
 
 impl Prepared {
-    fn register(self) -> Result<Registered> {
+    /// Gives the job to a worker that is there. From here on it is this session's, whether the worker has woken yet or not.
+    fn claim(mut self) -> core::result::Result<Launched, Self> {
         // A worker that waits for old snapshots must not find one that was only taken to look into the catalogs.
         spi::forget_catalog_snapshot();
-        match proc::register_worker(crate::worker::MAIN, self.0.slot.number(), self.0.cookie) {
-            Some(worker) => Ok(Registered {
-                slot: self.0,
-                worker: Some(worker),
-            }),
-            None => Err(Report::new(
-                PgSqlErrorCode::ERRCODE_INSUFFICIENT_RESOURCES,
-                "could not register background process",
-            )
-            .hint("You may need to increase max_worker_processes.")
-            .into()),
+        let TakenSlot { slot, cookie, .. } = self.slot;
+        if self.fit.standing == 0 {
+            return Err(self);
+        }
+        let Some(worker) = pool::claim(self.fit, slot.number(), cookie) else {
+            return Err(self);
+        };
+        self.slot.disarm();
+        jobs::add(slot, cookie, worker.pid, None);
+        worker.wake();
+        Ok(Launched {
+            pid: worker.pid,
+            cookie: cookie as i64,
+        })
+    }
+
+    /// Asks the postmaster for a worker. Where it has none to give, an idle one makes room. That one goes at once, but nobody is
+    /// told when the postmaster has seen it; so it is asked again.
+    fn register(self) -> Result<Registered> {
+        const PATIENCE: i64 = 1_000_000;
+        let mut dismissed = None;
+        loop {
+            let registered = proc::register_worker(crate::worker::MAIN, self.slot.slot.number(), self.slot.cookie);
+            if let Some(worker) = registered {
+                return Ok(Registered {
+                    slot: self.slot,
+                    worker: Some(worker),
+                });
+            }
+            let now = proc::now();
+            if dismissed.is_none_or(|at| now - at > PATIENCE) {
+                if !pool::dismiss_one() {
+                    return Err(Report::new(
+                        PgSqlErrorCode::ERRCODE_INSUFFICIENT_RESOURCES,
+                        "could not register background process",
+                    )
+                    .hint("You may need to increase max_worker_processes.")
+                    .into());
+                }
+                dismissed = Some(now);
+            }
+            proc::wait_a_moment()?;
         }
     }
 }
@@ -217,7 +261,7 @@ impl Registered {
             .hint("The server log says why.")
         })?;
         self.slot.disarm();
-        jobs::add(self.slot.slot, self.slot.cookie, pid, worker);
+        jobs::add(self.slot.slot, self.slot.cookie, pid, Some(worker));
         Ok(Launched {
             pid,
             cookie: self.slot.cookie as i64,

@@ -6,7 +6,7 @@
 //! 3. the statement is analysed, planned and run; the rows of the last one are the result;
 //! 4. after the last one, and after those that control transactions, the transaction is closed.
 
-use super::output;
+use super::{output, rest};
 use crate::pg::error::{emit_raw, raise_raw};
 use crate::pg::proc::{self, Identity};
 use crate::pg::receiver;
@@ -90,6 +90,7 @@ fn run(statement: &Statement, is_last: bool, grouped: bool, user: &User) -> Comp
             None,
         ),
         Care::Listen => {
+            rest::spoil();
             tcop::pretend_backend(true);
             let done = statement.run(is_last, true, to);
             tcop::pretend_backend(false);

@@ -2,11 +2,13 @@
 //!
 //! 1. [`attach`]: the job is taken, before anything that can fail: from here on a cancel reaches this process;
 //! 2. [`Attached::run`]: connect, adopt the session's state, execute;
-//! 3. the transaction is over: the end is published, then whoever waits wakes.
+//! 3. the transaction is over: the process is made ready for another job, the end is published, then whoever waits wakes;
+//! 4. [`rest::wait`]: another job, or none.
 //!
 //! Whatever ends the process before the third step, [`worker_ends`] publishes the loss.
 
 use super::verdict::{self, Verdict};
+use super::rest::{self, Terms};
 use super::{execute, output};
 use crate::channel::request::Request;
 use crate::pg::error::{self, Result};
@@ -24,6 +26,7 @@ use std::ffi::CString;
 thread_local! {
     static CURRENT: Cell<Option<Attached>> = const { Cell::new(None) };
     static TIMER: Cell<u32> = const { Cell::new(compat::USER_TIMEOUT) };
+    static CONNECTED: Cell<bool> = const { Cell::new(false) };
 }
 
 /// A job that this worker has in hand.
@@ -52,15 +55,19 @@ pub fn run(argument: Datum) -> Result<()> {
     }
     proc::accept_signals();
     while let Some(job) = next {
-        job.run()?;
-        next = next_job();
+        next = match job.run() {
+            Some(terms) => rest::wait(&terms),
+            None => None,
+        };
     }
     Ok(())
 }
 
-/// The next job for this process. Each process serves one for now.
-fn next_job() -> Option<Attached> {
-    None
+/// Takes a job that was posted to this process. None where it was taken back.
+pub fn take(number: u32, cookie: u64) -> Option<Attached> {
+    // A cancel that is pending now was meant for an idle process. One that was meant for this job is seen in its slot.
+    proc::clear_pending_cancel();
+    attach(segment().ok()?.slot(number), cookie)
 }
 
 /// Takes the job. None where it was taken back before this process came.
@@ -79,7 +86,8 @@ fn attach(slot: &'static Slot, cookie: u64) -> Option<Attached> {
 }
 
 impl Attached {
-    fn run(self) -> Result<()> {
+    /// Runs the job to its end. Gives the terms on which this process has offered itself for another.
+    fn run(self) -> Option<Terms> {
         let (sql, request, label, queue_size, keeps_result, timeout) = {
             let job = self.slot.lock();
             (
@@ -100,31 +108,38 @@ impl Attached {
         }
         let sql = crate::pg::memory::c_str(sql);
         output::begin(self, queue_size, keeps_result);
-        tcop::init_message_context();
+        tcop::enter_message_context();
 
-        let connected = error::catch(|| {
-            let (database, role) = request.connection();
-            proc::connect(database.into(), role.into());
+        let is_first = !CONNECTED.replace(true);
+        let adopted = error::catch(|| {
+            if is_first {
+                let (database, role) = request.connection();
+                proc::connect(database.into(), role.into());
+            }
             request.adopt(&name);
             proc::keep_message_encoding();
         });
-        if let Err(edata) = connected {
+        if let Err(edata) = adopted {
             // A process that failed here has no state to go on with; it ends after it has said why.
             proc::adoption_failed();
             let verdict = verdict::of(edata, self.slot);
             error::log_caught(edata);
             tcop::recover();
             self.publish(verdict);
-            return Ok(());
+            return None;
         }
-        // Registered after the callback that rolls an open transaction back, so called before it.
-        proc::on_exit(worker_leaves);
+        if is_first {
+            // Registered after the callback that rolls an open transaction back, so called before it.
+            proc::on_exit(worker_leaves);
+        }
+        let terms = Terms::of(&request);
         self.starts();
         shmem::free(request_at);
 
         if timeout > 0 {
             proc::start_timer(TIMER.get(), timeout);
         }
+        tcop::enter_message_context();
         let executed = error::catch(|| execute::execute(self.slot, sql, &identity));
         let verdict = match executed {
             Ok(()) => Verdict::SUCCESS,
@@ -140,11 +155,15 @@ impl Attached {
             proc::stop_timer(TIMER.get());
         }
         output::finish();
+        let stays = terms.prepare();
         // Publishing may free the text.
         tcop::forget_text();
         self.publish(verdict);
-        tcop::finish();
-        Ok(())
+        tcop::finish(c"pg_background:idle");
+        if !stays {
+            compat::report_statistics(true);
+        }
+        stays.then_some(terms)
     }
 
     fn starts(self) {
@@ -200,6 +219,9 @@ extern "C-unwind" fn worker_leaves(_code: c_int, _argument: Datum) {
 /// The process ends. PostgreSQL calls this after it has rolled back an open transaction: the callback that does so was
 /// registered later. A job that is still in hand is lost, and its session learns that here.
 extern "C-unwind" fn worker_ends(_code: c_int, _argument: Datum) {
+    if let (Some((number, cookie)), Ok(segment)) = (rest::abandon(), segment()) {
+        segment.slot(number).publish_lost(cookie, proc::my_pid(), None);
+    }
     let Some(job) = CURRENT.get() else { return };
     output::recover();
     let last_words = output::last_words();

@@ -3,11 +3,13 @@
 //! * [`main`]: one job after another, and what happens when the process must go in the middle;
 //! * [`execute`]: the SQL, as the simple-query protocol runs it;
 //! * [`output`]: rows and messages on their way into the channel;
+//! * [`rest`]: from one job to the next;
 //! * [`verdict`]: what an error means for the job.
 
 pub mod execute;
 pub mod main;
 pub mod output;
+pub mod rest;
 pub mod verdict;
 
 /// The symbol that the postmaster starts a worker at.

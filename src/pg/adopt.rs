@@ -1,0 +1,322 @@
+//! A worker's way into the state of the session whose job it runs, and back to the one in which it connected. Raw.
+//!
+//! Three serialized states of the settings tell what is to do: the one that this process connected with (`base`), the last
+//! session's (`theirs`), and what became of that here (`own`). As long as jobs change nothing and each comes with the same
+//! state as the one before, nothing is done at all. What a job did change is undone by going back to `base`, and whether that
+//! succeeded is seen by the bytes.
+
+use super::guc_state::{self, Entries};
+use super::local::Exclusive;
+use super::memory::{self, Buffer};
+use super::proc::{Identity, assume_user};
+use super::{compat, raw};
+use core::ffi::CStr;
+use pgrx::pg_sys::{self, GucContext, GucSource};
+
+struct State {
+    base: Buffer,
+    theirs: Buffer,
+    own: Buffer,
+    scratch: Buffer,
+    identity: Identity,
+    /// How many settings there are, placeholders of unknown ones among them.
+    settings: usize,
+    /// The libraries that are there for reasons other than the job: by configuration, or for a setting of the session.
+    libraries: Buffer,
+}
+
+static STATE: Exclusive<State> = Exclusive::new();
+
+/// Libraries that keep nothing of one job for the next, or only what is undone here. Of all others nothing is known.
+const HARMLESS: &[&str] = &[
+    "_int",
+    "amcheck",
+    "autoinc",
+    "bloom",
+    "btree_gin",
+    "btree_gist",
+    "citext",
+    "cube",
+    "dict_int",
+    "dict_snowball",
+    "dict_xsyn",
+    "earthdistance",
+    "file_fdw",
+    "fuzzystrmatch",
+    "hstore",
+    "insert_username",
+    "llvmjit",
+    "lo",
+    "ltree",
+    "moddatetime",
+    "pageinspect",
+    "pg_background",
+    "pg_buffercache",
+    "pg_freespacemap",
+    "pg_stat_statements",
+    "pg_trgm",
+    "pg_visibility",
+    "pg_walinspect",
+    "pgcrypto",
+    "pgrowlocks",
+    "pgstattuple",
+    "plpgsql",
+    "refint",
+    "seg",
+    "tablefunc",
+    "tcn",
+    "tsm_system_rows",
+    "tsm_system_time",
+    "unaccent",
+    "uuid-ossp",
+    "xml2",
+];
+
+/// Libraries that keep state for a session even where the configuration loads them.
+const STATEFUL: &[&str] = &["dblink", "plperl", "plpython3", "pltcl", "plv8", "pljava"];
+
+/// Puts this process into the state that `identity`'s session was in: libraries, settings, roles; and before the first job loads
+/// what a new connection loads. In a transaction of its own, in which checks of the values are those of a parallel worker: what
+/// was valid in the session is valid here.
+pub fn adopt(identity: &Identity, settings: &[u8], libraries: *mut u8, application_name: &CStr) {
+    STATE.recover();
+    match STATE.with(|state| state.theirs.bytes() == settings && state.identity == *identity) {
+        Some(true) => return rename(application_name),
+        Some(false) => (),
+        None => transaction(|| {
+            // SAFETY: as InitPostgres is followed by it in a backend.
+            unsafe { raw::process_session_preload_libraries() };
+            STATE.set(State::found());
+        }),
+    }
+    transaction(|| {
+        STATE.with(|state| state.reach(identity, settings, libraries));
+        set_name(application_name);
+        STATE.with(|state| state.remember(identity, settings));
+    });
+}
+
+/// After a job: undoes what it did to settings and roles. False where that cannot be shown to have succeeded, or where it left
+/// something that has no way back: a setting that nobody defined, a library.
+pub fn restore() -> bool {
+    STATE.recover();
+    STATE
+        .with(|state| {
+            if !state.only_harmless_libraries() || !state.no_new_placeholders() {
+                return false;
+            }
+            if state.is_unchanged() {
+                return true;
+            }
+            // SAFETY: no transaction runs; plans made under other settings are made anew.
+            unsafe { raw::ResetPlanCache() };
+            transaction(|| state.go_back());
+            take(&mut state.scratch);
+            state.scratch.bytes() == state.base.bytes()
+        })
+        .unwrap_or(false)
+}
+
+impl State {
+    /// The state of this process, which has just connected.
+    fn found() -> Self {
+        memory::for_process(|| {
+            let mut state = Self {
+                base: Buffer::new(4096),
+                theirs: Buffer::new(4096),
+                own: Buffer::new(4096),
+                scratch: Buffer::new(4096),
+                identity: Identity::default(),
+                // SAFETY: only the number is used.
+                settings: unsafe { compat::all_settings().1 },
+                libraries: Buffer::new(256),
+            };
+            take(&mut state.base);
+            take_libraries(&mut state.libraries);
+            state
+        })
+    }
+
+    fn reach(&mut self, identity: &Identity, settings: &[u8], libraries: *mut u8) {
+        // SAFETY: the libraries are in the form that SerializeLibraryState writes, empty or not.
+        unsafe {
+            if *libraries != 0 {
+                raw::RestoreLibraryState(libraries.cast());
+                take_libraries(&mut self.libraries);
+            }
+            pg_sys::InitializingParallelWorker = true;
+        }
+        let same = self.identity == *identity;
+        let warm = same && !self.theirs.is_empty();
+        let (before, own, base) = (self.theirs.bytes(), self.own.bytes(), self.base.bytes());
+        if !(warm && guc_state::step(settings, before, own, base, APPLICATION_NAME)) {
+            if !self.own.is_empty() {
+                self.go_back();
+            }
+            assume_user(identity);
+            guc_state::adopt_settings(settings, self.base.bytes());
+            if identity.role != 0 {
+                install_role(identity);
+            }
+        }
+        // SAFETY: a plain variable.
+        unsafe { pg_sys::InitializingParallelWorker = false };
+    }
+
+    fn remember(&mut self, identity: &Identity, settings: &[u8]) {
+        take(&mut self.own);
+        self.identity = *identity;
+        memory::for_process(|| self.theirs.restart(settings.len()));
+        self.theirs.push(settings.as_ptr(), settings.len());
+    }
+
+    /// Whether settings and roles are as the job found them.
+    fn is_unchanged(&mut self) -> bool {
+        take(&mut self.scratch);
+        // SAFETY: plain reads.
+        let roles = unsafe {
+            (
+                pg_sys::GetSessionUserId().to_u32(),
+                pg_sys::GetCurrentRoleId().to_u32(),
+            )
+        };
+        roles == (self.identity.session, self.identity.role)
+            && guc_state::same_but(APPLICATION_NAME, self.own.bytes(), self.scratch.bytes())
+    }
+
+    /// Back to the state in which this process connected. In a transaction.
+    fn go_back(&mut self) {
+        self.theirs.clear();
+        // SAFETY: the state was written by SerializeGUCState; numbers and flags of the role that this process authenticated as.
+        unsafe {
+            pg_sys::InitializingParallelWorker = true;
+            raw::RestoreGUCState(self.base.as_ptr().cast());
+            let authenticated = pg_sys::GetAuthenticatedUserId();
+            let identity = Identity {
+                authenticated: authenticated.to_u32(),
+                session: authenticated.to_u32(),
+                session_is_superuser: raw::superuser_arg(authenticated),
+                ..Identity::default()
+            };
+            assume_user(&identity);
+            pg_sys::InitializingParallelWorker = false;
+        }
+    }
+
+    /// A setting that nobody defined can be emptied, but it stays known. One that came with the session's state is accounted for.
+    fn no_new_placeholders(&mut self) -> bool {
+        // SAFETY: the settings live as long as the process.
+        unsafe {
+            let (settings, len) = compat::all_settings();
+            if len == self.settings {
+                return true;
+            }
+            self.settings = len;
+            (0..len).map(|n| *settings.add(n)).all(|setting| {
+                (*setting).flags as u32 & pg_sys::GUC_CUSTOM_PLACEHOLDER == 0
+                    || [&self.theirs, &self.base]
+                        .iter()
+                        .any(|state| Entries::of_bytes(state.bytes()).has(memory::c_bytes((*setting).name)))
+            })
+        }
+    }
+
+    fn only_harmless_libraries(&mut self) -> bool {
+        take_libraries(&mut self.scratch);
+        let accounted = self.libraries.bytes();
+        files(self.scratch.bytes()).all(|file| {
+            let name = library_name(file);
+            let is_in = |list: &[&str]| list.iter().any(|known| known.as_bytes() == name);
+            !is_in(STATEFUL) && (files(accounted).any(|known| known == file) || is_in(HARMLESS) || is_conversion(name))
+        })
+    }
+}
+
+const APPLICATION_NAME: &CStr = c"application_name";
+
+/// The libraries of PostgreSQL's encoding conversions.
+fn is_conversion(name: &[u8]) -> bool {
+    name.windows(5).any(|part| part == b"_and_") || name.starts_with(b"euc")
+}
+
+fn files(list: &[u8]) -> impl Iterator<Item = &[u8]> {
+    list.split(|byte| *byte == 0).filter(|file| !file.is_empty())
+}
+
+/// The file's name without directories, and without what follows the first dot.
+fn library_name(file: &[u8]) -> &[u8] {
+    let name = file.rsplit(|byte| *byte == b'/').next().unwrap_or(file);
+    name.split(|byte| *byte == b'.').next().unwrap_or(name)
+}
+
+/// The serialized settings of this process.
+fn take(into: &mut Buffer) {
+    // SAFETY: there is room for as many bytes as were estimated.
+    unsafe {
+        let size = raw::EstimateGUCStateSpace();
+        memory::for_process(|| into.restart(size));
+        raw::SerializeGUCState(size, into.as_ptr().cast());
+        into.advance(guc_state::written(into.as_ptr()));
+    }
+}
+
+/// The files of the libraries that this process has loaded.
+fn take_libraries(into: &mut Buffer) {
+    // SAFETY: there is room for as many bytes as were estimated.
+    unsafe {
+        let size = raw::EstimateLibraryStateSpace();
+        memory::for_process(|| into.restart(size));
+        raw::SerializeLibraryState(size, into.as_ptr().cast());
+        into.advance(size);
+    }
+}
+
+fn transaction(body: impl FnOnce()) {
+    // SAFETY: no transaction runs.
+    unsafe {
+        raw::StartTransactionCommand();
+        body();
+        raw::CommitTransactionCommand();
+    }
+}
+
+/// Going back to the base first takes back all that had been set, "role" among it, so that a new value is installed for no role.
+/// With the role in force again it is installed for that one.
+fn install_role(identity: &Identity) {
+    assume_user(identity);
+    // SAFETY: the setting exists and has a value.
+    unsafe {
+        let role = raw::GetConfigOption(c"role".as_ptr(), false, false);
+        set(c"role", role);
+    }
+}
+
+fn set_name(name: &CStr) {
+    // SAFETY: NUL-terminated.
+    unsafe { set(APPLICATION_NAME, name.as_ptr()) };
+}
+
+/// The state is there already; only the name may be another job's, and what the statistics show is that of an idle process.
+fn rename(name: &CStr) {
+    // SAFETY: the setting exists; both are NUL-terminated.
+    unsafe {
+        let before = raw::GetConfigOption(APPLICATION_NAME.as_ptr(), true, false);
+        if memory::c_bytes(before) == name.to_bytes() {
+            raw::pgstat_report_appname(name.as_ptr());
+        } else {
+            set_name(name);
+        }
+    }
+}
+
+unsafe fn set(name: &CStr, value: *const core::ffi::c_char) {
+    // SAFETY: both are NUL-terminated (the caller's promise).
+    unsafe {
+        raw::SetConfigOption(
+            name.as_ptr(),
+            value,
+            GucContext::PGC_USERSET,
+            GucSource::PGC_S_SESSION,
+        );
+    }
+}

@@ -1,0 +1,54 @@
+//! The file that this library was loaded from.
+
+use super::memory;
+use core::ffi::{c_char, c_int, c_void};
+use std::cell::Cell;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+
+/// `Dl_info` of `dlfcn.h`.
+#[repr(C)]
+struct Found {
+    file: *const c_char,
+    base: *mut c_void,
+    symbol: *const c_char,
+    address: *mut c_void,
+}
+
+unsafe extern "C" {
+    fn dladdr(address: *const c_void, found: *mut Found) -> c_int;
+}
+
+/// Device, inode, and time of the last change.
+type File = (u64, u64, i64, i64);
+
+thread_local! {
+    static LOADED: Cell<Option<File>> = const { Cell::new(None) };
+}
+
+fn file() -> Option<File> {
+    let mut found = Found {
+        file: core::ptr::null(),
+        base: core::ptr::null_mut(),
+        symbol: core::ptr::null(),
+        address: core::ptr::null_mut(),
+    };
+    // SAFETY: any address of this library tells where it was loaded from; the name lives as long as the library.
+    let known = unsafe { dladdr(was_replaced as *const c_void, &mut found) } != 0;
+    let path = known.then(|| OsStr::from_bytes(memory::c_bytes(found.file)))?;
+    let of = std::fs::metadata(path).ok()?;
+    Some((of.dev(), of.ino(), of.mtime(), of.mtime_nsec()))
+}
+
+/// Whether another file is there now than when this was first asked.
+pub fn was_replaced() -> bool {
+    let now = file();
+    match LOADED.get() {
+        Some(loaded) => now != Some(loaded),
+        None => {
+            LOADED.set(now);
+            now.is_none()
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! What `DISCARD ALL` does to a session (commands/discard.c), and what it leaves. Raw, outside of a transaction.
+
+use super::{compat, proc, raw};
+use core::ffi::c_int;
+use pgrx::pg_sys::{self, Datum, LOCKTAG, Oid};
+
+/// `USER_LOCKMETHOD` of `storage/lock.h`: advisory locks.
+const USER_LOCKMETHOD: u16 = 2;
+
+/// `DEFAULT_LOCKMETHOD`.
+const DEFAULT_LOCKMETHOD: u8 = 1;
+
+/// Whether this process has something that there is no way back from: a schema for temporary objects, which stays when they are
+/// gone; a backup; a replication origin.
+pub fn is_marked() -> bool {
+    let (mut schema, mut toast) = (Oid::INVALID, Oid::INVALID);
+    // SAFETY: plain reads of this backend's state.
+    unsafe {
+        pg_sys::GetTempNamespaceState(&mut schema, &mut toast);
+        schema != Oid::INVALID
+            || pg_sys::get_backup_status() != pg_sys::SessionBackupState::SESSION_BACKUP_NONE
+            || pg_sys::replorigin_session_origin != 0
+    }
+}
+
+/// Forgets cursors, prepared statements, advisory locks, temporary replication slots, and where sequences and random numbers
+/// stand.
+pub fn discard() {
+    // SAFETY: the order is that of DISCARD ALL. The seed is as unforeseeable as that of a process which never set one.
+    unsafe {
+        raw::PortalHashTableDeleteAll();
+        raw::DropAllPreparedStatements();
+        raw::LockReleaseAll(USER_LOCKMETHOD, true);
+        raw::ResetSequenceCaches();
+        compat::drop_temporary_slots();
+        let mut random = 0u64;
+        if pg_sys::pg_strong_random((&raw mut random).cast(), size_of::<u64>()) {
+            let seed = (random >> 11) as f64 / (1u64 << 53) as f64;
+            raw::DirectFunctionCall1Coll(Some(raw::setseed), Oid::INVALID, Datum::from(seed.to_bits()));
+        }
+    }
+}
+
+/// Whether somebody holds this process's database as one does to drop, copy, rename or move it, for which no process may be
+/// connected to it. The lock that is tried is the one that every connecting process takes (`InitPostgres`).
+pub fn database_is_wanted() -> bool {
+    let tag = LOCKTAG {
+        locktag_field1: 0,
+        locktag_field2: pg_sys::DatabaseRelationId.to_u32(),
+        locktag_field3: proc::my_database().to_u32(),
+        locktag_field4: 0,
+        locktag_type: pg_sys::LockTagType::LOCKTAG_OBJECT as u8,
+        locktag_lockmethodid: DEFAULT_LOCKMETHOD,
+    };
+    let mode = pg_sys::RowExclusiveLock as c_int;
+    // SAFETY: a session's lock, without waiting, given back at once.
+    unsafe {
+        if raw::LockAcquire(&tag, mode, true, true) == pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL {
+            return true;
+        }
+        raw::LockRelease(&tag, mode, true);
+    }
+    false
+}

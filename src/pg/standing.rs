@@ -1,0 +1,141 @@
+//! What a new connection would get, as a number: whoever connected before it changed must not pass for a new connection. Guarded.
+//!
+//! The number is made of which versions of catalog rows there are: the role's, the database's, their settings' (`ALTER ROLE` and
+//! `ALTER DATABASE … SET`), and the extension's. Rows are only ever replaced, so another row has another place or another
+//! inserting transaction. Configuration files are not in it; a worker that is told to read them again goes.
+
+use core::cell::Cell;
+use core::ptr;
+use pgrx::pg_sys::{self, Datum, HeapTuple, Oid, SysCacheIdentifier};
+
+/// `DbRoleSettingRelationId`, `DbRoleSettingDatidRolidIndexId` of `catalog/pg_db_role_setting.h`.
+const DB_ROLE_SETTING: u32 = 2964;
+const DB_ROLE_SETTING_INDEX: u32 = 2965;
+
+#[derive(Clone, Copy)]
+struct Known {
+    database: u32,
+    role: u32,
+    /// How many invalidation messages this process had seen.
+    messages: u64,
+    standing: u64,
+}
+
+thread_local! {
+    static KNOWN: Cell<Option<Known>> = const { Cell::new(None) };
+}
+
+/// What a connection of `role` to `database` would get now; never 0. In a transaction. The catalogs are looked at again only after some
+/// catalog has changed.
+pub fn of(database: u32, role: u32) -> u64 {
+    // SAFETY: takes in what other processes have committed; the counter is this process's own.
+    let messages = unsafe {
+        pg_sys::AcceptInvalidationMessages();
+        ptr::read_volatile(&raw const pg_sys::SharedInvalidMessageCounter)
+    };
+    if let Some(known) = KNOWN.get()
+        && (known.database, known.role, known.messages) == (database, role, messages)
+    {
+        return known.standing;
+    }
+    let mut mark = Mark(0xcbf2_9ce4_8422_2325);
+    mark.cached(SysCacheIdentifier::AUTHOID, role);
+    mark.cached(SysCacheIdentifier::DATABASEOID, database);
+    mark.settings(database, role);
+    // SAFETY: a look into the catalog; none is 0.
+    mark.add(unsafe { pg_sys::get_extension_oid(c"pg_background".as_ptr(), true) }.to_u32().into());
+    let standing = mark.0.max(1);
+    KNOWN.set(Some(Known {
+        database,
+        role,
+        messages,
+        standing,
+    }));
+    standing
+}
+
+/// [`of`] for the role and database of this process, which is in no transaction.
+pub fn of_this_process() -> u64 {
+    // SAFETY: a transaction that only looks into catalogs.
+    unsafe {
+        pg_sys::AcceptInvalidationMessages();
+        if let Some(known) = KNOWN.get()
+            && known.messages == ptr::read_volatile(&raw const pg_sys::SharedInvalidMessageCounter)
+        {
+            return known.standing;
+        }
+        pg_sys::StartTransactionCommand();
+        let standing = of(pg_sys::MyDatabaseId.to_u32(), pg_sys::GetAuthenticatedUserId().to_u32());
+        pg_sys::CommitTransactionCommand();
+        standing
+    }
+}
+
+/// FNV-1a over numbers.
+struct Mark(u64);
+
+impl Mark {
+    fn add(&mut self, number: u64) {
+        self.0 = (self.0 ^ number).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(17);
+    }
+
+    fn row(&mut self, row: HeapTuple) {
+        // SAFETY: a valid tuple with a header.
+        unsafe {
+            let place = (*row).t_self;
+            self.add(u64::from(place.ip_blkid.bi_hi) << 32 | u64::from(place.ip_blkid.bi_lo) << 16 | u64::from(place.ip_posid));
+            self.add((*(*row).t_data).t_choice.t_heap.t_xmin.into_inner().into());
+        }
+    }
+
+    fn cached(&mut self, cache: SysCacheIdentifier::Type, oid: u32) {
+        // SAFETY: both caches have one key, an oid; what is found is released.
+        unsafe {
+            let row = pg_sys::SearchSysCache1(cache as _, Datum::from(oid));
+            if row.is_null() {
+                self.add(0);
+            } else {
+                self.row(row);
+                pg_sys::ReleaseSysCache(row);
+            }
+        }
+    }
+
+    /// The rows of `pg_db_role_setting` that count for the role in the database, as `process_settings` of postinit.c looks for
+    /// them.
+    fn settings(&mut self, database: u32, role: u32) {
+        // SAFETY: a scan by index with two keys, oids; the catalog's own snapshot is taken where none is given.
+        unsafe {
+            let relation = pg_sys::table_open(Oid::from(DB_ROLE_SETTING), pg_sys::AccessShareLock as _);
+            for (database, role) in [(database, role), (0, role), (database, 0), (0, 0)] {
+                let mut keys = [pg_sys::ScanKeyData::default(); 2];
+                for (n, (key, oid)) in keys.iter_mut().zip([database, role]).enumerate() {
+                    pg_sys::ScanKeyInit(
+                        key,
+                        n as i16 + 1,
+                        pg_sys::BTEqualStrategyNumber as _,
+                        pg_sys::F_OIDEQ.into(),
+                        Datum::from(oid),
+                    );
+                }
+                let scan = pg_sys::systable_beginscan(
+                    relation,
+                    Oid::from(DB_ROLE_SETTING_INDEX),
+                    true,
+                    ptr::null_mut(),
+                    2,
+                    keys.as_mut_ptr(),
+                );
+                loop {
+                    let row = pg_sys::systable_getnext(scan);
+                    if row.is_null() {
+                        break;
+                    }
+                    self.row(row);
+                }
+                pg_sys::systable_endscan(scan);
+            }
+            pg_sys::table_close(relation, pg_sys::AccessShareLock as _);
+        }
+    }
+}

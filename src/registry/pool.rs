@@ -1,0 +1,257 @@
+//! The workers that can serve one job after another.
+//!
+//! A worker enters the pool with its first job. When a job is over and nothing of it is left in the process, the worker offers
+//! itself, and a launch that fits claims it: both steps are taken under the pool's lock, so that a worker which wants to leave
+//! either is gone before the claim or has the job. What a claim posts, the worker takes as a new worker takes its first job.
+
+use super::segment;
+use crate::pg::error::Result;
+use crate::pg::shmem::{self, Locked, NOWHERE, Offset};
+use crate::pg::{guc, proc};
+use core::sync::atomic::{AtomicI32, AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed};
+
+/// All places, as many as the server can have workers.
+#[repr(C)]
+pub struct Pool {
+    places: Offset,
+}
+
+/// The place of a worker. Its parts change under the pool's lock only.
+#[repr(C)]
+pub struct Place {
+    state: AtomicU32,
+    pid: AtomicI32,
+    procno: AtomicU32,
+    database: AtomicU32,
+    role: AtomicU32,
+    standing: AtomicU64,
+    settings: AtomicU64,
+    /// The session that it served last.
+    session: AtomicI32,
+    idle_since: AtomicI64,
+    /// The job that was posted, while the cookie is not 0.
+    slot: AtomicU32,
+    cookie: AtomicU64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+enum State {
+    Free = 0,
+    Busy = 1,
+    Idle = 2,
+    /// It was asked to make room, and takes no job any more.
+    Dismissed = 3,
+}
+
+/// What makes a worker fit for a job.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct Fit {
+    /// The database that it is connected to.
+    pub database: u32,
+    /// The role that it connected as.
+    pub role: u32,
+    /// What a new connection would have got when it connected.
+    pub standing: u64,
+    /// The settings, if any, that it can never be without again.
+    pub settings: u64,
+}
+
+/// A worker that was claimed.
+pub struct Claimed {
+    pub pid: i32,
+    procno: u32,
+}
+
+impl Claimed {
+    /// Lets the worker look at what was posted.
+    pub fn wake(&self) {
+        proc::wake(self.procno);
+    }
+}
+
+/// What an idle worker finds.
+pub enum Found {
+    /// A job: the number of its slot, and its cookie.
+    Job(u32, u64),
+    Nothing,
+    /// It is to make room.
+    Dismissed,
+}
+
+impl Place {
+    fn state(&self) -> State {
+        match self.state.load(Relaxed) {
+            1 => State::Busy,
+            2 => State::Idle,
+            3 => State::Dismissed,
+            _ => State::Free,
+        }
+    }
+
+    fn set_state(&self, state: State) {
+        self.state.store(state as u32, Relaxed);
+    }
+
+    fn fit(&self) -> Fit {
+        Fit {
+            database: self.database.load(Relaxed),
+            role: self.role.load(Relaxed),
+            standing: self.standing.load(Relaxed),
+            settings: self.settings.load(Relaxed),
+        }
+    }
+
+    fn dismiss(&self) {
+        self.set_state(State::Dismissed);
+        proc::wake(self.procno.load(Relaxed));
+    }
+}
+
+fn len() -> usize {
+    guc::max_worker_processes().max(0) as usize
+}
+
+fn places(pool: &Pool) -> impl Iterator<Item = &'static Place> + use<> {
+    let first = (pool.places != NOWHERE).then(|| shmem::at::<Place>(pool.places));
+    first
+        .into_iter()
+        .flat_map(|first| (0..len()).map(move |n| shmem::neighbour(first, n)))
+}
+
+fn pool() -> Option<&'static Locked<Pool>> {
+    segment::attached().map(segment::Segment::pool)
+}
+
+/// Makes the places, once for the cluster. 53200 where memory is out.
+pub fn prepare() -> Result<()> {
+    let pool = segment::segment()?.pool();
+    if pool.lock().places != NOWHERE {
+        return Ok(());
+    }
+    let made = shmem::allocate(len() * size_of::<Place>())?;
+    let mut guard = pool.lock();
+    if guard.places == NOWHERE {
+        guard.places = made;
+    } else {
+        drop(guard);
+        shmem::free(made);
+    }
+    Ok(())
+}
+
+/// This process, which has a job in hand, enters. None where there is no place.
+pub fn enter() -> Option<&'static Place> {
+    let guard = pool()?.lock();
+    let place = places(&guard).find(|place| place.state() == State::Free)?;
+    place.cookie.store(0, Relaxed);
+    place.pid.store(proc::my_pid(), Relaxed);
+    place.procno.store(proc::my_procno(), Relaxed);
+    place.set_state(State::Busy);
+    Some(place)
+}
+
+impl Place {
+    /// Offers this process to launches that it fits, those of `session` before all others. False where `limit` workers of the
+    /// cluster are idle already.
+    pub fn offer(&self, fit: Fit, session: i32, limit: i32) -> bool {
+        let Some(pool) = pool() else { return false };
+        let guard = pool.lock();
+        let idle = places(&guard).filter(|place| place.state() == State::Idle).count();
+        if idle >= limit.max(0) as usize {
+            return false;
+        }
+        self.database.store(fit.database, Relaxed);
+        self.role.store(fit.role, Relaxed);
+        self.standing.store(fit.standing, Relaxed);
+        self.settings.store(fit.settings, Relaxed);
+        self.session.store(session, Relaxed);
+        self.idle_since.store(proc::now(), Relaxed);
+        self.set_state(State::Idle);
+        true
+    }
+
+    /// Looks whether a job was posted, and takes it.
+    pub fn look(&self) -> Found {
+        let Some(pool) = pool() else { return Found::Dismissed };
+        let _guard = pool.lock();
+        match self.state() {
+            State::Busy => match self.cookie.swap(0, Relaxed) {
+                0 => Found::Nothing,
+                cookie => Found::Job(self.slot.load(Relaxed), cookie),
+            },
+            State::Idle => Found::Nothing,
+            State::Dismissed | State::Free => Found::Dismissed,
+        }
+    }
+
+
+    /// Withdraws the offer. False where a launch was faster: then there is a job to do.
+    pub fn retire(&self) -> bool {
+        let Some(pool) = pool() else { return true };
+        let _guard = pool.lock();
+        if self.state() == State::Busy && self.cookie.load(Relaxed) != 0 {
+            return false;
+        }
+        self.set_state(State::Free);
+        true
+    }
+
+    /// The process ends. Gives the job that was posted and that it never took.
+    pub fn leave(&self) -> Option<(u32, u64)> {
+        let guard = pool()?.lock();
+        let cookie = self.cookie.swap(0, Relaxed);
+        if self.state() != State::Free && self.pid.load(Relaxed) == proc::my_pid() {
+            self.set_state(State::Free);
+        }
+        drop(guard);
+        (cookie != 0).then(|| (self.slot.load(Relaxed), cookie))
+    }
+}
+
+/// Claims an idle worker for a job and posts the job: one that served this session last, else any that fits. The caller wakes
+/// it. Those that connected before something changed which a new connection would see are sent away.
+pub fn claim(fit: Fit, slot: u32, cookie: u64) -> Option<Claimed> {
+    let guard = pool()?.lock();
+    let me = proc::my_pid();
+    let mut best: Option<&Place> = None;
+    for place in places(&guard).filter(|place| place.state() == State::Idle) {
+        let has = place.fit();
+        if (has.database, has.role) != (fit.database, fit.role) {
+            continue;
+        }
+        if has.standing != fit.standing {
+            place.dismiss();
+            continue;
+        }
+        if has.settings != 0 && has.settings != fit.settings {
+            continue;
+        }
+        let ours = place.session.load(Relaxed) == me;
+        if best.is_none() || ours {
+            best = Some(place);
+            if ours {
+                break;
+            }
+        }
+    }
+    let place = best?;
+    place.slot.store(slot, Relaxed);
+    place.cookie.store(cookie, Relaxed);
+    place.set_state(State::Busy);
+    Some(Claimed {
+        pid: place.pid.load(Relaxed),
+        procno: place.procno.load(Relaxed),
+    })
+}
+
+/// Sends the worker away that has been idle for longest, to make room for another. False where none is idle.
+pub fn dismiss_one() -> bool {
+    let Some(pool) = pool() else { return false };
+    let guard = pool.lock();
+    let longest = places(&guard)
+        .filter(|place| place.state() == State::Idle)
+        .min_by_key(|place| place.idle_since.load(Relaxed));
+    longest.inspect(|place| place.dismiss()).is_some()
+}

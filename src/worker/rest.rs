@@ -1,0 +1,149 @@
+//! Between two jobs.
+//!
+//! 1. [`Terms::prepare`]: the job's transaction is over. What the job left in this process is undone, and where that cannot be
+//!    shown to have succeeded the process ends after this job. Then the process offers itself. All that comes before the end is
+//!    published: the session that waits for it launches its next job at once, and is to find this worker;
+//! 2. the end is published;
+//! 3. [`wait`]: until a job was posted, or the time is over, or somebody needs the room.
+
+use super::main::{self, Attached};
+use crate::channel::request::Request;
+use crate::pg::{adopt, compat, error, library, proc, reset, standing};
+use crate::registry::pool::{self, Fit, Found, Place};
+use crate::session::jobs;
+use std::cell::Cell;
+
+/// How often an idle worker looks whether it should go, in milliseconds. Who wants to drop or copy a database waits five seconds
+/// for others to leave it (`CountOtherDBBackends`).
+const LOOK: i64 = 200;
+
+/// How long after a job its statistics are sent at the latest, in milliseconds. Jobs that follow each other send them together,
+/// as statements of a session do.
+const STATISTICS: i64 = 50;
+
+/// How often the library's file is looked at, in microseconds.
+const LIBRARY: i64 = 200_000;
+
+thread_local! {
+    static PLACE: Cell<Option<&'static Place>> = const { Cell::new(None) };
+    static SPOILED: Cell<bool> = const { Cell::new(false) };
+    static LIBRARY_SEEN: Cell<i64> = const { Cell::new(0) };
+}
+
+/// On what terms the process may go on after a job.
+#[derive(Clone, Copy)]
+pub struct Terms {
+    /// Milliseconds; 0 for not at all.
+    idle_timeout: i32,
+    max_idle: i32,
+    fit: Fit,
+    session: i32,
+}
+
+impl Terms {
+    /// The terms of a request, at the time of its first job looked at with the eyes of a process that has just connected: what the
+    /// session took for granted may have changed on the way. Guarded, outside of a transaction.
+    pub fn of(request: &Request) -> Terms {
+        let mut terms = Terms {
+            idle_timeout: request.idle_timeout(),
+            max_idle: request.max_idle(),
+            fit: request.fit(),
+            session: request.session(),
+        };
+        if terms.may_stay() && PLACE.get().is_none() {
+            if standing::of_this_process() == terms.fit.standing {
+                PLACE.set(pool::enter());
+            } else {
+                terms.idle_timeout = 0;
+            }
+        }
+        terms
+    }
+
+    fn may_stay(&self) -> bool {
+        self.idle_timeout > 0 && self.max_idle > 0
+    }
+
+    /// Cleans up, and offers this process for another job. False where it is to end. Raw.
+    pub fn prepare(&self) -> bool {
+        let Some(place) = PLACE.get().filter(|_| self.may_stay()) else {
+            return false;
+        };
+        let clean = !SPOILED.get()
+            && !jobs::has_launched()
+            && !proc::is_to_go()
+            && !library_was_replaced()
+            && error::catch(|| !reset::is_marked() && adopt::restore() && {
+                reset::discard();
+                true
+            })
+            .unwrap_or(false);
+        clean && place.offer(self.fit, self.session, self.max_idle)
+    }
+}
+
+/// The job at hand does something that stays: this process takes no other after it.
+pub fn spoil() {
+    SPOILED.set(true);
+}
+
+fn library_was_replaced() -> bool {
+    let now = proc::now();
+    if now - LIBRARY_SEEN.get() < LIBRARY {
+        return false;
+    }
+    LIBRARY_SEEN.set(now);
+    library::was_replaced()
+}
+
+/// Waits for the next job. None where the process is to end. Guarded; the process has offered itself.
+pub fn wait(terms: &Terms) -> Option<Attached> {
+    let place = PLACE.get()?;
+    let began = proc::now();
+    let mut reported = false;
+    loop {
+        proc::reset_latch();
+        match place.look() {
+            Found::Job(number, cookie) => {
+                if let Some(job) = main::take(number, cookie) {
+                    return Some(job);
+                }
+                // It was taken back meanwhile.
+                if !place.offer(terms.fit, terms.session, terms.max_idle) {
+                    return leave(place);
+                }
+            }
+            Found::Dismissed => return leave(place),
+            Found::Nothing => (),
+        }
+        let rested = (proc::now() - began) / 1000;
+        if !reported && rested >= STATISTICS {
+            reported = true;
+            compat::report_statistics(true);
+        }
+        let over = rested >= terms.idle_timeout.into();
+        if (over || reported && is_to_go(terms)) && place.retire() {
+            return None;
+        }
+        let left = i64::from(terms.idle_timeout) - rested;
+        proc::wait_raw(left.clamp(1, if reported { LOOK } else { STATISTICS }));
+        proc::serve_interrupts_when_idle();
+    }
+}
+
+fn leave(place: &'static Place) -> Option<Attached> {
+    place.retire();
+    None
+}
+
+fn is_to_go(terms: &Terms) -> bool {
+    proc::is_to_go()
+        || library_was_replaced()
+        || reset::database_is_wanted()
+        || standing::of_this_process() != terms.fit.standing
+}
+
+/// The process ends. Gives the job that was posted and that it never took.
+pub fn abandon() -> Option<(u32, u64)> {
+    PLACE.take().and_then(Place::leave)
+}
