@@ -2,10 +2,13 @@
 
 use super::error::{self, Report, Result};
 use super::{compat, memory, raw};
+use core::cell::Cell;
 use core::ffi::{CStr, c_int, c_long};
 use core::ptr;
+use core::time::Duration;
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::{self, BackgroundWorkerHandle, BgwHandleStatus, Datum, Oid};
+use std::time::Instant;
 
 unsafe extern "C" {
     fn kill(pid: c_int, signal: c_int) -> c_int;
@@ -49,6 +52,9 @@ pub fn reset_latch() {
 /// Sleeps until somebody wakes this process, or `timeout_ms` have passed; below 0 there is no limit. Ends the process where the
 /// postmaster has died. Raw.
 pub fn wait_raw(timeout_ms: i64) {
+    if timeout_ms != 0 && spin() {
+        return;
+    }
     let timer = if timeout_ms >= 0 { pg_sys::WL_TIMEOUT } else { 0 };
     // SAFETY: our own latch.
     unsafe {
@@ -58,6 +64,45 @@ pub fn wait_raw(timeout_ms: i64) {
             timeout_ms.max(0) as c_long,
             compat::wait_event(),
         );
+    }
+}
+
+/// Whether somebody wakes this process within the next moment. Who waits like this needs no signal, and saves the time that two
+/// processes take to fall asleep and to wake, which is more than a short job takes.
+///
+/// It costs a core meanwhile. So after a moment in vain the next waits do without it, more of them each time: a process whose
+/// partner is slow, or has no core of its own, soon sleeps at once.
+fn spin() -> bool {
+    const MOMENT: Duration = Duration::from_micros(50);
+    const MOST_SKIPPED: u32 = 256;
+    thread_local! {
+        /// How many waits are still to do without, and how many there were the last time.
+        static SKIP: Cell<(u32, u32)> = const { Cell::new((0, 0)) };
+    }
+    let (left, last) = SKIP.get();
+    if left > 0 {
+        SKIP.set((left - 1, last));
+        return false;
+    }
+    let began = Instant::now();
+    loop {
+        for _ in 0..16 {
+            // SAFETY: our own latch and flag, which other processes and signal handlers set.
+            let awake = unsafe {
+                ptr::read_volatile(&raw const (*pg_sys::MyLatch).is_set) != 0
+                    || ptr::read_volatile(&raw const pg_sys::InterruptPending) != 0
+            };
+            if awake {
+                SKIP.set((0, 0));
+                return true;
+            }
+            core::hint::spin_loop();
+        }
+        if began.elapsed() > MOMENT {
+            let skip = (last * 2).clamp(1, MOST_SKIPPED);
+            SKIP.set((skip, skip));
+            return false;
+        }
     }
 }
 
@@ -91,14 +136,16 @@ pub fn interrupts_held() -> bool {
     unsafe { pg_sys::InterruptHoldoffCount > 0 || pg_sys::CritSectionCount > 0 }
 }
 
-/// Forgets a query cancel that has not been served, be it one that was sent a moment ago: a signal that another process has sent
-/// is delivered at the latest when this one comes back from the kernel.
+/// Forgets a query cancel that has not been served.
 pub fn clear_pending_cancel() {
-    // SAFETY: getppid has no effects; the flag is cleared as PostgresMain does it when a command is over.
-    unsafe {
-        getppid();
-        ptr::write_volatile(&raw mut pg_sys::QueryCancelPending, 0);
-    }
+    // SAFETY: as PostgresMain does it when a command is over.
+    unsafe { ptr::write_volatile(&raw mut pg_sys::QueryCancelPending, 0) }
+}
+
+/// Lets signals come in that other processes have sent: they are delivered at the latest when this one returns from the kernel.
+pub fn receive_signals() {
+    // SAFETY: has no effects.
+    unsafe { getppid() };
 }
 
 /// Sends SIGINT, which ends the current statement of the process. The caller makes sure that the pid still is who it thinks.
@@ -115,21 +162,29 @@ pub fn now() -> i64 {
     unsafe { pg_sys::GetCurrentTimestamp() }
 }
 
-/// A non-zero number that nobody can guess. XX000 where the system has no randomness to give.
+/// A non-zero number that nobody can guess. XX000 where the system has no randomness to give. They are fetched several at a time.
 pub fn strong_random() -> Result<u64> {
-    let mut bytes = [0u8; 8];
+    thread_local! {
+        static STORE: Cell<([u64; 32], usize)> = const { Cell::new(([0; 32], 0)) };
+    }
     loop {
-        // SAFETY: eight writable bytes.
-        if !unsafe { pg_sys::pg_strong_random(bytes.as_mut_ptr().cast(), bytes.len()) } {
-            return Err(Report::new(
-                PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
-                "could not generate a random cookie",
-            )
-            .into());
+        let (mut numbers, mut left) = STORE.get();
+        if left == 0 {
+            // SAFETY: the array is writable.
+            if !unsafe { pg_sys::pg_strong_random(numbers.as_mut_ptr().cast(), size_of_val(&numbers)) } {
+                return Err(Report::new(
+                    PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
+                    "could not generate a random number",
+                )
+                .into());
+            }
+            left = numbers.len();
         }
-        match u64::from_ne_bytes(bytes) {
-            0 => continue,
-            number => return Ok(number),
+        left -= 1;
+        let number = core::mem::take(&mut numbers[left]);
+        STORE.set((numbers, left));
+        if number != 0 {
+            return Ok(number);
         }
     }
 }

@@ -24,8 +24,8 @@ pub fn is_marked() -> bool {
 }
 
 /// Forgets cursors, prepared statements, advisory locks, temporary replication slots, and where sequences and random numbers
-/// stand.
-pub fn discard() {
+/// stand; `random` cannot be guessed.
+pub fn discard(random: u64) {
     // SAFETY: the order is that of DISCARD ALL. The seed is as unforeseeable as that of a process which never set one.
     unsafe {
         raw::PortalHashTableDeleteAll();
@@ -33,11 +33,8 @@ pub fn discard() {
         raw::LockReleaseAll(USER_LOCKMETHOD, true);
         raw::ResetSequenceCaches();
         compat::drop_temporary_slots();
-        let mut random = 0u64;
-        if pg_sys::pg_strong_random((&raw mut random).cast(), size_of::<u64>()) {
-            let seed = (random >> 11) as f64 / (1u64 << 53) as f64;
-            raw::DirectFunctionCall1Coll(Some(raw::setseed), Oid::INVALID, Datum::from(seed.to_bits()));
-        }
+        let seed = (random >> 11) as f64 / (1u64 << 53) as f64;
+        raw::DirectFunctionCall1Coll(Some(raw::setseed), Oid::INVALID, Datum::from(seed.to_bits()));
     }
 }
 

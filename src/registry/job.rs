@@ -267,15 +267,13 @@ impl Slot {
 
     /// Publishes the end of the job, unless it has been published: state, counter, error, then whoever waits wakes. The
     /// transaction is over, so what the job wrote is visible to them. With that the worker lets go of the slot, in the same
-    /// step: a waiter that lets go next finds itself the last.
-    pub fn publish(&'static self, cookie: u64, end: End) -> bool {
-        let (owner, reader);
+    /// step: a waiter that lets go next finds itself the last. Gives why the job was to end early.
+    pub fn publish(&'static self, cookie: u64, end: End) -> Option<Stop> {
+        let (owner, reader, stop);
         {
-            let Some(mut job) = self.lock_if(cookie) else {
-                return false;
-            };
+            let mut job = self.lock_if(cookie)?;
             if job.state.has_ended() {
-                return false;
+                return None;
             }
             job.state = end.state;
             job.finished_at = proc::now();
@@ -288,7 +286,7 @@ impl Slot {
                 job.launched_at
             };
             Counters::at(job.counters).ended(end.count, job.finished_at - began);
-            (owner, reader) = (job.owner_procno, job.queue.reader());
+            (owner, reader, stop) = (job.owner_procno, job.queue.reader(), self.stop());
             job.worker_gone = true;
             if job.owner_gone {
                 self.free(job);
@@ -298,7 +296,7 @@ impl Slot {
         if let Some(reader) = reader {
             proc::wake(reader);
         }
-        true
+        Some(stop)
     }
 
     /// Publishes that the worker of the job, the process `pid`, is gone. `last_words` is the error that it died of, where it is
@@ -315,7 +313,7 @@ impl Slot {
             error: place,
             error_len: error.len() as u64,
         };
-        if !self.publish(cookie, end) {
+        if self.publish(cookie, end).is_none() {
             shmem::free(place);
         }
     }

@@ -186,8 +186,11 @@ impl Attached {
             error_len: verdict.error.map_or(0, |error| error.len() as u64),
         };
         CURRENT.set(None);
-        self.slot.publish(self.cookie, end);
-        // A cancel was sent under the lock that publishing took: what is pending now was meant for this job.
+        let stop = self.slot.publish(self.cookie, end);
+        // A cancel was sent under the lock that publishing took: what has been sent by now was meant for this job.
+        if stop != Some(Stop::No) {
+            proc::receive_signals();
+        }
         proc::clear_pending_cancel();
     }
 }

@@ -69,12 +69,15 @@ impl Terms {
         let Some(place) = PLACE.get().filter(|_| self.may_stay()) else {
             return false;
         };
+        let Ok(random) = proc::strong_random() else {
+            return false;
+        };
         let clean = !SPOILED.get()
             && !jobs::has_launched()
             && !proc::is_to_go()
             && !library_was_replaced()
             && error::catch(|| !reset::is_marked() && adopt::restore() && {
-                reset::discard();
+                reset::discard(random);
                 true
             })
             .unwrap_or(false);

@@ -10,7 +10,7 @@ SELECT count(*) FROM pg_background_list;
 -- with a label: the label may be NULL, the SQL may not
 SELECT * FROM pg_background_launch('SELECT 1', 0, 'nightly') \gset labelled_
 SELECT * FROM pg_background_submit('SELECT 1', 0, NULL) \gset unlabelled_
-SELECT label, pid = :labelled_pid, pid = :unlabelled_pid FROM pg_background_list ORDER BY launched_at;
+SELECT label, cookie = :labelled_cookie, cookie = :unlabelled_cookie FROM pg_background_list ORDER BY launched_at;
 SELECT pg_background_detach_all();
 SELECT code, message FROM error_of($$SELECT pg_background_launch(NULL, 0, 'nightly')$$);
 SELECT code, message FROM error_of($$SELECT pg_background_submit(NULL, 0, NULL)$$);
@@ -126,7 +126,7 @@ SELECT count(*) FILTER (WHERE pg_background_wait(pid, cookie)) = count(*) FROM p
 SELECT DISTINCT state FROM pg_background_list;
 SELECT pg_background_detach_all() > 0;
 -- the postmaster frees the slots when the processes have gone
-CALL wait_until('(SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = ''pg_background'')');
+CALL wait_until('(SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = ''pg_background'' AND state <> ''idle'')');
 CALL wait_until('(SELECT code IS NULL FROM error_of(''SELECT pg_background_run(''''SELECT 1'''')''))');
 RESET pg_background.max_workers;
 -- the deprecated names
