@@ -93,16 +93,18 @@ pub fn define() {
 
 /// From now on makes the settings known before a statement runs that mentions them.
 pub fn watch() {
-    callbacks::before_each_statement(|text| {
-        if are_mentioned_in(text) {
-            define();
-        }
-    });
+    callbacks::before_each_statement(define_for);
 }
 
-/// Whether a statement with this text, or a session with these settings, could look at our settings: by their names, or by
-/// looking at all there are.
-pub fn are_mentioned_in(text: &[u8]) -> bool {
+/// Makes the settings known if a statement with this text, or a session with these settings, could look at them.
+pub fn define_for(text: &[u8]) {
+    if !KNOWN.load(Relaxed) && are_mentioned_in(text) {
+        define();
+    }
+}
+
+/// Whether the text names our settings, or looks at all there are.
+fn are_mentioned_in(text: &[u8]) -> bool {
     const LONG: usize = 64 << 10;
     let names = [PREFIX.to_bytes(), b"pg_settings", b"show"];
     let is_in = |name: &[u8]| text.windows(name.len()).any(|window| window.eq_ignore_ascii_case(name));

@@ -112,7 +112,11 @@ pub fn restore() -> bool {
             unsafe { raw::ResetPlanCache() };
             transaction(|| state.go_back());
             take(&mut state.scratch);
-            state.scratch.bytes() == state.base.bytes()
+            // Our own settings may have been defined since, and then their values are written in another form.
+            let ours = |name: &[u8]| name.starts_with(b"pg_background.");
+            let is_back = guc_state::same_but(state.scratch.bytes(), state.base.bytes(), ours);
+            core::mem::swap(&mut state.base, &mut state.scratch);
+            is_back
         })
         .unwrap_or(false)
 }
@@ -181,7 +185,9 @@ impl State {
             )
         };
         roles == (self.identity.session, self.identity.role)
-            && guc_state::same_but(APPLICATION_NAME, self.own.bytes(), self.scratch.bytes())
+            && guc_state::same_but(self.own.bytes(), self.scratch.bytes(), |name| {
+                name == APPLICATION_NAME.to_bytes()
+            })
     }
 
     /// Back to the state in which this process connected. In a transaction.

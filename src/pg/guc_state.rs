@@ -119,13 +119,14 @@ pub fn step(state: &[u8], before: &[u8], own: &[u8], base: &[u8], but: &CStr) ->
     clean
 }
 
-/// Whether two states differ at most in the setting `name`.
-pub fn same_but(name: &CStr, one: &[u8], other: &[u8]) -> bool {
-    let others = |state| Entries::of_bytes(state).filter(|entry: &Entry| entry.name != name.to_bytes());
-    one == other
-        || others(one)
+/// Whether two states are the same but for settings whose name `but` is true of.
+pub fn same_but(one: &[u8], other: &[u8], but: impl Fn(&[u8]) -> bool) -> bool {
+    let relevant = |state| {
+        Entries::of_bytes(state)
+            .filter(|entry| !but(entry.name))
             .map(|entry| (entry.name, entry.rest))
-            .eq(others(other).map(|entry| (entry.name, entry.rest)))
+    };
+    one == other || relevant(one).eq(relevant(other))
 }
 
 /// Calls `visit` for each entry of `theirs` that is not the same in `ours`, with what there is instead, until it gives false.

@@ -103,9 +103,7 @@ impl Attached {
         let request = Request::at(request);
         let identity = request.identity();
         let name = application_name(label.as_deref());
-        if settings::are_mentioned_in(request.settings()) {
-            settings::define();
-        }
+        settings::define_for(request.settings());
         let sql = crate::pg::memory::c_str(sql);
         output::begin(self, queue_size, keeps_result);
         tcop::enter_message_context();

@@ -11,6 +11,7 @@ use crate::channel::request::Request;
 use crate::pg::{adopt, compat, error, library, proc, reset, standing};
 use crate::registry::pool::{self, Fit, Found, Place};
 use crate::session::jobs;
+use crate::settings;
 use std::cell::Cell;
 
 /// How often an idle worker looks whether it should go, in milliseconds. Who wants to drop or copy a database waits five seconds
@@ -104,6 +105,8 @@ pub fn wait(terms: &Terms) -> Option<Attached> {
     let place = PLACE.get()?;
     let began = proc::now();
     let mut reported = false;
+    // From the second job on nobody need look whether it mentions them.
+    settings::define();
     loop {
         proc::reset_latch();
         match place.look() {
