@@ -178,12 +178,7 @@ impl State {
     fn is_unchanged(&mut self) -> bool {
         take(&mut self.scratch);
         // SAFETY: plain reads.
-        let roles = unsafe {
-            (
-                pg_sys::GetSessionUserId().to_u32(),
-                pg_sys::GetCurrentRoleId().to_u32(),
-            )
-        };
+        let roles = unsafe { (pg_sys::GetSessionUserId().to_u32(), pg_sys::GetCurrentRoleId().to_u32()) };
         roles == (self.identity.session, self.identity.role)
             && guc_state::same_but(self.own.bytes(), self.scratch.bytes(), |name| {
                 name == APPLICATION_NAME.to_bytes()
@@ -318,11 +313,6 @@ fn rename(name: &CStr) {
 unsafe fn set(name: &CStr, value: *const core::ffi::c_char) {
     // SAFETY: both are NUL-terminated (the caller's promise).
     unsafe {
-        raw::SetConfigOption(
-            name.as_ptr(),
-            value,
-            GucContext::PGC_USERSET,
-            GucSource::PGC_S_SESSION,
-        );
+        raw::SetConfigOption(name.as_ptr(), value, GucContext::PGC_USERSET, GucSource::PGC_S_SESSION);
     }
 }

@@ -43,7 +43,11 @@ pub fn of(database: u32, role: u32) -> u64 {
     mark.cached(SysCacheIdentifier::DATABASEOID, database);
     mark.settings(database, role);
     // SAFETY: a look into the catalog; none is 0.
-    mark.add(unsafe { pg_sys::get_extension_oid(c"pg_background".as_ptr(), true) }.to_u32().into());
+    mark.add(
+        unsafe { pg_sys::get_extension_oid(c"pg_background".as_ptr(), true) }
+            .to_u32()
+            .into(),
+    );
     let standing = mark.0.max(1);
     KNOWN.set(Some(Known {
         database,
@@ -83,7 +87,11 @@ impl Mark {
         // SAFETY: a valid tuple with a header.
         unsafe {
             let place = (*row).t_self;
-            self.add(u64::from(place.ip_blkid.bi_hi) << 32 | u64::from(place.ip_blkid.bi_lo) << 16 | u64::from(place.ip_posid));
+            self.add(
+                u64::from(place.ip_blkid.bi_hi) << 32
+                    | u64::from(place.ip_blkid.bi_lo) << 16
+                    | u64::from(place.ip_posid),
+            );
             self.add((*(*row).t_data).t_choice.t_heap.t_xmin.into_inner().into());
         }
     }

@@ -186,7 +186,6 @@ impl Place {
         }
     }
 
-
     /// Withdraws the offer. False where a launch was faster: then there is a job to do.
     pub fn retire(&self) -> bool {
         let Some(pool) = pool() else { return true };

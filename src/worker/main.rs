@@ -7,8 +7,8 @@
 //!
 //! Whatever ends the process before the third step, [`worker_ends`] publishes the loss.
 
-use super::verdict::{self, Verdict};
 use super::rest::{self, Terms};
+use super::verdict::{self, Verdict};
 use super::{execute, output};
 use crate::channel::request::Request;
 use crate::pg::error::{self, Result};

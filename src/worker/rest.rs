@@ -77,9 +77,11 @@ impl Terms {
             && !jobs::has_launched()
             && !proc::is_to_go()
             && !library_was_replaced()
-            && error::catch(|| !reset::is_marked() && adopt::restore() && {
-                reset::discard(random);
-                true
+            && error::catch(|| {
+                !reset::is_marked() && adopt::restore() && {
+                    reset::discard(random);
+                    true
+                }
             })
             .unwrap_or(false);
         clean && place.offer(self.fit, self.session, self.max_idle)
@@ -127,7 +129,7 @@ pub fn wait(terms: &Terms) -> Option<Attached> {
             reported = true;
             compat::report_statistics(true);
         }
-        let over = rested >= terms.idle_timeout.into();
+        let over = rested >= terms.idle_timeout.into() || proc::is_to_go();
         if (over || reported && is_to_go(terms)) && place.retire() {
             return None;
         }
@@ -143,10 +145,7 @@ fn leave(place: &'static Place) -> Option<Attached> {
 }
 
 fn is_to_go(terms: &Terms) -> bool {
-    proc::is_to_go()
-        || library_was_replaced()
-        || reset::database_is_wanted()
-        || standing::of_this_process() != terms.fit.standing
+    library_was_replaced() || reset::database_is_wanted() || standing::of_this_process() != terms.fit.standing
 }
 
 /// The process ends. Gives the job that was posted and that it never took.
