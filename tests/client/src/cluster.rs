@@ -70,14 +70,15 @@ impl Cluster {
         cluster
     }
 
-    /// PostgreSQL's own defaults but for what keeps the cluster to itself: for measurements.
-    pub fn start_with_defaults() -> Self {
+    /// PostgreSQL's own defaults but for what keeps the cluster to itself, and for the given settings: for measurements.
+    pub fn start_with_defaults(settings: &[&str]) -> Self {
         let cluster = Self::empty();
         run(Command::new("cp").arg("-a").arg(template()).arg(cluster.data()));
         cluster.append_settings(&[
             &format!("unix_socket_directories = '{}'", cluster.dir.display()),
             "listen_addresses = ''",
         ]);
+        cluster.append_settings(settings);
         cluster.restart();
         cluster
     }

@@ -1,0 +1,122 @@
+//! The clusters, and how sides are timed in turns.
+
+use harness::{Cluster, Session, quoted};
+
+use crate::side::Side;
+
+/// Sessions of the throughput measurement, each with a worker of its own.
+pub const SESSIONS: usize = 16;
+
+/// Room for the workers of all measurements, and a worker serves all of a measurement, however long the turns of the others
+/// take. Everything else is PostgreSQL's default.
+const WARM: [&str; 2] = [
+    "max_worker_processes = 64",
+    "pg_background.worker_idle_timeout = '1min'",
+];
+/// The slot of a process that has ended is free when the postmaster has seen it, which takes time under load.
+const FRESH: [&str; 2] = ["max_worker_processes = 1000", "pg_background.worker_idle_timeout = 0"];
+
+pub struct Bench {
+    pub quick: bool,
+    pub warm_cluster: Cluster,
+    pub fresh_cluster: Cluster,
+    warm: Session,
+    fresh: Session,
+}
+
+impl Bench {
+    pub fn start(quick: bool) -> Self {
+        let warm_cluster = Cluster::start_with_defaults(&WARM);
+        let fresh_cluster = Cluster::start_with_defaults(&FRESH);
+        for cluster in [&warm_cluster, &fresh_cluster] {
+            prepare(cluster);
+        }
+        Self {
+            quick,
+            warm: connect(&warm_cluster),
+            fresh: connect(&fresh_cluster),
+            warm_cluster,
+            fresh_cluster,
+        }
+    }
+
+    pub fn warm(&mut self) -> &mut Session {
+        &mut self.warm
+    }
+
+    /// The first number, or the second in a quick run.
+    pub fn pick(&self, full: u32, quick: u32) -> u32 {
+        if self.quick { quick } else { full }
+    }
+
+    /// Times both sides in turns, ours with warm and with fresh workers.
+    pub fn duel(&mut self, ours: &Side, theirs: &Side, effort: Effort) -> Samples {
+        let rounds = if self.quick {
+            effort.rounds.min(effort.batch).min(3)
+        } else {
+            effort.rounds
+        };
+        let batch = if self.quick { effort.batch.min(5) } else { effort.batch };
+        let fresh_batch = batch.min(20);
+        let mut samples = Samples::default();
+        if !self.quick {
+            ours.time(&mut self.warm, batch);
+            theirs.time(&mut self.warm, batch);
+            ours.time(&mut self.fresh, 1);
+        }
+        for _ in 0..rounds {
+            samples.warm.extend(ours.time(&mut self.warm, batch));
+            samples.theirs.extend(theirs.time(&mut self.warm, batch));
+            samples.fresh.extend(ours.time(&mut self.fresh, fresh_batch));
+        }
+        samples
+    }
+}
+
+/// How often a side is timed: `rounds` turns of `batch` executions.
+#[derive(Clone, Copy)]
+pub struct Effort {
+    pub rounds: u32,
+    pub batch: u32,
+}
+
+/// Milliseconds of single executions.
+#[derive(Default)]
+pub struct Samples {
+    pub warm: Vec<f64>,
+    pub fresh: Vec<f64>,
+    pub theirs: Vec<f64>,
+}
+
+fn prepare(cluster: &Cluster) {
+    let mut session = cluster.session();
+    session.exec(&format!(
+        "CREATE EXTENSION pg_background;
+         CREATE EXTENSION dblink;
+         CREATE TABLE written (n int);
+         CREATE FUNCTION here() RETURNS text IMMUTABLE LANGUAGE sql AS $$ SELECT {} $$",
+        quoted(&format!(
+            "host={} dbname=postgres user=postgres",
+            cluster.socket_dir().display()
+        ))
+    ));
+}
+
+/// A session with a kept connection of dblink.
+pub fn connect(cluster: &Cluster) -> Session {
+    let mut session = cluster.session();
+    session.exec("SELECT dblink_connect('kept', here())");
+    session
+}
+
+pub fn median(values: &[f64]) -> f64 {
+    percentile(values, 0.5)
+}
+
+/// The value that `part` of all values do not exceed.
+pub fn percentile(values: &[f64], part: f64) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let place = (part * sorted.len() as f64).ceil() as usize;
+    sorted[place.clamp(1, sorted.len()) - 1]
+}
