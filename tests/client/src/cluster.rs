@@ -109,10 +109,14 @@ impl Cluster {
             "max_worker_processes = 32",
             "log_line_prefix = '%m [%p] %b '",
         ]);
+        if workers_are_fresh() {
+            self.append_settings(&["pg_background.worker_idle_timeout = 0"]);
+        }
         self.append_settings(settings);
     }
 
-    fn append_settings(&self, settings: &[&str]) {
+    /// Adds to the configuration file, where the last value of a setting counts.
+    pub fn append_settings(&self, settings: &[&str]) {
         let path = self.data().join("postgresql.conf");
         let mut text = std::fs::read_to_string(&path).unwrap();
         for setting in settings {
@@ -288,6 +292,17 @@ impl Drop for Cluster {
                 trouble.join("\n")
             );
         }
+    }
+}
+
+/// Whether the tests are to run with a fresh process for each job: `WORKERS=fresh` in the environment. Otherwise (`warm`, or
+/// nothing) workers wait for the next job as they do by default. A test that sets `pg_background.worker_idle_timeout` itself is
+/// not touched.
+fn workers_are_fresh() -> bool {
+    match std::env::var("WORKERS").as_deref() {
+        Ok("fresh") => true,
+        Ok("warm" | "") | Err(_) => false,
+        Ok(other) => panic!("WORKERS is fresh or warm, not {other}"),
     }
 }
 

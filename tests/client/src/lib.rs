@@ -1,11 +1,14 @@
 //! Throw-away clusters and client sessions, for tests and measurements that need several of them at once.
 
 mod cluster;
+pub mod order;
 mod process;
 mod session;
 
 pub use cluster::{Cluster, Shutdown};
-pub use process::{pg_config, process_entries, process_status, psql, server_program, try_process_status};
+pub use process::{
+    give_to_server, pg_config, process_entries, process_status, psql, server_program, try_process_status,
+};
 pub use session::{Counters, Handle, Pending, Rows, Session, SqlError, quoted};
 
 use std::time::{Duration, Instant};

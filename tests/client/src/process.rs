@@ -101,3 +101,10 @@ pub fn try_process_status(pid: i32, field: &str) -> Option<u64> {
 pub fn process_entries(pid: i32, directory: &str) -> usize {
     std::fs::read_dir(format!("/proc/{pid}/{directory}")).map_or(0, Iterator::count)
 }
+
+/// Makes a file or directory one of the server's own.
+pub fn give_to_server(path: &std::path::Path) {
+    if let Some((user, group)) = server_user() {
+        std::os::unix::fs::chown(path, Some(user), Some(group)).expect("the owner can be changed");
+    }
+}

@@ -1,0 +1,132 @@
+//! Cancels and time limits that come when a job is about to end, and the next job is in the same worker already.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::thread;
+
+use harness::{Cluster, Handle, Random, Session, quoted};
+
+const SESSIONS: u64 = 4;
+const PAIRS: u64 = 600;
+
+#[derive(Default, Debug)]
+struct Seen {
+    stopped: u64,
+    canceled: u64,
+    timed_out: u64,
+    /// Innocent jobs in the worker of the victim before them.
+    followed: u64,
+    workers: HashSet<i32>,
+}
+
+#[test]
+fn no_cancel_hits_the_next_job() {
+    let cluster = Arc::new(Cluster::start(&[
+        "pg_background.worker_idle_timeout = '10min'",
+        "max_worker_processes = 64",
+    ]));
+    cluster.session().exec("CREATE TABLE innocent (id bigint PRIMARY KEY)");
+    let threads: Vec<_> = (1..=SESSIONS)
+        .map(|number| {
+            let cluster = Arc::clone(&cluster);
+            thread::spawn(move || work(&mut cluster.session(), number))
+        })
+        .collect();
+    let mut all = Seen::default();
+    for thread in threads {
+        let seen = thread.join().expect("every session is well");
+        all.stopped += seen.stopped;
+        all.canceled += seen.canceled;
+        all.timed_out += seen.timed_out;
+        all.followed += seen.followed;
+        all.workers.extend(seen.workers);
+    }
+    println!("{all:?}");
+    assert_eq!(
+        cluster.session().value::<u64>("SELECT count(*) FROM innocent"),
+        SESSIONS * PAIRS
+    );
+    assert!(
+        all.stopped > 0 && all.canceled > 0 && all.timed_out > 0 && all.followed > PAIRS,
+        "the storm had no wind: {all:?}"
+    );
+}
+
+/// Launches a victim, ends it from one side or another about when it ends by itself, and lets an innocent job follow at once.
+fn work(session: &mut Session, number: u64) -> Seen {
+    let mut random = Random::new(number);
+    let mut seen = Seen::default();
+    for n in 0..PAIRS {
+        let id = number * 1_000_000 + n;
+        let limited = random.below(4) == 0;
+        if limited {
+            session.exec(&format!("SET pg_background.worker_timeout = {}", 1 + random.below(4)));
+        }
+        let victim = session.launch(&format!("SELECT pg_sleep({})", random.below(4000) as f64 / 1e6));
+        if limited {
+            session.exec("RESET pg_background.worker_timeout");
+        } else {
+            // The delay is in the server: between the cancel and the launch of the innocent job lies one statement.
+            let delay = random.below(4000) as f64 / 1e6;
+            session.exec(&format!("SELECT pg_sleep({delay}), pg_background_cancel({victim})"));
+        }
+        if random.below(2) == 0 {
+            session.wait(victim);
+        }
+        let innocent = launch_innocent(session, id);
+        // A second cancel for the victim, which has ended or is about to.
+        session.exec(&format!("SELECT pg_background_cancel({victim})"));
+        session.wait(innocent);
+        assert_eq!(
+            session.state(innocent),
+            "stopped",
+            "job {id} was innocent: {}",
+            session.sqlstate(innocent)
+        );
+        session.wait(victim);
+        match session.state(victim).as_str() {
+            "stopped" => seen.stopped += 1,
+            "canceled" if limited => seen.timed_out += 1,
+            "canceled" => seen.canceled += 1,
+            other => panic!("the victim is {other}: {}", session.sqlstate(victim)),
+        }
+        seen.followed += u64::from(victim.pid == innocent.pid);
+        seen.workers.extend([victim.pid, innocent.pid]);
+        session.exec("SELECT pg_background_detach_all()");
+    }
+    let counters = session.counters();
+    assert_eq!(counters.launched as u64, 2 * PAIRS);
+    assert_eq!((counters.failed, counters.active), (0, 0), "{counters:?}");
+    seen
+}
+
+fn launch_innocent(session: &mut Session, id: u64) -> Handle {
+    session.launch(&format!(
+        "INSERT INTO innocent VALUES ({id}); SELECT pg_sleep(0.002); SELECT count(*) FROM pg_class"
+    ))
+}
+
+/// `run` cancels its job at the timeout; whatever runs next is not touched.
+#[test]
+fn no_timeout_of_run_hits_the_next_job() {
+    let cluster = Cluster::start(&["pg_background.worker_idle_timeout = '10min'"]);
+    let mut session = cluster.session();
+    session.exec("CREATE TABLE innocent (id bigint PRIMARY KEY)");
+    let mut random = Random::new(7);
+    let (mut timed_out, mut in_time) = (0, 0);
+    for id in 0..600 {
+        let rows = session.rows(&format!(
+            "SELECT timed_out FROM pg_background_run({}, timeout_ms => {});
+             SELECT state, error_message FROM pg_background_run('INSERT INTO innocent VALUES ({id}); SELECT pg_sleep(0.002)')",
+            quoted(&format!("SELECT pg_sleep({})", random.below(4000) as f64 / 1e6)),
+            1 + random.below(3),
+        ));
+        match rows[0][0].as_deref() {
+            Some("t") => timed_out += 1,
+            _ => in_time += 1,
+        }
+        assert_eq!(rows[1], vec![Some("stopped".to_owned()), None], "job {id}");
+    }
+    assert!(timed_out > 0 && in_time > 0, "{timed_out} timed out, {in_time} in time");
+    assert_eq!(session.value::<i32>("SELECT count(*) FROM innocent"), 600);
+}
