@@ -23,8 +23,15 @@ pg_regress = $(dir $(call pg,pgxs))../test/regress/pg_regress
 library = $(CARGO_TARGET_DIR)/release/libpg_background.so
 members = -p pg_background_client_tests -p pg_background_bench
 TEST_THREADS ?= 2
+# warm: workers wait for the next job, as they do by default; fresh: each job of the tests gets a process.
+WORKERS ?= warm
+export WORKERS
+# What chooses its workers itself runs once.
+client_tests = $(if $(filter fresh,$(WORKERS)),-p pg_background_client_tests $(patsubst tests/client/tests/%.rs,--test %, \
+	$(filter-out tests/client/tests/warm%,$(wildcard tests/client/tests/*.rs))),$(members))
 
-.PHONY: all setup build install install-files installed uninstall installcheck lint unit regress client tour demo test bench clean
+.PHONY: all setup build install install-files installed uninstall installcheck lint unit regress client regress-fresh client-fresh \
+	tour demo test bench clean
 
 all: build
 
@@ -68,7 +75,10 @@ regress: installed
 	scripts/cluster run $(MAKE) -s installcheck || { head -n 500 '$(CARGO_TARGET_DIR)/regress/regression.diffs'; exit 1; }
 
 client: installed
-	$(CARGO) test --no-fail-fast $(members) -- --test-threads=$(TEST_THREADS)
+	$(CARGO) test --no-fail-fast $(client_tests) -- --test-threads=$(TEST_THREADS)
+
+regress-fresh client-fresh: %-fresh:
+	$(MAKE) -s $* WORKERS=fresh
 
 tour: installed
 	demo/run </dev/null | cat

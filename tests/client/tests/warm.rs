@@ -251,7 +251,7 @@ fn settings() {
                 Job("SELECT pg_sleep(0.1)::text || current_setting('statement_timeout')"),
             ],
         ),
-        silent(cleared(
+        silent(left(
             "pg_background.worker_timeout",
             &[
                 Session("SET pg_background.worker_timeout = '500ms'"),
@@ -460,7 +460,7 @@ fn objects_of_a_session() {
                 Job("SELECT pg_try_advisory_lock(7)::text"),
             ],
         )),
-        cleared(
+        left(
             "LISTEN",
             &[
                 Job("LISTEN leak"),
@@ -611,7 +611,9 @@ fn transactions() {
                 Cancelled("SET work_mem = '1MB'; INSERT INTO kept VALUES (1); SELECT pg_sleep(60)::text"),
                 Job(STANDING),
                 Job("SHOW work_mem"),
-                Cancelled("BEGIN; SET work_mem = '1MB'; COMMIT; CREATE TEMP TABLE t (n int); SELECT pg_sleep(60)::text"),
+                Cancelled(
+                    "BEGIN; SET work_mem = '1MB'; COMMIT; CREATE TEMP TABLE t (n int); SELECT pg_sleep(60)::text",
+                ),
                 Job("SHOW work_mem"),
                 Job("SELECT coalesce(to_regclass('pg_temp.t')::text, 'none')"),
                 Cancelled(

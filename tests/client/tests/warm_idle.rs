@@ -287,7 +287,7 @@ fn records_of_jobs_that_shared_a_worker() {
         session.wait(job);
         job
     });
-    let texts = ["(1,a)", "(b,2,f)", "(3)", "(\"(4,d)\",(e))"];
+    let texts = ["(1,a)", "(b,2,f)", "(3)", "(\"(4,d)\",\"(e)\")"];
     for (job, text) in jobs.iter().zip(texts).rev() {
         assert_eq!(
             session.value::<String>(&format!("SELECT x FROM pg_background_result({job}) AS (x record)")),
@@ -300,9 +300,8 @@ fn records_of_jobs_that_shared_a_worker() {
 fn whom_a_worker_serves() {
     let cluster = Cluster::start(&[KEPT]);
     let mut administrator = cluster.session();
-    administrator.exec(
-        "CREATE ROLE alice LOGIN; CREATE ROLE bob LOGIN; GRANT pgbackground_role TO alice, bob; CREATE DATABASE second",
-    );
+    administrator.exec("CREATE ROLE alice LOGIN; CREATE ROLE bob LOGIN; GRANT pgbackground_role TO alice, bob");
+    administrator.exec("CREATE DATABASE second");
     cluster
         .session_in("second", "postgres")
         .exec("CREATE EXTENSION pg_background");
@@ -505,7 +504,8 @@ fn a_crash_takes_idle_workers_along() {
 fn a_standby() {
     let primary = Cluster::start(&["max_wal_senders = 4", KEPT]);
     let mut on_primary = primary.session();
-    on_primary.exec("CREATE TABLE copied (n int); CREATE DATABASE doomed");
+    on_primary.exec("CREATE TABLE copied (n int)");
+    on_primary.exec("CREATE DATABASE doomed");
     primary
         .session_in("doomed", "postgres")
         .exec("CREATE EXTENSION pg_background");
@@ -519,8 +519,9 @@ fn a_standby() {
     leave_idle(&mut doomed);
     drop(doomed);
     on_primary.wait_until("NOT EXISTS (SELECT FROM pg_stat_activity WHERE datname = 'doomed')");
-    on_primary.exec("DROP DATABASE doomed; ");
-    on_primary.exec("DROP TABLE copied; CREATE TABLE copied (n int); INSERT INTO copied VALUES (1); VACUUM copied");
+    on_primary.exec("DROP DATABASE doomed");
+    on_primary.exec("DROP TABLE copied; CREATE TABLE copied (n int); INSERT INTO copied VALUES (1)");
+    on_primary.exec("VACUUM copied");
     session.wait_until("NOT EXISTS (SELECT FROM pg_database WHERE datname = 'doomed')");
     let target: String = on_primary.value("SELECT pg_current_wal_lsn()");
     session.wait_until(&format!("pg_last_wal_replay_lsn() >= '{target}'"));
@@ -539,37 +540,63 @@ fn a_standby() {
     assert_eq!(session.value::<i32>("SELECT count(*) FROM copied"), 2);
 }
 
-/// The library is replaced by the same one in another file, as a package does it.
+/// The library is replaced by another build, as a package does it: here the same one under another number.
 #[test]
 fn a_replaced_library_is_not_used_on() {
     let cluster = Cluster::start_plain(&[KEPT]);
     let place = cluster.socket_dir().join("libraries");
     fs::create_dir(&place).unwrap();
-    harness::give_to_server(&place);
-    let installed = format!("{}/pg_background.so", harness::pg_config("pkglibdir"));
-    let replace = || {
+    let installed = fs::read(format!("{}/pg_background.so", harness::pg_config("pkglibdir"))).unwrap();
+    let put = |library: &[u8]| {
         let fresh = place.join("fresh");
-        fs::copy(&installed, &fresh).unwrap();
+        fs::write(&fresh, library).unwrap();
         fs::rename(&fresh, place.join("pg_background.so")).unwrap();
     };
-    replace();
+    put(&installed);
+    harness::give_to_server(&place);
     cluster.append_settings(&[&format!("dynamic_library_path = '{}:$libdir'", place.display())]);
     cluster.stop(Shutdown::Fast);
     cluster.restart();
-    let mut session = cluster.session();
-    session.exec("CREATE EXTENSION pg_background; UPDATE pg_proc SET probin = 'pg_background' WHERE probin = '$libdir/pg_background'");
-    let mut session = cluster.session();
-    let mut observer = cluster.session();
+    cluster.session().exec(
+        "CREATE EXTENSION pg_background;
+         UPDATE pg_proc SET probin = 'pg_background' WHERE probin = '$libdir/pg_background'",
+    );
+    let (mut session, mut observer) = (cluster.session(), cluster.session());
     let pid = leave_idle(&mut session);
     assert_eq!(run(&mut session), pid);
-    replace();
-    // A session of before, and one that loads the new file.
+
+    put(&another_build(&installed));
+    let mut new_session = cluster.session();
+    let new_pid = leave_idle(&mut new_session);
     assert_ne!(
-        cluster
-            .session()
-            .value::<i32>("SELECT pid FROM pg_background_run('SELECT 1')"),
-        pid
+        new_pid, pid,
+        "a session with the new library has a worker with the new library"
     );
-    let _ = session.try_rows("SELECT pg_background_run('SELECT 1')");
+    assert_eq!(run(&mut new_session), new_pid);
     wait_gone(&mut observer, pid);
+    // The session of before has to connect again, and is told so rather than served by something else.
+    let row = session
+        .rows("SELECT state, sqlstate FROM pg_background_run('SELECT 1')")
+        .remove(0);
+    assert_eq!(row, vec![Some("error".into()), Some("08006".into())]);
+    assert_eq!(run(&mut new_session), new_pid);
+}
+
+/// The library with the number of its build changed wherever it is.
+fn another_build(library: &[u8]) -> Vec<u8> {
+    const NAME: &[u8] = b"pg_background ";
+    let digits = |at: usize| library[at..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let number = (0..library.len() - NAME.len())
+        .filter(|&at| library[at..].starts_with(NAME))
+        .map(|at| &library[at + NAME.len()..][..digits(at + NAME.len())])
+        .find(|number| number.len() > 8)
+        .expect("the library has its number");
+    let mut other = library.to_vec();
+    let mut at = 0;
+    while let Some(next) = (at..library.len() - number.len()).find(|&at| library[at..].starts_with(number)) {
+        let last = next + number.len() - 1;
+        other[last] = if library[last] == b'0' { b'1' } else { b'0' };
+        at = last + 1;
+    }
+    other
 }

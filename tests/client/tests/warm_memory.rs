@@ -54,7 +54,7 @@ fn five_thousand_jobs_in_one_worker() {
     println!("{early} kB after 1000 jobs, {late} kB after 5000");
     assert!(late <= early + 256, "memory grew from {early} to {late} kB");
     assert!(
-        files_late <= files_early,
+        files_late <= files_early + 4,
         "files grew from {files_early} to {files_late}"
     );
     assert!(cluster.shared_memory_segments() <= segments + 1);
