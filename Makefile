@@ -77,8 +77,11 @@ regress: installed
 client: installed
 	$(CARGO) test --no-fail-fast $(client_tests) -- --test-threads=$(TEST_THREADS)
 
-regress-fresh client-fresh: %-fresh:
-	$(MAKE) -s $* WORKERS=fresh
+regress-fresh:
+	$(MAKE) -s regress WORKERS=fresh
+
+client-fresh:
+	$(MAKE) -s client WORKERS=fresh
 
 tour: installed
 	demo/run </dev/null | cat

@@ -9,7 +9,7 @@ pub enum Step {
     Job(&'static str),
     /// A job is launched and forgotten when it has ended; nobody reads it.
     Unread(&'static str),
-    /// A job is launched, and cancelled when it runs.
+    /// A job is launched, and cancelled when it sleeps.
     Cancelled(&'static str),
     /// The launching session executes this itself.
     Session(&'static str),
@@ -124,7 +124,10 @@ impl Session {
             cookie: field(1).parse().expect("a cookie"),
         };
         if matches!(step, Step::Cancelled(_)) {
-            observer.wait_running(job);
+            observer.wait_until(&format!(
+                "wait_event = 'PgSleep' FROM pg_stat_activity WHERE pid = {}",
+                job.pid
+            ));
             self.exec(&format!("SELECT pg_background_cancel({job})"));
         }
         self.wait(job);

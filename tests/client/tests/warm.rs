@@ -152,32 +152,74 @@ fn settings() {
                 Job("SHOW work_mem"),
             ],
         ),
+        silent(cleared(
+            "the session's settings of a transaction",
+            &[
+                Job("SHOW work_mem"),
+                Session("BEGIN; SET LOCAL work_mem = '3MB'"),
+                Job("SHOW work_mem"),
+                Job("RESET work_mem; SHOW work_mem"),
+                Session("COMMIT"),
+                Job("SHOW work_mem"),
+                Session("SET work_mem = '5MB'"),
+                Session("BEGIN; SET LOCAL work_mem = '3MB'"),
+                Job("SHOW work_mem"),
+                Session("ROLLBACK"),
+                Job("SHOW work_mem"),
+                Job("SET LOCAL work_mem = '7MB'; SHOW work_mem"),
+                Job("SHOW work_mem"),
+            ],
+        )),
+        silent(left(
+            "a superuser's settings, then a plain role",
+            &[
+                Session("SET session_replication_role = replica; SET log_statement = 'none'; SET ROLE alice"),
+                Job("SHOW session_replication_role"),
+                Job("SET session_replication_role = origin"),
+                Session("RESET ROLE"),
+                Job("SHOW session_replication_role"),
+                Job("SET session_replication_role = origin; SHOW session_replication_role"),
+                Session("RESET session_replication_role"),
+                Job("SHOW session_replication_role"),
+            ],
+        )),
+        silent(cleared(
+            "a session with another encoding",
+            &[
+                Job("DO $$ BEGIN RAISE NOTICE 'é'; END $$"),
+                Session("SET client_encoding = 'LATIN1'"),
+                Job("SHOW client_encoding"),
+                Session("SET client_encoding = 'UTF8'"),
+                Job("DO $$ BEGIN RAISE NOTICE 'é'; END $$"),
+                Job("SHOW client_encoding"),
+            ],
+        )),
         left(
             "a custom setting",
             &[
-                Job("SET leaky.value = 'secret'"),
-                Job("SELECT current_setting('leaky.value', true)"),
+                Job("SET stray.value = 'secret'"),
+                Job("SELECT current_setting('stray.value', true)"),
             ],
         ),
         left(
             "a custom setting of a transaction",
             &[
-                Job("SELECT set_config('leaky.local', 'secret', true)"),
-                Job("SELECT current_setting('leaky.local', true)"),
+                Job("SELECT set_config('stray.local', 'secret', true)"),
+                Job("SELECT current_setting('stray.local', true)"),
             ],
         ),
         silent(left(
             "a custom setting of the session",
             &[
-                Session("SET leaky.sessions = 'a'"),
-                Job("SELECT current_setting('leaky.sessions', true)"),
-                Session("SET leaky.sessions = 'b'"),
-                Job("SELECT current_setting('leaky.sessions', true)"),
-                Job("SET leaky.sessions = 'c'"),
-                Job("SELECT current_setting('leaky.sessions', true)"),
-                Job("RESET leaky.sessions; SELECT current_setting('leaky.sessions', true)"),
+                Session("SET stray.sessions = 'a'"),
+                Job("SELECT current_setting('stray.sessions', true)"),
+                Session("SET stray.sessions = 'b'"),
+                Job("SELECT current_setting('stray.sessions', true)"),
+                Job("SET stray.sessions = 'c'"),
+                Job("SELECT current_setting('stray.sessions', true)"),
+                Job("RESET stray.sessions; SELECT current_setting('stray.sessions', true)"),
                 Connect("postgres"),
-                Job("SELECT current_setting('leaky.sessions', true)"),
+                Job("SELECT current_setting('stray.sessions', true)"),
             ],
         )),
         cleared(
@@ -239,7 +281,7 @@ fn settings() {
         ),
         cleared(
             "the application's name",
-            &[Job("SET application_name = 'leak'"), Job("SHOW application_name")],
+            &[Job("SET application_name = 'stay'"), Job("SHOW application_name")],
         ),
         cleared(
             "timeouts",
@@ -368,8 +410,7 @@ fn roles() {
 
 #[test]
 fn objects_of_a_session() {
-    const TEMPORARY: &str = "SELECT coalesce(to_regclass('pg_temp.t')::text, 'none') || pg_my_temp_schema()::text || \
-        current_schemas(true)::text || (SELECT count(*) FROM pg_class WHERE relpersistence = 't')";
+    const TEMPORARY: &str = "SELECT coalesce(to_regclass('pg_temp.t')::text, 'none') || pg_my_temp_schema()::text || current_schemas(true)::text";
     run(&[
         left(
             "a temporary table",
@@ -418,28 +459,28 @@ fn objects_of_a_session() {
         cleared(
             "a prepared statement",
             &[
-                Job("PREPARE leak AS SELECT 1"),
+                Job("PREPARE stay AS SELECT 1"),
                 Job("SELECT count(*)::text FROM pg_prepared_statements"),
             ],
         ),
         cleared(
             "the same prepared statement twice",
             &[
-                Job("PREPARE leak AS SELECT 1; EXECUTE leak"),
-                Job("PREPARE leak AS SELECT 'a'; EXECUTE leak"),
+                Job("PREPARE stay AS SELECT 1; EXECUTE stay"),
+                Job("PREPARE stay AS SELECT 'a'; EXECUTE stay"),
             ],
         ),
         cleared(
             "a cursor WITH HOLD",
             &[
-                Job("DECLARE leak CURSOR WITH HOLD FOR SELECT 'leak'"),
-                Job("FETCH leak"),
+                Job("DECLARE stay CURSOR WITH HOLD FOR SELECT 'stay'"),
+                Job("FETCH stay"),
             ],
         ),
         cleared(
             "cursors in the view",
             &[
-                Job("DECLARE leak SCROLL CURSOR WITH HOLD FOR SELECT generate_series(1, 100000)"),
+                Job("DECLARE stay SCROLL CURSOR WITH HOLD FOR SELECT generate_series(1, 100000)"),
                 Job("SELECT count(*)::text FROM pg_cursors"),
             ],
         ),
@@ -447,24 +488,31 @@ fn objects_of_a_session() {
             "an advisory lock",
             &[
                 Job("SELECT pg_advisory_lock(7), pg_advisory_lock(7), pg_advisory_lock_shared(8)"),
-                Job("SELECT count(*)::text FROM pg_locks WHERE locktype = 'advisory'"),
+                Job("SELECT count(*)::text FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()"),
             ],
         ),
         silent(cleared(
             "an advisory lock is free for others",
             &[
                 Unread("SELECT pg_advisory_lock(7), pg_advisory_lock(7)"),
-                Session("SELECT pg_try_advisory_lock(7)"),
+                Session("SELECT pg_advisory_lock(7)"),
                 Job("SELECT pg_try_advisory_lock(7)::text"),
                 Session("SELECT pg_advisory_unlock(7)"),
                 Job("SELECT pg_try_advisory_lock(7)::text"),
             ],
         )),
         left(
+            "LISTEN within a block",
+            &[
+                Job("DO $$ BEGIN EXECUTE 'LISTEN stay'; END $$"),
+                Job("SELECT count(*)::text FROM pg_listening_channels()"),
+            ],
+        ),
+        left(
             "LISTEN",
             &[
-                Job("LISTEN leak"),
-                Admin("NOTIFY leak, 'between'"),
+                Job("LISTEN stay"),
+                Admin("NOTIFY stay, 'between'"),
                 Job("SELECT count(*)::text FROM pg_listening_channels()"),
             ],
         ),
@@ -494,7 +542,7 @@ fn objects_of_a_session() {
             "a library's sessions, of dblink",
             &[
                 Job(
-                    "SELECT dblink_connect('leak', format('host=%s port=%s dbname=postgres user=postgres', \
+                    "SELECT dblink_connect('stay', format('host=%s port=%s dbname=postgres user=postgres', \
                      split_part(current_setting('unix_socket_directories'), ',', 1), current_setting('port')))",
                 ),
                 Job("SELECT coalesce(dblink_get_connections()::text, 'none')"),
@@ -523,22 +571,22 @@ fn objects_of_a_session() {
         left(
             "a replication origin",
             &[
-                Admin("SELECT pg_replication_origin_create('leak')"),
-                Job("SELECT pg_replication_origin_session_setup('leak')"),
+                Admin("SELECT pg_replication_origin_create('stay')"),
+                Job("SELECT pg_replication_origin_session_setup('stay')"),
                 Job("SELECT pg_replication_origin_session_is_setup()::text"),
             ],
         ),
         left(
             "a temporary replication slot",
             &[
-                Job("SELECT slot_name FROM pg_create_physical_replication_slot('leak', false, true)"),
-                Job("SELECT count(*)::text FROM pg_replication_slots"),
+                Job("SELECT slot_name FROM pg_create_physical_replication_slot('stay', false, true)"),
+                Job("SELECT count(*)::text FROM pg_replication_slots WHERE active_pid = pg_backend_pid()"),
             ],
         ),
         left(
             "a backup",
             &[
-                Job("SELECT (pg_backup_start('leak', true) IS NOT NULL)::text"),
+                Job("SELECT (pg_backup_start('stay', true) IS NOT NULL)::text"),
                 Job("SELECT (lsn IS NOT NULL)::text FROM pg_backup_stop(false)"),
             ],
         ),
@@ -623,6 +671,19 @@ fn transactions() {
             ],
         )),
         silent(left(
+            "a job that cancels itself",
+            &[
+                Job("SELECT 1::text"),
+                Job("SELECT pg_cancel_backend(pg_backend_pid())::text FROM generate_series(1, 3)"),
+                Job("SELECT pg_sleep(0.01)::text"),
+                Job(
+                    "DO $$ BEGIN PERFORM pg_cancel_backend(pg_backend_pid()); PERFORM pg_sleep(1); \
+                     EXCEPTION WHEN query_canceled THEN RAISE NOTICE 'caught'; END $$",
+                ),
+                Job("SELECT pg_sleep(0.01)::text"),
+            ],
+        )),
+        silent(left(
             "a job that is terminated",
             &[
                 Job("SELECT 1::text"),
@@ -642,9 +703,9 @@ fn transactions() {
         silent(cleared(
             "a prepared transaction",
             &[
-                Job("BEGIN; INSERT INTO kept VALUES (1); PREPARE TRANSACTION 'leak'"),
+                Job("BEGIN; INSERT INTO kept VALUES (1); PREPARE TRANSACTION 'stay'"),
                 Job("SELECT count(*)::text FROM pg_locks WHERE pid = pg_backend_pid() AND relation = 'kept'::regclass"),
-                Admin("ROLLBACK PREPARED 'leak'"),
+                Admin("ROLLBACK PREPARED 'stay'"),
             ],
         )),
         silent(cleared(

@@ -2,7 +2,9 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use harness::{Cluster, Handle, Random, Session, quoted};
 
@@ -129,4 +131,72 @@ fn no_timeout_of_run_hits_the_next_job() {
     }
     assert!(timed_out > 0 && in_time > 0, "{timed_out} timed out, {in_time} in time");
     assert_eq!(session.value::<i32>("SELECT count(*) FROM innocent"), 600);
+}
+
+/// A worker that goes, for whatever reason, takes no job with it: its idle time is over at about the time of the next launch, its
+/// slot is needed, its configuration, its role's settings or its database are being touched.
+#[test]
+fn no_job_goes_with_a_worker_that_goes() {
+    let cluster = Arc::new(Cluster::start(&[
+        "pg_background.worker_idle_timeout = '3ms'",
+        // Three for jobs: one is that of logical replication.
+        "max_worker_processes = 4",
+        "pg_background.max_idle_workers = 4",
+    ]));
+    let mut administrator = cluster.session();
+    administrator.exec(
+        "CREATE ROLE alice LOGIN; CREATE ROLE bob LOGIN; GRANT pgbackground_role TO alice, bob;
+         CREATE TABLE done (id bigint PRIMARY KEY); GRANT INSERT ON done TO PUBLIC",
+    );
+    let over = Arc::new(AtomicBool::new(false));
+    let threads: Vec<_> = (1..)
+        .zip(["postgres", "alice", "bob"])
+        .map(|(number, role)| {
+            let cluster = Arc::clone(&cluster);
+            thread::spawn(move || run_and_pause(&mut cluster.session_as(role), number))
+        })
+        .collect();
+    let noise = thread::spawn({
+        let over = Arc::clone(&over);
+        move || {
+            let mut turns = 0;
+            while !over.load(Ordering::Relaxed) {
+                administrator.exec(&format!("ALTER ROLE alice SET work_mem = '{}MB'", 1 + turns % 2));
+                administrator.exec("SELECT pg_reload_conf()");
+                // Another session is in it, so it cannot be copied; but it is held for the time of looking.
+                if turns % 20 == 0 {
+                    let _ = administrator.try_rows("CREATE DATABASE copied TEMPLATE postgres");
+                }
+                turns += 1;
+            }
+            turns
+        }
+    });
+    let workers: usize = threads
+        .into_iter()
+        .map(|thread| thread.join().expect("every session is well"))
+        .sum();
+    over.store(true, Ordering::Relaxed);
+    let turns = noise.join().expect("the administrator is well");
+    println!("{workers} workers, {turns} turns of the administrator");
+    assert_eq!(cluster.session().value::<u64>("SELECT count(*) FROM done"), 3 * PAIRS);
+    assert!(turns > 10 && workers > 30, "{turns} turns, {workers} workers");
+}
+
+/// Runs jobs with pauses of about the time that a worker waits; gives how many workers there were.
+fn run_and_pause(session: &mut Session, number: u64) -> usize {
+    let mut random = Random::new(number);
+    let mut workers = HashSet::new();
+    for n in 0..PAIRS {
+        let id = number * 1_000_000 + n;
+        let row = session
+            .rows(&format!(
+                "SELECT state, error_message, pid FROM pg_background_run('INSERT INTO done VALUES ({id})')"
+            ))
+            .remove(0);
+        assert_eq!(row[0].as_deref(), Some("stopped"), "job {id}: {row:?}");
+        workers.insert(row[2].clone());
+        thread::sleep(Duration::from_micros(random.below(6000)));
+    }
+    workers.len()
 }
