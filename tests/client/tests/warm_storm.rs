@@ -137,10 +137,20 @@ fn no_timeout_of_run_hits_the_next_job() {
 /// slot is needed, its configuration, its role's settings or its database are being touched.
 #[test]
 fn no_job_goes_with_a_worker_that_goes() {
+    among_leaving_workers("max_worker_processes = 32");
+}
+
+/// The slots of workers that go are there for those that come, each session having one at a time.
+#[test]
+fn no_slot_is_missing_while_workers_go() {
+    // Three for jobs: one is that of logical replication.
+    among_leaving_workers("max_worker_processes = 4");
+}
+
+fn among_leaving_workers(slots: &str) {
     let cluster = Arc::new(Cluster::start(&[
         "pg_background.worker_idle_timeout = '3ms'",
-        // Three for jobs: one is that of logical replication.
-        "max_worker_processes = 4",
+        slots,
         "pg_background.max_idle_workers = 4",
     ]));
     let mut administrator = cluster.session();
