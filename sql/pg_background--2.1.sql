@@ -127,6 +127,36 @@ CREATE FUNCTION pg_background_run_query(sql text, queue_size int4 DEFAULT 0, tim
 COMMENT ON FUNCTION pg_background_run_query IS
 	'run a job, wait for it and return its rows; col_def repeats the column definition list';
 
+--
+-- Launch with parameters, in this or another database
+--
+
+CREATE FUNCTION pg_background_launch_params(sql text, params record, queue_size int4 DEFAULT 0,
+											label text DEFAULT NULL, database name DEFAULT NULL)
+	RETURNS pg_background_handle LANGUAGE C AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION pg_background_launch_params IS
+	'start a job with parameters; its rows are read with pg_background_result';
+
+CREATE FUNCTION pg_background_submit_params(sql text, params record, queue_size int4 DEFAULT 0,
+											label text DEFAULT NULL, database name DEFAULT NULL)
+	RETURNS pg_background_handle LANGUAGE C AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION pg_background_submit_params IS
+	'start a job with parameters whose rows are thrown away';
+
+CREATE FUNCTION pg_background_run_params(sql text, params record, queue_size int4 DEFAULT 0,
+										 timeout_ms int4 DEFAULT 0, label text DEFAULT NULL,
+										 database name DEFAULT NULL)
+	RETURNS pg_background_run_result LANGUAGE C AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION pg_background_run_params IS
+	'run a job with parameters, wait for it and tell how it ended';
+
+CREATE FUNCTION pg_background_run_query_params(sql text, params record, queue_size int4 DEFAULT 0,
+											   timeout_ms int4 DEFAULT 0, label text DEFAULT NULL,
+											   col_def text DEFAULT NULL, database name DEFAULT NULL)
+	RETURNS SETOF record LANGUAGE C AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION pg_background_run_query_params IS
+	'run a job with parameters, wait for it and return its rows; col_def repeats the column definition list';
+
 CREATE PROCEDURE pg_background_do(sql text, timeout_ms int4 DEFAULT 0, label text DEFAULT NULL)
 	LANGUAGE C AS 'MODULE_PATHNAME';
 COMMENT ON PROCEDURE pg_background_do IS

@@ -10,6 +10,7 @@ use crate::session::jobs;
 use crate::settings;
 use core::sync::atomic::Ordering::Relaxed;
 use pgrx::PgSqlErrorCode;
+use std::borrow::Cow;
 
 crate::sql_function! {
     pg_background_list => list;
@@ -92,13 +93,15 @@ struct Seen {
     tag: Option<u32>,
     label: Option<Vec<u8>>,
     sql: &'static [u8],
-    error: Option<wire::Fields<'static>>,
+    /// The error's fields, in this database's encoding.
+    error: Option<Cow<'static, [u8]>>,
 }
 
 impl Seen {
     fn of(handle: &jobs::Handle) -> Self {
         let job = handle.job();
-        Seen {
+        let (error, encoding) = (job.error(), job.encoding);
+        let mut seen = Seen {
             state: job.state,
             user: job.user,
             queue_size: job.queue_size,
@@ -108,12 +111,15 @@ impl Seen {
             tag: tag(&job),
             label: job.label().map(<[u8]>::to_vec),
             sql: job.sql(),
-            error: job.error(),
-        }
+            error: None,
+        };
+        drop(job);
+        seen.error = error.map(|error| error.readable(encoding));
+        seen
     }
 
     fn error(&self, field: u8) -> Option<&[u8]> {
-        self.error.and_then(|error| error.get(field))
+        self.error.as_ref().and_then(|error| wire::Fields(error).get(field))
     }
 }
 
@@ -252,9 +258,14 @@ fn error_info(call: &Call) -> Result<Answer> {
     let Some(handle) = handle(call)? else {
         return call.null();
     };
-    let Some(error) = handle.job().error() else {
+    let (error, encoding) = {
+        let job = handle.job();
+        (job.error(), job.encoding)
+    };
+    let Some(error) = error.map(|error| error.readable(encoding)) else {
         return call.null();
     };
+    let error = wire::Fields(&error);
     let fields = *b"CMDHWstcn";
     let values = fields.map(|field| Value::text_or_null(error.get(field)));
     call.composite(&values)

@@ -10,25 +10,52 @@ crate::sql_function! {
     pg_background_launch_v2 => launch;
     pg_background_submit => submit;
     pg_background_submit_v2 => submit;
+    pg_background_launch_params => launch_params;
+    pg_background_submit_params => submit_params;
 }
 
 /// `launch(sql, queue_size [, label])`: runs `sql` in a worker and keeps its result for a reader.
 fn launch(call: &Call) -> Result<Answer> {
-    start(call, true)
+    start(call, plain(call, true)?)
 }
 
 /// `submit(sql, queue_size [, label])`: runs `sql` in a worker and throws its rows away.
 fn submit(call: &Call) -> Result<Answer> {
-    start(call, false)
+    start(call, plain(call, false)?)
 }
 
-fn start(call: &Call, keeps_result: bool) -> Result<Answer> {
-    let order = Order {
+/// `launch_params(sql, params, queue_size, label, database)`.
+fn launch_params(call: &Call) -> Result<Answer> {
+    start(call, with_params(call, true)?)
+}
+
+/// `submit_params(sql, params, queue_size, label, database)`.
+fn submit_params(call: &Call) -> Result<Answer> {
+    start(call, with_params(call, false)?)
+}
+
+fn plain(call: &Call, keeps_result: bool) -> Result<Order<'_>> {
+    Ok(Order {
         sql: sql(call)?,
         queue_size: call.int4(1).unwrap_or(0),
         label: call.text(2),
         keeps_result,
-    };
+        ..Order::default()
+    })
+}
+
+fn with_params(call: &Call, keeps_result: bool) -> Result<Order<'_>> {
+    Ok(Order {
+        sql: sql(call)?,
+        parameters: call.record(1),
+        queue_size: call.int4(2).unwrap_or(0),
+        label: call.text(3),
+        database: call.name(4),
+        keeps_result,
+    })
+}
+
+fn start(call: &Call, order: Order) -> Result<Answer> {
     let Launched { pid, cookie } = launch::launch(&order)?;
     call.composite(&[Value::Int4(pid), Value::Int8(cookie)])
 }

@@ -24,6 +24,8 @@ crate::sql_function! {
     pg_background_run_v2 => run;
     pg_background_run_query => run_query;
     pg_background_run_query_v2 => run_query;
+    pg_background_run_params => run_params;
+    pg_background_run_query_params => run_query_params;
     pg_background_do => run_and_wait;
 }
 
@@ -39,14 +41,33 @@ fn result(call: &Call) -> Result<Answer> {
 
 /// `run(sql, queue_size, timeout_ms, label)`: runs the SQL to its end and tells how that was; no rows.
 fn run(call: &Call) -> Result<Answer> {
-    let began = proc::now();
-    let deadline = Deadline::after(call.int4(2).unwrap_or(0));
-    let handle = start(&Order {
+    let order = Order {
         sql: sql(call)?,
         queue_size: call.int4(1).unwrap_or(0),
         label: call.text(3),
         keeps_result: false,
-    })?;
+        ..Order::default()
+    };
+    outcome_of(call, &order, call.int4(2))
+}
+
+/// `run_params(sql, params, queue_size, timeout_ms, label, database)`: the same with parameters.
+fn run_params(call: &Call) -> Result<Answer> {
+    let order = Order {
+        sql: sql(call)?,
+        parameters: call.record(1),
+        queue_size: call.int4(2).unwrap_or(0),
+        label: call.text(4),
+        database: call.name(5),
+        keeps_result: false,
+    };
+    outcome_of(call, &order, call.int4(3))
+}
+
+fn outcome_of(call: &Call, order: &Order, timeout_ms: Option<i32>) -> Result<Answer> {
+    let began = proc::now();
+    let deadline = Deadline::after(timeout_ms.unwrap_or(0));
+    let handle = start(order)?;
     if !wait::for_job(&handle, deadline)? {
         end_over_time(&handle)?;
     }
@@ -63,15 +84,34 @@ fn run(call: &Call) -> Result<Answer> {
 /// `run_query(sql, queue_size, timeout_ms, label, col_def)`: runs the SQL and gives its rows. What the rows look like is told by
 /// the caller's column definition list; without `col_def` there are none. The job's error is raised, a timeout as 57014.
 fn run_query(call: &Call) -> Result<Answer> {
-    let rows = call.rows()?;
-    let wanted = call.text(4).is_some().then_some(&rows);
-    let deadline = Deadline::after(call.int4(2).unwrap_or(0));
-    let handle = start(&Order {
+    let order = Order {
         sql: sql(call)?,
         queue_size: call.int4(1).unwrap_or(0),
         label: call.text(3),
         keeps_result: true,
-    })?;
+        ..Order::default()
+    };
+    rows_of(call, &order, call.int4(2), call.text(4).is_some())
+}
+
+/// `run_query_params(sql, params, queue_size, timeout_ms, label, col_def, database)`: the same with parameters.
+fn run_query_params(call: &Call) -> Result<Answer> {
+    let order = Order {
+        sql: sql(call)?,
+        parameters: call.record(1),
+        queue_size: call.int4(2).unwrap_or(0),
+        label: call.text(4),
+        database: call.name(6),
+        keeps_result: true,
+    };
+    rows_of(call, &order, call.int4(3), call.text(5).is_some())
+}
+
+fn rows_of(call: &Call, order: &Order, timeout_ms: Option<i32>, wants_rows: bool) -> Result<Answer> {
+    let rows = call.rows()?;
+    let wanted = wants_rows.then_some(&rows);
+    let deadline = Deadline::after(timeout_ms.unwrap_or(0));
+    let handle = start(order)?;
     to_the_end(&handle, wanted, deadline)?;
     call.null()
 }
@@ -85,6 +125,7 @@ fn run_and_wait(call: &Call) -> Result<Answer> {
         queue_size: 0,
         label: call.text(2),
         keeps_result: true,
+        ..Order::default()
     };
     let without_snapshot = call.is_nonatomic();
     if without_snapshot {

@@ -1,14 +1,18 @@
-//! What a worker needs to know before it runs the SQL: who acts, and the session's whole state of settings.
+//! What a worker needs to know before it runs the SQL: where it runs, who acts, the session's state of settings, and the
+//! parameters.
 
+use crate::pg::database::Database;
 use crate::pg::error::Result;
+use crate::pg::params::{Outgoing, Parameters};
 use crate::pg::proc::{self, Identity};
+use crate::pg::record::Numbers;
 use crate::pg::shmem::{self, Offset, Owned};
-use crate::pg::{adopt, guc_state, standing};
+use crate::pg::{adopt, encoding, guc_state, standing, tcop};
 use crate::registry::pool::Fit;
 use crate::settings;
 use core::ffi::CStr;
 
-/// The head of a request; settings and libraries follow.
+/// The head of a request; settings, parameters and libraries follow.
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Head {
@@ -18,12 +22,22 @@ struct Head {
     max_idle: i32,
     /// The session's process.
     session: i32,
+    /// Whether the job runs in another database than the session's.
+    is_elsewhere: bool,
+    /// The encoding of the session's database.
+    encoding: i32,
     identity: Identity,
     settings_len: u64,
+    /// 0 where there are none.
+    parameters_len: u64,
 }
 
 /// Bytes of the head; what follows is aligned.
-const HEAD: u64 = (size_of::<Head>() as u64 + 7) & !7;
+const HEAD: u64 = padded(size_of::<Head>()) as u64;
+
+const fn padded(len: usize) -> usize {
+    (len + 7) & !7
+}
 
 /// A request as its worker sees it.
 pub struct Request {
@@ -31,35 +45,63 @@ pub struct Request {
     head: &'static Head,
 }
 
-/// Puts this session's state into the shared area, and tells which workers fit it. 53200 where memory is out.
-pub fn store(identity: Identity) -> Result<(Owned, Fit)> {
-    let settings = (guc_state::settings_size() + 7) & !7;
-    let libraries = guc_state::libraries_with_settings();
-    let owned = Owned::new(shmem::allocate(HEAD as usize + settings + libraries.len())?);
+/// Puts what a job in `database` needs of this session into the shared area: all of its settings, or in another database the
+/// limits that it has set itself. Tells which workers fit it. 53200 where memory is out.
+pub fn store(identity: Identity, database: &Database, parameters: Option<&Outgoing>) -> Result<(Owned, Fit)> {
+    let (limits, libraries) = if database.is_other {
+        (guc_state::explicit_limits(), vec![0])
+    } else {
+        (Vec::new(), guc_state::libraries_with_settings())
+    };
+    let settings_len = if database.is_other {
+        padded(limits.len())
+    } else {
+        padded(guc_state::settings_size())
+    };
+    let parameters_len = parameters.map_or(0, |parameters| padded(parameters.len()));
+    let owned = Owned::new(shmem::allocate(
+        HEAD as usize + settings_len + parameters_len + libraries.len(),
+    )?);
     let place = owned.place();
-    guc_state::serialize_settings(shmem::address(place + HEAD), settings);
-    shmem::write(place + HEAD + settings as u64, &libraries);
-    let database = proc::my_database().to_u32();
-    let idle_timeout = settings::worker_idle_timeout();
+    let settings_at = place + HEAD;
+    if database.is_other {
+        shmem::write(settings_at, &limits);
+    } else {
+        guc_state::serialize_settings(shmem::address(settings_at), settings_len);
+    }
+    // What a new connection to another database gets cannot be told from here, so no worker is known to fit, and none stays.
+    let idle_timeout = if database.is_other {
+        0
+    } else {
+        settings::worker_idle_timeout()
+    };
     let fit = Fit {
-        database,
+        database: database.oid,
         role: identity.authenticated,
         standing: if idle_timeout > 0 {
-            standing::of(database, identity.authenticated)
+            standing::of(database.oid, identity.authenticated)
         } else {
             0
         },
-        settings: guc_state::mark_of_custom(shmem::bytes(place + HEAD, settings)),
+        settings: guc_state::mark_of_custom(shmem::bytes(settings_at, settings_len)),
     };
     let head = Head {
         fit,
         idle_timeout,
         max_idle: settings::max_idle_workers(),
         session: proc::my_pid(),
+        is_elsewhere: database.is_other,
+        encoding: encoding::of_database(),
         identity,
-        settings_len: settings as u64,
+        settings_len: settings_len as u64,
+        parameters_len: parameters_len as u64,
     };
     shmem::put(place, head);
+    let request = Request::at(place);
+    if let Some(parameters) = parameters {
+        parameters.write(shmem::address(request.parameters_at()))?;
+    }
+    shmem::write(request.libraries_at(), &libraries);
     Ok((owned, fit))
 }
 
@@ -70,6 +112,18 @@ impl Request {
             place,
             head: shmem::at(place),
         }
+    }
+
+    fn settings_at(&self) -> Offset {
+        self.place + HEAD
+    }
+
+    fn parameters_at(&self) -> Offset {
+        self.settings_at() + self.head.settings_len
+    }
+
+    fn libraries_at(&self) -> Offset {
+        self.parameters_at() + self.head.parameters_len
     }
 
     /// The database to connect to and the role to connect as.
@@ -102,14 +156,39 @@ impl Request {
         self.head.identity
     }
 
-    /// The session's settings, serialized.
+    /// The settings that come along, serialized.
     pub fn settings(&self) -> &'static [u8] {
-        shmem::bytes(self.place + HEAD, self.head.settings_len as usize)
+        shmem::bytes(self.settings_at(), self.head.settings_len as usize)
+    }
+
+    /// The encoding of the session's database, where that is another one than the job's.
+    pub fn home(&self) -> Option<i32> {
+        self.head.is_elsewhere.then_some(self.head.encoding)
     }
 
     /// Puts this worker into the session's state. Raw.
     pub fn adopt(&self, application_name: &CStr) {
-        let libraries = shmem::address(self.place + HEAD + self.head.settings_len);
-        adopt::adopt(&self.head.identity, self.settings(), libraries, application_name);
+        let libraries = shmem::address(self.libraries_at());
+        if self.head.is_elsewhere {
+            adopt::adopt_limits(&self.head.identity, self.settings(), application_name);
+        } else {
+            adopt::adopt(&self.head.identity, self.settings(), libraries, application_name);
+        }
+    }
+
+    /// Takes over the SQL and the parameters, for as long as the job runs. `records` outlives the call. Outside of a transaction.
+    /// Raw.
+    pub fn take(&self, sql: &'static CStr, records: &mut Numbers) -> (&'static CStr, Option<Parameters>) {
+        let len = self.head.parameters_len as usize;
+        let converts = encoding::differ(self.head.encoding, encoding::of_database());
+        if len == 0 && !converts {
+            return (sql, None);
+        }
+        tcop::in_message_context(|| {
+            records.texts_come_in(self.head.encoding);
+            let sql = encoding::c_string(sql, self.head.encoding);
+            let parameters = (len > 0).then(|| Parameters::take(shmem::address(self.parameters_at()), len, records));
+            (sql, parameters)
+        })
     }
 }

@@ -9,7 +9,7 @@ use super::guc_state::{self, Entries};
 use super::local::Exclusive;
 use super::memory::{self, Buffer};
 use super::proc::{Identity, assume_user};
-use super::{compat, raw};
+use super::{compat, database, raw};
 use core::ffi::CStr;
 use pgrx::pg_sys::{self, GucContext, GucSource};
 
@@ -93,6 +93,29 @@ pub fn adopt(identity: &Identity, settings: &[u8], libraries: *mut u8, applicati
         STATE.with(|state| state.reach(identity, settings, libraries));
         set_name(application_name);
         STATE.with(|state| state.remember(identity, settings));
+    });
+}
+
+/// In another database than the session's: puts this process, which has just connected, under the limits that the session has set
+/// itself, and lets it act as the session does. It comes back from there to no state that is known, so it serves one job.
+/// 42501 where the role may not connect to this database.
+pub fn adopt_limits(identity: &Identity, limits: &[u8], application_name: &CStr) {
+    transaction(|| {
+        database::check_connect_raw(identity.current);
+        // SAFETY: as in `adopt`; a role by its number, which has a name.
+        unsafe {
+            raw::process_session_preload_libraries();
+            pg_sys::InitializingParallelWorker = true;
+            assume_user(identity);
+            guc_state::set_limits(limits);
+            let role = match identity.role {
+                0 => c"none".as_ptr(),
+                role => raw::GetUserNameFromId(pg_sys::Oid::from(role), false).cast_const(),
+            };
+            set(c"role", role);
+            pg_sys::InitializingParallelWorker = false;
+        }
+        set_name(application_name);
     });
 }
 

@@ -58,6 +58,17 @@ unsafe extern "C-unwind" {
         n: c_int,
         env: *mut pg_sys::QueryEnvironment,
     ) -> *mut List;
+    fn make_parsestate(parent: *mut pg_sys::ParseState) -> *mut pg_sys::ParseState;
+    fn free_parsestate(state: *mut pg_sys::ParseState);
+    fn transformTopLevelStmt(state: *mut pg_sys::ParseState, stmt: *mut RawStmt) -> *mut pg_sys::Query;
+    #[cfg(not(feature = "pg14"))]
+    fn setup_parse_variable_parameters(state: *mut pg_sys::ParseState, types: *mut *mut pg_sys::Oid, count: *mut c_int);
+    #[cfg(feature = "pg14")]
+    fn parse_variable_parameters(state: *mut pg_sys::ParseState, types: *mut *mut pg_sys::Oid, count: *mut c_int);
+    #[cfg(any(feature = "pg14", feature = "pg15"))]
+    fn pg_database_aclcheck(database: pg_sys::Oid, role: pg_sys::Oid, mode: pg_sys::AclMode) -> u32;
+    #[cfg(not(any(feature = "pg14", feature = "pg15")))]
+    fn object_aclcheck(class: pg_sys::Oid, object: pg_sys::Oid, role: pg_sys::Oid, mode: pg_sys::AclMode) -> u32;
     #[cfg(not(feature = "pg18"))]
     fn PortalRun(
         portal: Portal,
@@ -85,18 +96,70 @@ unsafe extern "C-unwind" {
     fn BufFileOpenFileSet(fileset: *mut FileSet, name: *const c_char, mode: c_int, missing_ok: bool) -> *mut BufFile;
 }
 
-/// Analyses and rewrites one statement without parameters. Raw.
+/// Analyses and rewrites one statement with `count` parameters of the given types. Raw.
 ///
 /// # Safety
-/// The tree comes from the parser and `sql` is the text that it was parsed from.
-pub unsafe fn analyze_and_rewrite(stmt: *mut RawStmt, sql: *const c_char) -> *mut List {
+/// The tree comes from the parser, `sql` is the text that it was parsed from, and there are as many types.
+pub unsafe fn analyze_and_rewrite(
+    stmt: *mut RawStmt,
+    sql: *const c_char,
+    types: *mut pg_sys::Oid,
+    count: c_int,
+) -> *mut List {
     // SAFETY: see above.
     unsafe {
         #[cfg(not(feature = "pg14"))]
-        return pg_analyze_and_rewrite_fixedparams(stmt, sql, core::ptr::null(), 0, core::ptr::null_mut());
+        return pg_analyze_and_rewrite_fixedparams(stmt, sql, types, count, core::ptr::null_mut());
         #[cfg(feature = "pg14")]
-        return pg_analyze_and_rewrite(stmt, sql, core::ptr::null_mut(), 0, core::ptr::null_mut());
+        return pg_analyze_and_rewrite(stmt, sql, types, count, core::ptr::null_mut());
     }
+}
+
+/// Finds the types that a statement asks for where a parameter's type is 0, by analysing it; `unknown` where it uses the parameter
+/// and asks for none. The array grows where the statement names more parameters. Raw.
+///
+/// # Safety
+/// As for [`analyze_and_rewrite`]; the array was allocated by PostgreSQL. The tree is used up.
+pub unsafe fn find_parameter_types(
+    stmt: *mut RawStmt,
+    sql: *const c_char,
+    types: &mut *mut pg_sys::Oid,
+    count: &mut c_int,
+) {
+    // SAFETY: see above; as parse_analyze_varparams does it, but that it leaves out that all must have been found.
+    unsafe {
+        let state = make_parsestate(core::ptr::null_mut());
+        (*state).p_sourcetext = sql;
+        #[cfg(not(feature = "pg14"))]
+        setup_parse_variable_parameters(state, types, count);
+        #[cfg(feature = "pg14")]
+        parse_variable_parameters(state, types, count);
+        transformTopLevelStmt(state, stmt);
+        free_parsestate(state);
+    }
+}
+
+/// Whether the role may connect to the database. Guarded.
+pub fn may_connect(database: pg_sys::Oid, role: pg_sys::Oid) -> bool {
+    // SAFETY: a look-up in the catalogs.
+    #[cfg(any(feature = "pg14", feature = "pg15"))]
+    let answer = unsafe { pg_sys::pg_database_aclcheck(database, role, pg_sys::ACL_CONNECT as _) };
+    // SAFETY: as above.
+    #[cfg(not(any(feature = "pg14", feature = "pg15")))]
+    let answer =
+        unsafe { pg_sys::object_aclcheck(pg_sys::DatabaseRelationId, database, role, pg_sys::ACL_CONNECT as _) };
+    answer == pg_sys::AclResult::ACLCHECK_OK
+}
+
+/// The same. Raw.
+pub fn may_connect_raw(database: pg_sys::Oid, role: pg_sys::Oid) -> bool {
+    // SAFETY: a look-up in the catalogs.
+    #[cfg(any(feature = "pg14", feature = "pg15"))]
+    let answer = unsafe { pg_database_aclcheck(database, role, pg_sys::ACL_CONNECT as _) };
+    // SAFETY: as above.
+    #[cfg(not(any(feature = "pg14", feature = "pg15")))]
+    let answer = unsafe { object_aclcheck(pg_sys::DatabaseRelationId, database, role, pg_sys::ACL_CONNECT as _) };
+    answer == pg_sys::AclResult::ACLCHECK_OK
 }
 
 /// Runs a portal to its end. Raw.

@@ -205,7 +205,7 @@ pub fn replace(edata: *mut ErrorData, report: Report) {
 }
 
 /// The most that [`raise_raw`] takes of a message.
-const RAW_MESSAGE: usize = 160;
+const RAW_MESSAGE: usize = 320;
 
 /// Raises an error where nothing may be owned: the message is put together from pieces in a buffer of the frame. Raw.
 pub fn raise_raw(code: PgSqlErrorCode, message: &[&[u8]], hint: Option<&'static CStr>) -> ! {

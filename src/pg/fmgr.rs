@@ -2,6 +2,7 @@
 
 use super::error::{self, Report, Result};
 use super::{raw, tuples};
+use core::ffi::CStr;
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::{self, Datum, FunctionCallInfo, TupleDesc, Tuplestorestate};
 
@@ -192,6 +193,18 @@ impl Call {
         self.argument(n).map(|datum| datum.value() & 0xff != 0)
     }
 
+    /// A composite value of any type.
+    pub fn record(&self, n: usize) -> Option<Datum> {
+        self.argument(n)
+    }
+
+    /// A `name`, which lives as long as the call.
+    pub fn name(&self, n: usize) -> Option<&CStr> {
+        // SAFETY: the argument's type is name, a C string in a place of fixed size.
+        self.argument(n)
+            .map(|datum| unsafe { CStr::from_ptr(datum.cast_mut_ptr()) })
+    }
+
     /// The bytes of a `text`, which live as long as the call. Guarded.
     pub fn text(&self, n: usize) -> Option<&[u8]> {
         let datum = self.argument(n)?;
@@ -377,6 +390,11 @@ impl Rows {
     /// The type of column `n`.
     pub fn column_type(&self, n: usize) -> u32 {
         tuples::column_type(self.desc, n)
+    }
+
+    /// The name of column `n`.
+    pub fn column_name(&self, n: usize) -> &[u8] {
+        tuples::column_name(self.desc, n)
     }
 
     /// Adds a row. Guarded. 42804 where the number of values is wrong.

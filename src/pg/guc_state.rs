@@ -21,6 +21,33 @@ pub fn serialize_settings(place: *mut u8, size: usize) {
     unsafe { pg_sys::SerializeGUCState(size, place.cast()) }
 }
 
+/// The settings of a session that hold for its jobs in other databases too, where it has set them itself.
+const LIMITS: [&[u8]; 3] = [b"lock_timeout", b"statement_timeout", b"work_mem"];
+
+/// The state of those alone, in the same form. Guarded.
+pub fn explicit_limits() -> Vec<u8> {
+    let mut whole = vec![0u8; (settings_size() + 7) & !7];
+    serialize_settings(whole.as_mut_ptr(), whole.len());
+    let mut chosen = Vec::new();
+    for entry in Entries::of_bytes(&whole) {
+        if LIMITS.contains(&entry.name) && entry.source() >= GucSource::PGC_S_CLIENT {
+            chosen.extend_from_slice(entry.name);
+            chosen.push(0);
+            chosen.extend_from_slice(entry.rest);
+        }
+    }
+    let mut state = chosen.len().to_ne_bytes().to_vec();
+    state.append(&mut chosen);
+    state
+}
+
+/// Sets what [`explicit_limits`] gave. In a transaction. Raw.
+pub fn set_limits(state: &[u8]) {
+    Entries::of_bytes(state).for_each(|entry| {
+        entry.set();
+    });
+}
+
 /// The libraries that a worker must load before it takes over this session's settings, in the form of `SerializeLibraryState`:
 /// file names, each with its NUL, and a NUL at the end. Guarded.
 ///

@@ -167,6 +167,32 @@ unsafe extern "C-unwind" {
     );
     pub fn detoast_external_attr(attr: *mut varlena) -> *mut varlena;
 
+    // mb/pg_wchar.h, utils/builtins.h, utils/lsyscache.h
+    pub fn pg_do_encoding_conversion(src: *mut u8, len: c_int, from: c_int, to: c_int) -> *mut u8;
+    pub fn cstring_to_text_with_len(s: *const c_char, len: c_int) -> *mut text;
+    pub fn format_type_be(type_oid: Oid) -> *mut c_char;
+    pub fn getTypeInputInfo(kind: Oid, input: *mut Oid, parameter: *mut Oid);
+    pub fn getTypeOutputInfo(kind: Oid, output: *mut Oid, is_varlena: *mut bool);
+    pub fn OidInputFunctionCall(function: Oid, text: *mut c_char, parameter: Oid, typmod: i32) -> Datum;
+    pub fn OidOutputFunctionCall(function: Oid, value: Datum) -> *mut c_char;
+    pub fn get_typlenbyvalalign(typid: Oid, len: *mut i16, by_value: *mut bool, align: *mut c_char);
+
+    pub fn GetUserNameFromId(roleid: Oid, no_error: bool) -> *mut c_char;
+    pub fn get_database_name(dbid: Oid) -> *mut c_char;
+    pub fn makeParamList(count: c_int) -> ParamListInfo;
+    pub fn BuildParamLogString(params: ParamListInfo, texts: *mut *mut c_char, longest: c_int) -> *mut c_char;
+    pub fn copyObjectImpl(object: *const c_void) -> *mut c_void;
+    pub fn CreateTemplateTupleDesc(natts: c_int) -> TupleDesc;
+    pub fn TupleDescInitEntry(
+        desc: TupleDesc,
+        number: AttrNumber,
+        name: *const c_char,
+        typid: Oid,
+        typmod: i32,
+        dimensions: c_int,
+    );
+    pub fn TupleDescCopyEntry(to: TupleDesc, to_number: AttrNumber, from: TupleDesc, from_number: AttrNumber);
+    pub fn BlessTupleDesc(desc: TupleDesc) -> TupleDesc;
     pub fn lookup_rowtype_tupdesc_noerror(type_id: Oid, typmod: i32, no_error: bool) -> TupleDesc;
     pub fn get_typtype(typid: Oid) -> c_char;
     pub fn getBaseType(typid: Oid) -> Oid;

@@ -4,8 +4,9 @@
 //! type before the first row that holds one, and the reader writes its own number into the values. Types that can hold a
 //! record at any depth are `record` and `record[]` alone: columns of tables and fields of named types cannot be pseudo-types.
 
-use super::raw;
+use super::error::{self, Result};
 use super::tuples::{column_type, tuple_desc_attr};
+use super::{encoding, foreign, memory, raw};
 use core::ptr;
 use pgrx::pg_sys::{self, Datum, HeapTupleHeader, Oid, TupleDesc};
 
@@ -39,6 +40,8 @@ pub fn each_number(value: Datum, kind: u32, visit: &mut dyn FnMut(i32)) {
             }
             visit((*desc).tdtypmod);
             release(desc);
+        } else {
+            foreign::check_named_record(named_type(value));
         }
     }
 }
@@ -53,6 +56,10 @@ pub fn describe(number: i32, write: &mut dyn FnMut(&[u8])) {
         write(&(*desc).natts.to_ne_bytes());
         for n in 0..(*desc).natts as usize {
             let column = tuple_desc_attr(desc, n);
+            foreign::check_record_column(
+                (*column).atttypid.to_u32(),
+                memory::c_bytes((*column).attname.data.as_ptr()),
+            );
             write(&(*column).atttypid.to_u32().to_ne_bytes());
             write(&(*column).atttypmod.to_ne_bytes());
             write(&super::rowtype::fingerprint((*column).atttypid.to_u32()).to_ne_bytes());
@@ -75,64 +82,85 @@ pub fn description_len(number: i32) -> usize {
 
 /// Whether a column's type in a description looks different here and now. Raw.
 pub fn has_changed(description: &[u8]) -> bool {
-    description
-        .get(8..)
-        .unwrap_or_default()
-        .chunks_exact(COLUMN)
-        .any(|column| {
-            let number = |at: usize| {
-                column
-                    .get(at..at + 4)
-                    .and_then(|bytes| bytes.try_into().ok())
-                    .map_or(0, u32::from_ne_bytes)
-            };
-            super::rowtype::fingerprint(number(0)) != number(8)
-        })
+    columns(description).any(|column| super::rowtype::fingerprint(number(column, 0) as u32) != number(column, 8) as u32)
 }
 
-/// The numbers of a worker's anonymous row types and those that they have here.
+/// Calls `visit` with type and name of each column in a description.
+pub fn each_column(description: &[u8], visit: &mut dyn FnMut(u32, &[u8])) {
+    for column in columns(description) {
+        let name = column.get(12..).unwrap_or_default();
+        let end = name.iter().position(|byte| *byte == 0).unwrap_or(name.len());
+        visit(number(column, 0) as u32, &name[..end]);
+    }
+}
+
+fn columns(description: &[u8]) -> impl Iterator<Item = &[u8]> {
+    description.get(8..).unwrap_or_default().chunks_exact(COLUMN)
+}
+
+fn number(bytes: &[u8], at: usize) -> i32 {
+    bytes
+        .get(at..at + 4)
+        .and_then(|bytes| bytes.try_into().ok())
+        .map_or(0, i32::from_ne_bytes)
+}
+
+/// What the values of another process need to be values of this one: the numbers of its anonymous row types with those that they
+/// have here, and the encoding of its texts.
 #[derive(Default)]
-pub struct Numbers(Vec<(i32, i32)>);
+pub struct Numbers {
+    pairs: Vec<(i32, i32)>,
+    /// None where it is this process's own.
+    encoding: Option<i32>,
+}
 
 impl Numbers {
-    /// Whether none was described.
+    /// Whether values are taken as they are.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.pairs.is_empty() && self.encoding.is_none()
     }
 
-    /// Makes the row type of a description known to this process. Guarded.
-    pub fn learn(&mut self, description: &[u8]) {
-        let number = |at: usize| {
-            description
-                .get(at..at + 4)
-                .and_then(|bytes| bytes.try_into().ok())
-                .map_or(0, i32::from_ne_bytes)
-        };
-        let natts = number(4);
+    /// The texts come in this encoding.
+    pub fn texts_come_in(&mut self, from: i32) {
+        self.encoding = encoding::differ(from, encoding::of_database()).then_some(from);
+    }
+
+    /// Makes the row type of a description known to this process.
+    pub fn learn(&mut self, description: &[u8]) -> Result<()> {
+        error::catching(|| self.learn_raw(description))
+    }
+
+    /// The same. Raw.
+    pub fn learn_raw(&mut self, description: &[u8]) {
+        let natts = number(description, 4);
         // SAFETY: a descriptor of `natts` columns is made and filled; BlessTupleDesc copies it into the type cache.
-        unsafe {
-            let desc = pg_sys::CreateTemplateTupleDesc(natts);
-            for n in 0..natts as usize {
-                let at = 8 + n * COLUMN;
-                let Some(name) = description.get(at + 12..at + COLUMN) else {
-                    return;
+        let here = unsafe {
+            let desc = raw::CreateTemplateTupleDesc(natts);
+            for (n, column) in columns(description).take(natts as usize).enumerate() {
+                let mut name = [0u8; 64];
+                name.iter_mut()
+                    .zip(column.iter().skip(12))
+                    .for_each(|(to, from)| *to = *from);
+                let name = match self.encoding {
+                    Some(from) => encoding::name_here(&name, from),
+                    None => name,
                 };
-                pg_sys::TupleDescInitEntry(
+                raw::TupleDescInitEntry(
                     desc,
                     (n + 1) as _,
                     name.as_ptr().cast(),
-                    Oid::from(number(at) as u32),
-                    number(at + 4),
+                    Oid::from(number(column, 0) as u32),
+                    number(column, 4),
                     0,
                 );
             }
-            let desc = pg_sys::BlessTupleDesc(desc);
-            self.0.push((number(0), (*desc).tdtypmod));
-        }
+            (*raw::BlessTupleDesc(desc)).tdtypmod
+        };
+        self.pairs.push((number(description, 0), here));
     }
 
     fn local(&self, number: i32) -> Option<i32> {
-        self.0
+        self.pairs
             .iter()
             .rev()
             .find(|(there, _)| *there == number)
@@ -140,10 +168,14 @@ impl Numbers {
     }
 }
 
-/// The value with this process's numbers, a copy in the current memory context. Raw.
+/// The value as one of this process's, itself or a copy in the current memory context. Raw.
 pub fn renumber(value: Datum, kind: u32, numbers: &Numbers) -> Datum {
     if !may_hold(kind) {
-        return value;
+        return match numbers.encoding {
+            // SAFETY: a non-NULL value of the type.
+            Some(from) => unsafe { encoding::value(value, kind, numbers, from) },
+            None => value,
+        };
     }
     // SAFETY: as in `each_number`; the row is formed anew with a descriptor of the same columns.
     unsafe {
@@ -170,8 +202,9 @@ pub fn renumber(value: Datum, kind: u32, numbers: &Numbers) -> Datum {
             return Datum::from(made);
         }
         let header = raw::pg_detoast_datum(value.cast_mut_ptr()).cast::<pg_sys::HeapTupleHeaderData>();
-        if (*header).t_choice.t_datum.datum_typeid.to_u32() != RECORD {
-            return value;
+        let named = (*header).t_choice.t_datum.datum_typeid.to_u32();
+        if named != RECORD {
+            return renumber(value, named, numbers);
         }
         let Some(here) = numbers.local((*header).t_choice.t_datum.datum_typmod) else {
             return value;
@@ -186,6 +219,15 @@ pub fn renumber(value: Datum, kind: u32, numbers: &Numbers) -> Datum {
         let tuple = raw::heap_form_tuple(desc, values, nulls);
         release(desc);
         raw::HeapTupleHeaderGetDatum((*tuple).t_data)
+    }
+}
+
+/// The type that a composite value says it has.
+unsafe fn named_type(value: Datum) -> u32 {
+    // SAFETY: a non-NULL composite value.
+    unsafe {
+        let header = raw::pg_detoast_datum(value.cast_mut_ptr()).cast::<pg_sys::HeapTupleHeaderData>();
+        (*header).t_choice.t_datum.datum_typeid.to_u32()
     }
 }
 
@@ -204,7 +246,7 @@ unsafe fn open(value: Datum) -> Option<(HeapTupleHeader, TupleDesc, *mut Datum, 
     }
 }
 
-unsafe fn deform(header: HeapTupleHeader, desc: TupleDesc) -> (*mut Datum, *mut bool) {
+pub(super) unsafe fn deform(header: HeapTupleHeader, desc: TupleDesc) -> (*mut Datum, *mut bool) {
     // SAFETY: the header belongs to a row of `desc`; the arrays have room for its columns.
     unsafe {
         let natts = (*desc).natts as usize;

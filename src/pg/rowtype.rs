@@ -4,12 +4,10 @@
 //! wait while ALTER TABLE gives the type other columns; read as the new type the old bytes would be taken for what they are
 //! not. So the worker sends along what such a type looked like, and the reader compares.
 
+use super::foreign::FIRST_USER_TYPE;
 use super::raw;
 use super::tuples::tuple_desc_attr;
 use pgrx::pg_sys::Oid;
-
-/// Types that are built in cannot change (`FirstNormalObjectId` of `access/transam.h`).
-const FIRST_USER_TYPE: u32 = 16384;
 
 /// Types nested deeper than this are not looked into; PostgreSQL's own checks of nesting end far earlier.
 const DEEPEST: u32 = 32;
@@ -20,6 +18,7 @@ pub fn fingerprint(kind: u32) -> u32 {
 }
 
 fn within(kind: u32, depth: u32) -> u32 {
+    // Types that are built in cannot change.
     if kind < FIRST_USER_TYPE || depth > DEEPEST {
         return 0;
     }

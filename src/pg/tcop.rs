@@ -1,5 +1,6 @@
 //! The steps of a simple query, as `exec_simple_query` takes them (tcop/postgres.c). Raw.
 
+use super::params::Parameters;
 use super::receiver::Destination;
 use super::{compat, guc, proc, raw};
 use core::cell::Cell;
@@ -10,6 +11,7 @@ use pgrx::pg_sys::{self, BackendState, CommandTag, List, LogStmtLevel, NodeTag, 
 unsafe extern "C-unwind" {
     fn errstart(elevel: c_int, domain: *const c_char) -> bool;
     fn errmsg(format: *const c_char, ...) -> c_int;
+    fn errdetail(format: *const c_char, ...) -> c_int;
     fn errhidestmt(hide: bool) -> c_int;
     fn errfinish(file: *const c_char, line: c_int, function: *const c_char);
 }
@@ -162,8 +164,9 @@ impl Statements {
         Statement { raw, sql: self.sql }
     }
 
-    /// Writes the string to the log where `log_statement` asks for it; gives whether it did (`check_log_statement`).
-    pub fn log(&self) -> bool {
+    /// Writes the string, and the parameters, to the log where `log_statement` asks for it; gives whether it did
+    /// (`check_log_statement`).
+    pub fn log(&self, parameters: Option<&Parameters>) -> bool {
         // SAFETY: plain reads; the log entry is made of static format and the live text.
         unsafe {
             let level = pg_sys::log_statement as u32;
@@ -172,8 +175,15 @@ impl Statements {
                 LogStmtLevel::LOGSTMT_ALL => true,
                 _ => (0..self.len()).any(|n| raw::GetCommandLogLevel(self.get(n).raw.cast()) <= level),
             };
+            let values = match parameters {
+                Some(parameters) if wanted => parameters.for_log(),
+                _ => ptr::null_mut(),
+            };
             if wanted && errstart(pg_sys::LOG as c_int, ptr::null()) {
                 errmsg(c"statement: %s".as_ptr(), self.sql);
+                if !values.is_null() {
+                    errdetail(c"parameters: %s".as_ptr(), values);
+                }
                 errhidestmt(true);
                 errfinish(c"execute.rs".as_ptr(), 0, c"execute".as_ptr());
             }
@@ -289,8 +299,9 @@ impl Statement {
         }
     }
 
-    /// Analyses, plans and runs the statement, with its rows going to `to`.
-    pub fn run(&self, is_last: bool, top_level: bool, to: Destination) -> Completion {
+    /// Analyses, plans and runs the statement, with its rows going to `to`. With parameters it is planned for their values, as the
+    /// unnamed statement of the extended protocol is.
+    pub fn run(&self, parameters: Option<&Parameters>, is_last: bool, top_level: bool, to: Destination) -> Completion {
         // SAFETY: the steps and their memory contexts are those of exec_simple_query: the trees of the last statement are in
         // MessageContext, those of others in a context of their own that goes when the statement is over, or with MessageContext.
         unsafe {
@@ -314,13 +325,12 @@ impl Statement {
                 )
             };
             pg_sys::CurrentMemoryContext = trees;
-            let queries = compat::analyze_and_rewrite(self.raw, self.sql);
-            let plans = raw::pg_plan_queries(
-                queries,
-                self.sql,
-                pg_sys::CURSOR_OPT_PARALLEL_OK as c_int,
-                ptr::null_mut(),
-            );
+            let queries = match parameters {
+                None => compat::analyze_and_rewrite(self.raw, self.sql, ptr::null_mut(), 0),
+                Some(parameters) => parameters.analyze(self.raw, self.sql),
+            };
+            let values = parameters.map_or(ptr::null_mut(), Parameters::list);
+            let plans = raw::pg_plan_queries(queries, self.sql, pg_sys::CURSOR_OPT_PARALLEL_OK as c_int, values);
             if with_snapshot {
                 raw::PopActiveSnapshot();
             }
@@ -328,7 +338,7 @@ impl Statement {
             let portal = raw::CreatePortal(c"".as_ptr(), true, true);
             (*portal).visible = false;
             raw::PortalDefineQuery(portal, ptr::null(), self.sql, tag, plans, ptr::null_mut());
-            raw::PortalStart(portal, ptr::null_mut(), 0, ptr::null_mut());
+            raw::PortalStart(portal, values, 0, ptr::null_mut());
             let mut text_format = 0i16;
             raw::PortalSetResultFormat(portal, 1, &mut text_format);
             pg_sys::CurrentMemoryContext = before;
@@ -438,6 +448,18 @@ pub fn finish(name: &CStr) {
         raw::pgstat_report_appname(name.as_ptr());
         raw::set_ps_display(c"idle".as_ptr());
         raw::MemoryContextReset(pg_sys::MessageContext);
+    }
+}
+
+/// Runs `body` in a transaction of its own, with what it allocates kept as long as the job's string. Raw.
+pub fn in_message_context<T>(body: impl FnOnce() -> T) -> T {
+    // SAFETY: no transaction is open; the context outlives the job.
+    unsafe {
+        raw::StartTransactionCommand();
+        pg_sys::CurrentMemoryContext = pg_sys::MessageContext;
+        let answer = body();
+        raw::CommitTransactionCommand();
+        answer
     }
 }
 

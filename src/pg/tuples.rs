@@ -26,6 +26,12 @@ pub fn column_type(desc: TupleDesc, n: usize) -> u32 {
     unsafe { (*tuple_desc_attr(desc, n)).atttypid.to_u32() }
 }
 
+/// The name of column `n`.
+pub fn column_name<'a>(desc: TupleDesc, n: usize) -> &'a [u8] {
+    // SAFETY: callers stay below the number of columns, and keep the descriptor while they look at the name.
+    unsafe { super::memory::c_bytes((*tuple_desc_attr(desc, n)).attname.data.as_ptr()) }
+}
+
 pub(super) unsafe fn tuple_desc_attr(desc: TupleDesc, n: usize) -> *mut pg_sys::FormData_pg_attribute {
     // SAFETY: `n` is below natts, and attrs is an array of that length.
     #[cfg(not(feature = "pg18"))]
@@ -80,6 +86,11 @@ impl Shape {
     /// The type of column `n`.
     pub fn column_type(&self, n: usize) -> u32 {
         column_type(self.desc, n)
+    }
+
+    /// The name of column `n`.
+    pub fn column_name(&self, n: usize) -> &[u8] {
+        column_name(self.desc, n)
     }
 
     /// Calls `visit` for each non-NULL value of a column that may hold anonymous records.

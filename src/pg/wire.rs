@@ -3,10 +3,12 @@
 //! <https://www.postgresql.org/docs/current/protocol-error-fields.html>. PostgreSQL writes this form itself when it sends a
 //! message to a client; an error that the worker caught is written here in the same form, so that one reader serves both.
 
+use super::encoding;
 use super::error::new_error_data;
 use super::memory::{c_bytes, copy_text};
 use core::ffi::{CStr, c_char};
 use pgrx::pg_sys::{self, ErrorData};
+use std::borrow::Cow;
 
 /// The fields of one message.
 #[derive(Clone, Copy)]
@@ -27,6 +29,20 @@ impl<'a> Fields<'a> {
             rest = tail.get(end + 1..).unwrap_or_default();
         }
         None
+    }
+
+    /// The same message with its words in this database's encoding. In a transaction. Guarded.
+    pub fn readable(&self, from: i32) -> Cow<'a, [u8]> {
+        if !encoding::differ(from, encoding::of_database()) || self.0.is_ascii() {
+            return Cow::Borrowed(self.0);
+        }
+        let mut made = Vec::with_capacity(self.0.len());
+        for field in self.0.split_inclusive(|byte| *byte == 0) {
+            let text = field.strip_suffix(b"\0").unwrap_or(field);
+            made.extend_from_slice(&encoding::readable(text, from));
+            made.push(0);
+        }
+        Cow::Owned(made)
     }
 
     fn number(&self, code: u8) -> i32 {

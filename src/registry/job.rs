@@ -96,6 +96,11 @@ pub struct Job {
     pub finished_at: i64,
     /// The role that the job runs as.
     pub user: u32,
+    /// The database that the job runs in, and its encoding: that of rows, messages and the error.
+    pub database: u32,
+    pub encoding: i32,
+    /// The encoding of SQL and label: that of the database that the job was launched in.
+    pub text_encoding: i32,
     pub queue_size: u32,
     /// Whether rows and messages are kept for a reader (`launch`) or thrown away (`submit`).
     pub keeps_result: bool,

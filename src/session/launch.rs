@@ -8,7 +8,11 @@
 
 use super::jobs;
 use crate::channel::request;
+use crate::pg::database::Database;
+use crate::pg::encoding;
 use crate::pg::error::{Report, Result};
+use crate::pg::fmgr::Answer;
+use crate::pg::params::Outgoing;
 use crate::pg::proc::{self, WorkerStatus};
 use crate::pg::shmem::{self, Owned};
 use crate::pg::spi;
@@ -17,10 +21,12 @@ use crate::registry::job::{LABEL_MAX, Slot};
 use crate::registry::pool::{self, Fit};
 use crate::registry::segment::segment;
 use crate::settings;
+use core::ffi::CStr;
 use core::sync::atomic::Ordering::Relaxed;
 use pgrx::PgSqlErrorCode;
 
 /// What a launch is asked for.
+#[derive(Default)]
 pub struct Order<'a> {
     pub sql: &'a [u8],
     /// 0 and below mean the default.
@@ -28,6 +34,10 @@ pub struct Order<'a> {
     pub label: Option<&'a [u8]>,
     /// Whether somebody is to read rows and messages.
     pub keeps_result: bool,
+    /// A record whose columns are the parameters.
+    pub parameters: Option<Answer>,
+    /// Another database than the session's.
+    pub database: Option<&'a CStr>,
 }
 
 /// The handle of a launched job.
@@ -41,7 +51,8 @@ pub struct Launched {
 ///
 /// Errors: 22023 for a queue that is too large, 22001 for a label that is too long, 53400 where `pg_background.max_workers` jobs
 /// run, 53000 where the server has no free slot, 42501 in a security-restricted operation, 25000 in a parallel worker, 53200
-/// where memory is out, 08006 where the worker could not start.
+/// where memory is out, 08006 where the worker could not start, 0A000 for parameters that cannot be passed on; those of
+/// [`Database::by_name`] for the database.
 pub fn launch(order: &Order) -> Result<Launched> {
     let prepared = prepare(order)?;
     match prepared.claim() {
@@ -92,8 +103,17 @@ fn prepare(order: &Order) -> Result<Prepared> {
     let queue_size = check(order)?;
     let counters = jobs::counters()?;
     let identity = proc::identity();
+    let database = match order.database {
+        Some(name) => Database::by_name(name, [identity.authenticated, identity.current])?,
+        None => Database::own(),
+    };
+    let home = database.is_other.then_some(database.encoding);
+    let parameters = match order.parameters {
+        Some(record) => Outgoing::of(record, home)?,
+        None => None,
+    };
     let cookie = proc::strong_random()?;
-    let (request, fit) = request::store(identity)?;
+    let (request, fit) = request::store(identity, &database, parameters.as_ref())?;
     // The worker needs the text as a C string.
     let sql = Owned::new(shmem::allocate(order.sql.len() + 1)?);
     shmem::write(sql.place(), order.sql);
@@ -101,6 +121,9 @@ fn prepare(order: &Order) -> Result<Prepared> {
     let slot = segment()?.take()?;
     slot.begin(cookie, counters, |job| {
         job.user = identity.current;
+        job.database = database.oid;
+        job.encoding = database.encoding;
+        job.text_encoding = encoding::of_database();
         job.queue_size = queue_size as u32;
         job.keeps_result = order.keeps_result;
         job.set_label(order.label);

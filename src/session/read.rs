@@ -6,7 +6,7 @@ use crate::channel::message::Kind;
 use crate::channel::reader::{Event, Pump, Reader};
 use crate::pg::error::{self, Failure, Report, Result};
 use crate::pg::fmgr::{Rows, Value};
-use crate::pg::{memory, proc, record, rowtype, wire};
+use crate::pg::{encoding, foreign, memory, proc, record, rowtype, wire};
 use crate::registry::job::State;
 use pgrx::PgSqlErrorCode;
 use std::cell::RefMut;
@@ -96,6 +96,7 @@ impl<'a> Session<'a> {
                 .into());
             }
             job.queue.set_reader(Some(proc::my_procno()));
+            reader.records.texts_come_in(job.encoding);
         }
         let pump = Pump::new(handle.slot, handle.cookie, &mut reader);
         Ok(Self {
@@ -126,7 +127,14 @@ impl<'a> Session<'a> {
                 if error::catching(|| record::has_changed(body))? {
                     return Err(changed_type());
                 }
-                self.reader.records.learn(body);
+                if let Some(border) = self.border() {
+                    error::catching(|| {
+                        record::each_column(body, &mut |kind, name| {
+                            border.check(kind, &[b"column \"", name, b"\" of a record"]);
+                        })
+                    })?;
+                }
+                self.reader.records.learn(body)?;
                 self.reader.torn = torn;
                 Ok(())
             }
@@ -135,9 +143,7 @@ impl<'a> Session<'a> {
                 Ok(())
             }
             Kind::Notice => {
-                let fields = wire::Fields(body);
-                let sql = self.handle.slot.lock().sql();
-                let edata = fields.to_error_data(fields.level(), sql);
+                let edata = self.error_data(wire::Fields(body), None);
                 error::catching(|| error::emit(edata))
             }
             Kind::Row => Ok(()),
@@ -160,6 +166,13 @@ impl<'a> Session<'a> {
                 "remote query result rowtype does not match the specified FROM clause rowtype",
             )
             .into());
+        }
+        if let Some(border) = self.border() {
+            error::catching(|| {
+                for (n, (kind, _)) in columns.iter().enumerate() {
+                    border.check(*kind, &[b"column \"", rows.column_name(n), b"\""]);
+                }
+            })?;
         }
         let changed = error::catching(|| {
             columns
@@ -195,13 +208,37 @@ impl<'a> Session<'a> {
         failure.map_or(Ok(()), Err)
     }
 
-    fn job_error(&self) -> Option<Failure> {
-        let (fields, sql, state) = {
+    /// The message as this session shows it, with the level that it was raised with or another one.
+    fn error_data(&self, fields: wire::Fields, level: Option<u32>) -> *mut pgrx::pg_sys::ErrorData {
+        let (sql, encoding, text_encoding) = {
             let job = self.handle.slot.lock();
-            (job.error(), job.sql(), job.state)
+            (job.sql(), job.encoding, job.text_encoding)
+        };
+        let message = fields.readable(encoding);
+        let level = level.unwrap_or_else(|| fields.level());
+        wire::Fields(&message).to_error_data(level, &encoding::readable(sql, text_encoding))
+    }
+
+    /// Where the job ran in another database than this session's: what its values cross.
+    fn border(&self) -> Option<foreign::Border> {
+        let (database, encoding) = {
+            let job = self.handle.slot.lock();
+            (job.database, job.encoding)
+        };
+        (database != proc::my_database().to_u32()).then(|| foreign::Border {
+            from: encoding,
+            to: encoding::of_database(),
+        })
+    }
+
+    fn job_error(&self) -> Option<Failure> {
+        let (fields, state) = {
+            let job = self.handle.slot.lock();
+            (job.error(), job.state)
         };
         if let Some(fields) = fields {
-            return Some(Failure::Foreign(fields.to_error_data(pgrx::pg_sys::PGERROR, sql)));
+            let edata = self.error_data(fields, Some(pgrx::pg_sys::PGERROR));
+            return Some(Failure::Foreign(edata));
         }
         if state != State::Stopped {
             // There was no memory to keep the error itself.

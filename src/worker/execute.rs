@@ -8,6 +8,7 @@
 
 use super::{output, rest};
 use crate::pg::error::{emit_raw, raise_raw};
+use crate::pg::params::Parameters;
 use crate::pg::proc::{self, Identity};
 use crate::pg::receiver;
 use crate::pg::tcop::{self, Care, Completion, Statement};
@@ -15,15 +16,22 @@ use crate::registry::job::{Slot, Stop};
 use core::ffi::CStr;
 use pgrx::PgSqlErrorCode;
 
-/// Runs the string to its end, or raises.
-pub fn execute(slot: &'static Slot, sql: &CStr, identity: &Identity) {
+/// Runs the string to its end, or raises. With parameters it is one statement at most, as in the extended protocol.
+pub fn execute(slot: &'static Slot, sql: &CStr, parameters: Option<&Parameters>, identity: &Identity) {
     let user = User { identity };
     give_up_if_asked(slot);
     tcop::begin(sql);
     user.act();
     let statements = tcop::parse(sql);
-    let was_logged = statements.log();
+    let was_logged = statements.log(parameters);
     let count = statements.len();
+    if count > 1 && parameters.is_some() {
+        raise_raw(
+            PgSqlErrorCode::ERRCODE_SYNTAX_ERROR,
+            &[b"cannot insert multiple commands into a prepared statement"],
+            None,
+        );
+    }
     let grouped = count > 1;
     for n in 0..count {
         let statement = statements.get(n);
@@ -43,7 +51,7 @@ pub fn execute(slot: &'static Slot, sql: &CStr, identity: &Identity) {
             tcop::begin_implicit_block();
         }
         proc::check_for_interrupts_raw();
-        let done = run(&statement, is_last, grouped, &user);
+        let done = run(&statement, parameters, is_last, grouped, &user);
         note(slot, &done);
         proc::keep_message_encoding();
         if is_last {
@@ -72,7 +80,13 @@ pub fn execute(slot: &'static Slot, sql: &CStr, identity: &Identity) {
     }
 }
 
-fn run(statement: &Statement, is_last: bool, grouped: bool, user: &User) -> Completion {
+fn run(
+    statement: &Statement,
+    parameters: Option<&Parameters>,
+    is_last: bool,
+    grouped: bool,
+    user: &User,
+) -> Completion {
     let to = if is_last {
         receiver::to(&output::ROWS)
     } else {
@@ -92,7 +106,7 @@ fn run(statement: &Statement, is_last: bool, grouped: bool, user: &User) -> Comp
         Care::Listen => {
             rest::spoil();
             tcop::pretend_backend(true);
-            let done = statement.run(is_last, true, to);
+            let done = statement.run(parameters, is_last, true, to);
             tcop::pretend_backend(false);
             done
         }
@@ -100,13 +114,13 @@ fn run(statement: &Statement, is_last: bool, grouped: bool, user: &User) -> Comp
         // runs in it but as the owner of a table, restricted; so the context can be left out.
         Care::OwnTransactions if user.is_confined() && !grouped => {
             user.act_unconfined();
-            statement.run(is_last, true, to)
+            statement.run(parameters, is_last, true, to)
         }
         Care::CopyServer => {
             proc::use_client_encoding();
-            statement.run(is_last, !user.is_confined(), to)
+            statement.run(parameters, is_last, !user.is_confined(), to)
         }
-        Care::None | Care::Chain | Care::OwnTransactions => statement.run(is_last, !user.is_confined(), to),
+        Care::None | Care::Chain | Care::OwnTransactions => statement.run(parameters, is_last, !user.is_confined(), to),
     }
 }
 

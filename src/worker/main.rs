@@ -13,7 +13,7 @@ use super::{execute, output};
 use crate::channel::request::Request;
 use crate::pg::error::{self, Result};
 use crate::pg::shmem::{self, NOWHERE};
-use crate::pg::{callbacks, compat, proc, tcop, wire};
+use crate::pg::{callbacks, compat, foreign, proc, record, tcop, wire};
 use crate::registry::job::{End, Slot, State, Stop};
 use crate::registry::segment::segment;
 use crate::settings;
@@ -109,6 +109,8 @@ impl Attached {
         tcop::enter_message_context();
 
         let is_first = !CONNECTED.replace(true);
+        // What an error jumps over must not own anything, so it is owned here.
+        let mut records = record::Numbers::default();
         let adopted = error::catch(|| {
             if is_first {
                 let (database, role) = request.connection();
@@ -116,16 +118,21 @@ impl Attached {
             }
             request.adopt(&name);
             proc::keep_message_encoding();
+            foreign::values_go_to(request.home().filter(|_| keeps_result));
+            request.take(sql, &mut records)
         });
-        if let Err(edata) = adopted {
-            // A process that failed here has no state to go on with; it ends after it has said why.
-            proc::adoption_failed();
-            let verdict = verdict::of(edata, self.slot);
-            error::log_caught(edata);
-            tcop::recover();
-            self.publish(verdict);
-            return None;
-        }
+        let (sql, parameters) = match adopted {
+            Ok(taken) => taken,
+            Err(edata) => {
+                // A process that failed here has no state to go on with; it ends after it has said why.
+                proc::adoption_failed();
+                let verdict = verdict::of(edata, self.slot);
+                error::log_caught(edata);
+                tcop::recover();
+                self.publish(verdict);
+                return None;
+            }
+        };
         if is_first {
             // Registered after the callback that rolls an open transaction back, so called before it.
             proc::on_exit(worker_leaves);
@@ -138,7 +145,7 @@ impl Attached {
             proc::start_timer(TIMER.get(), timeout);
         }
         tcop::enter_message_context();
-        let executed = error::catch(|| execute::execute(self.slot, sql, &identity));
+        let executed = error::catch(|| execute::execute(self.slot, sql, parameters.as_ref(), &identity));
         let verdict = match executed {
             Ok(()) => Verdict::SUCCESS,
             Err(edata) => {

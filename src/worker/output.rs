@@ -4,6 +4,7 @@
 use super::main::Attached;
 use crate::channel::writer::Writer;
 use crate::pg::error;
+use crate::pg::foreign;
 use crate::pg::local::Exclusive;
 use crate::pg::receiver::{Receiver, RowSlot};
 use crate::pg::tuples::Shape;
@@ -37,6 +38,7 @@ fn write(body: impl FnOnce(&mut Writer)) {
 }
 
 fn start_rows(shape: Shape) {
+    foreign::check_columns(&shape);
     write(|writer| writer.start_rows(shape));
 }
 

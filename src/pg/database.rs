@@ -1,0 +1,121 @@
+//! Databases of the cluster, as somebody who is about to connect sees them. Guarded.
+
+use super::error::{Report, Result};
+use super::{compat, memory, proc};
+use core::ffi::CStr;
+use pgrx::PgSqlErrorCode;
+use pgrx::pg_sys::{self, Oid};
+
+/// A database that a job is to run in.
+#[derive(Clone, Copy)]
+pub struct Database {
+    pub oid: u32,
+    pub encoding: i32,
+    /// Whether it is another one than this process's.
+    pub is_other: bool,
+}
+
+impl Database {
+    /// This process's own.
+    pub fn own() -> Self {
+        Self {
+            oid: proc::my_database().to_u32(),
+            encoding: super::encoding::of_database(),
+            is_other: false,
+        }
+    }
+
+    /// The one of this name, to which all of `roles` may connect.
+    ///
+    /// Errors: 3D000 where there is none, 42501 where a role lacks CONNECT, 55000 where the database takes no connections.
+    pub fn by_name(name: &CStr, roles: [u32; 2]) -> Result<Self> {
+        let shown = String::from_utf8_lossy(name.to_bytes());
+        // SAFETY: a NUL-terminated name.
+        let oid = unsafe { pg_sys::get_database_oid(name.as_ptr(), true) };
+        let Some(found) = Form::of(oid) else {
+            return Err(Report::new(
+                PgSqlErrorCode::ERRCODE_INVALID_CATALOG_NAME,
+                format!("database \"{shown}\" does not exist"),
+            )
+            .into());
+        };
+        if oid == proc::my_database() {
+            return Ok(Self::own());
+        }
+        if !found.takes_connections {
+            return Err(Report::new(
+                PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("database \"{shown}\" is not currently accepting connections"),
+            )
+            .into());
+        }
+        if found.is_invalid {
+            return Err(Report::new(
+                PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("cannot connect to invalid database \"{shown}\""),
+            )
+            .hint("Use DROP DATABASE to drop invalid databases.")
+            .into());
+        }
+        if !roles.into_iter().all(|role| compat::may_connect(oid, Oid::from(role))) {
+            return Err(Report::new(
+                PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+                format!("permission denied for database \"{shown}\""),
+            )
+            .detail("User does not have CONNECT privilege.")
+            .into());
+        }
+        Ok(Self {
+            oid: oid.to_u32(),
+            encoding: found.encoding,
+            is_other: true,
+        })
+    }
+}
+
+/// What the catalog says of a database.
+struct Form {
+    encoding: i32,
+    takes_connections: bool,
+    /// DROP DATABASE was interrupted.
+    is_invalid: bool,
+}
+
+impl Form {
+    fn of(oid: Oid) -> Option<Self> {
+        /// `DATCONNLIMIT_INVALID_DB` of `catalog/pg_database.h`.
+        const INVALID: i32 = -2;
+        // SAFETY: the tuple is looked at while the cache holds it.
+        unsafe {
+            let tuple = pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::DATABASEOID as _, pg_sys::Datum::from(oid));
+            if tuple.is_null() {
+                return None;
+            }
+            let header = (*tuple).t_data;
+            let form = header
+                .cast::<u8>()
+                .add((*header).t_hoff as usize)
+                .cast::<pg_sys::FormData_pg_database>();
+            let found = Self {
+                encoding: (*form).encoding,
+                takes_connections: (*form).datallowconn,
+                is_invalid: (*form).datconnlimit == INVALID,
+            };
+            pg_sys::ReleaseSysCache(tuple);
+            Some(found)
+        }
+    }
+}
+
+/// Raises 42501 where the role may not connect to this process's database any more. In a transaction. Raw.
+pub fn check_connect_raw(role: u32) {
+    if !compat::may_connect_raw(proc::my_database(), Oid::from(role)) {
+        // SAFETY: a database that a process is connected to has a name.
+        let name = memory::c_bytes(unsafe { super::raw::get_database_name(proc::my_database()) });
+        super::error::raise_raw(
+            PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+            &[b"permission denied for database \"", name, b"\""],
+            None,
+        );
+    }
+}

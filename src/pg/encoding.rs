@@ -1,0 +1,282 @@
+//! Texts from another database, in this one's encoding.
+//!
+//! Databases of one cluster can have different encodings. PostgreSQL's own conversions are used, with its own rules: nothing is
+//! converted to SQL_ASCII, and what comes from SQL_ASCII is only checked.
+
+use super::record::{self, Numbers};
+use super::{memory, raw, tuples};
+use core::ffi::{CStr, c_char, c_int};
+use core::ptr;
+use pgrx::pg_sys::{self, Datum, Oid};
+use std::borrow::Cow;
+
+/// `PG_SQL_ASCII` of `mb/pg_wchar.h`.
+const SQL_ASCII: i32 = 0;
+
+/// `NAMEDATALEN`.
+const NAME_SIZE: usize = 64;
+
+const NAME: u32 = 19;
+const TEXT: u32 = 25;
+const JSON: u32 = 114;
+const XML: u32 = 142;
+const NODE_TREE: u32 = 194;
+const UNKNOWN: u32 = 705;
+const BPCHAR: u32 = 1042;
+const VARCHAR: u32 = 1043;
+const REFCURSOR: u32 = 1790;
+const CSTRING: u32 = 2275;
+const TSVECTOR: u32 = 3614;
+const TSQUERY: u32 = 3615;
+const JSONB: u32 = 3802;
+const JSONPATH: u32 = 4072;
+const MCV_LIST: u32 = 5017;
+
+/// The encoding of this process's database.
+pub fn of_database() -> i32 {
+    // SAFETY: a plain read.
+    unsafe { pg_sys::GetDatabaseEncoding() }
+}
+
+/// Whether texts change, or must be checked, on their way between the encodings.
+pub fn differ(from: i32, to: i32) -> bool {
+    from != to && to != SQL_ASCII
+}
+
+/// The name of an encoding.
+pub fn name(encoding: i32) -> &'static [u8] {
+    // SAFETY: the names are static; a number that is none gives an empty name.
+    memory::c_bytes(unsafe { pg_sys::pg_encoding_to_char(encoding) })
+}
+
+/// Whether values of a built-in type hold text in a form of their own, which cannot be converted where it lies.
+pub fn is_sealed(kind: u32) -> bool {
+    matches!(kind, TSVECTOR | TSQUERY | MCV_LIST)
+}
+
+/// `len` bytes of text in this database's encoding. 22021 and 22P05 where that cannot be. Raw.
+unsafe fn convert(text: *const u8, len: usize, encoding: i32) -> (*const u8, usize) {
+    // SAFETY: the text is readable; the result is the text itself or a C string.
+    unsafe {
+        let made = raw::pg_do_encoding_conversion(text.cast_mut(), len as c_int, encoding, of_database()).cast_const();
+        if ptr::eq(made, text) {
+            (text, len)
+        } else {
+            (made, memory::c_bytes(made.cast()).len())
+        }
+    }
+}
+
+/// A C string in this database's encoding, itself or a copy in the current memory context. In a transaction. Raw.
+pub fn c_string(text: &'static CStr, encoding: i32) -> &'static CStr {
+    // SAFETY: what the conversion makes ends with a NUL; the caller keeps the memory context as long as the text.
+    unsafe {
+        let bytes = text.to_bytes();
+        let (made, _) = convert(bytes.as_ptr(), bytes.len(), encoding);
+        CStr::from_ptr(made.cast())
+    }
+}
+
+/// A value of a type other than `record` and `record[]`, with all text in it in this database's encoding. The type is none that
+/// [`is_sealed`]. Raw.
+pub(super) unsafe fn value(value: Datum, kind: u32, numbers: &Numbers, encoding: i32) -> Datum {
+    // SAFETY: `value` is a non-NULL value of type `kind`, which says how it is laid out.
+    unsafe {
+        match kind {
+            TEXT | VARCHAR | BPCHAR | JSON | XML | REFCURSOR | NODE_TREE => text(value, encoding),
+            NAME => name_value(value, encoding),
+            UNKNOWN | CSTRING => {
+                let bytes = memory::c_bytes(value.cast_mut_ptr::<c_char>());
+                Datum::from(convert(bytes.as_ptr(), bytes.len(), encoding).0.cast_mut())
+            }
+            JSONB | JSONPATH => as_text(value, kind, encoding),
+            _ => {
+                let element = raw::get_element_type(Oid::from(kind));
+                match raw::get_typtype(Oid::from(kind)) as u8 {
+                    b'd' => self::value(value, raw::getBaseType(Oid::from(kind)).to_u32(), numbers, encoding),
+                    b'c' => row(value, numbers),
+                    b'b' if element != Oid::INVALID => array(value, element, numbers),
+                    _ => value,
+                }
+            }
+        }
+    }
+}
+
+unsafe fn text(value: Datum, encoding: i32) -> Datum {
+    // SAFETY: a varlena of text.
+    unsafe {
+        let plain = raw::pg_detoast_datum(value.cast_mut_ptr());
+        let (from, len) = (
+            pgrx::varlena::vardata_any(plain).cast::<u8>(),
+            pgrx::varlena::varsize_any_exhdr(plain),
+        );
+        let (made, made_len) = convert(from, len, encoding);
+        if ptr::eq(made, from) {
+            value
+        } else {
+            Datum::from(raw::cstring_to_text_with_len(made.cast(), made_len as c_int))
+        }
+    }
+}
+
+/// A name that becomes too long is cut, as everywhere that a text becomes a name.
+unsafe fn name_value(value: Datum, encoding: i32) -> Datum {
+    // SAFETY: a name is a C string in `NAME_SIZE` bytes.
+    unsafe {
+        let bytes = memory::c_bytes(value.cast_mut_ptr::<c_char>());
+        let (made, len) = convert(bytes.as_ptr(), bytes.len(), encoding);
+        let len = pg_sys::pg_mbcliplen(made.cast(), len as c_int, NAME_SIZE as c_int - 1) as usize;
+        let name = raw::palloc0(NAME_SIZE).cast::<u8>();
+        ptr::copy_nonoverlapping(made, name, len);
+        Datum::from(name)
+    }
+}
+
+/// The name of a column, in a place of its size. Raw.
+pub(super) fn name_here(name: &[u8; NAME_SIZE], encoding: i32) -> [u8; NAME_SIZE] {
+    // SAFETY: what comes back is a name.
+    unsafe {
+        let made = name_value(Datum::from(name.as_ptr().cast_mut()), encoding);
+        *made.cast_mut_ptr::<[u8; NAME_SIZE]>()
+    }
+}
+
+/// Out of its own form into text, and back. The output of these types does not look into the characters of the text in them, so it
+/// does not matter that they are another encoding's.
+unsafe fn as_text(value: Datum, kind: u32, encoding: i32) -> Datum {
+    // SAFETY: the type's own functions; what they give is a C string.
+    unsafe {
+        let (mut output, mut input, mut parameter, mut varlena) = (Oid::INVALID, Oid::INVALID, Oid::INVALID, false);
+        raw::getTypeOutputInfo(Oid::from(kind), &mut output, &mut varlena);
+        raw::getTypeInputInfo(Oid::from(kind), &mut input, &mut parameter);
+        let shown = raw::OidOutputFunctionCall(output, value);
+        let bytes = memory::c_bytes(shown);
+        let (made, _) = convert(bytes.as_ptr(), bytes.len(), encoding);
+        raw::OidInputFunctionCall(input, made.cast_mut().cast(), parameter, -1)
+    }
+}
+
+unsafe fn array(value: Datum, element: Oid, numbers: &Numbers) -> Datum {
+    // SAFETY: an array of `element`.
+    unsafe {
+        let array = raw::pg_detoast_datum(value.cast_mut_ptr()).cast::<pg_sys::ArrayType>();
+        if (*array).ndim == 0 {
+            return value;
+        }
+        let (mut len, mut by_value, mut align) = (0, false, 0);
+        raw::get_typlenbyvalalign(element, &mut len, &mut by_value, &mut align);
+        let (mut elements, mut nulls, mut count) = (ptr::null_mut(), ptr::null_mut(), 0);
+        raw::deconstruct_array(
+            array,
+            element,
+            len.into(),
+            by_value,
+            align,
+            &mut elements,
+            &mut nulls,
+            &mut count,
+        );
+        for n in 0..count as usize {
+            if !*nulls.add(n) {
+                *elements.add(n) = record::renumber(*elements.add(n), element.to_u32(), numbers);
+            }
+        }
+        let dims = array.cast::<u8>().add(size_of::<pg_sys::ArrayType>()).cast::<i32>();
+        let ndim = (*array).ndim;
+        Datum::from(raw::construct_md_array(
+            elements,
+            nulls,
+            ndim,
+            dims,
+            dims.add(ndim as usize),
+            element,
+            len.into(),
+            by_value,
+            align,
+        ))
+    }
+}
+
+/// A row of a system catalog or view.
+unsafe fn row(value: Datum, numbers: &Numbers) -> Datum {
+    // SAFETY: a composite value; its header names its type.
+    unsafe {
+        let header = raw::pg_detoast_datum(value.cast_mut_ptr()).cast::<pg_sys::HeapTupleHeaderData>();
+        let kind = (*header).t_choice.t_datum;
+        let desc = raw::lookup_rowtype_tupdesc(kind.datum_typeid, kind.datum_typmod);
+        let (values, nulls) = record::deform(header, desc);
+        for n in 0..(*desc).natts as usize {
+            if !*nulls.add(n) {
+                *values.add(n) = record::renumber(*values.add(n), tuples::column_type(desc, n), numbers);
+            }
+        }
+        let tuple = raw::heap_form_tuple(desc, values, nulls);
+        record::release(desc);
+        raw::HeapTupleHeaderGetDatum((*tuple).t_data)
+    }
+}
+
+/// A text in this database's encoding, with a question mark for what cannot be converted: for messages, which must not fail for
+/// their words. In a transaction. Guarded.
+pub fn readable(text: &[u8], encoding: i32) -> Cow<'_, [u8]> {
+    let here = of_database();
+    if !differ(encoding, here) || text.is_ascii() {
+        return Cow::Borrowed(text);
+    }
+    let mut made = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while !rest.is_empty() {
+        let (done, bytes) = beginning(rest, encoding, here);
+        made.extend_from_slice(&bytes);
+        rest = &rest[done..];
+        if !rest.is_empty() {
+            made.push(b'?');
+            // SAFETY: a NUL follows the copy, so that no character is looked for beyond its end.
+            let len = unsafe {
+                let mut start = [0u8; 8];
+                start
+                    .iter_mut()
+                    .zip(rest.iter().take(4))
+                    .for_each(|(to, from)| *to = *from);
+                pg_sys::pg_encoding_mblen(encoding, start.as_ptr().cast())
+            };
+            rest = &rest[(len.max(1) as usize).min(rest.len())..];
+        }
+    }
+    Cow::Owned(made)
+}
+
+/// Converts as many whole characters from the beginning as can be; gives how many bytes those were, and what became of them.
+fn beginning(text: &[u8], from: i32, to: i32) -> (usize, Vec<u8>) {
+    /// `MAX_CONVERSION_GROWTH`.
+    const GROWTH: usize = 4;
+    // SAFETY: the buffer has the size that a conversion may need; nothing is raised for what cannot be converted.
+    unsafe {
+        let proc = if from == SQL_ASCII {
+            Oid::INVALID
+        } else {
+            pg_sys::FindDefaultConversionProc(from, to)
+        };
+        if proc == Oid::INVALID {
+            // Nothing to convert with: what is valid as it stands is taken.
+            let valid = pg_sys::pg_encoding_verifymbstr(to, text.as_ptr().cast(), text.len() as c_int);
+            let valid = (valid.max(0) as usize).min(text.len());
+            return (valid, text[..valid].to_vec());
+        }
+        let mut buffer = vec![0u8; text.len() * GROWTH + 1];
+        let done = pg_sys::pg_do_encoding_conversion_buf(
+            proc,
+            from,
+            to,
+            text.as_ptr().cast_mut(),
+            text.len() as c_int,
+            buffer.as_mut_ptr(),
+            buffer.len() as c_int,
+            true,
+        );
+        let end = buffer.iter().position(|byte| *byte == 0).unwrap_or(buffer.len());
+        buffer.truncate(end);
+        ((done.max(0) as usize).min(text.len()), buffer)
+    }
+}

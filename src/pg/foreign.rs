@@ -1,0 +1,145 @@
+//! Which types mean the same in two databases of a cluster. Raw.
+//!
+//! What is built in has one number in all of them; a type that somebody created exists in one only, and its number may be another
+//! type's elsewhere. So a value of such a type does not leave its database.
+
+use super::error::raise_raw;
+use super::tuples::{Shape, column_type};
+use super::{encoding, memory, raw, record};
+use core::cell::Cell;
+use core::ffi::CStr;
+use pgrx::PgSqlErrorCode;
+use pgrx::pg_sys::Oid;
+
+/// Types from this number on were created by somebody (`FirstNormalObjectId` of `access/transam.h`).
+pub const FIRST_USER_TYPE: u32 = 16384;
+
+/// Pseudo-types that have values of their own which can be passed on.
+const UNKNOWN: u32 = 705;
+const CSTRING: u32 = 2275;
+
+const HINT: &CStr = c"Cast it to a built-in type, for example to text.";
+
+/// Two databases.
+#[derive(Clone, Copy)]
+pub struct Border {
+    /// The encoding that values come from, and the one that they go to.
+    pub from: i32,
+    pub to: i32,
+}
+
+thread_local! {
+    static AHEAD: Cell<Option<Border>> = const { Cell::new(None) };
+}
+
+/// From now on the values that this process describes go to a database with this encoding; None for its own database.
+pub fn values_go_to(encoding: Option<i32>) {
+    AHEAD.set(encoding.map(|to| Border {
+        from: encoding::of_database(),
+        to,
+    }));
+}
+
+/// The border that values cross.
+pub fn border() -> Option<Border> {
+    AHEAD.get()
+}
+
+/// Raises 0A000 where a column of the result cannot leave the database.
+pub fn check_columns(shape: &Shape) {
+    if let Some(border) = AHEAD.get() {
+        for n in 0..shape.width() {
+            border.check(shape.column_type(n), &[b"column \"", shape.column_name(n), b"\""]);
+        }
+    }
+}
+
+/// The same for a column of an anonymous record.
+pub fn check_record_column(kind: u32, name: &[u8]) {
+    if let Some(border) = AHEAD.get() {
+        border.check(kind, &[b"column \"", name, b"\" of a record"]);
+    }
+}
+
+/// The same for a value of a named type in a column of type `record`.
+pub fn check_named_record(kind: u32) {
+    if let Some(border) = AHEAD.get() {
+        border.check(kind, &[b"a record"]);
+    }
+}
+
+enum Trouble {
+    Local,
+    Sealed,
+}
+
+impl Border {
+    /// Raises 0A000, in which `what` names the column, where values of type `kind` cannot cross.
+    pub fn check(&self, kind: u32, what: &[&[u8]]) {
+        let Some(trouble) = self.trouble(kind, 0) else { return };
+        let mut pieces: [&[u8]; 12] = [b""; 12];
+        let tail: [&[u8]; 6] = match trouble {
+            Trouble::Local => [
+                b" has type ",
+                type_name(kind),
+                b", which exists in one database only",
+                b"",
+                b"",
+                b"",
+            ],
+            Trouble::Sealed => [
+                b" has type ",
+                type_name(kind),
+                b", which cannot be converted between the encodings ",
+                encoding::name(self.from),
+                b" and ",
+                encoding::name(self.to),
+            ],
+        };
+        for (to, from) in pieces.iter_mut().zip(what.iter().chain(&tail)) {
+            *to = from;
+        }
+        raise_raw(PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED, &pieces, Some(HINT));
+    }
+
+    fn trouble(&self, kind: u32, depth: u32) -> Option<Trouble> {
+        /// Built-in types are not nested any deeper.
+        const DEEPEST: u32 = 8;
+        if kind >= FIRST_USER_TYPE || depth > DEEPEST {
+            return Some(Trouble::Local);
+        }
+        // The columns of anonymous records are looked at where their types are described.
+        if record::may_hold(kind) || matches!(kind, UNKNOWN | CSTRING) {
+            return None;
+        }
+        if encoding::is_sealed(kind) {
+            return encoding::differ(self.from, self.to).then_some(Trouble::Sealed);
+        }
+        let oid = Oid::from(kind);
+        // SAFETY: look-ups in the catalogs by number.
+        unsafe {
+            match raw::get_typtype(oid) as u8 {
+                // Its values are of types that only they themselves know.
+                b'p' => Some(Trouble::Local),
+                b'd' => self.trouble(raw::getBaseType(oid).to_u32(), depth + 1),
+                b'c' => {
+                    let desc = raw::lookup_rowtype_tupdesc(oid, -1);
+                    let found = (0..(*desc).natts as usize).find_map(|n| self.trouble(column_type(desc, n), depth + 1));
+                    record::release(desc);
+                    found
+                }
+                b'b' => match raw::get_element_type(oid) {
+                    Oid::INVALID => None,
+                    element => self.trouble(element.to_u32(), depth + 1),
+                },
+                _ => None,
+            }
+        }
+    }
+}
+
+/// The type's name as error messages show it.
+pub fn type_name(kind: u32) -> &'static [u8] {
+    // SAFETY: a string in the current memory context, which outlives the error that quotes it.
+    memory::c_bytes(unsafe { raw::format_type_be(Oid::from(kind)) })
+}

@@ -1,0 +1,406 @@
+//! A job's parameters: the columns of a record on their way to a worker, and the values of `$1`, `$2` there.
+//!
+//! They travel as PostgreSQL's own tuple, with what the worker must know to read it. In memory, aligned to eight bytes: a
+//! [`Head`], a [`Column`] for each, the descriptions of anonymous record types, each with its length before it, and the tuple.
+//!
+//! A literal whose type nobody has told, as the `'x'` of `ROW(1, 'x')`, travels as the text that it is. What type it is of is
+//! found from its place in the statement, as for a parameter that a client sends without a type; where nothing there tells, it is
+//! text.
+
+use super::error::{self, Result, raise_raw};
+use super::record::{self, Numbers};
+use super::tuples::{column_type, tuple_desc_attr};
+use super::{compat, foreign, memory, raw, rowtype};
+use core::ffi::{c_char, c_int};
+use core::ptr;
+use pgrx::PgSqlErrorCode;
+use pgrx::pg_sys::{self, Datum, HeapTupleHeader, List, Oid, ParamListInfo, RawStmt, TupleDesc};
+
+const TEXT: u32 = 25;
+const UNKNOWN: u32 = 705;
+
+/// `PARAM_FLAG_CONST` of `nodes/params.h`: the planner may use the value.
+const CONST: u16 = 1;
+
+/// The most parameters that a statement can have (`MaxTupleAttributeNumber`, which a record cannot exceed either).
+const MOST: usize = 1664;
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Head {
+    count: u32,
+    descriptions: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Column {
+    kind: u32,
+    modifier: i32,
+    /// What the type looked like ([`rowtype::fingerprint`]).
+    print: u32,
+    unused: u32,
+}
+
+const fn padded(len: usize) -> usize {
+    (len + 7) & !7
+}
+
+/// Parameters on their way out, in the memory context of the call.
+pub struct Outgoing {
+    desc: TupleDesc,
+    tuple: pg_sys::HeapTuple,
+    /// The anonymous record types in them, inner ones first.
+    records: Vec<i32>,
+    len: usize,
+}
+
+impl Outgoing {
+    /// The columns of `record`; None where there are none. `border` is what they are to cross, if it is not only a process's.
+    ///
+    /// 0A000 where a value cannot be passed on.
+    pub fn of(record: Datum, encoding_there: Option<i32>) -> Result<Option<Self>> {
+        let (desc, tuple) = error::catching(|| flatten(record))?;
+        let count = width(desc);
+        if count == 0 {
+            return Ok(None);
+        }
+        foreign::values_go_to(encoding_there);
+        error::catching(|| check(desc))?;
+        let mut records = Vec::new();
+        error::catching(|| {
+            each_record(desc, tuple, &mut |number| {
+                if !records.contains(&number) {
+                    records.push(number);
+                }
+            });
+        })?;
+        let mut len = size_of::<Head>() + count * size_of::<Column>();
+        for number in &records {
+            len += 8 + padded(error::catching(|| record::description_len(*number))?);
+        }
+        // SAFETY: a tuple that was just formed.
+        len += unsafe { (*tuple).t_len as usize };
+        Ok(Some(Self {
+            desc,
+            tuple,
+            records,
+            len,
+        }))
+    }
+
+    /// How many bytes [`Outgoing::write`] writes.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Writes them to `place`, which is aligned and has room for them.
+    pub fn write(&self, place: *mut u8) -> Result<()> {
+        error::catching(|| {
+            let mut to = place;
+            let mut put = |bytes: &[u8]| {
+                // SAFETY: the room is that of `len`, which was summed up from the same parts.
+                unsafe {
+                    ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len());
+                    to = to.add(bytes.len());
+                }
+            };
+            put(&(width(self.desc) as u32).to_ne_bytes());
+            put(&(self.records.len() as u32).to_ne_bytes());
+            for n in 0..width(self.desc) {
+                let kind = column_type(self.desc, n);
+                // SAFETY: `n` is below the number of columns.
+                let modifier = unsafe { (*tuple_desc_attr(self.desc, n)).atttypmod };
+                put(&kind.to_ne_bytes());
+                put(&modifier.to_ne_bytes());
+                put(&rowtype::fingerprint(kind).to_ne_bytes());
+                put(&[0; 4]);
+            }
+            for number in &self.records {
+                let len = record::description_len(*number);
+                put(&(len as u64).to_ne_bytes());
+                record::describe(*number, &mut put);
+                put(&[0; 8][..padded(len) - len]);
+            }
+            // SAFETY: a tuple has `t_len` bytes.
+            put(unsafe {
+                core::slice::from_raw_parts((*self.tuple).t_data.cast::<u8>(), (*self.tuple).t_len as usize)
+            });
+        })
+    }
+}
+
+fn width(desc: TupleDesc) -> usize {
+    // SAFETY: a valid descriptor.
+    unsafe { (*desc).natts as usize }
+}
+
+/// The record's columns as a tuple of their own, without those that its type has lost. Raw.
+fn flatten(record: Datum) -> (TupleDesc, pg_sys::HeapTuple) {
+    // SAFETY: a non-NULL composite value; nothing in one points elsewhere. Each live column is copied to the next place.
+    unsafe {
+        let header = raw::pg_detoast_datum(record.cast_mut_ptr()).cast::<pg_sys::HeapTupleHeaderData>();
+        let kind = (*header).t_choice.t_datum;
+        let desc = raw::lookup_rowtype_tupdesc(kind.datum_typeid, kind.datum_typmod);
+        let (values, nulls) = record::deform(header, desc);
+        let is_live = |n: &usize| !(*tuple_desc_attr(desc, *n)).attisdropped;
+        let live = raw::CreateTemplateTupleDesc((0..width(desc)).filter(is_live).count() as c_int);
+        for (to, from) in (0..width(desc)).filter(is_live).enumerate() {
+            raw::TupleDescCopyEntry(live, (to + 1) as _, desc, (from + 1) as _);
+            *values.add(to) = *values.add(from);
+            *nulls.add(to) = *nulls.add(from);
+        }
+        record::release(desc);
+        (live, raw::heap_form_tuple(live, values, nulls))
+    }
+}
+
+/// 0A000 where a type cannot be passed on. Raw.
+fn check(desc: TupleDesc) {
+    for n in 0..width(desc) {
+        let kind = column_type(desc, n);
+        let number = error::Digits::of(n as u64 + 1);
+        if let Some(border) = foreign::border() {
+            border.check(kind, &[b"parameter $", number.bytes()]);
+        }
+        // SAFETY: a look-up in the catalog.
+        let is_pseudo = unsafe { raw::get_typtype(Oid::from(kind)) as u8 } == b'p';
+        if is_pseudo && kind != UNKNOWN && !record::may_hold(kind) {
+            raise_raw(
+                PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+                &[
+                    b"parameter $",
+                    number.bytes(),
+                    b" has pseudo-type ",
+                    foreign::type_name(kind),
+                ],
+                None,
+            );
+        }
+    }
+}
+
+fn each_record(desc: TupleDesc, tuple: pg_sys::HeapTuple, visit: &mut dyn FnMut(i32)) {
+    if !(0..width(desc)).any(|n| record::may_hold(column_type(desc, n))) {
+        return;
+    }
+    // SAFETY: a tuple of the descriptor.
+    unsafe {
+        let (values, nulls) = record::deform((*tuple).t_data, desc);
+        for n in 0..width(desc) {
+            let kind = column_type(desc, n);
+            if record::may_hold(kind) && !*nulls.add(n) {
+                record::each_number(*values.add(n), kind, visit);
+            }
+        }
+    }
+}
+
+/// Parameters where they are used. Everything that they consist of lives in the memory context that was current when they came.
+#[derive(Clone, Copy)]
+pub struct Parameters {
+    list: ParamListInfo,
+    types: *mut Oid,
+    count: usize,
+    /// Whether the types of some are to be found from the statement.
+    has_unknown: bool,
+}
+
+impl Parameters {
+    /// Takes over what [`Outgoing::write`] wrote to `place`, which is not needed afterwards. `records` outlives the call; it says
+    /// which encoding the texts are in. In a transaction. Raw.
+    ///
+    /// 42704 for a type that is not there (any more), 42804 for one that was altered meanwhile.
+    pub fn take(place: *const u8, len: usize, records: &mut Numbers) -> Self {
+        // SAFETY: the bytes are those that `write` wrote. The copy is aligned, and lives as long as the values that point into it.
+        unsafe {
+            let copy = raw::MemoryContextAllocHuge(pg_sys::CurrentMemoryContext, len).cast::<u8>();
+            ptr::copy_nonoverlapping(place, copy, len);
+            let head = *copy.cast::<Head>();
+            let count = (head.count as usize).min(MOST);
+            let columns = copy.add(size_of::<Head>()).cast::<Column>();
+            let mut at = columns.add(count).cast::<u8>();
+            for _ in 0..head.descriptions {
+                let len = at.cast::<u64>().read() as usize;
+                let description = memory::view(at.add(8), len);
+                record::each_column(description, &mut |kind, _| {
+                    check_exists(kind, &[b"a column of a record"])
+                });
+                if record::has_changed(description) {
+                    changed_type();
+                }
+                records.learn_raw(description);
+                at = at.add(8 + padded(len));
+            }
+            let desc = raw::CreateTemplateTupleDesc(count as c_int);
+            let types = raw::palloc(size_of::<Oid>() * count).cast::<Oid>();
+            for n in 0..count {
+                let column = *columns.add(n);
+                check_arrived(&column, n);
+                raw::TupleDescInitEntry(
+                    desc,
+                    (n + 1) as _,
+                    ptr::null(),
+                    Oid::from(column.kind),
+                    column.modifier,
+                    0,
+                );
+                types.add(n).write(Oid::from(column.kind));
+            }
+            let list = raw::makeParamList(count as c_int);
+            Self::fill(list, desc, at.cast(), records);
+            Self {
+                list,
+                types,
+                count,
+                has_unknown: (0..count).any(|n| (*types.add(n)).to_u32() == UNKNOWN),
+            }
+        }
+    }
+
+    unsafe fn fill(list: ParamListInfo, desc: TupleDesc, tuple: HeapTupleHeader, records: &Numbers) {
+        // SAFETY: the tuple is one of the descriptor; the list has a place for each column.
+        unsafe {
+            let (values, nulls) = record::deform(tuple, desc);
+            for n in 0..width(desc) {
+                let kind = column_type(desc, n);
+                let parameter = (*list).params.as_mut_ptr().add(n);
+                (*parameter).isnull = *nulls.add(n);
+                (*parameter).pflags = CONST;
+                (*parameter).ptype = Oid::from(kind);
+                (*parameter).value = if *nulls.add(n) {
+                    Datum::from(0usize)
+                } else if records.is_empty() {
+                    *values.add(n)
+                } else {
+                    record::renumber(*values.add(n), kind, records)
+                };
+            }
+        }
+    }
+
+    /// The values as the planner and the executor take them.
+    pub(super) fn list(&self) -> ParamListInfo {
+        self.list
+    }
+
+    /// Analyses and rewrites one statement that uses the parameters. 42P02 for a parameter that is not given. Raw.
+    ///
+    /// # Safety
+    /// The tree comes from the parser and `sql` is the text that it was parsed from.
+    pub(super) unsafe fn analyze(&self, statement: *mut RawStmt, sql: *const c_char) -> *mut List {
+        // SAFETY: as above.
+        unsafe {
+            if self.has_unknown {
+                self.find_types(statement, sql);
+                self.read_literals();
+            }
+            compat::analyze_and_rewrite(statement, sql, self.types, self.count as c_int)
+        }
+    }
+
+    /// Finds the types of the literals. A first analysis tells what the statement asks for, if anything; that each place can take
+    /// it is for the analysis proper to see, which comes after.
+    unsafe fn find_types(&self, statement: *mut RawStmt, sql: *const c_char) {
+        // SAFETY: analysis changes the tree, so it takes a copy. The array grows where the statement names more parameters.
+        unsafe {
+            let mut count = self.count as c_int;
+            let mut found = raw::palloc(size_of::<Oid>() * self.count).cast::<Oid>();
+            for n in 0..self.count {
+                let kind = *self.types.add(n);
+                found
+                    .add(n)
+                    .write(if kind.to_u32() == UNKNOWN { Oid::INVALID } else { kind });
+            }
+            let tree = raw::copyObjectImpl(statement.cast()).cast();
+            compat::find_parameter_types(tree, sql, &mut found, &mut count);
+            for n in 0..self.count {
+                let kind = *found.add(n);
+                if (*self.types.add(n)).to_u32() == UNKNOWN && kind != Oid::INVALID {
+                    let kind = if kind.to_u32() == UNKNOWN {
+                        Oid::from(TEXT)
+                    } else {
+                        kind
+                    };
+                    self.types.add(n).write(kind);
+                }
+            }
+        }
+    }
+
+    /// Gives the literals the types that were found for them. Those that the statement does not use stay as they are.
+    unsafe fn read_literals(&self) {
+        // SAFETY: as many types as parameters. The snapshot is for what a domain checks.
+        unsafe {
+            let without_snapshot = !pg_sys::ActiveSnapshotSet();
+            if without_snapshot {
+                raw::PushActiveSnapshot(raw::GetTransactionSnapshot());
+            }
+            for n in 0..self.count {
+                let parameter = (*self.list).params.as_mut_ptr().add(n);
+                let kind = *self.types.add(n);
+                if (*parameter).ptype.to_u32() == UNKNOWN && kind.to_u32() != UNKNOWN {
+                    Self::read(parameter, kind);
+                }
+            }
+            if without_snapshot {
+                raw::PopActiveSnapshot();
+            }
+        }
+    }
+
+    unsafe fn read(parameter: *mut pg_sys::ParamExternData, kind: Oid) {
+        // SAFETY: the value of an unknown type is a C string; the type's own input function reads it.
+        unsafe {
+            let (mut input, mut of) = (Oid::INVALID, Oid::INVALID);
+            raw::getTypeInputInfo(kind, &mut input, &mut of);
+            let text = if (*parameter).isnull {
+                ptr::null_mut()
+            } else {
+                (*parameter).value.cast_mut_ptr::<c_char>()
+            };
+            (*parameter).value = raw::OidInputFunctionCall(input, text, of, -1);
+            (*parameter).ptype = kind;
+        }
+    }
+
+    /// The values as the server log shows them, NULL where the settings ask for none. Raw.
+    pub(super) fn for_log(&self) -> *mut c_char {
+        // SAFETY: plain reads; the output functions are those of the types.
+        unsafe {
+            if pg_sys::log_parameter_max_length == 0 {
+                return ptr::null_mut();
+            }
+            raw::BuildParamLogString(self.list, ptr::null_mut(), pg_sys::log_parameter_max_length)
+        }
+    }
+}
+
+fn check_arrived(column: &Column, n: usize) {
+    let number = error::Digits::of(n as u64 + 1);
+    check_exists(column.kind, &[b"parameter $", number.bytes()]);
+    if rowtype::fingerprint(column.kind) != column.print {
+        changed_type();
+    }
+}
+
+fn check_exists(kind: u32, what: &[&[u8]]) {
+    // SAFETY: a look-up in the catalog; 0 for a type that is not there.
+    if unsafe { raw::get_typtype(Oid::from(kind)) } == 0 {
+        let mut message: [&[u8]; 4] = [b"the type of ", b"", b"", b" does not exist"];
+        message[1..3].iter_mut().zip(what).for_each(|(to, from)| *to = from);
+        raise_raw(
+            PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+            &message,
+            Some(c"A type that an open transaction creates does not exist for others."),
+        );
+    }
+}
+
+fn changed_type() -> ! {
+    raise_raw(
+        PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
+        &[b"a composite type in the parameters has changed since the job was launched"],
+        None,
+    )
+}
