@@ -2,7 +2,7 @@
 
 use crate::pg::error::{Report, Result};
 use crate::pg::fmgr::{Answer, Call, Value};
-use crate::pg::text;
+use crate::pg::{encoding, text};
 use crate::registry::job::PROGRESS_MAX;
 use crate::session::jobs;
 use crate::worker::main::current;
@@ -46,11 +46,19 @@ fn get_progress(call: &Call) -> Result<Answer> {
     };
     let progress = {
         let job = handle.slot.lock();
-        job.has_progress
-            .then(|| (job.progress_pct, job.progress_message().map(<[u8]>::to_vec)))
+        job.has_progress.then(|| {
+            (
+                job.progress_pct,
+                job.progress_message().map(<[u8]>::to_vec),
+                job.encoding,
+            )
+        })
     };
     match progress {
-        Some((pct, message)) => call.composite(&[Value::Int4(pct), Value::text_or_null(message.as_deref())]),
+        Some((pct, message, encoding)) => {
+            let message = message.as_deref().map(|message| encoding::readable(message, encoding));
+            call.composite(&[Value::Int4(pct), Value::text_or_null(message.as_deref())])
+        }
         None => call.null(),
     }
 }

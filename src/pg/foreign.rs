@@ -17,6 +17,7 @@ pub const FIRST_USER_TYPE: u32 = 16384;
 /// Pseudo-types that have values of their own which can be passed on.
 const UNKNOWN: u32 = 705;
 const CSTRING: u32 = 2275;
+const VOID: u32 = 2278;
 
 const HINT: &CStr = c"Cast it to a built-in type, for example to text.";
 
@@ -109,7 +110,7 @@ impl Border {
             return Some(Trouble::Local);
         }
         // The columns of anonymous records are looked at where their types are described.
-        if record::may_hold(kind) || matches!(kind, UNKNOWN | CSTRING) {
+        if record::may_hold(kind) || matches!(kind, UNKNOWN | CSTRING | VOID) {
             return None;
         }
         if encoding::is_sealed(kind) {

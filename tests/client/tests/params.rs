@@ -41,9 +41,9 @@ fn a_row_trigger_writes_what_a_rollback_leaves() {
                  ROW(current_user, TG_OP, to_jsonb(OLD), to_jsonb(NEW)));
              RETURN NEW;
          END $$;
-         CREATE TRIGGER note BEFORE UPDATE ON account FOR EACH ROW EXECUTE FUNCTION note();
-         BEGIN; UPDATE account SET balance = balance - 5; ROLLBACK",
+         CREATE TRIGGER note BEFORE UPDATE ON account FOR EACH ROW EXECUTE FUNCTION note()",
     );
+    session.exec("BEGIN; UPDATE account SET balance = balance - 5; ROLLBACK");
     assert_eq!(
         session.rows("SELECT what, new ->> 'owner', old ->> 'balance', new ->> 'balance' FROM audit"),
         [["UPDATE", "O'Hara", "10", "5"].map(|text| Some(text.to_owned()))]
@@ -56,9 +56,9 @@ fn a_row_trigger_writes_what_a_rollback_leaves() {
          BEGIN
              PERFORM pg_background_run_params('INSERT INTO copies VALUES ($1, $2, $3)', NEW);
              RETURN NEW;
-         END $$;
-         UPDATE account SET balance = 7",
+         END $$",
     );
+    session.exec("UPDATE account SET balance = 7");
     assert_eq!(
         session.rows("SELECT * FROM copies"),
         [["1", "O'Hara", "7"].map(|text| Some(text.to_owned()))]
