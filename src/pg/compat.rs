@@ -58,6 +58,9 @@ unsafe extern "C-unwind" {
         n: c_int,
         env: *mut pg_sys::QueryEnvironment,
     ) -> *mut List;
+    // From version 17 on the server's own copy has another name than libpq's.
+    #[cfg_attr(any(feature = "pg17", feature = "pg18"), link_name = "pg_encoding_to_char_private")]
+    pub fn pg_encoding_to_char(encoding: c_int) -> *const c_char;
     fn make_parsestate(parent: *mut pg_sys::ParseState) -> *mut pg_sys::ParseState;
     fn free_parsestate(state: *mut pg_sys::ParseState);
     fn transformTopLevelStmt(state: *mut pg_sys::ParseState, stmt: *mut RawStmt) -> *mut pg_sys::Query;

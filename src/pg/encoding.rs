@@ -4,7 +4,7 @@
 //! converted to SQL_ASCII, and what comes from SQL_ASCII is only checked.
 
 use super::record::{self, Numbers};
-use super::{memory, raw, tuples};
+use super::{compat, memory, raw, tuples};
 use core::ffi::{CStr, c_char, c_int};
 use core::ptr;
 use pgrx::pg_sys::{self, Datum, Oid};
@@ -46,7 +46,7 @@ pub fn differ(from: i32, to: i32) -> bool {
 /// The name of an encoding.
 pub fn name(encoding: i32) -> &'static [u8] {
     // SAFETY: the names are static; a number that is none gives an empty name.
-    memory::c_bytes(unsafe { pg_sys::pg_encoding_to_char(encoding) })
+    memory::c_bytes(unsafe { compat::pg_encoding_to_char(encoding) })
 }
 
 /// Whether values of a built-in type hold text in a form of their own, which cannot be converted where it lies.

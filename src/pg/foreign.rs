@@ -3,7 +3,7 @@
 //! What is built in has one number in all of them; a type that somebody created exists in one only, and its number may be another
 //! type's elsewhere. So a value of such a type does not leave its database.
 
-use super::error::raise_raw;
+use super::error::{Result, raise_raw};
 use super::tuples::{Shape, column_type};
 use super::{encoding, memory, raw, record};
 use core::cell::Cell;
@@ -39,6 +39,16 @@ pub fn values_go_to(encoding: Option<i32>) {
         from: encoding::of_database(),
         to,
     }));
+}
+
+/// Runs `body`, in which the values that this process describes go to a database with this encoding; None for its own database.
+/// A job can launch others while its own rows are on their way, so what was before is put back. `body` catches what it raises.
+pub fn while_values_go_to<T>(encoding: Option<i32>, body: impl FnOnce() -> Result<T>) -> Result<T> {
+    let before = AHEAD.get();
+    values_go_to(encoding);
+    let answer = body();
+    AHEAD.set(before);
+    answer
 }
 
 /// The border that values cross.

@@ -53,19 +53,23 @@ pub struct Outgoing {
     /// The anonymous record types in them, inner ones first.
     records: Vec<i32>,
     len: usize,
+    /// The encoding of the database that they go to, None for this process's own database.
+    encoding: Option<i32>,
 }
 
 impl Outgoing {
-    /// The columns of `record`; None where there are none. `border` is what they are to cross, if it is not only a process's.
-    ///
-    /// 0A000 where a value cannot be passed on.
-    pub fn of(record: Datum, encoding_there: Option<i32>) -> Result<Option<Self>> {
+    /// The columns of `record`, which go to a database with this encoding, None for this process's own database. None where there
+    /// are no columns. 0A000 where a value cannot be passed on.
+    pub fn of(record: Datum, encoding: Option<i32>) -> Result<Option<Self>> {
+        foreign::while_values_go_to(encoding, || Self::collect(record, encoding))
+    }
+
+    fn collect(record: Datum, encoding: Option<i32>) -> Result<Option<Self>> {
         let (desc, tuple) = error::catching(|| flatten(record))?;
         let count = width(desc);
         if count == 0 {
             return Ok(None);
         }
-        foreign::values_go_to(encoding_there);
         error::catching(|| check(desc))?;
         let mut records = Vec::new();
         error::catching(|| {
@@ -86,6 +90,7 @@ impl Outgoing {
             tuple,
             records,
             len,
+            encoding,
         }))
     }
 
@@ -96,37 +101,37 @@ impl Outgoing {
 
     /// Writes them to `place`, which is aligned and has room for them.
     pub fn write(&self, place: *mut u8) -> Result<()> {
-        error::catching(|| {
-            let mut to = place;
-            let mut put = |bytes: &[u8]| {
-                // SAFETY: the room is that of `len`, which was summed up from the same parts.
-                unsafe {
-                    ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len());
-                    to = to.add(bytes.len());
-                }
-            };
-            put(&(width(self.desc) as u32).to_ne_bytes());
-            put(&(self.records.len() as u32).to_ne_bytes());
-            for n in 0..width(self.desc) {
-                let kind = column_type(self.desc, n);
-                // SAFETY: `n` is below the number of columns.
-                let modifier = unsafe { (*tuple_desc_attr(self.desc, n)).atttypmod };
-                put(&kind.to_ne_bytes());
-                put(&modifier.to_ne_bytes());
-                put(&rowtype::fingerprint(kind).to_ne_bytes());
-                put(&[0; 4]);
+        foreign::while_values_go_to(self.encoding, || error::catching(|| self.write_raw(place)))
+    }
+
+    fn write_raw(&self, place: *mut u8) {
+        let mut to = place;
+        let mut put = |bytes: &[u8]| {
+            // SAFETY: the room is that of `len`, which was summed up from the same parts.
+            unsafe {
+                ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len());
+                to = to.add(bytes.len());
             }
-            for number in &self.records {
-                let len = record::description_len(*number);
-                put(&(len as u64).to_ne_bytes());
-                record::describe(*number, &mut put);
-                put(&[0; 8][..padded(len) - len]);
-            }
-            // SAFETY: a tuple has `t_len` bytes.
-            put(unsafe {
-                core::slice::from_raw_parts((*self.tuple).t_data.cast::<u8>(), (*self.tuple).t_len as usize)
-            });
-        })
+        };
+        put(&(width(self.desc) as u32).to_ne_bytes());
+        put(&(self.records.len() as u32).to_ne_bytes());
+        for n in 0..width(self.desc) {
+            let kind = column_type(self.desc, n);
+            // SAFETY: `n` is below the number of columns.
+            let modifier = unsafe { (*tuple_desc_attr(self.desc, n)).atttypmod };
+            put(&kind.to_ne_bytes());
+            put(&modifier.to_ne_bytes());
+            put(&rowtype::fingerprint(kind).to_ne_bytes());
+            put(&[0; 4]);
+        }
+        for number in &self.records {
+            let len = record::description_len(*number);
+            put(&(len as u64).to_ne_bytes());
+            record::describe(*number, &mut put);
+            put(&[0; 8][..padded(len) - len]);
+        }
+        // SAFETY: a tuple has `t_len` bytes.
+        put(unsafe { core::slice::from_raw_parts((*self.tuple).t_data.cast::<u8>(), (*self.tuple).t_len as usize) });
     }
 }
 

@@ -304,6 +304,26 @@ fn local_types_are_refused() {
     );
 }
 
+#[test]
+fn a_job_launches_others_while_its_own_rows_come() {
+    let (cluster, mut session) = start();
+    session.exec("CREATE TYPE mood AS ENUM ('sad')");
+    // Its own rows stay here, whatever went elsewhere before.
+    let rows = session.rows(
+        "SELECT * FROM pg_background_run_query_params('SELECT state, ROW(1, ''sad''::mood)
+             FROM pg_background_run_params(''SELECT $1'', ROW(ROW(1)), database => ''other'')', NULL, col_def => 'x') AS (s text, r record)",
+    );
+    assert_eq!(rows, [[some("stopped"), some("(1,sad)")]]);
+    // And the other way round.
+    let mut other = cluster.session_in("other", "postgres");
+    other.exec("CREATE TYPE mood AS ENUM ('sad'); CREATE EXTENSION pg_background");
+    let error = session.error(
+        "SELECT * FROM pg_background_run_query_params('SELECT state, ROW(1, ''sad''::mood)
+             FROM pg_background_run_params(''SELECT $1'', ROW(ROW(1)))', NULL, col_def => 'x', database => 'other') AS (s text, r record)",
+    );
+    assert_eq!(error.sqlstate, "0A000", "{error:?}");
+}
+
 /// A value of each type that carries text, with characters outside of ASCII that both LATIN1 and UTF8 have.
 const TEXTS: [(&str, &str); 14] = [
     ("'Ærø'::text", "text"),
