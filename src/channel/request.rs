@@ -7,6 +7,7 @@ use crate::pg::params::{Outgoing, Parameters};
 use crate::pg::proc::{self, Identity};
 use crate::pg::record::Numbers;
 use crate::pg::shmem::{self, Offset, Owned};
+use crate::pg::standing::Kind;
 use crate::pg::{adopt, encoding, guc_state, standing, tcop};
 use crate::registry::pool::Fit;
 use crate::settings;
@@ -69,17 +70,13 @@ pub fn store(identity: Identity, database: &Database, parameters: Option<&Outgoi
     } else {
         guc_state::serialize_settings(shmem::address(settings_at), settings_len);
     }
-    // What a new connection to another database gets cannot be told from here, so no worker is known to fit, and none stays.
-    let idle_timeout = if database.is_other {
-        0
-    } else {
-        settings::worker_idle_timeout()
-    };
+    let idle_timeout = settings::worker_idle_timeout();
+    let kind = kind(database.is_other);
     let fit = Fit {
         database: database.oid,
         role: identity.authenticated,
         standing: if idle_timeout > 0 {
-            standing::of(database.oid, identity.authenticated)
+            standing::of(database.oid, identity.authenticated, kind)
         } else {
             0
         },
@@ -103,6 +100,10 @@ pub fn store(identity: Identity, database: &Database, parameters: Option<&Outgoi
     }
     shmem::write(request.libraries_at(), &libraries);
     Ok((owned, fit))
+}
+
+fn kind(is_elsewhere: bool) -> Kind {
+    if is_elsewhere { Kind::Elsewhere } else { Kind::Own }
 }
 
 impl Request {
@@ -149,6 +150,11 @@ impl Request {
     /// The session that launched the job.
     pub fn session(&self) -> i32 {
         self.head.session
+    }
+
+    /// Whose jobs a worker serves that has run this one.
+    pub fn kind(&self) -> Kind {
+        kind(self.head.is_elsewhere)
     }
 
     /// Who the job acts as.

@@ -79,15 +79,9 @@ const STATEFUL: &[&str] = &["dblink", "plperl", "plpython3", "pltcl", "plv8", "p
 /// what a new connection loads. In a transaction of its own, in which checks of the values are those of a parallel worker: what
 /// was valid in the session is valid here.
 pub fn adopt(identity: &Identity, settings: &[u8], libraries: *mut u8, application_name: &CStr) {
-    STATE.recover();
-    match STATE.with(|state| state.theirs.bytes() == settings && state.identity == *identity) {
-        Some(true) => return rename(application_name),
-        Some(false) => (),
-        None => transaction(|| {
-            // SAFETY: as InitPostgres is followed by it in a backend.
-            unsafe { raw::process_session_preload_libraries() };
-            STATE.set(State::found());
-        }),
+    connected();
+    if STATE.with(|state| state.theirs.bytes() == settings && state.identity == *identity) == Some(true) {
+        return rename(application_name);
     }
     transaction(|| {
         STATE.with(|state| state.reach(identity, settings, libraries));
@@ -96,27 +90,32 @@ pub fn adopt(identity: &Identity, settings: &[u8], libraries: *mut u8, applicati
     });
 }
 
-/// In another database than the session's: puts this process, which has just connected, under the limits that the session has set
-/// itself, and lets it act as the session does. It comes back from there to no state that is known, so it serves one job.
-/// 42501 where the role may not connect to this database.
+/// The same in another database than the session's: the state is that in which this process connected, under the limits that the
+/// session has set itself. 42501 where the role may not connect to this database.
 pub fn adopt_limits(identity: &Identity, limits: &[u8], application_name: &CStr) {
-    transaction(|| {
-        database::check_connect_raw(identity.current);
-        // SAFETY: as in `adopt`; a role by its number, which has a name.
-        unsafe {
-            raw::process_session_preload_libraries();
-            pg_sys::InitializingParallelWorker = true;
-            assume_user(identity);
-            guc_state::set_limits(limits);
-            let role = match identity.role {
-                0 => c"none".as_ptr(),
-                role => raw::GetUserNameFromId(pg_sys::Oid::from(role), false).cast_const(),
-            };
-            set(c"role", role);
-            pg_sys::InitializingParallelWorker = false;
-        }
-        set_name(application_name);
-    });
+    connected();
+    let settings = STATE.with(|state| guc_state::with_limits(state.base.bytes(), limits));
+    transaction(|| database::check_connect_raw(identity.current));
+    if let Some(settings) = settings {
+        adopt(
+            identity,
+            settings.bytes(),
+            c"".as_ptr().cast_mut().cast(),
+            application_name,
+        );
+    }
+}
+
+/// Before the first job loads what a new connection loads, and remembers the state.
+fn connected() {
+    STATE.recover();
+    if STATE.with(|_| ()).is_none() {
+        transaction(|| {
+            // SAFETY: as InitPostgres is followed by it in a backend.
+            unsafe { raw::process_session_preload_libraries() };
+            STATE.set(State::found());
+        });
+    }
 }
 
 /// After a job: undoes what it did to settings and roles. False where that cannot be shown to have succeeded, or where it left
@@ -308,9 +307,9 @@ fn transaction(body: impl FnOnce()) {
 /// With the role in force again it is installed for that one.
 fn install_role(identity: &Identity) {
     assume_user(identity);
-    // SAFETY: the setting exists and has a value.
+    // SAFETY: the setting exists, and the role has a name.
     unsafe {
-        let role = raw::GetConfigOption(c"role".as_ptr(), false, false);
+        let role = raw::GetUserNameFromId(pg_sys::Oid::from(identity.role), false);
         set(c"role", role);
     }
 }

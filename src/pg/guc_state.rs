@@ -5,6 +5,7 @@
 //! the session in a few settings only, so it compares the two states and sets those. Where the session's state cannot be
 //! reached that way, PostgreSQL's way is taken.
 
+use super::memory::Buffer;
 use super::{compat, raw};
 use core::ffi::{CStr, c_char};
 use pgrx::pg_sys::{self, GucContext, GucSource};
@@ -41,11 +42,26 @@ pub fn explicit_limits() -> Vec<u8> {
     state
 }
 
-/// Sets what [`explicit_limits`] gave. In a transaction. Raw.
-pub fn set_limits(state: &[u8]) {
-    Entries::of_bytes(state).for_each(|entry| {
-        entry.set();
+/// The state `base` with what [`explicit_limits`] gave in place of its own values, in the current memory context; and without a
+/// role, which is set by its number. Raw.
+pub fn with_limits(base: &[u8], limits: &[u8]) -> Buffer {
+    let (base, limits) = (Entries::of_bytes(base), Entries::of_bytes(limits));
+    let each = |visit: &mut dyn FnMut(&Entry)| {
+        base.filter(|entry| entry.name != b"role" && !limits.has(entry.name))
+            .for_each(|entry| visit(&entry));
+        limits.for_each(|entry| visit(&entry));
+    };
+    let mut len = 0;
+    each(&mut |entry| len += entry.name.len() + 1 + entry.rest.len());
+    let mut state = Buffer::new(size_of::<usize>() + len);
+    let mut put = |bytes: &[u8]| state.push(bytes.as_ptr(), bytes.len());
+    put(&len.to_ne_bytes());
+    each(&mut |entry| {
+        put(entry.name);
+        put(&[0]);
+        put(entry.rest);
     });
+    state
 }
 
 /// The libraries that a worker must load before it takes over this session's settings, in the form of `SerializeLibraryState`:

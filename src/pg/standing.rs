@@ -12,10 +12,19 @@ use pgrx::pg_sys::{self, Datum, HeapTuple, Oid, SysCacheIdentifier};
 const DB_ROLE_SETTING: u32 = 2964;
 const DB_ROLE_SETTING_INDEX: u32 = 2965;
 
+/// Whose jobs a worker serves: those of sessions of its own database, which come with all their settings and where the extension
+/// counts; or those that come from other databases, from where the extension there cannot be seen, and need not be there.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Own,
+    Elsewhere,
+}
+
 #[derive(Clone, Copy)]
 struct Known {
     database: u32,
     role: u32,
+    kind: Kind,
     /// How many invalidation messages this process had seen.
     messages: u64,
     standing: u64,
@@ -27,14 +36,14 @@ thread_local! {
 
 /// What a connection of `role` to `database` would get now; never 0. In a transaction. The catalogs are looked at again only after some
 /// catalog has changed.
-pub fn of(database: u32, role: u32) -> u64 {
+pub fn of(database: u32, role: u32, kind: Kind) -> u64 {
     // SAFETY: takes in what other processes have committed; the counter is this process's own.
     let messages = unsafe {
         pg_sys::AcceptInvalidationMessages();
         ptr::read_volatile(&raw const pg_sys::SharedInvalidMessageCounter)
     };
     if let Some(known) = KNOWN.get()
-        && (known.database, known.role, known.messages) == (database, role, messages)
+        && (known.database, known.role, known.kind, known.messages) == (database, role, kind, messages)
     {
         return known.standing;
     }
@@ -42,16 +51,19 @@ pub fn of(database: u32, role: u32) -> u64 {
     mark.cached(SysCacheIdentifier::AUTHOID, role);
     mark.cached(SysCacheIdentifier::DATABASEOID, database);
     mark.settings(database, role);
-    // SAFETY: a look into the catalog; none is 0.
-    mark.add(
-        unsafe { pg_sys::get_extension_oid(c"pg_background".as_ptr(), true) }
+    mark.add(match kind {
+        // SAFETY: a look into the catalog; none is 0.
+        Kind::Own => unsafe { pg_sys::get_extension_oid(c"pg_background".as_ptr(), true) }
             .to_u32()
             .into(),
-    );
+        // No oid, so workers of one kind never fit jobs of the other.
+        Kind::Elsewhere => u64::MAX,
+    });
     let standing = mark.0.max(1);
     KNOWN.set(Some(Known {
         database,
         role,
+        kind,
         messages,
         standing,
     }));
@@ -59,17 +71,22 @@ pub fn of(database: u32, role: u32) -> u64 {
 }
 
 /// [`of`] for the role and database of this process, which is in no transaction.
-pub fn of_this_process() -> u64 {
+pub fn of_this_process(kind: Kind) -> u64 {
     // SAFETY: a transaction that only looks into catalogs.
     unsafe {
         pg_sys::AcceptInvalidationMessages();
         if let Some(known) = KNOWN.get()
+            && known.kind == kind
             && known.messages == ptr::read_volatile(&raw const pg_sys::SharedInvalidMessageCounter)
         {
             return known.standing;
         }
         pg_sys::StartTransactionCommand();
-        let standing = of(pg_sys::MyDatabaseId.to_u32(), pg_sys::GetAuthenticatedUserId().to_u32());
+        let standing = of(
+            pg_sys::MyDatabaseId.to_u32(),
+            pg_sys::GetAuthenticatedUserId().to_u32(),
+            kind,
+        );
         pg_sys::CommitTransactionCommand();
         standing
     }

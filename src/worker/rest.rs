@@ -8,6 +8,7 @@
 
 use super::main::{self, Attached};
 use crate::channel::request::Request;
+use crate::pg::standing::Kind;
 use crate::pg::{adopt, compat, error, library, proc, reset, standing};
 use crate::registry::pool::{self, Fit, Found, Place};
 use crate::session::jobs;
@@ -39,6 +40,7 @@ pub struct Terms {
     max_idle: i32,
     fit: Fit,
     session: i32,
+    kind: Kind,
 }
 
 impl Terms {
@@ -50,9 +52,10 @@ impl Terms {
             max_idle: request.max_idle(),
             fit: request.fit(),
             session: request.session(),
+            kind: request.kind(),
         };
         if terms.may_stay() && PLACE.get().is_none() {
-            if standing::of_this_process() == terms.fit.standing {
+            if standing::of_this_process(terms.kind) == terms.fit.standing {
                 PLACE.set(pool::enter());
             } else {
                 terms.idle_timeout = 0;
@@ -145,7 +148,7 @@ fn leave(place: &'static Place) -> Option<Attached> {
 }
 
 fn is_to_go(terms: &Terms) -> bool {
-    library_was_replaced() || reset::database_is_wanted() || standing::of_this_process() != terms.fit.standing
+    library_was_replaced() || reset::database_is_wanted() || standing::of_this_process(terms.kind) != terms.fit.standing
 }
 
 /// The process ends. Gives the job that was posted and that it never took.

@@ -139,6 +139,82 @@ fn settings_are_those_of_a_new_connection_there() {
 }
 
 #[test]
+fn a_worker_there_serves_one_job_after_another() {
+    let (cluster, mut session) = start();
+    session.exec("CREATE ROLE team; GRANT team TO alice; GRANT pgbackground_role TO team");
+    let show = "SELECT current_user, current_setting('work_mem'), current_setting('search_path'), current_setting('role'), pg_backend_pid()";
+    let columns = "a name, b text, c text, d text, e int";
+    let mut alice = cluster.session_as("alice");
+    let mut row = || row_of(&mut alice, show, "ROW()", "other", columns);
+    let first = row();
+    assert_eq!(first[..4], ["alice", "4MB", "\"$user\", public", "none"].map(some));
+    assert_eq!(row(), first, "the same process, in the same state");
+    // Limits and role of each job are its own.
+    let settings = [
+        ("SET work_mem = '1MB'", ["alice", "1MB", "none"]),
+        ("SET ROLE team", ["team", "1MB", "team"]),
+        ("RESET work_mem", ["team", "4MB", "team"]),
+        ("SET work_mem = '2MB'; RESET ROLE", ["alice", "2MB", "none"]),
+        (
+            "SET search_path = pg_catalog, public; RESET work_mem",
+            ["alice", "4MB", "none"],
+        ),
+    ];
+    for (set, wanted) in settings {
+        alice.exec(set);
+        let row = row_of(&mut alice, show, "ROW()", "other", columns);
+        assert_eq!([&row[0], &row[1], &row[3]], wanted.map(some).each_ref(), "{set}");
+        assert_eq!(row[2], first[2], "{set}");
+        assert_eq!(row[4], first[4], "{set}");
+    }
+    // What a job sets is gone with it.
+    alice.exec("SELECT pg_background_run_params('SET work_mem = ''9MB''; SET search_path = nowhere; SET ROLE team', NULL, database => 'other')");
+    assert_eq!(row_of(&mut alice, show, "ROW()", "other", columns)[..4], first[..4]);
+    // What a new connection would get now, a job gets now.
+    session.exec("ALTER DATABASE other SET work_mem = '6MB'");
+    assert_eq!(row_of(&mut alice, show, "ROW()", "other", columns)[1], some("6MB"));
+    session.exec("ALTER ROLE alice IN DATABASE other SET work_mem = '7MB'");
+    assert_eq!(row_of(&mut alice, show, "ROW()", "other", columns)[1], some("7MB"));
+    // A session of that database has its own settings, and so have its jobs, whoever ran there before.
+    let mut other = cluster.session_in("other", "postgres");
+    other.exec("CREATE EXTENSION pg_background");
+    let mut inside = cluster.session_in("other", "alice");
+    inside.exec("SET my.own = 'x'; SET search_path = inside, public");
+    for _ in 0..2 {
+        assert_eq!(
+            inside.rows(
+                "SELECT * FROM pg_background_run_query('SELECT current_setting(''my.own''), current_setting(''search_path'')',
+                     col_def => 'x') AS (a text, b text)"
+            ),
+            [["x", "inside, public"].map(some)]
+        );
+        let row = row_of(
+            &mut alice,
+            "SELECT current_setting('my.own', true), current_setting('search_path')",
+            "ROW()",
+            "other",
+            "a text, b text",
+        );
+        assert_eq!(row, [None, first[2].clone()]);
+    }
+    session.exec("REVOKE CONNECT ON DATABASE other FROM PUBLIC");
+    assert_eq!(
+        alice
+            .error("SELECT pg_background_run_params('SELECT 1', NULL, database => 'other')")
+            .sqlstate,
+        "42501"
+    );
+    // Workers that wait there are in nobody's way.
+    inside.exec("SELECT 1");
+    drop(inside);
+    drop(other);
+    session.wait_until(
+        "NOT EXISTS (SELECT FROM pg_stat_activity WHERE datname = 'other' AND backend_type = 'client backend')",
+    );
+    session.exec("DROP DATABASE other");
+}
+
+#[test]
 fn the_role_is_the_same() {
     let (cluster, mut session) = start();
     session.exec("CREATE ROLE team; GRANT team TO alice; GRANT pgbackground_role TO team; CREATE ROLE owner");
