@@ -173,21 +173,23 @@ fn among_leaving_workers(slots: &str) {
             while !over.load(Ordering::Relaxed) {
                 administrator.exec(&format!("ALTER ROLE alice SET work_mem = '{}MB'", 1 + turns % 2));
                 administrator.exec("SELECT pg_reload_conf()");
-                // Another session is in it, so it cannot be copied; but it is held for the time of looking.
-                if turns % 20 == 0 {
-                    let _ = administrator.try_rows("CREATE DATABASE copied TEMPLATE postgres");
+                // Others are in it, so it cannot be copied; but for five seconds it is held, and nobody can join it.
+                if turns == 100 {
+                    let error = administrator.error("CREATE DATABASE copied TEMPLATE postgres");
+                    assert_eq!(error.sqlstate, "55006", "{error:?}");
                 }
                 turns += 1;
             }
             turns
         }
     });
-    let workers: usize = threads
-        .into_iter()
-        .map(|thread| thread.join().expect("every session is well"))
-        .sum();
+    let workers: Vec<_> = threads.into_iter().map(thread::JoinHandle::join).collect();
     over.store(true, Ordering::Relaxed);
     let turns = noise.join().expect("the administrator is well");
+    let workers: usize = workers
+        .into_iter()
+        .map(|worker| worker.expect("every session is well"))
+        .sum();
     println!("{workers} workers, {turns} turns of the administrator");
     assert_eq!(cluster.session().value::<u64>("SELECT count(*) FROM done"), 3 * PAIRS);
     assert!(turns > 10 && workers > 30, "{turns} turns, {workers} workers");
