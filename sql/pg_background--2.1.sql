@@ -318,6 +318,116 @@ COMMENT ON FUNCTION pg_background_record_timeout IS
 	'add one to workers_timed_out; kept for catalogs of older versions';
 
 --
+-- The cluster's jobs
+--
+
+CREATE FUNCTION pg_background_jobs(
+	OUT pid int4,
+	OUT cookie int8,
+	OUT datid oid,
+	OUT usesysid oid,
+	OUT launcher_pid int4,
+	OUT label text,
+	OUT state text,
+	OUT sql_preview text,
+	OUT launched_at timestamptz,
+	OUT started_at timestamptz,
+	OUT finished_at timestamptz,
+	OUT row_count int8,
+	OUT command_tag text,
+	OUT sqlstate text,
+	OUT error_message text,
+	OUT progress_pct int4,
+	OUT progress_msg text,
+	OUT result_bytes int8)
+	RETURNS SETOF record LANGUAGE C AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION pg_background_jobs() IS
+	'the jobs that the cluster knows; the view pg_background_jobs names databases and roles';
+
+CREATE VIEW pg_background_jobs AS
+	SELECT
+		job.pid,
+		job.cookie,
+		database.datname,
+		role.rolname AS usename,
+		job.launcher_pid,
+		job.label,
+		job.state,
+		job.sql_preview,
+		job.launched_at,
+		job.started_at,
+		job.finished_at,
+		job.row_count,
+		job.command_tag,
+		job.sqlstate,
+		job.error_message,
+		job.progress_pct,
+		job.progress_msg,
+		job.result_bytes
+	FROM pg_background_jobs() AS job
+	LEFT JOIN pg_database AS database ON database.oid = job.datid
+	LEFT JOIN pg_roles AS role ON role.oid = job.usesysid;
+COMMENT ON VIEW pg_background_jobs IS
+	'the jobs that the cluster knows, running and ended';
+
+CREATE FUNCTION pg_background_cluster_stats(
+	OUT datid oid,
+	OUT usesysid oid,
+	OUT jobs_launched int8,
+	OUT jobs_completed int8,
+	OUT jobs_failed int8,
+	OUT jobs_canceled int8,
+	OUT jobs_timed_out int8,
+	OUT jobs_refused int8,
+	OUT cold_starts int8,
+	OUT warm_starts int8,
+	OUT total_run_ms float8,
+	OUT max_run_ms float8,
+	OUT total_start_ms float8,
+	OUT max_start_ms float8,
+	OUT rows_returned int8,
+	OUT bytes_returned int8,
+	OUT bytes_spilled int8,
+	OUT stats_reset timestamptz)
+	RETURNS SETOF record LANGUAGE C AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION pg_background_cluster_stats() IS
+	'counts of jobs by database and role; the view pg_background_cluster_stats names them';
+
+CREATE VIEW pg_background_cluster_stats AS
+	SELECT
+		database.datname,
+		role.rolname AS usename,
+		count.jobs_launched,
+		count.jobs_completed,
+		count.jobs_failed,
+		count.jobs_canceled,
+		count.jobs_timed_out,
+		count.jobs_refused,
+		count.cold_starts,
+		count.warm_starts,
+		count.total_run_ms,
+		count.max_run_ms,
+		count.total_start_ms,
+		count.max_start_ms,
+		count.rows_returned,
+		count.bytes_returned,
+		count.bytes_spilled,
+		count.stats_reset
+	FROM pg_background_cluster_stats() AS count
+	LEFT JOIN pg_database AS database ON database.oid = count.datid
+	LEFT JOIN pg_roles AS role ON role.oid = count.usesysid;
+COMMENT ON VIEW pg_background_cluster_stats IS
+	'counts of jobs by database and role since the server''s start';
+
+-- Not for everyone who uses the extension: SECURITY DEFINER functions are
+-- granted to nobody below, and a superuser can grant this one.
+CREATE FUNCTION pg_background_reset_cluster_stats()
+	RETURNS void LANGUAGE C SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+	AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION pg_background_reset_cluster_stats IS
+	'begin the counts of pg_background_cluster_stats anew';
+
+--
 -- Deprecated names
 --
 

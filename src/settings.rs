@@ -1,5 +1,5 @@
 //! The settings of the extension. What concerns a session's own jobs every user may set, what concerns the cluster's processes
-//! superusers; each in every way that PostgreSQL knows.
+//! superusers, and what is the cluster's alone its configuration; each in every way that PostgreSQL knows.
 
 use crate::pg::callbacks;
 use crate::pg::guc::{self, IntSetting, Who};
@@ -20,8 +20,10 @@ static DEFAULT_QUEUE_SIZE: AtomicI32 = AtomicI32::new(64 << 10);
 static WORKER_TIMEOUT: AtomicI32 = AtomicI32::new(0);
 static WORKER_IDLE_TIMEOUT: AtomicI32 = AtomicI32::new(0);
 static MAX_IDLE_WORKERS: AtomicI32 = AtomicI32::new(0);
+static RESULT_RETENTION: AtomicI32 = AtomicI32::new(0);
+static HISTORY_SIZE: AtomicI32 = AtomicI32::new(1000);
 
-const SETTINGS: [IntSetting; 5] = [
+const SETTINGS: [IntSetting; 7] = [
     IntSetting {
         name: c"pg_background.max_workers",
         description: c"Sets how many jobs of one session may run at the same time.",
@@ -71,6 +73,26 @@ const SETTINGS: [IntSetting; 5] = [
         unit: 0,
         who: Who::Superusers,
         value: &MAX_IDLE_WORKERS,
+    },
+    IntSetting {
+        name: c"pg_background.result_retention",
+        description: c"Sets how long an unread result outlives its launching session; 0 drops it at the session's end.",
+        default: 0,
+        min: 0,
+        max: i32::MAX,
+        unit: GUC_UNIT_MS,
+        who: Who::Everybody,
+        value: &RESULT_RETENTION,
+    },
+    IntSetting {
+        name: c"pg_background.history_size",
+        description: c"Sets how many ended jobs the view pg_background_jobs remembers.",
+        default: 1000,
+        min: 0,
+        max: 100_000,
+        unit: 0,
+        who: Who::Nobody,
+        value: &HISTORY_SIZE,
     },
 ];
 
@@ -142,6 +164,16 @@ pub fn max_idle_workers() -> i32 {
         -1 => guc::max_worker_processes() / 2,
         count => count,
     }
+}
+
+/// `pg_background.result_retention`, in milliseconds; 0 for none.
+pub fn result_retention() -> i32 {
+    value(&RESULT_RETENTION)
+}
+
+/// `pg_background.history_size`: ended jobs that are remembered.
+pub fn history_size() -> u32 {
+    value(&HISTORY_SIZE) as u32
 }
 
 #[cfg(test)]

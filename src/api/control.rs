@@ -29,16 +29,17 @@ crate::sql_function! {
 
 /// `cancel(pid, cookie, grace_ms)`: ends the job's current statement and all after it; waits up to the grace for its end.
 fn cancel(call: &Call) -> Result<Answer> {
-    let Some(handle) = handle(call)? else {
+    let (Some(pid), Some(cookie)) = (call.int4(0), call.int8(1)) else {
         return call.null();
     };
+    let handle = jobs::find_to_cancel(pid, cookie)?;
     cancel_each(&[handle], call.int4(2).unwrap_or(0))?;
     call.void()
 }
 
-/// `cancel_all()`: cancels every running job of this session, gives how many.
+/// `cancel_all()`: cancels every running job of this session that the role may act on, gives how many.
 fn cancel_all(call: &Call) -> Result<Answer> {
-    let canceled = cancel_each(&jobs::all(), 0)?;
+    let canceled = cancel_each(&jobs::all_to_act_on(), 0)?;
     call.scalar(Value::Int4(canceled))
 }
 
@@ -48,7 +49,7 @@ fn cancel_by_label(call: &Call) -> Result<Answer> {
         return call.null();
     };
     let mut matching = Vec::new();
-    for handle in jobs::all() {
+    for handle in jobs::all_to_act_on() {
         let label = handle.slot.lock().label().map(<[u8]>::to_vec);
         if let Some(label) = label
             && text::is_like(&label, pattern)
@@ -97,9 +98,8 @@ fn purge(call: &Call) -> Result<Answer> {
 
 fn forget(call: &Call, which: impl Fn(&Handle) -> bool) -> Result<Answer> {
     let mut count = 0;
-    for handle in jobs::all() {
-        if which(&handle) {
-            jobs::release(&handle);
+    for handle in jobs::all_to_act_on() {
+        if which(&handle) && jobs::release(&handle) {
             count += 1;
         }
     }

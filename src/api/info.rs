@@ -3,14 +3,16 @@
 use super::handle;
 use crate::pg::error::{Report, Result};
 use crate::pg::fmgr::{self, Answer, Call, Value};
-use crate::pg::{tcop, text, wire};
+use crate::pg::{encoding, tcop, text, wire};
 use crate::registry::counters::Counters;
+use crate::registry::history::PREVIEW_CHARACTERS;
 use crate::registry::job::{Job, State};
-use crate::session::jobs;
+use crate::session::jobs::{self, Handle};
 use crate::settings;
 use core::sync::atomic::Ordering::Relaxed;
 use pgrx::PgSqlErrorCode;
 use std::borrow::Cow;
+use std::rc::Rc;
 
 crate::sql_function! {
     pg_background_list => list;
@@ -28,9 +30,6 @@ crate::sql_function! {
     pg_background_full_sql_v2 => full_sql;
 }
 
-/// Characters of the SQL that the list shows.
-const PREVIEW: usize = 120;
-
 /// The types of the list's columns, of which the last one may be left out.
 const LIST: [u32; 10] = [
     fmgr::INT4,
@@ -45,7 +44,8 @@ const LIST: [u32; 10] = [
     fmgr::TEXT,
 ];
 
-/// `list()`: the jobs of this session. 42804 for a column definition list that is not the first nine or all ten columns.
+/// `list()`: the jobs of this session. Of those that the current role may not act on, say after a SET ROLE, neither the cookie nor
+/// any text. 42804 for a column definition list that is not the first nine or all ten columns.
 fn list(call: &Call) -> Result<Answer> {
     let rows = call.rows()?;
     let width = rows.width();
@@ -65,18 +65,23 @@ fn list(call: &Call) -> Result<Answer> {
     }
     for handle in jobs::all() {
         let seen = Seen::of(&handle);
-        let values = [
+        let mut values = [
             Value::Int4(handle.pid),
             Value::Int8(handle.cookie as i64),
             Value::Timestamp(seen.launched_at),
             Value::Oid(seen.user),
             Value::Int4(seen.queue_size as i32),
             Value::Text(seen.state.name().as_bytes()),
-            Value::Text(text::first_characters(seen.sql, PREVIEW)),
+            Value::Text(text::first_characters(seen.sql, PREVIEW_CHARACTERS)),
             Value::text_or_null(seen.error(b'M')),
             Value::Bool(seen.consumed),
             Value::text_or_null(seen.label.as_deref()),
         ];
+        if !handle.is_ours() {
+            for n in [1, 6, 7, 9] {
+                values[n] = Value::Null;
+            }
+        }
         rows.push(&values[..width])?;
     }
     call.null()
@@ -95,12 +100,15 @@ struct Seen {
     sql: &'static [u8],
     /// The error's fields, in this database's encoding.
     error: Option<Cow<'static, [u8]>>,
+    /// What the texts lie in is kept as long as they are looked at.
+    _handle: Rc<Handle>,
 }
 
 impl Seen {
-    fn of(handle: &jobs::Handle) -> Self {
+    fn of(handle: &Rc<Handle>) -> Self {
         let job = handle.job();
         let (error, encoding) = (job.error(), job.encoding);
+        let (label, text_encoding) = (job.label().map(<[u8]>::to_vec), job.text_encoding);
         let mut seen = Seen {
             state: job.state,
             user: job.user,
@@ -109,12 +117,14 @@ impl Seen {
             launched_at: job.launched_at,
             row_count: job.row_count,
             tag: tag(&job),
-            label: job.label().map(<[u8]>::to_vec),
+            label: None,
             sql: job.sql(),
             error: None,
+            _handle: Rc::clone(handle),
         };
         drop(job);
         seen.error = error.map(|error| error.readable(encoding));
+        seen.label = label.map(|label| encoding::readable(&label, text_encoding).into_owned());
         seen
     }
 
@@ -143,12 +153,17 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// What is known of the handle now.
-    pub fn of(pid: i32, cookie: i64) -> Self {
+    /// What is known of the handle now; of one that the current role may not use, nothing.
+    fn of(pid: i32, cookie: i64) -> Self {
+        Self::of_job(pid, cookie, jobs::look_up(pid, cookie).as_ref())
+    }
+
+    /// What is known of the job that goes by that handle, if there is one.
+    pub fn of_job(pid: i32, cookie: i64, job: Option<&Rc<Handle>>) -> Self {
         Self {
             pid,
             cookie,
-            seen: jobs::look_up(pid, cookie).map(|handle| Seen::of(&handle)),
+            seen: job.map(Seen::of),
         }
     }
 
@@ -199,9 +214,7 @@ impl Outcome {
 fn stats(call: &Call) -> Result<Answer> {
     let counters = Counters::at(jobs::counters()?);
     // A worker that went without a word counts when somebody looks.
-    for handle in jobs::all() {
-        handle.has_ended();
-    }
+    jobs::look_after_all()?;
     let count = |counter: &core::sync::atomic::AtomicU64| counter.load(Relaxed) as i64;
     let (completed, failed, canceled, timed_out) = (
         count(&counters.completed),
@@ -276,6 +289,9 @@ fn full_sql(call: &Call) -> Result<Answer> {
     let Some(handle) = handle(call)? else {
         return call.null();
     };
-    let sql = handle.slot.lock().sql();
-    call.scalar(Value::Text(sql))
+    let (sql, encoding) = {
+        let job = handle.slot.lock();
+        (job.sql(), job.text_encoding)
+    };
+    call.scalar(Value::Text(&encoding::readable(sql, encoding)))
 }

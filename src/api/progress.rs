@@ -39,10 +39,10 @@ fn get_progress(call: &Call) -> Result<Answer> {
     let (Some(pid), Some(cookie)) = (call.int4(0), call.int8(1)) else {
         return call.null();
     };
-    let handle = match jobs::look_up(pid, cookie) {
+    let handle = match jobs::find_or_none(pid, cookie)? {
         Some(handle) => handle,
         None if jobs::knows_pid(pid) => return call.null(),
-        None => jobs::find(pid, cookie)?,
+        None => return Err(jobs::unknown(pid).into()),
     };
     let progress = {
         let job = handle.slot.lock();

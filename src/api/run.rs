@@ -71,7 +71,7 @@ fn outcome_of(call: &Call, order: &Order, timeout_ms: Option<i32>) -> Result<Ans
     if !wait::for_job(&handle, deadline)? {
         end_over_time(&handle)?;
     }
-    let outcome = Outcome::of(handle.pid, handle.cookie as i64);
+    let outcome = Outcome::of_job(handle.pid, handle.cookie as i64, Some(&handle));
     let timed_out = matches!(handle.slot.stop(), Stop::RunTimeout | Stop::WorkerTimeout) && !outcome.succeeded();
     let elapsed_ms = (proc::now() - began) / 1000;
     let mut values = Vec::from(outcome.values());
@@ -142,7 +142,7 @@ fn run_and_wait(call: &Call) -> Result<Answer> {
 
 fn start(order: &Order) -> Result<Rc<Handle>> {
     let launched = launch::launch(order)?;
-    jobs::find(launched.pid, launched.cookie)
+    jobs::hold(launched.pid, launched.cookie as u64).ok_or_else(|| jobs::unknown(launched.pid).into())
 }
 
 /// Reads the result to its end. A job that is over its time is cancelled, and that is the error.
@@ -160,7 +160,7 @@ fn to_the_end(handle: &Rc<Handle>, rows: Option<&Rows>, deadline: Deadline) -> R
         }
         Err(failure) => {
             // Interrupted, the session may still want to see to the job, as after an interrupted `run`. Else nobody does.
-            if !matches!(failure, Failure::Caught(_)) && jobs::look_up(handle.pid, handle.cookie as i64).is_some() {
+            if !matches!(failure, Failure::Caught(_)) {
                 jobs::release(handle);
             }
             Err(failure)

@@ -1,6 +1,7 @@
 //! `wait`, `wait_any` and `drain`.
 
-use super::{handle, info};
+use super::handle;
+use super::info::Outcome;
 use crate::pg::error::Result;
 use crate::pg::fmgr::{Answer, Call, Value};
 use crate::session::jobs;
@@ -25,7 +26,8 @@ fn wait_one(call: &Call) -> Result<Answer> {
 }
 
 /// `wait_any(handles, timeout_ms)`: the first handle whose job has ended; NULL at the timeout, and where there is nothing to wait
-/// for. 42704 and 55000 for handles that are not this session's.
+/// for. 42704, 55000 and 42501 for
+/// handles that are not known, or not the current role's.
 fn wait_any(call: &Call) -> Result<Answer> {
     let mut handles = Vec::new();
     for (pid, cookie) in call.handles(0).unwrap_or_default().into_iter().flatten() {
@@ -45,26 +47,26 @@ fn wait_any(call: &Call) -> Result<Answer> {
 }
 
 /// `drain(handles, timeout_ms)`: one outcome for each handle in the order given, with one deadline for all; those that ended are
-/// detached.
+/// detached. 42501 where the current role may not act on one.
 fn drain(call: &Call) -> Result<Answer> {
     let rows = call.rows()?;
-    let asked: Vec<_> = call.handles(0).unwrap_or_default().into_iter().flatten().collect();
-    let handles: Vec<_> = asked
-        .iter()
-        .filter_map(|(pid, cookie)| jobs::look_up(*pid, *cookie))
-        .collect();
+    let mut asked = Vec::new();
+    for (pid, cookie) in call.handles(0).unwrap_or_default().into_iter().flatten() {
+        asked.push((pid, cookie, jobs::find_or_none(pid, cookie)?));
+    }
+    let handles: Vec<_> = asked.iter().filter_map(|(_, _, handle)| handle.clone()).collect();
     let deadline = Deadline::after(call.int4(1).unwrap_or(0));
     if !handles.is_empty() {
         wait::until(&handles, deadline, || {
             Ok(handles.iter().all(|handle| handle.has_ended()).then_some(()))
         })?;
     }
-    for (pid, cookie) in &asked {
-        rows.push(&info::Outcome::of(*pid, *cookie).values())?;
+    for (pid, cookie, handle) in &asked {
+        rows.push(&Outcome::of_job(*pid, *cookie, handle.as_ref()).values())?;
     }
     // Only now: a handle that is named twice has two outcomes.
     for handle in handles {
-        if handle.has_ended() && jobs::look_up(handle.pid, handle.cookie as i64).is_some() {
+        if handle.has_ended() {
             jobs::release(&handle);
         }
     }

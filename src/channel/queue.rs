@@ -39,6 +39,12 @@ pub struct Queue {
     bytes: u64,
     /// Bytes that wait in files.
     file_bytes: u64,
+    /// How much of the piece in hand an earlier reading has done.
+    taken_done: u64,
+    /// Bytes that were ever appended, those of them that went to files, and those that a reader has taken.
+    written: u64,
+    spilled: u64,
+    read: u64,
     /// The reading process's number plus one, 0 for none.
     reader: u32,
     /// Whether the worker sleeps until the reader makes room.
@@ -111,6 +117,10 @@ impl Queue {
             taken: NOWHERE,
             bytes: 0,
             file_bytes: 0,
+            taken_done: 0,
+            written: 0,
+            spilled: 0,
+            read: 0,
             reader: 0,
             writer_waits: false,
             sealed: false,
@@ -132,10 +142,13 @@ impl Queue {
     /// Appends a piece. Gives the process to wake, if any.
     pub fn append(&mut self, place: Offset) -> Option<u32> {
         let piece: &Piece = shmem::at(place);
+        let len = piece.len.load(Relaxed);
+        self.written += len;
         if piece.file.load(Relaxed) == 0 {
-            self.bytes += piece.len.load(Relaxed);
+            self.bytes += len;
         } else {
-            self.file_bytes += piece.len.load(Relaxed);
+            self.file_bytes += len;
+            self.spilled += len;
         }
         if self.tail == NOWHERE {
             self.head = place;
@@ -164,7 +177,9 @@ impl Queue {
             self.file_bytes -= len;
         }
         let wake_writer = core::mem::take(&mut self.writer_waits);
+        self.read += len;
         self.taken = place;
+        self.taken_done = 0;
         Next::Piece {
             piece: Taken {
                 place,
@@ -183,6 +198,42 @@ impl Queue {
     /// How much waits in files.
     pub fn file_bytes(&self) -> u64 {
         self.file_bytes
+    }
+
+    /// Bytes that were ever appended.
+    pub fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// Bytes that were ever appended in files.
+    pub fn spilled(&self) -> u64 {
+        self.spilled
+    }
+
+    /// Bytes that readers have taken.
+    pub fn read(&self) -> u64 {
+        self.read
+    }
+
+    /// A reading is broken off with this piece in hand, of which so many bytes are done.
+    pub fn leave(&mut self, piece: Taken, done: u64) {
+        if self.taken == piece.place {
+            self.taken_done = done;
+        }
+    }
+
+    /// The piece that an earlier reading had in hand, and how much of it is done.
+    pub fn left(&self) -> Option<(Taken, u64)> {
+        let place = self.taken;
+        (place != NOWHERE).then(|| {
+            let piece: &Piece = shmem::at(place);
+            let taken = Taken {
+                place,
+                len: piece.len.load(Relaxed),
+                file: piece.file.load(Relaxed).checked_sub(1),
+            };
+            (taken, self.taken_done)
+        })
     }
 
     /// The reader is done with a piece. False where it has been freed with the job as a whole.

@@ -1,7 +1,7 @@
 //! The session's end of the channel.
 //!
-//! A [`Reader`] remembers, from one call of `result` to the next, how far the stream has been read; a [`Pump`] lives for one
-//! call and moves rows. The pump is raw and owns nothing: it stops at everything that is not a row, and the caller deals with it.
+//! A [`Reader`] knows what the stream has told so far, a [`Pump`] moves rows; both live for one call. What a reading that is broken
+//! off before the first row leaves to the next one, be it in another session, is kept with the job. The pump is raw and owns nothing: it stops at everything that is not a row, and the caller deals with it.
 
 use super::message::{self, HEADER, Kind, padded};
 use super::queue::{Next, Taken};
@@ -19,7 +19,9 @@ const BLOCK: usize = 64 * 1024;
 #[derive(Default)]
 pub struct Reader {
     /// The piece that has been begun, and how many of its bytes are done.
-    begun: Option<(Taken, u64)>,
+    pub begun: Option<(Taken, u64)>,
+    /// The messages so far that later ones need, as they came.
+    pub known: Vec<u8>,
     /// The types of the result's columns and what they looked like, once they are known.
     pub columns: Option<Vec<(u32, u32)>>,
     /// The command tags so far.
@@ -67,6 +69,26 @@ enum More {
     Window,
     Nothing,
     End,
+}
+
+impl Reader {
+    /// Keeps a message for a later reading.
+    pub fn remember(&mut self, kind: Kind, body: &[u8]) {
+        self.known.extend_from_slice(&message::header(kind, body.len()));
+        self.known.extend_from_slice(body);
+        self.known.resize(self.known.len().next_multiple_of(HEADER), 0);
+    }
+}
+
+/// The messages that an earlier reading kept.
+pub fn remembered(mut known: &[u8]) -> impl Iterator<Item = (Kind, &[u8])> {
+    core::iter::from_fn(move || {
+        let (header, rest) = known.split_first_chunk::<HEADER>()?;
+        let (kind, len) = message::parse(*header)?;
+        let body = rest.get(..len)?;
+        known = rest.get(padded(len)..)?;
+        Some((kind, body))
+    })
 }
 
 impl Pump {

@@ -13,6 +13,9 @@ use std::borrow::Cow;
 /// `PG_SQL_ASCII` of `mb/pg_wchar.h`.
 const SQL_ASCII: i32 = 0;
 
+/// `PG_UTF8`.
+pub const UTF8: i32 = 6;
+
 /// `NAMEDATALEN`.
 const NAME_SIZE: usize = 64;
 

@@ -23,6 +23,8 @@ pub struct IntSetting {
 pub enum Who {
     Everybody,
     Superusers,
+    /// Nobody: the configuration file and ALTER SYSTEM alone, since it holds for the whole cluster.
+    Nobody,
 }
 
 /// Defines a setting. Raw.
@@ -40,6 +42,7 @@ pub fn define(setting: &IntSetting) {
             match setting.who {
                 Who::Everybody => GucContext::PGC_USERSET,
                 Who::Superusers => GucContext::PGC_SUSET,
+                Who::Nobody => GucContext::PGC_SIGHUP,
             },
             setting.unit as c_int,
             None,

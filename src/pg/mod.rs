@@ -32,6 +32,7 @@ pub mod raw;
 pub mod receiver;
 pub mod record;
 pub mod reset;
+pub mod role;
 pub mod rowtype;
 pub mod shmem;
 pub mod spi;

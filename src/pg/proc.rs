@@ -1,7 +1,7 @@
 //! Processes: this one and others, latches, signals, interrupts, timers, background workers and identities.
 
 use super::error::{self, Report, Result};
-use super::{compat, memory, raw};
+use super::{compat, raw};
 use core::cell::Cell;
 use core::ffi::{CStr, c_int, c_long};
 use core::ptr;
@@ -195,9 +195,14 @@ pub fn on_exit(callback: unsafe extern "C-unwind" fn(c_int, Datum)) {
     unsafe { pg_sys::before_shmem_exit(Some(callback), Datum::from(0usize)) }
 }
 
-/// A background worker that this process asked for.
-#[derive(Debug)]
-pub struct Registered(*mut BackgroundWorkerHandle);
+/// A background worker that was asked for, as every process may know it: `BackgroundWorkerHandle` of postmaster/bgworker.c, a slot
+/// of the postmaster's and how many times that has been used.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Registered {
+    slot: c_int,
+    generation: u64,
+}
 
 /// What the postmaster knows of a worker.
 #[derive(PartialEq, Eq, Clone, Copy, Debug)]
@@ -234,10 +239,14 @@ pub fn register_worker(function: &CStr, argument: u32, extra: u64) -> Option<Reg
         *to = from as _;
     }
     let mut handle = ptr::null_mut();
-    memory::for_process(|| {
-        // SAFETY: all fields are set; the handle is allocated for the life of the process and freed in Drop.
-        unsafe { pg_sys::RegisterDynamicBackgroundWorker(&mut worker, &mut handle) }.then(|| Registered(handle))
-    })
+    // SAFETY: all fields are set. The handle is a palloc'd struct of the two fields, copied and freed.
+    unsafe {
+        pg_sys::RegisterDynamicBackgroundWorker(&mut worker, &mut handle).then(|| {
+            let registered = *handle.cast::<Registered>();
+            pg_sys::pfree(handle.cast());
+            registered
+        })
+    }
 }
 
 fn fill<const N: usize>(to: &mut [core::ffi::c_char; N], from: &CStr) {
@@ -247,22 +256,26 @@ fn fill<const N: usize>(to: &mut [core::ffi::c_char; N], from: &CStr) {
 }
 
 impl Registered {
-    /// Whether the worker runs.
-    pub fn status(&self) -> WorkerStatus {
+    /// No worker yet.
+    pub const NONE: Registered = Registered {
+        slot: -1,
+        generation: 0,
+    };
+
+    /// Whether the worker runs. [`WorkerStatus::NotYetStarted`] for [`Registered::NONE`].
+    pub fn status(mut self) -> WorkerStatus {
+        if self == Self::NONE {
+            return WorkerStatus::NotYetStarted;
+        }
         let mut pid = 0;
-        // SAFETY: the handle came from RegisterDynamicBackgroundWorker.
-        match unsafe { pg_sys::GetBackgroundWorkerPid(self.0, &mut pid) } {
+        let handle = (&raw mut self).cast::<BackgroundWorkerHandle>();
+        // SAFETY: the two fields came from RegisterDynamicBackgroundWorker, here or in another process of this server; it looks
+        // the slot up under the postmaster's lock and compares how many times it has been used.
+        match unsafe { pg_sys::GetBackgroundWorkerPid(handle, &mut pid) } {
             BgwHandleStatus::BGWH_STARTED => WorkerStatus::Running(pid),
             BgwHandleStatus::BGWH_NOT_YET_STARTED => WorkerStatus::NotYetStarted,
             _ => WorkerStatus::Stopped,
         }
-    }
-}
-
-impl Drop for Registered {
-    fn drop(&mut self) {
-        // SAFETY: palloc'd in `register_worker` and used no more.
-        unsafe { pg_sys::pfree(self.0.cast()) }
     }
 }
 

@@ -1,13 +1,14 @@
 //! One job. Its slot is the truth about it: nothing that another process could need lives only in a backend's memory.
-//!
-//! Two parties keep a slot: the owner (the launching session's handle) and the worker. Whoever lets go last frees it.
 
 use super::counters::{Count, Counters};
-use super::segment;
+use super::history::{self, Entry};
+use super::totals::Totals;
+use super::waiters;
 use crate::channel::queue::Queue;
+use crate::pg::proc::Registered;
 use crate::pg::shmem::{self, Guard, Locked, NOWHERE, Offset};
 use crate::pg::{files::Files, proc, wire};
-use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::{AtomicI32, AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 /// The longest label, in bytes.
 pub const LABEL_MAX: usize = 64;
@@ -77,14 +78,22 @@ pub struct Slot {
     number: AtomicU32,
     /// While free: the next free slot's number plus one.
     pub next_free: AtomicU32,
+    /// While taken: the cookie that it is found by. This and the two after it change under the lock of the index.
+    pub key: AtomicU64,
+    /// As a bucket of the hash table: the number plus one of the first slot whose cookie belongs here.
+    pub bucket: AtomicU32,
+    /// The next one's in the same bucket.
+    pub next_in_bucket: AtomicU32,
     /// The handle's second half, 0 while the slot is free. Changes under the lock only.
     pub cookie: AtomicU64,
+    /// The handle's first half, 0 until the launch knows it: nobody finds the job before. Changes under the lock only.
+    pub pid: AtomicI32,
     /// The process that runs the job, 0 before it has taken it. Changes under the lock only.
     pub worker_pid: AtomicI32,
-    /// The process that waits for the job's end, 0 for none: an edge in the graph that deadlocks are looked for in.
-    pub waiter_pid: AtomicI32,
+    /// When the retained result expires, 0 for never. Changes under the lock only.
+    pub expires_at: AtomicI64,
     stop: AtomicU32,
-    job: Locked<Job>,
+    pub(super) job: Locked<Job>,
 }
 
 /// What is known of a job.
@@ -101,6 +110,8 @@ pub struct Job {
     pub encoding: i32,
     /// The encoding of SQL and label: that of the database that the job was launched in.
     pub text_encoding: i32,
+    /// The session that launched it.
+    pub launcher_pid: i32,
     pub queue_size: u32,
     /// Whether rows and messages are kept for a reader (`launch`) or thrown away (`submit`).
     pub keeps_result: bool,
@@ -120,12 +131,25 @@ pub struct Job {
     /// The session that found the job waiting for itself.
     pub deadlock_pid: i32,
     pub deadlock_on_snapshot: bool,
-    owner_gone: bool,
-    worker_gone: bool,
+    /// `pg_background.result_retention` of the launching session, in milliseconds.
+    pub retention: i32,
+    /// Whether the launching session has ended.
+    pub(super) orphaned: bool,
+    /// Whether the handle is forgotten: read, detached, expired, or ended with its session.
+    pub(super) released: bool,
+    pub(super) worker_gone: bool,
+    /// How many times a call in some session has it in hand.
+    pub(super) pins: u32,
+    /// The processes that sleep until the job's end.
+    pub waiters: Offset,
+    /// The background worker that runs it, or is to.
+    pub worker: Registered,
     /// Where to find the processes that are to wake when something happens.
     pub owner_procno: u32,
     pub worker_procno: u32,
-    counters: Offset,
+    pub(super) counters: Offset,
+    /// The counters of the database and the role.
+    pub totals: Offset,
     pub sql: Offset,
     pub sql_len: u64,
     /// What the worker needs besides the SQL; freed when it has adopted it.
@@ -134,6 +158,9 @@ pub struct Job {
     pub error: Offset,
     pub error_len: u64,
     pub queue: Queue,
+    /// What a reading that was broken off knew of the rest of the stream.
+    pub known: Offset,
+    pub known_len: u64,
     pub files: Files,
     pub label: [u8; LABEL_MAX],
     pub progress: [u8; PROGRESS_MAX],
@@ -229,8 +256,9 @@ impl Slot {
     /// worker to come both keep it.
     pub fn begin(&self, cookie: u64, counters: Offset, fill: impl FnOnce(&mut Job)) {
         let mut job = self.lock();
+        self.pid.store(0, Relaxed);
         self.worker_pid.store(0, Relaxed);
-        self.waiter_pid.store(0, Relaxed);
+        self.expires_at.store(0, Relaxed);
         self.stop.store(Stop::No as u32, Relaxed);
         job.state = State::Starting;
         job.launched_at = proc::now();
@@ -244,15 +272,22 @@ impl Slot {
         job.progress_len = 0;
         job.deadlock_pid = 0;
         job.deadlock_on_snapshot = false;
-        job.owner_gone = false;
+        job.orphaned = false;
+        job.released = false;
         job.worker_gone = false;
+        job.pins = 0;
+        job.waiters = NOWHERE;
+        job.worker = Registered::NONE;
         job.error = NOWHERE;
         job.error_len = 0;
+        job.known = NOWHERE;
+        job.known_len = 0;
         job.counters = counters;
         job.queue.clear();
         Counters::hold(counters);
         Counters::at(counters).began();
         fill(&mut job);
+        Totals::at(job.totals).launched();
         self.cookie.store(cookie, Relaxed);
     }
 
@@ -270,18 +305,19 @@ impl Slot {
         true
     }
 
-    /// Publishes the end of the job, unless it has been published: state, counter, error, then whoever waits wakes. The
+    /// Publishes the end of the job, unless it has been published: state, counters, error, history, then whoever waits wakes. The
     /// transaction is over, so what the job wrote is visible to them. With that the worker lets go of the slot, in the same
     /// step: a waiter that lets go next finds itself the last. Gives why the job was to end early.
     pub fn publish(&'static self, cookie: u64, end: End) -> Option<Stop> {
-        let (owner, reader, stop);
+        let finished_at = proc::now();
+        let (mut wake, stop);
         {
             let mut job = self.lock_if(cookie)?;
             if job.state.has_ended() {
                 return None;
             }
             job.state = end.state;
-            job.finished_at = proc::now();
+            job.finished_at = finished_at;
             job.error = end.error;
             job.error_len = end.error_len;
             job.queue.seal();
@@ -290,16 +326,17 @@ impl Slot {
             } else {
                 job.launched_at
             };
-            Counters::at(job.counters).ended(end.count, job.finished_at - began);
-            (owner, reader, stop) = (job.owner_procno, job.queue.reader(), self.stop());
+            Counters::at(job.counters).ended(end.count, finished_at - began);
+            Totals::at(job.totals).ended(end.count, finished_at - began, job.queue.spilled());
+            wake = waiters::processes(job.waiters);
+            wake.extend(job.queue.reader());
+            stop = self.stop();
             job.worker_gone = true;
-            if job.owner_gone {
-                self.free(job);
-            }
+            history::push(&Entry::of(self, &job));
+            self.worker_lets_go(job);
         }
-        proc::wake(owner);
-        if let Some(reader) = reader {
-            proc::wake(reader);
+        for procno in wake {
+            proc::wake(procno);
         }
         Some(stop)
     }
@@ -320,57 +357,6 @@ impl Slot {
         };
         if self.publish(cookie, end).is_none() {
             shmem::free(place);
-        }
-    }
-
-    /// The owner forgets the job.
-    pub fn owner_lets_go(&'static self, cookie: u64) {
-        let Some(mut job) = self.lock_if(cookie) else { return };
-        job.owner_gone = true;
-        if job.worker_gone {
-            return self.free(job);
-        }
-        // Nobody will read: what is queued goes now, and the worker stops keeping what comes.
-        job.keeps_result = false;
-        let mut queue = job.queue.take();
-        drop(job);
-        queue.free_all();
-    }
-
-    /// Takes back a job that no worker has taken: a worker that comes later finds another cookie and goes. False where a
-    /// worker was faster.
-    pub fn withdraw(&'static self, cookie: u64) -> bool {
-        let Some(job) = self.lock_if(cookie) else {
-            return true;
-        };
-        if self.worker_pid.load(Relaxed) != 0 {
-            return false;
-        }
-        Counters::at(job.counters).never_began();
-        // Under the same lock, or a worker could take the job in between.
-        self.free(job);
-        true
-    }
-
-    /// Frees the slot, which both have let go of.
-    fn free(&'static self, mut job: Guard<'_, Job>) {
-        // From here on nobody finds the job, and the slot is on no list: it is ours alone.
-        self.cookie.store(0, Relaxed);
-        self.worker_pid.store(0, Relaxed);
-        let counters = job.counters;
-        let places = [job.sql, job.request, job.error];
-        (job.sql, job.request, job.error) = (NOWHERE, NOWHERE, NOWHERE);
-        let mut queue = job.queue.take();
-        let mut files = core::mem::take(&mut job.files);
-        drop(job);
-        queue.free_all();
-        for place in places {
-            shmem::free(place);
-        }
-        files.delete_all();
-        Counters::release(counters);
-        if let Some(segment) = segment::attached() {
-            segment.give_back(self);
         }
     }
 }

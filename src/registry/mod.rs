@@ -1,11 +1,19 @@
 //! What the cluster knows: every job, in shared memory, under its lock.
 //!
-//! * [`segment`]: where the slots are, and which are free;
-//! * [`job`]: one job, from its launch until nobody needs to know of it any more;
+//! * [`segment`]: where the slots are, which are free, and which is whose;
+//! * [`job`]: one job, from its launch to its end;
+//! * [`keep`]: until nobody needs to know of it any more;
+//! * [`waiters`]: who sleeps until its end;
+//! * [`history`]: what is remembered of it afterwards;
 //! * [`pool`]: the workers that serve one job after another, and who gets them;
-//! * [`counters`]: how the jobs of one session ended.
+//! * [`counters`]: how the jobs of one session ended;
+//! * [`totals`]: the same and more by database and role.
 
 pub mod counters;
+pub mod history;
 pub mod job;
+pub mod keep;
 pub mod pool;
 pub mod segment;
+pub mod totals;
+pub mod waiters;

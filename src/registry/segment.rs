@@ -1,13 +1,17 @@
 //! Where job slots live: blocks of doubling size in the shared area, handed out and taken back through a free list.
 //!
+//! A slot is found by its job's cookie through a hash table, whose buckets lie in the slots themselves: as many as there are slots.
+//!
 //! A block is never given back to the area, so a slot that was once seen can always be looked at; whether it still is the same
 //! job is told by its cookie, under its lock.
 
+use super::history::History;
 use super::job::Slot;
 use super::pool::Pool;
+use super::totals::Directory;
 use crate::pg::error::Result;
 use crate::pg::shmem::{self, Locked, Offset};
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use std::cell::Cell;
 
 /// Slots in the first block; block `n` has `FIRST << n`.
@@ -21,6 +25,12 @@ const BLOCKS: usize = 22;
 pub struct Segment {
     index: Locked<Index>,
     pool: Locked<Pool>,
+    /// The jobs that have ended.
+    pub history: Locked<History>,
+    /// The counters by database and role.
+    pub totals: Locked<Directory>,
+    /// When the first retained result expires.
+    pub next_expiry: AtomicI64,
 }
 
 #[repr(C)]
@@ -47,6 +57,9 @@ pub fn segment() -> Result<&'static Segment> {
         segment.index.init(tranche);
         segment.index.lock().tranche = tranche;
         segment.pool.init(tranche);
+        segment.history.init(tranche);
+        segment.totals.init(tranche);
+        segment.next_expiry.store(i64::MAX, Relaxed);
     })?;
     SEGMENT.set(Some(segment));
     Ok(segment)
@@ -67,20 +80,27 @@ fn block_len(block: usize) -> u32 {
     FIRST << block
 }
 
+/// How many slots so many blocks have.
+fn slots_in(blocks: u32) -> u32 {
+    FIRST * ((1u32 << blocks) - 1)
+}
+
 impl Segment {
     /// The workers that serve one job after another.
     pub fn pool(&self) -> &Locked<Pool> {
         &self.pool
     }
 
-    /// Takes a free slot, in a new block where there is none. 53200 where memory is out.
-    pub fn take(&self) -> Result<&'static Slot> {
+    /// Takes a free slot for the job with this cookie, in a new block where there is none. 53200 where memory is out.
+    pub fn take(&self, cookie: u64) -> Result<&'static Slot> {
         loop {
             {
                 let mut index = self.index.lock();
                 if index.free != 0 {
                     let slot = self.slot_in(&index, index.free - 1);
-                    index.free = slot.next_free.load(Ordering::Relaxed);
+                    index.free = slot.next_free.load(Relaxed);
+                    slot.key.store(cookie, Relaxed);
+                    self.link(&index, slot);
                     return Ok(slot);
                 }
             }
@@ -91,8 +111,51 @@ impl Segment {
     /// Gives a slot back, whose cookie is 0 already.
     pub fn give_back(&self, slot: &'static Slot) {
         let mut index = self.index.lock();
-        slot.next_free.store(index.free, Ordering::Relaxed);
+        self.unlink(&index, slot);
+        slot.key.store(0, Relaxed);
+        slot.next_free.store(index.free, Relaxed);
         index.free = slot.number() + 1;
+    }
+
+    /// The slot that was taken for the job with this cookie. Whether the job is still there is seen under the slot's lock.
+    pub fn find(&self, cookie: u64) -> Option<&'static Slot> {
+        let index = self.index.lock();
+        let mut next = self.bucket(&index, cookie)?.bucket.load(Relaxed);
+        while next != 0 {
+            let slot = self.slot_in(&index, next - 1);
+            if slot.key.load(Relaxed) == cookie {
+                return Some(slot);
+            }
+            next = slot.next_in_bucket.load(Relaxed);
+        }
+        None
+    }
+
+    /// The slot that holds the head of a cookie's list.
+    fn bucket(&self, index: &Index, cookie: u64) -> Option<&'static Slot> {
+        let buckets = u64::from(slots_in(index.blocks));
+        (buckets > 0).then(|| self.slot_in(index, (cookie % buckets) as u32))
+    }
+
+    fn link(&self, index: &Index, slot: &'static Slot) {
+        if let Some(head) = self.bucket(index, slot.key.load(Relaxed)) {
+            slot.next_in_bucket.store(head.bucket.load(Relaxed), Relaxed);
+            head.bucket.store(slot.number() + 1, Relaxed);
+        }
+    }
+
+    fn unlink(&self, index: &Index, slot: &'static Slot) {
+        let Some(head) = self.bucket(index, slot.key.load(Relaxed)) else {
+            return;
+        };
+        let mut link = &head.bucket;
+        loop {
+            match link.load(Relaxed) {
+                0 => return,
+                n if n == slot.number() + 1 => return link.store(slot.next_in_bucket.load(Relaxed), Relaxed),
+                n => link = &self.slot_in(index, n - 1).next_in_bucket,
+            }
+        }
     }
 
     /// The slot number `n`, which has been taken before.
@@ -116,7 +179,7 @@ impl Segment {
     /// All slots that exist, used or not.
     pub fn all(&self) -> impl Iterator<Item = &'static Slot> + '_ {
         let blocks = self.index.lock().blocks;
-        (0..FIRST * ((1u32 << blocks) - 1)).map(|n| self.slot(n))
+        (0..slots_in(blocks)).map(|n| self.slot(n))
     }
 
     /// Adds a block. The memory is taken before the lock, since taking it may raise an error.
@@ -138,7 +201,7 @@ impl Segment {
             shmem::free(place);
             return Ok(());
         }
-        let base = FIRST * ((1u32 << seen) - 1);
+        let base = slots_in(seen as u32);
         for i in 0..len {
             shmem::neighbour(first, i as usize).init(
                 base + i,
@@ -149,6 +212,16 @@ impl Segment {
         index.block[seen] = place;
         index.blocks += 1;
         index.free = base + 1;
+        // With more buckets each cookie belongs to another one.
+        for n in 0..base {
+            self.slot_in(&index, n).bucket.store(0, Relaxed);
+        }
+        for n in 0..base {
+            let slot = self.slot_in(&index, n);
+            if slot.key.load(Relaxed) != 0 {
+                self.link(&index, slot);
+            }
+        }
         Ok(())
     }
 }

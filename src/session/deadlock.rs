@@ -7,7 +7,7 @@
 use super::jobs::Handle;
 use crate::pg::{lock, proc};
 use crate::registry::job::Stop;
-use crate::registry::segment;
+use crate::registry::{segment, waiters};
 use core::sync::atomic::Ordering::Relaxed;
 use std::collections::HashSet;
 use std::rc::Rc;
@@ -58,8 +58,8 @@ fn workers_awaited_by(pid: i32) -> Vec<i32> {
     };
     segment
         .all()
-        .filter(|slot| slot.waiter_pid.load(Relaxed) == pid && slot.cookie.load(Relaxed) != 0)
+        .filter(|slot| slot.worker_pid.load(Relaxed) > 0)
+        .filter(|slot| waiters::includes(slot.lock().waiters, pid))
         .map(|slot| slot.worker_pid.load(Relaxed))
-        .filter(|worker| *worker > 0)
         .collect()
 }

@@ -1,46 +1,58 @@
-//! The handles of this session.
+//! The jobs that this session launched, and those that it has in hand.
+//!
+//! A handle is good in every session whose role may act for the job's. Whoever uses one keeps the job for the time of the call,
+//! so that nobody can take it away meanwhile.
 
-use crate::channel::reader::Reader;
+use super::wait;
 use crate::pg::error::{Report, Result};
-use crate::pg::proc::{self, Registered, WorkerStatus};
+use crate::pg::proc;
+use crate::pg::role;
 use crate::pg::shmem::{Guard, NOWHERE, Offset};
 use crate::registry::counters::Counters;
 use crate::registry::job::{Job, Slot, Stop};
+use crate::registry::segment::segment;
+use crate::registry::{history, keep};
+use crate::settings;
 use core::ffi::c_int;
 use core::sync::atomic::Ordering::Relaxed;
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::Datum;
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
-/// A job that this session launched and has not let go of.
+/// A job in hand: kept until this is dropped.
 pub struct Handle {
     pub slot: &'static Slot,
     pub cookie: u64,
     pub pid: i32,
-    /// Counts up: the order of launching.
-    sequence: u64,
-    /// What the postmaster knows of the worker, where it was started for this job.
-    worker: Option<Registered>,
-    /// How far the result has been read.
-    pub reader: RefCell<Reader>,
+}
+
+/// A job that this session launched, as long as somebody knows its handle.
+#[derive(Clone, Copy)]
+struct Launched {
+    slot: &'static Slot,
+    cookie: u64,
+    pid: i32,
 }
 
 #[derive(Default)]
 struct Table {
-    by_cookie: HashMap<u64, Rc<Handle>>,
-    /// How many handles have this pid.
-    pids: HashMap<i32, usize>,
-    launched: u64,
-    /// Forgotten before a worker had taken the job.
-    untaken: Vec<Rc<Handle>>,
+    /// In the order of launching.
+    launched: BTreeMap<u64, Launched>,
+    by_cookie: HashMap<u64, u64>,
+    count: u64,
+    /// At how many entries to look for those that others have forgotten.
+    look_at: usize,
+    /// The jobs in hand, and how many times.
+    pins: HashMap<u64, (&'static Slot, usize)>,
 }
 
 thread_local! {
     static TABLE: RefCell<Table> = RefCell::default();
     static COUNTERS: Cell<Offset> = const { Cell::new(NOWHERE) };
     static PENDING: Cell<Option<(&'static Slot, u64)>> = const { Cell::new(None) };
+    static WILL_END: Cell<bool> = const { Cell::new(false) };
 }
 
 /// The job that waits for a process, and is not in the table yet. What ends this process does not unwind the launch.
@@ -50,10 +62,9 @@ pub fn set_pending(job: Option<(&'static Slot, u64)>) {
 
 /// This session's counters, made on first use. 53200 where memory is out.
 pub fn counters() -> Result<Offset> {
+    join()?;
     if COUNTERS.get() == NOWHERE {
-        crate::registry::segment::segment()?;
         COUNTERS.set(Counters::create()?);
-        proc::on_exit(session_ends);
     }
     Ok(COUNTERS.get())
 }
@@ -63,159 +74,241 @@ pub fn has_launched() -> bool {
     COUNTERS.get() != NOWHERE
 }
 
-/// The session ends: its jobs run on and belong to nobody. Reading, if the session died of it, is over too.
+/// Attaches to the registry, and sees to what others left there.
+pub fn join() -> Result<()> {
+    segment()?;
+    if !WILL_END.replace(true) {
+        proc::on_exit(session_ends);
+    }
+    history::set_size(settings::history_size())?;
+    keep::sweep();
+    Ok(())
+}
+
+/// The session ends, perhaps in the middle of a call: nothing of that may be left for the end of the process, when shared memory
+/// is gone. Its jobs run on.
 extern "C-unwind" fn session_ends(_code: c_int, _argument: Datum) {
-    // Nothing of the table may be left for the end of the process, when shared memory is gone.
-    let handles = TABLE
+    let table = TABLE
         .with(|table| table.try_borrow_mut().map(|mut table| core::mem::take(&mut *table)))
         .unwrap_or_default();
     if let Some((slot, cookie)) = PENDING.take()
         && !slot.withdraw(cookie)
     {
-        slot.owner_lets_go(cookie);
+        slot.release(cookie);
     }
-    for handle in handles.by_cookie.into_values() {
-        handle.slot.waiter_pid.store(0, Relaxed);
-        stop_reading(&handle);
-        handle.slot.owner_lets_go(handle.cookie);
+    wait::leave();
+    for (cookie, (slot, count)) in table.pins {
+        slot.abandon_reading(cookie);
+        for _ in 0..count {
+            slot.unpin(cookie);
+        }
     }
+    for job in table.launched.into_values() {
+        job.slot.orphan(job.cookie);
+    }
+    keep::sweep();
     let counters = COUNTERS.replace(NOWHERE);
     if counters != NOWHERE {
         Counters::release(counters);
     }
 }
 
-/// This process reads the job's result no more; a worker that waits for room goes on.
-pub fn stop_reading(handle: &Handle) {
-    let writer = handle.slot.lock_if(handle.cookie).and_then(|mut job| {
-        let ours = job.queue.reader() == Some(proc::my_procno());
-        (ours && job.queue.set_reader(None)).then_some(job.worker_procno)
+/// Adds a job that has a process; from here on its handle is known.
+pub fn add(slot: &'static Slot, cookie: u64, pid: i32) {
+    slot.introduce(cookie, pid);
+    TABLE.with_borrow_mut(|table| {
+        table.forget_the_forgotten();
+        table.count += 1;
+        let number = table.count;
+        table.launched.insert(number, Launched { slot, cookie, pid });
+        table.by_cookie.insert(cookie, number);
     });
-    if let Some(writer) = writer {
-        proc::wake(writer);
+}
+
+impl Table {
+    /// Other sessions may have read or detached what this one launched. Looked for now and then, so that the table stays small.
+    fn forget_the_forgotten(&mut self) {
+        const FEW: usize = 64;
+        if self.launched.len() < self.look_at.max(FEW) {
+            return;
+        }
+        self.launched
+            .retain(|_, job| job.slot.cookie.load(Relaxed) == job.cookie);
+        let launched = &self.launched;
+        self.by_cookie.retain(|_, number| launched.contains_key(number));
+        self.look_at = self.launched.len() * 2;
     }
 }
 
-/// Adds the handle of a job that has a process.
-pub fn add(slot: &'static Slot, cookie: u64, pid: i32, worker: Option<Registered>) {
-    TABLE.with_borrow_mut(|table| {
-        table.launched += 1;
-        let handle = Handle {
-            slot,
-            cookie,
-            pid,
-            sequence: table.launched,
-            worker,
-            reader: RefCell::default(),
-        };
-        table.by_cookie.insert(cookie, Rc::new(handle));
-        *table.pids.entry(pid).or_default() += 1;
+/// Takes a job in hand without asking who may. None where the handle is not known.
+pub fn hold(pid: i32, cookie: u64) -> Option<Rc<Handle>> {
+    let own = TABLE.with_borrow(|table| {
+        let number = table.by_cookie.get(&cookie)?;
+        table.launched.get(number).map(|job| job.slot)
     });
+    let slot = match own {
+        Some(slot) => slot,
+        None => {
+            join().ok()?;
+            segment().ok()?.find(cookie)?
+        }
+    };
+    take(slot, cookie, pid)
 }
 
-/// The handle `(pid, cookie)`. 42704 for a pid that this session knows no job of, 55000 for a cookie that is not the pid's.
+fn take(slot: &'static Slot, cookie: u64, pid: i32) -> Option<Rc<Handle>> {
+    if !slot.pin(cookie, pid) {
+        return None;
+    }
+    TABLE.with_borrow_mut(|table| table.pins.entry(cookie).or_insert((slot, 0)).1 += 1);
+    Some(Rc::new(Handle { slot, cookie, pid }))
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        TABLE.with_borrow_mut(|table| {
+            if let Some(pin) = table.pins.get_mut(&self.cookie) {
+                pin.1 -= 1;
+                if pin.1 == 0 {
+                    table.pins.remove(&self.cookie);
+                }
+            }
+        });
+        self.slot.unpin(self.cookie);
+    }
+}
+
+/// The job of the handle `(pid, cookie)`. 42704 for a handle that is not known, or 55000 where this session has launched a job that
+/// is known by that pid; 42501 where the current role may not act for the job's. Without its cookie nobody is told of a job that
+/// another session launched.
 pub fn find(pid: i32, cookie: i64) -> Result<Rc<Handle>> {
-    if let Some(handle) = look_up(pid, cookie) {
+    find_for(pid, cookie, role::may_act_for)
+}
+
+/// [`find`] for those who may end the job.
+pub fn find_to_cancel(pid: i32, cookie: i64) -> Result<Rc<Handle>> {
+    find_for(pid, cookie, |role| role::may_act_for(role) || role::may_signal(role))
+}
+
+fn find_for(pid: i32, cookie: i64, may: impl FnOnce(u32) -> bool) -> Result<Rc<Handle>> {
+    let Some(handle) = hold(pid, cookie as u64) else {
+        return Err(unknown_or_mismatch(pid));
+    };
+    let role = handle.slot.lock().user;
+    if may(role) {
         return Ok(handle);
     }
+    Err(Report::new(
+        PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+        format!("permission denied for the background job of PID {pid}"),
+    )
+    .detail("Only roles with privileges of the role that the job runs as may act on it.")
+    .into())
+}
+
+fn unknown_or_mismatch(pid: i32) -> crate::pg::error::Failure {
     if knows_pid(pid) {
-        return Err(Report::new(
+        return Report::new(
             PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             format!("cookie mismatch for PID {pid}"),
         )
         .hint("The process may have been started again under the same PID; use the handle that the launch returned.")
-        .into());
+        .into();
     }
-    Err(Report::new(
+    unknown(pid).into()
+}
+
+/// 42704: no job is known by this pid.
+pub fn unknown(pid: i32) -> Report {
+    Report::new(
         PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
         format!("PID {pid} is not attached to this session"),
     )
-    .into())
 }
 
-/// Whether this session has a handle with this pid.
+/// Whether this session launched a job that is known by this pid.
 pub fn knows_pid(pid: i32) -> bool {
-    TABLE.with_borrow(|table| table.pids.contains_key(&pid))
+    TABLE.with_borrow(|table| {
+        let mut launched = table.launched.values();
+        launched.any(|job| job.pid == pid && job.slot.is_known(job.cookie))
+    })
+}
+
+/// [`find`] without an error for handles that are not known.
+pub fn find_or_none(pid: i32, cookie: i64) -> Result<Option<Rc<Handle>>> {
+    match hold(pid, cookie as u64) {
+        None => Ok(None),
+        Some(_) => find(pid, cookie).map(Some),
+    }
 }
 
 /// [`find`] without an error.
 pub fn look_up(pid: i32, cookie: i64) -> Option<Rc<Handle>> {
-    TABLE.with_borrow(|table| {
-        table
-            .by_cookie
-            .get(&(cookie as u64))
-            .filter(|handle| handle.pid == pid)
-            .cloned()
-    })
+    find(pid, cookie).ok()
 }
 
-/// All handles in the order of launching.
+/// All jobs that this session launched, in that order, as long as their handles are known.
 pub fn all() -> Vec<Rc<Handle>> {
-    let mut handles: Vec<_> = TABLE.with_borrow(|table| table.by_cookie.values().cloned().collect());
-    handles.sort_unstable_by_key(|handle| handle.sequence);
-    handles
+    let launched: Vec<_> = TABLE.with_borrow(|table| table.launched.values().copied().collect());
+    launched
+        .into_iter()
+        .filter_map(|job| take(job.slot, job.cookie, job.pid))
+        .collect()
 }
 
-/// Forgets a handle; the job runs on if it still does.
-pub fn release(handle: &Handle) {
+/// Those of [`all`] that the current role may act on.
+pub fn all_to_act_on() -> Vec<Rc<Handle>> {
+    let mut jobs = all();
+    jobs.retain(|handle| handle.is_ours());
+    jobs
+}
+
+/// Forgets a handle; the job runs on if it still does. False where somebody was faster.
+pub fn release(handle: &Handle) -> bool {
     TABLE.with_borrow_mut(|table| {
-        let forgotten = table.by_cookie.remove(&handle.cookie);
-        if handle.slot.worker_pid.load(Relaxed) == 0 && handle.worker.is_some() {
-            table.untaken.extend(forgotten);
-        }
-        if let Some(count) = table.pids.get_mut(&handle.pid) {
-            *count -= 1;
-            if *count == 0 {
-                table.pids.remove(&handle.pid);
-            }
+        if let Some(number) = table.by_cookie.remove(&handle.cookie) {
+            table.launched.remove(&number);
         }
     });
-    handle.slot.owner_lets_go(handle.cookie);
+    handle.slot.release(handle.cookie)
 }
 
-/// Looks after the jobs that were forgotten before a worker had taken them. If the process that was to take one is gone, nobody
-/// but this session can tell, and the job would count as running for ever.
-pub fn look_after_untaken() {
-    let untaken = TABLE.with_borrow_mut(|table| core::mem::take(&mut table.untaken));
-    for handle in untaken {
-        let waits = handle.slot.cookie.load(Relaxed) == handle.cookie && handle.slot.worker_pid.load(Relaxed) == 0;
-        if !waits {
-            continue;
-        }
-        if handle.worker_stopped() {
-            handle.slot.publish_lost(handle.cookie, handle.pid, None);
-        } else {
-            TABLE.with_borrow_mut(|table| table.untaken.push(handle));
+/// Looks after this session's jobs. If the process that was to take one is gone, the job would count as running for ever.
+pub fn look_after_all() -> Result<()> {
+    let counters = counters()?;
+    for slot in segment()?.all() {
+        let cookie = slot.cookie.load(Relaxed);
+        if slot
+            .lock_if(cookie)
+            .is_some_and(|job| cookie != 0 && job.is_counted_by(counters))
+        {
+            slot.look_after(cookie);
         }
     }
+    Ok(())
 }
 
 impl Handle {
-    /// What is known of the job now. A worker that went without a word is noticed here: then the job is lost, and that is its
-    /// end.
+    /// What is known of the job now. A worker that went without a word is noticed here.
     pub fn job(&self) -> Guard<'static, Job> {
         let job = self.slot.lock();
         if job.state.has_ended() {
             return job;
         }
         drop(job);
-        if self.worker_stopped() {
-            // Everything that the worker published, it published before it stopped.
-            self.slot.publish_lost(self.cookie, self.pid, None);
-        }
+        self.slot.look_after(self.cookie);
         self.slot.lock()
-    }
-
-    /// Whether the postmaster has seen the end of the worker that was started for this job. A worker that had been there before
-    /// publishes its end itself, whatever it dies of.
-    fn worker_stopped(&self) -> bool {
-        let stopped = |worker: &Registered| worker.status() == WorkerStatus::Stopped;
-        self.worker.as_ref().is_some_and(stopped)
     }
 
     /// Whether the job has ended.
     pub fn has_ended(&self) -> bool {
         self.job().state.has_ended()
+    }
+
+    /// Whether the current role may act on it.
+    pub fn is_ours(&self) -> bool {
+        let role = self.slot.lock().user;
+        role::may_act_for(role)
     }
 
     /// Asks the job to end early; false where it has ended.

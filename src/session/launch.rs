@@ -20,6 +20,7 @@ use crate::registry::counters::Counters;
 use crate::registry::job::{LABEL_MAX, Slot};
 use crate::registry::pool::{self, Fit};
 use crate::registry::segment::segment;
+use crate::registry::totals::{self, Totals};
 use crate::settings;
 use core::ffi::CStr;
 use core::sync::atomic::Ordering::Relaxed;
@@ -118,12 +119,16 @@ fn prepare(order: &Order) -> Result<Prepared> {
     let sql = Owned::new(shmem::allocate(order.sql.len() + 1)?);
     shmem::write(sql.place(), order.sql);
 
-    let slot = segment()?.take()?;
+    let totals = totals::of(database.oid, identity.current)?;
+    let slot = segment()?.take(cookie)?;
     slot.begin(cookie, counters, |job| {
         job.user = identity.current;
         job.database = database.oid;
         job.encoding = database.encoding;
         job.text_encoding = encoding::of_database();
+        job.launcher_pid = proc::my_pid();
+        job.retention = settings::result_retention();
+        job.totals = totals;
         job.queue_size = queue_size as u32;
         job.keeps_result = order.keeps_result;
         job.set_label(order.label);
@@ -176,10 +181,14 @@ fn check(order: &Order) -> Result<i32> {
                 .into(),
         );
     }
-    jobs::look_after_untaken();
     pool::prepare()?;
     let limit = settings::max_workers();
-    if Counters::at(jobs::counters()?).active.load(Relaxed) >= limit {
+    let counters = Counters::at(jobs::counters()?);
+    if counters.active.load(Relaxed) >= limit {
+        jobs::look_after_all()?;
+    }
+    if counters.active.load(Relaxed) >= limit {
+        refused(proc::my_database().to_u32())?;
         return Err(Report::new(
             PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
             "too many background workers",
@@ -193,6 +202,12 @@ fn check(order: &Order) -> Result<i32> {
     } else {
         order.queue_size.max(settings::QUEUE_MIN)
     })
+}
+
+/// Counts a launch for which there was no room.
+fn refused(database: u32) -> Result<()> {
+    Totals::at(totals::of(database, proc::identity().current)?).refused();
+    Ok(())
 }
 
 /// A job that the postmaster is to start a worker for.
@@ -214,7 +229,7 @@ impl Prepared {
             return Err(self);
         };
         self.slot.disarm();
-        jobs::add(slot, cookie, worker.pid, None);
+        jobs::add(slot, cookie, worker.pid);
         worker.wake();
         Ok(Launched {
             pid: worker.pid,
@@ -230,6 +245,7 @@ impl Prepared {
         loop {
             let registered = proc::register_worker(crate::worker::MAIN, self.slot.slot.number(), self.slot.cookie);
             if let Some(worker) = registered {
+                self.slot.slot.lock().worker = worker;
                 return Ok(Registered {
                     slot: self.slot,
                     worker: Some(worker),
@@ -238,6 +254,8 @@ impl Prepared {
             let now = proc::now();
             if dismissed.is_none_or(|at| now - at > PATIENCE) {
                 if !pool::dismiss_one() {
+                    let totals = self.slot.slot.lock().totals;
+                    Totals::at(totals).refused();
                     return Err(Report::new(
                         PgSqlErrorCode::ERRCODE_INSUFFICIENT_RESOURCES,
                         "could not register background process",
@@ -258,10 +276,7 @@ impl Registered {
     fn wait_for_worker(mut self) -> Result<Launched> {
         loop {
             proc::reset_latch();
-            let status = self
-                .worker
-                .as_ref()
-                .map_or(WorkerStatus::Stopped, proc::Registered::status);
+            let status = self.worker.map_or(WorkerStatus::Stopped, proc::Registered::status);
             match status {
                 WorkerStatus::Running(pid) => return self.adopt(pid),
                 WorkerStatus::NotYetStarted => proc::wait(-1)?,
@@ -276,15 +291,16 @@ impl Registered {
 
     /// Makes the job one of this session's.
     fn adopt(&mut self, pid: i32) -> Result<Launched> {
-        let worker = self.worker.take().filter(|_| pid != 0).ok_or_else(|| {
-            Report::new(
+        if self.worker.take().is_none() || pid == 0 {
+            return Err(Report::new(
                 PgSqlErrorCode::ERRCODE_CONNECTION_FAILURE,
                 "background worker could not start",
             )
             .hint("The server log says why.")
-        })?;
+            .into());
+        }
         self.slot.disarm();
-        jobs::add(self.slot.slot, self.slot.cookie, pid, Some(worker));
+        jobs::add(self.slot.slot, self.slot.cookie, pid);
         Ok(Launched {
             pid,
             cookie: self.slot.cookie as i64,

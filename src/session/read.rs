@@ -3,13 +3,14 @@
 use super::jobs::{self, Handle};
 use super::wait::{self, Deadline};
 use crate::channel::message::Kind;
-use crate::channel::reader::{Event, Pump, Reader};
+use crate::channel::reader::{self, Event, Pump, Reader};
 use crate::pg::error::{self, Failure, Report, Result};
 use crate::pg::fmgr::{Rows, Value};
+use crate::pg::shmem::{self, NOWHERE};
 use crate::pg::{encoding, foreign, memory, proc, record, rowtype, wire};
-use crate::registry::job::State;
+use crate::registry::job::{Job, State};
+use crate::registry::totals::Totals;
 use pgrx::PgSqlErrorCode;
-use std::cell::RefMut;
 use std::rc::Rc;
 
 /// `text`.
@@ -27,8 +28,8 @@ pub enum Outcome {
 /// Reads the job's result to its end into `rows`, or without rows for its messages and its error only. Messages are passed on as
 /// they come. The job's error is raised as it was, with a context line that names the worker.
 ///
-/// Errors: 0A000 for a submitted job, 42804 where the result is not what `rows` expects (it stays unread), 55000 where an
-/// earlier reading was broken off.
+/// Errors: 0A000 for a submitted job and for what only another database knows, 42804 where the result is not what `rows` expects
+/// (it stays unread), 55000 where an earlier reading was broken off, 42704 where another session is reading it.
 pub fn read(handle: &Rc<Handle>, rows: Option<&Rows>, deadline: Deadline) -> Result<Outcome> {
     let mut session = Session::begin(handle)?;
     session.check_columns(rows)?;
@@ -36,7 +37,7 @@ pub fn read(handle: &Rc<Handle>, rows: Option<&Rows>, deadline: Deadline) -> Res
         let Session { pump, reader, .. } = &mut session;
         let Reader {
             records, rows: count, ..
-        } = &mut **reader;
+        } = reader;
         match error::catching(|| pump.run(rows, records, count))? {
             Event::Message(kind, body, len) => session.message(kind, memory::view(body, len), rows)?,
             Event::Drained => {
@@ -61,64 +62,57 @@ pub fn read(handle: &Rc<Handle>, rows: Option<&Rows>, deadline: Deadline) -> Res
 /// One reading, from its beginning to its end or until it is broken off.
 struct Session<'a> {
     handle: &'a Rc<Handle>,
-    reader: RefMut<'a, Reader>,
+    reader: Reader,
     pump: Pump,
+    /// What of the result had been taken before, in bytes.
+    read_before: u64,
     done: bool,
 }
 
 impl<'a> Session<'a> {
     fn begin(handle: &'a Rc<Handle>) -> Result<Self> {
-        let pid = handle.pid;
-        let Ok(mut reader) = handle.reader.try_borrow_mut() else {
-            return Err(Report::new(
-                PgSqlErrorCode::ERRCODE_OBJECT_IN_USE,
-                format!("the result of PID {pid} is being read"),
-            )
-            .into());
-        };
+        let mut reader = Reader::default();
+        let (read_before, known);
         {
             let mut job = handle.slot.lock();
-            if !job.keeps_result {
+            if let Some(refusal) = refusal(handle, &job) {
                 drop(job);
-                return Err(Report::new(
-                    PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
-                    format!("results are disabled for PID {pid} (submitted via pg_background_submit)"),
-                )
-                .into());
+                return Err(refusal.into());
             }
-            if job.consumed {
-                drop(job);
-                return Err(Report::new(
-                    PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-                    format!("the result of PID {pid} was read in part before"),
-                )
-                .hint("Use pg_background_detach to forget the job.")
-                .into());
-            }
+            reader.begun = job.queue.left();
+            read_before = job.queue.read();
+            known = (job.known, job.known_len as usize);
             job.queue.set_reader(Some(proc::my_procno()));
             reader.records.texts_come_in(job.encoding);
         }
         let pump = Pump::new(handle.slot, handle.cookie, &mut reader);
-        Ok(Self {
+        let mut session = Self {
             handle,
             reader,
             pump,
+            read_before,
             done: false,
-        })
+        };
+        let known = shmem::bytes(known.0, known.1).to_vec();
+        for (kind, body) in reader::remembered(&known) {
+            session.message(kind, body, None)?;
+        }
+        Ok(session)
     }
 
     fn message(&mut self, kind: Kind, body: &[u8], rows: Option<&Rows>) -> Result<()> {
+        if self.reader.rows == 0 && matches!(kind, Kind::Columns | Kind::Record | Kind::Tag) {
+            self.reader.remember(kind, body);
+        }
         match kind {
             Kind::Columns => {
-                self.reader.columns = Some(
-                    body.as_chunks::<8>()
-                        .0
-                        .iter()
-                        .map(|[a, b, c, d, print @ ..]| {
-                            (u32::from_ne_bytes([*a, *b, *c, *d]), u32::from_ne_bytes(*print))
-                        })
-                        .collect(),
-                );
+                let columns: Vec<_> = body
+                    .as_chunks::<8>()
+                    .0
+                    .iter()
+                    .map(|[a, b, c, d, print @ ..]| (u32::from_ne_bytes([*a, *b, *c, *d]), u32::from_ne_bytes(*print)))
+                    .collect();
+                self.reader.columns = Some(columns);
                 self.check_columns(rows)
             }
             Kind::Record => {
@@ -203,7 +197,6 @@ impl<'a> Session<'a> {
         self.done = true;
         let handle = self.handle;
         drop(self);
-        handle.slot.lock().consumed = true;
         jobs::release(handle);
         failure.map_or(Ok(()), Err)
     }
@@ -265,14 +258,65 @@ fn changed_type() -> Failure {
     .into()
 }
 
+/// Why this session may not begin to read.
+fn refusal(handle: &Handle, job: &Job) -> Option<Report> {
+    let pid = handle.pid;
+    if job.is_released() {
+        return Some(jobs::unknown(pid));
+    }
+    if !job.keeps_result {
+        return Some(Report::new(
+            PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+            format!("results are disabled for PID {pid} (submitted via pg_background_submit)"),
+        ));
+    }
+    match job.queue.reader() {
+        Some(reader) if reader == proc::my_procno() => {
+            return Some(Report::new(
+                PgSqlErrorCode::ERRCODE_OBJECT_IN_USE,
+                format!("the result of PID {pid} is being read"),
+            ));
+        }
+        Some(_) => return Some(jobs::unknown(pid).detail("Another session is reading the result.")),
+        None => (),
+    }
+    if job.consumed {
+        return Some(
+            Report::new(
+                PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("the result of PID {pid} was read in part before"),
+            )
+            .hint("Use pg_background_detach to forget the job."),
+        );
+    }
+    None
+}
+
 impl Drop for Session<'_> {
-    /// Broken off: the place in the stream is kept. If rows were passed on, or a message in part, they are lost with the caller's
-    /// set, so the rest is no whole result any more.
+    /// Broken off: the place in the stream is kept, for whoever reads next. If rows were passed on, or a message in part, they are
+    /// lost with the caller's set, so the rest is no whole result any more; nor is it where there is no memory to keep what is
+    /// known.
     fn drop(&mut self) {
         self.pump.stop(&mut self.reader);
-        jobs::stop_reading(self.handle);
-        if !self.done && (self.reader.rows > 0 || self.reader.torn) {
-            self.handle.slot.lock().consumed = true;
+        let known = &self.reader.known;
+        let kept = if self.done || self.reader.rows > 0 || self.reader.torn {
+            None
+        } else {
+            shmem::store(known).ok()
+        };
+        let (before, totals, bytes);
+        {
+            let mut job = self.handle.slot.lock();
+            if let Some((piece, done)) = self.reader.begun {
+                job.queue.leave(piece, done);
+            }
+            before = core::mem::replace(&mut job.known, kept.unwrap_or(NOWHERE));
+            job.known_len = known.len() as u64;
+            job.consumed |= kept.is_none();
+            (totals, bytes) = (job.totals, job.queue.read() - self.read_before);
         }
+        shmem::free(before);
+        Totals::at(totals).returned(self.reader.rows, bytes);
+        self.handle.slot.stop_reading(self.handle.cookie);
     }
 }

@@ -3,8 +3,11 @@
 use super::deadlock;
 use super::jobs::Handle;
 use crate::pg::error::Result;
+use crate::pg::shmem::{self, Offset};
 use crate::pg::{guc, proc, spi};
-use core::sync::atomic::Ordering::Relaxed;
+use crate::registry::job::Slot;
+use crate::registry::waiters;
+use std::cell::RefCell;
 use std::rc::Rc;
 
 /// When to stop waiting.
@@ -27,24 +30,43 @@ impl Deadline {
     }
 }
 
-/// Marks this session as the one that waits for the jobs, for whoever looks for deadlocks.
-struct Waiting<'a>(&'a [Rc<Handle>]);
+/// This session on the jobs' lists of those who wait, for whoever ends a job or looks for deadlocks.
+struct Waiting;
 
-impl<'a> Waiting<'a> {
-    fn begin(handles: &'a [Rc<Handle>]) -> Self {
-        for handle in handles {
-            handle.slot.waiter_pid.store(proc::my_pid(), Relaxed);
+/// Where this process waits: its places on the lists, and for which jobs they are.
+type Places = (Offset, Vec<(&'static Slot, u64)>);
+
+thread_local! {
+    static PLACES: RefCell<Option<Places>> = const { RefCell::new(None) };
+}
+
+impl Waiting {
+    fn begin(handles: &[Rc<Handle>]) -> Result<Self> {
+        let places = waiters::places(handles.len().max(1))?;
+        let jobs = handles.iter().map(|handle| (handle.slot, handle.cookie)).collect();
+        PLACES.set(Some((places, jobs)));
+        for (n, handle) in handles.iter().enumerate() {
+            waiters::enter(&mut handle.slot.lock().waiters, waiters::place(places, n));
         }
-        Self(handles)
+        Ok(Self)
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for Waiting {
     fn drop(&mut self) {
-        for handle in self.0 {
-            handle.slot.waiter_pid.store(0, Relaxed);
+        leave();
+    }
+}
+
+/// Takes this process off the lists, also when it ends in the middle of a wait. The jobs are still in hand.
+pub fn leave() {
+    let Some((places, jobs)) = PLACES.take() else { return };
+    for (n, (slot, cookie)) in jobs.into_iter().enumerate() {
+        if let Some(mut job) = slot.lock_if(cookie) {
+            waiters::leave(&mut job.waiters, waiters::place(places, n));
         }
     }
+    shmem::free(places);
 }
 
 /// Sleeps until `answer` gives something, which is asked again each time somebody wakes this session, or until the deadline:
@@ -57,7 +79,7 @@ pub fn until<T>(
     if let Some(answer) = answer()? {
         return Ok(Some(answer));
     }
-    let _waiting = Waiting::begin(handles);
+    let _waiting = Waiting::begin(handles)?;
     let patience = i64::from(guc::deadlock_timeout().max(1));
     let mut look_at = proc::now() + patience * 1000;
     loop {

@@ -16,6 +16,7 @@ use crate::pg::shmem::{self, NOWHERE};
 use crate::pg::{callbacks, compat, foreign, proc, record, tcop, wire};
 use crate::registry::job::{End, Slot, State, Stop};
 use crate::registry::segment::segment;
+use crate::registry::totals::{Start, Totals};
 use crate::settings;
 use core::ffi::c_int;
 use core::sync::atomic::Ordering::Relaxed;
@@ -74,6 +75,7 @@ pub fn take(number: u32, cookie: u64) -> Option<Attached> {
 fn attach(slot: &'static Slot, cookie: u64) -> Option<Attached> {
     let mut job = slot.lock_if(cookie)?;
     job.worker_procno = proc::my_procno();
+    slot.pid.store(proc::my_pid(), Relaxed);
     slot.worker_pid.store(proc::my_pid(), Relaxed);
     let attached = Attached { slot, cookie };
     CURRENT.set(Some(attached));
@@ -138,7 +140,7 @@ impl Attached {
             proc::on_exit(worker_leaves);
         }
         let terms = Terms::of(&request);
-        self.starts();
+        self.starts(if is_first { Start::Cold } else { Start::Warm });
         shmem::free(request_at);
 
         if timeout > 0 {
@@ -171,11 +173,12 @@ impl Attached {
         stays.then_some(terms)
     }
 
-    fn starts(self) {
+    fn starts(self, start: Start) {
         let mut job = self.slot.lock();
         job.state = State::Running;
         job.started_at = proc::now();
         job.request = NOWHERE;
+        Totals::at(job.totals).started(start, job.started_at - job.launched_at);
     }
 
     /// The transaction is over, and the result is in the queue.

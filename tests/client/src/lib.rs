@@ -2,10 +2,12 @@
 
 mod cluster;
 pub mod order;
+mod pooler;
 mod process;
 mod session;
 
 pub use cluster::{Cluster, Shutdown};
+pub use pooler::Pooler;
 pub use process::{
     give_to_server, pg_config, process_entries, process_status, psql, server_program, try_process_status,
 };

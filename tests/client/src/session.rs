@@ -27,6 +27,16 @@ impl fmt::Display for Handle {
 }
 
 impl Handle {
+    /// The handle in a row of `pid, cookie`.
+    #[track_caller]
+    pub fn of(row: &[Option<String>]) -> Self {
+        let field = |i: usize| row[i].as_deref().expect("a handle that is not NULL");
+        Self {
+            pid: field(0).parse().unwrap(),
+            cookie: field(1).parse().unwrap(),
+        }
+    }
+
     /// The handle as a value of its composite type.
     pub fn composite(&self) -> String {
         format!("ROW({self})::pg_background_handle")
@@ -207,12 +217,7 @@ impl Session {
     /// The handle that a query gives as `pid, cookie`.
     #[track_caller]
     pub fn handle(&mut self, query: &str) -> Handle {
-        let row = self.rows(query).into_iter().next().expect("a handle");
-        let field = |i: usize| row[i].as_deref().expect("a handle that is not NULL");
-        Handle {
-            pid: field(0).parse().unwrap(),
-            cookie: field(1).parse().unwrap(),
-        }
+        Handle::of(self.rows(query).first().expect("a handle"))
     }
 
     /// Waits for a job's end.

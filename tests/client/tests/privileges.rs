@@ -147,7 +147,7 @@ fn restricted_operations_launch_nothing() {
 }
 
 #[test]
-fn one_sessions_jobs_are_not_anothers() {
+fn one_roles_jobs_are_not_anothers() {
     let (cluster, _superuser) = start();
     let mut alice = cluster.session_as("alice");
     let mut bob = cluster.session_as("bob");
@@ -155,14 +155,14 @@ fn one_sessions_jobs_are_not_anothers() {
     for call in ["cancel", "detach", "wait", "result_info", "error_info", "full_sql"] {
         assert_eq!(
             bob.error(&format!("SELECT pg_background_{call}({job})")).sqlstate,
-            "42704",
+            "42501",
             "{call}"
         );
     }
     assert_eq!(
         bob.error(&format!("SELECT * FROM pg_background_result({job}) AS (x text)"))
             .sqlstate,
-        "42704"
+        "42501"
     );
     assert_eq!(bob.value::<i32>("SELECT count(*) FROM pg_background_list"), 0);
     // An ordinary user's signal does not reach another user's job either.

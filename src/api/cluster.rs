@@ -1,0 +1,140 @@
+//! What the cluster knows: the functions behind the views `pg_background_jobs` and `pg_background_cluster_stats`.
+
+use crate::pg::error::Result;
+use crate::pg::fmgr::{Answer, Call, Value};
+use crate::pg::{encoding, role, tcop, text};
+use crate::registry::history::{self, Entry, PREVIEW_CHARACTERS};
+use crate::registry::segment::segment;
+use crate::registry::totals;
+use crate::session::jobs;
+use core::sync::atomic::Ordering::Relaxed;
+use std::collections::HashSet;
+
+crate::sql_function! {
+    pg_background_jobs => jobs;
+    pg_background_cluster_stats => cluster_stats;
+    pg_background_reset_cluster_stats => reset_cluster_stats;
+}
+
+/// `jobs()`: every job that the cluster knows. Who may not act on a job sees whose it is, how it stands, and when; who reads all
+/// statistics sees all but the cookie, which is for those who can use it.
+fn jobs(call: &Call) -> Result<Answer> {
+    let rows = call.rows()?;
+    jobs::join()?;
+    let reads_all = role::reads_all_stats();
+    for entry in known()? {
+        let facts = &entry.facts;
+        let acts = role::may_act_for(facts.user);
+        let cookie = acts || role::may_signal(facts.user);
+        let reads = acts || reads_all;
+        let text = |text: Option<&[u8]>, from| text.map(|text| encoding::readable(text, from).into_owned());
+        let (label, sql) = (
+            text(entry.label(), facts.text_encoding),
+            text(Some(entry.sql()), facts.text_encoding),
+        );
+        let (message, progress) = (
+            text(entry.message(), facts.encoding),
+            text(entry.progress(), facts.encoding),
+        );
+        let mut values = [
+            Value::Int4(facts.pid),
+            if cookie {
+                Value::Int8(facts.cookie as i64)
+            } else {
+                Value::Null
+            },
+            Value::Oid(facts.database),
+            Value::Oid(facts.user),
+            Value::Int4(facts.launcher_pid),
+            Value::text_or_null(label.as_deref()),
+            Value::Text(facts.state.name().as_bytes()),
+            Value::text_or_null(
+                sql.as_deref()
+                    .map(|sql| text::first_characters(sql, PREVIEW_CHARACTERS)),
+            ),
+            Value::time_or_null(facts.launched_at),
+            Value::time_or_null(facts.started_at),
+            Value::time_or_null(facts.finished_at),
+            Value::Int8(facts.row_count),
+            if facts.has_tag {
+                Value::Text(tcop::tag_name(facts.tag))
+            } else {
+                Value::Null
+            },
+            if facts.has_error {
+                Value::Text(&facts.sqlstate)
+            } else {
+                Value::Null
+            },
+            Value::text_or_null(message.as_deref().map(|message| text::clip(message, message.len()))),
+            if facts.has_progress {
+                Value::Int4(facts.progress_pct)
+            } else {
+                Value::Null
+            },
+            Value::text_or_null(progress.as_deref()),
+            Value::Int8(facts.result_bytes as i64),
+        ];
+        if !reads {
+            for n in [5, 7, 11, 12, 13, 14, 15, 16, 17] {
+                values[n] = Value::Null;
+            }
+        }
+        rows.push(&values)?;
+    }
+    call.null()
+}
+
+/// All jobs, those that have a slot first. A job gets its record in the step in which it ends, so one that is missed in its slot is
+/// found there.
+fn known() -> Result<Vec<Entry>> {
+    let mut entries = Vec::new();
+    let mut seen = HashSet::new();
+    for slot in segment()?.all() {
+        let cookie = slot.cookie.load(Relaxed);
+        if cookie == 0 {
+            continue;
+        }
+        slot.look_after(cookie);
+        if let Some(job) = slot.lock_if(cookie)
+            && slot.pid.load(Relaxed) != 0
+        {
+            seen.insert(cookie);
+            entries.push(Entry::of(slot, &job));
+        }
+    }
+    entries.extend(
+        history::all()
+            .into_iter()
+            .filter(|entry| !seen.contains(&entry.facts.cookie)),
+    );
+    Ok(entries)
+}
+
+/// `cluster_stats()`: what became of the jobs of each database and role.
+fn cluster_stats(call: &Call) -> Result<Answer> {
+    let rows = call.rows()?;
+    for totals in totals::all()? {
+        let (database, user) = totals.key();
+        let counts = totals.counts().map(|count| count.load(Relaxed));
+        if counts.iter().all(|count| *count == 0) {
+            continue;
+        }
+        let mut values = vec![Value::Oid(database), Value::Oid(user)];
+        values.extend(counts.iter().enumerate().map(|(n, count)| match n {
+            8..12 => Value::Float8(*count as f64 / 1000.0),
+            _ => Value::Int8(*count as i64),
+        }));
+        values.push(Value::Timestamp(totals.since.load(Relaxed)));
+        rows.push(&values)?;
+    }
+    call.null()
+}
+
+/// `reset_cluster_stats()`: begins anew.
+fn reset_cluster_stats(call: &Call) -> Result<Answer> {
+    for totals in totals::all()? {
+        totals.reset();
+    }
+    call.void()
+}

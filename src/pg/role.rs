@@ -1,0 +1,34 @@
+//! What the current role may do to another one's jobs. Guarded.
+
+use pgrx::pg_sys::{self, Oid};
+
+/// `pg_read_all_stats` and `pg_signal_backend` (`catalog/pg_authid.dat`).
+const READ_ALL_STATS: u32 = 3375;
+const SIGNAL_BACKEND: u32 = 4200;
+
+/// The role that the current statement acts for.
+fn current() -> Oid {
+    // SAFETY: a plain read.
+    unsafe { pg_sys::GetUserId() }
+}
+
+fn has_privileges_of(role: u32) -> bool {
+    // SAFETY: looks into the catalogs; a role that was dropped has no members.
+    unsafe { pg_sys::has_privs_of_role(current(), Oid::from(role)) }
+}
+
+/// Whether the current role may act on jobs of `role`: as its member, or as a superuser.
+pub fn may_act_for(role: u32) -> bool {
+    current().to_u32() == role || has_privileges_of(role)
+}
+
+/// Whether it may end jobs of `role` without that: as a member of `pg_signal_backend`, for roles that are no superusers.
+pub fn may_signal(role: u32) -> bool {
+    // SAFETY: looks into the catalogs.
+    has_privileges_of(SIGNAL_BACKEND) && !unsafe { pg_sys::superuser_arg(Oid::from(role)) }
+}
+
+/// Whether it may look at everybody's statistics.
+pub fn reads_all_stats() -> bool {
+    has_privileges_of(READ_ALL_STATS)
+}

@@ -1,0 +1,247 @@
+//! What is remembered of jobs that have ended: the last `pg_background.history_size` of them, each a record of fixed size with the
+//! beginning of its SQL and of its error's message.
+//!
+//! A job's record is written in the step that publishes its end, so at any time a job is known by its slot or by its record.
+//! Nothing is allocated in that step: no job fails because it could not be remembered.
+
+use super::job::{Job, Slot, State};
+use super::segment;
+use crate::pg::error::Result;
+use crate::pg::shmem::{self, NOWHERE, Offset};
+use crate::pg::{encoding, wire};
+use core::cell::Cell;
+use core::sync::atomic::Ordering::Relaxed;
+
+/// Characters of the SQL that are shown.
+pub const PREVIEW_CHARACTERS: usize = 120;
+
+/// How much of the SQL is kept, in bytes; more than those take.
+const PREVIEW: usize = (PREVIEW_CHARACTERS + 1) * 4;
+
+/// How much of a record is text, in bytes. Of long texts the later ones are cut.
+const TEXTS: usize = 880;
+
+/// The records, a ring.
+#[repr(C)]
+pub struct History {
+    ring: Offset,
+    size: u32,
+    /// How many were ever written.
+    written: u64,
+    /// The number of the first one that can still be there; a larger ring does not bring back what a smaller one dropped.
+    first: u64,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Record {
+    facts: Facts,
+    /// The lengths of label, preview, message and progress; `u16::MAX` for none.
+    lens: [u16; 4],
+    texts: [u8; TEXTS],
+}
+
+/// What is known of a job and has a fixed size.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Facts {
+    pub cookie: u64,
+    pub pid: i32,
+    pub launcher_pid: i32,
+    pub database: u32,
+    pub user: u32,
+    /// The encoding of the messages, and that of SQL and label.
+    pub encoding: i32,
+    pub text_encoding: i32,
+    pub state: State,
+    pub launched_at: i64,
+    pub started_at: i64,
+    pub finished_at: i64,
+    pub row_count: i64,
+    pub result_bytes: u64,
+    pub tag: u32,
+    pub has_tag: bool,
+    pub has_error: bool,
+    pub has_progress: bool,
+    pub progress_pct: i32,
+    pub sqlstate: [u8; 5],
+}
+
+/// A job as a view shows it: a copy.
+pub struct Entry {
+    pub facts: Facts,
+    /// Label, beginning of the SQL, error message, progress message.
+    texts: [Option<Vec<u8>>; 4],
+}
+
+impl Entry {
+    /// What is known of a job now.
+    pub fn of(slot: &Slot, job: &Job) -> Self {
+        let sql = job.sql();
+        let mut entry = Self {
+            facts: Facts {
+                cookie: slot.cookie.load(Relaxed),
+                pid: slot.pid.load(Relaxed),
+                launcher_pid: job.launcher_pid,
+                database: job.database,
+                user: job.user,
+                encoding: job.encoding,
+                text_encoding: job.text_encoding,
+                state: job.state,
+                launched_at: job.launched_at,
+                started_at: job.started_at,
+                finished_at: job.finished_at,
+                row_count: job.row_count,
+                result_bytes: job.queue.written(),
+                tag: job.tag,
+                has_tag: job.has_tag,
+                has_error: false,
+                has_progress: job.has_progress,
+                progress_pct: job.progress_pct,
+                sqlstate: [0; 5],
+            },
+            texts: [
+                job.label().map(<[u8]>::to_vec),
+                Some(beginning(sql, job.text_encoding).to_vec()),
+                None,
+                job.progress_message().filter(|_| job.has_progress).map(<[u8]>::to_vec),
+            ],
+        };
+        entry.set_error(job.error());
+        entry
+    }
+
+    fn set_error(&mut self, error: Option<wire::Fields>) {
+        let Some(error) = error else { return };
+        self.facts.has_error = true;
+        if let Some(code) = error.get(b'C').and_then(|code| code.try_into().ok()) {
+            self.facts.sqlstate = code;
+        }
+        self.texts[2] = error.get(b'M').map(|message| head_of(message, TEXTS).to_vec());
+    }
+
+    fn stored(record: &Record) -> Self {
+        let mut rest = record.texts.as_slice();
+        let texts = record.lens.map(|len| {
+            let (text, after) = rest.split_at_checked(len.into())?;
+            rest = after;
+            Some(text.to_vec())
+        });
+        Self {
+            facts: record.facts,
+            texts,
+        }
+    }
+
+    fn to_record(&self) -> Record {
+        let mut record = Record {
+            facts: self.facts,
+            lens: [u16::MAX; 4],
+            texts: [0; TEXTS],
+        };
+        let mut rest = record.texts.as_mut_slice();
+        for (text, len) in self.texts.iter().zip(&mut record.lens) {
+            if let Some(text) = text {
+                let text = head_of(text, rest.len());
+                let (here, after) = rest.split_at_mut(text.len());
+                here.copy_from_slice(text);
+                *len = text.len() as u16;
+                rest = after;
+            }
+        }
+        record
+    }
+
+    /// The label, None for none.
+    pub fn label(&self) -> Option<&[u8]> {
+        self.texts[0].as_deref()
+    }
+
+    /// The beginning of the SQL, perhaps with a part of a character at its end.
+    pub fn sql(&self) -> &[u8] {
+        self.texts[1].as_deref().unwrap_or_default()
+    }
+
+    /// The error's message, perhaps with a part of a character at its end.
+    pub fn message(&self) -> Option<&[u8]> {
+        self.texts[2].as_deref()
+    }
+
+    /// What the job reported last.
+    pub fn progress(&self) -> Option<&[u8]> {
+        self.texts[3].as_deref()
+    }
+}
+
+/// The characters of the SQL that are shown, or some more.
+fn beginning(sql: &[u8], encoding: i32) -> &[u8] {
+    let sql = head_of(sql, PREVIEW);
+    if encoding != encoding::UTF8 {
+        return sql;
+    }
+    let is_first = |byte: &u8| byte & 0xc0 != 0x80;
+    let starts = sql.iter().enumerate().filter(|(_, byte)| is_first(byte));
+    head_of(sql, starts.map(|(at, _)| at).nth(PREVIEW_CHARACTERS).unwrap_or(PREVIEW))
+}
+
+fn head_of(text: &[u8], len: usize) -> &[u8] {
+    text.get(..len).unwrap_or(text)
+}
+
+fn record(ring: Offset, n: u64, size: u32) -> &'static Cell<Record> {
+    shmem::neighbour(shmem::at::<Cell<Record>>(ring), (n % u64::from(size)) as usize)
+}
+
+/// Remembers a job that has just ended. Allocates nothing, so its lock may be held.
+pub fn push(entry: &Entry) {
+    let Some(segment) = segment::attached() else { return };
+    let mut history = segment.history.lock();
+    if history.size > 0 {
+        record(history.ring, history.written, history.size).set(entry.to_record());
+        history.written += 1;
+    }
+}
+
+impl History {
+    /// The numbers of the records that are there, the oldest first.
+    fn numbers(&self) -> core::ops::Range<u64> {
+        self.first.max(self.written.saturating_sub(self.size.into()))..self.written
+    }
+}
+
+/// Sets how many jobs are remembered. Sessions pass the setting on: a worker need not know the settings. 53200 where memory is
+/// out.
+pub fn set_size(size: u32) -> Result<()> {
+    let history = &segment::segment()?.history;
+    if history.lock().size == size {
+        return Ok(());
+    }
+    let mut ring = match size {
+        0 => NOWHERE,
+        _ => shmem::allocate(size as usize * size_of::<Record>())?,
+    };
+    {
+        let mut history = history.lock();
+        let numbers = history.numbers();
+        for n in numbers.rev().take(size as usize) {
+            record(ring, n, size).set(record(history.ring, n, history.size).get());
+        }
+        core::mem::swap(&mut history.ring, &mut ring);
+        history.first = history.numbers().start.max(history.written.saturating_sub(size.into()));
+        history.size = size;
+    }
+    shmem::free(ring);
+    Ok(())
+}
+
+/// All that is remembered, the oldest first.
+pub fn all() -> Vec<Entry> {
+    let Some(segment) = segment::attached() else {
+        return Vec::new();
+    };
+    let history = segment.history.lock();
+    history
+        .numbers()
+        .map(|n| Entry::stored(&record(history.ring, n, history.size).get()))
+        .collect()
+}

@@ -1,0 +1,190 @@
+//! What became of the jobs of each database and role since the server's start: never less by itself, and never freed.
+
+use super::counters::Count;
+use super::segment::segment;
+use crate::pg::error::Result;
+use crate::pg::proc;
+use crate::pg::shmem::{self, NOWHERE, Offset};
+use core::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::cell::Cell;
+
+/// Where the counters are.
+#[repr(C)]
+pub struct Directory {
+    first: Offset,
+}
+
+/// The counters of one database and role. Times are in microseconds.
+#[repr(C)]
+pub struct Totals {
+    next: AtomicU64,
+    database: AtomicU32,
+    user: AtomicU32,
+    pub launched: AtomicU64,
+    pub completed: AtomicU64,
+    pub failed: AtomicU64,
+    pub canceled: AtomicU64,
+    pub timed_out: AtomicU64,
+    pub refused: AtomicU64,
+    pub cold_starts: AtomicU64,
+    pub warm_starts: AtomicU64,
+    pub run_time: AtomicU64,
+    pub longest_run: AtomicU64,
+    pub start_time: AtomicU64,
+    pub longest_start: AtomicU64,
+    pub rows: AtomicU64,
+    pub bytes: AtomicU64,
+    pub spilled: AtomicU64,
+    /// When the counting began.
+    pub since: AtomicI64,
+}
+
+/// Whether a job's process was started for it, or had run others before.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Start {
+    Cold,
+    Warm,
+}
+
+thread_local! {
+    /// What this process asked for last.
+    static KNOWN: Cell<(u32, u32, Offset)> = const { Cell::new((0, 0, NOWHERE)) };
+}
+
+/// The counters of a database and a role, made on first use. 53200 where memory is out.
+pub fn of(database: u32, user: u32) -> Result<Offset> {
+    let known = KNOWN.get();
+    if known.2 != NOWHERE && (known.0, known.1) == (database, user) {
+        return Ok(known.2);
+    }
+    let segment = segment()?;
+    let find = |first: Offset| {
+        let mut place = first;
+        while place != NOWHERE {
+            let totals = Totals::at(place);
+            if totals.key() == (database, user) {
+                break;
+            }
+            place = totals.next.load(Relaxed);
+        }
+        place
+    };
+    let first = segment.totals.lock().first;
+    let mut place = find(first);
+    if place == NOWHERE {
+        let made = shmem::allocate(size_of::<Totals>())?;
+        let totals = Totals::at(made);
+        totals.database.store(database, Relaxed);
+        totals.user.store(user, Relaxed);
+        totals.since.store(proc::now(), Relaxed);
+        let mut directory = segment.totals.lock();
+        // Somebody may have been faster.
+        place = find(directory.first);
+        if place == NOWHERE {
+            totals.next.store(directory.first, Relaxed);
+            directory.first = made;
+            place = made;
+        } else {
+            drop(directory);
+            shmem::free(made);
+        }
+    }
+    KNOWN.set((database, user, place));
+    Ok(place)
+}
+
+/// All counters there are. Nothing is ever taken off the list.
+pub fn all() -> Result<Vec<&'static Totals>> {
+    let first = segment()?.totals.lock().first;
+    let at = |place: Offset| (place != NOWHERE).then(|| Totals::at(place));
+    Ok(core::iter::successors(at(first), move |totals| at(totals.next.load(Relaxed))).collect())
+}
+
+impl Totals {
+    /// The counters at `place`.
+    pub fn at(place: Offset) -> &'static Totals {
+        shmem::at(place)
+    }
+
+    /// The database and the role.
+    pub fn key(&self) -> (u32, u32) {
+        (self.database.load(Relaxed), self.user.load(Relaxed))
+    }
+
+    /// A job was launched.
+    pub fn launched(&self) {
+        self.launched.fetch_add(1, Relaxed);
+    }
+
+    /// A job that never reached a worker is as if it had not been launched.
+    pub fn never_launched(&self) {
+        self.launched.fetch_sub(1, Relaxed);
+    }
+
+    /// A launch was refused, since there was no room for one more job.
+    pub fn refused(&self) {
+        self.refused.fetch_add(1, Relaxed);
+    }
+
+    /// A job starts, `delay` microseconds after its launch.
+    pub fn started(&self, start: Start, delay: i64) {
+        let starts = match start {
+            Start::Cold => &self.cold_starts,
+            Start::Warm => &self.warm_starts,
+        };
+        starts.fetch_add(1, Relaxed);
+        let delay = delay.max(0) as u64;
+        self.start_time.fetch_add(delay, Relaxed);
+        self.longest_start.fetch_max(delay, Relaxed);
+    }
+
+    /// A job has ended after `run_time` microseconds, having written so many bytes to files.
+    pub fn ended(&self, count: Count, run_time: i64, spilled: u64) {
+        let counter = match count {
+            Count::Completed => &self.completed,
+            Count::Failed => &self.failed,
+            Count::Canceled => &self.canceled,
+            Count::TimedOut => &self.timed_out,
+        };
+        counter.fetch_add(1, Relaxed);
+        let run_time = run_time.max(0) as u64;
+        self.run_time.fetch_add(run_time, Relaxed);
+        self.longest_run.fetch_max(run_time, Relaxed);
+        self.spilled.fetch_add(spilled, Relaxed);
+    }
+
+    /// A reader was given rows.
+    pub fn returned(&self, rows: u64, bytes: u64) {
+        self.rows.fetch_add(rows, Relaxed);
+        self.bytes.fetch_add(bytes, Relaxed);
+    }
+
+    /// The counters in the order of the view.
+    pub fn counts(&self) -> [&AtomicU64; 15] {
+        [
+            &self.launched,
+            &self.completed,
+            &self.failed,
+            &self.canceled,
+            &self.timed_out,
+            &self.refused,
+            &self.cold_starts,
+            &self.warm_starts,
+            &self.run_time,
+            &self.longest_run,
+            &self.start_time,
+            &self.longest_start,
+            &self.rows,
+            &self.bytes,
+            &self.spilled,
+        ]
+    }
+
+    /// Begins anew.
+    pub fn reset(&self) {
+        for counter in self.counts() {
+            counter.store(0, Relaxed);
+        }
+        self.since.store(proc::now(), Relaxed);
+    }
+}

@@ -1,0 +1,445 @@
+//! A job is known to the whole cluster: what a session of the job's role may do, whoever launched it.
+
+use harness::{Cluster, Handle, Session};
+
+fn start() -> (Cluster, Session, Session) {
+    let cluster = Cluster::start(&[]);
+    cluster.session().exec(
+        "CREATE ROLE alice LOGIN; CREATE ROLE bob LOGIN; CREATE ROLE boss LOGIN; CREATE ROLE signaler LOGIN;
+         GRANT alice TO boss; GRANT pg_signal_backend TO signaler;
+         GRANT pgbackground_role TO alice, bob, boss, signaler",
+    );
+    let (one, other) = (cluster.session_as("alice"), cluster.session_as("alice"));
+    (cluster, one, other)
+}
+
+const ROWS: &str = "SELECT g FROM generate_series(1, 1000) g";
+
+fn sum(session: &mut Session, job: Handle) -> i64 {
+    session.value(&format!("SELECT sum(g) FROM pg_background_result({job}) AS (g int)"))
+}
+
+#[test]
+fn every_verb_in_another_session() {
+    let (_cluster, mut one, mut other) = start();
+    let job = one.handle(
+        "SELECT pid, cookie FROM pg_background_launch('SELECT pg_background_report_progress(42, ''half''); SELECT 1/0', 0, 'a label')",
+    );
+    assert!(other.holds(&format!("pg_background_wait({job})")));
+    assert!(other.holds(&format!(
+        "(pg_background_get_progress({job})) = ROW(42, 'half')::pg_background_progress_info"
+    )));
+    assert!(other.holds(&format!("(pg_background_result_info({job})).has_error")));
+    assert_eq!(other.sqlstate(job), "22012");
+    assert!(other.holds(&format!(
+        "pg_background_full_sql({job}) LIKE 'SELECT pg_background_report_progress%'"
+    )));
+    assert!(other.holds(&format!(
+        "(state, label) = ('error', 'a label') FROM pg_background_outcome({job})"
+    )));
+    let array = Handle::array(&[job]);
+    assert!(other.holds(&format!("(pg_background_wait_any({array})).pid = {}", job.pid)));
+    assert_eq!(
+        other.value::<String>(&format!("SELECT sqlstate FROM pg_background_drain({array})")),
+        "22012"
+    );
+    // Drained is detached, for the launching session too.
+    assert_eq!(
+        one.error(&format!("SELECT pg_background_wait({job})")).sqlstate,
+        "42704"
+    );
+    assert_eq!(one.value::<i32>("SELECT count(*) FROM pg_background_list"), 0);
+
+    let job = one.launch(ROWS);
+    assert_eq!(sum(&mut other, job), 500_500);
+    let job = one.launch("SELECT pg_sleep(3600)");
+    other.exec(&format!("SELECT pg_background_cancel({job}, 60000)"));
+    assert_eq!(one.state(job), "canceled");
+    other.exec(&format!("SELECT pg_background_detach({job})"));
+    assert_eq!(one.value::<i32>("SELECT count(*) FROM pg_background_list"), 0);
+    assert_eq!(one.counters().launched, 3);
+}
+
+#[test]
+fn the_list_is_the_launching_sessions() {
+    let (_cluster, mut one, mut other) = start();
+    let job = one.launch("SELECT 1");
+    other.wait(job);
+    assert_eq!(one.state(job), "stopped");
+    assert_eq!(other.value::<i32>("SELECT count(*) FROM pg_background_list"), 0);
+    for call in ["cancel_all", "detach_all", "purge", "cancel_by_label"] {
+        let argument = if call == "cancel_by_label" { "'%'" } else { "" };
+        assert_eq!(
+            other.value::<i32>(&format!("SELECT pg_background_{call}({argument})")),
+            0
+        );
+    }
+    assert_eq!(one.state(job), "stopped");
+    assert_eq!(other.counters().launched, 0);
+}
+
+#[test]
+fn a_result_is_read_once() {
+    let (cluster, mut one, mut other) = start();
+    let job = one.launch(ROWS);
+    assert_eq!(sum(&mut other, job), 500_500);
+    for session in [&mut one, &mut other] {
+        let error = session.error(&format!("SELECT * FROM pg_background_result({job}) AS (g int)"));
+        assert_eq!(
+            (error.sqlstate.as_str(), error.message),
+            ("42704", format!("PID {} is not attached to this session", job.pid))
+        );
+    }
+
+    // Of several who come at the same time, one gets all of it.
+    for _ in 0..20 {
+        let job = one.launch(ROWS);
+        let readers: Vec<_> = (0..4)
+            .map(|_| {
+                cluster
+                    .session_as("alice")
+                    .start(&format!("SELECT sum(g) FROM pg_background_result({job}) AS (g int)"))
+            })
+            .collect();
+        let answers: Vec<_> = readers.into_iter().map(|reader| reader.join().1).collect();
+        let read = answers.iter().filter(|answer| answer.is_ok()).count();
+        assert_eq!(read, 1, "{answers:?}");
+        for answer in answers {
+            match answer {
+                Ok(rows) => assert_eq!(rows, [[Some("500500".to_owned())]]),
+                Err(error) => assert_eq!(error.sqlstate, "42704", "{error:?}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn a_result_that_is_being_read() {
+    let (cluster, mut one, mut other) = start();
+    let job = one.launch("SELECT g, pg_sleep(CASE g WHEN 5 THEN 3600 END)::text FROM generate_series(1, 10) g");
+    other.wait_running(job);
+    let reader = other.start(&format!("SELECT * FROM pg_background_result({job}) AS (g int, s text)"));
+    let mut observer = cluster.session();
+    observer.wait_until(&format!(
+        "wait_event_type = 'Extension' FROM pg_stat_activity WHERE pid = {}",
+        reader.pid
+    ));
+    let error = one.error(&format!("SELECT * FROM pg_background_result({job}) AS (g int, s text)"));
+    assert_eq!(error.sqlstate, "42704");
+    assert_eq!(error.detail, "Another session is reading the result.");
+
+    // Forgotten meanwhile, it is still the reader's.
+    one.exec(&format!(
+        "SELECT pg_background_cancel({job}); SELECT pg_background_detach({job})"
+    ));
+    assert_eq!(reader.join().1.unwrap_err().sqlstate, "57014");
+}
+
+#[test]
+fn a_reading_broken_off_goes_on_elsewhere() {
+    let (_cluster, mut one, mut other) = start();
+    // The wrong columns: the result stays unread, also where its description is read already.
+    let job = one.launch("SELECT g, 'text' FROM generate_series(1, 1000) g");
+    let error = one.error(&format!(
+        "SELECT * FROM pg_background_result({job}) AS (g int8, t text)"
+    ));
+    assert_eq!(error.sqlstate, "42804");
+    assert_eq!(
+        other
+            .error(&format!("SELECT * FROM pg_background_result({job}) AS (g int)"))
+            .sqlstate,
+        "42804"
+    );
+    assert_eq!(
+        other.value::<i64>(&format!(
+            "SELECT sum(g) FROM pg_background_result({job}) AS (g int, t text)"
+        )),
+        500_500
+    );
+
+    // Interrupted before there was a row; what came before it is not lost.
+    other.exec("SELECT pg_advisory_lock(7)");
+    let job =
+        one.launch("SELECT 1; DO $$BEGIN RAISE NOTICE 'here'; END$$; SELECT pg_advisory_lock(7); SELECT ROW(1, 'x')");
+    let read = format!("SELECT r::text FROM pg_background_result({job}) AS (r record)");
+    one.exec("SET statement_timeout = '500ms'");
+    assert_eq!(one.error(&read).sqlstate, "57014");
+    other.exec("SELECT pg_advisory_unlock(7)");
+    assert_eq!(other.value::<String>(&read), "(1,x)");
+}
+
+#[test]
+fn tags_survive_a_reading_that_is_broken_off() {
+    let (_cluster, mut one, mut other) = start();
+    one.exec("CREATE TEMP TABLE x (n int)");
+    let job = one.launch("SELECT 1; SET work_mem = '1MB'; DO $$BEGIN END$$");
+    one.wait(job);
+    let read = format!("SELECT * FROM pg_background_result({job}) AS");
+    assert_eq!(one.error(&format!("{read} (n int)")).sqlstate, "42804");
+    assert_eq!(other.error(&format!("{read} (n int, m int)")).sqlstate, "42804");
+    let tags = ["SELECT 1", "SET", "DO"].map(|tag| vec![Some(tag.to_owned())]);
+    assert_eq!(other.rows(&format!("{read} (tag text)")), tags);
+}
+
+#[test]
+fn a_reader_dies() {
+    let (cluster, mut one, other) = start();
+    let job = one.launch("SELECT repeat('x', 1000) FROM generate_series(1, 2000) g; ");
+    let slow = one.launch(
+        "SELECT g, pg_sleep(CASE g WHEN 500 THEN 3600 END)::text, repeat('x', 1000) FROM generate_series(1, 1000) g",
+    );
+    let pid = other.pid;
+    let reader = other.start(&format!(
+        "SELECT * FROM pg_background_result({slow}) AS (g int, s text, t text)"
+    ));
+    let mut superuser = cluster.session();
+    superuser.wait_until(&format!(
+        "wait_event = 'PgSleep' FROM pg_stat_activity WHERE pid = {}",
+        slow.pid
+    ));
+    superuser.exec(&format!("SELECT pg_terminate_backend({pid}, 60000)"));
+    assert!(reader.join().1.is_err());
+    // What it had taken is lost, so the rest is no result; the job itself is not disturbed.
+    assert_eq!(
+        one.error(&format!(
+            "SELECT * FROM pg_background_result({slow}) AS (g int, s text, t text)"
+        ))
+        .sqlstate,
+        "55000"
+    );
+    assert_eq!(one.state(slow), "running");
+    one.exec(&format!(
+        "SELECT pg_background_cancel({slow}, 60000); SELECT pg_background_detach({slow})"
+    ));
+    assert_eq!(
+        one.value::<i64>(&format!("SELECT count(*) FROM pg_background_result({job}) AS (t text)")),
+        2000
+    );
+}
+
+#[test]
+fn waiters_wake_at_the_end() {
+    let (cluster, mut one, mut other) = start();
+    other.exec("SELECT pg_advisory_lock(7)");
+    let job = one.launch("SELECT pg_advisory_lock(7)");
+    one.wait_blocked(job.pid);
+    let waiters: Vec<_> = (0..5)
+        .map(|_| {
+            cluster
+                .session_as("alice")
+                .start(&format!("SELECT pg_background_wait({job})"))
+        })
+        .collect();
+    let mut superuser = cluster.session();
+    let pids: Vec<_> = waiters.iter().map(|waiter| waiter.pid.to_string()).collect();
+    superuser.wait_until(&format!(
+        "(SELECT count(*) = 5 FROM pg_stat_activity WHERE pid IN ({}) AND wait_event_type = 'Extension')",
+        pids.join(", ")
+    ));
+    // One of them goes in the middle of its wait, by a cancel, and one by its end.
+    waiters[0].cancel();
+    superuser.exec(&format!("SELECT pg_terminate_backend({}, 60000)", waiters[1].pid));
+    assert!(!waiters[2].is_finished());
+    other.exec("SELECT pg_advisory_unlock(7)");
+    let began = std::time::Instant::now();
+    for (n, waiter) in waiters.into_iter().enumerate() {
+        match (n, waiter.join().1) {
+            (0 | 1, answer) => assert!(answer.is_err()),
+            (_, answer) => assert_eq!(answer.unwrap(), [[Some("t".to_owned())]]),
+        }
+    }
+    // Long before anything that looks now and then would have looked.
+    println!("woke after {:?}", began.elapsed());
+}
+
+#[test]
+fn a_wake_up_is_no_poll() {
+    // With this nobody looks by himself within the time of the test.
+    let cluster = Cluster::start(&["deadlock_timeout = '10min'"]);
+    let (mut one, mut other) = (cluster.session(), cluster.session());
+    for _ in 0..50 {
+        let job = one.launch("SELECT pg_sleep(0.01)");
+        let began = std::time::Instant::now();
+        other.wait(job);
+        assert!(began.elapsed().as_millis() < 900, "{:?}", began.elapsed());
+    }
+}
+
+#[test]
+fn roles() {
+    let (cluster, mut alice, _) = start();
+    let mut bob = cluster.session_as("bob");
+    let mut boss = cluster.session_as("boss");
+    let mut superuser = cluster.session();
+    let job = alice.handle("SELECT pid, cookie FROM pg_background_launch('SELECT 42 FROM pg_sleep(0)', 0, 'of alice')");
+    alice.wait(job);
+    let array = Handle::array(&[job]);
+    for call in [
+        format!("SELECT pg_background_wait({job})"),
+        format!("SELECT pg_background_cancel({job})"),
+        format!("SELECT pg_background_detach({job})"),
+        format!("SELECT pg_background_result_info({job})"),
+        format!("SELECT pg_background_error_info({job})"),
+        format!("SELECT pg_background_get_progress({job})"),
+        format!("SELECT pg_background_full_sql({job})"),
+        format!("SELECT * FROM pg_background_result({job}) AS (n int)"),
+        format!("SELECT * FROM pg_background_drain({array})"),
+        format!("SELECT pg_background_wait_any({array})"),
+    ] {
+        let error = bob.error(&call);
+        assert_eq!(error.sqlstate, "42501", "{call}: {error:?}");
+        assert!(
+            !error.message.contains("42 FROM") && !error.message.contains("of alice"),
+            "{error:?}"
+        );
+    }
+    // Which never raises.
+    assert!(bob.holds(&format!(
+        "state IS NULL AND label IS NULL FROM pg_background_outcome({job})"
+    )));
+    // A member, and a superuser.
+    assert!(boss.holds(&format!("pg_background_full_sql({job}) = 'SELECT 42 FROM pg_sleep(0)'")));
+    assert!(superuser.holds(&format!("pg_background_wait({job})")));
+    assert_eq!(
+        boss.value::<i32>(&format!("SELECT * FROM pg_background_result({job}) AS (n int)")),
+        42
+    );
+
+    // It is the current role that counts, in the launching session as anywhere.
+    superuser.exec("SET ROLE alice");
+    let job = superuser.launch("SELECT 'of a superuser'::text");
+    superuser.exec("SET ROLE bob");
+    assert_eq!(
+        superuser.error(&format!("SELECT pg_background_wait({job})")).sqlstate,
+        "42501"
+    );
+    assert!(
+        superuser
+            .holds("cookie IS NULL AND sql_preview IS NULL AND user_id = 'alice'::regrole FROM pg_background_list")
+    );
+    assert_eq!(superuser.value::<i32>("SELECT pg_background_detach_all()"), 0);
+    superuser.exec("RESET ROLE");
+    assert!(superuser.holds("cookie IS NOT NULL AND sql_preview LIKE '%superuser%' FROM pg_background_list"));
+    assert_eq!(
+        alice.value::<String>(&format!("SELECT * FROM pg_background_result({job}) AS (t text)")),
+        "of a superuser"
+    );
+}
+
+#[test]
+fn signal_backend_may_cancel() {
+    let (cluster, mut alice, _) = start();
+    let mut signaler = cluster.session_as("signaler");
+    let mut superuser = cluster.session();
+    let job = alice.launch("SELECT pg_sleep(3600)");
+    assert_eq!(
+        signaler.error(&format!("SELECT pg_background_wait({job})")).sqlstate,
+        "42501"
+    );
+    assert_eq!(
+        signaler.error(&format!("SELECT pg_background_detach({job})")).sqlstate,
+        "42501"
+    );
+    signaler.exec(&format!("SELECT pg_background_cancel({job}, 60000)"));
+    assert_eq!(alice.state(job), "canceled");
+    let job = superuser.launch("SELECT pg_sleep(3600)");
+    assert_eq!(
+        signaler.error(&format!("SELECT pg_background_cancel({job})")).sqlstate,
+        "42501"
+    );
+    assert_eq!(superuser.state(job), "running");
+}
+
+#[test]
+fn handles_that_are_wrong() {
+    let (cluster, mut alice, mut other) = start();
+    let mut bob = cluster.session_as("bob");
+    let job = alice.launch("SELECT pg_sleep(3600)");
+    let guess = Handle {
+        pid: job.pid,
+        cookie: job.cookie.wrapping_add(1),
+    };
+    let swapped = Handle {
+        pid: job.pid + 1,
+        cookie: job.cookie,
+    };
+    let call = |job: Handle| format!("SELECT pg_background_wait({job}, 1)");
+    // The launching session is told that the pid is right; whoever guesses learns nothing, not even that.
+    assert_eq!(alice.error(&call(guess)).sqlstate, "55000");
+    for session in [&mut other, &mut bob] {
+        let (guessed, absent) = (
+            session.error(&call(guess)),
+            session.error(&call(Handle { pid: 1, cookie: 1 })),
+        );
+        assert_eq!(
+            (guessed.sqlstate.as_str(), guessed.detail, guessed.hint),
+            ("42704", absent.detail, absent.hint)
+        );
+        assert_eq!(absent.sqlstate, "42704");
+        assert_eq!(session.error(&call(swapped)).sqlstate, "42704");
+    }
+    assert!(other.holds(&format!("state IS NULL FROM pg_background_outcome({guess})")));
+}
+
+#[test]
+fn a_deadlock_with_a_job_of_another_session() {
+    let (cluster, mut one, mut other) = start();
+    cluster
+        .session()
+        .exec("CREATE TABLE locked (n int); GRANT ALL ON locked TO alice");
+    other.exec("BEGIN; LOCK TABLE locked");
+    let job = one.launch("INSERT INTO locked VALUES (1)");
+    one.wait_blocked(job.pid);
+    assert!(other.holds(&format!("pg_background_wait({job})")));
+    assert_eq!(one.sqlstate(job), "40P01");
+}
+
+#[test]
+fn a_worker_that_never_came_is_noticed_elsewhere() {
+    let cluster = Cluster::start(&[]);
+    let (mut one, mut other) = (cluster.session(), cluster.session());
+    for session in [&mut one, &mut other] {
+        session.counters();
+    }
+    // The processes that the postmaster starts from now on do not find the library; the sessions have it.
+    other.exec("ALTER SYSTEM SET dynamic_library_path = '/nowhere'");
+    other.exec("SELECT pg_reload_conf()");
+    one.wait_until("current_setting('dynamic_library_path') = '/nowhere'");
+    let job = 'launched: {
+        for _ in 0..1000 {
+            // Where the process was gone before the session saw it, the launch has failed.
+            match one.try_rows("SELECT pid, cookie FROM pg_background_launch('SELECT 1')") {
+                Ok(rows) => break 'launched Handle::of(&rows[0]),
+                Err(error) => assert_eq!(error.sqlstate, "08006", "{error:?}"),
+            }
+        }
+        panic!("no launch saw its process");
+    };
+    assert!(other.holds(&format!("pg_background_wait({job}, 60000)")));
+    assert_eq!(other.sqlstate(job), "08006");
+    assert!(other.holds(&format!(
+        "state = 'error' FROM pg_background_jobs WHERE pid = {}",
+        job.pid
+    )));
+}
+
+#[test]
+fn thousands_of_handles() {
+    let (_cluster, mut one, mut other) = start();
+    one.exec("SET pg_background.max_workers = 1000");
+    let mut jobs = Vec::new();
+    while jobs.len() < 300 {
+        match one.try_rows("SELECT pid, cookie FROM pg_background_launch('SELECT 1')") {
+            Ok(rows) => jobs.push(Handle::of(&rows[0])),
+            Err(error) => assert_eq!(error.sqlstate, "53000", "{error:?}"),
+        }
+    }
+    assert_eq!(
+        other.value::<i32>(&format!(
+            "SELECT count(*) FROM pg_background_drain({}) WHERE state = 'stopped'",
+            Handle::array(&jobs)
+        )),
+        300
+    );
+    assert_eq!(one.value::<i32>("SELECT count(*) FROM pg_background_list"), 0);
+}
