@@ -185,10 +185,10 @@ fn jobs_of_other_databases() {
     let mut latin = cluster.session_in("latin", "postgres");
     latin.exec("CREATE EXTENSION pg_background");
     let job =
-        superuser.handle("SELECT pid, cookie FROM pg_background_launch('SELECT ''äöü'' FROM nowhere', 0, 'größe')");
+        superuser.handle("SELECT pid, cookie FROM pg_background_launch('SELECT ''äöü€'' FROM nowhere', 0, 'größe')");
     superuser.wait(job);
     assert!(latin.holds(
-        "(datname, sql_preview, label, state) = ('postgres', 'SELECT ''??????'' FROM nowhere', 'gr????e', 'error') FROM pg_background_jobs"
+        "(datname, sql_preview, label, state) = ('postgres', 'SELECT ''äöü?'' FROM nowhere', 'größe', 'error') FROM pg_background_jobs"
     ));
     latin.exec(&format!(
         "SELECT pg_background_error_info({job}), pg_background_outcome({job})"
@@ -196,11 +196,16 @@ fn jobs_of_other_databases() {
     assert_eq!(
         latin
             .error(&format!("SELECT * FROM pg_background_result({job}) AS (t text)"))
-            .sqlstate,
-        "0A000"
+            .message,
+        "relation \"nowhere\" does not exist"
     );
-    superuser.exec(&format!("SELECT pg_background_detach({job}); DROP ROLE bob"));
-    assert!(superuser.holds("datname = 'postgres' FROM pg_background_jobs"));
+    let job = superuser.launch("SELECT 'größe'");
+    assert_eq!(
+        latin.value::<String>(&format!("SELECT * FROM pg_background_result({job}) AS (t text)")),
+        "größe"
+    );
+    latin.exec("DROP ROLE bob");
+    assert!(superuser.holds("bool_and(datname = 'postgres') FROM pg_background_jobs"));
 }
 
 #[test]
