@@ -347,7 +347,7 @@ fn signal_backend_may_cancel() {
         signaler.error(&format!("SELECT pg_background_cancel({job})")).sqlstate,
         "42501"
     );
-    assert_eq!(superuser.state(job), "running");
+    assert!(["starting", "running"].contains(&&*superuser.state(job)));
 }
 
 #[test]
