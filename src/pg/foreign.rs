@@ -27,6 +27,8 @@ pub struct Border {
     /// The encoding that values come from, and the one that they go to.
     pub from: i32,
     pub to: i32,
+    /// Whether values leave this process's database, so that it knows their types.
+    pub outward: bool,
 }
 
 thread_local! {
@@ -38,6 +40,7 @@ pub fn values_go_to(encoding: Option<i32>) {
     AHEAD.set(encoding.map(|to| Border {
         from: encoding::of_database(),
         to,
+        outward: true,
     }));
 }
 
@@ -90,6 +93,14 @@ impl Border {
         let Some(trouble) = self.trouble(kind, 0) else { return };
         let mut pieces: [&[u8]; 12] = [b""; 12];
         let tail: [&[u8]; 6] = match trouble {
+            Trouble::Local if !self.outward && kind >= FIRST_USER_TYPE => [
+                b" has a type that exists in another database only",
+                b"",
+                b"",
+                b"",
+                b"",
+                b"",
+            ],
             Trouble::Local => [
                 b" has type ",
                 type_name(kind),

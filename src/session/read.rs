@@ -118,15 +118,15 @@ impl<'a> Session<'a> {
             Kind::Record => {
                 // The description is out of the stream: if it is not learned now, rows that need it must not be read later.
                 let torn = core::mem::replace(&mut self.reader.torn, true);
-                if error::catching(|| record::has_changed(body))? {
-                    return Err(changed_type());
-                }
                 if let Some(border) = self.border() {
                     error::catching(|| {
                         record::each_column(body, &mut |kind, name| {
                             border.check(kind, &[b"column \"", name, b"\" of a record"]);
                         })
                     })?;
+                }
+                if error::catching(|| record::has_changed(body))? {
+                    return Err(changed_type());
                 }
                 self.reader.records.learn(body)?;
                 self.reader.torn = torn;
@@ -221,6 +221,7 @@ impl<'a> Session<'a> {
         (database != proc::my_database().to_u32()).then(|| foreign::Border {
             from: encoding,
             to: encoding::of_database(),
+            outward: false,
         })
     }
 
