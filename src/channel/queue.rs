@@ -47,8 +47,9 @@ pub struct Queue {
     read: u64,
     /// The reading process's number plus one, 0 for none.
     reader: u32,
-    /// Whether the worker sleeps until the reader makes room.
+    /// Whether the worker sleeps until the reader makes room, and how many bytes may still wait in memory then.
     writer_waits: bool,
+    wake_below: u64,
     /// Whether nothing more will come.
     sealed: bool,
 }
@@ -123,40 +124,46 @@ impl Queue {
             read: 0,
             reader: 0,
             writer_waits: false,
+            wake_below: 0,
             sealed: false,
         };
     }
 
-    /// Where a piece of `len` bytes is to go, with room for `limit` bytes in memory. A single piece always fits.
+    /// Where a piece of `len` bytes is to go, with room for `limit` bytes in memory. A single piece always fits. A worker that waits
+    /// is woken when half of its queue is read, and not for each piece: two processes that hand over one piece at a time spend
+    /// their time on waking each other.
     pub fn room(&mut self, len: u64, limit: u64) -> Room {
         if self.bytes == 0 || self.bytes + len <= limit {
             Room::Memory
         } else if self.reader != 0 {
             self.writer_waits = true;
+            self.wake_below = limit / 2;
             Room::Wait
         } else {
             Room::File
         }
     }
 
-    /// Appends a piece. Gives the process to wake, if any.
-    pub fn append(&mut self, place: Offset) -> Option<u32> {
+    /// Appends a piece. Gives the reader where it is to wake: when half of the `limit` bytes wait, or a file does.
+    pub fn append(&mut self, place: Offset, limit: u64) -> Option<u32> {
         let piece: &Piece = shmem::at(place);
         let len = piece.len.load(Relaxed);
+        let in_memory = piece.file.load(Relaxed) == 0;
         self.written += len;
-        if piece.file.load(Relaxed) == 0 {
+        if in_memory {
             self.bytes += len;
         } else {
             self.file_bytes += len;
             self.spilled += len;
         }
+        let worth_waking = !in_memory || self.bytes >= limit / 2;
         if self.tail == NOWHERE {
             self.head = place;
         } else {
             shmem::at::<Piece>(self.tail).next.store(place, Relaxed);
         }
         self.tail = place;
-        self.reader()
+        self.reader().filter(|_| worth_waking)
     }
 
     /// Takes the first piece.
@@ -176,8 +183,9 @@ impl Queue {
         } else {
             self.file_bytes -= len;
         }
-        let wake_writer = core::mem::take(&mut self.writer_waits);
         self.read += len;
+        let wake_writer = self.writer_waits && self.bytes <= self.wake_below;
+        self.writer_waits &= !wake_writer;
         self.taken = place;
         self.taken_done = 0;
         Next::Piece {

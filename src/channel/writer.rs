@@ -191,8 +191,12 @@ impl Writer {
             return;
         }
         self.message(Kind::Notice, fields);
-        if self.shape.is_none() && self.slot.lock().queue.reader().is_some() {
-            self.flush();
+        if self.shape.is_none() {
+            let reader = self.slot.lock().queue.reader();
+            if let Some(reader) = reader {
+                self.flush();
+                proc::wake(reader);
+            }
         }
     }
 
@@ -324,7 +328,7 @@ impl Writer {
         let appended = self
             .slot
             .lock_if(self.cookie)
-            .and_then(|mut job| job.keeps_result.then(|| job.queue.append(piece)));
+            .and_then(|mut job| job.keeps_result.then(|| job.queue.append(piece, self.limit)));
         match appended {
             Some(Some(reader)) if !self.ending => proc::wake(reader),
             Some(_) => (),
