@@ -134,7 +134,6 @@ impl Writer {
             }
             Row::Loose {
                 len,
-                data_len,
                 header,
                 has_null,
             } => {
@@ -152,12 +151,12 @@ impl Writer {
                 self.make_room(len);
                 if self.buffer.room() >= HEADER + padded(len) {
                     self.header(Kind::Row, len);
-                    tuples::form(self.buffer.end(), &shape, len, data_len, header, has_null);
+                    tuples::form(self.buffer.end(), &shape, len, header, has_null);
                     self.buffer.advance(len);
                 } else {
                     let scratch = &mut self.scratch;
                     crate::pg::memory::for_process(|| scratch.restart(len));
-                    tuples::form(self.scratch.as_ptr(), &shape, len, data_len, header, has_null);
+                    tuples::form(self.scratch.as_ptr(), &shape, len, header, has_null);
                     self.header(Kind::Row, len);
                     self.put_from(self.scratch.as_ptr(), len);
                 }

@@ -155,16 +155,6 @@ unsafe extern "C-unwind" {
     ) -> *mut TupleTableSlot;
     pub fn tuplestore_puttupleslot(state: *mut Tuplestorestate, slot: *mut TupleTableSlot);
     pub fn tuplestore_putvalues(state: *mut Tuplestorestate, desc: TupleDesc, values: *mut Datum, isnull: *mut bool);
-    pub fn heap_compute_data_size(desc: TupleDesc, values: *mut Datum, isnull: *mut bool) -> usize;
-    pub fn heap_fill_tuple(
-        desc: TupleDesc,
-        values: *mut Datum,
-        isnull: *mut bool,
-        data: *mut c_char,
-        size: usize,
-        infomask: *mut u16,
-        bits: *mut bits8,
-    );
     pub fn detoast_external_attr(attr: *mut varlena) -> *mut varlena;
 
     // mb/pg_wchar.h, utils/builtins.h, utils/lsyscache.h
