@@ -13,6 +13,8 @@ struct Piece {
     len: AtomicU64,
     /// The file's number plus one, 0 for a piece in memory.
     file: AtomicU32,
+    /// Not 0 for a page: a piece that goes back to the worker to be filled again.
+    page: AtomicU32,
 }
 
 const PIECE: usize = size_of::<Piece>();
@@ -25,6 +27,7 @@ pub struct Taken {
     pub len: u64,
     /// The number of the file that they are in, None for memory.
     pub file: Option<u32>,
+    page: bool,
 }
 
 /// The ends of the list. Part of a job, under its lock.
@@ -35,6 +38,8 @@ pub struct Queue {
     tail: Offset,
     /// The piece that the reader has in hand. Kept here too, so that it is freed if the reader dies with it.
     taken: Offset,
+    /// Pages that were read, a list like that of the pieces.
+    spare: Offset,
     /// Bytes that wait in memory.
     bytes: u64,
     /// Bytes that wait in files.
@@ -83,6 +88,45 @@ pub fn piece_in_memory(bytes: &[u8]) -> Offset {
     place
 }
 
+/// A new page that takes `size` bytes of memory, to be filled in place. Raw.
+pub fn page(size: usize) -> Page {
+    let place = shmem::allocate_raw(size);
+    fill(place, 0, 0);
+    shmem::at::<Piece>(place).page.store(1, Relaxed);
+    Page { place }
+}
+
+/// A page that the worker fills.
+#[derive(Clone, Copy)]
+pub struct Page {
+    place: Offset,
+}
+
+impl Page {
+    /// How many bytes of the stream a page of `size` bytes takes.
+    pub const fn room(size: usize) -> usize {
+        size - PIECE
+    }
+
+    /// Where they go; aligned for any type.
+    pub fn as_ptr(self) -> *mut u8 {
+        shmem::address(self.place + PIECE as u64)
+    }
+
+    /// The piece that this page is when `len` bytes have been written.
+    pub fn complete(self, len: usize) -> Offset {
+        let piece: &Piece = shmem::at(self.place);
+        piece.len.store(len as u64, Relaxed);
+        piece.next.store(NOWHERE, Relaxed);
+        self.place
+    }
+
+    /// Gives up the page.
+    pub fn free(self) {
+        shmem::free(self.place);
+    }
+}
+
 /// A new piece that stands for `len` bytes in file number `file`. Raw.
 pub fn piece_in_file(file: u32, len: u64) -> Offset {
     let place = shmem::allocate_raw(PIECE);
@@ -95,9 +139,20 @@ fn fill(place: Offset, len: u64, file: u32) {
     piece.next.store(NOWHERE, Relaxed);
     piece.len.store(len, Relaxed);
     piece.file.store(file, Relaxed);
+    piece.page.store(0, Relaxed);
 }
 
 impl Taken {
+    fn at(place: Offset) -> Self {
+        let piece: &Piece = shmem::at(place);
+        Self {
+            place,
+            len: piece.len.load(Relaxed),
+            file: piece.file.load(Relaxed).checked_sub(1),
+            page: piece.page.load(Relaxed) != 0,
+        }
+    }
+
     /// The bytes of a piece in memory.
     pub fn as_ptr(&self) -> *mut u8 {
         shmem::address(self.place + PIECE as u64)
@@ -116,6 +171,7 @@ impl Queue {
             head: NOWHERE,
             tail: NOWHERE,
             taken: NOWHERE,
+            spare: NOWHERE,
             bytes: 0,
             file_bytes: 0,
             taken_done: 0,
@@ -189,11 +245,7 @@ impl Queue {
         self.taken = place;
         self.taken_done = 0;
         Next::Piece {
-            piece: Taken {
-                place,
-                len,
-                file: file.checked_sub(1),
-            },
+            piece: Taken::at(place),
             wake_writer,
         }
     }
@@ -232,25 +284,32 @@ impl Queue {
 
     /// The piece that an earlier reading had in hand, and how much of it is done.
     pub fn left(&self) -> Option<(Taken, u64)> {
-        let place = self.taken;
-        (place != NOWHERE).then(|| {
-            let piece: &Piece = shmem::at(place);
-            let taken = Taken {
-                place,
-                len: piece.len.load(Relaxed),
-                file: piece.file.load(Relaxed).checked_sub(1),
-            };
-            (taken, self.taken_done)
-        })
+        (self.taken != NOWHERE).then(|| (Taken::at(self.taken), self.taken_done))
     }
 
-    /// The reader is done with a piece. False where it has been freed with the job as a whole.
+    /// The reader is done with a piece. True where the piece is the caller's to free; not where it has been freed with the job as
+    /// a whole, nor where it goes back to the worker.
     pub fn put_down(&mut self, piece: Taken) -> bool {
-        let ours = self.taken == piece.place;
-        if ours {
-            self.taken = NOWHERE;
+        if self.taken != piece.place {
+            return false;
         }
-        ours
+        self.taken = NOWHERE;
+        if !piece.page || self.sealed {
+            return true;
+        }
+        shmem::at::<Piece>(piece.place).next.store(self.spare, Relaxed);
+        self.spare = piece.place;
+        false
+    }
+
+    /// A page that has been read.
+    pub fn spare(&mut self) -> Option<Page> {
+        if self.spare == NOWHERE {
+            return None;
+        }
+        let place = self.spare;
+        self.spare = shmem::at::<Piece>(place).next.load(Relaxed);
+        Some(Page { place })
     }
 
     /// Nothing more will come.
@@ -275,6 +334,7 @@ impl Queue {
         self.head = NOWHERE;
         self.tail = NOWHERE;
         self.taken = NOWHERE;
+        self.spare = NOWHERE;
         self.bytes = 0;
         self.file_bytes = 0;
         taken
@@ -283,6 +343,9 @@ impl Queue {
     /// Frees all pieces of a queue that was taken.
     pub fn free_all(&mut self) {
         shmem::free(self.taken);
+        while let Some(page) = self.spare() {
+            page.free();
+        }
         while let Next::Piece { piece, .. } = self.next() {
             shmem::free(piece.place);
         }

@@ -3,9 +3,12 @@
 //! Messages are put together in a local buffer. A full buffer becomes a piece of the queue: in memory while there is room, else,
 //! with a reader at the other end, after waiting for room; and with nobody reading in a temporary file. **A worker never waits
 //! for a reader that is not there.**
+//!
+//! Rows that fill the local buffer are likely to go on. From then on the buffer is a page in shared memory, which becomes the piece
+//! as it is; pages that were read come back and are filled again.
 
 use super::message::{self, HEADER, Kind, padded};
-use super::queue::{self, Room};
+use super::queue::{self, Page, Room};
 use crate::pg::error::{Digits, raise_raw};
 use crate::pg::files::{Owner, Writing};
 use crate::pg::memory::{Buffer, Context};
@@ -41,7 +44,12 @@ pub struct Writer {
     ending: bool,
     /// Whether a message has been begun and not completed. An error that comes meanwhile leaves a hole in the stream.
     torn: bool,
+    /// Where messages are put together: in `page` where there is one, else in `local`.
     buffer: Buffer,
+    local: Buffer,
+    /// How many bytes either takes.
+    size: usize,
+    page: Option<Page>,
     /// A row that does not fit the buffer is put together here.
     scratch: Buffer,
     /// Values that are made part of a row live here until it is written.
@@ -61,6 +69,7 @@ pub struct Writer {
 impl Writer {
     /// A writer for this process; `begin` gives it a job. Guarded.
     pub fn new(slot: &'static Slot) -> Self {
+        let local = crate::pg::memory::for_process(|| Buffer::new(*BUFFER.start()));
         crate::pg::memory::for_process(|| Self {
             slot,
             cookie: 0,
@@ -68,7 +77,10 @@ impl Writer {
             keep: false,
             ending: false,
             torn: false,
-            buffer: Buffer::new(*BUFFER.start()),
+            size: *BUFFER.start(),
+            buffer: local.view(*BUFFER.start()),
+            local,
+            page: None,
             scratch: Buffer::new(*BUFFER.start()),
             row_memory: Context::new(c"pg_background row"),
             shape: None,
@@ -85,7 +97,9 @@ impl Writer {
     /// Starts on a job's messages.
     pub fn begin(&mut self, slot: &'static Slot, cookie: u64, queue_size: u32, keep: bool) {
         let size = (queue_size as usize / 4).clamp(*BUFFER.start(), *BUFFER.end()) & !7;
-        crate::pg::memory::for_process(|| self.buffer.restart(size));
+        crate::pg::memory::for_process(|| self.local.restart(size));
+        self.size = size;
+        self.leave_page();
         self.slot = slot;
         self.cookie = cookie;
         self.limit = u64::from(queue_size);
@@ -132,11 +146,7 @@ impl Writer {
                 self.put_from(from.wrapping_add(4), len - 4);
                 self.pad(len);
             }
-            Row::Loose {
-                len,
-                header,
-                has_null,
-            } => {
+            Row::Loose { len, header, has_null } => {
                 if len > LARGEST_ROW {
                     raise_raw(
                         PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
@@ -284,6 +294,7 @@ impl Writer {
     pub fn flush_at_end(&mut self) {
         self.ending = true;
         self.flush();
+        self.leave_page();
     }
 
     /// Hands the buffer over as a piece of the queue.
@@ -309,11 +320,7 @@ impl Writer {
             let room = job.queue.room(self.buffer.len() as u64, self.limit);
             drop(job);
             match room {
-                Room::Memory => {
-                    let piece = queue::piece_in_memory(self.buffer.bytes());
-                    self.append(piece);
-                    return self.buffer.clear();
-                }
+                Room::Memory => return self.hand_over(),
                 Room::Wait if !proc::interrupts_held() => {
                     proc::wait_raw(-1);
                     proc::check_for_interrupts_raw();
@@ -321,6 +328,32 @@ impl Writer {
                 Room::Wait | Room::File => return self.spill(),
             }
         }
+    }
+
+    /// Makes the buffer a piece in memory, and chooses where the next bytes go.
+    fn hand_over(&mut self) {
+        let more = self.shape.is_some() && !self.ending && self.buffer.len() > self.buffer.capacity() / 2;
+        let piece = match self.page.take() {
+            Some(page) => page.complete(self.buffer.len()),
+            None => queue::piece_in_memory(self.buffer.bytes()),
+        };
+        self.buffer = self.local.view(self.size);
+        self.append(piece);
+        if more && self.keep {
+            let spare = self.slot.lock_if(self.cookie).and_then(|mut job| job.queue.spare());
+            let size = self.size;
+            let page = spare.unwrap_or_else(|| queue::page(size));
+            self.buffer = Buffer::over(page.as_ptr(), Page::room(size));
+            self.page = Some(page);
+        }
+    }
+
+    /// Gives up the page, and what is in it. The next bytes go to the local buffer.
+    fn leave_page(&mut self) {
+        if let Some(page) = self.page.take() {
+            page.free();
+        }
+        self.buffer = self.local.view(self.size);
     }
 
     fn append(&mut self, piece: crate::pg::shmem::Offset) {
@@ -408,7 +441,7 @@ impl Writer {
 
     fn stop_keeping(&mut self) {
         self.keep = false;
-        self.buffer.clear();
+        self.leave_page();
     }
 
     fn discard(&mut self) {

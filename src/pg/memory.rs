@@ -82,6 +82,16 @@ impl Buffer {
         }
     }
 
+    /// A buffer in memory that is somebody else's: `capacity` bytes at `data`, which stay as long as it is used.
+    pub fn over(data: *mut u8, capacity: usize) -> Self {
+        Self { data, capacity, len: 0 }
+    }
+
+    /// An empty buffer in the first `capacity` bytes of the same memory, or in all where there are fewer.
+    pub fn view(&self, capacity: usize) -> Self {
+        Self::over(self.data, capacity.min(self.capacity))
+    }
+
     /// How many bytes are in it.
     pub fn len(&self) -> usize {
         self.len

@@ -219,11 +219,7 @@ pub enum Row {
     /// `len` bytes at `from`, of which the first four are to be replaced by the length.
     Ready { from: *const u8, len: usize },
     /// `len` bytes that [`form`] writes.
-    Loose {
-        len: usize,
-        header: usize,
-        has_null: bool,
-    },
+    Loose { len: usize, header: usize, has_null: bool },
 }
 
 /// Looks at the row in `slot`. What points out of the row (toasted values, expanded objects) is made part of it, allocated in
