@@ -6,6 +6,12 @@ SELECT * FROM :result AS (a int, b text, c numeric, d bool, e bytea, f date, g i
 -- NULLs
 SELECT * FROM pg_background_launch('SELECT NULL::int, ''''::text, NULL::text, NULL::int[]') \gset job_
 SELECT * FROM :result AS (a int, b text, c text, d int[]);
+-- values of every size and alignment between NULLs, byte by byte those of the same query run here
+\set query 'SELECT n::int4, CASE WHEN n % 2 > 0 THEN n::int2 END, CASE WHEN n % 3 > 0 THEN (n % 100)::text::"char" END, repeat(''s'', n), CASE WHEN n % 5 > 0 THEN n::int8 END, n % 4 > 0, CASE WHEN n % 7 > 0 THEN point(n, -n) END, decode(repeat(''ab'', n / 2), ''hex''), CASE WHEN n % 3 > 0 THEN ''12:00:00+01''::timetz END, CASE WHEN n % 2 > 0 THEN ARRAY[n::int2] END, n::text::name, ''08:00:2b:01:02:03''::macaddr, n::text::char(5), (n || '' '' || n)::oidvector, CASE WHEN n % 11 > 0 THEN n / 3.0 END, n::float4, repeat(''c'', n * 100) FROM generate_series(0, 300) AS n'
+\set columns 'n int4, b int2, c "char", d text, e int8, f bool, g point, h bytea, i timetz, j int2[], k name, l macaddr, m char(5), o oidvector, p numeric, q float4, r text'
+SELECT * FROM pg_background_launch(:'query') \gset job_
+SELECT count(*), count(*) FILTER (WHERE there *= here) AS same
+	FROM :result AS there (:columns) JOIN (:query) AS here (n, b, c, d, e, f, g, h, i, j, k, l, m, o, p, q, r) USING (n);
 -- arrays
 SELECT * FROM pg_background_launch('SELECT ARRAY[1, NULL, 3], ARRAY[[''a'', ''b''], [''c'', ''d'']], ''{}''::numeric[]') \gset job_
 SELECT * FROM :result AS (a int[], b text[], c numeric[]);
