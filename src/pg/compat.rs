@@ -344,10 +344,10 @@ pub fn drop_temporary_slots() {
     }
 }
 
-/// Sends the statistics of this process unless they were sent a moment ago or `force` says so. Outside of a transaction.
-pub fn report_statistics(force: bool) {
+/// Sends the statistics of this process, so that none of a job's counts are left for the next. Outside of a transaction.
+pub fn report_statistics() {
     // SAFETY: no transaction runs. What differs between versions is the result only.
     unsafe {
-        let _ = pg_sys::pgstat_report_stat(force);
+        let _ = pg_sys::pgstat_report_stat(true);
     }
 }

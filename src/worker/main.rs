@@ -167,9 +167,7 @@ impl Attached {
         tcop::forget_text();
         self.publish(verdict);
         tcop::finish(c"pg_background:idle");
-        if !stays {
-            compat::report_statistics(true);
-        }
+        compat::report_statistics();
         stays.then_some(terms)
     }
 

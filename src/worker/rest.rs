@@ -9,19 +9,16 @@
 use super::main::{self, Attached};
 use crate::channel::request::Request;
 use crate::pg::standing::Kind;
-use crate::pg::{adopt, compat, error, library, proc, reset, standing};
+use crate::pg::{adopt, error, library, proc, reset, standing};
 use crate::registry::pool::{self, Fit, Found, Place};
 use crate::session::jobs;
 use crate::settings;
 use std::cell::Cell;
 
-/// How often an idle worker looks whether it should go, in milliseconds. Who wants to drop or copy a database waits five seconds
+/// How often an idle worker looks whether it should go, in milliseconds, and how soon after a job for the first time. Who wants to drop or copy a database waits five seconds
 /// for others to leave it (`CountOtherDBBackends`).
 const LOOK: i64 = 200;
-
-/// How long after a job its statistics are sent at the latest, in milliseconds. Jobs that follow each other send them together,
-/// as statements of a session do.
-const STATISTICS: i64 = 50;
+const FIRST_LOOK: i64 = 50;
 
 /// How often the library's file is looked at, in microseconds.
 const LIBRARY: i64 = 200_000;
@@ -109,7 +106,6 @@ fn library_was_replaced() -> bool {
 pub fn wait(terms: &Terms) -> Option<Attached> {
     let place = PLACE.get()?;
     let began = proc::now();
-    let mut reported = false;
     // From the second job on nobody need look whether it mentions them.
     settings::define();
     loop {
@@ -128,16 +124,13 @@ pub fn wait(terms: &Terms) -> Option<Attached> {
             Found::Nothing => (),
         }
         let rested = (proc::now() - began) / 1000;
-        if !reported && rested >= STATISTICS {
-            reported = true;
-            compat::report_statistics(true);
-        }
+        let looks = rested >= FIRST_LOOK;
         let over = rested >= terms.idle_timeout.into() || proc::is_to_go();
-        if (over || reported && is_to_go(terms)) && place.retire() {
+        if (over || looks && is_to_go(terms)) && place.retire() {
             return None;
         }
         let left = i64::from(terms.idle_timeout) - rested;
-        proc::wait_raw(left.clamp(1, if reported { LOOK } else { STATISTICS }));
+        proc::wait_raw(left.clamp(1, if looks { LOOK } else { FIRST_LOOK }));
         proc::serve_interrupts_when_idle();
     }
 }
