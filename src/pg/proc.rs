@@ -70,18 +70,18 @@ pub fn wait_raw(timeout_ms: i64) {
 /// Whether somebody wakes this process within the next moment. Who waits like this needs no signal, and saves the time that two
 /// processes take to fall asleep and to wake, which is more than a short job takes.
 ///
-/// It costs a core meanwhile. So after a moment in vain the next waits do without it, more of them each time: a process whose
-/// partner is slow, or has no core of its own, soon sleeps at once.
+/// It costs a core meanwhile. So after a moment in vain the next waits do without it, twice as many each time, and half as many
+/// after one that was worth it: a process whose partner is slow, or has no core of its own, soon sleeps at once.
 fn spin() -> bool {
     const MOMENT: Duration = Duration::from_micros(50);
-    const MOST_SKIPPED: u32 = 256;
+    const LONGEST_PAUSE: u32 = 256;
     thread_local! {
-        /// How many waits are still to do without, and how many there were the last time.
+        /// How many waits are still to do without it, and how many are after each one with it.
         static SKIP: Cell<(u32, u32)> = const { Cell::new((0, 0)) };
     }
-    let (left, last) = SKIP.get();
+    let (left, pause) = SKIP.get();
     if left > 0 {
-        SKIP.set((left - 1, last));
+        SKIP.set((left - 1, pause));
         return false;
     }
     let began = Instant::now();
@@ -93,14 +93,14 @@ fn spin() -> bool {
                     || ptr::read_volatile(&raw const pg_sys::InterruptPending) != 0
             };
             if awake {
-                SKIP.set((0, 0));
+                SKIP.set((pause / 2, pause / 2));
                 return true;
             }
             core::hint::spin_loop();
         }
         if began.elapsed() > MOMENT {
-            let skip = (last * 2).clamp(1, MOST_SKIPPED);
-            SKIP.set((skip, skip));
+            let pause = (pause * 2).clamp(1, LONGEST_PAUSE);
+            SKIP.set((pause, pause));
             return false;
         }
     }
