@@ -112,7 +112,7 @@ impl Column {
                 return Place::whole(at, pgrx::varlena::varsize_1b(value));
             }
             let len = pgrx::varlena::varsize_4b(value);
-            if self.packable && pgrx::varlena::varatt_is_4b_u(value) && len - LONG_HEADER + 1 <= SHORT_MAX {
+            if self.packable && pgrx::varlena::varatt_is_4b_u(value) && len - LONG_HEADER < SHORT_MAX {
                 return Place {
                     at,
                     len: len - LONG_HEADER + 1,
