@@ -1,0 +1,93 @@
+//! Who a job acts as, and plans and rights that depend on it.
+
+use harness::order::Step::{Admin, Job, Session};
+
+use crate::{alice, cleared, left, run, silent};
+
+#[test]
+fn roles() {
+    const WHO_AM_I: &str = "SELECT session_user || ' ' || current_user || ' ' || current_setting('role') || ' ' || current_setting('is_superuser')";
+    run(&[
+        cleared("SET ROLE", &[Job("SET ROLE alice"), Job(WHO_AM_I)]),
+        cleared(
+            "SET SESSION AUTHORIZATION",
+            &[Job("SET SESSION AUTHORIZATION alice"), Job(WHO_AM_I)],
+        ),
+        alice(cleared(
+            "SET ROLE of a plain user",
+            &[Job("SET ROLE bob"), Job(WHO_AM_I)],
+        )),
+        silent(cleared(
+            "the session's role",
+            &[
+                Session("SET ROLE alice"),
+                Job(WHO_AM_I),
+                Session("SET ROLE bob"),
+                Job(WHO_AM_I),
+                Job("RESET ROLE"),
+                Job(WHO_AM_I),
+                Session("RESET ROLE"),
+                Job(WHO_AM_I),
+            ],
+        )),
+        silent(left(
+            "the session's authorization",
+            &[
+                Job(WHO_AM_I),
+                Session("SET SESSION AUTHORIZATION alice"),
+                Job(WHO_AM_I),
+                Job("RESET SESSION AUTHORIZATION"),
+                Session("RESET SESSION AUTHORIZATION"),
+                Job(WHO_AM_I),
+            ],
+        )),
+        silent(alice(cleared(
+            "a job of a SECURITY DEFINER function, then the caller's own",
+            &[
+                Job(WHO_AM_I),
+                Session("SELECT run_as_owner('CREATE TABLE of_the_owner (n int)')"),
+                Job(WHO_AM_I),
+                Job("SELECT n::text FROM of_the_owner"),
+                Job("SET ROLE bob; SELECT current_user::text"),
+                Job("RESET ROLE; SELECT current_user::text"),
+                Session("SELECT run_as_owner('SET ROLE bob')"),
+                Job("SET SESSION AUTHORIZATION postgres"),
+                Job(WHO_AM_I),
+            ],
+        ))),
+        silent(cleared(
+            "a plan that depends on row level security",
+            &[
+                Job("SELECT seen()::text"),
+                Session("SET ROLE alice"),
+                Job("SELECT seen()::text"),
+                Session("SET ROLE bob"),
+                Job("SELECT seen()::text"),
+                Job("SELECT seen_as_owner()::text"),
+                Session("RESET ROLE"),
+                Job("SELECT seen()::text"),
+                Session("SET row_security = off; SET ROLE alice"),
+                Job("SELECT seen()::text"),
+            ],
+        )),
+        cleared(
+            "a plan after SET ROLE in the job",
+            &[Job("SET ROLE alice; SELECT seen()::text"), Job("SELECT seen()::text")],
+        ),
+        silent(alice(cleared(
+            "rights that are taken between jobs",
+            &[
+                Job("SELECT seen()::text"),
+                Admin("REVOKE SELECT ON secret FROM alice"),
+                Job("SELECT seen()::text"),
+                Admin("GRANT SELECT ON secret TO alice"),
+                Job("SELECT seen()::text"),
+                Job("SET ROLE bob; SELECT current_user::text"),
+                Admin("REVOKE bob FROM alice"),
+                Job("SET ROLE bob; SELECT current_user::text"),
+                Admin("GRANT bob TO alice"),
+                Job("SET ROLE bob; SELECT current_user::text"),
+            ],
+        ))),
+    ]);
+}

@@ -1,0 +1,227 @@
+//! Whom a worker serves, and how that is seen.
+
+use super::*;
+
+#[test]
+fn how_an_idle_worker_is_seen() {
+    let cluster = Cluster::start(&[KEPT]);
+    let (mut session, mut observer) = (cluster.session(), cluster.session());
+    session.exec("CREATE TABLE counted (n int)");
+    let job =
+        session.handle("SELECT pid, cookie FROM pg_background_submit('INSERT INTO counted VALUES (1)', 0, 'label')");
+    session.wait(job);
+    observer.wait_until(&format!("EXISTS (SELECT {IDLE} AND pid = {})", job.pid));
+    let row = observer
+        .rows(&format!(
+            "SELECT application_name, xact_start, backend_xid, datname, usename FROM pg_stat_activity WHERE pid = {}",
+            job.pid
+        ))
+        .remove(0);
+    let name = row[0].clone().unwrap();
+    assert!(
+        name.starts_with("pg_background") && !name.contains("label") && !name.contains(&job.pid.to_string()),
+        "{name}"
+    );
+    assert_eq!((row[1].as_deref(), row[2].as_deref()), (None, None), "{row:?}");
+
+    // The handle is kept, but the worker is not the job's any more.
+    let activity = format!(
+        "SELECT pgbg_state, backend_state, query FROM pg_background_activity WHERE pid = {}",
+        job.pid
+    );
+    assert_eq!(session.rows(&activity), vec![vec![Some("stopped".into()), None, None]]);
+    // What the job did is counted although its process has not ended.
+    observer.wait_until("n_tup_ins = 1 FROM pg_stat_user_tables WHERE relname = 'counted'");
+
+    // Beside the job that the same process runs now, it is shown.
+    let next = session.launch("SELECT pg_sleep(60)");
+    assert_eq!(next.pid, job.pid);
+    assert_ne!(next.cookie, job.cookie);
+    session.wait_running(next);
+    assert_eq!(
+        session.rows("SELECT pgbg_state, backend_state FROM pg_background_activity ORDER BY launched_at"),
+        vec![
+            vec![Some("stopped".into()), None],
+            vec![Some("running".into()), Some("active".into())]
+        ]
+    );
+    session.exec(&format!("SELECT pg_background_cancel({job})"));
+    assert_eq!(
+        session.state(next),
+        "running",
+        "a cancel of the job before does nothing"
+    );
+    session.exec(&format!("SELECT pg_background_cancel({next}, 60000)"));
+    assert_eq!(
+        (session.state(job), session.state(next)),
+        ("stopped".into(), "canceled".into())
+    );
+    assert!(
+        !cluster.log().contains("label"),
+        "the log tells of an idle worker by its last job"
+    );
+}
+
+#[test]
+fn handles_stay_unique() {
+    let cluster = Cluster::start(&[KEPT]);
+    let mut session = cluster.session();
+    let jobs: Vec<_> = (0..200)
+        .map(|n| {
+            let job = session.launch(&format!(
+                "SELECT {n}, repeat('x', 1000) FROM generate_series(1, {})",
+                if n % 20 == 0 { 500 } else { 2 }
+            ));
+            session.wait(job);
+            job
+        })
+        .collect();
+    let mut cookies: Vec<_> = jobs.iter().map(|job| job.cookie).collect();
+    cookies.sort_unstable();
+    cookies.dedup();
+    assert_eq!(cookies.len(), jobs.len());
+    assert!(
+        jobs.iter().all(|job| job.pid == jobs[0].pid),
+        "one worker runs them all"
+    );
+    assert_eq!(
+        session.value::<usize>("SELECT count(*) FROM pg_background_list"),
+        jobs.len()
+    );
+    // Each result is the one of its own job, in whatever order they are read, in memory and in files.
+    for (n, job) in jobs.iter().enumerate().rev() {
+        let row = session
+            .rows(&format!(
+                "SELECT min(n), max(n), count(*) FROM pg_background_result({job}) AS (n int, x text)"
+            ))
+            .remove(0);
+        let number = Some(n.to_string());
+        let rows = if n % 20 == 0 { "500" } else { "2" };
+        assert_eq!(row, vec![number.clone(), number, Some(rows.into())]);
+        if n > 0 {
+            // The pid is known by other jobs still.
+            assert_eq!(
+                session.error(&format!("SELECT pg_background_wait({job})")).sqlstate,
+                "55000"
+            );
+        }
+    }
+    assert_eq!(
+        session
+            .error(&format!("SELECT pg_background_wait({})", jobs[0]))
+            .sqlstate,
+        "42704"
+    );
+}
+
+#[test]
+fn records_of_jobs_that_shared_a_worker() {
+    let cluster = Cluster::start(&[KEPT]);
+    let mut session = cluster.session();
+    let jobs = [
+        "SELECT ROW(1, 'a'::text)",
+        "SELECT ROW('b'::text, 2, now() IS NULL)",
+        "SELECT ROW(3)",
+        "SELECT ROW(ROW(4, 'd'::text), ROW('e'::text))",
+    ]
+    .map(|sql| {
+        let job = session.launch(sql);
+        session.wait(job);
+        job
+    });
+    let texts = ["(1,a)", "(b,2,f)", "(3)", "(\"(4,d)\",\"(e)\")"];
+    for (job, text) in jobs.iter().zip(texts).rev() {
+        assert_eq!(
+            session.value::<String>(&format!("SELECT x FROM pg_background_result({job}) AS (x record)")),
+            text
+        );
+    }
+}
+
+#[test]
+fn whom_a_worker_serves() {
+    let cluster = Cluster::start(&[KEPT]);
+    let mut administrator = cluster.session();
+    administrator.exec("CREATE ROLE alice LOGIN; CREATE ROLE bob LOGIN; GRANT pgbackground_role TO alice, bob");
+    administrator.exec("CREATE DATABASE second");
+    cluster
+        .session_in("second", "postgres")
+        .exec("CREATE EXTENSION pg_background");
+
+    // Another role, or another database, gets another worker, and each finds its own again.
+    let mut sessions = [
+        cluster.session_as("alice"),
+        cluster.session_as("bob"),
+        cluster.session_in("second", "alice"),
+        cluster.session_in("second", "postgres"),
+    ];
+    let workers = sessions.each_mut().map(leave_idle);
+    for _ in 0..5 {
+        assert_eq!(sessions.each_mut().map(leave_idle), workers);
+    }
+    let mut different = workers.to_vec();
+    different.sort_unstable();
+    different.dedup();
+    assert_eq!(different.len(), workers.len(), "{workers:?}");
+    drop(sessions);
+
+    // Sessions of the same role keep to the worker that served them before.
+    let (mut one, mut two, mut three) = (
+        cluster.session_as("alice"),
+        cluster.session_as("alice"),
+        cluster.session_as("alice"),
+    );
+    run_together(&mut three, &mut administrator, 3);
+    administrator.wait_until(&format!(
+        "count(*) >= 3 {IDLE} AND usename = 'alice' AND datname = 'postgres'"
+    ));
+    let a = one.launch("SELECT pg_sleep(3600)");
+    let b = two.launch("SELECT pg_sleep(3600)");
+    assert_ne!(a.pid, b.pid);
+    one.exec(&format!("SELECT pg_background_cancel({a}, 60000)"));
+    two.exec(&format!("SELECT pg_background_cancel({b}, 60000)"));
+    let (a, b) = (leave_idle(&mut one), leave_idle(&mut two));
+    assert_ne!(a, b, "each session has a worker");
+    for _ in 0..5 {
+        assert_eq!(leave_idle(&mut two), b);
+        assert_eq!(leave_idle(&mut one), a);
+    }
+    // A session that ended leaves its worker to others.
+    drop((one, two, three));
+    let mut next = cluster.session_as("alice");
+    let before: i32 = administrator.value(&format!(
+        "SELECT count(*) {IDLE} AND usename = 'alice' AND datname = 'postgres'"
+    ));
+    let pid = leave_idle(&mut next);
+    let after: i32 = administrator.value(&format!(
+        "SELECT count(*) {IDLE} AND usename = 'alice' AND datname = 'postgres'"
+    ));
+    assert_eq!((before, after > 0), (after, true), "{pid}");
+}
+
+#[test]
+fn a_session_can_do_without() {
+    let cluster = Cluster::start(&[KEPT]);
+    let (mut session, mut other) = (cluster.session(), cluster.session());
+    let pid = leave_idle(&mut session);
+    session.exec("SET pg_background.worker_idle_timeout = 0");
+    let mut fresh: Vec<_> = (0..5).map(|_| run(&mut session)).collect();
+    fresh.sort_unstable();
+    fresh.dedup();
+    assert_eq!(fresh.len(), 5);
+    assert!(!fresh.contains(&pid));
+    assert_eq!(run(&mut other), pid, "the settings are those of one session");
+    session.exec("RESET pg_background.worker_idle_timeout");
+    let pid = leave_idle(&mut session);
+    assert_eq!(run(&mut session), pid);
+
+    other.exec("CREATE ROLE alice LOGIN; GRANT pgbackground_role TO alice");
+    let mut alice = cluster.session_as("alice");
+    run(&mut alice);
+    for setting in ["worker_idle_timeout", "max_idle_workers"] {
+        assert_eq!(
+            alice.error(&format!("SET pg_background.{setting} = 1")).sqlstate,
+            "42501"
+        );
+    }
+}
