@@ -17,6 +17,12 @@ pub fn addin_shmem_init_lock() -> *mut LWLock {
     unsafe { &raw mut (*pg_sys::MainLWLockArray.add(ADDIN_SHMEM_INIT_LOCK)).lock }
 }
 
+/// `DSA_DEFAULT_INIT_SEGMENT_SIZE` and `DSA_MAX_SEGMENT_SIZE` of `utils/dsa.h`, where dsa_create is a macro.
+#[cfg(not(any(feature = "pg14", feature = "pg15", feature = "pg16")))]
+const DSA_INIT_SEGMENT_SIZE: usize = 1024 * 1024;
+#[cfg(not(any(feature = "pg14", feature = "pg15", feature = "pg16")))]
+const DSA_MAX_SEGMENT_SIZE: usize = 1 << 40;
+
 /// A new tranche of lightweight locks.
 pub fn new_tranche(_name: &CStr) -> c_int {
     // SAFETY: only takes a number from shared memory.
@@ -31,13 +37,9 @@ pub fn dsa_create(tranche: c_int) -> *mut pg_sys::dsa_area {
         pg_sys::dsa_create(tranche)
     }
     // SAFETY: the tranche exists; the sizes are those of the macro dsa_create.
-    #[cfg(any(feature = "pg17", feature = "pg18"))]
+    #[cfg(not(any(feature = "pg14", feature = "pg15", feature = "pg16")))]
     unsafe {
-        pg_sys::dsa_create_ext(
-            tranche,
-            pg_sys::DSA_DEFAULT_INIT_SEGMENT_SIZE as _,
-            pg_sys::DSA_MAX_SEGMENT_SIZE as _,
-        )
+        pg_sys::dsa_create_ext(tranche, DSA_INIT_SEGMENT_SIZE, DSA_MAX_SEGMENT_SIZE)
     }
 }
 
@@ -206,6 +208,36 @@ pub unsafe fn file_open(set: *mut FileSet, name: &CStr) -> *mut BufFile {
     const O_RDONLY: c_int = 0;
     // SAFETY: see above.
     unsafe { BufFileOpenFileSet(set, name.as_ptr(), O_RDONLY, false) }
+}
+
+#[allow(
+    clashing_extern_declarations,
+    reason = "the guarded twins in pgrx have the same signatures"
+)]
+unsafe extern "C-unwind" {
+    // The server's own copies: libpq has functions of the older names too.
+    #[cfg_attr(
+        not(any(feature = "pg14", feature = "pg15", feature = "pg16")),
+        link_name = "pg_char_to_encoding_private"
+    )]
+    fn pg_char_to_encoding(name: *const c_char) -> c_int;
+    #[cfg_attr(
+        not(any(feature = "pg14", feature = "pg15", feature = "pg16", feature = "pg17")),
+        link_name = "pqsignal_be"
+    )]
+    fn pqsignal(signal: c_int, handler: pg_sys::pqsigfunc) -> *mut core::ffi::c_void;
+}
+
+/// The number of an encoding, below 0 where there is none of the name. Raises nothing.
+pub fn encoding_number(name: &CStr) -> c_int {
+    // SAFETY: the name is NUL-terminated.
+    unsafe { pg_char_to_encoding(name.as_ptr()) }
+}
+
+/// Lets `handler` serve the signal from now on. Raises nothing.
+pub fn handle_signal(signal: c_int, handler: unsafe extern "C-unwind" fn(c_int)) {
+    // SAFETY: what the function returns, the handler before (nothing from version 18 on), is not looked at.
+    unsafe { pqsignal(signal, Some(handler)) };
 }
 
 /// The destination that the simple-query protocol gives a statement's rows.

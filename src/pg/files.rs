@@ -168,17 +168,17 @@ impl Owner {
     }
 
     /// Closes what an error has left open. Guarded.
-    pub fn release(self) {
-        // SAFETY: nothing that belongs to this owner is used afterwards. Files are released in the last phase.
+    pub fn release(&mut self) {
+        use pg_sys::ResourceReleasePhase::{RESOURCE_RELEASE_AFTER_LOCKS, RESOURCE_RELEASE_BEFORE_LOCKS};
+        // SAFETY: nothing that belongs to this owner is used afterwards. It holds no locks, whose phase is for transactions. From
+        // version 17 on an owner takes nothing more once it was released, so another takes its place.
         unsafe {
             let before = pg_sys::CurrentResourceOwner;
-            pg_sys::ResourceOwnerRelease(
-                self.0,
-                pg_sys::ResourceReleasePhase::RESOURCE_RELEASE_AFTER_LOCKS,
-                false,
-                false,
-            );
+            for phase in [RESOURCE_RELEASE_BEFORE_LOCKS, RESOURCE_RELEASE_AFTER_LOCKS] {
+                pg_sys::ResourceOwnerRelease(self.0, phase, false, false);
+            }
             pg_sys::CurrentResourceOwner = before;
+            pg_sys::ResourceOwnerDelete(core::mem::replace(&mut self.0, Self::new().0));
         }
     }
 }

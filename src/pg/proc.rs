@@ -334,12 +334,10 @@ pub fn serve_interrupts_when_idle() {
 
 /// Lets signals in, with SIGTERM ending a running statement as in a client's backend. SIGINT has StatementCancelHandler already.
 pub fn accept_signals() {
-    // SAFETY: `die` is PostgreSQL's own handler; signals were blocked since the start of the process.
-    unsafe {
-        pg_sys::pqsignal(SIGHUP, Some(raw::SignalHandlerForConfigReload));
-        pg_sys::pqsignal(SIGTERM, Some(raw::die));
-        raw::BackgroundWorkerUnblockSignals();
-    }
+    compat::handle_signal(SIGHUP, raw::SignalHandlerForConfigReload);
+    compat::handle_signal(SIGTERM, raw::die);
+    // SAFETY: the handlers are in place; signals were blocked since the start of the process.
+    unsafe { raw::BackgroundWorkerUnblockSignals() }
 }
 
 /// Opens the database for this worker as the role, as for a new connection: 28000, 55000 and their like end the process. Raw.
@@ -376,7 +374,7 @@ pub fn identity() -> Identity {
             current: current.to_u32(),
             role: pg_sys::GetCurrentRoleId().to_u32(),
             security_context,
-            session_is_superuser: pg_sys::GetSessionUserIsSuperuser(),
+            session_is_superuser: pg_sys::superuser_arg(pg_sys::GetSessionUserId()),
             outer_is_superuser: pg_sys::superuser_arg(pg_sys::GetOuterUserId()),
         }
     }
@@ -421,7 +419,7 @@ pub fn use_client_encoding() {
     unsafe {
         let name = raw::GetConfigOption(c"client_encoding".as_ptr(), true, false);
         if !name.is_null() {
-            raw::SetClientEncoding(pg_sys::pg_char_to_encoding(name));
+            raw::SetClientEncoding(compat::encoding_number(CStr::from_ptr(name)));
         }
     }
 }
