@@ -1,9 +1,13 @@
-//! Gives the build a number of its own: what two processes share in memory is laid out by the build, and a library can be
+//! Names the server's version in `cfg(since_NN)`, and gives the build a number of its own: what two processes share in memory is laid out by the build, and a library can be
 //! replaced while a server runs.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 use std::{env, fs};
+
+/// The major versions of PostgreSQL that are supported.
+const OLDEST: u32 = 14;
+const NEWEST: u32 = 19;
 
 fn main() {
     println!("cargo::rerun-if-changed=src");
@@ -13,6 +17,13 @@ fn main() {
     add(Path::new("Cargo.lock"), &mut hasher);
     for (name, _) in env::vars().filter(|(name, _)| name.starts_with("CARGO_FEATURE_")) {
         name.hash(&mut hasher);
+    }
+    let major = (OLDEST..=NEWEST).find(|version| env::var_os(format!("CARGO_FEATURE_PG{version}")).is_some());
+    for version in OLDEST..=NEWEST {
+        println!("cargo::rustc-check-cfg=cfg(since_{version})");
+        if major.is_some_and(|major| version <= major) {
+            println!("cargo::rustc-cfg=since_{version}");
+        }
     }
     println!("cargo::rustc-env=PG_BACKGROUND_BUILD={}", hasher.finish());
 }

@@ -18,9 +18,9 @@ pub fn addin_shmem_init_lock() -> *mut LWLock {
 }
 
 /// `DSA_DEFAULT_INIT_SEGMENT_SIZE` and `DSA_MAX_SEGMENT_SIZE` of `utils/dsa.h`, where dsa_create is a macro.
-#[cfg(not(any(feature = "pg14", feature = "pg15", feature = "pg16")))]
+#[cfg(since_17)]
 const DSA_INIT_SEGMENT_SIZE: usize = 1024 * 1024;
-#[cfg(not(any(feature = "pg14", feature = "pg15", feature = "pg16")))]
+#[cfg(since_17)]
 const DSA_MAX_SEGMENT_SIZE: usize = 1 << 40;
 
 /// A new tranche of lightweight locks.
@@ -32,19 +32,19 @@ pub fn new_tranche(_name: &CStr) -> c_int {
 /// A new dynamic shared area. Guarded.
 pub fn dsa_create(tranche: c_int) -> *mut pg_sys::dsa_area {
     // SAFETY: the tranche exists.
-    #[cfg(any(feature = "pg14", feature = "pg15", feature = "pg16"))]
+    #[cfg(not(since_17))]
     unsafe {
         pg_sys::dsa_create(tranche)
     }
     // SAFETY: the tranche exists; the sizes are those of the macro dsa_create.
-    #[cfg(not(any(feature = "pg14", feature = "pg15", feature = "pg16")))]
+    #[cfg(since_17)]
     unsafe {
         pg_sys::dsa_create_ext(tranche, DSA_INIT_SEGMENT_SIZE, DSA_MAX_SEGMENT_SIZE)
     }
 }
 
 unsafe extern "C-unwind" {
-    #[cfg(not(feature = "pg14"))]
+    #[cfg(since_15)]
     fn pg_analyze_and_rewrite_fixedparams(
         stmt: *mut RawStmt,
         sql: *const c_char,
@@ -52,7 +52,7 @@ unsafe extern "C-unwind" {
         n: c_int,
         env: *mut pg_sys::QueryEnvironment,
     ) -> *mut List;
-    #[cfg(feature = "pg14")]
+    #[cfg(not(since_15))]
     fn pg_analyze_and_rewrite(
         stmt: *mut RawStmt,
         sql: *const c_char,
@@ -61,20 +61,20 @@ unsafe extern "C-unwind" {
         env: *mut pg_sys::QueryEnvironment,
     ) -> *mut List;
     // From version 17 on the server's own copy has another name than libpq's.
-    #[cfg_attr(any(feature = "pg17", feature = "pg18"), link_name = "pg_encoding_to_char_private")]
+    #[cfg_attr(since_17, link_name = "pg_encoding_to_char_private")]
     pub fn pg_encoding_to_char(encoding: c_int) -> *const c_char;
     fn make_parsestate(parent: *mut pg_sys::ParseState) -> *mut pg_sys::ParseState;
     fn free_parsestate(state: *mut pg_sys::ParseState);
     fn transformTopLevelStmt(state: *mut pg_sys::ParseState, stmt: *mut RawStmt) -> *mut pg_sys::Query;
-    #[cfg(not(feature = "pg14"))]
+    #[cfg(since_15)]
     fn setup_parse_variable_parameters(state: *mut pg_sys::ParseState, types: *mut *mut pg_sys::Oid, count: *mut c_int);
-    #[cfg(feature = "pg14")]
+    #[cfg(not(since_15))]
     fn parse_variable_parameters(state: *mut pg_sys::ParseState, types: *mut *mut pg_sys::Oid, count: *mut c_int);
-    #[cfg(any(feature = "pg14", feature = "pg15"))]
+    #[cfg(not(since_16))]
     fn pg_database_aclcheck(database: pg_sys::Oid, role: pg_sys::Oid, mode: pg_sys::AclMode) -> u32;
-    #[cfg(not(any(feature = "pg14", feature = "pg15")))]
+    #[cfg(since_16)]
     fn object_aclcheck(class: pg_sys::Oid, object: pg_sys::Oid, role: pg_sys::Oid, mode: pg_sys::AclMode) -> u32;
-    #[cfg(not(feature = "pg18"))]
+    #[cfg(not(since_18))]
     fn PortalRun(
         portal: Portal,
         count: core::ffi::c_long,
@@ -84,7 +84,7 @@ unsafe extern "C-unwind" {
         alt: *mut DestReceiver,
         qc: *mut QueryCompletion,
     ) -> bool;
-    #[cfg(feature = "pg18")]
+    #[cfg(since_18)]
     fn PortalRun(
         portal: Portal,
         count: core::ffi::c_long,
@@ -93,11 +93,11 @@ unsafe extern "C-unwind" {
         alt: *mut DestReceiver,
         qc: *mut QueryCompletion,
     ) -> bool;
-    #[cfg(not(feature = "pg14"))]
+    #[cfg(since_15)]
     fn BufFileCreateFileSet(fileset: *mut FileSet, name: *const c_char) -> *mut BufFile;
-    #[cfg(not(feature = "pg14"))]
+    #[cfg(since_15)]
     fn BufFileExportFileSet(file: *mut BufFile);
-    #[cfg(not(feature = "pg14"))]
+    #[cfg(since_15)]
     fn BufFileOpenFileSet(fileset: *mut FileSet, name: *const c_char, mode: c_int, missing_ok: bool) -> *mut BufFile;
 }
 
@@ -113,9 +113,9 @@ pub unsafe fn analyze_and_rewrite(
 ) -> *mut List {
     // SAFETY: see above.
     unsafe {
-        #[cfg(not(feature = "pg14"))]
+        #[cfg(since_15)]
         return pg_analyze_and_rewrite_fixedparams(stmt, sql, types, count, core::ptr::null_mut());
-        #[cfg(feature = "pg14")]
+        #[cfg(not(since_15))]
         return pg_analyze_and_rewrite(stmt, sql, types, count, core::ptr::null_mut());
     }
 }
@@ -135,9 +135,9 @@ pub unsafe fn find_parameter_types(
     unsafe {
         let state = make_parsestate(core::ptr::null_mut());
         (*state).p_sourcetext = sql;
-        #[cfg(not(feature = "pg14"))]
+        #[cfg(since_15)]
         setup_parse_variable_parameters(state, types, count);
-        #[cfg(feature = "pg14")]
+        #[cfg(not(since_15))]
         parse_variable_parameters(state, types, count);
         transformTopLevelStmt(state, stmt);
         free_parsestate(state);
@@ -147,10 +147,10 @@ pub unsafe fn find_parameter_types(
 /// Whether the role may connect to the database. Guarded.
 pub fn may_connect(database: pg_sys::Oid, role: pg_sys::Oid) -> bool {
     // SAFETY: a look-up in the catalogs.
-    #[cfg(any(feature = "pg14", feature = "pg15"))]
+    #[cfg(not(since_16))]
     let answer = unsafe { pg_sys::pg_database_aclcheck(database, role, pg_sys::ACL_CONNECT as _) };
     // SAFETY: as above.
-    #[cfg(not(any(feature = "pg14", feature = "pg15")))]
+    #[cfg(since_16)]
     let answer =
         unsafe { pg_sys::object_aclcheck(pg_sys::DatabaseRelationId, database, role, pg_sys::ACL_CONNECT as _) };
     answer == pg_sys::AclResult::ACLCHECK_OK
@@ -159,10 +159,10 @@ pub fn may_connect(database: pg_sys::Oid, role: pg_sys::Oid) -> bool {
 /// The same. Raw.
 pub fn may_connect_raw(database: pg_sys::Oid, role: pg_sys::Oid) -> bool {
     // SAFETY: a look-up in the catalogs.
-    #[cfg(any(feature = "pg14", feature = "pg15"))]
+    #[cfg(not(since_16))]
     let answer = unsafe { pg_database_aclcheck(database, role, pg_sys::ACL_CONNECT as _) };
     // SAFETY: as above.
-    #[cfg(not(any(feature = "pg14", feature = "pg15")))]
+    #[cfg(since_16)]
     let answer = unsafe { object_aclcheck(pg_sys::DatabaseRelationId, database, role, pg_sys::ACL_CONNECT as _) };
     answer == pg_sys::AclResult::ACLCHECK_OK
 }
@@ -175,9 +175,9 @@ pub unsafe fn portal_run(portal: Portal, top_level: bool, dest: *mut DestReceive
     const FETCH_ALL: core::ffi::c_long = core::ffi::c_long::MAX;
     // SAFETY: see above.
     unsafe {
-        #[cfg(not(feature = "pg18"))]
+        #[cfg(not(since_18))]
         PortalRun(portal, FETCH_ALL, top_level, true, dest, dest, qc);
-        #[cfg(feature = "pg18")]
+        #[cfg(since_18)]
         PortalRun(portal, FETCH_ALL, top_level, dest, dest, qc);
     }
 }
@@ -216,15 +216,9 @@ pub unsafe fn file_open(set: *mut FileSet, name: &CStr) -> *mut BufFile {
 )]
 unsafe extern "C-unwind" {
     // The server's own copies: libpq has functions of the older names too.
-    #[cfg_attr(
-        not(any(feature = "pg14", feature = "pg15", feature = "pg16")),
-        link_name = "pg_char_to_encoding_private"
-    )]
+    #[cfg_attr(since_17, link_name = "pg_char_to_encoding_private")]
     fn pg_char_to_encoding(name: *const c_char) -> c_int;
-    #[cfg_attr(
-        not(any(feature = "pg14", feature = "pg15", feature = "pg16", feature = "pg17")),
-        link_name = "pqsignal_be"
-    )]
+    #[cfg_attr(since_18, link_name = "pqsignal_be")]
     fn pqsignal(signal: c_int, handler: pg_sys::pqsigfunc) -> *mut core::ffi::c_void;
 }
 
@@ -238,6 +232,43 @@ pub fn encoding_number(name: &CStr) -> c_int {
 pub fn handle_signal(signal: c_int, handler: unsafe extern "C-unwind" fn(c_int)) {
     // SAFETY: what the function returns, the handler before (nothing from version 18 on), is not looked at.
     unsafe { pqsignal(signal, Some(handler)) };
+}
+
+unsafe extern "C-unwind" {
+    #[cfg(since_17)]
+    fn set_ps_display_with_len(activity: *const c_char, len: usize);
+    #[cfg(not(since_17))]
+    fn set_ps_display(activity: *const c_char);
+    #[cfg(not(since_18))]
+    fn pgstat_report_query_id(query_id: u64, force: bool);
+    #[cfg(since_18)]
+    fn pgstat_report_query_id(query_id: i64, force: bool);
+    #[cfg(since_18)]
+    fn pgstat_report_plan_id(plan_id: i64, force: bool);
+}
+
+/// What the process's title says that it does. Raw.
+pub fn show_activity(activity: &CStr) {
+    // SAFETY: the text is copied.
+    #[cfg(since_17)]
+    unsafe {
+        set_ps_display_with_len(activity.as_ptr(), activity.count_bytes());
+    }
+    // SAFETY: the text is copied.
+    #[cfg(not(since_17))]
+    unsafe {
+        set_ps_display(activity.as_ptr());
+    }
+}
+
+/// A statement begins whose identifiers are not known yet. Raw.
+pub fn forget_query_id() {
+    // SAFETY: only writes this process's own statistics.
+    unsafe {
+        pgstat_report_query_id(0, true);
+        #[cfg(since_18)]
+        pgstat_report_plan_id(0, true);
+    }
 }
 
 /// The destination that the simple-query protocol gives a statement's rows.
@@ -270,7 +301,7 @@ pub unsafe fn redirect_messages(methods: *const raw::PQcommMethods) {
 /// The array is valid until a setting is added.
 pub unsafe fn all_settings() -> (*mut *mut pg_sys::config_generic, usize) {
     // SAFETY: only hands out pointers.
-    #[cfg(any(feature = "pg14", feature = "pg15"))]
+    #[cfg(not(since_16))]
     unsafe {
         (
             pg_sys::get_guc_variables(),
@@ -278,7 +309,7 @@ pub unsafe fn all_settings() -> (*mut *mut pg_sys::config_generic, usize) {
         )
     }
     // SAFETY: as above; the array is a copy in the current memory context.
-    #[cfg(not(any(feature = "pg14", feature = "pg15")))]
+    #[cfg(since_16)]
     unsafe {
         let mut count = 0;
         let settings = pg_sys::get_guc_variables(&mut count);
@@ -292,11 +323,11 @@ pub unsafe fn all_settings() -> (*mut *mut pg_sys::config_generic, usize) {
 /// The setting exists.
 pub unsafe fn setting_role(setting: *mut pg_sys::config_generic) -> pg_sys::Oid {
     // SAFETY: see above.
-    #[cfg(not(feature = "pg14"))]
+    #[cfg(since_15)]
     unsafe {
         (*setting).srole
     }
-    #[cfg(feature = "pg14")]
+    #[cfg(not(since_15))]
     {
         let _ = setting;
         pg_sys::Oid::INVALID
@@ -304,7 +335,7 @@ pub unsafe fn setting_role(setting: *mut pg_sys::config_generic) -> pg_sys::Oid 
 }
 
 unsafe extern "C-unwind" {
-    #[cfg(not(feature = "pg14"))]
+    #[cfg(since_15)]
     fn set_config_option_ext(
         name: *const c_char,
         value: *const c_char,
@@ -316,7 +347,7 @@ unsafe extern "C-unwind" {
         elevel: c_int,
         reload: bool,
     ) -> c_int;
-    #[cfg(feature = "pg14")]
+    #[cfg(not(since_15))]
     fn set_config_option(
         name: *const c_char,
         value: *const c_char,
@@ -344,12 +375,12 @@ pub unsafe fn set_setting(
 ) {
     const GUC_ACTION_SET: u32 = 0;
     // SAFETY: see above.
-    #[cfg(not(feature = "pg14"))]
+    #[cfg(since_15)]
     unsafe {
         set_config_option_ext(name, value, context, source, role, GUC_ACTION_SET, true, elevel, true);
     }
     // SAFETY: see above.
-    #[cfg(feature = "pg14")]
+    #[cfg(not(since_15))]
     unsafe {
         let _ = role;
         set_config_option(name, value, context, source, GUC_ACTION_SET, true, elevel, true);
@@ -359,18 +390,18 @@ pub unsafe fn set_setting(
 /// Drops the temporary replication slots of this process. Raw.
 pub fn drop_temporary_slots() {
     unsafe extern "C-unwind" {
-        #[cfg(any(feature = "pg14", feature = "pg15", feature = "pg16"))]
+        #[cfg(not(since_17))]
         fn ReplicationSlotCleanup();
-        #[cfg(not(any(feature = "pg14", feature = "pg15", feature = "pg16")))]
+        #[cfg(since_17)]
         fn ReplicationSlotCleanup(synced_only: bool);
     }
     // SAFETY: callable outside of a transaction, as PostgresMain does after an error.
-    #[cfg(any(feature = "pg14", feature = "pg15", feature = "pg16"))]
+    #[cfg(not(since_17))]
     unsafe {
         ReplicationSlotCleanup();
     }
     // SAFETY: as above.
-    #[cfg(not(any(feature = "pg14", feature = "pg15", feature = "pg16")))]
+    #[cfg(since_17)]
     unsafe {
         ReplicationSlotCleanup(false);
     }

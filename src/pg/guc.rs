@@ -55,12 +55,12 @@ pub fn define(setting: &IntSetting) {
 /// Refuses unknown settings with this prefix from now on.
 pub fn reserve_prefix(prefix: &'static CStr) {
     // SAFETY: the name is static.
-    #[cfg(not(feature = "pg14"))]
+    #[cfg(since_15)]
     unsafe {
         raw::MarkGUCPrefixReserved(prefix.as_ptr())
     }
     // SAFETY: the name is static.
-    #[cfg(feature = "pg14")]
+    #[cfg(not(since_15))]
     unsafe {
         pg_sys::EmitWarningsOnPlaceholders(prefix.as_ptr())
     }

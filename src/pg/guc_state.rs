@@ -215,7 +215,7 @@ pub struct Entry<'a> {
 }
 
 /// The bytes of source, context and, where the version keeps it, role, at the end of an entry.
-const TAIL: usize = if cfg!(feature = "pg14") { 8 } else { 12 };
+const TAIL: usize = if cfg!(not(since_15)) { 8 } else { 12 };
 
 impl<'a> Entries<'a> {
     /// The entries of a state, which begins with its length.

@@ -47,7 +47,7 @@ unsafe extern "C-unwind" {
     pub fn EstimateLibraryStateSpace() -> usize;
     pub fn SerializeLibraryState(maxsize: usize, start_address: *mut c_char);
     pub fn superuser_arg(roleid: Oid) -> bool;
-    #[cfg(not(feature = "pg14"))]
+    #[cfg(since_15)]
     pub fn MarkGUCPrefixReserved(prefix: *const c_char);
     pub fn DefineCustomIntVariable(
         name: *const c_char,
@@ -142,9 +142,7 @@ unsafe extern "C-unwind" {
     pub fn PushActiveSnapshot(snapshot: Snapshot);
     pub fn PopActiveSnapshot();
     pub fn pgstat_report_activity(state: BackendState::Type, cmd: *const c_char);
-    pub fn pgstat_report_query_id(query_id: u64, force: bool);
     pub fn pgstat_report_appname(appname: *const c_char);
-    pub fn set_ps_display(activity: *const c_char);
 
     // executor, access, utils/tuplestore.h
     pub fn slot_getsomeattrs_int(slot: *mut TupleTableSlot, attnum: c_int);

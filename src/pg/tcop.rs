@@ -306,8 +306,8 @@ impl Statement {
         // MessageContext, those of others in a context of their own that goes when the statement is over, or with MessageContext.
         unsafe {
             let tag = raw::CreateCommandTag((*self.raw).stmt);
-            raw::pgstat_report_query_id(0, true);
-            raw::set_ps_display(raw::GetCommandTagName(tag));
+            compat::forget_query_id();
+            compat::show_activity(CStr::from_ptr(raw::GetCommandTagName(tag)));
             let with_snapshot = raw::analyze_requires_snapshot(self.raw);
             if with_snapshot {
                 raw::PushActiveSnapshot(raw::GetTransactionSnapshot());
@@ -443,10 +443,10 @@ pub fn forget_text() {
 pub fn finish(name: &CStr) {
     // SAFETY: no transaction is open.
     unsafe {
-        raw::pgstat_report_query_id(0, true);
+        compat::forget_query_id();
         raw::pgstat_report_activity(BackendState::STATE_IDLE, c"".as_ptr());
         raw::pgstat_report_appname(name.as_ptr());
-        raw::set_ps_display(c"idle".as_ptr());
+        compat::show_activity(c"idle");
         raw::MemoryContextReset(pg_sys::MessageContext);
     }
 }

@@ -35,12 +35,12 @@ pub fn column_name<'a>(desc: TupleDesc, n: usize) -> &'a [u8] {
 
 pub(super) unsafe fn tuple_desc_attr(desc: TupleDesc, n: usize) -> *mut pg_sys::FormData_pg_attribute {
     // SAFETY: `n` is below natts, and attrs is an array of that length.
-    #[cfg(not(feature = "pg18"))]
+    #[cfg(not(since_18))]
     unsafe {
         (*desc).attrs.as_mut_ptr().add(n)
     }
     // SAFETY: from version 18 on the full attributes follow the compact ones (TupleDescAttr).
-    #[cfg(feature = "pg18")]
+    #[cfg(since_18)]
     unsafe {
         (*desc)
             .compact_attrs
