@@ -526,6 +526,11 @@ BEGIN
 			ON dependency.classid = 'pg_proc'::regclass
 			AND proc.oid = dependency.objid
 		WHERE extension.extname = 'pg_background'
+			-- Array types and the row types of views, members from version 18
+			-- on, have no privileges of their own.
+			AND (dependency.classid <> 'pg_type'::regclass
+				 OR EXISTS (SELECT FROM pg_type JOIN pg_class ON pg_class.oid = typrelid
+							WHERE pg_type.oid = dependency.objid AND relkind = 'c'))
 	LOOP
 		IF member.proname LIKE '%\_v2' THEN
 			EXECUTE format('COMMENT ON FUNCTION %s IS %L', member.identity,

@@ -34,11 +34,13 @@ BEGIN
 	RETURN pg_background_launch('SELECT 1') IS NULL;
 END
 $$;
-SET force_parallel_mode = on;
+-- called force_parallel_mode before version 16
+SELECT name AS parallel FROM pg_settings WHERE name IN ('debug_parallel_query', 'force_parallel_mode') \gset
+SET :parallel = on;
 \set VERBOSITY sqlstate
 SELECT count(*) FROM wide WHERE launch_in_parallel(n);
 \set VERBOSITY default
-RESET force_parallel_mode;
+RESET :parallel;
 SELECT count(*) FROM pg_background_list;
 DROP FUNCTION launch_in_parallel(int);
 DROP TABLE wide;

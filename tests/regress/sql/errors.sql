@@ -38,7 +38,7 @@ SELECT * FROM fields_of('SELECT now(1)');
 -- the whole call stack of the job
 CREATE FUNCTION inner_one() RETURNS int LANGUAGE plpgsql AS $$BEGIN RETURN 1 / 0; END$$;
 CREATE FUNCTION outer_one() RETURNS int LANGUAGE plpgsql AS $$BEGIN RETURN inner_one(); END$$;
-SELECT value FROM fields_of('SELECT outer_one()::text') WHERE field = 'context';
+SELECT replace(value, 'PL/pgSQL expression', 'SQL expression') FROM fields_of('SELECT outer_one()::text') WHERE field = 'context';
 -- texts of any kind and length
 SELECT value FROM fields_of('DO $x$BEGIN RAISE EXCEPTION ''Grüße %%, 世界''; END$x$') WHERE field = 'message';
 SELECT field, length(value) FROM fields_of('DO $x$BEGIN RAISE EXCEPTION ''%'', repeat(''ä'', 100000) USING DETAIL = repeat(''b'', 100000), HINT = repeat(''c'', 100000); END$x$') WHERE field IN ('message', 'detail', 'hint');

@@ -1,10 +1,12 @@
 \pset format unaligned \pset tuples_only on \pset null NULL \set SHOW_CONTEXT never
 SELECT extversion, extrelocatable, extnamespace::regnamespace, extconfig FROM pg_extension WHERE extname = 'pg_background';
 SELECT superuser, trusted, relocatable, requires FROM pg_available_extension_versions WHERE name = 'pg_background' AND version = '2.1';
+-- (array types and row types of views are members from version 18 on)
 CREATE VIEW member AS
 	SELECT classid, objid FROM pg_depend
 	WHERE refclassid = 'pg_extension'::regclass AND deptype = 'e'
-		AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'pg_background');
+		AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'pg_background')
+		AND (classid <> 'pg_type'::regclass OR EXISTS (SELECT FROM pg_type JOIN pg_class ON pg_class.oid = typrelid WHERE pg_type.oid = objid AND relkind = 'c'));
 -- functions: arguments, defaults, result
 SELECT format('%s(%s) %s', proname, pg_get_function_arguments(proc.oid), pg_get_function_result(proc.oid))
 	FROM pg_proc AS proc JOIN member ON objid = proc.oid AND classid = 'pg_proc'::regclass

@@ -13,6 +13,8 @@ CREATE FUNCTION usable_by(role text) RETURNS TABLE (kind text, usable bigint, al
 	FROM pg_depend, pg_identify_object(classid, objid, 0) AS object
 	WHERE refclassid = 'pg_extension'::regclass AND deptype = 'e'
 		AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'pg_background')
+		-- array types and row types of views are members from version 18 on
+		AND (classid <> 'pg_type'::regclass OR EXISTS (SELECT FROM pg_type JOIN pg_class ON pg_class.oid = typrelid WHERE pg_type.oid = objid AND relkind = 'c'))
 	GROUP BY object.type ORDER BY object.type;
 $$;
 SELECT * FROM usable_by('public');
