@@ -235,9 +235,9 @@ pub fn handle_signal(signal: c_int, handler: unsafe extern "C-unwind" fn(c_int))
 }
 
 unsafe extern "C-unwind" {
-    #[cfg(since_17)]
+    #[cfg(since_16)]
     fn set_ps_display_with_len(activity: *const c_char, len: usize);
-    #[cfg(not(since_17))]
+    #[cfg(not(since_16))]
     fn set_ps_display(activity: *const c_char);
     #[cfg(not(since_18))]
     fn pgstat_report_query_id(query_id: u64, force: bool);
@@ -250,12 +250,12 @@ unsafe extern "C-unwind" {
 /// What the process's title says that it does. Raw.
 pub fn show_activity(activity: &CStr) {
     // SAFETY: the text is copied.
-    #[cfg(since_17)]
+    #[cfg(since_16)]
     unsafe {
         set_ps_display_with_len(activity.as_ptr(), activity.count_bytes());
     }
     // SAFETY: the text is copied.
-    #[cfg(not(since_17))]
+    #[cfg(not(since_16))]
     unsafe {
         set_ps_display(activity.as_ptr());
     }

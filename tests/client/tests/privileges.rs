@@ -137,7 +137,7 @@ fn restricted_operations_launch_nothing() {
     let mut mallory = cluster.session_as("mallory");
     mallory.exec(
         "CREATE FUNCTION escape(int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $$
-         BEGIN PERFORM pg_background_launch('INSERT INTO who SELECT current_user, session_user'); RETURN $1; END $$;
+         BEGIN PERFORM public.pg_background_launch('INSERT INTO who SELECT current_user, session_user'); RETURN $1; END $$;
          CREATE TABLE trap (n int); INSERT INTO trap VALUES (1)",
     );
     assert_eq!(superuser.error("CREATE INDEX ON trap (escape(n))").sqlstate, "42501");
