@@ -15,6 +15,7 @@ use pgrx::pg_sys::{self, GucContext, GucSource};
 
 struct State {
     base: Buffer,
+    base_role: Buffer,
     theirs: Buffer,
     own: Buffer,
     scratch: Buffer,
@@ -149,6 +150,7 @@ impl State {
         memory::for_process(|| {
             let mut state = Self {
                 base: Buffer::new(4096),
+                base_role: Buffer::new(pg_sys::NAMEDATALEN as usize),
                 theirs: Buffer::new(4096),
                 own: Buffer::new(4096),
                 scratch: Buffer::new(4096),
@@ -158,6 +160,9 @@ impl State {
                 libraries: Buffer::new(256),
             };
             take(&mut state.base);
+            let role = memory::c_bytes(role_setting());
+            state.base_role.restart(role.len());
+            state.base_role.push(role.as_ptr(), role.len());
             take_libraries(&mut state.libraries);
             state
         })
@@ -307,11 +312,21 @@ fn transaction(body: impl FnOnce()) {
 /// With the role in force again it is installed for that one.
 fn install_role(identity: &Identity) {
     assume_user(identity);
-    // SAFETY: the setting exists, and the role has a name.
+    // SAFETY: the setting exists and has a value; the name of a role that is gone is NULL.
     unsafe {
-        let role = raw::GetUserNameFromId(pg_sys::Oid::from(identity.role), false);
+        let mut role = role_setting();
+        if memory::c_bytes(role) == b"none" {
+            // Minor releases before November 2024 leave it out of the serialized state.
+            role = raw::GetUserNameFromId(pg_sys::Oid::from(identity.role), false);
+        }
         set(c"role", role);
     }
+}
+
+/// The value of the setting `role`.
+fn role_setting() -> *const core::ffi::c_char {
+    // SAFETY: the setting exists and has a value.
+    unsafe { raw::GetConfigOption(c"role".as_ptr(), false, false) }
 }
 
 fn set_name(name: &CStr) {
