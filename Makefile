@@ -1,11 +1,18 @@
-# Builds, installs and tests pg_background for the PostgreSQL that PG_CONFIG names.
+# Builds, installs and tests pg_background for the PostgreSQL that PG_CONFIG names, or for the major version PG, which is fetched
+# where it is not installed.
 
 SHELL = /bin/bash
 .SHELLFLAGS = -euo pipefail -c
 
+ifdef PG
+PG_CONFIG := $(shell scripts/get-postgresql $(PG))
+ifeq ($(PG_CONFIG),)
+$(error no PostgreSQL $(PG))
+endif
+endif
 PG_CONFIG ?= pg_config
 CARGO ?= cargo
-CARGO_TARGET_DIR ?= $(CURDIR)/target
+CARGO_TARGET_DIR ?= $(CURDIR)/target$(PG:%=/pg%)
 export PG_CONFIG CARGO_TARGET_DIR
 export PGRX_PG_CONFIG_PATH = $(shell command -v $(PG_CONFIG))
 ifndef LIBCLANG_PATH
@@ -31,7 +38,7 @@ client_tests = $(if $(filter fresh,$(WORKERS)),-p pg_background_client_tests $(p
 	$(filter-out tests/client/tests/warm%,$(wildcard tests/client/tests/*.rs))),$(members))
 
 .PHONY: all setup build install install-files installed uninstall installcheck lint unit regress client regress-fresh client-fresh \
-	tour demo test bench clean
+	tour demo test test-all bench clean
 
 all: build
 
@@ -87,7 +94,14 @@ tour: installed
 	demo/run </dev/null | cat
 
 test: setup
-	@scripts/test
+	@scripts/test $(STEPS)
+
+# What depends on the server, on each version that can be had.
+VERSIONS ?= 15 16 17 18
+test-all: test
+	set -- ; for version in $(filter-out $(pg_major),$(VERSIONS)); do \
+		$(MAKE) -s test PG=$$version STEPS='lint unit regress client' || set -- "$$@" $$version; \
+	done; [ $$# = 0 ] || { echo "failed on $$*"; exit 1; }
 
 demo: installed
 	KEEP=$(KEEP) demo/run
