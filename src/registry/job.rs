@@ -138,6 +138,8 @@ pub struct Job {
     /// Whether the handle is forgotten: read, detached, expired, or ended with its session.
     pub(super) released: bool,
     pub(super) worker_gone: bool,
+    /// Whether the worker that it was posted to has gone without taking it.
+    given_back: bool,
     /// How many times a call in some session has it in hand.
     pub(super) pins: u32,
     /// The processes that sleep until the job's end.
@@ -275,6 +277,7 @@ impl Slot {
         job.orphaned = false;
         job.released = false;
         job.worker_gone = false;
+        job.given_back = false;
         job.pins = 0;
         job.waiters = NOWHERE;
         job.worker = Registered::NONE;
@@ -289,6 +292,23 @@ impl Slot {
         fill(&mut job);
         Totals::at(job.totals).launched();
         self.cookie.store(cookie, Relaxed);
+    }
+
+    /// A worker that the job was posted to goes without taking it: the launch is to find another.
+    pub fn give_back(&self, cookie: u64) {
+        if let Some(mut job) = self.lock_if(cookie) {
+            job.given_back = true;
+            proc::wake(job.owner_procno);
+        }
+    }
+
+    /// What has become of a job that was posted to a worker: None while it has not been taken, then whether it was.
+    pub fn was_taken(&self) -> Option<bool> {
+        let mut job = self.lock();
+        if self.worker_pid.load(Relaxed) != 0 {
+            return Some(true);
+        }
+        core::mem::take(&mut job.given_back).then_some(false)
     }
 
     /// Asks the job to end early. False where it has ended already, or the slot is another's.

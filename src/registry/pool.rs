@@ -14,6 +14,8 @@ use core::sync::atomic::{AtomicI32, AtomicI64, AtomicU32, AtomicU64, Ordering::R
 #[repr(C)]
 pub struct Pool {
     places: Offset,
+    /// When a worker's process last ended.
+    ended_at: i64,
 }
 
 /// The place of a worker. Its parts change under the pool's lock only.
@@ -29,6 +31,8 @@ pub struct Place {
     /// The session that it served last.
     session: AtomicI32,
     idle_since: AtomicI64,
+    /// Not 0 where it sleeps, and so looks for signals before it looks for a job.
+    sleeps: AtomicU32,
     /// The job that was posted, while the cookie is not 0.
     slot: AtomicU32,
     cookie: AtomicU64,
@@ -62,6 +66,8 @@ pub struct Fit {
 pub struct Claimed {
     pub pid: i32,
     procno: u32,
+    /// Whether the worker slept: then it may have been told to end, and gives the job back instead of taking it.
+    pub slept: bool,
 }
 
 impl Claimed {
@@ -168,8 +174,25 @@ impl Place {
         self.settings.store(fit.settings, Relaxed);
         self.session.store(session, Relaxed);
         self.idle_since.store(proc::now(), Relaxed);
+        self.sleeps.store(0, Relaxed);
         self.set_state(State::Idle);
         true
+    }
+
+    /// From now on a launch that claims this process waits until it has taken the job. False where one has claimed it before.
+    pub fn falls_asleep(&self) -> bool {
+        let Some(pool) = pool() else { return false };
+        let _guard = pool.lock();
+        let idle = self.state() == State::Idle;
+        if idle {
+            self.sleeps.store(1, Relaxed);
+        }
+        idle
+    }
+
+    /// Whether something else is known than that it is idle; without the lock, a hint only.
+    pub fn has_news(&self) -> bool {
+        self.state() != State::Idle
     }
 
     /// Looks whether a job was posted, and takes it.
@@ -197,15 +220,16 @@ impl Place {
         true
     }
 
-    /// The process ends. Gives the job that was posted and that it never took.
-    pub fn leave(&self) -> Option<(u32, u64)> {
+    /// The process ends. Gives the job that was posted and that it never took, and whether its launch waits to see.
+    pub fn leave(&self) -> Option<(u32, u64, bool)> {
         let guard = pool()?.lock();
         let cookie = self.cookie.swap(0, Relaxed);
         if self.state() != State::Free && self.pid.load(Relaxed) == proc::my_pid() {
             self.set_state(State::Free);
         }
+        let (slot, launch_waits) = (self.slot.load(Relaxed), self.sleeps.load(Relaxed) != 0);
         drop(guard);
-        (cookie != 0).then(|| (self.slot.load(Relaxed), cookie))
+        (cookie != 0).then_some((slot, cookie, launch_waits))
     }
 }
 
@@ -242,7 +266,20 @@ pub fn claim(fit: Fit, slot: u32, cookie: u64) -> Option<Claimed> {
     Some(Claimed {
         pid: place.pid.load(Relaxed),
         procno: place.procno.load(Relaxed),
+        slept: place.sleeps.load(Relaxed) != 0,
     })
+}
+
+/// A worker's process is about to end: the postmaster will have room for another as soon as it has seen that.
+pub fn process_ends() {
+    if let Some(pool) = pool() {
+        pool.lock().ended_at = proc::now();
+    }
+}
+
+/// Whether a worker's process has ended within this many microseconds.
+pub fn has_room_soon(within: i64) -> bool {
+    pool().is_some_and(|pool| proc::now() - pool.lock().ended_at < within)
 }
 
 /// Sends the worker away that has been idle for longest, to make room for another. False where none is idle.

@@ -56,7 +56,7 @@ pub struct Launched {
 /// [`Database::by_name`] for the database.
 pub fn launch(order: &Order) -> Result<Launched> {
     let prepared = prepare(order)?;
-    match prepared.claim() {
+    match prepared.claim()? {
         Ok(launched) => Ok(launched),
         Err(prepared) => prepared.register()?.wait_for_worker(),
     }
@@ -85,6 +85,17 @@ impl TakenSlot {
         }
     }
 
+    /// Waits until the worker that the job was posted to has taken it; false where it has given it back.
+    fn was_taken(&self) -> Result<bool> {
+        loop {
+            proc::reset_latch();
+            if let Some(taken) = self.slot.was_taken() {
+                return Ok(taken);
+            }
+            proc::wait(-1)?;
+        }
+    }
+
     fn disarm(&mut self) {
         self.armed = false;
         jobs::set_pending(None);
@@ -92,10 +103,13 @@ impl TakenSlot {
 }
 
 impl Drop for TakenSlot {
+    /// If a worker was faster, the job is this session's like any other.
     fn drop(&mut self) {
         if self.armed {
             self.disarm();
-            self.slot.withdraw(self.cookie);
+            if !self.slot.withdraw(self.cookie) {
+                jobs::add(self.slot, self.cookie, self.slot.worker_pid.load(Relaxed));
+            }
         }
     }
 }
@@ -217,31 +231,37 @@ struct Registered {
 }
 
 impl Prepared {
-    /// Gives the job to a worker that is there. From here on it is this session's, whether the worker has woken yet or not.
-    fn claim(mut self) -> core::result::Result<Launched, Self> {
+    /// Gives the job to a worker that is there. One that was at work a moment ago will find it. One that sleeps may have been told
+    /// to end; so it is waited for until it has taken the job, or has given it back.
+    fn claim(mut self) -> Result<core::result::Result<Launched, Self>> {
         // A worker that waits for old snapshots must not find one that was only taken to look into the catalogs.
         spi::forget_catalog_snapshot();
         let TakenSlot { slot, cookie, .. } = self.slot;
-        if self.fit.standing == 0 {
-            return Err(self);
+        loop {
+            if self.fit.standing == 0 {
+                return Ok(Err(self));
+            }
+            let Some(worker) = pool::claim(self.fit, slot.number(), cookie) else {
+                return Ok(Err(self));
+            };
+            worker.wake();
+            let taken = !worker.slept || self.slot.was_taken()?;
+            if taken {
+                self.slot.disarm();
+                jobs::add(slot, cookie, worker.pid);
+                return Ok(Ok(Launched {
+                    pid: worker.pid,
+                    cookie: cookie as i64,
+                }));
+            }
         }
-        let Some(worker) = pool::claim(self.fit, slot.number(), cookie) else {
-            return Err(self);
-        };
-        self.slot.disarm();
-        jobs::add(slot, cookie, worker.pid);
-        worker.wake();
-        Ok(Launched {
-            pid: worker.pid,
-            cookie: cookie as i64,
-        })
     }
 
-    /// Asks the postmaster for a worker. Where it has none to give, an idle one makes room. That one goes at once, but nobody is
-    /// told when the postmaster has seen it; so it is asked again.
+    /// Asks the postmaster for a worker. Where it has none to give, an idle one makes room. That one goes at once, or another has
+    /// gone just now, but nobody is told when the postmaster has seen it; so it is asked again.
     fn register(self) -> Result<Registered> {
         const PATIENCE: i64 = 1_000_000;
-        let mut dismissed = None;
+        let mut dismissed: Option<i64> = None;
         loop {
             let registered = proc::register_worker(crate::worker::MAIN, self.slot.slot.number(), self.slot.cookie);
             if let Some(worker) = registered {
@@ -252,7 +272,8 @@ impl Prepared {
                 });
             }
             let now = proc::now();
-            if dismissed.is_none_or(|at| now - at > PATIENCE) {
+            let soon = pool::has_room_soon(PATIENCE / 2) || dismissed.is_some_and(|at| now - at < PATIENCE);
+            if !soon {
                 if !pool::dismiss_one() {
                     let totals = self.slot.slot.lock().totals;
                     Totals::at(totals).refused();

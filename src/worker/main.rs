@@ -68,7 +68,11 @@ pub fn run(argument: Datum) -> Result<()> {
 pub fn take(number: u32, cookie: u64) -> Option<Attached> {
     // A cancel that is pending now was meant for an idle process. One that was meant for this job is seen in its slot.
     proc::clear_pending_cancel();
-    attach(segment().ok()?.slot(number), cookie)
+    let job = attach(segment().ok()?.slot(number), cookie)?;
+    // Its launch may wait for that.
+    let owner = job.slot.lock().owner_procno;
+    proc::wake(owner);
+    Some(job)
 }
 
 /// Takes the job. None where it was taken back before this process came.
@@ -228,9 +232,7 @@ extern "C-unwind" fn worker_leaves(_code: c_int, _argument: Datum) {
 /// The process ends. PostgreSQL calls this after it has rolled back an open transaction: the callback that does so was
 /// registered later. A job that is still in hand is lost, and its session learns that here.
 extern "C-unwind" fn worker_ends(_code: c_int, _argument: Datum) {
-    if let (Some((number, cookie)), Ok(segment)) = (rest::abandon(), segment()) {
-        segment.slot(number).publish_lost(cookie, proc::my_pid(), None);
-    }
+    rest::abandon();
     let Some(job) = CURRENT.get() else { return };
     output::recover();
     let last_words = output::last_words();

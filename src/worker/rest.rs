@@ -11,6 +11,7 @@ use crate::channel::request::Request;
 use crate::pg::standing::Kind;
 use crate::pg::{adopt, error, library, proc, reset, standing};
 use crate::registry::pool::{self, Fit, Found, Place};
+use crate::registry::segment::segment;
 use crate::session::jobs;
 use crate::settings;
 use std::cell::Cell;
@@ -18,7 +19,7 @@ use std::cell::Cell;
 /// How often an idle worker looks whether it should go, in milliseconds, and how soon after a job for the first time. Who wants to drop or copy a database waits five seconds
 /// for others to leave it (`CountOtherDBBackends`).
 const LOOK: i64 = 200;
-const FIRST_LOOK: i64 = 50;
+const FIRST_LOOK: i64 = 20;
 
 /// How often the library's file is looked at, in microseconds.
 const LIBRARY: i64 = 200_000;
@@ -108,8 +109,14 @@ pub fn wait(terms: &Terms) -> Option<Attached> {
     let began = proc::now();
     // From the second job on nobody need look whether it mentions them.
     settings::define();
+    let mut sleeps = false;
     loop {
         proc::reset_latch();
+        if sleeps {
+            // Who was told to end while it had nothing to do takes no job any more; the launch that has claimed it waits to see.
+            // Right after a job it is the other way round: no launch waits, and what comes with the job is meant for the job.
+            proc::serve_interrupts_when_idle();
+        }
         match place.look() {
             Found::Job(number, cookie) => {
                 if let Some(job) = main::take(number, cookie) {
@@ -124,14 +131,19 @@ pub fn wait(terms: &Terms) -> Option<Attached> {
             Found::Nothing => (),
         }
         let rested = (proc::now() - began) / 1000;
-        let looks = rested >= FIRST_LOOK;
+        if rested >= FIRST_LOOK && !sleeps {
+            sleeps = place.falls_asleep();
+            continue;
+        }
         let over = rested >= terms.idle_timeout.into() || proc::is_to_go();
-        if (over || looks && is_to_go(terms)) && place.retire() {
+        if (over || sleeps && is_to_go(terms)) && place.retire() {
             return None;
         }
         let left = i64::from(terms.idle_timeout) - rested;
-        proc::wait_raw(left.clamp(1, if looks { LOOK } else { FIRST_LOOK }));
-        proc::serve_interrupts_when_idle();
+        if !sleeps && !place.has_news() {
+            proc::serve_interrupts_when_idle();
+        }
+        proc::wait_raw(left.clamp(1, if sleeps { LOOK } else { FIRST_LOOK }));
     }
 }
 
@@ -144,7 +156,17 @@ fn is_to_go(terms: &Terms) -> bool {
     library_was_replaced() || reset::database_is_wanted() || standing::of_this_process(terms.kind) != terms.fit.standing
 }
 
-/// The process ends. Gives the job that was posted and that it never took.
-pub fn abandon() -> Option<(u32, u64)> {
-    PLACE.take().and_then(Place::leave)
+/// The process ends with a job posted that it never took. Whoever was told to end while asleep gives the job back to the launch,
+/// which waits for that; else the job is lost, as if it had been taken.
+pub fn abandon() {
+    let posted = PLACE.take().and_then(Place::leave);
+    if let (Some((number, cookie, launch_waits)), Ok(segment)) = (posted, segment()) {
+        let slot = segment.slot(number);
+        if launch_waits {
+            slot.give_back(cookie);
+        } else {
+            slot.publish_lost(cookie, proc::my_pid(), None);
+        }
+    }
+    pool::process_ends();
 }
