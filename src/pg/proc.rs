@@ -52,9 +52,13 @@ pub fn reset_latch() {
 /// Sleeps until somebody wakes this process, or `timeout_ms` have passed; below 0 there is no limit. Ends the process where the
 /// postmaster has died. Raw.
 pub fn wait_raw(timeout_ms: i64) {
-    if timeout_ms != 0 && spin() {
-        return;
+    if timeout_ms == 0 || !spin() {
+        sleep_raw(timeout_ms);
     }
+}
+
+/// [`wait_raw`] without the moment of [`spin`].
+pub fn sleep_raw(timeout_ms: i64) {
     let timer = if timeout_ms >= 0 { pg_sys::WL_TIMEOUT } else { 0 };
     // SAFETY: our own latch.
     unsafe {
@@ -72,7 +76,7 @@ pub fn wait_raw(timeout_ms: i64) {
 ///
 /// It costs a core meanwhile. So after a moment in vain the next waits do without it, twice as many each time, and half as many
 /// after one that was worth it: a process whose partner is slow, or has no core of its own, soon sleeps at once.
-fn spin() -> bool {
+pub fn spin() -> bool {
     const MOMENT: Duration = Duration::from_micros(50);
     const LONGEST_PAUSE: u32 = 256;
     thread_local! {

@@ -14,7 +14,7 @@ use core::sync::atomic::{AtomicI32, AtomicI64, AtomicU32, AtomicU64, Ordering::R
 #[repr(C)]
 pub struct Pool {
     places: Offset,
-    /// When a worker's process last ended.
+    /// When a worker last decided to end, or did.
     ended_at: i64,
 }
 
@@ -212,10 +212,11 @@ impl Place {
     /// Withdraws the offer. False where a launch was faster: then there is a job to do.
     pub fn retire(&self) -> bool {
         let Some(pool) = pool() else { return true };
-        let _guard = pool.lock();
+        let mut guard = pool.lock();
         if self.state() == State::Busy && self.cookie.load(Relaxed) != 0 {
             return false;
         }
+        guard.ended_at = proc::now();
         self.set_state(State::Free);
         true
     }
@@ -270,16 +271,19 @@ pub fn claim(fit: Fit, slot: u32, cookie: u64) -> Option<Claimed> {
     })
 }
 
-/// A worker's process is about to end: the postmaster will have room for another as soon as it has seen that.
+/// This worker's process is about to end: the postmaster will have room for another as soon as it has seen that.
 pub fn process_ends() {
     if let Some(pool) = pool() {
         pool.lock().ended_at = proc::now();
     }
 }
 
-/// Whether a worker's process has ended within this many microseconds.
+/// Whether a worker has decided to end, or was sent away, or has ended, within this many microseconds.
 pub fn has_room_soon(within: i64) -> bool {
-    pool().is_some_and(|pool| proc::now() - pool.lock().ended_at < within)
+    pool().is_some_and(|pool| {
+        let guard = pool.lock();
+        proc::now() - guard.ended_at < within || places(&guard).any(|place| place.state() == State::Dismissed)
+    })
 }
 
 /// Sends the worker away that has been idle for longest, to make room for another. False where none is idle.

@@ -16,7 +16,7 @@ use crate::session::jobs;
 use crate::settings;
 use std::cell::Cell;
 
-/// How often an idle worker looks whether it should go, in milliseconds, and how soon after a job for the first time. Who wants to drop or copy a database waits five seconds
+/// How often an idle worker looks whether it should go, and how soon after a job for the first time, in milliseconds. Who wants to drop or copy a database waits five seconds
 /// for others to leave it (`CountOtherDBBackends`).
 const LOOK: i64 = 200;
 const FIRST_LOOK: i64 = 20;
@@ -68,6 +68,14 @@ impl Terms {
 
     /// Cleans up, and offers this process for another job. False where it is to end. Raw.
     pub fn prepare(&self) -> bool {
+        let stays = self.clean_and_offer();
+        if !stays {
+            pool::process_ends();
+        }
+        stays
+    }
+
+    fn clean_and_offer(&self) -> bool {
         let Some(place) = PLACE.get().filter(|_| self.may_stay()) else {
             return false;
         };
@@ -123,6 +131,7 @@ pub fn wait(terms: &Terms) -> Option<Attached> {
                     return Some(job);
                 }
                 // It was taken back meanwhile.
+                sleeps = false;
                 if !place.offer(terms.fit, terms.session, terms.max_idle) {
                     return leave(place);
                 }
@@ -131,19 +140,25 @@ pub fn wait(terms: &Terms) -> Option<Attached> {
             Found::Nothing => (),
         }
         let rested = (proc::now() - began) / 1000;
-        if rested >= FIRST_LOOK && !sleeps {
-            sleeps = place.falls_asleep();
-            continue;
-        }
         let over = rested >= terms.idle_timeout.into() || proc::is_to_go();
-        if (over || sleeps && is_to_go(terms)) && place.retire() {
+        let looks = rested >= FIRST_LOOK;
+        if (over || looks && is_to_go(terms)) && place.retire() {
             return None;
         }
-        let left = i64::from(terms.idle_timeout) - rested;
-        if !sleeps && !place.has_news() {
-            proc::serve_interrupts_when_idle();
+        if !sleeps {
+            if proc::spin() {
+                if !place.has_news() {
+                    proc::serve_interrupts_when_idle();
+                }
+                continue;
+            }
+            sleeps = place.falls_asleep();
+            if !sleeps {
+                continue;
+            }
         }
-        proc::wait_raw(left.clamp(1, if sleeps { LOOK } else { FIRST_LOOK }));
+        let left = i64::from(terms.idle_timeout) - rested;
+        proc::sleep_raw(left.clamp(1, if looks { LOOK } else { FIRST_LOOK }));
     }
 }
 
