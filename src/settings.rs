@@ -13,6 +13,9 @@ pub const QUEUE_MIN: i32 = 4096;
 /// The largest queue, in bytes. 22023 beyond.
 pub const QUEUE_MAX: i32 = 256 << 20;
 
+/// As many processes as PostgreSQL can have (`MAX_BACKENDS` of `postmaster/postmaster.h`).
+const MAX_BACKENDS: i32 = 0x3ffff;
+
 const PREFIX: &CStr = c"pg_background";
 
 static MAX_WORKERS: AtomicI32 = AtomicI32::new(16);
@@ -23,7 +26,11 @@ static MAX_IDLE_WORKERS: AtomicI32 = AtomicI32::new(0);
 static RESULT_RETENTION: AtomicI32 = AtomicI32::new(0);
 static HISTORY_SIZE: AtomicI32 = AtomicI32::new(1000);
 
-const SETTINGS: [IntSetting; 7] = [
+static LAUNCH_TIMEOUT: AtomicI32 = AtomicI32::new(0);
+static MAX_CLUSTER_WORKERS: AtomicI32 = AtomicI32::new(0);
+static MAX_ROLE_WORKERS: AtomicI32 = AtomicI32::new(0);
+
+const SETTINGS: [IntSetting; 10] = [
     IntSetting {
         name: c"pg_background.max_workers",
         description: c"Sets how many jobs of one session may run at the same time.",
@@ -93,6 +100,36 @@ const SETTINGS: [IntSetting; 7] = [
         unit: 0,
         who: Who::Nobody,
         value: &HISTORY_SIZE,
+    },
+    IntSetting {
+        name: c"pg_background.launch_timeout",
+        description: c"Sets how long a launch waits where no worker is free; 0 means not at all.",
+        default: 0,
+        min: 0,
+        max: i32::MAX,
+        unit: GUC_UNIT_MS,
+        who: Who::Everybody,
+        value: &LAUNCH_TIMEOUT,
+    },
+    IntSetting {
+        name: c"pg_background.max_cluster_workers",
+        description: c"Sets how many jobs may run at the same time in the whole cluster; 0 means no limit.",
+        default: 0,
+        min: 0,
+        max: MAX_BACKENDS,
+        unit: 0,
+        who: Who::Nobody,
+        value: &MAX_CLUSTER_WORKERS,
+    },
+    IntSetting {
+        name: c"pg_background.max_role_workers",
+        description: c"Sets how many jobs of one role may run at the same time; 0 means no limit.",
+        default: 0,
+        min: 0,
+        max: MAX_BACKENDS,
+        unit: 0,
+        who: Who::Superusers,
+        value: &MAX_ROLE_WORKERS,
     },
 ];
 
@@ -174,6 +211,21 @@ pub fn result_retention() -> i32 {
 /// `pg_background.history_size`: ended jobs that are remembered.
 pub fn history_size() -> u32 {
     value(&HISTORY_SIZE) as u32
+}
+
+/// `pg_background.launch_timeout`, in milliseconds; 0 for not at all.
+pub fn launch_timeout() -> i32 {
+    value(&LAUNCH_TIMEOUT)
+}
+
+/// `pg_background.max_cluster_workers`: running jobs of the cluster; 0 for no limit.
+pub fn max_cluster_workers() -> u32 {
+    value(&MAX_CLUSTER_WORKERS) as u32
+}
+
+/// `pg_background.max_role_workers`: running jobs of this session's role; 0 for no limit.
+pub fn max_role_workers() -> u32 {
+    value(&MAX_ROLE_WORKERS) as u32
 }
 
 #[cfg(test)]

@@ -66,8 +66,8 @@ fn run_params(call: &Call) -> Result<Answer> {
 
 fn outcome_of(call: &Call, order: &Order, timeout_ms: Option<i32>) -> Result<Answer> {
     let began = proc::now();
-    let deadline = Deadline::after(timeout_ms.unwrap_or(0));
     let handle = start(order)?;
+    let deadline = Deadline::after(timeout_ms.unwrap_or(0));
     if !wait::for_job(&handle, deadline)? {
         end_over_time(&handle)?;
     }
@@ -110,8 +110,8 @@ fn run_query_params(call: &Call) -> Result<Answer> {
 fn rows_of(call: &Call, order: &Order, timeout_ms: Option<i32>, wants_rows: bool) -> Result<Answer> {
     let rows = call.rows()?;
     let wanted = wants_rows.then_some(&rows);
-    let deadline = Deadline::after(timeout_ms.unwrap_or(0));
     let handle = start(order)?;
+    let deadline = Deadline::after(timeout_ms.unwrap_or(0));
     to_the_end(&handle, wanted, deadline)?;
     call.null()
 }
@@ -119,7 +119,7 @@ fn rows_of(call: &Call, order: &Order, timeout_ms: Option<i32>, wants_rows: bool
 /// `CALL do(sql, timeout_ms, label)`: runs the SQL, passes its messages on, raises its error. Called outside of a transaction
 /// block it holds no snapshot while it waits, so that a job which waits for old snapshots can end.
 fn run_and_wait(call: &Call) -> Result<Answer> {
-    let deadline = Deadline::after(call.int4(1).unwrap_or(0));
+    let timeout_ms = call.int4(1).unwrap_or(0);
     let order = Order {
         sql: sql(call)?,
         queue_size: 0,
@@ -132,7 +132,7 @@ fn run_and_wait(call: &Call) -> Result<Answer> {
         // Before the launch: a job that finds the snapshot waits for the whole transaction that held it.
         spi::release_snapshots();
     }
-    let ended = start(&order).and_then(|handle| to_the_end(&handle, None, deadline));
+    let ended = start(&order).and_then(|handle| to_the_end(&handle, None, Deadline::after(timeout_ms)));
     if without_snapshot {
         spi::restore_snapshots();
     }

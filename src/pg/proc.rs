@@ -118,12 +118,6 @@ pub fn wait(timeout_ms: i64) -> Result<()> {
     })
 }
 
-/// A millisecond for something that nobody wakes this process for.
-pub fn wait_a_moment() -> Result<()> {
-    reset_latch();
-    wait(1)
-}
-
 /// `CHECK_FOR_INTERRUPTS`. Raw.
 pub fn check_for_interrupts_raw() {
     // SAFETY: InterruptPending is set by signal handlers, so it is read anew each time.

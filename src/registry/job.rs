@@ -2,6 +2,7 @@
 
 use super::counters::{Count, Counters};
 use super::history::{self, Entry};
+use super::pool;
 use super::totals::Totals;
 use super::waiters;
 use crate::channel::queue::Queue;
@@ -152,6 +153,9 @@ pub struct Job {
     pub(super) counters: Offset,
     /// The counters of the database and the role.
     pub totals: Offset,
+    /// The count of running jobs of the role that the worker connects as, and whether the job is in it and in that of the cluster.
+    pub role_count: Offset,
+    pub(super) is_counted: bool,
     pub sql: Offset,
     pub sql_len: u64,
     /// What the worker needs besides the SQL; freed when it has adopted it.
@@ -279,6 +283,7 @@ impl Slot {
         job.worker_gone = false;
         job.given_back = false;
         job.pins = 0;
+        job.is_counted = false;
         job.waiters = NOWHERE;
         job.worker = Registered::NONE;
         job.error = NOWHERE;
@@ -350,6 +355,7 @@ impl Slot {
             Totals::at(job.totals).ended(end.count, finished_at - began, job.queue.spilled());
             wake = waiters::processes(job.waiters);
             wake.extend(job.queue.reader());
+            wake.extend(pool::uncount(&mut job));
             stop = self.stop();
             job.worker_gone = true;
             history::push(&Entry::of(self, &job));

@@ -8,6 +8,7 @@
 
 use super::counters::Counters;
 use super::job::{Job, Slot};
+use super::pool;
 use super::segment;
 use super::totals::Totals;
 use crate::pg::proc::{self, WorkerStatus};
@@ -152,7 +153,7 @@ impl Slot {
     /// Takes back a job that no worker has taken: a worker that comes later finds another cookie and goes. False where a
     /// worker was faster.
     pub fn withdraw(&'static self, cookie: u64) -> bool {
-        let Some(job) = self.lock_if(cookie) else {
+        let Some(mut job) = self.lock_if(cookie) else {
             return true;
         };
         if self.worker_pid.load(Relaxed) != 0 {
@@ -160,8 +161,12 @@ impl Slot {
         }
         Counters::at(job.counters).never_began();
         Totals::at(job.totals).never_launched();
+        let wake = pool::uncount(&mut job);
         // Under the same lock, or a worker could take the job in between. Nobody else knows of it yet.
         self.free(job);
+        for procno in wake {
+            proc::wake(procno);
+        }
         true
     }
 

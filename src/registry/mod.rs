@@ -6,6 +6,7 @@
 //! * [`waiters`]: who sleeps until its end;
 //! * [`history`]: what is remembered of it afterwards;
 //! * [`pool`]: the workers that serve one job after another, and who gets them;
+//! * [`room`]: how many jobs run, and which launches wait until one more may;
 //! * [`counters`]: how the jobs of one session ended;
 //! * [`totals`]: the same and more by database and role.
 
@@ -14,6 +15,7 @@ pub mod history;
 pub mod job;
 pub mod keep;
 pub mod pool;
+pub mod room;
 pub mod segment;
 pub mod totals;
 pub mod waiters;

@@ -3,7 +3,11 @@
 //! A worker enters the pool with its first job. When a job is over and nothing of it is left in the process, the worker offers
 //! itself, and a launch that fits claims it: both steps are taken under the pool's lock, so that a worker which wants to leave
 //! either is gone before the claim or has the job. What a claim posts, the worker takes as a new worker takes its first job.
+//!
+//! Whether a launch may have a worker at all is decided in the same step ([`Room`]).
 
+use super::job::{Job, Slot};
+use super::room::{Caps, Room, Short, Shortage};
 use super::segment;
 use crate::pg::error::Result;
 use crate::pg::shmem::{self, Locked, NOWHERE, Offset};
@@ -16,6 +20,7 @@ pub struct Pool {
     places: Offset,
     /// When a worker last decided to end, or did.
     ended_at: i64,
+    pub(super) room: Room,
 }
 
 /// The place of a worker. Its parts change under the pool's lock only.
@@ -126,13 +131,19 @@ fn places(pool: &Pool) -> impl Iterator<Item = &'static Place> + use<> {
         .flat_map(|first| (0..len()).map(move |n| shmem::neighbour(first, n)))
 }
 
-fn pool() -> Option<&'static Locked<Pool>> {
+/// The pool, where this process has attached to the registry.
+pub(super) fn attached() -> Option<&'static Locked<Pool>> {
     segment::attached().map(segment::Segment::pool)
+}
+
+/// The pool.
+pub(super) fn shared() -> Result<&'static Locked<Pool>> {
+    Ok(segment::segment()?.pool())
 }
 
 /// Makes the places, once for the cluster. 53200 where memory is out.
 pub fn prepare() -> Result<()> {
-    let pool = segment::segment()?.pool();
+    let pool = shared()?;
     if pool.lock().places != NOWHERE {
         return Ok(());
     }
@@ -149,7 +160,7 @@ pub fn prepare() -> Result<()> {
 
 /// This process, which has a job in hand, enters. None where there is no place.
 pub fn enter() -> Option<&'static Place> {
-    let guard = pool()?.lock();
+    let guard = attached()?.lock();
     let place = places(&guard).find(|place| place.state() == State::Free)?;
     place.cookie.store(0, Relaxed);
     place.pid.store(proc::my_pid(), Relaxed);
@@ -162,10 +173,9 @@ impl Place {
     /// Offers this process to launches that it fits, those of `session` before all others. False where `limit` workers of the
     /// cluster are idle already.
     pub fn offer(&self, fit: Fit, session: i32, limit: i32) -> bool {
-        let Some(pool) = pool() else { return false };
+        let Some(pool) = attached() else { return false };
         let guard = pool.lock();
-        let idle = places(&guard).filter(|place| place.state() == State::Idle).count();
-        if idle >= limit.max(0) as usize {
+        if idle(&guard) >= limit.max(0) as usize {
             return false;
         }
         self.database.store(fit.database, Relaxed);
@@ -176,12 +186,13 @@ impl Place {
         self.idle_since.store(proc::now(), Relaxed);
         self.sleeps.store(0, Relaxed);
         self.set_state(State::Idle);
+        guard.room.wake_first();
         true
     }
 
     /// From now on a launch that claims this process waits until it has taken the job. False where one has claimed it before.
     pub fn falls_asleep(&self) -> bool {
-        let Some(pool) = pool() else { return false };
+        let Some(pool) = attached() else { return false };
         let _guard = pool.lock();
         let idle = self.state() == State::Idle;
         if idle {
@@ -197,7 +208,9 @@ impl Place {
 
     /// Looks whether a job was posted, and takes it.
     pub fn look(&self) -> Found {
-        let Some(pool) = pool() else { return Found::Dismissed };
+        let Some(pool) = attached() else {
+            return Found::Dismissed;
+        };
         let _guard = pool.lock();
         match self.state() {
             State::Busy => match self.cookie.swap(0, Relaxed) {
@@ -211,7 +224,7 @@ impl Place {
 
     /// Withdraws the offer. False where a launch was faster: then there is a job to do.
     pub fn retire(&self) -> bool {
-        let Some(pool) = pool() else { return true };
+        let Some(pool) = attached() else { return true };
         let mut guard = pool.lock();
         if self.state() == State::Busy && self.cookie.load(Relaxed) != 0 {
             return false;
@@ -223,7 +236,7 @@ impl Place {
 
     /// The process ends. Gives the job that was posted and that it never took, and whether its launch waits to see.
     pub fn leave(&self) -> Option<(u32, u64, bool)> {
-        let guard = pool()?.lock();
+        let guard = attached()?.lock();
         let cookie = self.cookie.swap(0, Relaxed);
         if self.state() != State::Free && self.pid.load(Relaxed) == proc::my_pid() {
             self.set_state(State::Free);
@@ -234,13 +247,78 @@ impl Place {
     }
 }
 
-/// Claims an idle worker for a job and posts the job: one that served this session last, else any that fits. The caller wakes
-/// it. Those that connected before something changed which a new connection would see are sent away.
-pub fn claim(fit: Fit, slot: u32, cookie: u64) -> Option<Claimed> {
-    let guard = pool()?.lock();
+fn idle(pool: &Pool) -> usize {
+    places(pool).filter(|place| place.state() == State::Idle).count()
+}
+
+/// What a launch is given.
+pub enum Admitted {
+    /// An idle worker, to which the job was posted. The caller wakes it.
+    Claimed(Claimed),
+    /// The room for a new one. The caller gets it from the postmaster, or calls [`give_up`].
+    New,
+}
+
+/// Counts a job that is in its slot, and posts it to an idle worker that fits: one that served this session last, else any. `me` is
+/// the launch's place in line, nowhere for one that has just come. Where there is none, idle workers that do not fit make room for
+/// a new one under the cap of the cluster.
+pub fn admit(slot: &Slot, cookie: u64, fit: Fit, caps: Caps, me: Offset) -> core::result::Result<Admitted, Short> {
+    // Both are there: the caller has taken the slot.
+    let (Some(mut job), Some(pool)) = (slot.lock_if(cookie), attached()) else {
+        return Ok(Admitted::New);
+    };
+    let mut pool = pool.lock();
+    pool.room.admit(&mut job, caps, me)?;
+    if fit.standing != 0
+        && let Some(worker) = claim(&pool, fit, slot.number(), cookie)
+    {
+        return Ok(Admitted::Claimed(worker));
+    }
+    if caps.cluster > 0 {
+        let processes = pool.room.running() as usize + idle(&pool);
+        for _ in 0..processes.saturating_sub(caps.cluster as usize) {
+            dismiss_longest(&pool);
+        }
+    }
+    Ok(Admitted::New)
+}
+
+/// The postmaster had no slot: the job counts no more, and others may look.
+pub fn give_up(slot: &Slot, cookie: u64) -> Short {
+    if let Some(mut job) = slot.lock_if(cookie) {
+        for procno in uncount(&mut job) {
+            if procno != proc::my_procno() {
+                proc::wake(procno);
+            }
+        }
+    }
+    Short {
+        of: Shortage::Server,
+        running: 0,
+        is_behind: false,
+    }
+}
+
+/// The job has ended, or will never be: it counts no more. Gives whom to wake. The caller holds the job's lock.
+pub(super) fn uncount(job: &mut Job) -> Vec<u32> {
+    attached().map_or_else(Vec::new, |pool| pool.lock().room.release(job))
+}
+
+/// A worker's process is about to end: the postmaster will have room for another as soon as it has seen that.
+pub fn process_ends() {
+    if let Some(pool) = attached() {
+        let mut pool = pool.lock();
+        pool.ended_at = proc::now();
+        pool.room.wake_first();
+    }
+}
+
+/// Claims an idle worker for a job and posts the job. Those that connected before something changed which a new connection would
+/// see are sent away.
+fn claim(pool: &Pool, fit: Fit, slot: u32, cookie: u64) -> Option<Claimed> {
     let me = proc::my_pid();
     let mut best: Option<&Place> = None;
-    for place in places(&guard).filter(|place| place.state() == State::Idle) {
+    for place in places(pool).filter(|place| place.state() == State::Idle) {
         let has = place.fit();
         if (has.database, has.role) != (fit.database, fit.role) {
             continue;
@@ -271,26 +349,21 @@ pub fn claim(fit: Fit, slot: u32, cookie: u64) -> Option<Claimed> {
     })
 }
 
-/// This worker's process is about to end: the postmaster will have room for another as soon as it has seen that.
-pub fn process_ends() {
-    if let Some(pool) = pool() {
-        pool.lock().ended_at = proc::now();
-    }
+/// When a worker's process last ended.
+pub fn last_end() -> i64 {
+    attached().map_or(0, |pool| pool.lock().ended_at)
 }
 
-/// Whether a worker has decided to end, or was sent away, or has ended, within this many microseconds.
-pub fn has_room_soon(within: i64) -> bool {
-    pool().is_some_and(|pool| {
-        let guard = pool.lock();
-        proc::now() - guard.ended_at < within || places(&guard).any(|place| place.state() == State::Dismissed)
-    })
-}
-
-/// Sends the worker away that has been idle for longest, to make room for another. False where none is idle.
-pub fn dismiss_one() -> bool {
-    let Some(pool) = pool() else { return false };
+/// Sends an idle worker away, to make room for the launch at place `me` in line. False where none is idle but for those in front.
+pub fn dismiss_one(me: Offset) -> bool {
+    let Some(pool) = attached() else { return false };
     let guard = pool.lock();
-    let longest = places(&guard)
+    idle(&guard) > guard.room.claims_before(me) && dismiss_longest(&guard)
+}
+
+/// Sends the worker away that has been idle for longest. False where none is idle.
+fn dismiss_longest(pool: &Pool) -> bool {
+    let longest = places(pool)
         .filter(|place| place.state() == State::Idle)
         .min_by_key(|place| place.idle_since.load(Relaxed));
     longest.inspect(|place| place.dismiss()).is_some()

@@ -11,7 +11,7 @@ use crate::pg::shmem::{Guard, NOWHERE, Offset};
 use crate::registry::counters::Counters;
 use crate::registry::job::{Job, Slot, Stop};
 use crate::registry::segment::segment;
-use crate::registry::{history, keep};
+use crate::registry::{history, keep, room};
 use crate::settings;
 use core::ffi::c_int;
 use core::sync::atomic::Ordering::Relaxed;
@@ -97,6 +97,7 @@ extern "C-unwind" fn session_ends(_code: c_int, _argument: Datum) {
         slot.release(cookie);
     }
     wait::leave();
+    room::leave();
     for (cookie, (slot, count)) in table.pins {
         slot.abandon_reading(cookie);
         for _ in 0..count {

@@ -1,26 +1,28 @@
 //! From the SQL to a job in a worker's hands.
 //!
 //! 1. [`prepare`]: the arguments are checked, and the job with all that the worker needs is put into a slot in shared memory;
-//! 2. [`Prepared::register`]: the postmaster is asked for a worker;
+//! 2. [`Prepared::find_worker`]: an idle one, or the postmaster is asked for a new one; where there is no room, it is waited for in [`line`](super::line);
 //! 3. [`Registered::wait_for_worker`]: until the worker's process has started, or will never.
 //!
 //! Each step consumes the one before. What is dropped on the way, by an error or a cancel, is given back.
 
 use super::jobs;
+use super::line::{Line, Places};
 use crate::channel::request;
 use crate::pg::database::Database;
 use crate::pg::encoding;
 use crate::pg::error::{Report, Result};
 use crate::pg::fmgr::Answer;
 use crate::pg::params::Outgoing;
-use crate::pg::proc::{self, WorkerStatus};
+use crate::pg::proc::{self, Identity, WorkerStatus};
 use crate::pg::shmem::{self, Owned};
 use crate::pg::spi;
 use crate::registry::counters::Counters;
 use crate::registry::job::{LABEL_MAX, Slot};
-use crate::registry::pool::{self, Fit};
+use crate::registry::pool::{self, Admitted, Fit};
+use crate::registry::room::{self, Caps, Short, Shortage};
 use crate::registry::segment::segment;
-use crate::registry::totals::{self, Totals};
+use crate::registry::totals;
 use crate::settings;
 use core::ffi::CStr;
 use core::sync::atomic::Ordering::Relaxed;
@@ -50,15 +52,19 @@ pub struct Launched {
 
 /// Launches a job and gives its handle as soon as there is a process for it.
 ///
-/// Errors: 22023 for a queue that is too large, 22001 for a label that is too long, 53400 where `pg_background.max_workers` jobs
-/// run, 53000 where the server has no free slot, 42501 in a security-restricted operation, 25000 in a parallel worker, 53200
+/// Errors: 22023 for a queue that is too large, 22001 for a label that is too long, 53400 where as many jobs run as
+/// `pg_background.max_workers`, `max_role_workers` or `max_cluster_workers` allow, 53000 where the server has no free slot, these two
+/// after `pg_background.launch_timeout`; 42501 in a security-restricted operation, 25000 in a parallel worker, 53200
 /// where memory is out, 08006 where the worker could not start, 0A000 for parameters that cannot be passed on; those of
 /// [`Database::by_name`] for the database.
 pub fn launch(order: &Order) -> Result<Launched> {
-    let prepared = prepare(order)?;
-    match prepared.claim()? {
-        Ok(launched) => Ok(launched),
-        Err(prepared) => prepared.register()?.wait_for_worker(),
+    let queue_size = check(order)?;
+    let identity = proc::identity();
+    let mut line = Line::default();
+    find_room_in_session(&mut line, identity)?;
+    match prepare(order, queue_size, identity)?.find_worker(line)? {
+        Found::Warm(launched) => Ok(launched),
+        Found::New(registered) => registered.wait_for_worker(),
     }
 }
 
@@ -66,6 +72,7 @@ pub fn launch(order: &Order) -> Result<Launched> {
 struct Prepared {
     slot: TakenSlot,
     fit: Fit,
+    places: Places,
 }
 
 /// A slot whose job is not yet known to a worker; withdrawn when dropped, and when the session ends before that.
@@ -114,10 +121,8 @@ impl Drop for TakenSlot {
     }
 }
 
-fn prepare(order: &Order) -> Result<Prepared> {
-    let queue_size = check(order)?;
+fn prepare(order: &Order, queue_size: i32, identity: Identity) -> Result<Prepared> {
     let counters = jobs::counters()?;
-    let identity = proc::identity();
     let database = match order.database {
         Some(name) => Database::by_name(name, [identity.authenticated, identity.current])?,
         None => Database::own(),
@@ -134,6 +139,7 @@ fn prepare(order: &Order) -> Result<Prepared> {
     shmem::write(sql.place(), order.sql);
 
     let totals = totals::of(database.oid, identity.current)?;
+    let role_count = room::count_of_role(identity.authenticated)?;
     let slot = segment()?.take(cookie)?;
     slot.begin(cookie, counters, |job| {
         job.user = identity.current;
@@ -143,6 +149,7 @@ fn prepare(order: &Order) -> Result<Prepared> {
         job.launcher_pid = proc::my_pid();
         job.retention = settings::result_retention();
         job.totals = totals;
+        job.role_count = role_count;
         job.queue_size = queue_size as u32;
         job.keeps_result = order.keeps_result;
         job.set_label(order.label);
@@ -156,6 +163,11 @@ fn prepare(order: &Order) -> Result<Prepared> {
     Ok(Prepared {
         slot: TakenSlot::new(slot, cookie),
         fit,
+        places: Places {
+            session: counters,
+            role: role_count,
+            totals,
+        },
     })
 }
 
@@ -195,22 +207,6 @@ fn check(order: &Order) -> Result<i32> {
                 .into(),
         );
     }
-    pool::prepare()?;
-    let limit = settings::max_workers();
-    let counters = Counters::at(jobs::counters()?);
-    if counters.active.load(Relaxed) >= limit {
-        jobs::look_after_all()?;
-    }
-    if counters.active.load(Relaxed) >= limit {
-        refused(proc::my_database().to_u32())?;
-        return Err(Report::new(
-            PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
-            "too many background workers",
-        )
-        .detail(format!("{limit} jobs of this session are running."))
-        .hint("Wait for a job to end, or raise pg_background.max_workers.")
-        .into());
-    }
     Ok(if order.queue_size <= 0 {
         settings::default_queue_size()
     } else {
@@ -218,10 +214,38 @@ fn check(order: &Order) -> Result<i32> {
     })
 }
 
-/// Counts a launch for which there was no room.
-fn refused(database: u32) -> Result<()> {
-    Totals::at(totals::of(database, proc::identity().current)?).refused();
+/// Waits until the session runs fewer jobs than it may.
+fn find_room_in_session(line: &mut Line, identity: Identity) -> Result<()> {
+    pool::prepare()?;
+    let limit = settings::max_workers();
+    let session = jobs::counters()?;
+    let active = &Counters::at(session).active;
+    while active.load(Relaxed) >= limit {
+        jobs::look_after_all()?;
+        let running = active.load(Relaxed);
+        if running < limit {
+            break;
+        }
+        let short = Short {
+            of: Shortage::Session,
+            running,
+            is_behind: false,
+        };
+        let places = Places {
+            session,
+            role: room::count_of_role(identity.authenticated)?,
+            totals: totals::of(proc::my_database().to_u32(), identity.current)?,
+        };
+        line.wait(short, places)?;
+    }
     Ok(())
+}
+
+/// The worker of a job.
+enum Found {
+    /// It was there, and the job is in its hands.
+    Warm(Launched),
+    New(Registered),
 }
 
 /// A job that the postmaster is to start a worker for.
@@ -231,62 +255,48 @@ struct Registered {
 }
 
 impl Prepared {
-    /// Gives the job to a worker that is there. One that was at work a moment ago will find it. One that sleeps may have been told
-    /// to end; so it is waited for until it has taken the job, or has given it back.
-    fn claim(mut self) -> Result<core::result::Result<Launched, Self>> {
+    /// Gives the job to a worker that is there, or asks the postmaster for one; waits in line until one of the two succeeds.
+    ///
+    /// A worker that was at work a moment ago will find the job. One that sleeps may have been told to end; so it is waited for until
+    /// it has taken the job, or has given it back.
+    fn find_worker(mut self, mut line: Line) -> Result<Found> {
         // A worker that waits for old snapshots must not find one that was only taken to look into the catalogs.
         spi::forget_catalog_snapshot();
+        let caps = Caps {
+            cluster: settings::max_cluster_workers(),
+            role: settings::max_role_workers(),
+        };
         let TakenSlot { slot, cookie, .. } = self.slot;
         loop {
-            if self.fit.standing == 0 {
-                return Ok(Err(self));
-            }
-            let Some(worker) = pool::claim(self.fit, slot.number(), cookie) else {
-                return Ok(Err(self));
-            };
-            worker.wake();
-            let taken = !worker.slept || self.slot.was_taken()?;
-            if taken {
-                self.slot.disarm();
-                jobs::add(slot, cookie, worker.pid);
-                return Ok(Ok(Launched {
-                    pid: worker.pid,
-                    cookie: cookie as i64,
-                }));
-            }
-        }
-    }
-
-    /// Asks the postmaster for a worker. Where it has none to give, an idle one makes room. That one goes at once, or another has
-    /// gone just now, but nobody is told when the postmaster has seen it; so it is asked again.
-    fn register(self) -> Result<Registered> {
-        const PATIENCE: i64 = 1_000_000;
-        let mut dismissed: Option<i64> = None;
-        loop {
-            let registered = proc::register_worker(crate::worker::MAIN, self.slot.slot.number(), self.slot.cookie);
-            if let Some(worker) = registered {
-                self.slot.slot.lock().worker = worker;
-                return Ok(Registered {
-                    slot: self.slot,
-                    worker: Some(worker),
-                });
-            }
-            let now = proc::now();
-            let soon = pool::has_room_soon(PATIENCE / 2) || dismissed.is_some_and(|at| now - at < PATIENCE);
-            if !soon {
-                if !pool::dismiss_one() {
-                    let totals = self.slot.slot.lock().totals;
-                    Totals::at(totals).refused();
-                    return Err(Report::new(
-                        PgSqlErrorCode::ERRCODE_INSUFFICIENT_RESOURCES,
-                        "could not register background process",
-                    )
-                    .hint("You may need to increase max_worker_processes.")
-                    .into());
+            let short = match pool::admit(slot, cookie, self.fit, caps, room::my_place()) {
+                Ok(Admitted::Claimed(worker)) => {
+                    worker.wake();
+                    let taken = !worker.slept || self.slot.was_taken()?;
+                    if taken {
+                        self.slot.disarm();
+                        jobs::add(slot, cookie, worker.pid);
+                        return Ok(Found::Warm(Launched {
+                            pid: worker.pid,
+                            cookie: cookie as i64,
+                        }));
+                    }
+                    pool::give_up(slot, cookie);
+                    continue;
                 }
-                dismissed = Some(now);
-            }
-            proc::wait_a_moment()?;
+                Ok(Admitted::New) => {
+                    let registered = proc::register_worker(crate::worker::MAIN, slot.number(), cookie);
+                    if let Some(worker) = registered {
+                        slot.lock().worker = worker;
+                        return Ok(Found::New(Registered {
+                            slot: self.slot,
+                            worker: Some(worker),
+                        }));
+                    }
+                    pool::give_up(slot, cookie)
+                }
+                Err(short) => short,
+            };
+            line.wait(short, self.places)?;
         }
     }
 }

@@ -1,0 +1,301 @@
+//! How many jobs run, and which launches wait until one more may.
+//!
+//! A launch needs room in four places: among the jobs of its session, of its role and of the cluster, as the settings cap them, and
+//! among the server's processes. Who finds none can stand in line. There is one line, in the order of arrival, and each in it
+//! says what it is short of: what is short for one of them is short for all who come later and need the same, so nobody overtakes.
+//! A launch that is short of its role's share alone does not hold up others.
+//!
+//! Room that appears is told to the first in line who can use it. Whoever leaves the line, served or not, tells the next, so a wake-up is
+//! never lost with a process that ends.
+//!
+//! All of this is under the pool's lock. Nothing here allocates, so it can be called with a job's lock held, too.
+
+use super::job::Job;
+use super::pool;
+use crate::pg::error::Result;
+use crate::pg::proc;
+use crate::pg::shmem::{self, NOWHERE, Offset};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::cell::Cell;
+
+/// The counts and the line.
+#[repr(C)]
+pub struct Room {
+    /// Jobs of the cluster that have a worker, or are about to.
+    running: u32,
+    roles: Offset,
+    first: Offset,
+}
+
+/// The jobs of one role: of the one that the workers connect as, which is the one that settings of roles hold for. Never freed.
+#[repr(C)]
+struct Role {
+    next: AtomicU64,
+    role: AtomicU32,
+    running: AtomicU32,
+}
+
+/// What a launch has too little of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum Shortage {
+    /// `pg_background.max_workers`.
+    Session = 0,
+    /// `pg_background.max_role_workers`.
+    Role = 1,
+    /// `pg_background.max_cluster_workers`.
+    Cluster = 2,
+    /// The server's slots.
+    Server = 3,
+}
+
+/// There is no room.
+#[derive(Clone, Copy, Debug)]
+pub struct Short {
+    pub of: Shortage,
+    /// How many jobs that count for it run.
+    pub running: u32,
+    /// Whether somebody in front waits for the same.
+    pub is_behind: bool,
+}
+
+/// The caps, 0 for none, as the launching session knows them.
+#[derive(Clone, Copy)]
+pub struct Caps {
+    pub cluster: u32,
+    pub role: u32,
+}
+
+/// One launch in line.
+#[repr(C)]
+struct Waiter {
+    next: AtomicU64,
+    procno: AtomicU32,
+    short_of: AtomicU32,
+    /// Where its job counts.
+    role: AtomicU64,
+    counters: AtomicU64,
+    /// Whether an idle worker was sent away for it.
+    is_promised: AtomicBool,
+}
+
+impl Waiter {
+    fn short_of(&self) -> Shortage {
+        match self.short_of.load(Relaxed) {
+            0 => Shortage::Session,
+            1 => Shortage::Role,
+            2 => Shortage::Cluster,
+            _ => Shortage::Server,
+        }
+    }
+
+    /// Whether it waits for what every launch needs.
+    fn holds_up_all(&self) -> bool {
+        matches!(self.short_of(), Shortage::Cluster | Shortage::Server)
+    }
+}
+
+fn role(place: Offset) -> &'static Role {
+    shmem::at(place)
+}
+
+/// The count of a role, made on first use. 53200 where memory is out.
+pub fn count_of_role(number: u32) -> Result<Offset> {
+    thread_local! {
+        /// What this process asked for last.
+        static KNOWN: Cell<(u32, Offset)> = const { Cell::new((0, NOWHERE)) };
+    }
+    let known = KNOWN.get();
+    if known.1 != NOWHERE && known.0 == number {
+        return Ok(known.1);
+    }
+    let find = |first: Offset| {
+        let mut place = first;
+        while place != NOWHERE && role(place).role.load(Relaxed) != number {
+            place = role(place).next.load(Relaxed);
+        }
+        place
+    };
+    let pool = pool::shared()?;
+    let mut place = find(pool.lock().room.roles);
+    if place == NOWHERE {
+        let made = shmem::allocate(size_of::<Role>())?;
+        role(made).role.store(number, Relaxed);
+        let mut guard = pool.lock();
+        // Somebody may have been faster.
+        place = find(guard.room.roles);
+        if place == NOWHERE {
+            role(made).next.store(guard.room.roles, Relaxed);
+            guard.room.roles = made;
+            place = made;
+        } else {
+            drop(guard);
+            shmem::free(made);
+        }
+    }
+    KNOWN.set((number, place));
+    Ok(place)
+}
+
+impl Room {
+    /// Jobs of the cluster that have a worker, or are about to.
+    pub fn running(&self) -> u32 {
+        self.running
+    }
+
+    /// Counts the job, if there is room for it and nobody stands before `me` in line who waits for the same; `me` is nowhere for a
+    /// launch that has just come.
+    pub fn admit(&mut self, job: &mut Job, caps: Caps, me: Offset) -> core::result::Result<(), Short> {
+        let mine = role(job.role_count);
+        let of_role = mine.running.load(Relaxed);
+        let short = |of, running, is_behind| Err(Short { of, running, is_behind });
+        if caps.role > 0 {
+            let is_behind = self
+                .before(me)
+                .any(|other| other.short_of() == Shortage::Role && other.role.load(Relaxed) == job.role_count);
+            if is_behind || of_role >= caps.role {
+                return short(Shortage::Role, of_role, is_behind);
+            }
+        }
+        if let Some(other) = self.before(me).find(|other| other.holds_up_all()) {
+            return short(other.short_of(), self.running, true);
+        }
+        if caps.cluster > 0 && self.running >= caps.cluster {
+            return short(Shortage::Cluster, self.running, false);
+        }
+        self.running += 1;
+        mine.running.store(of_role + 1, Relaxed);
+        job.is_counted = true;
+        Ok(())
+    }
+
+    /// The job counts no more, if it did. Gives whom to wake.
+    pub fn release(&mut self, job: &mut Job) -> Vec<u32> {
+        if core::mem::take(&mut job.is_counted) {
+            self.running -= 1;
+            role(job.role_count).running.fetch_sub(1, Relaxed);
+        }
+        self.next(job.role_count, job.counters)
+    }
+
+    /// Who may have been waiting for a job of this role and session to end: the first who waits for what all need, the first who waits
+    /// for the role, and whose session it is.
+    fn next(&self, role: Offset, counters: Offset) -> Vec<u32> {
+        let (mut all, mut of_role) = (false, false);
+        let is_next = |waiter: &&Waiter| match waiter.short_of() {
+            Shortage::Session => waiter.counters.load(Relaxed) == counters,
+            Shortage::Role => waiter.role.load(Relaxed) == role && !core::mem::replace(&mut of_role, true),
+            Shortage::Cluster | Shortage::Server => !core::mem::replace(&mut all, true),
+        };
+        self.line()
+            .filter(is_next)
+            .map(|waiter| waiter.procno.load(Relaxed))
+            .collect()
+    }
+
+    /// Wakes the first who waits for what all need: there may be a process more.
+    pub fn wake_first(&self) {
+        if let Some(first) = self.line().find(|waiter| waiter.holds_up_all()) {
+            proc::wake(first.procno.load(Relaxed));
+        }
+    }
+
+    /// How many in front of `me` an idle worker would be for, which are not promised another.
+    pub fn claims_before(&self, me: Offset) -> usize {
+        self.before(me)
+            .filter(|other| other.holds_up_all() && !other.is_promised.load(Relaxed))
+            .count()
+    }
+
+    fn line(&self) -> impl Iterator<Item = &'static Waiter> + use<> {
+        let at = |place: Offset| (place != NOWHERE).then(|| shmem::at::<Waiter>(place));
+        core::iter::successors(at(self.first), move |waiter| at(waiter.next.load(Relaxed)))
+    }
+
+    fn before(&self, me: Offset) -> impl Iterator<Item = &'static Waiter> + use<> {
+        let until = (me != NOWHERE).then(|| shmem::at::<Waiter>(me));
+        self.line()
+            .take_while(move |waiter| until.is_none_or(|me| !core::ptr::eq(*waiter, me)))
+    }
+
+    fn append(&mut self, place: Offset) {
+        match self.line().last() {
+            Some(last) => last.next.store(place, Relaxed),
+            None => self.first = place,
+        }
+    }
+
+    fn remove(&mut self, place: Offset) {
+        let next = shmem::at::<Waiter>(place).next.load(Relaxed);
+        if self.first == place {
+            self.first = next;
+        } else if let Some(before) = self.line().find(|waiter| waiter.next.load(Relaxed) == place) {
+            before.next.store(next, Relaxed);
+        }
+    }
+}
+
+thread_local! {
+    /// This process's place in line.
+    static PLACE: Cell<Offset> = const { Cell::new(NOWHERE) };
+}
+
+/// Where this process stands in line, nowhere if it does not.
+pub fn my_place() -> Offset {
+    PLACE.get()
+}
+
+/// Goes to the end of the line, for a job that counts in these two places. 53200 where memory is out.
+pub fn enter(role_count: Offset, counters: Offset, of: Shortage) -> Result<()> {
+    let pool = pool::shared()?;
+    let place = shmem::allocate(size_of::<Waiter>())?;
+    let waiter: &Waiter = shmem::at(place);
+    waiter.procno.store(proc::my_procno(), Relaxed);
+    waiter.short_of.store(of as u32, Relaxed);
+    waiter.role.store(role_count, Relaxed);
+    waiter.counters.store(counters, Relaxed);
+    pool.lock().room.append(place);
+    PLACE.set(place);
+    Ok(())
+}
+
+/// Tells the others in line what this process waits for now.
+pub fn wait_for(of: Shortage) {
+    let (Some(pool), Some(me)) = (pool::attached(), mine()) else {
+        return;
+    };
+    let room = &pool.lock().room;
+    let held_up_all = me.holds_up_all();
+    me.short_of.store(of as u32, Relaxed);
+    if held_up_all && !me.holds_up_all() {
+        room.wake_first();
+    }
+}
+
+/// Whether an idle worker was sent away for this process, and it may count on the slot.
+pub fn set_promised(is_promised: bool) {
+    if let Some(me) = mine() {
+        me.is_promised.store(is_promised, Relaxed);
+    }
+}
+
+/// Leaves the line, and lets the next one look. Does nothing where this process does not stand there.
+pub fn leave() {
+    let (Some(pool), Some(me)) = (pool::attached(), mine()) else {
+        return;
+    };
+    let place = PLACE.take();
+    {
+        let room = &mut pool.lock().room;
+        room.remove(place);
+        for procno in room.next(me.role.load(Relaxed), me.counters.load(Relaxed)) {
+            proc::wake(procno);
+        }
+    }
+    shmem::free(place);
+}
+
+fn mine() -> Option<&'static Waiter> {
+    let place = PLACE.get();
+    (place != NOWHERE).then(|| shmem::at(place))
+}
