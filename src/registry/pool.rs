@@ -256,7 +256,10 @@ pub enum Admitted {
     /// An idle worker, to which the job was posted. The caller wakes it.
     Claimed(Claimed),
     /// The room for a new one. The caller gets it from the postmaster, or calls [`give_up`].
-    New,
+    New {
+        /// Whether a worker was sent away, so that the postmaster has a slot in a moment.
+        made_room: bool,
+    },
 }
 
 /// Counts a job that is in its slot, and posts it to an idle worker that fits: one that served this session last, else any. `me` is
@@ -265,10 +268,11 @@ pub enum Admitted {
 pub fn admit(slot: &Slot, cookie: u64, fit: Fit, caps: Caps, me: Offset) -> core::result::Result<Admitted, Short> {
     // Both are there: the caller has taken the slot.
     let (Some(mut job), Some(pool)) = (slot.lock_if(cookie), attached()) else {
-        return Ok(Admitted::New);
+        return Ok(Admitted::New { made_room: false });
     };
     let mut pool = pool.lock();
     pool.room.admit(&mut job, caps, me)?;
+    let were_idle = idle(&pool);
     if fit.standing != 0
         && let Some(worker) = claim(&pool, fit, slot.number(), cookie)
     {
@@ -280,7 +284,9 @@ pub fn admit(slot: &Slot, cookie: u64, fit: Fit, caps: Caps, me: Offset) -> core
             dismiss_longest(&pool);
         }
     }
-    Ok(Admitted::New)
+    Ok(Admitted::New {
+        made_room: idle(&pool) < were_idle,
+    })
 }
 
 /// The postmaster had no slot: the job counts no more, and others may look.

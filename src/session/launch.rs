@@ -283,7 +283,7 @@ impl Prepared {
                     pool::give_up(slot, cookie);
                     continue;
                 }
-                Ok(Admitted::New) => {
+                Ok(Admitted::New { made_room }) => {
                     let registered = proc::register_worker(crate::worker::MAIN, slot.number(), cookie);
                     if let Some(worker) = registered {
                         slot.lock().worker = worker;
@@ -291,6 +291,9 @@ impl Prepared {
                             slot: self.slot,
                             worker: Some(worker),
                         }));
+                    }
+                    if made_room {
+                        line.expect_slot();
                     }
                     pool::give_up(slot, cookie)
                 }

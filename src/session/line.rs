@@ -42,6 +42,13 @@ pub struct Line {
 }
 
 impl Line {
+    /// A worker was sent away, which makes room for this launch.
+    pub fn expect_slot(&mut self) {
+        let now = proc::now();
+        self.dismissed = Some(now);
+        self.expects_until = now + MOMENT;
+    }
+
     /// There was no room: sleeps until there may be some. The caller looks again. Where the time is over, or there was none to begin
     /// with, the refusal is counted and is the error: 53000 for the server's slots, 53400 for a cap. Where an idle worker can make room
     /// for this launch, it is sent away, and that is waited for in any case.
@@ -51,10 +58,12 @@ impl Line {
         let mut until = began + i64::from(settings::launch_timeout()) * 1000;
         if short.of == Shortage::Server {
             if self.dismissed.is_none_or(|at| now - at > PATIENCE) {
-                self.dismissed = pool::dismiss_one(room::my_place()).then_some(now);
-                self.expects_until = self.dismissed.map_or(self.expects_until, |at| at + MOMENT);
-                room::set_promised(self.dismissed.is_some());
+                self.dismissed = None;
+                if pool::dismiss_one(room::my_place()) {
+                    self.expect_slot();
+                }
             }
+            room::set_promised(self.dismissed.is_some());
             until = self.dismissed.map_or(until, |at| until.max(at + PATIENCE));
         }
         if now >= until {

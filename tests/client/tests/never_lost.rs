@@ -6,8 +6,12 @@ use std::time::{Duration, Instant};
 
 const SLEEP: &str = "SELECT pg_sleep(3600)";
 
-/// One slot for jobs, and none for anything else.
-const ONE_SLOT: [&str; 2] = ["max_worker_processes = 1", "max_logical_replication_workers = 0"];
+/// One slot for jobs, and none for anything else; its worker may stay.
+const ONE_SLOT: [&str; 3] = [
+    "max_worker_processes = 1",
+    "max_logical_replication_workers = 0",
+    "pg_background.max_idle_workers = 1",
+];
 
 fn patient(cluster: &Cluster, role: &str) -> Session {
     let mut session = cluster.session_as(role);
@@ -154,12 +158,12 @@ fn first_come_first_served(settings: &[&str]) {
 
 #[test]
 fn first_come_first_served_of_one_slot() {
-    first_come_first_served(&ONE_SLOT);
+    first_come_first_served(&[&ONE_SLOT[..], &["pg_background.worker_idle_timeout = '1h'"]].concat());
 }
 
 #[test]
 fn first_come_first_served_of_one_slot_in_fresh_workers() {
-    first_come_first_served(&[ONE_SLOT[0], ONE_SLOT[1], "pg_background.worker_idle_timeout = 0"]);
+    first_come_first_served(&[&ONE_SLOT[..], &["pg_background.worker_idle_timeout = 0"]].concat());
 }
 
 #[test]
@@ -298,6 +302,14 @@ fn cap_of_a_role() {
     let error = two.error("SET ROLE bob; SELECT pg_background_launch('SELECT 1')");
     assert_refused(&error, "53400", &[cap]);
     two.exec("RESET ROLE");
+    cancel(&mut one, job);
+    assert!(two.holds(
+        "value = '2' FROM pg_background_run_query('SHOW pg_background.max_role_workers', col_def => 'value text') AS (value text)"
+    ));
+    // A job of the role that launches one.
+    let nested = "SELECT sqlstate, error_message FROM pg_background_run('SELECT pg_background_launch(''SELECT 1'')')";
+    assert_eq!(two.rows(nested)[0][0].as_deref(), Some("53400"));
+    let job = one.launch(SLEEP);
 
     // Others are not concerned, not even while somebody waits for that role's room.
     two.exec("SET pg_background.launch_timeout = '10min'");
@@ -308,7 +320,7 @@ fn cap_of_a_role() {
     assert_refused(&error, "53400", &[cap, "Other launches are waiting"]);
     cancel(&mut one, job);
     ended(waiting);
-    assert!(superuser.holds("jobs_refused = 4 FROM pg_background_cluster_stats WHERE usename = 'alice'"));
+    assert!(superuser.holds("jobs_refused = 5 FROM pg_background_cluster_stats WHERE usename = 'alice'"));
     assert!(superuser.holds("jobs_refused = 1 FROM pg_background_cluster_stats WHERE usename = 'bob'"));
     superuser.exec("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'pg_background'");
 }
@@ -317,7 +329,9 @@ fn cap_of_a_role() {
 fn cap_of_the_cluster() {
     let cluster = Cluster::start(&[]);
     let mut superuser = cluster.session();
-    superuser.exec("ALTER SYSTEM SET pg_background.max_cluster_workers = 2; SELECT pg_reload_conf()");
+    superuser.exec("LOAD 'pg_background'");
+    superuser.exec("ALTER SYSTEM SET pg_background.max_cluster_workers = 2");
+    superuser.exec("SELECT pg_reload_conf()");
     superuser.wait_until("current_setting('pg_background.max_cluster_workers') = '2'");
     for set in ["SET", "SET LOCAL"] {
         let error = superuser.error(&format!("{set} pg_background.max_cluster_workers = 3"));
@@ -336,8 +350,12 @@ fn cap_of_the_cluster() {
         );
     }
     cancel(&mut superuser, job);
-    other.exec("SELECT pg_background_run('SELECT 1')");
-    superuser.exec("ALTER SYSTEM RESET pg_background.max_cluster_workers; SELECT pg_reload_conf()");
+    // Jobs are under it as sessions are.
+    assert!(other.holds(
+        "value = '2' FROM pg_background_run_query('SHOW pg_background.max_cluster_workers', col_def => 'value text') AS (value text)"
+    ));
+    superuser.exec("ALTER SYSTEM RESET pg_background.max_cluster_workers");
+    superuser.exec("SELECT pg_reload_conf()");
     superuser.wait_until("current_setting('pg_background.max_cluster_workers') = '0'");
     superuser.exec("SELECT pg_background_submit('SELECT 1') FROM generate_series(1, 5)");
     other.exec("SELECT pg_background_cancel_all()");
@@ -373,15 +391,19 @@ fn idle_workers_give_way() {
 /// The only slot is an idle worker's of another role: also who does not want to wait gets it.
 #[test]
 fn an_idle_worker_makes_room_for_who_does_not_wait() {
-    let cluster = Cluster::start(&[ONE_SLOT[0], ONE_SLOT[1], "pg_background.max_idle_workers = 1"]);
+    let cluster = Cluster::start(&[&ONE_SLOT[..], &["pg_background.worker_idle_timeout = '1h'"]].concat());
     let mut superuser = cluster.session();
     alice(&mut superuser);
     let mut other = cluster.session_as("alice");
-    for _ in 0..10 {
+    for n in 0..10 {
         for session in [&mut superuser, &mut other] {
             session.exec("SELECT pg_background_run('SELECT 1')");
             session.wait_until("workers_active = 0 FROM pg_background_stats()");
         }
+        // The one that is idle is no longer what a new connection would be.
+        superuser.exec(&format!("ALTER ROLE alice SET work_mem = '{}kB'", 100 + n));
+        other = cluster.session_as("alice");
+        other.exec("SELECT pg_background_run('SELECT 1')");
     }
     assert!(superuser.holds("sum(jobs_refused) = 0 FROM pg_background_cluster_stats"));
 }
@@ -485,13 +507,10 @@ fn a_storm_of_waiters_leaves_nobody_in_line() {
         assert!(observer.holds("count(*) > 10 FROM promised"));
         // Jobs that were launched before their session went run to their end.
         observer.wait_until("count(*) = 0 FROM pg_background_jobs WHERE finished_at IS NULL");
-        harness::wait_for("the only place", || {
-            observer
-                .try_rows("SELECT pg_background_run('SELECT 1')")
-                .inspect_err(|error| assert!(!error.detail.contains("Other"), "{error:?}"))
-                .is_ok()
-        });
+        // Nobody is in front.
+        observer.exec("SET pg_background.launch_timeout = '1min'");
         let job = observer.launch(SLEEP);
+        observer.exec("SET pg_background.launch_timeout = 0");
         let error = observer.error("SELECT pg_background_launch('SELECT 1')");
         assert!(error.sqlstate.starts_with("53"), "{error:?}");
         assert!(!error.detail.contains("Other launches"), "{error:?}");
@@ -522,20 +541,22 @@ fn after_a_crash_nobody_is_in_line() {
     assert!(session.holds("count(*) = 1 FROM pg_background_jobs"));
 }
 
-/// Another extension's workers, or parallel query's, tell nobody when they go.
+/// Parallel query's workers, and other extensions', tell nobody when they go.
 #[test]
 fn a_slot_that_becomes_free_in_silence_is_found() {
-    let cluster = Cluster::start(&["max_worker_processes = 2", "pg_background.worker_idle_timeout = 0"]);
+    let cluster = Cluster::start(&ONE_SLOT);
     let mut observer = cluster.session();
-    observer.exec("CREATE PUBLICATION nothing; SELECT pg_background_run('SELECT 1')");
-    // The one slot beside the launcher's is taken by a job, whose process is ended before anybody waits.
-    let job = observer.launch(SLEEP);
+    let mut parallel = cluster.session();
+    parallel.exec("SET force_parallel_mode = on");
+    let parallel = parallel.start(SLEEP);
+    observer.wait_until("EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'parallel worker')");
     let session = patient(&cluster, "postgres");
     let waiting = start_waiting(
         &mut observer,
         session,
         "SELECT state FROM pg_background_run('SELECT 1')",
     );
-    cluster.signal(job.pid, "TERM");
+    parallel.cancel();
+    drop(parallel.join());
     ended(waiting);
 }
