@@ -16,6 +16,9 @@ use pgrx::PgSqlErrorCode;
 /// How long an idle worker that was sent away has to go, in microseconds.
 const PATIENCE: i64 = 1_000_000;
 
+/// How long a worker's process may still have its slot after it has told of its end, in microseconds.
+const GOING: i64 = 500_000;
+
 /// How long after a wake-up the slot may still be on its way, in microseconds.
 const MOMENT: i64 = 100_000;
 
@@ -51,7 +54,7 @@ impl Line {
 
     /// There was no room: sleeps until there may be some. The caller looks again. Where the time is over, or there was none to begin
     /// with, the refusal is counted and is the error: 53000 for the server's slots, 53400 for a cap. Where an idle worker can make room
-    /// for this launch, it is sent away, and that is waited for in any case.
+    /// for this launch, it is sent away, and that is waited for in any case, as is the slot of a process that has just ended.
     pub fn wait(&mut self, short: Short, places: Places) -> Result<()> {
         let now = proc::now();
         let began = *self.began.get_or_insert(now);
@@ -65,6 +68,9 @@ impl Line {
             }
             room::set_promised(self.dismissed.is_some());
             until = self.dismissed.map_or(until, |at| until.max(at + PATIENCE));
+            let ended_at = pool::last_end();
+            self.expects_until = self.expects_until.max(ended_at + MOMENT);
+            until = until.max((ended_at + GOING).min(began + PATIENCE));
         }
         if now >= until {
             Totals::at(places.totals).refused();
@@ -130,7 +136,7 @@ fn refusal(short: Short, waited: i64) -> Report {
     if short.is_behind {
         add("Other launches are waiting for one to end.");
     }
-    if waited > 0 {
+    if waited > 0 && settings::launch_timeout() > 0 {
         add(&format!("The launch has waited for {waited} ms."));
     }
     let report = match short.of {
