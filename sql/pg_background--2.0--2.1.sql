@@ -1,0 +1,361 @@
+-- complain if script is sourced in psql, rather than via ALTER EXTENSION
+\echo Use "ALTER EXTENSION pg_background UPDATE" to load this file. \quit
+
+-- From the interface of 2.0, whatever its functions were written in, to 2.1.
+-- Names and signatures stay, and with them what users built on them.
+
+--
+-- All functions are native ones.
+--
+
+DO $$
+DECLARE
+	member record;
+BEGIN
+	FOR member IN
+		SELECT proc.*,
+			pg_get_function_arguments(proc.oid) AS arguments,
+			pg_get_function_result(proc.oid) AS result
+		FROM pg_extension AS extension
+		JOIN pg_depend AS dependency
+			ON dependency.refclassid = 'pg_extension'::regclass
+			AND dependency.refobjid = extension.oid
+			AND dependency.deptype = 'e'
+			AND dependency.classid = 'pg_proc'::regclass
+		JOIN pg_proc AS proc ON proc.oid = dependency.objid
+		WHERE extension.extname = 'pg_background'
+	LOOP
+		EXECUTE format('CREATE OR REPLACE FUNCTION %I(%s) RETURNS %s LANGUAGE C %s %s AS ''MODULE_PATHNAME''',
+					   member.proname, member.arguments, member.result,
+					   CASE WHEN member.proname ~ '^pg_background_result(_v2)?$'
+							OR member.proname ~ '^pg_background_(launch|submit)(_v2)?$' AND member.pronargs = 2
+							THEN 'STRICT' END,
+					   CASE WHEN member.proname ~ '^pg_background_((grant|revoke)_privileges|drop_executor_role)$'
+							THEN 'SECURITY DEFINER SET search_path = pg_catalog, pg_temp' END);
+	END LOOP;
+END
+$$;
+
+--
+-- Views
+--
+
+CREATE OR REPLACE VIEW pg_background_list AS
+	SELECT * FROM pg_background_list() AS (
+		pid int4,
+		cookie int8,
+		launched_at timestamptz,
+		user_id oid,
+		queue_size int4,
+		state text,
+		sql_preview text,
+		last_error text,
+		consumed bool,
+		label text
+	);
+-- A pid is free for another process once its job has ended, so only a job that
+-- still runs is joined, and only to a worker of this library.
+CREATE OR REPLACE VIEW pg_background_activity AS
+	SELECT
+		job.pid,
+		job.cookie,
+		job.launched_at,
+		job.user_id,
+		job.queue_size,
+		job.state AS pgbg_state,
+		job.sql_preview,
+		job.last_error,
+		job.consumed,
+		job.label,
+		backend.state AS backend_state,
+		backend.wait_event_type,
+		backend.wait_event,
+		backend.xact_start,
+		backend.query_start,
+		backend.backend_start,
+		backend.query
+	FROM pg_background_list AS job
+	LEFT JOIN pg_stat_activity AS backend
+		ON backend.pid = job.pid
+		AND backend.backend_type = 'pg_background'
+		AND job.state IN ('starting', 'running');
+--
+-- Launch with parameters, in this or another database
+--
+
+CREATE FUNCTION pg_background_launch_params(sql text, params record, queue_size int4 DEFAULT 0,
+											label text DEFAULT NULL, database name DEFAULT NULL)
+	RETURNS pg_background_handle LANGUAGE C AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION pg_background_launch_params IS
+	'start a job with parameters; its rows are read with pg_background_result';
+
+CREATE FUNCTION pg_background_submit_params(sql text, params record, queue_size int4 DEFAULT 0,
+											label text DEFAULT NULL, database name DEFAULT NULL)
+	RETURNS pg_background_handle LANGUAGE C AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION pg_background_submit_params IS
+	'start a job with parameters whose rows are thrown away';
+
+CREATE FUNCTION pg_background_run_params(sql text, params record, queue_size int4 DEFAULT 0,
+										 timeout_ms int4 DEFAULT 0, label text DEFAULT NULL,
+										 database name DEFAULT NULL)
+	RETURNS pg_background_run_result LANGUAGE C AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION pg_background_run_params IS
+	'run a job with parameters, wait for it and tell how it ended';
+
+CREATE FUNCTION pg_background_run_query_params(sql text, params record, queue_size int4 DEFAULT 0,
+											   timeout_ms int4 DEFAULT 0, label text DEFAULT NULL,
+											   col_def text DEFAULT NULL, database name DEFAULT NULL)
+	RETURNS SETOF record LANGUAGE C AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION pg_background_run_query_params IS
+	'run a job with parameters, wait for it and return its rows; col_def repeats the column definition list';
+
+CREATE PROCEDURE pg_background_do(sql text, timeout_ms int4 DEFAULT 0, label text DEFAULT NULL)
+	LANGUAGE C AS 'MODULE_PATHNAME';
+COMMENT ON PROCEDURE pg_background_do IS
+	'run a job and wait for it without holding a snapshot, passing on its messages and its error';
+
+--
+-- The cluster's jobs
+--
+
+CREATE FUNCTION pg_background_jobs(
+	OUT pid int4,
+	OUT cookie int8,
+	OUT datid oid,
+	OUT usesysid oid,
+	OUT launcher_pid int4,
+	OUT label text,
+	OUT state text,
+	OUT sql_preview text,
+	OUT launched_at timestamptz,
+	OUT started_at timestamptz,
+	OUT finished_at timestamptz,
+	OUT row_count int8,
+	OUT command_tag text,
+	OUT sqlstate text,
+	OUT error_message text,
+	OUT progress_pct int4,
+	OUT progress_msg text,
+	OUT result_bytes int8)
+	RETURNS SETOF record LANGUAGE C AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION pg_background_jobs() IS
+	'the jobs that the cluster knows; the view pg_background_jobs names databases and roles';
+
+CREATE VIEW pg_background_jobs AS
+	SELECT
+		job.pid,
+		job.cookie,
+		database.datname,
+		role.rolname AS usename,
+		job.launcher_pid,
+		job.label,
+		job.state,
+		job.sql_preview,
+		job.launched_at,
+		job.started_at,
+		job.finished_at,
+		job.row_count,
+		job.command_tag,
+		job.sqlstate,
+		job.error_message,
+		job.progress_pct,
+		job.progress_msg,
+		job.result_bytes
+	FROM pg_background_jobs() AS job
+	LEFT JOIN pg_database AS database ON database.oid = job.datid
+	LEFT JOIN pg_roles AS role ON role.oid = job.usesysid;
+COMMENT ON VIEW pg_background_jobs IS
+	'the jobs that the cluster knows, running and ended';
+
+CREATE FUNCTION pg_background_cluster_stats(
+	OUT datid oid,
+	OUT usesysid oid,
+	OUT jobs_launched int8,
+	OUT jobs_completed int8,
+	OUT jobs_failed int8,
+	OUT jobs_canceled int8,
+	OUT jobs_timed_out int8,
+	OUT jobs_refused int8,
+	OUT cold_starts int8,
+	OUT warm_starts int8,
+	OUT total_run_ms float8,
+	OUT max_run_ms float8,
+	OUT total_start_ms float8,
+	OUT max_start_ms float8,
+	OUT rows_returned int8,
+	OUT bytes_returned int8,
+	OUT bytes_spilled int8,
+	OUT stats_reset timestamptz)
+	RETURNS SETOF record LANGUAGE C AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION pg_background_cluster_stats() IS
+	'counts of jobs by database and role; the view pg_background_cluster_stats names them';
+
+CREATE VIEW pg_background_cluster_stats AS
+	SELECT
+		database.datname,
+		role.rolname AS usename,
+		count.jobs_launched,
+		count.jobs_completed,
+		count.jobs_failed,
+		count.jobs_canceled,
+		count.jobs_timed_out,
+		count.jobs_refused,
+		count.cold_starts,
+		count.warm_starts,
+		count.total_run_ms,
+		count.max_run_ms,
+		count.total_start_ms,
+		count.max_start_ms,
+		count.rows_returned,
+		count.bytes_returned,
+		count.bytes_spilled,
+		count.stats_reset
+	FROM pg_background_cluster_stats() AS count
+	LEFT JOIN pg_database AS database ON database.oid = count.datid
+	LEFT JOIN pg_roles AS role ON role.oid = count.usesysid;
+COMMENT ON VIEW pg_background_cluster_stats IS
+	'counts of jobs by database and role since the server''s start';
+
+-- Not for everyone who uses the extension: SECURITY DEFINER functions are
+-- granted to nobody below, and a superuser can grant this one.
+CREATE FUNCTION pg_background_reset_cluster_stats()
+	RETURNS void LANGUAGE C SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+	AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION pg_background_reset_cluster_stats IS
+	'begin the counts of pg_background_cluster_stats anew';
+
+--
+-- Comments
+--
+
+COMMENT ON TYPE pg_background_handle IS 'names one job';
+COMMENT ON TYPE pg_background_stats IS 'counts of this session''s jobs';
+COMMENT ON TYPE pg_background_progress_info IS 'what a job reported last';
+COMMENT ON TYPE pg_background_result_info IS 'what a job''s last statement did, and when the job ran';
+COMMENT ON TYPE pg_background_error IS 'the error that ended a job';
+COMMENT ON TYPE pg_background_outcome IS 'how a job stands, or how it ended';
+COMMENT ON TYPE pg_background_run_result IS 'how a job ended that was run and waited for';
+COMMENT ON FUNCTION pg_background_launch(text, int4) IS
+	'start a job; its rows are read with pg_background_result';
+COMMENT ON FUNCTION pg_background_launch(text, int4, text) IS
+	'start a job under a label; its rows are read with pg_background_result';
+COMMENT ON FUNCTION pg_background_submit(text, int4) IS
+	'start a job whose rows are thrown away';
+COMMENT ON FUNCTION pg_background_submit(text, int4, text) IS
+	'start a job under a label whose rows are thrown away';
+COMMENT ON FUNCTION pg_background_run IS
+	'run a job, wait for it and tell how it ended';
+COMMENT ON FUNCTION pg_background_run_query IS
+	'run a job, wait for it and return its rows; col_def repeats the column definition list';
+COMMENT ON FUNCTION pg_background_result IS
+	'the rows of a job, or its error; reading to the end releases the handle';
+COMMENT ON FUNCTION pg_background_result_info IS
+	'what the last statement of a job did';
+COMMENT ON FUNCTION pg_background_error_info IS
+	'the error of a job, NULL where it has none';
+COMMENT ON FUNCTION pg_background_outcome IS
+	'how a job stands or ended; never raises an error';
+COMMENT ON FUNCTION pg_background_full_sql IS
+	'the whole SQL of a job';
+COMMENT ON FUNCTION pg_background_wait IS
+	'wait until a job has ended; false at the timeout';
+COMMENT ON FUNCTION pg_background_wait_any IS
+	'wait until one of the jobs has ended and return its handle; NULL at the timeout';
+COMMENT ON FUNCTION pg_background_drain IS
+	'wait for all the jobs, return the outcome of each and detach those that ended';
+COMMENT ON FUNCTION pg_background_cancel IS
+	'cancel a job; grace_ms also waits up to that long for it to end';
+COMMENT ON FUNCTION pg_background_cancel_all IS
+	'cancel all jobs of this session that run; returns how many';
+COMMENT ON FUNCTION pg_background_cancel_by_label IS
+	'cancel the jobs of this session whose label is LIKE the pattern; returns how many';
+COMMENT ON FUNCTION pg_background_detach IS
+	'forget the handle of a job; the job runs on';
+COMMENT ON FUNCTION pg_background_detach_all IS
+	'forget all handles of this session; returns how many';
+COMMENT ON FUNCTION pg_background_purge IS
+	'forget the handles of the jobs that have ended; returns how many';
+COMMENT ON FUNCTION pg_background_report_progress IS
+	'report how far the job is; called by the job''s own SQL';
+COMMENT ON FUNCTION pg_background_get_progress IS
+	'what a job reported last, NULL where it reported nothing';
+COMMENT ON FUNCTION pg_background_list() IS
+	'the jobs of this session; the view pg_background_list names the columns';
+COMMENT ON VIEW pg_background_list IS 'the jobs of this session';
+COMMENT ON VIEW pg_background_activity IS
+	'the jobs of this session with what pg_stat_activity shows of their workers';
+COMMENT ON FUNCTION pg_background_stats() IS
+	'counts of this session''s jobs';
+COMMENT ON FUNCTION pg_background_record_timeout IS
+	'add one to workers_timed_out; kept for catalogs of older versions';
+COMMENT ON FUNCTION pg_background_grant_privileges IS
+	'let a role use this extension; false, with a notice, where that failed';
+COMMENT ON FUNCTION pg_background_revoke_privileges IS
+	'take back what pg_background_grant_privileges gave; false, with a notice, where that failed';
+COMMENT ON FUNCTION pg_background_drop_executor_role IS
+	'take back what this extension granted to pgbackground_role and drop the role';
+
+--
+-- Privileges
+--
+
+DO $$
+DECLARE
+	member record;
+BEGIN
+	-- Roles belong to the cluster: another database may have made this one
+	-- before, or be making it at this moment.
+	BEGIN
+		CREATE ROLE pgbackground_role NOLOGIN INHERIT;
+	EXCEPTION WHEN duplicate_object OR unique_violation THEN
+		NULL;
+	END;
+
+	FOR member IN
+		SELECT object.type, object.identity, coalesce(proc.prosecdef, false) AS is_helper, proc.proname,
+			CASE object.type
+				WHEN 'view' THEN has_table_privilege('pgbackground_role', objid, 'SELECT')
+					AND NOT has_table_privilege('public', objid, 'SELECT')
+				WHEN 'type' THEN has_type_privilege('pgbackground_role', objid, 'USAGE')
+					AND NOT has_type_privilege('public', objid, 'USAGE')
+				ELSE has_function_privilege('pgbackground_role', objid, 'EXECUTE') <> proc.prosecdef
+					AND NOT has_function_privilege('public', objid, 'EXECUTE')
+			END AS is_done
+		FROM pg_extension AS extension
+		JOIN pg_depend AS dependency
+			ON dependency.refclassid = 'pg_extension'::regclass
+			AND dependency.refobjid = extension.oid
+			AND dependency.deptype = 'e'
+		CROSS JOIN pg_identify_object(dependency.classid, dependency.objid, 0) AS object
+		LEFT JOIN pg_proc AS proc
+			ON dependency.classid = 'pg_proc'::regclass
+			AND proc.oid = dependency.objid
+		WHERE extension.extname = 'pg_background'
+			-- Array types and the row types of views, members from version 18
+			-- on, have no privileges of their own.
+			AND (dependency.classid <> 'pg_type'::regclass
+				 OR EXISTS (SELECT FROM pg_type JOIN pg_class ON pg_class.oid = typrelid
+							WHERE pg_type.oid = dependency.objid AND relkind = 'c'))
+	LOOP
+		IF member.proname LIKE '%\_v2' THEN
+			EXECUTE format('COMMENT ON FUNCTION %s IS %L', member.identity,
+						   'deprecated: use ' || left(member.proname, -3));
+		END IF;
+
+		-- A GRANT or REVOKE here makes all privileges on the object its initial
+		-- ones, users' grants too, and pg_dump then leaves those out. So what has
+		-- its privileges is left alone.
+		CONTINUE WHEN member.is_done;
+
+		IF member.type = 'view' THEN
+			EXECUTE format('REVOKE ALL ON %s FROM PUBLIC', member.identity);
+			EXECUTE format('GRANT SELECT ON %s TO pgbackground_role', member.identity);
+		ELSE
+			EXECUTE format('REVOKE ALL ON %s %s FROM PUBLIC', member.type, member.identity);
+			IF NOT member.is_helper THEN
+				EXECUTE format('GRANT ALL ON %s %s TO pgbackground_role', member.type, member.identity);
+			END IF;
+		END IF;
+	END LOOP;
+END
+$$;
