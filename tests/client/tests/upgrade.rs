@@ -1,6 +1,6 @@
 //! From the catalogs of older versions to this one: an updated catalog is the fresh one, and what users built on it stays.
 
-use harness::{Cluster, Session};
+use harness::{Cluster, Session, server_program};
 
 /// All that belongs to the extension: what it is, who may use it, what is said of it, what it was created with.
 const CATALOG: &str = "
@@ -132,4 +132,173 @@ fn from_2_0() {
     session.exec("ALTER EXTENSION pg_background UPDATE");
     assert_usable(&mut session);
     assert_same(catalog(&mut session), fresh);
+}
+
+/// Stands in for the catalog of `version`, whose members are the given statements' objects: functions whose C symbols this library
+/// lacks, with other arguments and results.
+fn replace_catalog(session: &mut Session, version: &str, statements: &[&str]) {
+    session.exec(
+        "DO $$
+        DECLARE member record;
+        BEGIN
+            FOR member IN
+                SELECT object.* FROM pg_depend JOIN pg_extension AS extension ON refobjid = extension.oid
+                CROSS JOIN pg_identify_object(classid, objid, 0) AS object
+                WHERE refclassid = 'pg_extension'::regclass AND deptype = 'e' AND extname = 'pg_background'
+                AND object.identity !~ '\\[\\]$' AND NOT EXISTS (SELECT FROM pg_type JOIN pg_class ON pg_class.oid = typrelid
+                    WHERE classid = 'pg_type'::regclass AND pg_type.oid = objid AND relkind <> 'c')
+                ORDER BY object.type = 'view' DESC, object.type <> 'type' DESC, objid DESC
+            LOOP
+                EXECUTE format('ALTER EXTENSION pg_background DROP %s %s', member.type, member.identity);
+                EXECUTE format('DROP %s %s', member.type, member.identity);
+            END LOOP;
+        END
+        $$",
+    );
+    session.exec("SET check_function_bodies = off");
+    for statement in statements {
+        session.exec(statement);
+    }
+    session.exec(&format!(
+        "RESET check_function_bodies;
+        DO $$
+        DECLARE member record;
+        BEGIN
+            FOR member IN
+                SELECT 'TYPE' AS kind, typname::text AS name FROM pg_type JOIN pg_class ON pg_class.oid = typrelid
+                WHERE typname ~ '^pg_background' AND relkind = 'c'
+                UNION ALL SELECT 'VIEW', relname FROM pg_class WHERE relname ~ '^pg_background' AND relkind = 'v'
+                UNION ALL SELECT 'FUNCTION', oid::regprocedure::text FROM pg_proc WHERE proname ~ '^(pg_background|grant_pg|revoke_pg)'
+            LOOP
+                EXECUTE format('ALTER EXTENSION pg_background ADD %s %s', member.kind, member.name);
+            END LOOP;
+        END
+        $$;
+        UPDATE pg_extension SET extversion = '{version}' WHERE extname = 'pg_background'"
+    ));
+}
+
+const OLD_HANDLES: &[&str] = &[
+    "CREATE TYPE pg_background_handle AS (pid int4, cookie int8)",
+    "CREATE FUNCTION pg_background_launch(sql text, queue_size int4 DEFAULT 65536) RETURNS int4 STRICT LANGUAGE c
+        AS '$libdir/pg_background'",
+    "CREATE FUNCTION pg_background_result(pid int4) RETURNS SETOF record STRICT LANGUAGE c AS '$libdir/pg_background'",
+    "CREATE FUNCTION pg_background_detach(pid int4) RETURNS void STRICT LANGUAGE c AS '$libdir/pg_background'",
+    "CREATE FUNCTION pg_background_detach_v2(pid int4, cookie int8) RETURNS void LANGUAGE c AS '$libdir/pg_background'",
+    "CREATE FUNCTION pg_background_list_v2() RETURNS SETOF record LANGUAGE c AS '$libdir/pg_background'",
+    "CREATE FUNCTION grant_pg_background_privileges(role_name text, print_commands bool DEFAULT false) RETURNS bool
+        LANGUAGE plpgsql SECURITY DEFINER AS 'BEGIN RETURN true; END'",
+];
+
+#[test]
+fn from_1_x() {
+    let cluster = Cluster::start(&[]);
+    let fresh = fresh(&cluster);
+    for (version, launch, more) in [
+        (
+            "1.8",
+            "CREATE FUNCTION pg_background_launch_v2(sql text, queue_size int4 DEFAULT 65536) RETURNS pg_background_handle
+                STRICT LANGUAGE c AS '$libdir/pg_background'",
+            "SELECT",
+        ),
+        (
+            "1.9",
+            "CREATE FUNCTION pg_background_launch_v2(sql text, queue_size int4 DEFAULT 0) RETURNS pg_background_handle
+                STRICT LANGUAGE c AS '$libdir/pg_background'",
+            "CREATE TYPE pg_background_result_info AS (row_count int8, command_tag text, completed bool, has_error bool)",
+        ),
+        (
+            "1.10",
+            "CREATE FUNCTION pg_background_launch_v2(sql text, queue_size int4 DEFAULT 0) RETURNS pg_background_handle
+                STRICT LANGUAGE c AS '$libdir/pg_background'",
+            "CREATE VIEW pg_background_list AS SELECT 1 AS pid",
+        ),
+    ] {
+        let name = version.replace('.', "_");
+        cluster
+            .session()
+            .exec(&format!("CREATE DATABASE from_{name}"));
+        let mut session = cluster.session_in(&format!("from_{name}"), "postgres");
+        session.exec("CREATE EXTENSION pg_background");
+        let mut statements = OLD_HANDLES.to_vec();
+        statements.extend([launch, more]);
+        replace_catalog(&mut session, version, &statements);
+        session.exec(
+            "CREATE TABLE my_handles (job pg_background_handle);
+             CREATE FUNCTION my_detach(pg_background_handle) RETURNS void LANGUAGE sql
+                BEGIN ATOMIC SELECT pg_background_detach_v2(($1).pid, ($1).cookie); END",
+        );
+        session.exec("ALTER EXTENSION pg_background UPDATE");
+        assert_same(catalog(&mut session), fresh.clone());
+        session.exec("INSERT INTO my_handles SELECT pg_background_launch_v2('SELECT 1')");
+        session.exec("SELECT my_detach(job) FROM my_handles");
+        assert_eq!(session.value::<i32>("SELECT count(*) FROM pg_background_list"), 0);
+    }
+}
+
+#[test]
+fn what_would_take_a_users_object_along_is_refused() {
+    let cluster = Cluster::start(&[]);
+    let mut session = cluster.session();
+    replace_catalog(&mut session, "1.8", OLD_HANDLES);
+    session.exec(
+        "CREATE FUNCTION my_launch() RETURNS int LANGUAGE sql BEGIN ATOMIC SELECT pg_background_launch('SELECT 1'); END",
+    );
+    let error = session.error("ALTER EXTENSION pg_background UPDATE");
+    assert_eq!(error.sqlstate, "2BP01", "{error:?}");
+    assert!(error.detail.contains("my_launch"), "{error:?}");
+    assert_eq!(
+        session.value::<String>("SELECT extversion FROM pg_extension WHERE extname = 'pg_background'"),
+        "1.8"
+    );
+}
+
+#[test]
+fn dump_and_restore() {
+    let cluster = Cluster::start(&[]);
+    let mut session = cluster.session();
+    session.exec(USE);
+    let before = catalog(&mut session);
+    let dump = |database: &str| {
+        let output = server_program("pg_dump")
+            .args(["--inserts", "-U", "postgres", "-d", database, "-h"])
+            .arg(cluster.socket_dir())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        // Each dump has a random word to keep a restoring psql from commands in the data.
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.lines()
+            .filter(|line| !line.starts_with("\\restrict") && !line.starts_with("\\unrestrict"))
+            .map(|line| format!("{line}\n"))
+            .collect::<String>()
+    };
+    let text = dump("postgres");
+    session.exec("CREATE DATABASE restored");
+    let mut restored = cluster.session_in("restored", "postgres");
+    restored.exec(&text);
+    // The dump has emptied the search path.
+    let mut restored = cluster.session_in("restored", "postgres");
+    assert_same(catalog(&mut restored), before);
+    assert_eq!(dump("restored"), text);
+    assert_usable(&mut restored);
+}
+
+#[test]
+fn grants_survive_update_and_dump() {
+    let cluster = Cluster::start(&[]);
+    let mut session = cluster.session();
+    session.exec(VERSION_2_0);
+    session.exec(USE);
+    session.exec("ALTER EXTENSION pg_background UPDATE");
+    let output = server_program("pg_dump")
+        .args(["-U", "postgres", "-d", "postgres", "-h"])
+        .arg(cluster.socket_dir())
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        text.contains("GRANT ALL ON FUNCTION public.pg_background_launch(sql text, queue_size integer) TO app"),
+        "{text}"
+    );
 }
