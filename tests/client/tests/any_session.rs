@@ -401,10 +401,13 @@ fn a_worker_that_never_came_is_noticed_elsewhere() {
     for session in [&mut one, &mut other] {
         session.counters();
     }
-    // The processes that the postmaster starts from now on do not find the library; the sessions have it.
+    // The processes that the postmaster starts from now on do not find the library; the sessions do.
+    for session in [&mut one, &mut other] {
+        session.exec("SET dynamic_library_path = '$libdir'");
+    }
     other.exec("ALTER SYSTEM SET dynamic_library_path = '/nowhere'");
     other.exec("SELECT pg_reload_conf()");
-    one.wait_until("current_setting('dynamic_library_path') = '/nowhere'");
+    one.wait_until("reset_val = '/nowhere' FROM pg_settings WHERE name = 'dynamic_library_path'");
     let job = 'launched: {
         for _ in 0..1000 {
             // Where the process was gone before the session saw it, the launch has failed.
