@@ -154,6 +154,12 @@ pub fn interrupt(pid: i32) {
     }
 }
 
+/// Whether there is a process with this pid, be it one that has ended and that its parent has not looked after.
+pub fn exists(pid: i32) -> bool {
+    // SAFETY: no signal is sent.
+    unsafe { kill(pid, 0) == 0 }
+}
+
 /// Microseconds since 2000-01-01, as a `timestamptz` counts.
 pub fn now() -> i64 {
     // SAFETY: reads the clock.

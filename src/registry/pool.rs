@@ -18,10 +18,14 @@ use core::sync::atomic::{AtomicI32, AtomicI64, AtomicU32, AtomicU64, Ordering::R
 #[repr(C)]
 pub struct Pool {
     places: Offset,
-    /// When a worker last decided to end, or did.
-    ended_at: i64,
+    /// The processes that ended last, or are about to.
+    going: [i32; GOING],
+    next_going: usize,
     pub(super) room: Room,
 }
+
+/// How many processes that end are remembered.
+const GOING: usize = 16;
 
 /// The place of a worker. Its parts change under the pool's lock only.
 #[repr(C)]
@@ -229,7 +233,7 @@ impl Place {
         if self.state() == State::Busy && self.cookie.load(Relaxed) != 0 {
             return false;
         }
-        guard.ended_at = proc::now();
+        guard.note_going();
         self.set_state(State::Free);
         true
     }
@@ -314,7 +318,7 @@ pub(super) fn uncount(job: &mut Job) -> Vec<u32> {
 pub fn process_ends() {
     if let Some(pool) = attached() {
         let mut pool = pool.lock();
-        pool.ended_at = proc::now();
+        pool.note_going();
         pool.room.wake_first();
     }
 }
@@ -355,9 +359,32 @@ fn claim(pool: &Pool, fit: Fit, slot: u32, cookie: u64) -> Option<Claimed> {
     })
 }
 
-/// When a worker's process last ended.
-pub fn last_end() -> i64 {
-    attached().map_or(0, |pool| pool.lock().ended_at)
+/// Whether a worker's process is about to end, or has ended and the postmaster has not seen it yet: then its slot will be free in
+/// a moment.
+pub fn is_one_going() -> bool {
+    let Some(pool) = attached() else { return false };
+    let mut pool = pool.lock();
+    let mut found = places(&pool).any(|place| place.state() == State::Dismissed);
+    for pid in &mut pool.going {
+        // The postmaster frees the slot in the same step in which it lets the process go.
+        if *pid != 0 && proc::exists(*pid) {
+            found = true;
+        } else {
+            *pid = 0;
+        }
+    }
+    found
+}
+
+impl Pool {
+    fn note_going(&mut self) {
+        let pid = proc::my_pid();
+        if !self.going.contains(&pid) {
+            let next = self.next_going % GOING;
+            self.going[next] = pid;
+            self.next_going = next + 1;
+        }
+    }
 }
 
 /// Sends an idle worker away, to make room for the launch at place `me` in line. False where none is idle but for those in front.

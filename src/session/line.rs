@@ -16,8 +16,8 @@ use pgrx::PgSqlErrorCode;
 /// How long an idle worker that was sent away has to go, in microseconds.
 const PATIENCE: i64 = 1_000_000;
 
-/// How long a worker's process may still have its slot after it has told of its end, in microseconds.
-const GOING: i64 = 500_000;
+/// How long a launch waits in any case for the slots of processes that are going, in microseconds.
+const GOING: i64 = 5_000_000;
 
 /// How long after a wake-up the slot may still be on its way, in microseconds.
 const MOMENT: i64 = 100_000;
@@ -68,9 +68,10 @@ impl Line {
             }
             room::set_promised(self.dismissed.is_some());
             until = self.dismissed.map_or(until, |at| until.max(at + PATIENCE));
-            let ended_at = pool::last_end();
-            self.expects_until = self.expects_until.max(ended_at + MOMENT);
-            until = until.max((ended_at + GOING).min(began + PATIENCE));
+            if pool::is_one_going() {
+                self.expects_until = self.expects_until.max(now + MOMENT);
+                until = until.max((now + MOMENT).min(began + GOING));
+            }
         }
         if now >= until {
             Totals::at(places.totals).refused();
