@@ -173,6 +173,8 @@ fn among_leaving_workers(slots: &str) {
             while !over.load(Ordering::Relaxed) {
                 administrator.exec(&format!("ALTER ROLE alice SET work_mem = '{}MB'", 1 + turns % 2));
                 administrator.exec("SELECT pg_reload_conf()");
+                // Without a pause the postmaster does nothing but reload: to it that signal comes before all others.
+                administrator.exec("SELECT pg_sleep(0.02)");
                 // Others are in it, so it cannot be copied; but for five seconds it is held, and nobody can join it.
                 if turns == 20 {
                     let _ = administrator.try_rows("CREATE DATABASE copied TEMPLATE postgres");
