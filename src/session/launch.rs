@@ -271,6 +271,8 @@ impl Prepared {
             let short = match pool::admit(slot, cookie, self.fit, caps, room::my_place()) {
                 Ok(Admitted::Claimed(worker)) => {
                     worker.wake();
+                    // Its room is found, whether by this worker or another: nobody behind waits for the answer.
+                    room::wait_for(Shortage::Session);
                     let taken = !worker.slept || self.slot.was_taken()?;
                     if taken {
                         self.slot.disarm();
