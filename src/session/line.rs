@@ -19,6 +19,12 @@ const PATIENCE: i64 = 1_000_000;
 /// How long a launch waits in any case for the slots of processes that are going, in microseconds.
 const GOING: i64 = 5_000_000;
 
+/// How long it takes the postmaster at most to have a slot free when it has seen the process go, in microseconds.
+const SEEN: i64 = 50_000;
+
+/// How long it takes at most to see what is left by those in front, in microseconds.
+const BEHIND: i64 = 300_000;
+
 /// How long after a wake-up the slot may still be on its way, in microseconds.
 const MOMENT: i64 = 100_000;
 
@@ -42,6 +48,8 @@ pub struct Line {
     dismissed: Option<i64>,
     /// Until when a slot may become free without a word.
     expects_until: i64,
+    /// Until when the slot of a process that was going is waited for.
+    going_until: i64,
 }
 
 impl Line {
@@ -68,9 +76,16 @@ impl Line {
             }
             room::set_promised(self.dismissed.is_some());
             until = self.dismissed.map_or(until, |at| until.max(at + PATIENCE));
+            // One may have gone since the postmaster was asked, and it sees a process go a moment before it has the slot free.
             if pool::is_one_going() {
-                self.expects_until = self.expects_until.max(now + MOMENT);
-                until = until.max((now + MOMENT).min(began + GOING));
+                self.going_until = (now + SEEN).min(began + GOING);
+            }
+            let going_until = self.going_until.max(began + SEEN);
+            self.expects_until = self.expects_until.max(going_until);
+            until = until.max(going_until);
+            if short.is_behind {
+                // Those in front may have the slot of a process that has just gone, and there may be one more.
+                until = until.max(began + BEHIND);
             }
         }
         if now >= until {
