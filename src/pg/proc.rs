@@ -74,10 +74,11 @@ pub fn sleep_raw(timeout_ms: i64) {
 /// Whether somebody wakes this process within the next moment. Who waits like this needs no signal, and saves the time that two
 /// processes take to fall asleep and to wake, which is more than a short job takes.
 ///
-/// It costs a core meanwhile. So after a moment in vain the next waits do without it, twice as many each time, and half as many
-/// after one that was worth it: a process whose partner is slow, or has no core of its own, soon sleeps at once.
+/// It costs a core meanwhile. So after a moment in vain the next waits do without it, four times as many each time, and a fourth
+/// after one that was worth it: a process whose partner is slow, or has no core of its own, soon sleeps at once. The moment is
+/// longer than a partner takes that has to be woken first; else two that have once slept would never meet again.
 pub fn spin() -> bool {
-    const MOMENT: Duration = Duration::from_micros(50);
+    const MOMENT: Duration = Duration::from_micros(150);
     const LONGEST_PAUSE: u32 = 256;
     thread_local! {
         /// How many waits are still to do without it, and how many are after each one with it.
@@ -97,13 +98,13 @@ pub fn spin() -> bool {
                     || ptr::read_volatile(&raw const pg_sys::InterruptPending) != 0
             };
             if awake {
-                SKIP.set((pause / 2, pause / 2));
+                SKIP.set((pause / 4, pause / 4));
                 return true;
             }
             core::hint::spin_loop();
         }
         if began.elapsed() > MOMENT {
-            let pause = (pause * 2).clamp(1, LONGEST_PAUSE);
+            let pause = (pause * 4).clamp(1, LONGEST_PAUSE);
             SKIP.set((pause, pause));
             return false;
         }
