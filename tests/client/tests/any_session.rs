@@ -197,6 +197,10 @@ fn a_reader_dies() {
         "wait_event = 'PgSleep' FROM pg_stat_activity WHERE pid = {}",
         slow.pid
     ));
+    // It has read what there was, and waits for more.
+    superuser.wait_until(&format!(
+        "wait_event_type = 'Extension' FROM pg_stat_activity WHERE pid = {pid}"
+    ));
     superuser.exec(&format!("SELECT pg_terminate_backend({pid}, 60000)"));
     assert!(reader.join().1.is_err());
     // What it had taken is lost, so the rest is no result; the job itself is not disturbed.
