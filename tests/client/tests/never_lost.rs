@@ -385,6 +385,9 @@ fn idle_workers_give_way() {
     let second = other.launch(SLEEP);
     harness::wait_for("both to go", || cluster.worker_processes().len() == 2);
     superuser.wait_until(&format!("count(*) = 0 {idle}"));
+    // A worker that is cancelled on its way into the database ends.
+    other.wait_running(first);
+    other.wait_running(second);
     cancel(&mut other, first);
     cancel(&mut other, second);
     superuser.wait_until(&format!("count(*) = 2 {idle}"));
@@ -551,7 +554,11 @@ fn a_slot_that_becomes_free_in_silence_is_found() {
     let cluster = Cluster::start(&ONE_SLOT);
     let mut observer = cluster.session();
     let mut parallel = cluster.session();
-    parallel.exec("SET force_parallel_mode = on");
+    // Called force_parallel_mode before version 16.
+    parallel.exec(
+        "SELECT set_config(name, 'on', false) FROM pg_settings
+         WHERE name IN ('debug_parallel_query', 'force_parallel_mode')",
+    );
     let parallel = parallel.start(SLEEP);
     observer.wait_until("EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'parallel worker')");
     let session = patient(&cluster, "postgres");

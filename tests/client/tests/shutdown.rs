@@ -60,9 +60,10 @@ fn fast() {
 fn fast_with_a_session_waiting() {
     let cluster = Cluster::start(&[]);
     let mut watcher = cluster.session();
+    // The worker may be gone, and its loss reported, before this session is told to end: then it waits for that.
     let waiting = cluster
         .session()
-        .start("SELECT pg_background_run('SELECT pg_sleep(3600)')");
+        .start("SELECT pg_background_run('SELECT pg_sleep(3600)'), pg_sleep(3600)");
     watcher
         .wait_until("EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'pg_background' AND state = 'active')");
     assert_prompt_stop(&cluster, Shutdown::Fast);

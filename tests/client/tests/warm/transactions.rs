@@ -104,8 +104,12 @@ fn transactions() {
         silent(cleared(
             "parallel query",
             &[
-                Job("SET force_parallel_mode = on; SET work_mem = '1MB'; SELECT sum(n)::text FROM secret"),
-                Job("SELECT sum(n)::text || current_setting('force_parallel_mode') FROM secret"),
+                // Called force_parallel_mode before version 16.
+                Job("SELECT set_config(name, 'on', false) FROM pg_settings
+                     WHERE name IN ('debug_parallel_query', 'force_parallel_mode');
+                     SET work_mem = '1MB'; SELECT sum(n)::text FROM secret"),
+                Job("SELECT sum(n)::text || (SELECT setting FROM pg_settings
+                     WHERE name IN ('debug_parallel_query', 'force_parallel_mode')) FROM secret"),
             ],
         )),
         silent(left(
