@@ -16,41 +16,43 @@ crate::sql_function! {
 
 /// `launch(sql, queue_size [, label])`: runs `sql` in a worker and keeps its result for a reader.
 fn launch(call: &Call) -> Result<Answer> {
-    start(call, plain(call, true)?)
+    start(call, plain(call, 2, true)?)
 }
 
 /// `submit(sql, queue_size [, label])`: runs `sql` in a worker and throws its rows away.
 fn submit(call: &Call) -> Result<Answer> {
-    start(call, plain(call, false)?)
+    start(call, plain(call, 2, false)?)
 }
 
 /// `launch_params(sql, params, queue_size, label, database)`.
 fn launch_params(call: &Call) -> Result<Answer> {
-    start(call, with_params(call, true)?)
+    start(call, with_params(call, 3, 4, true)?)
 }
 
 /// `submit_params(sql, params, queue_size, label, database)`.
 fn submit_params(call: &Call) -> Result<Answer> {
-    start(call, with_params(call, false)?)
+    start(call, with_params(call, 3, 4, false)?)
 }
 
-fn plain(call: &Call, keeps_result: bool) -> Result<Order<'_>> {
+/// The order in the arguments `sql, queue_size, …`, with the label at place `label`.
+pub fn plain(call: &Call, label: usize, keeps_result: bool) -> Result<Order<'_>> {
     Ok(Order {
         sql: sql(call)?,
         queue_size: call.int4(1).unwrap_or(0),
-        label: call.text(2),
+        label: call.text(label),
         keeps_result,
         ..Order::default()
     })
 }
 
-fn with_params(call: &Call, keeps_result: bool) -> Result<Order<'_>> {
+/// The order in the arguments `sql, params, queue_size, …`, with label and database at these places.
+pub fn with_params(call: &Call, label: usize, database: usize, keeps_result: bool) -> Result<Order<'_>> {
     Ok(Order {
         sql: sql(call)?,
         parameters: call.record(1),
         queue_size: call.int4(2).unwrap_or(0),
-        label: call.text(3),
-        database: call.name(4),
+        label: call.text(label),
+        database: call.name(database),
         keeps_result,
     })
 }

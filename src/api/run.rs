@@ -2,7 +2,7 @@
 
 use super::handle;
 use super::info::Outcome;
-use super::launch::sql;
+use super::launch::{plain, sql, with_params};
 use crate::pg::error::{Failure, Report, Result};
 use crate::pg::fmgr::{Answer, Call, Rows, Value};
 use crate::pg::{proc, spi};
@@ -41,27 +41,12 @@ fn result(call: &Call) -> Result<Answer> {
 
 /// `run(sql, queue_size, timeout_ms, label)`: runs the SQL to its end and tells how that was; no rows.
 fn run(call: &Call) -> Result<Answer> {
-    let order = Order {
-        sql: sql(call)?,
-        queue_size: call.int4(1).unwrap_or(0),
-        label: call.text(3),
-        keeps_result: false,
-        ..Order::default()
-    };
-    outcome_of(call, &order, call.int4(2))
+    outcome_of(call, &plain(call, 3, false)?, call.int4(2))
 }
 
 /// `run_params(sql, params, queue_size, timeout_ms, label, database)`: the same with parameters.
 fn run_params(call: &Call) -> Result<Answer> {
-    let order = Order {
-        sql: sql(call)?,
-        parameters: call.record(1),
-        queue_size: call.int4(2).unwrap_or(0),
-        label: call.text(4),
-        database: call.name(5),
-        keeps_result: false,
-    };
-    outcome_of(call, &order, call.int4(3))
+    outcome_of(call, &with_params(call, 4, 5, false)?, call.int4(3))
 }
 
 fn outcome_of(call: &Call, order: &Order, timeout_ms: Option<i32>) -> Result<Answer> {
@@ -84,26 +69,12 @@ fn outcome_of(call: &Call, order: &Order, timeout_ms: Option<i32>) -> Result<Ans
 /// `run_query(sql, queue_size, timeout_ms, label, col_def)`: runs the SQL and gives its rows. What the rows look like is told by
 /// the caller's column definition list; without `col_def` there are none. The job's error is raised, a timeout as 57014.
 fn run_query(call: &Call) -> Result<Answer> {
-    let order = Order {
-        sql: sql(call)?,
-        queue_size: call.int4(1).unwrap_or(0),
-        label: call.text(3),
-        keeps_result: true,
-        ..Order::default()
-    };
-    rows_of(call, &order, call.int4(2), call.text(4).is_some())
+    rows_of(call, &plain(call, 3, true)?, call.int4(2), call.text(4).is_some())
 }
 
 /// `run_query_params(sql, params, queue_size, timeout_ms, label, col_def, database)`: the same with parameters.
 fn run_query_params(call: &Call) -> Result<Answer> {
-    let order = Order {
-        sql: sql(call)?,
-        parameters: call.record(1),
-        queue_size: call.int4(2).unwrap_or(0),
-        label: call.text(4),
-        database: call.name(6),
-        keeps_result: true,
-    };
+    let order = with_params(call, 4, 6, true)?;
     rows_of(call, &order, call.int4(3), call.text(5).is_some())
 }
 

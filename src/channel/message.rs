@@ -21,9 +21,7 @@ pub enum Kind {
 pub const HEADER: usize = 8;
 
 /// How many bytes a body of `len` bytes takes.
-pub const fn padded(len: usize) -> usize {
-    (len + 7) & !7
-}
+pub use crate::pg::memory::padded;
 
 /// The header of a message.
 pub fn header(kind: Kind, len: usize) -> [u8; HEADER] {

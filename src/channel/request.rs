@@ -3,6 +3,7 @@
 
 use crate::pg::database::Database;
 use crate::pg::error::Result;
+use crate::pg::memory::padded;
 use crate::pg::params::{Outgoing, Parameters};
 use crate::pg::proc::{self, Identity};
 use crate::pg::record::Numbers;
@@ -35,10 +36,6 @@ struct Head {
 
 /// Bytes of the head; what follows is aligned.
 const HEAD: u64 = padded(size_of::<Head>()) as u64;
-
-const fn padded(len: usize) -> usize {
-    (len + 7) & !7
-}
 
 /// A request as its worker sees it.
 pub struct Request {

@@ -6,6 +6,7 @@
 //! succeeded is seen by the bytes.
 
 use super::guc_state::{self, Entries};
+use super::library::{file_name, files};
 use super::local::Exclusive;
 use super::memory::{self, Buffer};
 use super::proc::{Identity, assume_user};
@@ -267,13 +268,9 @@ fn is_conversion(name: &[u8]) -> bool {
     name.windows(5).any(|part| part == b"_and_") || name.starts_with(b"euc")
 }
 
-fn files(list: &[u8]) -> impl Iterator<Item = &[u8]> {
-    list.split(|byte| *byte == 0).filter(|file| !file.is_empty())
-}
-
-/// The file's name without directories, and without what follows the first dot.
+/// The file's name without what follows the first dot.
 fn library_name(file: &[u8]) -> &[u8] {
-    let name = file.rsplit(|byte| *byte == b'/').next().unwrap_or(file);
+    let name = file_name(file);
     name.split(|byte| *byte == b'.').next().unwrap_or(name)
 }
 

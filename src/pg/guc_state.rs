@@ -5,10 +5,12 @@
 //! the session in a few settings only, so it compares the two states and sets those. Where the session's state cannot be
 //! reached that way, PostgreSQL's way is taken.
 
-use super::memory::Buffer;
+use super::library::{file_name, files};
+use super::memory::{Buffer, padded};
 use super::{compat, raw};
 use core::ffi::{CStr, c_char};
 use pgrx::pg_sys::{self, GucContext, GucSource};
+use std::hash::{DefaultHasher, Hasher};
 
 /// How many bytes [`serialize_settings`] needs. Guarded.
 pub fn settings_size() -> usize {
@@ -27,7 +29,7 @@ const LIMITS: [&[u8]; 3] = [b"lock_timeout", b"statement_timeout", b"work_mem"];
 
 /// The state of those alone, in the same form. Guarded.
 pub fn explicit_limits() -> Vec<u8> {
-    let mut whole = vec![0u8; (settings_size() + 7) & !7];
+    let mut whole = vec![0u8; padded(settings_size())];
     serialize_settings(whole.as_mut_ptr(), whole.len());
     let mut chosen = Vec::new();
     for entry in Entries::of_bytes(&whole) {
@@ -89,7 +91,7 @@ pub fn libraries_with_settings() -> Vec<u8> {
         )
     };
     let mut wanted = Vec::new();
-    for file in state.split(|byte| *byte == 0).filter(|file| !file.is_empty()) {
+    for file in files(&state) {
         if prefixes.iter().any(|prefix| is_library_of(file, prefix)) {
             wanted.extend_from_slice(file);
             wanted.push(0);
@@ -101,8 +103,8 @@ pub fn libraries_with_settings() -> Vec<u8> {
 
 /// Whether the file is the library whose settings begin with `prefix`; a version may follow its name.
 fn is_library_of(file: &[u8], prefix: &[u8]) -> bool {
-    let name = file.rsplit(|byte| *byte == b'/').next().unwrap_or(file);
-    name.strip_prefix(prefix)
+    file_name(file)
+        .strip_prefix(prefix)
         .is_some_and(|rest| rest.is_empty() || rest.starts_with(b".") || rest.starts_with(b"-"))
 }
 
@@ -118,9 +120,9 @@ pub fn mark_of_custom(state: &[u8]) -> u64 {
     Entries::of_bytes(state)
         .filter(|entry| entry.name.contains(&b'.'))
         .map(|entry| {
-            entry.name.iter().fold(0xcbf2_9ce4_8422_2325_u64, |mark, byte| {
-                (mark ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
-            })
+            let mut mark = DefaultHasher::new();
+            mark.write(entry.name);
+            mark.finish()
         })
         .fold(0, u64::wrapping_add)
 }

@@ -1,4 +1,4 @@
-//! The file that this library was loaded from.
+//! The files that libraries were loaded from, and this one's.
 
 use super::memory;
 use core::ffi::{c_char, c_int, c_void};
@@ -6,6 +6,16 @@ use std::cell::Cell;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
+
+/// The files in a list in the form of `SerializeLibraryState`.
+pub fn files(list: &[u8]) -> impl Iterator<Item = &[u8]> {
+    list.split(|byte| *byte == 0).filter(|file| !file.is_empty())
+}
+
+/// The file's name without directories.
+pub fn file_name(file: &[u8]) -> &[u8] {
+    file.rsplit(|byte| *byte == b'/').next().unwrap_or(file)
+}
 
 /// `Dl_info` of `dlfcn.h`.
 #[repr(C)]

@@ -161,6 +161,11 @@ impl Buffer {
     }
 }
 
+/// How many bytes `len` bytes take where all is aligned to eight (`MAXALIGN`).
+pub const fn padded(len: usize) -> usize {
+    (len + 7) & !7
+}
+
 /// Copies bytes up to the first NUL into the current memory context, as a C string. Guarded.
 pub fn copy_text(bytes: &[u8]) -> *mut c_char {
     let text: Vec<u8> = bytes.iter().copied().take_while(|byte| *byte != 0).collect();

@@ -8,6 +8,7 @@
 //! text.
 
 use super::error::{self, Result, raise_raw};
+use super::memory::padded;
 use super::record::{self, Numbers};
 use super::tuples::{column_type, tuple_desc_attr};
 use super::{compat, foreign, memory, raw, rowtype};
@@ -40,10 +41,6 @@ struct Column {
     /// What the type looked like ([`rowtype::fingerprint`]).
     print: u32,
     unused: u32,
-}
-
-const fn padded(len: usize) -> usize {
-    (len + 7) & !7
 }
 
 /// Parameters on their way out, in the memory context of the call.

@@ -7,6 +7,7 @@
 use core::cell::Cell;
 use core::ptr;
 use pgrx::pg_sys::{self, Datum, HeapTuple, Oid, SysCacheIdentifier};
+use std::hash::{DefaultHasher, Hasher};
 
 /// `DbRoleSettingRelationId`, `DbRoleSettingDatidRolidIndexId` of `catalog/pg_db_role_setting.h`.
 const DB_ROLE_SETTING: u32 = 2964;
@@ -20,34 +21,28 @@ pub enum Kind {
     Elsewhere,
 }
 
-#[derive(Clone, Copy)]
-struct Known {
+/// Whose standing is asked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Asked {
     database: u32,
     role: u32,
     kind: Kind,
-    /// How many invalidation messages this process had seen.
-    messages: u64,
-    standing: u64,
 }
 
 thread_local! {
-    static KNOWN: Cell<Option<Known>> = const { Cell::new(None) };
+    /// What was asked last, how many invalidation messages had been seen then, and the answer.
+    static KNOWN: Cell<Option<(Asked, u64, u64)>> = const { Cell::new(None) };
 }
 
-/// What a connection of `role` to `database` would get now; never 0. In a transaction. The catalogs are looked at again only after some
-/// catalog has changed.
+/// What a connection of `role` to `database` would get now; never 0. In a transaction. The catalogs are looked at again only after
+/// some catalog has changed.
 pub fn of(database: u32, role: u32, kind: Kind) -> u64 {
-    // SAFETY: takes in what other processes have committed; the counter is this process's own.
-    let messages = unsafe {
-        pg_sys::AcceptInvalidationMessages();
-        ptr::read_volatile(&raw const pg_sys::SharedInvalidMessageCounter)
-    };
-    if let Some(known) = KNOWN.get()
-        && (known.database, known.role, known.kind, known.messages) == (database, role, kind, messages)
-    {
-        return known.standing;
+    let asked = Asked { database, role, kind };
+    let messages = messages();
+    if let Some(standing) = known(asked, messages) {
+        return standing;
     }
-    let mut mark = Mark(0xcbf2_9ce4_8422_2325);
+    let mut mark = Mark(DefaultHasher::new());
     mark.cached(SysCacheIdentifier::AUTHOID, role);
     mark.cached(SysCacheIdentifier::DATABASEOID, database);
     mark.settings(database, role);
@@ -59,45 +54,47 @@ pub fn of(database: u32, role: u32, kind: Kind) -> u64 {
         // No oid, so workers of one kind never fit jobs of the other.
         Kind::Elsewhere => u64::MAX,
     });
-    let standing = mark.0.max(1);
-    KNOWN.set(Some(Known {
-        database,
-        role,
-        kind,
-        messages,
-        standing,
-    }));
+    let standing = mark.0.finish().max(1);
+    KNOWN.set(Some((asked, messages, standing)));
     standing
 }
 
 /// [`of`] for the role and database of this process, which is in no transaction.
 pub fn of_this_process(kind: Kind) -> u64 {
-    // SAFETY: a transaction that only looks into catalogs.
+    // SAFETY: plain reads of this backend's state.
+    let (database, role) = unsafe { (pg_sys::MyDatabaseId.to_u32(), pg_sys::GetAuthenticatedUserId().to_u32()) };
+    known(Asked { database, role, kind }, messages()).unwrap_or_else(|| {
+        // SAFETY: a transaction that only looks into catalogs.
+        unsafe {
+            pg_sys::StartTransactionCommand();
+            let standing = of(database, role, kind);
+            pg_sys::CommitTransactionCommand();
+            standing
+        }
+    })
+}
+
+/// How many invalidation messages this process has seen, when it has taken in what others have committed by now.
+fn messages() -> u64 {
+    // SAFETY: the counter is this process's own.
     unsafe {
         pg_sys::AcceptInvalidationMessages();
-        if let Some(known) = KNOWN.get()
-            && known.kind == kind
-            && known.messages == ptr::read_volatile(&raw const pg_sys::SharedInvalidMessageCounter)
-        {
-            return known.standing;
-        }
-        pg_sys::StartTransactionCommand();
-        let standing = of(
-            pg_sys::MyDatabaseId.to_u32(),
-            pg_sys::GetAuthenticatedUserId().to_u32(),
-            kind,
-        );
-        pg_sys::CommitTransactionCommand();
-        standing
+        ptr::read_volatile(&raw const pg_sys::SharedInvalidMessageCounter)
     }
 }
 
-/// FNV-1a over numbers.
-struct Mark(u64);
+/// What was found the last time, if that was asked, and no message has come since.
+fn known(asked: Asked, messages: u64) -> Option<u64> {
+    let (before, seen, standing) = KNOWN.get()?;
+    (before == asked && seen == messages).then_some(standing)
+}
+
+/// A hash over numbers. Processes of one build compare it.
+struct Mark(DefaultHasher);
 
 impl Mark {
     fn add(&mut self, number: u64) {
-        self.0 = (self.0 ^ number).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(17);
+        self.0.write_u64(number);
     }
 
     fn row(&mut self, row: HeapTuple) {

@@ -1,5 +1,6 @@
 //! Rows in PostgreSQL's own form, MinimalTuples, and their descriptions. Raw.
 
+use super::memory::padded;
 use super::raw;
 use core::ffi::{CStr, c_int};
 use core::ptr;
@@ -16,10 +17,6 @@ const MINIMAL_HEADER: usize = core::mem::offset_of!(MinimalTupleData, t_bits);
 /// `MINIMAL_TUPLE_OFFSET`: what a heap tuple's header has more than a minimal one's.
 const MINIMAL_OFFSET: usize =
     (core::mem::offset_of!(pg_sys::HeapTupleHeaderData, t_infomask2) - size_of::<u32>()) / 8 * 8;
-
-const fn max_align(size: usize) -> usize {
-    (size + 7) & !7
-}
 
 /// The type of column `n`.
 pub fn column_type(desc: TupleDesc, n: usize) -> u32 {
@@ -274,7 +271,7 @@ pub fn look(slot: *mut TupleTableSlot, shape: &Shape) -> Row {
             data_len = place.at + place.len;
         }
         let bitmap = if has_null { shape.natts.div_ceil(8) } else { 0 };
-        let header = max_align(MINIMAL_HEADER + bitmap);
+        let header = padded(MINIMAL_HEADER + bitmap);
         Row::Loose {
             len: header + data_len,
             header,

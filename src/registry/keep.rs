@@ -226,15 +226,8 @@ pub fn sweep() {
         }
         if at > proc::now() {
             segment.next_expiry.fetch_min(at, Relaxed);
-        } else if slot.has_expired_as(cookie) {
+        } else if slot.lock_if(cookie).is_some_and(|_job| slot.has_expired()) {
             slot.release(cookie);
         }
-    }
-}
-
-impl Slot {
-    /// Whether the job with this cookie has expired.
-    fn has_expired_as(&self, cookie: u64) -> bool {
-        self.lock_if(cookie).is_some_and(|_job| self.has_expired())
     }
 }

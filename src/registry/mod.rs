@@ -8,12 +8,14 @@
 //! * [`pool`]: the workers that serve one job after another, and who gets them;
 //! * [`room`]: how many jobs run, and which launches wait until one more may;
 //! * [`counters`]: how the jobs of one session ended;
-//! * [`totals`]: the same and more by database and role.
+//! * [`totals`]: the same and more by database and role;
+//! * [`list`]: how entries hang together.
 
 pub mod counters;
 pub mod history;
 pub mod job;
 pub mod keep;
+pub mod list;
 pub mod pool;
 pub mod room;
 pub mod segment;

@@ -11,6 +11,7 @@
 //! All of this is under the pool's lock. Nothing here allocates, so it can be called with a job's lock held, too.
 
 use super::job::Job;
+use super::list::{self, Linked};
 use super::pool;
 use crate::pg::error::Result;
 use crate::pg::proc;
@@ -33,6 +34,12 @@ struct Role {
     next: AtomicU64,
     role: AtomicU32,
     running: AtomicU32,
+}
+
+impl Linked for Role {
+    fn next(&self) -> &AtomicU64 {
+        &self.next
+    }
 }
 
 /// What a launch has too little of.
@@ -79,6 +86,12 @@ struct Waiter {
     is_promised: AtomicBool,
 }
 
+impl Linked for Waiter {
+    fn next(&self) -> &AtomicU64 {
+        &self.next
+    }
+}
+
 impl Waiter {
     fn short_of(&self) -> Shortage {
         match self.short_of.load(Relaxed) {
@@ -109,30 +122,15 @@ pub fn count_of_role(number: u32) -> Result<Offset> {
     if known.1 != NOWHERE && known.0 == number {
         return Ok(known.1);
     }
-    let find = |first: Offset| {
-        let mut place = first;
-        while place != NOWHERE && role(place).role.load(Relaxed) != number {
-            place = role(place).next.load(Relaxed);
-        }
-        place
-    };
-    let pool = pool::shared()?;
-    let mut place = find(pool.lock().room.roles);
-    if place == NOWHERE {
-        let made = shmem::allocate(size_of::<Role>())?;
-        role(made).role.store(number, Relaxed);
-        let mut guard = pool.lock();
-        // Somebody may have been faster.
-        place = find(guard.room.roles);
-        if place == NOWHERE {
-            role(made).next.store(guard.room.roles, Relaxed);
-            guard.room.roles = made;
-            place = made;
-        } else {
-            drop(guard);
-            shmem::free(made);
-        }
-    }
+    let is_it = |role: &Role| role.role.load(Relaxed) == number;
+    let place = list::find_or_add(
+        pool::shared()?,
+        |pool| &mut pool.room.roles,
+        is_it,
+        |role| {
+            role.role.store(number, Relaxed);
+        },
+    )?;
     KNOWN.set((number, place));
     Ok(place)
 }
@@ -208,8 +206,7 @@ impl Room {
     }
 
     fn line(&self) -> impl Iterator<Item = &'static Waiter> + use<> {
-        let at = |place: Offset| (place != NOWHERE).then(|| shmem::at::<Waiter>(place));
-        core::iter::successors(at(self.first), move |waiter| at(waiter.next.load(Relaxed)))
+        list::entries(self.first)
     }
 
     fn before(&self, me: Offset) -> impl Iterator<Item = &'static Waiter> + use<> {
@@ -222,15 +219,6 @@ impl Room {
         match self.line().last() {
             Some(last) => last.next.store(place, Relaxed),
             None => self.first = place,
-        }
-    }
-
-    fn remove(&mut self, place: Offset) {
-        let next = shmem::at::<Waiter>(place).next.load(Relaxed);
-        if self.first == place {
-            self.first = next;
-        } else if let Some(before) = self.line().find(|waiter| waiter.next.load(Relaxed) == place) {
-            before.next.store(next, Relaxed);
         }
     }
 }
@@ -287,7 +275,7 @@ pub fn leave() {
     let place = PLACE.take();
     {
         let room = &mut pool.lock().room;
-        room.remove(place);
+        list::remove::<Waiter>(&mut room.first, place);
         for procno in room.next(me.role.load(Relaxed), me.counters.load(Relaxed)) {
             proc::wake(procno);
         }

@@ -1,6 +1,7 @@
 //! What became of the jobs of each database and role since the server's start: never less by itself, and never freed.
 
 use super::counters::Count;
+use super::list::{self, Linked};
 use super::segment::segment;
 use crate::pg::error::Result;
 use crate::pg::proc;
@@ -39,6 +40,12 @@ pub struct Totals {
     pub since: AtomicI64,
 }
 
+impl Linked for Totals {
+    fn next(&self) -> &AtomicU64 {
+        &self.next
+    }
+}
+
 /// Whether a job's process was started for it, or had run others before.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Start {
@@ -57,38 +64,17 @@ pub fn of(database: u32, user: u32) -> Result<Offset> {
     if known.2 != NOWHERE && (known.0, known.1) == (database, user) {
         return Ok(known.2);
     }
-    let segment = segment()?;
-    let find = |first: Offset| {
-        let mut place = first;
-        while place != NOWHERE {
-            let totals = Totals::at(place);
-            if totals.key() == (database, user) {
-                break;
-            }
-            place = totals.next.load(Relaxed);
-        }
-        place
-    };
-    let first = segment.totals.lock().first;
-    let mut place = find(first);
-    if place == NOWHERE {
-        let made = shmem::allocate(size_of::<Totals>())?;
-        let totals = Totals::at(made);
-        totals.database.store(database, Relaxed);
-        totals.user.store(user, Relaxed);
-        totals.since.store(proc::now(), Relaxed);
-        let mut directory = segment.totals.lock();
-        // Somebody may have been faster.
-        place = find(directory.first);
-        if place == NOWHERE {
-            totals.next.store(directory.first, Relaxed);
-            directory.first = made;
-            place = made;
-        } else {
-            drop(directory);
-            shmem::free(made);
-        }
-    }
+    let is_it = |totals: &Totals| totals.key() == (database, user);
+    let place = list::find_or_add(
+        &segment()?.totals,
+        |directory| &mut directory.first,
+        is_it,
+        |totals| {
+            totals.database.store(database, Relaxed);
+            totals.user.store(user, Relaxed);
+            totals.since.store(proc::now(), Relaxed);
+        },
+    )?;
     KNOWN.set((database, user, place));
     Ok(place)
 }
@@ -96,8 +82,7 @@ pub fn of(database: u32, user: u32) -> Result<Offset> {
 /// All counters there are. Nothing is ever taken off the list.
 pub fn all() -> Result<Vec<&'static Totals>> {
     let first = segment()?.totals.lock().first;
-    let at = |place: Offset| (place != NOWHERE).then(|| Totals::at(place));
-    Ok(core::iter::successors(at(first), move |totals| at(totals.next.load(Relaxed))).collect())
+    Ok(list::entries(first).collect())
 }
 
 impl Totals {

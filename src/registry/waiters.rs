@@ -3,9 +3,10 @@
 //! A process enters itself for each job that it waits for, and takes itself off again, also when it ends in the middle of the
 //! wait. The list is also the edges in the graph that deadlocks are looked for in.
 
+use super::list::{self, Linked};
 use crate::pg::error::Result;
 use crate::pg::proc;
-use crate::pg::shmem::{self, NOWHERE, Offset};
+use crate::pg::shmem::{self, Offset};
 use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 /// One process that waits for one job.
@@ -14,6 +15,12 @@ struct Waiter {
     next: AtomicU64,
     procno: AtomicU32,
     pid: AtomicI32,
+}
+
+impl Linked for Waiter {
+    fn next(&self) -> &AtomicU64 {
+        &self.next
+    }
 }
 
 /// Places for this process on so many lists. 53200 where memory is out.
@@ -29,20 +36,14 @@ pub fn place(places: Offset, n: usize) -> Offset {
 /// Enters this process into a list.
 pub fn enter(list: &mut Offset, place: Offset) {
     let waiter: &Waiter = shmem::at(place);
-    waiter.next.store(*list, Relaxed);
     waiter.procno.store(proc::my_procno(), Relaxed);
     waiter.pid.store(proc::my_pid(), Relaxed);
-    *list = place;
+    list::push::<Waiter>(list, place);
 }
 
 /// Takes a place off its list.
 pub fn leave(list: &mut Offset, place: Offset) {
-    let next = shmem::at::<Waiter>(place).next.load(Relaxed);
-    if *list == place {
-        *list = next;
-    } else if let Some(before) = all(*list).find(|waiter| waiter.next.load(Relaxed) == place) {
-        before.next.store(next, Relaxed);
-    }
+    list::remove::<Waiter>(list, place);
 }
 
 /// Where the latches of those who wait are.
@@ -56,6 +57,5 @@ pub fn includes(list: Offset, pid: i32) -> bool {
 }
 
 fn all(list: Offset) -> impl Iterator<Item = &'static Waiter> {
-    let at = |place: Offset| (place != NOWHERE).then(|| shmem::at::<Waiter>(place));
-    core::iter::successors(at(list), move |waiter| at(waiter.next.load(Relaxed)))
+    list::entries(list)
 }

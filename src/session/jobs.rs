@@ -192,19 +192,8 @@ pub fn find_to_cancel(pid: i32, cookie: i64) -> Result<Rc<Handle>> {
 }
 
 fn find_for(pid: i32, cookie: i64, may: impl FnOnce(u32) -> bool) -> Result<Rc<Handle>> {
-    let Some(handle) = hold(pid, cookie as u64) else {
-        return Err(unknown_or_mismatch(pid));
-    };
-    let role = handle.slot.lock().user;
-    if may(role) {
-        return Ok(handle);
-    }
-    Err(Report::new(
-        PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
-        format!("permission denied for the background job of PID {pid}"),
-    )
-    .detail("Only roles with privileges of the role that the job runs as may act on it.")
-    .into())
+    let handle = hold(pid, cookie as u64).ok_or_else(|| unknown_or_mismatch(pid))?;
+    handle.permitted(may)
 }
 
 fn unknown_or_mismatch(pid: i32) -> crate::pg::error::Failure {
@@ -237,15 +226,14 @@ pub fn knows_pid(pid: i32) -> bool {
 
 /// [`find`] without an error for handles that are not known.
 pub fn find_or_none(pid: i32, cookie: i64) -> Result<Option<Rc<Handle>>> {
-    match hold(pid, cookie as u64) {
-        None => Ok(None),
-        Some(_) => find(pid, cookie).map(Some),
-    }
+    hold(pid, cookie as u64)
+        .map(|handle| handle.permitted(role::may_act_for))
+        .transpose()
 }
 
 /// [`find`] without an error.
 pub fn look_up(pid: i32, cookie: i64) -> Option<Rc<Handle>> {
-    find(pid, cookie).ok()
+    find_or_none(pid, cookie).ok().flatten()
 }
 
 /// All jobs that this session launched, in that order, as long as their handles are known.
@@ -290,6 +278,20 @@ pub fn look_after_all() -> Result<()> {
 }
 
 impl Handle {
+    /// This job, for a role of which `may` is true given the job's. 42501 for others.
+    fn permitted(self: Rc<Self>, may: impl FnOnce(u32) -> bool) -> Result<Rc<Self>> {
+        let role = self.slot.lock().user;
+        if may(role) {
+            return Ok(self);
+        }
+        Err(Report::new(
+            PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+            format!("permission denied for the background job of PID {}", self.pid),
+        )
+        .detail("Only roles with privileges of the role that the job runs as may act on it.")
+        .into())
+    }
+
     /// What is known of the job now. A worker that went without a word is noticed here.
     pub fn job(&self) -> Guard<'static, Job> {
         let job = self.slot.lock();

@@ -1,7 +1,8 @@
 //! From the SQL to a job in a worker's hands.
 //!
 //! 1. [`prepare`]: the arguments are checked, and the job with all that the worker needs is put into a slot in shared memory;
-//! 2. [`Prepared::find_worker`]: an idle one, or the postmaster is asked for a new one; where there is no room, it is waited for in [`line`](super::line);
+//! 2. [`Prepared::find_worker`]: an idle one, or the postmaster is asked for a new one; where there is no room, it is waited for in
+//!    [`line`](super::line);
 //! 3. [`Registered::wait_for_worker`]: until the worker's process has started, or will never.
 //!
 //! Each step consumes the one before. What is dropped on the way, by an error or a cancel, is given back.
@@ -15,7 +16,7 @@ use crate::pg::error::{Report, Result};
 use crate::pg::fmgr::Answer;
 use crate::pg::params::Outgoing;
 use crate::pg::proc::{self, Identity, WorkerStatus};
-use crate::pg::shmem::{self, Owned};
+use crate::pg::shmem::{self, Offset, Owned};
 use crate::pg::spi;
 use crate::registry::counters::Counters;
 use crate::registry::job::{LABEL_MAX, Slot};
@@ -61,8 +62,8 @@ pub fn launch(order: &Order) -> Result<Launched> {
     let queue_size = check(order)?;
     let identity = proc::identity();
     let mut line = Line::default();
-    find_room_in_session(&mut line, identity)?;
-    match prepare(order, queue_size, identity)?.find_worker(line)? {
+    let counters = find_room_in_session(&mut line, identity)?;
+    match prepare(order, queue_size, identity, counters)?.find_worker(line)? {
         Found::Warm(launched) => Ok(launched),
         Found::New(registered) => registered.wait_for_worker(),
     }
@@ -103,26 +104,32 @@ impl TakenSlot {
         }
     }
 
-    fn disarm(&mut self) {
+    /// The job has the process `pid`, and is one of this session's from now on.
+    fn hand_over(mut self, pid: i32) -> Launched {
         self.armed = false;
         jobs::set_pending(None);
-    }
-}
-
-impl Drop for TakenSlot {
-    /// If a worker was faster, the job is this session's like any other.
-    fn drop(&mut self) {
-        if self.armed {
-            self.disarm();
-            if !self.slot.withdraw(self.cookie) {
-                jobs::add(self.slot, self.cookie, self.slot.worker_pid.load(Relaxed));
-            }
+        jobs::add(self.slot, self.cookie, pid);
+        Launched {
+            pid,
+            cookie: self.cookie as i64,
         }
     }
 }
 
-fn prepare(order: &Order, queue_size: i32, identity: Identity) -> Result<Prepared> {
-    let counters = jobs::counters()?;
+impl Drop for TakenSlot {
+    /// Interrupted while waiting: the job is taken back. If a worker was faster, it is this session's like any other.
+    fn drop(&mut self) {
+        if !self.armed {
+            return;
+        }
+        jobs::set_pending(None);
+        if !self.slot.withdraw(self.cookie) {
+            jobs::add(self.slot, self.cookie, self.slot.worker_pid.load(Relaxed));
+        }
+    }
+}
+
+fn prepare(order: &Order, queue_size: i32, identity: Identity, counters: Offset) -> Result<Prepared> {
     let database = match order.database {
         Some(name) => Database::by_name(name, [identity.authenticated, identity.current])?,
         None => Database::own(),
@@ -214,8 +221,8 @@ fn check(order: &Order) -> Result<i32> {
     })
 }
 
-/// Waits until the session runs fewer jobs than it may.
-fn find_room_in_session(line: &mut Line, identity: Identity) -> Result<()> {
+/// Waits until the session runs fewer jobs than it may. Gives its counters.
+fn find_room_in_session(line: &mut Line, identity: Identity) -> Result<Offset> {
     pool::prepare()?;
     let limit = settings::max_workers();
     let session = jobs::counters()?;
@@ -238,7 +245,7 @@ fn find_room_in_session(line: &mut Line, identity: Identity) -> Result<()> {
         };
         line.wait(short, places)?;
     }
-    Ok(())
+    Ok(session)
 }
 
 /// The worker of a job.
@@ -251,7 +258,7 @@ enum Found {
 /// A job that the postmaster is to start a worker for.
 struct Registered {
     slot: TakenSlot,
-    worker: Option<proc::Registered>,
+    worker: proc::Registered,
 }
 
 impl Prepared {
@@ -259,7 +266,7 @@ impl Prepared {
     ///
     /// A worker that was at work a moment ago will find the job. One that sleeps may have been told to end; so it is waited for until
     /// it has taken the job, or has given it back.
-    fn find_worker(mut self, mut line: Line) -> Result<Found> {
+    fn find_worker(self, mut line: Line) -> Result<Found> {
         // A worker that waits for old snapshots must not find one that was only taken to look into the catalogs.
         spi::forget_catalog_snapshot();
         let caps = Caps {
@@ -273,14 +280,8 @@ impl Prepared {
                     worker.wake();
                     // Its room is found, whether by this worker or another: nobody behind waits for the answer.
                     room::wait_for(Shortage::Session);
-                    let taken = !worker.slept || self.slot.was_taken()?;
-                    if taken {
-                        self.slot.disarm();
-                        jobs::add(slot, cookie, worker.pid);
-                        return Ok(Found::Warm(Launched {
-                            pid: worker.pid,
-                            cookie: cookie as i64,
-                        }));
+                    if !worker.slept || self.slot.was_taken()? {
+                        return Ok(Found::Warm(self.slot.hand_over(worker.pid)));
                     }
                     pool::give_up(slot, cookie);
                     continue;
@@ -291,7 +292,7 @@ impl Prepared {
                         slot.lock().worker = worker;
                         return Ok(Found::New(Registered {
                             slot: self.slot,
-                            worker: Some(worker),
+                            worker,
                         }));
                     }
                     if made_room {
@@ -309,47 +310,27 @@ impl Prepared {
 impl Registered {
     /// The postmaster sets our latch when the worker starts and when it stops. That the worker has taken the job is not waited
     /// for: until then a cancel is noted in the slot, and a worker that ends before is noticed by its status.
-    fn wait_for_worker(mut self) -> Result<Launched> {
+    fn wait_for_worker(self) -> Result<Launched> {
         loop {
             proc::reset_latch();
-            let status = self.worker.map_or(WorkerStatus::Stopped, proc::Registered::status);
-            match status {
-                WorkerStatus::Running(pid) => return self.adopt(pid),
-                WorkerStatus::NotYetStarted => proc::wait(-1)?,
-                // It was fast; or it could not start.
-                WorkerStatus::Stopped => {
-                    let pid = self.slot.slot.worker_pid.load(Relaxed);
-                    return self.adopt(pid);
+            let pid = match self.worker.status() {
+                WorkerStatus::Running(pid) => pid,
+                WorkerStatus::NotYetStarted => {
+                    proc::wait(-1)?;
+                    continue;
                 }
+                // It was fast; or it could not start.
+                WorkerStatus::Stopped => self.slot.slot.worker_pid.load(Relaxed),
+            };
+            if pid == 0 {
+                return Err(Report::new(
+                    PgSqlErrorCode::ERRCODE_CONNECTION_FAILURE,
+                    "background worker could not start",
+                )
+                .hint("The server log says why.")
+                .into());
             }
+            return Ok(self.slot.hand_over(pid));
         }
-    }
-
-    /// Makes the job one of this session's.
-    fn adopt(&mut self, pid: i32) -> Result<Launched> {
-        if self.worker.take().is_none() || pid == 0 {
-            return Err(Report::new(
-                PgSqlErrorCode::ERRCODE_CONNECTION_FAILURE,
-                "background worker could not start",
-            )
-            .hint("The server log says why.")
-            .into());
-        }
-        self.slot.disarm();
-        jobs::add(self.slot.slot, self.slot.cookie, pid);
-        Ok(Launched {
-            pid,
-            cookie: self.slot.cookie as i64,
-        })
-    }
-}
-
-impl Drop for Registered {
-    /// Interrupted while waiting: the job is taken back. If a worker was faster, it is this session's like any other.
-    fn drop(&mut self) {
-        if self.slot.armed && !self.slot.slot.withdraw(self.slot.cookie) {
-            let _ = self.adopt(self.slot.slot.worker_pid.load(Relaxed));
-        }
-        self.slot.disarm();
     }
 }

@@ -56,10 +56,7 @@ pub fn run(argument: Datum) -> Result<()> {
     }
     proc::accept_signals();
     while let Some(job) = next {
-        next = match job.run() {
-            Some(terms) => rest::wait(&terms),
-            None => None,
-        };
+        next = job.run().and_then(|terms| rest::wait(&terms));
     }
     Ok(())
 }
@@ -94,7 +91,7 @@ fn attach(slot: &'static Slot, cookie: u64) -> Option<Attached> {
 impl Attached {
     /// Runs the job to its end. Gives the terms on which this process has offered itself for another.
     fn run(self) -> Option<Terms> {
-        let (sql, request, label, queue_size, keeps_result, timeout) = {
+        let (sql, request_at, label, queue_size, keeps_result, timeout) = {
             let job = self.slot.lock();
             (
                 job.sql(),
@@ -105,8 +102,7 @@ impl Attached {
                 job.worker_timeout,
             )
         };
-        let request_at = request;
-        let request = Request::at(request);
+        let request = Request::at(request_at);
         let identity = request.identity();
         let name = application_name(label.as_deref());
         settings::define_for(request.settings());

@@ -16,8 +16,8 @@ use crate::session::jobs;
 use crate::settings;
 use std::cell::Cell;
 
-/// How often an idle worker looks whether it should go, and how soon after a job for the first time, in milliseconds. Who wants to drop or copy a database waits five seconds
-/// for others to leave it (`CountOtherDBBackends`).
+/// How often an idle worker looks whether it should go, and how soon after a job for the first time, in milliseconds. Who wants
+/// to drop or copy a database waits five seconds for others to leave it (`CountOtherDBBackends`).
 const LOOK: i64 = 200;
 const FIRST_LOOK: i64 = 20;
 
