@@ -4,7 +4,9 @@ use harness::order::Step::{Connect, Job, Session};
 
 use crate::{cleared, left, run, silent};
 
-const EVERY_SETTING: &str = "SELECT name || '=' || setting || ' (' || source || ') ' || coalesce(reset_val, '') FROM pg_settings
+/// With those of PL/pgSQL, which are known from its first use on.
+const EVERY_SETTING: &str = "DO $$ BEGIN END $$;
+    SELECT name || '=' || setting || ' (' || source || ') ' || coalesce(reset_val, '') FROM pg_settings
     WHERE name NOT IN ('application_name', 'unix_socket_directories', 'data_directory', 'config_file', 'hba_file', 'ident_file',
                        'pg_background.worker_idle_timeout') ORDER BY name";
 
@@ -15,7 +17,7 @@ const CHANGE_EVERY_SETTING: &str = "DO $$
     BEGIN
         FOR s IN SELECT * FROM pg_settings WHERE context IN ('user', 'superuser')
             AND name NOT IN ('role', 'session_authorization', 'transaction_isolation', 'transaction_read_only',
-                             'transaction_deferrable', 'is_superuser', 'log_statement_stats')
+                             'transaction_deferrable', 'is_superuser', 'log_statement_stats', 'exit_on_error')
             AND name NOT LIKE 'debug%' AND name NOT LIKE 'trace%'
         LOOP
             BEGIN
