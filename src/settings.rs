@@ -138,8 +138,9 @@ static KNOWN: AtomicBool = AtomicBool::new(false);
 /// Makes the settings known, once for each process. Raw.
 ///
 /// A session does it when it loads the library. A worker does it when something that could look at them turns up: a statement,
-/// wherever it comes from, that mentions them ([`watch`]), a function of ours, or a value that the session had set. Up to
-/// version 15 each definition sorts all settings anew, and the three together would take a tenth of a cold start.
+/// wherever it comes from, that mentions them ([`watch`]), or a function of ours. Until then the values that the session has set
+/// stand there as those of settings that nobody has defined, which PostgreSQL hands on to a definition. Up to version 15 each
+/// definition sorts all settings anew, and all together would take a tenth of a cold start.
 pub fn define() {
     if KNOWN.swap(true, Relaxed) {
         return;
@@ -155,8 +156,8 @@ pub fn watch() {
     callbacks::before_each_statement(define_for);
 }
 
-/// Makes the settings known if a statement with this text, or a session with these settings, could look at them.
-pub fn define_for(text: &[u8]) {
+/// Makes the settings known if a statement with this text could look at them.
+fn define_for(text: &[u8]) {
     if !KNOWN.load(Relaxed) && are_mentioned_in(text) {
         define();
     }

@@ -4,6 +4,7 @@
 use crate::pg::database::Database;
 use crate::pg::error::Result;
 use crate::pg::memory::padded;
+
 use crate::pg::params::{Outgoing, Parameters};
 use crate::pg::proc::{self, Identity};
 use crate::pg::record::Numbers;
@@ -46,27 +47,29 @@ pub struct Request {
 /// Puts what a job in `database` needs of this session into the shared area: all of its settings, or in another database the
 /// limits that it has set itself. Tells which workers fit it. 53200 where memory is out.
 pub fn store(identity: Identity, database: &Database, parameters: Option<&Outgoing>) -> Result<(Owned, Fit)> {
-    let (limits, libraries) = if database.is_other {
-        (guc_state::explicit_limits(), vec![0])
-    } else {
-        (Vec::new(), guc_state::libraries_with_settings())
-    };
-    let settings_len = if database.is_other {
-        padded(limits.len())
-    } else {
-        padded(guc_state::settings_size())
-    };
+    if database.is_other {
+        let limits = guc_state::explicit_limits()?;
+        return store_with(identity, database, parameters, (&limits, 0), &[0]);
+    }
+    guc_state::with_settings(|settings| {
+        let custom = settings.mark_of_custom();
+        let libraries = settings.libraries();
+        store_with(identity, database, parameters, (settings.bytes(), custom), &libraries)
+    })
+}
+
+fn store_with(
+    identity: Identity,
+    database: &Database,
+    parameters: Option<&Outgoing>,
+    (settings, custom): (&[u8], u64),
+    libraries: &[u8],
+) -> Result<(Owned, Fit)> {
     let parameters_len = parameters.map_or(0, |parameters| padded(parameters.len()));
     let owned = Owned::new(shmem::allocate(
-        HEAD as usize + settings_len + parameters_len + libraries.len(),
+        HEAD as usize + padded(settings.len()) + parameters_len + libraries.len(),
     )?);
     let place = owned.place();
-    let settings_at = place + HEAD;
-    if database.is_other {
-        shmem::write(settings_at, &limits);
-    } else {
-        guc_state::serialize_settings(shmem::address(settings_at), settings_len);
-    }
     let idle_timeout = settings::worker_idle_timeout();
     let kind = kind(database.is_other);
     let fit = Fit {
@@ -77,7 +80,7 @@ pub fn store(identity: Identity, database: &Database, parameters: Option<&Outgoi
         } else {
             0
         },
-        settings: guc_state::mark_of_custom(shmem::bytes(settings_at, settings_len)),
+        settings: custom,
     };
     let head = Head {
         fit,
@@ -87,15 +90,16 @@ pub fn store(identity: Identity, database: &Database, parameters: Option<&Outgoi
         is_elsewhere: database.is_other,
         encoding: encoding::of_database(),
         identity,
-        settings_len: settings_len as u64,
+        settings_len: settings.len() as u64,
         parameters_len: parameters_len as u64,
     };
     shmem::put(place, head);
     let request = Request::at(place);
+    shmem::write(request.settings_at(), settings);
     if let Some(parameters) = parameters {
         parameters.write(shmem::address(request.parameters_at()))?;
     }
-    shmem::write(request.libraries_at(), &libraries);
+    shmem::write(request.libraries_at(), libraries);
     Ok((owned, fit))
 }
 
@@ -117,7 +121,7 @@ impl Request {
     }
 
     fn parameters_at(&self) -> Offset {
-        self.settings_at() + self.head.settings_len
+        self.settings_at() + padded(self.head.settings_len as usize) as u64
     }
 
     fn libraries_at(&self) -> Offset {

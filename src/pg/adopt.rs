@@ -6,6 +6,7 @@
 //! succeeded is seen by the bytes.
 
 use super::guc_state::{self, Entries};
+use super::guc_written::Written;
 use super::library::{file_name, files};
 use super::local::Exclusive;
 use super::memory::{self, Buffer};
@@ -18,7 +19,7 @@ struct State {
     base: Buffer,
     base_role: Buffer,
     theirs: Buffer,
-    own: Buffer,
+    own: Written,
     scratch: Buffer,
     identity: Identity,
     /// How many settings there are, placeholders of unknown ones among them.
@@ -153,7 +154,7 @@ impl State {
                 base: Buffer::new(4096),
                 base_role: Buffer::new(pg_sys::NAMEDATALEN as usize),
                 theirs: Buffer::new(4096),
-                own: Buffer::new(4096),
+                own: Written::nothing(),
                 scratch: Buffer::new(4096),
                 identity: Identity::default(),
                 // SAFETY: only the number is used.
@@ -196,7 +197,7 @@ impl State {
     }
 
     fn remember(&mut self, identity: &Identity, settings: &[u8]) {
-        take(&mut self.own);
+        self.own.write();
         self.identity = *identity;
         memory::for_process(|| self.theirs.restart(settings.len()));
         self.theirs.push(settings.as_ptr(), settings.len());
@@ -204,13 +205,18 @@ impl State {
 
     /// Whether settings and roles are as the job found them.
     fn is_unchanged(&mut self) -> bool {
-        take(&mut self.scratch);
         // SAFETY: plain reads.
         let roles = unsafe { (pg_sys::GetSessionUserId().to_u32(), pg_sys::GetCurrentRoleId().to_u32()) };
-        roles == (self.identity.session, self.identity.role)
-            && guc_state::same_but(self.own.bytes(), self.scratch.bytes(), |name| {
-                name == APPLICATION_NAME.to_bytes()
-            })
+        if roles != (self.identity.session, self.identity.role) {
+            return false;
+        }
+        if self.own.is_current(Some(APPLICATION_NAME)) {
+            return true;
+        }
+        take(&mut self.scratch);
+        guc_state::same_but(self.own.bytes(), self.scratch.bytes(), |name| {
+            name == APPLICATION_NAME.to_bytes()
+        })
     }
 
     /// Back to the state in which this process connected. In a transaction.

@@ -5,43 +5,127 @@
 //! the session in a few settings only, so it compares the two states and sets those. Where the session's state cannot be
 //! reached that way, PostgreSQL's way is taken.
 
+use super::error::{self, Report, Result};
+use super::guc_written::Written;
 use super::library::{file_name, files};
-use super::memory::{Buffer, padded};
+use super::local::Exclusive;
+use super::memory::{self, Buffer};
 use super::{compat, raw};
 use core::ffi::{CStr, c_char};
+use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::{self, GucContext, GucSource};
 use std::hash::{DefaultHasher, Hasher};
 
-/// How many bytes [`serialize_settings`] needs. Guarded.
-pub fn settings_size() -> usize {
-    // SAFETY: only looks at this backend's state.
-    unsafe { pg_sys::EstimateGUCStateSpace() }
+/// The settings of this session, and what follows from them.
+pub struct Settings {
+    written: Written,
+    custom: u64,
+    prefixes: Vec<Vec<u8>>,
 }
 
-/// Writes the state of all settings to `place`, which has room for `size` bytes. Guarded.
-pub fn serialize_settings(place: *mut u8, size: usize) {
-    // SAFETY: the caller allocated `size` bytes, the estimate of the same state.
-    unsafe { pg_sys::SerializeGUCState(size, place.cast()) }
+static SETTINGS: Exclusive<Settings> = Exclusive::new();
+
+/// Gives `body` the settings of this session, serialized.
+pub fn with_settings<T>(body: impl FnOnce(&Settings) -> Result<T>) -> Result<T> {
+    SETTINGS.recover();
+    if SETTINGS.with(|_| ()).is_none() {
+        let written = error::catching(|| memory::for_process(Written::nothing))?;
+        SETTINGS.set(Settings {
+            written,
+            custom: 0,
+            prefixes: Vec::new(),
+        });
+    }
+    let given = SETTINGS.with(|settings| {
+        settings.refresh()?;
+        body(settings)
+    });
+    // It was set above, and nothing that writes settings launches jobs.
+    given.unwrap_or_else(|| Err(Report::new(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, "settings are in use").into()))
+}
+
+impl Settings {
+    fn refresh(&mut self) -> Result<()> {
+        if self.written.is_current(None) {
+            return Ok(());
+        }
+        error::catching(|| self.written.write())?;
+        self.custom = 0;
+        self.prefixes.clear();
+        for entry in Entries::of_bytes(self.written.bytes()) {
+            let Some(dot) = entry.name.iter().position(|byte| *byte == b'.') else {
+                continue;
+            };
+            let mut mark = DefaultHasher::new();
+            mark.write(entry.name);
+            self.custom = self.custom.wrapping_add(mark.finish());
+            let prefix = &entry.name[..dot];
+            // This library is there.
+            if prefix != b"pg_background" && !self.prefixes.iter().any(|known| known == prefix) {
+                self.prefixes.push(prefix.to_vec());
+            }
+        }
+        Ok(())
+    }
+
+    /// As `SerializeGUCState` writes them.
+    pub fn bytes(&self) -> &[u8] {
+        self.written.bytes()
+    }
+
+    /// A number that stands for those which PostgreSQL does not define itself, 0 where there are none. A process that has once
+    /// known such a setting is never again as if it had not.
+    pub fn mark_of_custom(&self) -> u64 {
+        self.custom
+    }
+
+    /// The libraries that a worker must load before it takes over this session's settings, in the form of `SerializeLibraryState`:
+    /// file names, each with its NUL, and a NUL at the end. Guarded.
+    ///
+    /// Those are the libraries with a setting of their own that is not at its default: they check its value, and act on it. They
+    /// are known by their name, which is the first part of their settings' names by convention. All others are loaded when they
+    /// are first used, as in a new connection; to load what the session happens to have used would cost each job many times what
+    /// the rest of its start does. What the server itself has loaded is there in any case.
+    pub fn libraries(&self) -> Vec<u8> {
+        if self.prefixes.is_empty() {
+            return vec![0];
+        }
+        // SAFETY: the estimate is that of the same state.
+        let state = unsafe {
+            let mut state = vec![0u8; pg_sys::EstimateLibraryStateSpace()];
+            pg_sys::SerializeLibraryState(state.len(), state.as_mut_ptr().cast());
+            state
+        };
+        let mut wanted = Vec::new();
+        for file in files(&state) {
+            if self.prefixes.iter().any(|prefix| is_library_of(file, prefix)) {
+                wanted.extend_from_slice(file);
+                wanted.push(0);
+            }
+        }
+        wanted.push(0);
+        wanted
+    }
 }
 
 /// The settings of a session that hold for its jobs in other databases too, where it has set them itself.
 const LIMITS: [&[u8]; 3] = [b"lock_timeout", b"statement_timeout", b"work_mem"];
 
-/// The state of those alone, in the same form. Guarded.
-pub fn explicit_limits() -> Vec<u8> {
-    let mut whole = vec![0u8; padded(settings_size())];
-    serialize_settings(whole.as_mut_ptr(), whole.len());
-    let mut chosen = Vec::new();
-    for entry in Entries::of_bytes(&whole) {
-        if LIMITS.contains(&entry.name) && entry.source() >= GucSource::PGC_S_CLIENT {
-            chosen.extend_from_slice(entry.name);
-            chosen.push(0);
-            chosen.extend_from_slice(entry.rest);
+/// The state of those alone, in the same form.
+pub fn explicit_limits() -> Result<Vec<u8>> {
+    with_settings(|settings| {
+        let mut chosen = Vec::new();
+        for entry in Entries::of_bytes(settings.bytes()) {
+            if LIMITS.contains(&entry.name) && entry.source() >= GucSource::PGC_S_CLIENT {
+                chosen.extend_from_slice(entry.name);
+                chosen.push(0);
+                chosen.extend_from_slice(entry.rest);
+            }
         }
-    }
-    let mut state = chosen.len().to_ne_bytes().to_vec();
-    state.append(&mut chosen);
-    state
+        let mut state = chosen.len().to_ne_bytes().to_vec();
+        state.append(&mut chosen);
+        Ok(state)
+    })
 }
 
 /// The state `base` with what [`explicit_limits`] gave in place of its own values, in the current memory context; and without a
@@ -66,41 +150,6 @@ pub fn with_limits(base: &[u8], limits: &[u8]) -> Buffer {
     state
 }
 
-/// The libraries that a worker must load before it takes over this session's settings, in the form of `SerializeLibraryState`:
-/// file names, each with its NUL, and a NUL at the end. Guarded.
-///
-/// Those are the libraries with a setting of their own that is not at its default: they check its value, and act on it. They are
-/// known by their name, which is the first part of their settings' names by convention. All others are loaded when they are
-/// first used, as in a new connection; to load what the session happens to have used would cost each job many times what the
-/// rest of its start does.
-pub fn libraries_with_settings() -> Vec<u8> {
-    // SAFETY: the estimate is that of the same state; the names of settings live as long as the process.
-    let (state, prefixes) = unsafe {
-        let mut state = vec![0u8; pg_sys::EstimateLibraryStateSpace()];
-        pg_sys::SerializeLibraryState(state.len(), state.as_mut_ptr().cast());
-        let (settings, len) = compat::all_settings();
-        let set = (0..len)
-            .map(|n| *settings.add(n))
-            .filter(|setting| (**setting).source != pg_sys::GucSource::PGC_S_DEFAULT);
-        let names = set.map(|setting| super::memory::c_bytes((*setting).name));
-        (
-            state,
-            names
-                .filter_map(|name| name.iter().position(|byte| *byte == b'.').map(|dot| &name[..dot]))
-                .collect::<Vec<_>>(),
-        )
-    };
-    let mut wanted = Vec::new();
-    for file in files(&state) {
-        if prefixes.iter().any(|prefix| is_library_of(file, prefix)) {
-            wanted.extend_from_slice(file);
-            wanted.push(0);
-        }
-    }
-    wanted.push(0);
-    wanted
-}
-
 /// Whether the file is the library whose settings begin with `prefix`; a version may follow its name.
 fn is_library_of(file: &[u8], prefix: &[u8]) -> bool {
     file_name(file)
@@ -112,19 +161,6 @@ fn is_library_of(file: &[u8], prefix: &[u8]) -> bool {
 pub fn written(place: *const u8) -> usize {
     // SAFETY: a state begins with the length of what follows.
     unsafe { size_of::<usize>() + place.cast::<usize>().read_unaligned() }
-}
-
-/// A number that stands for the settings in a state which PostgreSQL does not define itself, 0 where there are none. A process
-/// that has once known such a setting is never again as if it had not.
-pub fn mark_of_custom(state: &[u8]) -> u64 {
-    Entries::of_bytes(state)
-        .filter(|entry| entry.name.contains(&b'.'))
-        .map(|entry| {
-            let mut mark = DefaultHasher::new();
-            mark.write(entry.name);
-            mark.finish()
-        })
-        .fold(0, u64::wrapping_add)
 }
 
 /// Puts this worker, whose state is that of its connecting, `own`, into the state of settings `state`. In a transaction. Raw.
@@ -261,7 +297,17 @@ fn split_string(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((bytes.get(..end)?, bytes.get(end + 1..)?))
 }
 
-impl Entry<'_> {
+impl<'a> Entry<'a> {
+    /// The setting's name.
+    pub fn name(&self) -> &'a [u8] {
+        self.name
+    }
+
+    /// Its value, and what follows.
+    pub fn value(&self) -> &'a [u8] {
+        self.rest
+    }
+
     fn number(&self, n: usize) -> u32 {
         let at = self.rest.len().saturating_sub(TAIL) + n * 4;
         self.rest

@@ -22,6 +22,7 @@ pub mod fmgr;
 pub mod foreign;
 pub mod guc;
 pub mod guc_state;
+pub mod guc_written;
 pub mod library;
 pub mod local;
 pub mod lock;

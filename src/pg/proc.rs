@@ -13,6 +13,7 @@ use std::time::Instant;
 unsafe extern "C" {
     fn kill(pid: c_int, signal: c_int) -> c_int;
     fn getppid() -> c_int;
+    fn sched_yield() -> c_int;
 }
 
 const SIGHUP: c_int = 1;
@@ -72,16 +73,18 @@ pub fn sleep_raw(timeout_ms: i64) {
 }
 
 /// Whether somebody wakes this process within the next moment. Who waits like this needs no signal, and saves the time that two
-/// processes take to fall asleep and to wake, which is more than a short job takes.
+/// processes take to fall asleep and to wake, which is more than a short job takes. A partner that waits for the same core gets
+/// it at once.
 ///
-/// It costs a core meanwhile. So after a moment in vain the next waits do without it, four times as many each time, and a fourth
-/// after one that was worth it: a process whose partner is slow, or has no core of its own, soon sleeps at once. The moment is
-/// longer than a partner takes that has to be woken first; else two that have once slept would never meet again.
+/// It costs a core meanwhile. So after a moment in vain the next waits do without it, four times as many each time: a process
+/// whose partner is slow, or who shares its core with others, soon sleeps at once. One wait that was worth it ends the pause, or
+/// two processes that have once been disturbed would go on sleeping and waking each other. The moment is longer than a partner
+/// takes that has to be woken first, for the same reason.
 pub fn spin() -> bool {
     const MOMENT: Duration = Duration::from_micros(150);
     const LONGEST_PAUSE: u32 = 256;
     thread_local! {
-        /// How many waits are still to do without it, and how many are after each one with it.
+        /// How many waits are still to do without it, and how many were after the last one in vain.
         static SKIP: Cell<(u32, u32)> = const { Cell::new((0, 0)) };
     }
     let (left, pause) = SKIP.get();
@@ -91,14 +94,9 @@ pub fn spin() -> bool {
     }
     let began = Instant::now();
     loop {
-        for _ in 0..16 {
-            // SAFETY: our own latch and flag, which other processes and signal handlers set.
-            let awake = unsafe {
-                ptr::read_volatile(&raw const (*pg_sys::MyLatch).is_set) != 0
-                    || ptr::read_volatile(&raw const pg_sys::InterruptPending) != 0
-            };
-            if awake {
-                SKIP.set((pause / 4, pause / 4));
+        for _ in 0..8 {
+            if is_awake() {
+                SKIP.set((0, pause / 4));
                 return true;
             }
             core::hint::spin_loop();
@@ -108,6 +106,17 @@ pub fn spin() -> bool {
             SKIP.set((pause, pause));
             return false;
         }
+        // SAFETY: has no memory effects.
+        unsafe { sched_yield() };
+    }
+}
+
+/// Whether there is something to look at for this process: its latch, or an interrupt.
+fn is_awake() -> bool {
+    // SAFETY: our own latch and flag, which other processes and signal handlers set.
+    unsafe {
+        ptr::read_volatile(&raw const (*pg_sys::MyLatch).is_set) != 0
+            || ptr::read_volatile(&raw const pg_sys::InterruptPending) != 0
     }
 }
 
@@ -198,6 +207,38 @@ pub fn strong_random() -> Result<u64> {
 pub fn on_exit(callback: unsafe extern "C-unwind" fn(c_int, Datum)) {
     // SAFETY: the function lives as long as the process. Guarded.
     unsafe { pg_sys::before_shmem_exit(Some(callback), Datum::from(0usize)) }
+}
+
+/// Ends this process without the exit handlers that libraries had registered before it was forked, once PostgreSQL's own callbacks
+/// are through. Called once.
+///
+/// Those handlers take the state of libraries apart which the postmaster has set up, OpenSSL's above all; in a forked process that
+/// costs more than a short job. Handlers that were registered since, by a library that the job has loaded, run as ever: the
+/// last registered runs first.
+pub fn skip_inherited_exit_handlers() {
+    unsafe extern "C" {
+        fn atexit(handler: extern "C" fn()) -> c_int;
+        fn _exit(code: c_int) -> !;
+    }
+    thread_local! {
+        /// The exit code, when the callbacks of PostgreSQL have been called.
+        static THROUGH: Cell<Option<c_int>> = const { Cell::new(None) };
+    }
+    unsafe extern "C-unwind" fn through(code: c_int, _argument: Datum) {
+        THROUGH.set(Some(code));
+    }
+    extern "C" fn leave() {
+        // A library that calls exit by itself is not through: PostgreSQL's own handler is among those that were registered before.
+        if let Some(code) = THROUGH.get() {
+            // SAFETY: does not return.
+            unsafe { _exit(code) }
+        }
+    }
+    // SAFETY: both functions live as long as the process.
+    unsafe {
+        pg_sys::on_proc_exit(Some(through), Datum::from(0usize));
+        atexit(leave);
+    }
 }
 
 /// A background worker that was asked for, as every process may know it: `BackgroundWorkerHandle` of postmaster/bgworker.c, a slot

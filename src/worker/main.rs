@@ -46,6 +46,7 @@ pub fn current() -> Option<Attached> {
 pub fn run(argument: Datum) -> Result<()> {
     let (number, cookie) = proc::worker_arguments(argument)?;
     let slot = segment()?.slot(number);
+    proc::skip_inherited_exit_handlers();
     proc::on_exit(worker_ends);
     let mut next = attach(slot, cookie);
     if next.is_some() {
@@ -105,7 +106,6 @@ impl Attached {
         let request = Request::at(request_at);
         let identity = request.identity();
         let name = application_name(label.as_deref());
-        settings::define_for(request.settings());
         let sql = crate::pg::memory::c_str(sql);
         output::begin(self, queue_size, keeps_result);
         tcop::enter_message_context();
