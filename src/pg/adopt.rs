@@ -214,9 +214,13 @@ impl State {
             return true;
         }
         take(&mut self.scratch);
-        guc_state::same_but(self.own.bytes(), self.scratch.bytes(), |name| {
-            name == APPLICATION_NAME.to_bytes()
-        })
+        let but_name = |name: &[u8]| name == APPLICATION_NAME.to_bytes();
+        let same = guc_state::same_but(self.own.bytes(), self.scratch.bytes(), but_name);
+        if same {
+            // Set and set back, or defined by a library: what is looked at next time is how they are now.
+            self.own.write();
+        }
+        same
     }
 
     /// Back to the state in which this process connected. In a transaction.
