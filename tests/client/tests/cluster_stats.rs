@@ -27,6 +27,7 @@ fn every_job_is_counted_once() {
     alice.exec(&format!("SELECT pg_background_cancel({job}, 60000)"));
     alice.exec("SET pg_background.max_workers = 1");
     let job = alice.launch("SELECT pg_sleep(3600)");
+    alice.wait_running(job);
     assert_eq!(alice.error("SELECT pg_background_launch('SELECT 1')").sqlstate, "53400");
     assert_eq!(counts(&mut observer, "alice"), [5, 1, 1, 1, 1, 1]);
     // Detached, and its session gone, it still counts.

@@ -152,6 +152,8 @@ fn one_roles_jobs_are_not_anothers() {
     let mut alice = cluster.session_as("alice");
     let mut bob = cluster.session_as("bob");
     let job = alice.launch("SELECT pg_sleep(3600)");
+    // Before it has connected there is nothing yet that the server could refuse to signal.
+    alice.wait_running(job);
     for call in ["cancel", "detach", "wait", "result_info", "error_info", "full_sql"] {
         assert_eq!(
             bob.error(&format!("SELECT pg_background_{call}({job})")).sqlstate,
