@@ -38,7 +38,7 @@ client_tests = $(if $(filter fresh,$(WORKERS)),-p pg_background_client_tests $(p
 	$(filter-out tests/client/tests/warm%,$(wildcard tests/client/tests/*.rs))),$(members))
 
 .PHONY: all setup build install install-files installed uninstall installcheck lint unit regress client regress-fresh client-fresh \
-	tour demo test test-all bench clean
+	tour demo test test-all bench clean deb rpm test-deb
 
 all: build
 
@@ -111,3 +111,20 @@ bench: installed
 
 clean:
 	$(CARGO) clean
+
+# Packages, built so that the same source gives the same bytes: from the locked versions, and without a directory of this machine.
+package_dir = $(CARGO_TARGET_DIR)/package
+remap = --remap-path-prefix=$(1)=/$(2)
+package_flags = $(call remap,$(CURDIR),pg_background) $(call remap,$(or $(CARGO_HOME),$(HOME)/.cargo),cargo) $(call remap,$(package_dir),target)
+deb rpm: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct)
+deb: package_tools = debhelper
+rpm: package_tools = rpm
+deb rpm:
+	@scripts/setup $(package_tools)
+	$(MAKE) -s build CARGO='$(CARGO) --locked' CARGO_TARGET_DIR='$(package_dir)' RUSTFLAGS='$(package_flags)'
+	CARGO_TARGET_DIR='$(package_dir)' scripts/package $@
+
+# On a root with nothing but Debian and the package.
+test-deb: deb
+	@scripts/setup mmdebstrap
+	scripts/test-deb '$(package_dir)'/postgresql-$(pg_major)-pg-background_*.deb
