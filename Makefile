@@ -38,7 +38,7 @@ client_tests = $(if $(filter fresh,$(WORKERS)),-p pg_background_client_tests $(p
 	$(filter-out tests/client/tests/warm%,$(wildcard tests/client/tests/*.rs))),$(members))
 
 .PHONY: all setup build install install-files installed uninstall installcheck lint unit regress client regress-fresh client-fresh \
-	tour demo test test-all bench clean deb rpm test-deb
+	tour demo test test-all bench clean deb rpm test-deb dist
 
 all: build
 
@@ -128,3 +128,9 @@ deb rpm:
 test-deb: deb
 	@scripts/setup mmdebstrap
 	scripts/test-deb '$(package_dir)'/postgresql-$(pg_major)-pg-background_*.deb
+
+# The archive for PGXN, of what is committed.
+version = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
+dist:
+	@mkdir -p '$(package_dir)'
+	git archive --format=zip --prefix='pg_background-$(version)/' --output='$(package_dir)/pg_background-$(version).zip' HEAD

@@ -1,0 +1,26 @@
+# PostgreSQL with pg_background: the official image, and the extension built against that very server.
+#   docker build --build-arg PG=18 -t postgres-pg-background:18 .
+ARG PG=18
+ARG SUITE=bookworm
+ARG RUST=1.95
+
+FROM rust:${RUST}-${SUITE} AS rust
+
+FROM postgres:${PG}-${SUITE} AS build
+SHELL ["/bin/bash", "-euo", "pipefail", "-c"]
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends build-essential ca-certificates clang libclang-dev libkrb5-dev pkg-config \
+        "postgresql-server-dev-$PG_MAJOR" \
+    && rm -rf /var/lib/apt/lists/*
+COPY --from=rust /usr/local/cargo /usr/local/cargo
+COPY --from=rust /usr/local/rustup /usr/local/rustup
+ENV CARGO_HOME=/usr/local/cargo RUSTUP_HOME=/usr/local/rustup PATH=/usr/local/cargo/bin:$PATH
+WORKDIR /pg_background
+COPY . .
+RUN export PG_CONFIG="/usr/lib/postgresql/$PG_MAJOR/bin/pg_config" CARGO_TARGET_DIR=/target \
+    && export PGRX_PG_CONFIG_PATH="$PG_CONFIG" \
+    && cargo build --release --locked --no-default-features --features "pg$PG_MAJOR" \
+    && make install-files DESTDIR=/installed
+
+FROM postgres:${PG}-${SUITE}
+COPY --from=build /installed/ /
