@@ -121,6 +121,7 @@ deb: package_tools = debhelper
 rpm: package_tools = rpm
 deb rpm:
 	@scripts/setup $(package_tools)
+	@mkdir -p '$(package_dir)' && >'$(package_dir)/rustfmt.toml'   # bindings are formatted, and their lines named, by the nearest one
 	$(MAKE) -s build CARGO='$(CARGO) --locked' CARGO_TARGET_DIR='$(package_dir)' RUSTFLAGS='$(package_flags)'
 	CARGO_TARGET_DIR='$(package_dir)' scripts/package $@
 
