@@ -28,6 +28,8 @@ extensiondir = $(DESTDIR)$(call pg,sharedir)/extension
 pg_regress = $(dir $(call pg,pgxs))../test/regress/pg_regress
 
 library = $(CARGO_TARGET_DIR)/release/libpg_background.so
+# What is installed is stripped; STRIP= keeps the names.
+STRIP ?= -s
 members = -p pg_background_client_tests -p pg_background_bench
 TEST_THREADS ?= 2
 # warm: workers wait for the next job, as they do by default; fresh: each job of the tests gets a process.
@@ -52,7 +54,7 @@ install: build install-files
 
 install-files:
 	install -d '$(pkglibdir)' '$(extensiondir)'
-	install -m 755 '$(library)' '$(pkglibdir)/pg_background.so.new'
+	install $(STRIP) -m 755 '$(library)' '$(pkglibdir)/pg_background.so.new'
 	mv -f '$(pkglibdir)/pg_background.so.new' '$(pkglibdir)/pg_background.so'
 	install -m 644 pg_background.control sql/pg_background--*.sql '$(extensiondir)/'
 
