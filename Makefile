@@ -40,7 +40,7 @@ client_tests = $(if $(filter fresh,$(WORKERS)),-p pg_background_client_tests $(p
 	$(filter-out tests/client/tests/warm%,$(wildcard tests/client/tests/*.rs))),$(members))
 
 .PHONY: all setup build install install-files installed uninstall installcheck lint unit regress client regress-fresh client-fresh \
-	tour demo test test-all bench clean deb rpm test-deb dist
+	tour demo test test-all bench clean
 
 all: build
 
@@ -115,6 +115,7 @@ clean:
 	$(CARGO) clean
 
 # Packages, built so that the same source gives the same bytes: from the locked versions, and without a directory of this machine.
+.PHONY: deb rpm test-deb dist
 package_dir = $(CARGO_TARGET_DIR)/package
 remap = --remap-path-prefix=$(1)=/$(2)
 package_flags = $(call remap,$(CURDIR),pg_background) $(call remap,$(or $(CARGO_HOME),$(HOME)/.cargo),cargo) $(call remap,$(package_dir),target)
