@@ -29,8 +29,9 @@ static HISTORY_SIZE: AtomicI32 = AtomicI32::new(1000);
 static LAUNCH_TIMEOUT: AtomicI32 = AtomicI32::new(0);
 static MAX_CLUSTER_WORKERS: AtomicI32 = AtomicI32::new(0);
 static MAX_ROLE_WORKERS: AtomicI32 = AtomicI32::new(0);
+static MAX_ROLE_HANDLES: AtomicI32 = AtomicI32::new(0);
 
-const SETTINGS: [IntSetting; 10] = [
+const SETTINGS: [IntSetting; 11] = [
     IntSetting {
         name: c"pg_background.max_workers",
         description: c"Sets how many jobs of one session may run at the same time.",
@@ -131,6 +132,16 @@ const SETTINGS: [IntSetting; 10] = [
         who: Who::Superusers,
         value: &MAX_ROLE_WORKERS,
     },
+    IntSetting {
+        name: c"pg_background.max_role_handles",
+        description: c"Sets how many jobs of one role may run or wait to be read or detached; 0 means no limit.",
+        default: 0,
+        min: 0,
+        max: i32::MAX,
+        unit: 0,
+        who: Who::Superusers,
+        value: &MAX_ROLE_HANDLES,
+    },
 ];
 
 static KNOWN: AtomicBool = AtomicBool::new(false);
@@ -227,6 +238,11 @@ pub fn max_cluster_workers() -> u32 {
 /// `pg_background.max_role_workers`: running jobs of this session's role; 0 for no limit.
 pub fn max_role_workers() -> u32 {
     value(&MAX_ROLE_WORKERS) as u32
+}
+
+/// `pg_background.max_role_handles`: jobs of this session's role that run or that somebody could still read; 0 for no limit.
+pub fn max_role_handles() -> u32 {
+    value(&MAX_ROLE_HANDLES) as u32
 }
 
 #[cfg(test)]

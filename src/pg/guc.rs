@@ -72,6 +72,12 @@ pub fn max_worker_processes() -> i32 {
     unsafe { pg_sys::max_worker_processes }
 }
 
+/// When this process has read the configuration: it does so between two commands, after somebody has asked for it.
+pub fn configuration_read_at() -> i64 {
+    // SAFETY: a plain variable of this backend.
+    unsafe { pg_sys::PgReloadTime }
+}
+
 /// `deadlock_timeout` in milliseconds.
 pub fn deadlock_timeout() -> i32 {
     // SAFETY: a plain variable of this backend.

@@ -3,6 +3,7 @@
 use super::counters::{Count, Counters};
 use super::history::{self, Entry};
 use super::pool;
+use super::room;
 use super::totals::Totals;
 use super::waiters;
 use crate::channel::queue::Queue;
@@ -136,7 +137,7 @@ pub struct Job {
     pub retention: i32,
     /// Whether the launching session has ended.
     pub(super) orphaned: bool,
-    /// Whether the handle is forgotten: read, detached, expired, or ended with its session.
+    /// Whether the handle is forgotten: read, detached, expired, or of a job that has ended like its session.
     pub(super) released: bool,
     pub(super) worker_gone: bool,
     /// Whether the worker that it was posted to has gone without taking it.
@@ -259,7 +260,8 @@ impl Slot {
     }
 
     /// Begins a job in this slot, which was just taken: nobody else looks at it before the cookie is set. The owner and the
-    /// worker to come both keep it.
+    /// worker to come both keep it, and so does the launch, until it lets go by [`Slot::unpin`]: whoever is fast may find the job,
+    /// see its end and forget it before the launch has learned that it was taken.
     pub fn begin(&self, cookie: u64, counters: Offset, fill: impl FnOnce(&mut Job)) {
         let mut job = self.lock();
         self.pid.store(0, Relaxed);
@@ -282,7 +284,7 @@ impl Slot {
         job.released = false;
         job.worker_gone = false;
         job.given_back = false;
-        job.pins = 0;
+        job.pins = 1;
         job.is_counted = false;
         job.waiters = NOWHERE;
         job.worker = Registered::NONE;
@@ -295,6 +297,7 @@ impl Slot {
         Counters::hold(counters);
         Counters::at(counters).began();
         fill(&mut job);
+        room::is_kept(job.role_count);
         Totals::at(job.totals).launched();
         self.cookie.store(cookie, Relaxed);
     }

@@ -9,6 +9,7 @@
 use super::counters::Counters;
 use super::job::{Job, Slot};
 use super::pool;
+use super::room;
 use super::segment;
 use super::totals::Totals;
 use crate::pg::proc::{self, WorkerStatus};
@@ -24,6 +25,11 @@ impl Job {
     /// Whether the handle is forgotten.
     pub fn is_released(&self) -> bool {
         self.released
+    }
+
+    /// Whether the result went with the session that launched the job, unless somebody is reading it.
+    pub fn is_unwanted(&self) -> bool {
+        self.orphaned && self.retention == 0
     }
 }
 
@@ -72,27 +78,31 @@ impl Slot {
     }
 
     /// The launching session has ended: an unread result is forgotten now, or kept for as long as that session wished, counted
-    /// from now or from the job's end where that comes later.
+    /// from now or from the job's end where that comes later. The handle of a job that runs stays good until its end, for whoever
+    /// wants to wait for it or to stop it.
     pub fn orphan(&'static self, cookie: u64) {
         let Some(mut job) = self.lock_if(cookie) else { return };
         job.orphaned = true;
-        if job.retention == 0 {
-            job.released = true;
-        } else if job.state.has_ended() {
-            self.expire_later(&job);
+        if job.state.has_ended() {
+            self.expire(&mut job);
         }
         self.settle(job);
     }
 
     /// The worker has published the end.
-    pub(super) fn worker_lets_go(&'static self, job: Guard<'_, Job>) {
+    pub(super) fn worker_lets_go(&'static self, mut job: Guard<'_, Job>) {
         if job.orphaned && !job.released {
-            self.expire_later(&job);
+            self.expire(&mut job);
         }
         self.settle(job);
     }
 
-    fn expire_later(&self, job: &Job) {
+    /// Both the job and the session that launched it have ended.
+    fn expire(&self, job: &mut Job) {
+        if job.retention == 0 {
+            job.released = true;
+            return;
+        }
         let at = proc::now() + i64::from(job.retention) * 1000;
         self.expires_at.store(at, Relaxed);
         if let Some(segment) = segment::attached() {
@@ -134,12 +144,13 @@ impl Slot {
         if job.orphaned && job.consumed {
             job.released = true;
         }
-        if !job.released {
+        if job.released {
+            self.expires_at.store(0, Relaxed);
+            if job.worker_gone && job.pins == 0 {
+                return self.free(job);
+            }
+        } else if !job.is_unwanted() {
             return;
-        }
-        self.expires_at.store(0, Relaxed);
-        if job.worker_gone && job.pins == 0 {
-            return self.free(job);
         }
         if job.queue.reader().is_none() {
             // Nobody will read: what is queued goes now, and the worker stops keeping what comes.
@@ -177,6 +188,7 @@ impl Slot {
         self.pid.store(0, Relaxed);
         self.worker_pid.store(0, Relaxed);
         let counters = job.counters;
+        room::is_kept_no_more(job.role_count);
         let places = [job.sql, job.request, job.error, job.known];
         (job.sql, job.request, job.error, job.known) = (NOWHERE, NOWHERE, NOWHERE, NOWHERE);
         let mut queue = job.queue.take();

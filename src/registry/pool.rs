@@ -282,11 +282,8 @@ pub fn admit(slot: &Slot, cookie: u64, fit: Fit, caps: Caps, me: Offset) -> core
     {
         return Ok(Admitted::Claimed(worker));
     }
-    if caps.cluster > 0 {
-        let processes = pool.room.running() as usize + idle(&pool);
-        for _ in 0..processes.saturating_sub(caps.cluster as usize) {
-            dismiss_longest(&pool);
-        }
+    for _ in 0..pool.room.too_many(idle(&pool)) {
+        dismiss_longest(&pool);
     }
     Ok(Admitted::New {
         made_room: idle(&pool) < were_idle,
@@ -305,6 +302,7 @@ pub fn give_up(slot: &Slot, cookie: u64) -> Short {
     Short {
         of: Shortage::Server,
         running: 0,
+        cap: 0,
         is_behind: false,
     }
 }

@@ -24,6 +24,10 @@ use std::cell::Cell;
 pub struct Room {
     /// Jobs of the cluster that have a worker, or are about to.
     running: u32,
+    /// `pg_background.max_cluster_workers` as that launch knew it whose process has read the configuration last, and when that was:
+    /// whoever waits reads no configuration, and would hold up others by a cap that is none any more.
+    cap: u32,
+    cap_read_at: i64,
     roles: Offset,
     first: Offset,
 }
@@ -34,6 +38,8 @@ struct Role {
     next: AtomicU64,
     role: AtomicU32,
     running: AtomicU32,
+    /// Those that have a slot, running or kept for their result. Changes without the lock.
+    kept: AtomicU32,
 }
 
 impl Linked for Role {
@@ -62,6 +68,8 @@ pub struct Short {
     pub of: Shortage,
     /// How many jobs that count for it run.
     pub running: u32,
+    /// The cap.
+    pub cap: u32,
     /// Whether somebody in front waits for the same.
     pub is_behind: bool,
 }
@@ -71,6 +79,8 @@ pub struct Short {
 pub struct Caps {
     pub cluster: u32,
     pub role: u32,
+    /// When the session's process has read the configuration.
+    pub read_at: i64,
 }
 
 /// One launch in line.
@@ -135,31 +145,80 @@ pub fn count_of_role(number: u32) -> Result<Offset> {
     Ok(place)
 }
 
+/// A job of the role gets a slot.
+pub(super) fn is_kept(role_count: Offset) {
+    role(role_count).kept.fetch_add(1, Relaxed);
+}
+
+/// A job of the role has its slot no more.
+pub(super) fn is_kept_no_more(role_count: Offset) {
+    role(role_count).kept.fetch_sub(1, Relaxed);
+}
+
+/// How many jobs of the role have a slot.
+pub fn kept(role_count: Offset) -> u32 {
+    role(role_count).kept.load(Relaxed)
+}
+
 impl Room {
-    /// Jobs of the cluster that have a worker, or are about to.
-    pub fn running(&self) -> u32 {
-        self.running
+    /// How many idle workers have to go, of so many, when one more job gets a process: idle ones and jobs are no more than the cap.
+    pub fn too_many(&self, idle: usize) -> usize {
+        match self.cap {
+            0 => 0,
+            cap => (self.running as usize + idle).saturating_sub(cap as usize),
+        }
+    }
+
+    fn learn_cap(&mut self, cap: u32, read_at: i64) {
+        if read_at < self.cap_read_at {
+            return;
+        }
+        self.cap_read_at = read_at;
+        if cap != self.cap {
+            self.cap = cap;
+            // There may be room now for those who wait.
+            self.wake_first();
+        }
+    }
+
+    /// What those who stand before `me` in line wait for, if it is what every launch needs and there is not enough for them and one
+    /// more.
+    fn is_held_up(&self, me: Offset) -> Option<Shortage> {
+        let mut in_front = 0;
+        self.before(me).filter(|other| other.holds_up_all()).find_map(|other| {
+            in_front += 1;
+            let enough = other.short_of() == Shortage::Cluster && (self.cap == 0 || self.running + in_front < self.cap);
+            (!enough).then(|| other.short_of())
+        })
     }
 
     /// Counts the job, if there is room for it and nobody stands before `me` in line who waits for the same; `me` is nowhere for a
     /// launch that has just come.
     pub fn admit(&mut self, job: &mut Job, caps: Caps, me: Offset) -> core::result::Result<(), Short> {
+        self.learn_cap(caps.cluster, caps.read_at);
         let mine = role(job.role_count);
         let of_role = mine.running.load(Relaxed);
-        let short = |of, running, is_behind| Err(Short { of, running, is_behind });
+        let short = |of, running, cap, is_behind| {
+            Err(Short {
+                of,
+                running,
+                cap,
+                is_behind,
+            })
+        };
         if caps.role > 0 {
             let is_behind = self
                 .before(me)
                 .any(|other| other.short_of() == Shortage::Role && other.role.load(Relaxed) == job.role_count);
             if is_behind || of_role >= caps.role {
-                return short(Shortage::Role, of_role, is_behind);
+                return short(Shortage::Role, of_role, caps.role, is_behind);
             }
         }
-        if let Some(other) = self.before(me).find(|other| other.holds_up_all()) {
-            return short(other.short_of(), self.running, true);
+        if let Some(of) = self.is_held_up(me) {
+            return short(of, self.running, self.cap, true);
         }
-        if caps.cluster > 0 && self.running >= caps.cluster {
-            return short(Shortage::Cluster, self.running, false);
+        if self.cap > 0 && self.running >= self.cap {
+            return short(Shortage::Cluster, self.running, self.cap, false);
         }
         self.running += 1;
         mine.running.store(of_role + 1, Relaxed);

@@ -95,6 +95,7 @@ extern "C-unwind" fn session_ends(_code: c_int, _argument: Datum) {
         && !slot.withdraw(cookie)
     {
         slot.release(cookie);
+        slot.unpin(cookie);
     }
     wait::leave();
     room::leave();

@@ -14,6 +14,7 @@ use crate::pg::database::Database;
 use crate::pg::encoding;
 use crate::pg::error::{Report, Result};
 use crate::pg::fmgr::Answer;
+use crate::pg::guc;
 use crate::pg::params::Outgoing;
 use crate::pg::proc::{self, Identity, WorkerStatus};
 use crate::pg::shmem::{self, Offset, Owned};
@@ -23,7 +24,7 @@ use crate::registry::job::{LABEL_MAX, Slot};
 use crate::registry::pool::{self, Admitted, Fit};
 use crate::registry::room::{self, Caps, Short, Shortage};
 use crate::registry::segment::segment;
-use crate::registry::totals;
+use crate::registry::totals::{self, Totals};
 use crate::settings;
 use core::ffi::CStr;
 use core::sync::atomic::Ordering::Relaxed;
@@ -55,7 +56,8 @@ pub struct Launched {
 ///
 /// Errors: 22023 for a queue that is too large, 22001 for a label that is too long, 53400 where as many jobs run as
 /// `pg_background.max_workers`, `max_role_workers` or `max_cluster_workers` allow, 53000 where the server has no free slot, these two
-/// after `pg_background.launch_timeout`; 42501 in a security-restricted operation, 25000 in a parallel worker, 53200
+/// after `pg_background.launch_timeout`; 53400 at once where the cluster keeps `pg_background.max_role_handles` jobs of the role;
+/// 42501 in a security-restricted operation, 25000 in a parallel worker, 53200
 /// where memory is out, 08006 where the worker could not start, 0A000 for parameters that cannot be passed on; those of
 /// [`Database::by_name`] for the database.
 pub fn launch(order: &Order) -> Result<Launched> {
@@ -76,7 +78,8 @@ struct Prepared {
     places: Places,
 }
 
-/// A slot whose job is not yet known to a worker; withdrawn when dropped, and when the session ends before that.
+/// A slot whose job is not yet known to a worker; withdrawn when dropped, and when the session ends before that. The launch keeps
+/// the slot until then.
 struct TakenSlot {
     slot: &'static Slot,
     cookie: u64,
@@ -109,6 +112,7 @@ impl TakenSlot {
         self.armed = false;
         jobs::set_pending(None);
         jobs::add(self.slot, self.cookie, pid);
+        self.slot.unpin(self.cookie);
         Launched {
             pid,
             cookie: self.cookie as i64,
@@ -125,6 +129,7 @@ impl Drop for TakenSlot {
         jobs::set_pending(None);
         if !self.slot.withdraw(self.cookie) {
             jobs::add(self.slot, self.cookie, self.slot.worker_pid.load(Relaxed));
+            self.slot.unpin(self.cookie);
         }
     }
 }
@@ -167,8 +172,23 @@ fn prepare(order: &Order, queue_size: i32, identity: Identity, counters: Offset)
         job.sql = sql.hand_over();
         job.request = request.hand_over();
     });
+    let slot = TakenSlot::new(slot, cookie);
+    // Only now that this one is counted, so that sessions that launch at the same time see each other.
+    let kept = room::kept(role_count) - 1;
+    let limit = settings::max_role_handles();
+    if limit > 0 && kept >= limit {
+        Totals::at(totals).refused();
+        return Err(
+            Report::new(PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED, "too many background job handles")
+                .detail(format!(
+                    "{kept} jobs of this role are running or have not been read or detached, and pg_background.max_role_handles is {limit}."
+                ))
+                .hint("Read or detach results, or use pg_background_purge.")
+                .into(),
+        );
+    }
     Ok(Prepared {
-        slot: TakenSlot::new(slot, cookie),
+        slot,
         fit,
         places: Places {
             session: counters,
@@ -236,6 +256,7 @@ fn find_room_in_session(line: &mut Line, identity: Identity) -> Result<Offset> {
         let short = Short {
             of: Shortage::Session,
             running,
+            cap: limit,
             is_behind: false,
         };
         let places = Places {
@@ -272,6 +293,7 @@ impl Prepared {
         let caps = Caps {
             cluster: settings::max_cluster_workers(),
             role: settings::max_role_workers(),
+            read_at: guc::configuration_read_at(),
         };
         let TakenSlot { slot, cookie, .. } = self.slot;
         loop {

@@ -135,11 +135,11 @@ fn refusal(short: Short, waited: i64) -> Report {
         Shortage::Session => format!("{running} jobs of this session are running."),
         Shortage::Role => format!(
             "{running} jobs of this role are running, and pg_background.max_role_workers is {}.",
-            settings::max_role_workers()
+            short.cap
         ),
         Shortage::Cluster => format!(
             "{running} jobs of the cluster are running, and pg_background.max_cluster_workers is {}.",
-            settings::max_cluster_workers()
+            short.cap
         ),
         Shortage::Server => String::new(),
     };

@@ -265,6 +265,11 @@ fn refusal(handle: &Handle, job: &Job) -> Option<Report> {
     if job.is_released() {
         return Some(jobs::unknown(pid));
     }
+    if job.is_unwanted() && job.queue.reader().is_none() {
+        return Some(
+            jobs::unknown(pid).detail("The session that launched the job has ended, and its result was not retained."),
+        );
+    }
     if !job.keeps_result {
         return Some(Report::new(
             PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,

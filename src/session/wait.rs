@@ -8,6 +8,7 @@ use crate::pg::{guc, proc, spi};
 use crate::registry::job::Slot;
 use crate::registry::waiters;
 use std::cell::RefCell;
+use std::collections::HashSet;
 use std::rc::Rc;
 
 /// When to stop waiting.
@@ -79,7 +80,14 @@ pub fn until<T>(
     if let Some(answer) = answer()? {
         return Ok(Some(answer));
     }
-    let _waiting = Waiting::begin(handles)?;
+    // Who names a job a million times waits for it once.
+    let mut named = HashSet::new();
+    let handles: Vec<_> = handles
+        .iter()
+        .filter(|handle| named.insert(handle.cookie))
+        .cloned()
+        .collect();
+    let _waiting = Waiting::begin(&handles)?;
     let patience = i64::from(guc::deadlock_timeout().max(1));
     let mut look_at = proc::now() + patience * 1000;
     loop {
@@ -92,7 +100,7 @@ pub fn until<T>(
         }
         let now = proc::now();
         if now >= look_at {
-            deadlock::resolve(handles);
+            deadlock::resolve(&handles);
             look_at = now + patience * 1000;
         }
         spi::forget_catalog_snapshot();

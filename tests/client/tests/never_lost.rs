@@ -366,6 +366,59 @@ fn cap_of_the_cluster() {
 }
 
 #[test]
+fn a_cap_that_is_raised_while_launches_wait() {
+    let cluster = Cluster::start(&["pg_background.max_cluster_workers = 1", "max_worker_processes = 16"]);
+    let mut superuser = cluster.session();
+    alice(&mut superuser);
+    let mut session = cluster.session_as("alice");
+    let running = session.launch(SLEEP);
+    let waiting: Vec<_> = (0..2)
+        .map(|_| {
+            let session = patient(&cluster, "alice");
+            start_waiting(
+                &mut superuser,
+                session,
+                &format!("SELECT pg_background_submit('{SLEEP}')"),
+            )
+        })
+        .collect();
+    superuser.exec("LOAD 'pg_background'");
+    superuser.exec("ALTER SYSTEM SET pg_background.max_cluster_workers = 4");
+    superuser.exec("SELECT pg_reload_conf()");
+    superuser.wait_until("current_setting('pg_background.max_cluster_workers') = '4'");
+    // There is room for those who wait and for one more, and they learn of it from whoever launches next.
+    superuser.exec(&format!("SELECT pg_background_submit('{SLEEP}')"));
+    let sessions: Vec<_> = waiting.into_iter().map(|launch| ended(launch).0).collect();
+    let cap = "4 jobs of the cluster are running, and pg_background.max_cluster_workers is 4.";
+    assert_refused(
+        &session.error("SELECT pg_background_launch('SELECT 1')"),
+        "53400",
+        &[cap],
+    );
+    // Lowered, it holds for those who wait.
+    let waiting = start_waiting(
+        &mut superuser,
+        patient(&cluster, "alice"),
+        "SELECT state FROM pg_background_run('SELECT 1')",
+    );
+    superuser.exec("ALTER SYSTEM SET pg_background.max_cluster_workers = 3");
+    superuser.exec("SELECT pg_reload_conf()");
+    superuser.wait_until("current_setting('pg_background.max_cluster_workers') = '3'");
+    for jobs in ["4 jobs", "3 jobs"] {
+        let cap = format!("{jobs} of the cluster are running, and pg_background.max_cluster_workers is 3.");
+        let error = superuser.error("SELECT pg_background_launch('SELECT 1')");
+        assert_refused(&error, "53400", &[&cap, "Other launches are waiting"]);
+        cancel(&mut session, running);
+    }
+    assert!(!waiting.is_finished());
+    superuser.exec("SELECT pg_background_cancel_all()");
+    ended(waiting);
+    for mut session in sessions {
+        session.exec("SELECT pg_background_cancel_all()");
+    }
+}
+
+#[test]
 fn idle_workers_give_way() {
     let cluster = Cluster::start(&[
         "pg_background.max_cluster_workers = 2",

@@ -38,6 +38,50 @@ fn nothing_by_default() {
 }
 
 #[test]
+fn a_job_that_runs_is_everybodys_without_its_session() {
+    let cluster = Cluster::start(&[]);
+    let (mut session, mut observer) = (cluster.session(), cluster.session());
+    observer.exec("SELECT pg_advisory_lock(1)");
+    let large = session.launch(&format!(
+        "{ROWS}; SELECT g, t FROM pg_advisory_lock(1), (VALUES (1, 'x')) AS v (g, t)"
+    ));
+    let submitted = session.submit("SELECT pg_sleep(3600)");
+    let producing = session.launch("SELECT g, repeat('x', 1000) FROM generate_series(1, 1000000000) g");
+    wait_for("temporary files", || !cluster.temporary_files().is_empty());
+    ends(session, &mut observer);
+    // To wait for it, to look at it, to stop it; but its result went with the session.
+    assert!(!observer.holds(&format!("pg_background_wait({large}, 50)")));
+    assert!(observer.holds(&format!("state = 'running' FROM pg_background_outcome({submitted})")));
+    assert!(observer.holds(&format!(
+        "pg_background_full_sql({submitted}) = 'SELECT pg_sleep(3600)'"
+    )));
+    for job in [large, producing] {
+        let error = observer.error(&format!("SELECT * FROM pg_background_result({job}) AS (g int, t text)"));
+        assert_eq!(error.sqlstate, "42704", "{error:?}");
+        assert!(error.detail.contains("not retained"), "{error:?}");
+    }
+    let waiting = cluster.session().start(&format!("SELECT pg_background_wait({large})"));
+    observer.wait_until(&format!(
+        "wait_event_type = 'Extension' FROM pg_stat_activity WHERE pid = {}",
+        waiting.pid
+    ));
+    observer.exec("SELECT pg_advisory_unlock(1)");
+    assert_eq!(waiting.join().1.unwrap(), [[Some("t".to_owned())]]);
+    observer.exec("SELECT pg_background_cancel(pid, cookie, 60000) FROM pg_background_jobs WHERE finished_at IS NULL");
+    assert!(observer.holds("count(*) = 2 FROM pg_background_jobs WHERE state = 'canceled'"));
+    // With its end it is history.
+    for job in [large, submitted, producing] {
+        assert_eq!(
+            observer.error(&format!("SELECT pg_background_wait({job})")).sqlstate,
+            "42704"
+        );
+    }
+    wait_for("the removal of temporary files", || {
+        cluster.temporary_files().is_empty()
+    });
+}
+
+#[test]
 fn read_after_the_session_and_the_worker_have_gone() {
     let cluster = Cluster::start(&["pg_background.worker_idle_timeout = 0"]);
     let (mut session, mut observer) = (cluster.session(), cluster.session());
