@@ -241,10 +241,12 @@ impl Place {
     /// The process ends. Gives the job that was posted and that it never took, and whether its launch waits to see.
     pub fn leave(&self) -> Option<(u32, u64, bool)> {
         let guard = attached()?.lock();
-        let cookie = self.cookie.swap(0, Relaxed);
-        if self.state() != State::Free && self.pid.load(Relaxed) == proc::my_pid() {
-            self.set_state(State::Free);
+        // Who has retired has no place: it is free, or another's with that one's jobs.
+        if self.state() == State::Free || self.pid.load(Relaxed) != proc::my_pid() {
+            return None;
         }
+        let cookie = self.cookie.swap(0, Relaxed);
+        self.set_state(State::Free);
         let (slot, launch_waits) = (self.slot.load(Relaxed), self.sleeps.load(Relaxed) != 0);
         drop(guard);
         (cookie != 0).then_some((slot, cookie, launch_waits))

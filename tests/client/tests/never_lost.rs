@@ -94,7 +94,15 @@ fn every_job_runs_once(settings: &[&str]) {
                 }
                 session.wait_until("workers_active = 0 FROM pg_background_stats()");
                 let counters = session.counters();
-                assert_eq!((counters.launched, counters.completed), (JOBS.into(), JOBS.into()));
+                let other_ends = session.rows(
+                    "SELECT pid, state, sqlstate, error_message, label, sql_preview, launched_at, started_at, finished_at
+                     FROM pg_background_jobs WHERE state NOT IN ('starting', 'running', 'stopped')",
+                );
+                assert_eq!(
+                    (counters.launched, counters.completed),
+                    (JOBS.into(), JOBS.into()),
+                    "{counters:?}, {other_ends:?}"
+                );
             });
         }
     });
@@ -123,6 +131,34 @@ fn every_job_runs_once_under_a_cap() {
         "pg_background.max_cluster_workers = 2",
         "pg_background.worker_idle_timeout = '10s'",
     ]);
+}
+
+/// Workers come and go all the time: under the cap an idle one that connected as another role has to make room.
+#[test]
+fn no_job_goes_with_the_worker_that_had_its_place_before() {
+    const SESSIONS: i32 = 12;
+    const JOBS: i32 = 300;
+    let cluster = Cluster::start(&[
+        "max_worker_processes = 16",
+        "pg_background.max_cluster_workers = 2",
+        "pg_background.worker_idle_timeout = '10s'",
+    ]);
+    let mut observer = cluster.session();
+    alice(&mut observer);
+    thread::scope(|scope| {
+        for number in 1..=SESSIONS {
+            let cluster = &cluster;
+            scope.spawn(move || {
+                let role = if number % 3 == 0 { "alice" } else { "postgres" };
+                let mut session = patient(cluster, role);
+                let ends = session.rows(&format!(
+                    "SELECT sqlstate, error_message, count(*)
+                     FROM generate_series(1, {JOBS}) AS n, pg_background_run('SELECT ' || n) GROUP BY 1, 2"
+                ));
+                assert_eq!(ends, [[None, None, Some(JOBS.to_string())]]);
+            });
+        }
+    });
 }
 
 /// Sessions of two roles stand in line, and are served in that order.
