@@ -170,6 +170,69 @@ fn a_job_that_is_named_very_often() {
     assert!(superuser.holds(&format!("pg_background_cancel({job}, 60000) IS NOT NULL")));
 }
 
+/// Whoever has the role does what he likes with the jobs that another session launches, from the moment that he sees them.
+#[test]
+fn others_meddle_with_jobs_that_come_and_go() {
+    const JOBS: i32 = 1500;
+    let (cluster, mut superuser) = start(&["max_worker_processes = 16"]);
+    superuser.exec("CREATE TABLE done (n int); GRANT ALL ON done TO alice");
+    let meddling = "DO $$
+        DECLARE
+            job record;
+        BEGIN
+            WHILE NOT EXISTS (SELECT FROM pg_class WHERE relname = 'it_is_over') LOOP
+                FOR job IN SELECT pid, cookie FROM pg_background_jobs WHERE finished_at IS NULL LOOP
+                    BEGIN
+                        CASE (random() * 3)::int
+                            WHEN 0 THEN PERFORM pg_background_detach(job.pid, job.cookie);
+                            WHEN 1 THEN PERFORM pg_background_cancel(job.pid, job.cookie);
+                            WHEN 2 THEN PERFORM FROM pg_background_result(job.pid, job.cookie) AS (tag text);
+                            ELSE PERFORM pg_background_wait(job.pid, job.cookie);
+                        END CASE;
+                    EXCEPTION WHEN undefined_object OR object_not_in_prerequisite_state OR query_canceled THEN
+                        NULL;
+                    END;
+                END LOOP;
+                COMMIT;
+            END LOOP;
+        END $$";
+    let working = format!(
+        "DO $$
+        DECLARE
+            job pg_background_handle;
+        BEGIN
+            FOR i IN 1..{JOBS} LOOP
+                job := pg_background_launch('INSERT INTO done VALUES (1)');
+                BEGIN
+                    PERFORM FROM pg_background_result(job.pid, job.cookie) AS (tag text);
+                EXCEPTION WHEN undefined_object OR object_not_in_prerequisite_state OR query_canceled THEN
+                    NULL;
+                END;
+            END LOOP;
+        END $$"
+    );
+    let meddlers: Vec<_> = (0..2).map(|_| cluster.session_as("alice").start(meddling)).collect();
+    let workers: Vec<_> = (0..2).map(|_| cluster.session_as("alice").start(&working)).collect();
+    for worker in workers {
+        let (mut session, result) = worker.join();
+        result.expect("every launch succeeds");
+        session.wait_until("(SELECT workers_active = 0 FROM pg_background_stats())");
+        let counters = session.counters();
+        assert_eq!((counters.launched, counters.failed), (JOBS.into(), 0), "{counters:?}");
+    }
+    superuser.exec("CREATE TABLE it_is_over ()");
+    for meddler in meddlers {
+        meddler.join().1.expect("no other error than those");
+    }
+    // Each did all it had to, or nothing.
+    let row = &superuser.rows(
+        "SELECT jobs_completed = (SELECT count(*) FROM done), jobs_launched = jobs_completed + jobs_canceled, jobs_canceled
+         FROM pg_background_cluster_stats WHERE usename = 'alice'",
+    )[0];
+    println!("{row:?} were cancelled");
+    assert_eq!(row[..2], [Some("t".to_owned()), Some("t".to_owned())], "{row:?}");
+}
+
 #[test]
 fn files_of_results_are_the_servers_alone() {
     let (cluster, mut superuser) = start(&[]);
