@@ -260,7 +260,7 @@ impl Slot {
     }
 
     /// Begins a job in this slot, which was just taken: nobody else looks at it before the cookie is set. The owner and the
-    /// worker to come both keep it, and so does the launch, until it lets go by [`Slot::unpin`]: whoever is fast may find the job,
+    /// worker to come both keep it, and so does the launch, until [`Slot::introduce`]: whoever is fast may find the job,
     /// see its end and forget it before the launch has learned that it was taken.
     pub fn begin(&self, cookie: u64, counters: Offset, fill: impl FnOnce(&mut Job)) {
         let mut job = self.lock();

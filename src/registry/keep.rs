@@ -1,7 +1,7 @@
 //! Who keeps a job's slot, and when it is free again.
 //!
 //! The handle keeps it, until it is forgotten; the worker, until it has published the end; and each call in some session that has
-//! the job in hand. Whoever lets go last frees the slot, with the job's request, its unread rows and its files.
+//! the job in hand, the launch to begin with. Whoever lets go last frees the slot, with the job's request, its unread rows and its files.
 //!
 //! A result that somebody is reading is not taken away from the reader: what becomes of the handle meanwhile counts when the
 //! reading is over.
@@ -34,10 +34,12 @@ impl Job {
 }
 
 impl Slot {
-    /// From now on the job is known by the handle `(pid, cookie)`.
-    pub fn introduce(&self, cookie: u64, pid: i32) {
-        if let Some(_job) = self.lock_if(cookie) {
+    /// From now on the job is known by the handle `(pid, cookie)`, and its launch lets go of the slot.
+    pub fn introduce(&'static self, cookie: u64, pid: i32) {
+        if let Some(mut job) = self.lock_if(cookie) {
             self.pid.store(pid, Relaxed);
+            job.pins -= 1;
+            self.settle(job);
         }
     }
 

@@ -183,7 +183,7 @@ impl Room {
 
     /// What those who stand before `me` in line wait for, if it is what every launch needs and there is not enough for them and one
     /// more.
-    fn is_held_up(&self, me: Offset) -> Option<Shortage> {
+    fn held_up_by(&self, me: Offset) -> Option<Shortage> {
         let mut in_front = 0;
         self.before(me).filter(|other| other.holds_up_all()).find_map(|other| {
             in_front += 1;
@@ -214,7 +214,7 @@ impl Room {
                 return short(Shortage::Role, of_role, caps.role, is_behind);
             }
         }
-        if let Some(of) = self.is_held_up(me) {
+        if let Some(of) = self.held_up_by(me) {
             return short(of, self.running, self.cap, true);
         }
         if self.cap > 0 && self.running >= self.cap {

@@ -115,7 +115,7 @@ extern "C-unwind" fn session_ends(_code: c_int, _argument: Datum) {
     }
 }
 
-/// Adds a job that has a process; from here on its handle is known.
+/// Adds a job that has a process; from here on its handle is known, and its launch is over.
 pub fn add(slot: &'static Slot, cookie: u64, pid: i32) {
     slot.introduce(cookie, pid);
     TABLE.with_borrow_mut(|table| {

@@ -112,7 +112,6 @@ impl TakenSlot {
         self.armed = false;
         jobs::set_pending(None);
         jobs::add(self.slot, self.cookie, pid);
-        self.slot.unpin(self.cookie);
         Launched {
             pid,
             cookie: self.cookie as i64,
@@ -129,7 +128,6 @@ impl Drop for TakenSlot {
         jobs::set_pending(None);
         if !self.slot.withdraw(self.cookie) {
             jobs::add(self.slot, self.cookie, self.slot.worker_pid.load(Relaxed));
-            self.slot.unpin(self.cookie);
         }
     }
 }
