@@ -81,12 +81,11 @@ pub fn until<T>(
         return Ok(Some(answer));
     }
     // Who names a job a million times waits for it once.
-    let mut named = HashSet::new();
-    let handles: Vec<_> = handles
-        .iter()
-        .filter(|handle| named.insert(handle.cookie))
-        .cloned()
-        .collect();
+    let mut handles = handles.to_vec();
+    if handles.len() > 1 {
+        let mut named = HashSet::new();
+        handles.retain(|handle| named.insert(handle.cookie));
+    }
     let _waiting = Waiting::begin(&handles)?;
     let patience = i64::from(guc::deadlock_timeout().max(1));
     let mut look_at = proc::now() + patience * 1000;
