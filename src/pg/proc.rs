@@ -79,9 +79,9 @@ pub fn sleep_raw(timeout_ms: i64) {
 /// It costs a core meanwhile. So after a moment in vain the next waits do without it, four times as many each time: a process
 /// whose partner is slow, or who shares its core with others, soon sleeps at once. One wait that was worth it ends the pause, or
 /// two processes that have once been disturbed would go on sleeping and waking each other. The moment is longer than a partner
-/// takes that has to be woken first, for the same reason.
+/// takes that has to be woken first, for the same reason, and than a commit takes on a fast disk.
 pub fn spin() -> bool {
-    const MOMENT: Duration = Duration::from_micros(150);
+    const MOMENT: Duration = Duration::from_micros(250);
     const LONGEST_PAUSE: u32 = 256;
     thread_local! {
         /// How many waits are still to do without it, and how many were after the last one in vain.
