@@ -75,10 +75,11 @@ installcheck:
 lint: setup
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --all-targets $(features) -- -D warnings
-	$(CARGO) clippy --all-targets $(members) -- -D warnings
+	$(CARGO) clippy --all-targets $(members) -p pg_background_bindings_test -- -D warnings
 
 unit: setup
 	$(CARGO) test --lib $(features)
+	$(CARGO) test -p pg_background_bindings_test
 
 regress: installed
 	scripts/cluster run $(MAKE) -s installcheck || { head -n 500 '$(CARGO_TARGET_DIR)/regress/regression.diffs'; exit 1; }

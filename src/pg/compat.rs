@@ -2,24 +2,26 @@
 
 use super::raw;
 use core::ffi::{CStr, c_char, c_int};
-use pgrx::pg_sys::{self, BufFile, CommandDest, DestReceiver, FileSet, LWLock, List, Portal, QueryCompletion, RawStmt};
+use pgrx::pg_sys::{self, BufFile, CommandDest, DestReceiver, LWLock, List, Portal, QueryCompletion, RawStmt};
 
 /// `STATEMENT_TIMEOUT` of `utils/timeout.h`.
 pub const STATEMENT_TIMEOUT: u32 = 3;
 
-/// An identifier at or above `USER_TIMEOUT` of every supported version: RegisterTimeout then takes the first free one.
+/// At or above `USER_TIMEOUT` of `utils/timeout.h` on every supported version: RegisterTimeout then takes the first free one.
 pub const USER_TIMEOUT: u32 = 13;
 
-/// `AddinShmemInitLock`, the 21st of the individual locks on every supported version (`lwlocknames.h`).
+/// The lock under which extensions find their places in the main shared memory.
 pub fn addin_shmem_init_lock() -> *mut LWLock {
+    /// The index of `AddinShmemInitLock` of `storage/lwlock.h` among the individual locks, the same on every supported version.
     const ADDIN_SHMEM_INIT_LOCK: usize = 21;
     // SAFETY: MainLWLockArray holds all individual locks and is set before any extension is loaded in a backend.
     unsafe { &raw mut (*pg_sys::MainLWLockArray.add(ADDIN_SHMEM_INIT_LOCK)).lock }
 }
 
-/// `DSA_DEFAULT_INIT_SEGMENT_SIZE` and `DSA_MAX_SEGMENT_SIZE` of `utils/dsa.h`, where dsa_create is a macro.
+/// `DSA_DEFAULT_INIT_SEGMENT_SIZE` of `utils/dsa.h`, where dsa_create is a macro.
 #[cfg(since_17)]
 const DSA_INIT_SEGMENT_SIZE: usize = 1024 * 1024;
+/// `DSA_MAX_SEGMENT_SIZE` of `utils/dsa.h`.
 #[cfg(since_17)]
 const DSA_MAX_SEGMENT_SIZE: usize = 1 << 40;
 
@@ -43,6 +45,7 @@ pub fn dsa_create(tranche: c_int) -> *mut pg_sys::dsa_area {
     }
 }
 
+// tcop/tcopprot.h, mb/pg_wchar.h, parser/parse_node.h, parser/analyze.h, parser/parse_param.h, utils/acl.h, tcop/pquery.h
 unsafe extern "C-unwind" {
     #[cfg(since_15)]
     fn pg_analyze_and_rewrite_fixedparams(
@@ -93,12 +96,6 @@ unsafe extern "C-unwind" {
         alt: *mut DestReceiver,
         qc: *mut QueryCompletion,
     ) -> bool;
-    #[cfg(since_15)]
-    fn BufFileCreateFileSet(fileset: *mut FileSet, name: *const c_char) -> *mut BufFile;
-    #[cfg(since_15)]
-    fn BufFileExportFileSet(file: *mut BufFile);
-    #[cfg(since_15)]
-    fn BufFileOpenFileSet(fileset: *mut FileSet, name: *const c_char, mode: c_int, missing_ok: bool) -> *mut BufFile;
 }
 
 /// Analyses and rewrites one statement with `count` parameters of the given types. Raw.
@@ -182,13 +179,102 @@ pub unsafe fn portal_run(portal: Portal, top_level: bool, dest: *mut DestReceive
     }
 }
 
+/// Temporary files under a directory of their own, which other processes may open (`storage/fileset.h`, `storage/buffile.h`).
+#[cfg(since_15)]
+pub use pg_sys::FileSet;
+#[cfg(not(since_15))]
+pub use pg_sys::SharedFileSet as FileSet;
+
+#[allow(
+    clashing_extern_declarations,
+    reason = "the guarded twins in pgrx have the same signatures"
+)]
+#[cfg(since_15)]
+unsafe extern "C-unwind" {
+    fn FileSetInit(fileset: *mut FileSet);
+    fn FileSetDeleteAll(fileset: *mut FileSet);
+    fn BufFileCreateFileSet(fileset: *mut FileSet, name: *const c_char) -> *mut BufFile;
+    fn BufFileExportFileSet(file: *mut BufFile);
+    fn BufFileOpenFileSet(fileset: *mut FileSet, name: *const c_char, mode: c_int, missing_ok: bool) -> *mut BufFile;
+    fn BufFileDeleteFileSet(fileset: *mut FileSet, name: *const c_char, missing_ok: bool);
+}
+
+#[allow(
+    clashing_extern_declarations,
+    reason = "the guarded twins in pgrx have the same signatures"
+)]
+// commands/tablespace.h, storage/sharedfileset.h
+#[cfg(not(since_15))]
+unsafe extern "C-unwind" {
+    fn PrepareTempTablespaces();
+    fn GetTempTablespaces(spaces: *mut pg_sys::Oid, max: c_int) -> c_int;
+    fn SharedFileSetDelete(fileset: *mut FileSet, name: *const c_char, error_on_failure: bool) -> bool;
+    fn SharedFileSetDeleteAll(fileset: *mut FileSet);
+    fn BufFileCreateShared(fileset: *mut FileSet, name: *const c_char) -> *mut BufFile;
+    fn BufFileExportShared(file: *mut BufFile);
+    fn BufFileOpenShared(fileset: *mut FileSet, name: *const c_char, mode: c_int) -> *mut BufFile;
+}
+
+/// Makes an empty set that no process removes when it exits. Raw.
+///
+/// # Safety
+/// The set may be written.
+pub unsafe fn file_set_init(set: *mut FileSet) {
+    // SAFETY: see above.
+    #[cfg(since_15)]
+    unsafe {
+        FileSetInit(set);
+    }
+    // SAFETY: as above. SharedFileSetInit of version 14 would bind the set to a segment or to this process.
+    #[cfg(not(since_15))]
+    unsafe {
+        PrepareTempTablespaces();
+        let mut new = FileSet {
+            creator_pid: pg_sys::MyProcPid,
+            refcnt: 1,
+            ..FileSet::default()
+        };
+        let max = new.tablespaces.len() as c_int;
+        new.ntablespaces = GetTempTablespaces(new.tablespaces.as_mut_ptr(), max).max(1);
+        // None, or one that is invalid: the database's own.
+        for space in &mut new.tablespaces[..new.ntablespaces as usize] {
+            if *space == pg_sys::Oid::INVALID {
+                *space = pg_sys::MyDatabaseTableSpace;
+            }
+        }
+        set.write(new);
+    }
+}
+
+/// Deletes all files of the set. Raw.
+///
+/// # Safety
+/// The set is initialised.
+pub unsafe fn file_set_delete_all(set: *mut FileSet) {
+    // SAFETY: see above.
+    #[cfg(since_15)]
+    unsafe {
+        FileSetDeleteAll(set);
+    }
+    // SAFETY: see above.
+    #[cfg(not(since_15))]
+    unsafe {
+        SharedFileSetDeleteAll(set);
+    }
+}
+
 /// Creates a file in the set. Raw.
 ///
 /// # Safety
 /// The set is initialised and the name NUL-terminated.
 pub unsafe fn file_create(set: *mut FileSet, name: &CStr) -> *mut BufFile {
     // SAFETY: see above.
-    unsafe { BufFileCreateFileSet(set, name.as_ptr()) }
+    unsafe {
+        #[cfg(since_15)]
+        return BufFileCreateFileSet(set, name.as_ptr());
+        #[cfg(not(since_15))]
+        return BufFileCreateShared(set, name.as_ptr());
+    }
 }
 
 /// Makes a file that was written complete and readable by others. Raw.
@@ -197,7 +283,12 @@ pub unsafe fn file_create(set: *mut FileSet, name: &CStr) -> *mut BufFile {
 /// `file` was created by [`file_create`] and is open.
 pub unsafe fn file_export(file: *mut BufFile) {
     // SAFETY: see above.
-    unsafe { BufFileExportFileSet(file) }
+    unsafe {
+        #[cfg(since_15)]
+        BufFileExportFileSet(file);
+        #[cfg(not(since_15))]
+        BufFileExportShared(file);
+    }
 }
 
 /// Opens a file of the set for reading. Raw.
@@ -207,7 +298,43 @@ pub unsafe fn file_export(file: *mut BufFile) {
 pub unsafe fn file_open(set: *mut FileSet, name: &CStr) -> *mut BufFile {
     const O_RDONLY: c_int = 0;
     // SAFETY: see above.
-    unsafe { BufFileOpenFileSet(set, name.as_ptr(), O_RDONLY, false) }
+    unsafe {
+        #[cfg(since_15)]
+        return BufFileOpenFileSet(set, name.as_ptr(), O_RDONLY, false);
+        #[cfg(not(since_15))]
+        return BufFileOpenShared(set, name.as_ptr(), O_RDONLY);
+    }
+}
+
+/// Deletes a file of the set, where there is one. Raw.
+///
+/// # Safety
+/// The set is initialised and the name NUL-terminated.
+pub unsafe fn file_delete(set: *mut FileSet, name: &CStr) {
+    // SAFETY: see above.
+    #[cfg(since_15)]
+    unsafe {
+        BufFileDeleteFileSet(set, name.as_ptr(), true);
+    }
+    // SAFETY: see above. BufFileDeleteShared would refuse a file that is not there; what it deletes are the segments.
+    #[cfg(not(since_15))]
+    unsafe {
+        let mut segment = 0;
+        loop {
+            let mut path = [0 as c_char; 64];
+            pg_sys::pg_snprintf(
+                path.as_mut_ptr(),
+                path.len(),
+                c"%s.%d".as_ptr(),
+                name.as_ptr(),
+                segment as c_int,
+            );
+            if !SharedFileSetDelete(set, path.as_ptr(), true) {
+                break;
+            }
+            segment += 1;
+        }
+    }
 }
 
 #[allow(
@@ -218,8 +345,11 @@ unsafe extern "C-unwind" {
     // The server's own copies: libpq has functions of the older names too.
     #[cfg_attr(since_17, link_name = "pg_char_to_encoding_private")]
     fn pg_char_to_encoding(name: *const c_char) -> c_int;
-    #[cfg_attr(since_18, link_name = "pqsignal_be")]
-    fn pqsignal(signal: c_int, handler: pg_sys::pqsigfunc) -> *mut core::ffi::c_void;
+    #[cfg(not(since_18))]
+    fn pqsignal(signal: c_int, handler: pg_sys::pqsigfunc) -> pg_sys::pqsigfunc;
+    #[cfg(since_18)]
+    #[link_name = "pqsignal_be"]
+    fn pqsignal(signal: c_int, handler: pg_sys::pqsigfunc);
 }
 
 /// The number of an encoding, below 0 where there is none of the name. Raises nothing.
@@ -230,10 +360,13 @@ pub fn encoding_number(name: &CStr) -> c_int {
 
 /// Lets `handler` serve the signal from now on. Raises nothing.
 pub fn handle_signal(signal: c_int, handler: unsafe extern "C-unwind" fn(c_int)) {
-    // SAFETY: what the function returns, the handler before (nothing from version 18 on), is not looked at.
-    unsafe { pqsignal(signal, Some(handler)) };
+    // SAFETY: the handler lives as long as the process.
+    unsafe {
+        pqsignal(signal, Some(handler));
+    }
 }
 
+// utils/ps_status.h, utils/backend_status.h
 unsafe extern "C-unwind" {
     #[cfg(since_16)]
     fn set_ps_display_with_len(activity: *const c_char, len: usize);
@@ -279,7 +412,7 @@ pub fn wait_event() -> u32 {
     pg_sys::PG_WAIT_EXTENSION
 }
 
-/// `PG_PROTOCOL_LATEST`: messages are written in the protocol's version 3.
+/// `PG_PROTOCOL(3, 0)` of `libpq/pqcomm.h`: messages are written in the protocol's version 3.
 pub const PROTOCOL_LATEST: u32 = 3 << 16;
 
 /// Tells PostgreSQL where messages for the client go from now on.
@@ -334,6 +467,7 @@ pub unsafe fn setting_role(setting: *mut pg_sys::config_generic) -> pg_sys::Oid 
     }
 }
 
+// utils/guc.h
 unsafe extern "C-unwind" {
     #[cfg(since_15)]
     fn set_config_option_ext(
@@ -373,6 +507,7 @@ pub unsafe fn set_setting(
     role: pg_sys::Oid,
     elevel: c_int,
 ) {
+    /// `GUC_ACTION_SET` of `utils/guc.h`.
     const GUC_ACTION_SET: u32 = 0;
     // SAFETY: see above.
     #[cfg(since_15)]
@@ -389,6 +524,7 @@ pub unsafe fn set_setting(
 
 /// Drops the temporary replication slots of this process. Raw.
 pub fn drop_temporary_slots() {
+    // replication/slot.h
     unsafe extern "C-unwind" {
         #[cfg(not(since_17))]
         fn ReplicationSlotCleanup();

@@ -13,16 +13,17 @@ use std::borrow::Cow;
 /// `PG_SQL_ASCII` of `mb/pg_wchar.h`.
 const SQL_ASCII: i32 = 0;
 
-/// `PG_UTF8`.
+/// `PG_UTF8` of `mb/pg_wchar.h`.
 pub const UTF8: i32 = 6;
 
-/// `NAMEDATALEN`.
+/// `NAMEDATALEN` of `pg_config_manual.h`.
 const NAME_SIZE: usize = 64;
 
 const NAME: u32 = 19;
 const TEXT: u32 = 25;
 const JSON: u32 = 114;
 const XML: u32 = 142;
+/// `PG_NODE_TREEOID` of `catalog/pg_type_d.h`.
 const NODE_TREE: u32 = 194;
 const UNKNOWN: u32 = 705;
 const BPCHAR: u32 = 1042;
@@ -33,6 +34,7 @@ const TSVECTOR: u32 = 3614;
 const TSQUERY: u32 = 3615;
 const JSONB: u32 = 3802;
 const JSONPATH: u32 = 4072;
+/// `PG_MCV_LISTOID` of `catalog/pg_type_d.h`.
 const MCV_LIST: u32 = 5017;
 
 /// The encoding of this process's database.
@@ -252,7 +254,7 @@ pub fn readable(text: &[u8], encoding: i32) -> Cow<'_, [u8]> {
 
 /// Converts as many whole characters from the beginning as can be; gives how many bytes those were, and what became of them.
 fn beginning(text: &[u8], from: i32, to: i32) -> (usize, Vec<u8>) {
-    /// `MAX_CONVERSION_GROWTH`.
+    /// `MAX_CONVERSION_GROWTH` of `mb/pg_wchar.h`.
     const GROWTH: usize = 4;
     // SAFETY: the buffer has the size that a conversion may need; nothing is raised for what cannot be converted.
     unsafe {

@@ -4,17 +4,9 @@
 //! `temp_file_limit` while open, logged by `log_temp_files`, removed after a crash.
 
 use super::{compat, error, raw};
+use compat::FileSet;
 use core::ffi::CStr;
-use pgrx::pg_sys::{self, BufFile, FileSet, ResourceOwner};
-
-// storage/fileset.h, unguarded: its errors are caught whole.
-#[allow(
-    clashing_extern_declarations,
-    reason = "the guarded twin in pgrx has the same signature"
-)]
-unsafe extern "C-unwind" {
-    fn FileSetDeleteAll(fileset: *mut FileSet);
-}
+use pgrx::pg_sys::{self, BufFile, ResourceOwner};
 
 /// A set of files in shared memory.
 #[repr(C)]
@@ -56,7 +48,7 @@ impl Files {
                 if !pg_sys::IsTransactionState() && !pg_sys::TempTablespacesAreSet() {
                     pg_sys::SetTempTablespaces(core::ptr::null_mut(), 0);
                 }
-                raw::FileSetInit(&mut self.set);
+                compat::file_set_init(&mut self.set);
             }
             self.set.number = number;
             self.made = true;
@@ -78,7 +70,7 @@ impl Files {
     /// Deletes file number `n`.
     pub fn delete(&mut self, n: u32) {
         // SAFETY: the set is prepared.
-        unsafe { raw::BufFileDeleteFileSet(&mut self.set, name(n, &mut [0; 16]).as_ptr(), true) }
+        unsafe { compat::file_delete(&mut self.set, name(n, &mut [0; 16])) }
     }
 
     /// Deletes all files. What fails is only logged, and interrupts wait: the caller has more to give back.
@@ -87,7 +79,7 @@ impl Files {
             // SAFETY: the set is prepared; an error sets the count of hold-offs to zero itself.
             let deleted = error::catch(|| unsafe {
                 pg_sys::InterruptHoldoffCount += 1;
-                FileSetDeleteAll(&mut self.set);
+                compat::file_set_delete_all(&mut self.set);
                 pg_sys::InterruptHoldoffCount -= 1;
             });
             if let Err(edata) = deleted {

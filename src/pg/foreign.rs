@@ -11,7 +11,7 @@ use core::ffi::CStr;
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::Oid;
 
-/// Types from this number on were created by somebody (`FirstNormalObjectId` of `access/transam.h`).
+/// `FirstNormalObjectId` of `access/transam.h`: types from this number on were created by somebody.
 pub const FIRST_USER_TYPE: u32 = 16384;
 
 /// Pseudo-types that have values of their own which can be passed on.

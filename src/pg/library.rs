@@ -20,10 +20,10 @@ pub fn file_name(file: &[u8]) -> &[u8] {
 /// `Dl_info` of `dlfcn.h`.
 #[repr(C)]
 struct Found {
-    file: *const c_char,
-    base: *mut c_void,
-    symbol: *const c_char,
-    address: *mut c_void,
+    dli_fname: *const c_char,
+    dli_fbase: *mut c_void,
+    dli_sname: *const c_char,
+    dli_saddr: *mut c_void,
 }
 
 unsafe extern "C" {
@@ -39,14 +39,14 @@ thread_local! {
 
 fn file() -> Option<File> {
     let mut found = Found {
-        file: core::ptr::null(),
-        base: core::ptr::null_mut(),
-        symbol: core::ptr::null(),
-        address: core::ptr::null_mut(),
+        dli_fname: core::ptr::null(),
+        dli_fbase: core::ptr::null_mut(),
+        dli_sname: core::ptr::null(),
+        dli_saddr: core::ptr::null_mut(),
     };
     // SAFETY: any address of this library tells where it was loaded from; the name lives as long as the library.
     let known = unsafe { dladdr(was_replaced as *const c_void, &mut found) } != 0;
-    let path = known.then(|| OsStr::from_bytes(memory::c_bytes(found.file)))?;
+    let path = known.then(|| OsStr::from_bytes(memory::c_bytes(found.dli_fname)))?;
     let of = std::fs::metadata(path).ok()?;
     Some((of.dev(), of.ino(), of.mtime(), of.mtime_nsec()))
 }

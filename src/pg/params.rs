@@ -23,7 +23,7 @@ const UNKNOWN: u32 = 705;
 /// `PARAM_FLAG_CONST` of `nodes/params.h`: the planner may use the value.
 const CONST: u16 = 1;
 
-/// The most parameters that a statement can have (`MaxTupleAttributeNumber`, which a record cannot exceed either).
+/// `MaxTupleAttributeNumber` of `access/htup_details.h`: the most columns of a record, and so the most parameters of a statement.
 const MOST: usize = 1664;
 
 #[repr(C)]

@@ -10,6 +10,7 @@ use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::{self, BackgroundWorkerHandle, BgwHandleStatus, Datum, Oid};
 use std::time::Instant;
 
+// signal.h, unistd.h
 unsafe extern "C" {
     fn kill(pid: c_int, signal: c_int) -> c_int;
     fn getppid() -> c_int;

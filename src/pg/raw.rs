@@ -33,7 +33,7 @@ unsafe extern "C-unwind" {
     pub static mut PqCommMethods: *const PQcommMethods;
     pub static mut FrontendProtocol: u32;
 
-    // miscadmin.h, storage/ipc.h, postmaster/bgworker.h
+    // miscadmin.h, storage/ipc.h, postmaster/bgworker.h, postmaster/interrupt.h, tcop/tcopprot.h, utils/guc.h
     pub fn ProcessInterrupts();
     pub fn BackgroundWorkerInitializeConnectionByOid(dboid: Oid, useroid: Oid, flags: u32);
     pub fn BackgroundWorkerUnblockSignals();
@@ -93,7 +93,9 @@ unsafe extern "C-unwind" {
     pub fn disable_all_timeouts(keep_indicators: bool);
     pub fn get_timeout_active(id: u32) -> bool;
 
-    // tcop, access/xact.h, utils/portal.h, utils/snapmgr.h
+    // tcop/tcopprot.h, tcop/utility.h, tcop/cmdtag.h, tcop/pquery.h, parser/analyze.h, access/xact.h, utils/portal.h,
+    // utils/plancache.h, utils/snapmgr.h, utils/backend_status.h, commands/prepare.h, commands/sequence.h, storage/lock.h,
+    // storage/sinval.h
     pub fn pg_parse_query(query_string: *const c_char) -> *mut List;
     pub fn pg_plan_queries(
         querytrees: *mut List,
@@ -144,7 +146,7 @@ unsafe extern "C-unwind" {
     pub fn pgstat_report_activity(state: BackendState::Type, cmd: *const c_char);
     pub fn pgstat_report_appname(appname: *const c_char);
 
-    // executor, access, utils/tuplestore.h
+    // executor/tuptable.h, access/detoast.h, utils/tuplestore.h
     pub fn slot_getsomeattrs_int(slot: *mut TupleTableSlot, attnum: c_int);
     pub fn ExecStoreMinimalTuple(
         mtup: MinimalTuple,
@@ -155,7 +157,7 @@ unsafe extern "C-unwind" {
     pub fn tuplestore_putvalues(state: *mut Tuplestorestate, desc: TupleDesc, values: *mut Datum, isnull: *mut bool);
     pub fn detoast_external_attr(attr: *mut varlena) -> *mut varlena;
 
-    // mb/pg_wchar.h, utils/builtins.h, utils/lsyscache.h
+    // mb/pg_wchar.h, utils/builtins.h, utils/lsyscache.h, fmgr.h
     pub fn pg_do_encoding_conversion(src: *mut u8, len: c_int, from: c_int, to: c_int) -> *mut u8;
     pub fn cstring_to_text_with_len(s: *const c_char, len: c_int) -> *mut text;
     pub fn format_type_be(type_oid: Oid) -> *mut c_char;
@@ -165,6 +167,8 @@ unsafe extern "C-unwind" {
     pub fn OidOutputFunctionCall(function: Oid, value: Datum) -> *mut c_char;
     pub fn get_typlenbyvalalign(typid: Oid, len: *mut i16, by_value: *mut bool, align: *mut c_char);
 
+    // miscadmin.h, commands/dbcommands.h, nodes/params.h, access/tupdesc.h, access/htup_details.h, utils/typcache.h,
+    // utils/array.h, executor/executor.h, funcapi.h
     pub fn GetUserNameFromId(roleid: Oid, no_error: bool) -> *mut c_char;
     pub fn get_database_name(dbid: Oid) -> *mut c_char;
     pub fn makeParamList(count: c_int) -> ParamListInfo;
@@ -218,7 +222,7 @@ unsafe extern "C-unwind" {
     // utils/fmgrprotos.h
     pub fn textlike(fcinfo: FunctionCallInfo) -> Datum;
 
-    // utils/palloc.h
+    // utils/palloc.h, utils/memutils.h
     pub fn palloc(size: usize) -> *mut c_void;
     pub fn palloc0(size: usize) -> *mut c_void;
     pub fn pstrdup(text: *const c_char) -> *mut c_char;
@@ -234,11 +238,9 @@ unsafe extern "C-unwind" {
         max: usize,
     ) -> MemoryContext;
 
-    // storage/buffile.h, storage/fileset.h, utils/resowner.h
+    // storage/buffile.h
     pub fn BufFileRead(file: *mut BufFile, ptr: *mut c_void, size: usize) -> usize;
     pub fn BufFileWrite(file: *mut BufFile, ptr: *mut c_void, size: usize);
     pub fn BufFileClose(file: *mut BufFile);
-    pub fn FileSetInit(fileset: *mut FileSet);
-    pub fn BufFileDeleteFileSet(fileset: *mut FileSet, name: *const c_char, missing_ok: bool);
     pub fn BufFileSeek(file: *mut BufFile, fileno: c_int, offset: off_t, whence: c_int) -> c_int;
 }

@@ -11,6 +11,7 @@ use core::ptr;
 use pgrx::pg_sys::{self, Datum, HeapTupleHeader, Oid, TupleDesc};
 
 const RECORD: u32 = 2249;
+/// `RECORDARRAYOID` of `catalog/pg_type_d.h`.
 const RECORD_ARRAY: u32 = 2287;
 
 /// Bytes of one column in a description.

@@ -7,7 +7,7 @@ use pgrx::pg_sys::{self, Datum, LOCKTAG, Oid};
 /// `USER_LOCKMETHOD` of `storage/lock.h`: advisory locks.
 const USER_LOCKMETHOD: u16 = 2;
 
-/// `DEFAULT_LOCKMETHOD`.
+/// `DEFAULT_LOCKMETHOD` of `storage/lock.h`.
 const DEFAULT_LOCKMETHOD: u8 = 1;
 
 /// Whether this process has something that there is no way back from: a schema for temporary objects, which stays when they are

@@ -2,8 +2,9 @@
 
 use pgrx::pg_sys::{self, Oid};
 
-/// `pg_read_all_stats` and `pg_signal_backend` (`catalog/pg_authid.dat`).
+/// `ROLE_PG_READ_ALL_STATS` of `catalog/pg_authid.h`.
 const READ_ALL_STATS: u32 = 3375;
+/// `ROLE_PG_SIGNAL_BACKEND` of `catalog/pg_authid.h`.
 const SIGNAL_BACKEND: u32 = 4200;
 
 /// The role that the current statement acts for.

@@ -9,8 +9,9 @@ use core::ptr;
 use pgrx::pg_sys::{self, Datum, HeapTuple, Oid, SysCacheIdentifier};
 use std::hash::{DefaultHasher, Hasher};
 
-/// `DbRoleSettingRelationId`, `DbRoleSettingDatidRolidIndexId` of `catalog/pg_db_role_setting.h`.
+/// `DbRoleSettingRelationId` of `catalog/pg_db_role_setting.h`.
 const DB_ROLE_SETTING: u32 = 2964;
+/// `DbRoleSettingDatidRolidIndexId` of `catalog/pg_db_role_setting.h`.
 const DB_ROLE_SETTING_INDEX: u32 = 2965;
 
 /// Whose jobs a worker serves: those of sessions of its own database, which come with all their settings and where the extension

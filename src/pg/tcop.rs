@@ -8,6 +8,7 @@ use core::ffi::{CStr, c_char, c_int};
 use core::ptr;
 use pgrx::pg_sys::{self, BackendState, CommandTag, List, LogStmtLevel, NodeTag, QueryCompletion, RawStmt};
 
+// utils/elog.h
 unsafe extern "C-unwind" {
     fn errstart(elevel: c_int, domain: *const c_char) -> bool;
     fn errmsg(format: *const c_char, ...) -> c_int;

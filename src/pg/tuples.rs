@@ -121,8 +121,9 @@ impl Column {
     }
 }
 
-/// `VARHDRSZ`, and `VARATT_SHORT_MAX`.
+/// `VARHDRSZ` of `c.h`.
 const LONG_HEADER: usize = 4;
+/// `VARATT_SHORT_MAX` of `varatt.h`.
 const SHORT_MAX: usize = 0x7f;
 
 /// Where a value goes, how many bytes it takes there, and whether its header is made short on the way.
