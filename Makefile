@@ -9,6 +9,10 @@ PG_CONFIG := $(shell scripts/get-postgresql $(PG))
 ifeq ($(PG_CONFIG),)
 $(error no PostgreSQL $(PG))
 endif
+ifeq ($(wildcard $(shell $(PG_CONFIG) --includedir-server)/postgres.h),)
+export DOCS_RS = 1
+export RUSTC_WRAPPER = $(CURDIR)/scripts/shipped-bindings
+endif
 endif
 PG_CONFIG ?= pg_config
 CARGO ?= cargo
@@ -79,7 +83,11 @@ lint: setup
 
 unit: setup
 	$(CARGO) test --lib $(features)
+ifdef DOCS_RS
+	@echo 'the declarations made by hand are not checked: this server came without headers'
+else
 	$(CARGO) test -p pg_background_bindings_test
+endif
 
 regress: installed
 	scripts/cluster run $(MAKE) -s installcheck || { head -n 500 '$(CARGO_TARGET_DIR)/regress/regression.diffs'; exit 1; }
