@@ -26,7 +26,10 @@ endif
 # Looked up when a recipe runs: on a fresh machine there is no PostgreSQL before `setup`.
 pg = $(shell $(PG_CONFIG) --$(1))
 pg_major = $(shell $(PG_CONFIG) --version | sed 's/[^0-9]*\([0-9]*\).*/\1/')
-features = --no-default-features --features pg$(pg_major)
+features = $(if $(is_19),--manifest-path pg19/Cargo.toml) --no-default-features --features pg$(pg_major)
+# PostgreSQL 19 needs a later pgrx, and that a later Rust, than what is locked for the others.
+is_19 = $(filter 19,$(pg_major))
+extension_cargo = $(if $(is_19),PATH="$$(scripts/get-rust 1.96):$$PATH") $(CARGO)
 pkglibdir = $(DESTDIR)$(call pg,pkglibdir)
 extensiondir = $(DESTDIR)$(call pg,sharedir)/extension
 pg_regress = $(dir $(call pg,pgxs))../test/regress/pg_regress
@@ -52,7 +55,7 @@ setup:
 	@scripts/setup
 
 build: setup
-	$(CARGO) build --release $(features)
+	$(extension_cargo) build --release $(features)
 
 install: build install-files
 
@@ -78,11 +81,12 @@ installcheck:
 
 lint: setup
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy --all-targets $(features) -- -D warnings
+	$(if $(is_19),,$(CARGO) clippy --all-targets $(features) -- -D warnings)
+	diff <(sed -n '/^version/p; /^\[profile/,$$p' Cargo.toml) <(sed -n '/^version/p; /^\[profile/,$$p' pg19/Cargo.toml)
 	$(CARGO) clippy --all-targets $(members) -p pg_background_bindings_test -- -D warnings
 
 unit: setup
-	$(CARGO) test --lib $(features)
+	$(extension_cargo) test --lib $(features)
 ifdef DOCS_RS
 	@echo 'the declarations made by hand are not checked: this server came without headers'
 else
@@ -108,7 +112,7 @@ test: setup
 	@scripts/test $(STEPS)
 
 # What depends on the server, on each version that can be had.
-VERSIONS ?= 15 16 17 18
+VERSIONS ?= 14 15 16 17 18 19
 test-all: test
 	set -- ; for version in $(filter-out $(pg_major),$(VERSIONS)); do \
 		$(MAKE) -s test PG=$$version STEPS='lint unit regress client' || set -- "$$@" $$version; \

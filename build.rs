@@ -10,11 +10,13 @@ const OLDEST: u32 = 14;
 const NEWEST: u32 = 19;
 
 fn main() {
-    println!("cargo::rerun-if-changed=src");
-    println!("cargo::rerun-if-changed=Cargo.lock");
+    // The manifest of version 19 is in a directory of its own.
+    let src = if Path::new("src").exists() { "src" } else { "../src" };
     let mut hasher = DefaultHasher::new();
-    add(Path::new("src"), &mut hasher);
-    add(Path::new("Cargo.lock"), &mut hasher);
+    for path in [src, "Cargo.lock"] {
+        println!("cargo::rerun-if-changed={path}");
+        add(Path::new(path), &mut hasher);
+    }
     for (name, _) in env::vars().filter(|(name, _)| name.starts_with("CARGO_FEATURE_")) {
         name.hash(&mut hasher);
     }

@@ -75,7 +75,7 @@ pub fn before_each_statement(watcher: StatementWatcher) {
 unsafe extern "C-unwind" fn after_analysis(
     state: *mut pg_sys::ParseState,
     query: *mut pg_sys::Query,
-    jumble: *mut pg_sys::JumbleState,
+    jumble: compat::JumbleState,
 ) {
     // SAFETY: the parser's own state; its text is NULL or a C string.
     unsafe {

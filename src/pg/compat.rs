@@ -25,10 +25,32 @@ const DSA_INIT_SEGMENT_SIZE: usize = 1024 * 1024;
 #[cfg(since_17)]
 const DSA_MAX_SEGMENT_SIZE: usize = 1 << 40;
 
-/// A new tranche of lightweight locks.
-pub fn new_tranche(_name: &CStr) -> c_int {
+/// A new tranche of lightweight locks, never 0. Guarded: from version 19 on there can be too many.
+pub fn new_tranche(name: &'static CStr) -> c_int {
     // SAFETY: only takes a number from shared memory.
-    unsafe { pg_sys::LWLockNewTrancheId() }
+    #[cfg(not(since_19))]
+    unsafe {
+        let _ = name;
+        pg_sys::LWLockNewTrancheId()
+    }
+    // SAFETY: as above; the name is copied there.
+    #[cfg(since_19)]
+    unsafe {
+        pg_sys::LWLockNewTrancheId(name.as_ptr())
+    }
+}
+
+/// What the tranche is called in this process. From version 19 on it is known.
+pub fn name_tranche(tranche: c_int, name: &'static CStr) {
+    // SAFETY: the tranche exists and the name is static.
+    #[cfg(not(since_19))]
+    unsafe {
+        pg_sys::LWLockRegisterTranche(tranche, name.as_ptr());
+    }
+    #[cfg(since_19)]
+    {
+        let _ = (tranche, name);
+    }
 }
 
 /// A new dynamic shared area. Guarded.
@@ -358,8 +380,30 @@ pub fn encoding_number(name: &CStr) -> c_int {
     unsafe { pg_char_to_encoding(name.as_ptr()) }
 }
 
+/// A handler of signals.
+#[cfg(not(since_19))]
+pub type SignalHandler = unsafe extern "C-unwind" fn(c_int);
+#[cfg(since_19)]
+pub type SignalHandler = unsafe extern "C-unwind" fn(c_int, *const pg_sys::pg_signal_info);
+
+#[allow(
+    clashing_extern_declarations,
+    reason = "the guarded twins in pgrx have the same signatures"
+)]
+// tcop/tcopprot.h, postmaster/interrupt.h
+unsafe extern "C-unwind" {
+    #[cfg(not(since_19))]
+    pub fn die(signal: c_int);
+    #[cfg(since_19)]
+    pub fn die(signal: c_int, sender: *const pg_sys::pg_signal_info);
+    #[cfg(not(since_19))]
+    pub fn SignalHandlerForConfigReload(signal: c_int);
+    #[cfg(since_19)]
+    pub fn SignalHandlerForConfigReload(signal: c_int, sender: *const pg_sys::pg_signal_info);
+}
+
 /// Lets `handler` serve the signal from now on. Raises nothing.
-pub fn handle_signal(signal: c_int, handler: unsafe extern "C-unwind" fn(c_int)) {
+pub fn handle_signal(signal: c_int, handler: SignalHandler) {
     // SAFETY: the handler lives as long as the process.
     unsafe {
         pqsignal(signal, Some(handler));
@@ -403,6 +447,18 @@ pub fn forget_query_id() {
         pgstat_report_plan_id(0, true);
     }
 }
+
+/// What post_parse_analyze_hook gets of how a statement's identifier was made.
+#[cfg(not(since_19))]
+pub type JumbleState = *mut pg_sys::JumbleState;
+#[cfg(since_19)]
+pub type JumbleState = *const pg_sys::JumbleState;
+
+/// The statement that writes a table anew: CLUSTER, from version 19 on also as REPACK.
+#[cfg(not(since_19))]
+pub const REWRITE_STATEMENT: pg_sys::NodeTag = pg_sys::NodeTag::T_ClusterStmt;
+#[cfg(since_19)]
+pub const REWRITE_STATEMENT: pg_sys::NodeTag = pg_sys::NodeTag::T_RepackStmt;
 
 /// The destination that the simple-query protocol gives a statement's rows.
 pub const DEST_REMOTE: CommandDest::Type = CommandDest::DestRemote;
@@ -519,6 +575,20 @@ pub unsafe fn set_setting(
     unsafe {
         let _ = role;
         set_config_option(name, value, context, source, GUC_ACTION_SET, true, elevel, true);
+    }
+}
+
+/// Whether what this process writes is marked with a replication origin.
+pub fn has_replication_origin() -> bool {
+    // SAFETY: a plain read of this process's state.
+    #[cfg(not(since_19))]
+    unsafe {
+        pg_sys::replorigin_session_origin != 0
+    }
+    // SAFETY: as above.
+    #[cfg(since_19)]
+    unsafe {
+        pg_sys::replorigin_xact_state.origin != 0
     }
 }
 

@@ -381,8 +381,8 @@ pub fn serve_interrupts_when_idle() {
 
 /// Lets signals in, with SIGTERM ending a running statement as in a client's backend. SIGINT has StatementCancelHandler already.
 pub fn accept_signals() {
-    compat::handle_signal(SIGHUP, raw::SignalHandlerForConfigReload);
-    compat::handle_signal(SIGTERM, raw::die);
+    compat::handle_signal(SIGHUP, compat::SignalHandlerForConfigReload);
+    compat::handle_signal(SIGTERM, compat::die);
     // SAFETY: the handlers are in place; signals were blocked since the start of the process.
     unsafe { raw::BackgroundWorkerUnblockSignals() }
 }

@@ -33,12 +33,10 @@ unsafe extern "C-unwind" {
     pub static mut PqCommMethods: *const PQcommMethods;
     pub static mut FrontendProtocol: u32;
 
-    // miscadmin.h, storage/ipc.h, postmaster/bgworker.h, postmaster/interrupt.h, tcop/tcopprot.h, utils/guc.h
+    // miscadmin.h, storage/ipc.h, postmaster/bgworker.h, tcop/tcopprot.h, utils/guc.h
     pub fn ProcessInterrupts();
     pub fn BackgroundWorkerInitializeConnectionByOid(dboid: Oid, useroid: Oid, flags: u32);
     pub fn BackgroundWorkerUnblockSignals();
-    pub fn die(signal: c_int);
-    pub fn SignalHandlerForConfigReload(signal: c_int);
     pub fn SetUserIdAndSecContext(userid: Oid, sec_context: c_int);
     pub fn SetSessionAuthorization(userid: Oid, is_superuser: bool);
     pub fn SetCurrentRoleId(roleid: Oid, is_superuser: bool);

@@ -19,7 +19,7 @@ pub fn is_marked() -> bool {
         pg_sys::GetTempNamespaceState(&mut schema, &mut toast);
         schema != Oid::INVALID
             || pg_sys::get_backup_status() != pg_sys::SessionBackupState::SESSION_BACKUP_NONE
-            || pg_sys::replorigin_session_origin != 0
+            || compat::has_replication_origin()
     }
 }
 

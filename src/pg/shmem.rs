@@ -112,12 +112,16 @@ pub fn attach_root<T>(init: impl FnOnce(&T, i32)) -> Result<&'static T> {
             pg_sys::ShmemInitStruct(ROOT_NAME.as_ptr().cast(), size_of::<Root<T>>(), &mut found).cast::<Root<T>>();
         if !found {
             ptr::write_bytes(root, 0, 1);
-            (*root).tranche = compat::new_tranche(TRANCHE_NAME);
-            (*root).area.init((*root).tranche);
-            init(&(*root).value, (*root).tranche);
+        }
+        // Where that failed for the one that made the struct, the next one does it.
+        if (*root).tranche == 0 {
+            let tranche = compat::new_tranche(TRANCHE_NAME);
+            (*root).area.init(tranche);
+            init(&(*root).value, tranche);
+            (*root).tranche = tranche;
         }
         pg_sys::LWLockRelease(lock);
-        pg_sys::LWLockRegisterTranche((*root).tranche, TRANCHE_NAME.as_ptr());
+        compat::name_tranche((*root).tranche, TRANCHE_NAME);
         let root = &*root;
         attach_area(root)?;
         Ok(&root.value)

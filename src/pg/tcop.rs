@@ -273,7 +273,7 @@ impl Statement {
                 NodeTag::T_ListenStmt => Care::Listen,
                 NodeTag::T_TransactionStmt if (*node.cast::<pg_sys::TransactionStmt>()).chain => Care::Chain,
                 NodeTag::T_VacuumStmt
-                | NodeTag::T_ClusterStmt
+                | compat::REWRITE_STATEMENT
                 | NodeTag::T_ReindexStmt
                 | NodeTag::T_AlterSystemStmt
                 | NodeTag::T_CreatedbStmt
