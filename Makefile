@@ -47,7 +47,7 @@ client_tests = $(if $(filter fresh,$(WORKERS)),-p pg_background_client_tests $(p
 	$(filter-out tests/client/tests/warm%,$(wildcard tests/client/tests/*.rs))),$(members))
 
 .PHONY: all setup build install install-files installed uninstall installcheck lint unit regress client regress-fresh client-fresh \
-	tour demo test test-all bench clean
+	regress-forgetful tour demo test test-all bench clean
 
 all: build
 
@@ -73,11 +73,11 @@ installed: build
 	@if [ -w '$(call pg,pkglibdir)' ]; then $(MAKE) -s install-files; else sudo $(MAKE) -s install-files \
 		PG_CONFIG='$(PG_CONFIG)' CARGO_TARGET_DIR='$(CARGO_TARGET_DIR)'; fi
 
-# Against a running server: PGHOST, PGPORT and PGUSER choose it.
+# Against a running server: PGHOST, PGPORT and PGUSER choose it. TESTS chooses some of the tests.
 installcheck:
 	@mkdir -p '$(CARGO_TARGET_DIR)/regress'
 	$(pg_regress) --inputdir=tests/regress --outputdir='$(CARGO_TARGET_DIR)/regress' --bindir='$(call pg,bindir)' \
-		--dbname=contrib_regression --encoding=UTF8 --no-locale --schedule=tests/regress/schedule
+		--dbname=contrib_regression --encoding=UTF8 --no-locale $(or $(TESTS),--schedule=tests/regress/schedule)
 
 lint: setup
 	$(CARGO) fmt --all --check
@@ -105,17 +105,24 @@ regress-fresh:
 client-fresh:
 	$(MAKE) -s client WORKERS=fresh
 
+# On a server with assertions only: what a catalog look-up gave is forgotten at each occasion.
+regress-forgetful:
+	$(MAKE) -s regress SETTINGS=debug_discard_caches=1 TESTS='$(forgetful_tests)'
+forgetful_tests = setup launch result simple_query errors notices cancel detach info run run_query params settings
+
 tour: installed
 	demo/run </dev/null | cat
 
 test: setup
 	@scripts/test $(STEPS)
 
-# What depends on the server, on each version that can be had.
-VERSIONS ?= 14 15 16 17 18 19
+# What depends on the server, on each version that can be had, and on one that checks itself.
+VERSIONS ?= 14 15 16 17 18 19 18-assertions
 test-all: test
 	set -- ; for version in $(filter-out $(pg_major),$(VERSIONS)); do \
-		$(MAKE) -s test PG=$$version STEPS='lint unit regress client' || set -- "$$@" $$version; \
+		scripts/get-postgresql $$version >/dev/null || { echo "PostgreSQL $$version cannot be had: not tested"; continue; }; \
+		case $$version in *-*) steps='regress client regress-forgetful' ;; *) steps='lint unit regress client' ;; esac; \
+		$(MAKE) -s test PG=$$version STEPS="$$steps" || set -- "$$@" $$version; \
 	done; [ $$# = 0 ] || { echo "failed on $$*"; exit 1; }
 
 demo: installed

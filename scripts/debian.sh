@@ -5,7 +5,9 @@
 
 log() { echo "$@" >&2; }
 
-apt_of() { # "SUITE..." [SOURCE]: the options of an apt that knows those suites alone, and no package installed; SOURCE counts wherever it is
+# The options of an apt that knows those suites alone, and no package as installed. The packages of SOURCE count wherever they are.
+# With kind=deb-src it knows sources.
+apt_of() { # "SUITE..." [SOURCE]
     local mirror suite
     command -v patchelf >/dev/null || { log "patchelf is missing: apt-get install patchelf"; exit 1; }
     mirror() { apt-get indextargets --format '$(SITE)' 'Created-By: Packages' 'Origin: Debian' | head -1; }
@@ -14,7 +16,7 @@ apt_of() { # "SUITE..." [SOURCE]: the options of an apt that knows those suites 
     [ -n "$mirror" ] || { log "no Debian mirror is configured"; exit 1; }
     mkdir -p "$work/lists/partial" "$work/archives/partial"
     : >"$work/status"
-    for suite in $1; do echo "deb $mirror $suite main"; done >"$work/sources.list"
+    for suite in $1; do echo "${kind:-deb} $mirror $suite main"; done >"$work/sources.list"
     printf 'Package: src:%s\nPin: release *\nPin-Priority: 990\n' "${2:-none}" >"$work/preferences"
     apt=(-qq -o Dir::Etc::sourcelist="$work/sources.list" -o Dir::Etc::sourceparts=/dev/null
         -o Dir::Etc::preferences="$work/preferences" -o Dir::Etc::preferencesparts=/dev/null

@@ -157,8 +157,7 @@ impl State {
                 own: Written::nothing(),
                 scratch: Buffer::new(4096),
                 identity: Identity::default(),
-                // SAFETY: only the number is used.
-                settings: unsafe { compat::all_settings().1 },
+                settings: compat::settings_number(),
                 libraries: Buffer::new(256),
             };
             take(&mut state.base);
@@ -244,19 +243,22 @@ impl State {
 
     /// A setting that nobody defined can be emptied, but it stays known. One that came with the session's state is accounted for.
     fn no_new_placeholders(&mut self) -> bool {
+        let number = compat::settings_number();
+        if number == self.settings {
+            return true;
+        }
+        self.settings = number;
         // SAFETY: the settings live as long as the process.
         unsafe {
             let (settings, len) = compat::all_settings();
-            if len == self.settings {
-                return true;
-            }
-            self.settings = len;
-            (0..len).map(|n| *settings.add(n)).all(|setting| {
+            let accounted = (0..len).map(|n| *settings.add(n)).all(|setting| {
                 (*setting).flags as u32 & pg_sys::GUC_CUSTOM_PLACEHOLDER == 0
                     || [&self.theirs, &self.base]
                         .iter()
                         .any(|state| Entries::of_bytes(state.bytes()).has(memory::c_bytes((*setting).name)))
-            })
+            });
+            compat::free_settings(settings);
+            accounted
         }
     }
 

@@ -506,6 +506,44 @@ pub unsafe fn all_settings() -> (*mut *mut pg_sys::config_generic, usize) {
     }
 }
 
+/// Gives back what [`all_settings`] gave.
+///
+/// # Safety
+/// It is used no more.
+pub unsafe fn free_settings(settings: *mut *mut pg_sys::config_generic) {
+    // SAFETY: see above; up to version 15 it is no copy.
+    #[cfg(not(since_16))]
+    let _ = settings;
+    // SAFETY: see above.
+    #[cfg(since_16)]
+    unsafe {
+        raw::pfree(settings.cast());
+    }
+}
+
+/// A number that changes whenever a setting becomes known. Raw.
+///
+/// From version 16 on the settings are in a hash table of PostgreSQL's own. To have them all means to sort them, which takes longer
+/// than the rest of a job; but the list of those that EXPLAIN shows is short, and has room for all.
+pub fn settings_number() -> usize {
+    // SAFETY: a plain read.
+    #[cfg(not(since_16))]
+    unsafe {
+        pg_sys::GetNumConfigOptions() as usize
+    }
+    #[cfg(since_16)]
+    {
+        // utils/guc_tables.h
+        unsafe extern "C-unwind" {
+            fn get_explain_guc_options(count: *mut c_int) -> *mut *mut pg_sys::config_generic;
+        }
+        super::memory::size_taken(|| {
+            // SAFETY: a list in the current memory context.
+            unsafe { get_explain_guc_options(&mut 0).cast() }
+        })
+    }
+}
+
 /// The role that set the value of a setting, where the version keeps it.
 ///
 /// # Safety

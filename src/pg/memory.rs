@@ -23,6 +23,30 @@ pub fn for_process<T>(body: impl FnOnce() -> T) -> T {
     within(unsafe { pg_sys::TopMemoryContext }, body)
 }
 
+/// How many bytes the piece of memory takes that `body` allocates in the current context. Raw.
+#[cfg(since_16)]
+pub fn size_taken(body: impl FnOnce() -> *mut core::ffi::c_void) -> usize {
+    thread_local! {
+        static EXACT: core::cell::Cell<MemoryContext> = const { core::cell::Cell::new(core::ptr::null_mut()) };
+    }
+    // SAFETY: the context lives as long as the process, and is empty before and after. Of the kinds of contexts it is one that
+    // rounds up to no more than a pointer's size.
+    unsafe {
+        if EXACT.get().is_null() {
+            EXACT.set(raw::GenerationContextCreate(
+                pg_sys::TopMemoryContext,
+                c"pg_background sizes".as_ptr(),
+                0,
+                8 * 1024,
+                8 * 1024 * 1024,
+            ));
+        }
+        let size = within(EXACT.get(), || raw::GetMemoryChunkSpace(body()));
+        raw::MemoryContextReset(EXACT.get());
+        size
+    }
+}
+
 /// A memory context of our own, below the one that lives as long as the process.
 #[derive(Clone, Copy)]
 pub struct Context(MemoryContext);

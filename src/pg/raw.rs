@@ -228,6 +228,16 @@ unsafe extern "C-unwind" {
     pub fn MemoryContextAllocHuge(context: MemoryContext, size: usize) -> *mut c_void;
     pub fn MemoryContextReset(context: MemoryContext);
     pub fn MemoryContextDelete(context: MemoryContext);
+    #[cfg(since_16)]
+    pub fn GetMemoryChunkSpace(pointer: *mut c_void) -> usize;
+    #[cfg(since_16)]
+    pub fn GenerationContextCreate(
+        parent: MemoryContext,
+        name: *const c_char,
+        min: usize,
+        init: usize,
+        max: usize,
+    ) -> MemoryContext;
     pub fn AllocSetContextCreateInternal(
         parent: MemoryContext,
         name: *const c_char,

@@ -34,7 +34,7 @@ SELECT * FROM fields_of('INSERT INTO parent VALUES (2, ''too long'')');
 CREATE DOMAIN positive AS int CONSTRAINT above_zero CHECK (VALUE > 0);
 SELECT * FROM fields_of('SELECT (-1)::positive::text');
 SELECT * FROM fields_of('SELECT sum(amount) FROM parent');
-SELECT * FROM fields_of('SELECT relnam FROM pg_class');
+SELECT * FROM fields_of('SELECT relkin FROM pg_class');
 -- the whole call stack of the job
 CREATE FUNCTION inner_one() RETURNS int LANGUAGE plpgsql AS $$BEGIN RETURN 1 / 0; END$$;
 CREATE FUNCTION outer_one() RETURNS int LANGUAGE plpgsql AS $$BEGIN RETURN inner_one(); END$$;
