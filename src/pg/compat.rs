@@ -655,6 +655,6 @@ pub fn drop_temporary_slots() {
 pub fn report_statistics() {
     // SAFETY: no transaction runs. What differs between versions is the result only.
     unsafe {
-        let _ = pg_sys::pgstat_report_stat(true);
+        pg_sys::pgstat_report_stat(true);
     }
 }
