@@ -8,7 +8,7 @@ use crate::{cleared, left, run, silent};
 const EVERY_SETTING: &str = "DO $$ BEGIN END $$;
     SELECT name || '=' || setting || ' (' || source || ') ' || coalesce(reset_val, '') FROM pg_settings
     WHERE name NOT IN ('application_name', 'unix_socket_directories', 'data_directory', 'config_file', 'hba_file', 'ident_file',
-                       'hosts_file',                        'pg_background.worker_idle_timeout') ORDER BY name";
+                       'hosts_file', 'pg_background.worker_idle_timeout') ORDER BY name";
 
 /// Gives every setting that can be changed another value.
 const CHANGE_EVERY_SETTING: &str = "DO $$

@@ -1,0 +1,108 @@
+//! A job sees the settings of its session as they are when it is launched, whatever way they came about.
+
+use harness::{Cluster, Random, Session};
+
+/// Settings of each type, one of a library, and one that nobody defines, each with a few values.
+const VALUES: [(&str, [&str; 3]); 14] = [
+    ("work_mem", ["64kB", "4MB", "16MB"]),
+    ("enable_seqscan", ["on", "off", "on"]),
+    ("random_page_cost", ["4", "1.1", "1.2"]),
+    ("search_path", ["public", "public, pg_catalog", "\"$user\", public"]),
+    ("DateStyle", ["ISO, MDY", "ISO, DMY", "SQL, YMD"]),
+    ("IntervalStyle", ["postgres", "iso_8601", "sql_standard"]),
+    ("TimeZone", ["UTC", "PST8PDT", "EST5EDT"]),
+    ("client_min_messages", ["notice", "warning", "error"]),
+    ("statement_timeout", ["0", "1h", "2h"]),
+    ("extra_float_digits", ["0", "1", "3"]),
+    ("temp_tablespaces", ["", "pg_default", "\"pg_default\", pg_default"]),
+    (
+        "default_transaction_isolation",
+        ["read committed", "repeatable read", "serializable"],
+    ),
+    ("plpgsql.extra_warnings", ["none", "shadowed_variables", "all"]),
+    ("app.tenant", ["one", "two", "a third"]),
+];
+
+/// What both sides look at: values, where they come from, and what RESET gives.
+const SETUP: &str = "
+    CREATE FUNCTION seen() RETURNS text LANGUAGE sql AS $$
+        SELECT pg_catalog.string_agg(pg_catalog.concat_ws('|', name, setting, source, reset_val), E'\\n' ORDER BY name COLLATE \"C\")
+        FROM pg_catalog.pg_settings
+        WHERE name IN (SELECT pg_catalog.unnest(%))
+    $$;
+    CREATE FUNCTION seen_by_a_job() RETURNS text LANGUAGE sql AS $$
+        SELECT s FROM public.pg_background_run_query('LOAD ''plpgsql''; SELECT public.seen()', col_def => 's text') AS (s text)
+    $$;
+    CREATE FUNCTION within(name text, value text, OUT here text, OUT there text) LANGUAGE plpgsql SET lock_timeout = '3h' AS $$
+    BEGIN
+        PERFORM pg_catalog.set_config(name, value, true);
+        here := public.seen(); there := public.seen_by_a_job();
+    END $$";
+
+fn prepare(cluster: &Cluster) {
+    let names = VALUES.map(|(name, _)| format!("'{name}'")).join(", ");
+    cluster
+        .session()
+        .exec(&SETUP.replace('%', &format!("ARRAY['lock_timeout', {names}]")));
+}
+
+#[track_caller]
+fn compare(session: &mut Session, what: &str) {
+    let here: String = session.value("SELECT public.seen()");
+    let there: String = session.value("SELECT public.seen_by_a_job()");
+    assert_eq!(here, there, "{what}");
+}
+
+#[test]
+fn a_walk_through_settings() {
+    let cluster = Cluster::start(&[]);
+    prepare(&cluster);
+    let mut session = cluster.session();
+    session.exec("LOAD 'plpgsql'; SET app.tenant = 'none'");
+    let mut random = Random::new(7);
+    for step in 0..300 {
+        let (name, values) = VALUES[random.below(VALUES.len() as u64) as usize];
+        let value = values[random.below(3) as usize];
+        let set = format!("set_config('{name}', '{value}', false)");
+        let set_local = format!("set_config('{name}', '{value}', true)");
+        let what = format!("step {step}: {name} = {value}");
+        match random.below(8) {
+            0..=2 => session.exec(&format!("SELECT {set}")),
+            3 => session.exec(&format!("RESET {name}")),
+            4 => {
+                session.exec(&format!("BEGIN; SELECT {set_local}"));
+                compare(&mut session, &format!("{what}, local"));
+                session.exec(if random.below(2) == 0 { "COMMIT" } else { "ROLLBACK" });
+            }
+            5 => {
+                session.exec(&format!("BEGIN; SAVEPOINT a; SELECT {set}"));
+                compare(&mut session, &format!("{what}, in a subtransaction"));
+                session.exec("ROLLBACK TO a");
+                compare(&mut session, &format!("{what}, rolled back to before"));
+                session.exec("COMMIT");
+            }
+            6 => {
+                let both = session.rows(&format!("SELECT here, there FROM public.within('{name}', '{value}')"));
+                assert_eq!(both[0][0], both[0][1], "{what}, in a function");
+            }
+            _ => {
+                let mut administrator = cluster.session();
+                if name.contains('.') {
+                    administrator.exec("ALTER SYSTEM RESET ALL");
+                } else {
+                    let value = if name == "search_path" || name == "temp_tablespaces" {
+                        value.to_owned()
+                    } else {
+                        format!("'{value}'")
+                    };
+                    let value = if value.is_empty() { "''".to_owned() } else { value };
+                    administrator.exec(&format!("ALTER SYSTEM SET {name} = {value}"));
+                }
+                let before: String = session.value("SELECT pg_conf_load_time()::text");
+                administrator.exec("SELECT pg_reload_conf()");
+                session.wait_until(&format!("pg_conf_load_time()::text <> '{before}'"));
+            }
+        }
+        compare(&mut session, &what);
+    }
+}
