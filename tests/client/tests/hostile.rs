@@ -440,9 +440,11 @@ fn memory_and_disk_that_are_refused() {
         sqlstate
     };
     const HUGE: &str = "SELECT repeat('x', 1000) FROM generate_series(1, 30000)";
+    // Sixty of the blocks in which the server fills a segment: a write that succeeds in part leaves it without a reason.
+    const LIMIT: &str = "491520";
     let segments = |cluster: &Cluster| cluster.shared_memory_segments();
     assert_eq!(state(&mut session, HUGE, 0), "");
-    limit_file_size(worker, "500000");
+    limit_file_size(worker, LIMIT);
     // On disk, and in memory.
     assert_ne!(state(&mut session, HUGE, 0), "");
     let before = segments(&cluster);
@@ -454,7 +456,7 @@ fn memory_and_disk_that_are_refused() {
     assert_eq!(state(&mut session, HUGE, 256 << 20), "");
 
     // A launch whose own memory is refused.
-    limit_file_size(session.pid, "500000");
+    limit_file_size(session.pid, LIMIT);
     let before = segments(&cluster);
     let error = session.error("SELECT pg_background_launch('SELECT ''' || repeat('x', 200000000) || '''')");
     assert!(is_refusal(&error.sqlstate), "{error:?}");
