@@ -248,8 +248,8 @@ pub struct Entries<'a>(&'a [u8]);
 /// One setting: its name, and value, source file with line, source, context and role as they stand.
 #[derive(Clone, Copy)]
 pub struct Entry<'a> {
-    name: &'a [u8],
-    rest: &'a [u8],
+    pub(super) name: &'a [u8],
+    pub(super) rest: &'a [u8],
 }
 
 /// The bytes of source, context and, where the version keeps it, role, at the end of an entry.
@@ -297,17 +297,7 @@ fn split_string(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((bytes.get(..end)?, bytes.get(end + 1..)?))
 }
 
-impl<'a> Entry<'a> {
-    /// The setting's name.
-    pub fn name(&self) -> &'a [u8] {
-        self.name
-    }
-
-    /// Its value, and what follows.
-    pub fn value(&self) -> &'a [u8] {
-        self.rest
-    }
-
+impl Entry<'_> {
     fn number(&self, n: usize) -> u32 {
         let at = self.rest.len().saturating_sub(TAIL) + n * 4;
         self.rest

@@ -112,7 +112,7 @@ impl Marks {
         for setting in changeable() {
             // SAFETY: the settings live as long as the process.
             unsafe {
-                let entry = entries.next_if(|entry| entry.name() == memory::c_bytes((*setting).name));
+                let entry = entries.next_if(|entry| entry.name == memory::c_bytes((*setting).name));
                 self.each.push(Mark {
                     setting,
                     source: (*setting).source,
@@ -122,7 +122,7 @@ impl Marks {
                     value: match (entry, number(setting)) {
                         (None, _) => Value::Left,
                         (Some(_), Some(number)) => Value::Number(number),
-                        (Some(entry), None) => Value::Text(entry.value().as_ptr().addr() - state.as_ptr().addr()),
+                        (Some(entry), None) => Value::Text(entry.rest.as_ptr().addr() - state.as_ptr().addr()),
                     },
                 });
             }
