@@ -10,7 +10,7 @@ log() { echo "$@" >&2; }
 apt_of() { # "SUITE..." [SOURCE]
     local mirror suite
     command -v patchelf >/dev/null || { log "patchelf is missing: apt-get install patchelf"; exit 1; }
-    mirror() { apt-get indextargets --format '$(SITE)' 'Created-By: Packages' 'Origin: Debian' | head -1; }
+    mirror() { apt-get indextargets --format '$(SITE)' 'Created-By: Packages' 'Origin: Debian' | sed -n 1p; }
     mirror=$(mirror)
     if [ -z "$mirror" ]; then apt-get -qq update >&2 && mirror=$(mirror); fi
     [ -n "$mirror" ] || { log "no Debian mirror is configured"; exit 1; }

@@ -147,7 +147,8 @@ pub fn wait(terms: &Terms) -> Option<Attached> {
         }
         if !sleeps {
             if proc::spin() {
-                if !place.has_news() {
+                // Who is to go takes its offer back first: what a launch posts while the process ends would be lost.
+                if !place.has_news() && !proc::is_to_go() {
                     proc::serve_interrupts_when_idle();
                 }
                 continue;
