@@ -101,6 +101,8 @@ fn a_walk_through_settings() {
                 let before: String = session.value("SELECT pg_conf_load_time()::text");
                 administrator.exec("SELECT pg_reload_conf()");
                 session.wait_until(&format!("pg_conf_load_time()::text <> '{before}'"));
+                // Each process learns of it in its own time; a worker that is idle then ends.
+                session.wait_until("NOT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'pg_background')");
             }
         }
         compare(&mut session, &what);
