@@ -4,7 +4,6 @@
 use crate::pg::database::Database;
 use crate::pg::error::Result;
 use crate::pg::memory::padded;
-
 use crate::pg::params::{Outgoing, Parameters};
 use crate::pg::proc::{self, Identity};
 use crate::pg::record::Numbers;

@@ -20,6 +20,8 @@ struct State {
     base_role: Buffer,
     theirs: Buffer,
     own: Written,
+    /// What is compared with `own` where a look does not tell.
+    now: Written,
     scratch: Buffer,
     identity: Identity,
     /// How many settings there are, placeholders of unknown ones among them.
@@ -136,7 +138,7 @@ pub fn restore() -> bool {
             // SAFETY: no transaction runs; plans made under other settings are made anew.
             unsafe { raw::ResetPlanCache() };
             transaction(|| state.go_back());
-            take(&mut state.scratch);
+            guc_state::write(&mut state.scratch);
             // Our own settings may have been defined since, and then their values are written in another form.
             let ours = |name: &[u8]| name.starts_with(b"pg_background.");
             let is_back = guc_state::same_but(state.scratch.bytes(), state.base.bytes(), ours);
@@ -155,12 +157,13 @@ impl State {
                 base_role: Buffer::new(pg_sys::NAMEDATALEN as usize),
                 theirs: Buffer::new(4096),
                 own: Written::nothing(),
+                now: Written::nothing(),
                 scratch: Buffer::new(4096),
                 identity: Identity::default(),
                 settings: compat::settings_number(),
                 libraries: Buffer::new(256),
             };
-            take(&mut state.base);
+            guc_state::write(&mut state.base);
             let role = memory::c_bytes(role_setting());
             state.base_role.restart(role.len());
             state.base_role.push(role.as_ptr(), role.len());
@@ -212,12 +215,12 @@ impl State {
         if self.own.is_current(Some(APPLICATION_NAME)) {
             return true;
         }
-        take(&mut self.scratch);
+        self.now.write();
         let but_name = |name: &[u8]| name == APPLICATION_NAME.to_bytes();
-        let same = guc_state::same_but(self.own.bytes(), self.scratch.bytes(), but_name);
+        let same = guc_state::same_but(self.own.bytes(), self.now.bytes(), but_name);
         if same {
             // Set and set back, or defined by a library: what is looked at next time is how they are now.
-            self.own.write();
+            core::mem::swap(&mut self.own, &mut self.now);
         }
         same
     }
@@ -284,17 +287,6 @@ fn is_conversion(name: &[u8]) -> bool {
 fn library_name(file: &[u8]) -> &[u8] {
     let name = file_name(file);
     name.split(|byte| *byte == b'.').next().unwrap_or(name)
-}
-
-/// The serialized settings of this process.
-fn take(into: &mut Buffer) {
-    // SAFETY: there is room for as many bytes as were estimated.
-    unsafe {
-        let size = raw::EstimateGUCStateSpace();
-        memory::for_process(|| into.restart(size));
-        raw::SerializeGUCState(size, into.as_ptr().cast());
-        into.advance(guc_state::written(into.as_ptr()));
-    }
 }
 
 /// The files of the libraries that this process has loaded.

@@ -157,10 +157,33 @@ fn is_library_of(file: &[u8], prefix: &[u8]) -> bool {
         .is_some_and(|rest| rest.is_empty() || rest.starts_with(b".") || rest.starts_with(b"-"))
 }
 
-/// How many bytes the state at `place` takes.
-pub fn written(place: *const u8) -> usize {
-    // SAFETY: a state begins with the length of what follows.
-    unsafe { size_of::<usize>() + place.cast::<usize>().read_unaligned() }
+/// The settings of this process, serialized; `into` grows in the memory that lives as long as the process. Raw.
+pub fn write(into: &mut Buffer) {
+    // SAFETY: there is room for as many bytes as were estimated. A state begins with the length of what follows.
+    unsafe {
+        let size = raw::EstimateGUCStateSpace();
+        memory::for_process(|| into.restart(size));
+        raw::SerializeGUCState(size, into.as_ptr().cast());
+        into.advance(size_of::<usize>() + into.as_ptr().cast::<usize>().read_unaligned());
+    }
+}
+
+/// The settings that can change while a process runs and are not at their default: no others are ever serialized
+/// (`can_skip_gucvar` of utils/misc/guc.c).
+pub fn changeable() -> impl Iterator<Item = *mut pg_sys::config_generic> {
+    // SAFETY: the array is valid until a setting is added, and nobody adds one meanwhile.
+    let (settings, len) = unsafe { compat::all_settings() };
+    (0..len).filter_map(move |n| {
+        // SAFETY: as above.
+        unsafe {
+            let setting = *settings.add(n);
+            let fixed = matches!(
+                (*setting).context,
+                GucContext::PGC_POSTMASTER | GucContext::PGC_INTERNAL
+            );
+            ((*setting).source != GucSource::PGC_S_DEFAULT && !fixed).then_some(setting)
+        }
+    })
 }
 
 /// Puts this worker, whose state is that of its connecting, `own`, into the state of settings `state`. In a transaction. Raw.
@@ -349,20 +372,13 @@ pub struct ResetValues {
 impl ResetValues {
     /// The values now, right after connecting.
     pub fn remember() -> Self {
+        let settings = changeable();
+        let most = settings.size_hint().1.unwrap_or_default();
         // SAFETY: the settings live as long as the process; there is room for all of them.
         unsafe {
-            let (settings, len) = compat::all_settings();
-            let first = raw::palloc(size_of::<Found>() * len).cast::<Found>();
+            let first = raw::palloc(size_of::<Found>() * most).cast::<Found>();
             let mut count = 0;
-            for n in 0..len {
-                let setting = *settings.add(n);
-                let fixed = matches!(
-                    (*setting).context,
-                    GucContext::PGC_POSTMASTER | GucContext::PGC_INTERNAL
-                );
-                if fixed || (*setting).source == pg_sys::GucSource::PGC_S_DEFAULT {
-                    continue;
-                }
+            for setting in settings {
                 let value = raw::GetConfigOption((*setting).name, false, false);
                 if value.is_null() {
                     continue;

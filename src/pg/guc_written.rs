@@ -5,12 +5,11 @@
 //! default, and to write them anew is as quick as to look.
 
 use super::guc_state;
-use super::memory::{self, Buffer};
-use super::raw;
+use super::memory::Buffer;
 use core::ffi::CStr;
 #[cfg(not(since_16))]
 use {
-    super::compat,
+    super::{compat, guc, memory},
     core::ffi::c_char,
     pgrx::pg_sys::{self, GucContext, GucSource, config_generic, config_type},
 };
@@ -36,13 +35,7 @@ impl Written {
     pub fn write(&mut self) {
         #[cfg(not(since_16))]
         self.marks.forget();
-        // SAFETY: there is room for as many bytes as were estimated.
-        unsafe {
-            let size = raw::EstimateGUCStateSpace();
-            memory::for_process(|| self.state.restart(size));
-            raw::SerializeGUCState(size, self.state.as_ptr().cast());
-            self.state.advance(guc_state::written(self.state.as_ptr()));
-        }
+        guc_state::write(&mut self.state);
         #[cfg(not(since_16))]
         self.marks.set(self.state.bytes());
     }
@@ -90,7 +83,6 @@ struct Mark {
 }
 
 #[cfg(not(since_16))]
-#[derive(PartialEq)]
 enum Value {
     Number(u64),
     /// Where its text begins among the bytes that were written.
@@ -109,7 +101,7 @@ impl Marks {
     /// Marks the settings that `state` was just written from.
     fn set(&mut self, state: &[u8]) {
         let mut entries = guc_state::Entries::of_bytes(state).peekable();
-        for setting in changeable() {
+        for setting in guc_state::changeable() {
             // SAFETY: the settings live as long as the process.
             unsafe {
                 let entry = entries.next_if(|entry| entry.name == memory::c_bytes((*setting).name));
@@ -127,15 +119,15 @@ impl Marks {
                 });
             }
         }
-        self.read_at = read_at();
+        self.read_at = guc::configuration_read_at();
         self.complete = entries.next().is_none();
     }
 
     fn are_current(&self, state: &[u8], but: Option<&CStr>) -> bool {
         let mut marks = self.each.iter();
         self.complete
-            && self.read_at == read_at()
-            && changeable().all(|setting| marks.next().is_some_and(|mark| mark.holds(setting, state, but)))
+            && self.read_at == guc::configuration_read_at()
+            && guc_state::changeable().all(|setting| marks.next().is_some_and(|mark| mark.holds(setting, state, but)))
             && marks.next().is_none()
     }
 }
@@ -163,31 +155,6 @@ impl Mark {
             same || but.is_some_and(|but| memory::c_bytes((*setting).name) == but.to_bytes())
         }
     }
-}
-
-/// The settings that can change while a process runs and are not at their default: no others are ever written
-/// (`can_skip_gucvar` of utils/misc/guc.c).
-#[cfg(not(since_16))]
-fn changeable() -> impl Iterator<Item = *mut config_generic> {
-    // SAFETY: the array is valid until a setting is added, and nobody adds one meanwhile.
-    let (settings, len) = unsafe { compat::all_settings() };
-    (0..len).filter_map(move |n| {
-        // SAFETY: as above.
-        unsafe {
-            let setting = *settings.add(n);
-            let fixed = matches!(
-                (*setting).context,
-                GucContext::PGC_POSTMASTER | GucContext::PGC_INTERNAL
-            );
-            ((*setting).source != GucSource::PGC_S_DEFAULT && !fixed).then_some(setting)
-        }
-    })
-}
-
-#[cfg(not(since_16))]
-fn read_at() -> i64 {
-    // SAFETY: a plain variable.
-    unsafe { pg_sys::PgReloadTime }
 }
 
 /// The value of a setting that is not a text, as bits.

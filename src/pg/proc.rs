@@ -10,11 +10,13 @@ use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::{self, BackgroundWorkerHandle, BgwHandleStatus, Datum, Oid};
 use std::time::Instant;
 
-// signal.h, unistd.h
+// signal.h, unistd.h, sched.h, stdlib.h
 unsafe extern "C" {
     fn kill(pid: c_int, signal: c_int) -> c_int;
     fn getppid() -> c_int;
     fn sched_yield() -> c_int;
+    fn atexit(handler: extern "C" fn()) -> c_int;
+    fn _exit(code: c_int) -> !;
 }
 
 const SIGHUP: c_int = 1;
@@ -217,10 +219,6 @@ pub fn on_exit(callback: unsafe extern "C-unwind" fn(c_int, Datum)) {
 /// costs more than a short job. Handlers that were registered since, by a library that the job has loaded, run as ever: the
 /// last registered runs first.
 pub fn skip_inherited_exit_handlers() {
-    unsafe extern "C" {
-        fn atexit(handler: extern "C" fn()) -> c_int;
-        fn _exit(code: c_int) -> !;
-    }
     thread_local! {
         /// The exit code, when the callbacks of PostgreSQL have been called.
         static THROUGH: Cell<Option<c_int>> = const { Cell::new(None) };
