@@ -4,12 +4,15 @@
 //! itself, and a launch that fits claims it: both steps are taken under the pool's lock, so that a worker which wants to leave
 //! either is gone before the claim or has the job. What a claim posts, the worker takes as a new worker takes its first job.
 //!
+//! A spare process, started before there is a job for it, has its place before it is there: [`expect_spare`], then [`arrive`].
+//!
 //! Whether a launch may have a worker at all is decided in the same step ([`Room`]).
 
 use super::job::{Job, Slot};
 use super::room::{Caps, Room, Short, Shortage};
 use super::segment;
 use crate::pg::error::Result;
+use crate::pg::proc::{Registered, WorkerStatus};
 use crate::pg::shmem::{self, Locked, NOWHERE, Offset};
 use crate::pg::{guc, proc};
 use core::sync::atomic::{AtomicI32, AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -27,17 +30,22 @@ pub struct Pool {
 /// How many processes that end are remembered.
 const GOING: usize = 16;
 
+/// How many spare processes there are at most in the cluster. With one ready and one on its way both cores of a small machine have
+/// something to do all the time.
+const SPARES: usize = 2;
+
 /// The place of a worker. Its parts change under the pool's lock only.
 #[repr(C)]
 pub struct Place {
     state: AtomicU32,
+    /// 0 where it is still to come.
     pid: AtomicI32,
     procno: AtomicU32,
     database: AtomicU32,
     role: AtomicU32,
     standing: AtomicU64,
     settings: AtomicU64,
-    /// The session that it served last.
+    /// The session that it served last, or that has asked for it.
     session: AtomicI32,
     idle_since: AtomicI64,
     /// Not 0 where it sleeps, and so looks for signals before it looks for a job.
@@ -45,6 +53,9 @@ pub struct Place {
     /// The job that was posted, while the cookie is not 0.
     slot: AtomicU32,
     cookie: AtomicU64,
+    /// A spare process that is to come: what it shows on arrival, and as what the postmaster knows it.
+    token: AtomicU64,
+    worker: [AtomicU64; 2],
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -55,6 +66,8 @@ enum State {
     Idle = 2,
     /// It was asked to make room, and takes no job any more.
     Dismissed = 3,
+    /// A spare process is on its way here.
+    Coming = 4,
 }
 
 /// What makes a worker fit for a job.
@@ -71,10 +84,24 @@ pub struct Fit {
     pub settings: u64,
 }
 
+impl Fit {
+    /// A process that is connected to no database yet: it fits every job.
+    pub const ANY: Fit = Fit {
+        database: 0,
+        role: 0,
+        standing: 0,
+        settings: 0,
+    };
+}
+
 /// A worker that was claimed.
 pub struct Claimed {
     pub pid: i32,
     procno: u32,
+    /// Whether it has had no job before.
+    pub is_fresh: bool,
+    /// Where it is still to come: as what the postmaster knows it.
+    pub coming: Option<Registered>,
     /// Whether the worker slept: then it may have been told to end, and gives the job back instead of taking it.
     pub slept: bool,
 }
@@ -101,6 +128,7 @@ impl Place {
             1 => State::Busy,
             2 => State::Idle,
             3 => State::Dismissed,
+            4 => State::Coming,
             _ => State::Free,
         }
     }
@@ -116,6 +144,30 @@ impl Place {
             standing: self.standing.load(Relaxed),
             settings: self.settings.load(Relaxed),
         }
+    }
+
+    fn set_fit(&self, fit: Fit) {
+        self.database.store(fit.database, Relaxed);
+        self.role.store(fit.role, Relaxed);
+        self.standing.store(fit.standing, Relaxed);
+        self.settings.store(fit.settings, Relaxed);
+    }
+
+    fn worker(&self) -> Registered {
+        Registered::from(self.worker.each_ref().map(|part| part.load(Relaxed)))
+    }
+
+    fn set_worker(&self, worker: Registered) {
+        for (to, from) in self.worker.iter().zip(<[u64; 2]>::from(worker)) {
+            to.store(from, Relaxed);
+        }
+    }
+
+    /// Whether a spare process was to come here that has ended before.
+    fn waits_in_vain(&self) -> bool {
+        matches!(self.state(), State::Coming | State::Busy)
+            && self.pid.load(Relaxed) == 0
+            && self.worker().status() == WorkerStatus::Stopped
     }
 
     fn dismiss(&self) {
@@ -162,10 +214,19 @@ pub fn prepare() -> Result<()> {
     Ok(())
 }
 
+fn free_place(pool: &Pool) -> Option<&'static Place> {
+    for place in places(pool) {
+        if place.waits_in_vain() {
+            place.set_state(State::Free);
+        }
+    }
+    places(pool).find(|place| place.state() == State::Free)
+}
+
 /// This process, which has a job in hand, enters. None where there is no place.
 pub fn enter() -> Option<&'static Place> {
     let guard = attached()?.lock();
-    let place = places(&guard).find(|place| place.state() == State::Free)?;
+    let place = free_place(&guard)?;
     place.cookie.store(0, Relaxed);
     place.pid.store(proc::my_pid(), Relaxed);
     place.procno.store(proc::my_procno(), Relaxed);
@@ -182,10 +243,7 @@ impl Place {
         if idle(&guard) >= limit.max(0) as usize {
             return false;
         }
-        self.database.store(fit.database, Relaxed);
-        self.role.store(fit.role, Relaxed);
-        self.standing.store(fit.standing, Relaxed);
-        self.settings.store(fit.settings, Relaxed);
+        self.set_fit(fit);
         self.session.store(session, Relaxed);
         self.idle_since.store(proc::now(), Relaxed);
         self.sleeps.store(0, Relaxed);
@@ -222,7 +280,7 @@ impl Place {
                 cookie => Found::Job(self.slot.load(Relaxed), cookie),
             },
             State::Idle => Found::Nothing,
-            State::Dismissed | State::Free => Found::Dismissed,
+            State::Dismissed | State::Free | State::Coming => Found::Dismissed,
         }
     }
 
@@ -279,9 +337,7 @@ pub fn admit(slot: &Slot, cookie: u64, fit: Fit, caps: Caps, me: Offset) -> core
     let mut pool = pool.lock();
     pool.room.admit(&mut job, caps, me)?;
     let were_idle = idle(&pool);
-    if fit.standing != 0
-        && let Some(worker) = claim(&pool, fit, slot.number(), cookie)
-    {
+    if let Some(worker) = claim(&pool, fit, slot.number(), cookie) {
         return Ok(Admitted::Claimed(worker));
     }
     for _ in 0..pool.room.too_many(idle(&pool)) {
@@ -323,14 +379,27 @@ pub fn process_ends() {
     }
 }
 
-/// Claims an idle worker for a job and posts the job. Those that connected before something changed which a new connection would
-/// see are sent away.
+/// Claims a worker for a job and posts the job: an idle one that has served jobs like it, where that is wanted, else one that has
+/// not served any, else the one that is on its way for this session. Those that connected before something changed which a new
+/// connection would see are sent away.
 fn claim(pool: &Pool, fit: Fit, slot: u32, cookie: u64) -> Option<Claimed> {
     let me = proc::my_pid();
-    let mut best: Option<&Place> = None;
-    for place in places(pool).filter(|place| place.state() == State::Idle) {
+    let (mut warm, mut spare, mut coming): (Option<&Place>, _, _) = (None, None, None);
+    for place in places(pool) {
+        let ours = place.session.load(Relaxed) == me;
+        match place.state() {
+            State::Coming if ours && is_coming(place) => coming = Some(place),
+            State::Idle => (),
+            _ => continue,
+        }
         let has = place.fit();
-        if (has.database, has.role) != (fit.database, fit.role) {
+        if has == Fit::ANY {
+            if place.state() == State::Idle {
+                spare = Some(place);
+            }
+            continue;
+        }
+        if fit.standing == 0 || (has.database, has.role) != (fit.database, fit.role) {
             continue;
         }
         if has.standing != fit.standing {
@@ -340,31 +409,33 @@ fn claim(pool: &Pool, fit: Fit, slot: u32, cookie: u64) -> Option<Claimed> {
         if has.settings != 0 && has.settings != fit.settings {
             continue;
         }
-        let ours = place.session.load(Relaxed) == me;
-        if best.is_none() || ours {
-            best = Some(place);
+        if warm.is_none() || ours {
+            warm = Some(place);
             if ours {
                 break;
             }
         }
     }
-    let place = best?;
+    let place = warm.or(spare).or(coming)?;
+    let coming = (place.state() == State::Coming).then(|| place.worker());
     place.slot.store(slot, Relaxed);
     place.cookie.store(cookie, Relaxed);
     place.set_state(State::Busy);
     Some(Claimed {
         pid: place.pid.load(Relaxed),
         procno: place.procno.load(Relaxed),
+        is_fresh: place.fit() == Fit::ANY,
+        coming,
         slept: place.sleeps.load(Relaxed) != 0,
     })
 }
 
 /// Whether a worker's process is about to end, or has ended and the postmaster has not seen it yet: then its slot will be free in
-/// a moment.
+/// a moment. So it is where a spare process is about to offer itself.
 pub fn is_one_going() -> bool {
     let Some(pool) = attached() else { return false };
     let mut pool = pool.lock();
-    let mut found = places(&pool).any(|place| place.state() == State::Dismissed);
+    let mut found = places(&pool).any(|place| place.state() == State::Dismissed) || places(&pool).any(is_coming);
     for pid in &mut pool.going {
         // The postmaster frees the slot in the same step in which it lets the process go.
         if *pid != 0 && proc::exists(*pid) {
@@ -374,6 +445,82 @@ pub fn is_one_going() -> bool {
         }
     }
     found
+}
+
+/// The place of a spare process that is about to be asked for. Free again when dropped.
+pub struct Expected {
+    place: &'static Place,
+    /// The place's number, and what proves to [`arrive`] that the process is the one.
+    pub number: u32,
+    pub token: u64,
+}
+
+/// Makes a place for a spare process. None where [`SPARES`] are there or on their way, or where the cluster has no room for one more
+/// idle worker: `limit` are enough, and idle ones and jobs are no more than `pg_background.max_cluster_workers`.
+pub fn expect_spare(token: u64, limit: i32) -> Option<Expected> {
+    let guard = attached()?.lock();
+    let coming = places(&guard).filter(|place| is_coming(place)).count();
+    let spare = places(&guard).filter(|place| place.state() == State::Idle && place.fit() == Fit::ANY);
+    let idle = idle(&guard) + coming;
+    if spare.count() + coming >= SPARES || idle >= limit.max(0) as usize || guard.room.too_many(idle + 1) > 0 {
+        return None;
+    }
+    let place = free_place(&guard)?;
+    place.token.store(token, Relaxed);
+    place.pid.store(0, Relaxed);
+    place.cookie.store(0, Relaxed);
+    place.session.store(proc::my_pid(), Relaxed);
+    place.set_fit(Fit::ANY);
+    place.set_worker(Registered::NONE);
+    place.set_state(State::Coming);
+    let number = places(&guard).position(|other| core::ptr::eq(other, place))? as u32;
+    Some(Expected { place, number, token })
+}
+
+impl Expected {
+    /// The postmaster was asked, and knows it as `worker`.
+    pub fn comes_as(self, worker: Registered) {
+        if let Some(pool) = attached() {
+            let _guard = pool.lock();
+            // Unless it was fast, and the place is another's by now.
+            if self.place.token.load(Relaxed) == self.token {
+                self.place.set_worker(worker);
+            }
+        }
+        core::mem::forget(self);
+    }
+}
+
+impl Drop for Expected {
+    fn drop(&mut self) {
+        if let Some(pool) = attached() {
+            let _guard = pool.lock();
+            self.place.set_state(State::Free);
+        }
+    }
+}
+
+/// Whether a spare process is still to come that no job waits for.
+fn is_coming(place: &Place) -> bool {
+    place.state() == State::Coming && place.worker().status() != WorkerStatus::Stopped
+}
+
+/// This process is the spare one that place `number` waits for. It may find a job there already. None where it is not waited for.
+pub fn arrive(number: u32, token: u64) -> Option<&'static Place> {
+    let guard = attached()?.lock();
+    let place = places(&guard).nth(number as usize)?;
+    if place.token.swap(0, Relaxed) != token {
+        return None;
+    }
+    place.pid.store(proc::my_pid(), Relaxed);
+    place.procno.store(proc::my_procno(), Relaxed);
+    place.sleeps.store(0, Relaxed);
+    if place.state() == State::Coming {
+        place.idle_since.store(proc::now(), Relaxed);
+        place.set_state(State::Idle);
+        guard.room.wake_first();
+    }
+    Some(place)
 }
 
 impl Pool {

@@ -9,6 +9,7 @@
 
 use super::jobs;
 use super::line::{Line, Places};
+use super::spare;
 use crate::channel::request;
 use crate::pg::database::Database;
 use crate::pg::encoding;
@@ -281,6 +282,15 @@ struct Registered {
 }
 
 impl Prepared {
+    /// The postmaster knows the job's worker as `worker`.
+    fn is_registered(self, worker: proc::Registered) -> Registered {
+        self.slot.slot.lock().worker = worker;
+        Registered {
+            slot: self.slot,
+            worker,
+        }
+    }
+
     /// Gives the job to a worker that is there, or asks the postmaster for one; waits in line until one of the two succeeds.
     ///
     /// A worker that was at work a moment ago will find the job. One that sleeps may have been told to end; so it is waited for until
@@ -297,10 +307,16 @@ impl Prepared {
         loop {
             let short = match pool::admit(slot, cookie, self.fit, caps, room::my_place()) {
                 Ok(Admitted::Claimed(worker)) => {
+                    if let Some(coming) = worker.coming {
+                        return Ok(Found::New(self.is_registered(coming)));
+                    }
                     worker.wake();
                     // Its room is found, whether by this worker or another: nobody behind waits for the answer.
                     room::wait_for(Shortage::Session);
                     if !worker.slept || self.slot.was_taken()? {
+                        if worker.is_fresh {
+                            spare::is_used();
+                        }
                         return Ok(Found::Warm(self.slot.hand_over(worker.pid)));
                     }
                     pool::give_up(slot, cookie);
@@ -309,11 +325,7 @@ impl Prepared {
                 Ok(Admitted::New { made_room }) => {
                     let registered = proc::register_worker(crate::worker::MAIN, slot.number(), cookie);
                     if let Some(worker) = registered {
-                        slot.lock().worker = worker;
-                        return Ok(Found::New(Registered {
-                            slot: self.slot,
-                            worker,
-                        }));
+                        return Ok(Found::New(self.is_registered(worker)));
                     }
                     if made_room {
                         line.expect_slot();
@@ -350,6 +362,7 @@ impl Registered {
                 .hint("The server log says why.")
                 .into());
             }
+            spare::is_used();
             return Ok(self.slot.hand_over(pid));
         }
     }

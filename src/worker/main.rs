@@ -42,24 +42,49 @@ pub fn current() -> Option<Attached> {
     CURRENT.get()
 }
 
-/// Where the postmaster starts a worker.
+/// Where the postmaster starts a worker for a job.
 pub fn run(argument: Datum) -> Result<()> {
     let (number, cookie) = proc::worker_arguments(argument)?;
     let slot = segment()?.slot(number);
-    proc::skip_inherited_exit_handlers();
-    proc::on_exit(worker_ends);
-    let mut next = attach(slot, cookie);
-    if next.is_some() {
-        output::init(slot);
-        callbacks::redirect_messages(output::message_for_client);
-        TIMER.set(proc::register_timer(time_is_over));
-        settings::watch();
+    prepare_for_the_end();
+    let job = attach(slot, cookie);
+    if job.is_some() {
+        prepare_for_jobs(slot);
     }
     proc::accept_signals();
+    serve(job);
+    Ok(())
+}
+
+/// Where the postmaster starts a spare worker, which waits for its job.
+pub fn run_spare(argument: Datum) -> Result<()> {
+    let (place, token) = proc::worker_arguments(argument)?;
+    // There is a first slot: whoever asks for a spare worker has launched jobs.
+    let slot = segment()?.slot(0);
+    prepare_for_the_end();
+    prepare_for_jobs(slot);
+    proc::accept_signals();
+    serve(rest::stand_by(place, token));
+    Ok(())
+}
+
+fn prepare_for_the_end() {
+    proc::skip_inherited_exit_handlers();
+    proc::on_exit(worker_ends);
+}
+
+fn prepare_for_jobs(slot: &'static Slot) {
+    output::init(slot);
+    callbacks::redirect_messages(output::message_for_client);
+    TIMER.set(proc::register_timer(time_is_over));
+    settings::watch();
+}
+
+/// One job after another.
+fn serve(mut next: Option<Attached>) {
     while let Some(job) = next {
         next = job.run().and_then(|terms| rest::wait(&terms));
     }
-    Ok(())
 }
 
 /// Takes a job that was posted to this process. None where it was taken back.
@@ -139,7 +164,7 @@ impl Attached {
             // Registered after the callback that rolls an open transaction back, so called before it.
             proc::on_exit(worker_leaves);
         }
-        let terms = Terms::of(&request);
+        let terms = Terms::of(&request, is_first);
         self.starts(if is_first { Start::Cold } else { Start::Warm });
         shmem::free(request_at);
 
@@ -245,3 +270,4 @@ extern "C-unwind" fn worker_ends(_code: c_int, _argument: Datum) {
 }
 
 crate::worker_function!(pg_background_worker_main => run);
+crate::worker_function!(pg_background_spare_worker_main => run_spare);

@@ -12,5 +12,10 @@ pub mod output;
 pub mod rest;
 pub mod verdict;
 
-/// The symbol that the postmaster starts a worker at.
-pub const MAIN: &core::ffi::CStr = c"pg_background_worker_main";
+use core::ffi::CStr;
+
+/// The symbol that the postmaster starts a worker for a job at.
+pub const MAIN: &CStr = c"pg_background_worker_main";
+
+/// The symbol that the postmaster starts a spare worker at.
+pub const SPARE_MAIN: &CStr = c"pg_background_spare_worker_main";

@@ -5,6 +5,8 @@
 //!    published: the session that waits for it launches its next job at once, and is to find this worker;
 //! 2. the end is published;
 //! 3. [`wait`]: until a job was posted, or the time is over, or somebody needs the room.
+//!
+//! A spare process, which the postmaster was asked for before there was a job for it, begins with [`stand_by`].
 
 use super::main::{self, Attached};
 use crate::channel::request::Request;
@@ -20,6 +22,9 @@ use std::cell::Cell;
 /// to drop or copy a database waits five seconds for others to leave it (`CountOtherDBBackends`).
 const LOOK: i64 = 200;
 const FIRST_LOOK: i64 = 20;
+
+/// How long a spare process waits for its job, in milliseconds.
+const SPARE_TIMEOUT: i32 = 1000;
 
 /// How often the library's file is looked at, in microseconds.
 const LIBRARY: i64 = 200_000;
@@ -44,7 +49,7 @@ pub struct Terms {
 impl Terms {
     /// The terms of a request, at the time of its first job looked at with the eyes of a process that has just connected: what the
     /// session took for granted may have changed on the way. Guarded, outside of a transaction.
-    pub fn of(request: &Request) -> Terms {
+    pub fn of(request: &Request, is_first: bool) -> Terms {
         let mut terms = Terms {
             idle_timeout: request.idle_timeout(),
             max_idle: request.max_idle(),
@@ -52,11 +57,11 @@ impl Terms {
             session: request.session(),
             kind: request.kind(),
         };
-        if terms.may_stay() && PLACE.get().is_none() {
-            if standing::of_this_process(terms.kind) == terms.fit.standing {
-                PLACE.set(pool::enter());
-            } else {
+        if terms.may_stay() && is_first {
+            if standing::of_this_process(terms.kind) != terms.fit.standing {
                 terms.idle_timeout = 0;
+            } else if PLACE.get().is_none() {
+                PLACE.set(pool::enter());
             }
         }
         terms
@@ -111,12 +116,28 @@ fn library_was_replaced() -> bool {
     library::was_replaced()
 }
 
+/// This process, which is connected to nothing yet, takes place `number` of the pool, which waits for it by this token, and waits for
+/// whatever job comes. None where the process is to end. Guarded.
+pub fn stand_by(number: u32, token: u64) -> Option<Attached> {
+    let terms = Terms {
+        idle_timeout: SPARE_TIMEOUT,
+        max_idle: i32::MAX,
+        fit: Fit::ANY,
+        session: 0,
+        kind: Kind::Own,
+    };
+    PLACE.set(pool::arrive(number, token));
+    wait(&terms)
+}
+
 /// Waits for the next job. None where the process is to end. Guarded; the process has offered itself.
 pub fn wait(terms: &Terms) -> Option<Attached> {
     let place = PLACE.get()?;
     let began = proc::now();
-    // From the second job on nobody need look whether it mentions them.
-    settings::define();
+    if terms.fit != Fit::ANY {
+        // From the second job on nobody need look whether it mentions them.
+        settings::define();
+    }
     let mut sleeps = false;
     loop {
         proc::reset_latch();
@@ -146,7 +167,7 @@ pub fn wait(terms: &Terms) -> Option<Attached> {
             return None;
         }
         if !sleeps {
-            if proc::spin() {
+            if terms.fit != Fit::ANY && proc::spin() {
                 // Who is to go takes its offer back first: what a launch posts while the process ends would be lost.
                 if !place.has_news() && !proc::is_to_go() {
                     proc::serve_interrupts_when_idle();
@@ -169,7 +190,9 @@ fn leave(place: &'static Place) -> Option<Attached> {
 }
 
 fn is_to_go(terms: &Terms) -> bool {
-    library_was_replaced() || reset::database_is_wanted() || standing::of_this_process(terms.kind) != terms.fit.standing
+    library_was_replaced()
+        || terms.fit != Fit::ANY
+            && (reset::database_is_wanted() || standing::of_this_process(terms.kind) != terms.fit.standing)
 }
 
 /// The process ends with a job posted that it never took. Whoever was told to end while asleep gives the job back to the launch,

@@ -11,7 +11,12 @@ const WITH_TWIN: &str = "launch submit result detach cancel wait list stats get_
 const WITHOUT_TWIN: &str = "record_timeout report_progress";
 
 /// What PostgreSQL looks up by name without a catalog: the module's magic, its start, and the main function of the workers.
-const NAMED_BY_THE_SERVER: [&str; 3] = ["Pg_magic_func", "_PG_init", "pg_background_worker_main"];
+const NAMED_BY_THE_SERVER: [&str; 4] = [
+    "Pg_magic_func",
+    "_PG_init",
+    "pg_background_worker_main",
+    "pg_background_spare_worker_main",
+];
 
 fn library() -> PathBuf {
     PathBuf::from(pg_config("pkglibdir")).join("pg_background.so")
