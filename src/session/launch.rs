@@ -283,7 +283,7 @@ struct Registered {
 
 impl Prepared {
     /// The postmaster knows the job's worker as `worker`.
-    fn is_registered(self, worker: proc::Registered) -> Registered {
+    fn registered_as(self, worker: proc::Registered) -> Registered {
         self.slot.slot.lock().worker = worker;
         Registered {
             slot: self.slot,
@@ -308,7 +308,7 @@ impl Prepared {
             let short = match pool::admit(slot, cookie, self.fit, caps, room::my_place()) {
                 Ok(Admitted::Claimed(worker)) => {
                     if let Some(coming) = worker.coming {
-                        return Ok(Found::New(self.is_registered(coming)));
+                        return Ok(Found::New(self.registered_as(coming)));
                     }
                     worker.wake();
                     // Its room is found, whether by this worker or another: nobody behind waits for the answer.
@@ -325,7 +325,7 @@ impl Prepared {
                 Ok(Admitted::New { made_room }) => {
                     let registered = proc::register_worker(crate::worker::MAIN, slot.number(), cookie);
                     if let Some(worker) = registered {
-                        return Ok(Found::New(self.is_registered(worker)));
+                        return Ok(Found::New(self.registered_as(worker)));
                     }
                     if made_room {
                         line.expect_slot();
