@@ -6,9 +6,9 @@
 
 use super::job::{Job, Slot, State};
 use super::segment;
+use crate::pg::encoding;
 use crate::pg::error::Result;
 use crate::pg::shmem::{self, NOWHERE, Offset};
-use crate::pg::{encoding, wire};
 use core::cell::Cell;
 use core::sync::atomic::Ordering::Relaxed;
 
@@ -35,10 +35,16 @@ pub struct History {
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Record {
+    head: Head,
+    texts: [u8; TEXTS],
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Head {
     facts: Facts,
     /// The lengths of label, preview, message and progress; `u16::MAX` for none.
     lens: [u16; 4],
-    texts: [u8; TEXTS],
 }
 
 /// What is known of a job and has a fixed size.
@@ -70,86 +76,70 @@ pub struct Facts {
 /// A job as a view shows it: a copy.
 pub struct Entry {
     pub facts: Facts,
-    /// Label, beginning of the SQL, error message, progress message.
+    /// Those of [`texts`].
     texts: [Option<Vec<u8>>; 4],
+}
+
+impl Facts {
+    fn of(slot: &Slot, job: &Job) -> Self {
+        let error = job.error();
+        let code = error.as_ref().and_then(|error| error.get(b'C'));
+        Self {
+            cookie: slot.cookie.load(Relaxed),
+            pid: slot.pid.load(Relaxed),
+            launcher_pid: job.launcher_pid,
+            database: job.database,
+            user: job.user,
+            encoding: job.encoding,
+            text_encoding: job.text_encoding,
+            state: job.state,
+            launched_at: job.launched_at,
+            started_at: job.started_at,
+            finished_at: job.finished_at,
+            row_count: job.row_count,
+            result_bytes: job.queue.written(),
+            tag: job.tag,
+            has_tag: job.has_tag,
+            has_error: error.is_some(),
+            has_progress: job.has_progress,
+            progress_pct: job.progress_pct,
+            sqlstate: code.and_then(|code| code.try_into().ok()).unwrap_or_default(),
+        }
+    }
+}
+
+/// Label, beginning of the SQL, error message, progress message.
+fn texts(job: &Job) -> [Option<&[u8]>; 4] {
+    [
+        job.label(),
+        Some(beginning(job.sql(), job.text_encoding)),
+        job.error()
+            .and_then(|error| error.get(b'M'))
+            .map(|message| head_of(message, TEXTS)),
+        job.progress_message().filter(|_| job.has_progress),
+    ]
 }
 
 impl Entry {
     /// What is known of a job now.
     pub fn of(slot: &Slot, job: &Job) -> Self {
-        let sql = job.sql();
-        let mut entry = Self {
-            facts: Facts {
-                cookie: slot.cookie.load(Relaxed),
-                pid: slot.pid.load(Relaxed),
-                launcher_pid: job.launcher_pid,
-                database: job.database,
-                user: job.user,
-                encoding: job.encoding,
-                text_encoding: job.text_encoding,
-                state: job.state,
-                launched_at: job.launched_at,
-                started_at: job.started_at,
-                finished_at: job.finished_at,
-                row_count: job.row_count,
-                result_bytes: job.queue.written(),
-                tag: job.tag,
-                has_tag: job.has_tag,
-                has_error: false,
-                has_progress: job.has_progress,
-                progress_pct: job.progress_pct,
-                sqlstate: [0; 5],
-            },
-            texts: [
-                job.label().map(<[u8]>::to_vec),
-                Some(beginning(sql, job.text_encoding).to_vec()),
-                None,
-                job.progress_message().filter(|_| job.has_progress).map(<[u8]>::to_vec),
-            ],
-        };
-        entry.set_error(job.error());
-        entry
-    }
-
-    fn set_error(&mut self, error: Option<wire::Fields>) {
-        let Some(error) = error else { return };
-        self.facts.has_error = true;
-        if let Some(code) = error.get(b'C').and_then(|code| code.try_into().ok()) {
-            self.facts.sqlstate = code;
+        Self {
+            facts: Facts::of(slot, job),
+            texts: texts(job).map(|text| text.map(<[u8]>::to_vec)),
         }
-        self.texts[2] = error.get(b'M').map(|message| head_of(message, TEXTS).to_vec());
     }
 
     fn stored(record: &Record) -> Self {
         let mut rest = record.texts.as_slice();
-        let texts = record.lens.map(|len| {
+        let texts = record.head.lens.map(|len| {
             let (text, after) = rest.split_at_checked(len.into())?;
             rest = after;
             Some(text.to_vec())
         });
         Self {
-            facts: record.facts,
+            facts: record.head.facts,
             texts,
         }
-    }
-
-    fn to_record(&self) -> Record {
-        let mut record = Record {
-            facts: self.facts,
-            lens: [u16::MAX; 4],
-            texts: [0; TEXTS],
-        };
-        let mut rest = record.texts.as_mut_slice();
-        for (text, len) in self.texts.iter().zip(&mut record.lens) {
-            if let Some(text) = text {
-                let text = head_of(text, rest.len());
-                let (here, after) = rest.split_at_mut(text.len());
-                here.copy_from_slice(text);
-                *len = text.len() as u16;
-                rest = after;
-            }
-        }
-        record
     }
 
     /// The label, None for none.
@@ -188,18 +178,35 @@ fn head_of(text: &[u8], len: usize) -> &[u8] {
     text.get(..len).unwrap_or(text)
 }
 
-fn record(ring: Offset, n: u64, size: u32) -> &'static Cell<Record> {
-    shmem::neighbour(shmem::at::<Cell<Record>>(ring), (n % u64::from(size)) as usize)
+fn place(ring: Offset, n: u64, size: u32) -> Offset {
+    ring + n % u64::from(size) * size_of::<Record>() as u64
 }
 
-/// Remembers a job that has just ended. Allocates nothing, so its lock may be held.
-pub fn push(entry: &Entry) {
+fn record(ring: Offset, n: u64, size: u32) -> &'static Cell<Record> {
+    shmem::at(place(ring, n, size))
+}
+
+/// Remembers a job that has just ended. Allocates nothing, so its lock may be held, and writes no more than there is.
+pub fn push(slot: &Slot, job: &Job) {
     let Some(segment) = segment::attached() else { return };
+    let (facts, texts) = (Facts::of(slot, job), texts(job));
+    let mut lens = [u16::MAX; 4];
     let mut history = segment.history.lock();
-    if history.size > 0 {
-        record(history.ring, history.written, history.size).set(entry.to_record());
-        history.written += 1;
+    if history.size == 0 {
+        return;
     }
+    let place = place(history.ring, history.written, history.size);
+    let mut end = 0;
+    for (text, len) in texts.into_iter().zip(&mut lens) {
+        if let Some(text) = text {
+            let text = head_of(text, TEXTS - end);
+            shmem::write(place + (size_of::<Head>() + end) as u64, text);
+            *len = text.len() as u16;
+            end += text.len();
+        }
+    }
+    shmem::put(place, Head { facts, lens });
+    history.written += 1;
 }
 
 impl History {
@@ -212,8 +219,16 @@ impl History {
 /// Sets how many jobs are remembered. Sessions pass the setting on: a worker need not know the settings. 53200 where memory is
 /// out.
 pub fn set_size(size: u32) -> Result<()> {
+    thread_local! {
+        /// What this process has passed on.
+        static KNOWN: Cell<Option<u32>> = const { Cell::new(None) };
+    }
     let history = &segment::segment()?.history;
+    if KNOWN.get() == Some(size) {
+        return Ok(());
+    }
     if history.lock().size == size {
+        KNOWN.set(Some(size));
         return Ok(());
     }
     let mut ring = match size {

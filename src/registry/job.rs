@@ -1,7 +1,7 @@
 //! One job. Its slot is the truth about it: nothing that another process could need lives only in a backend's memory.
 
 use super::counters::{Count, Counters};
-use super::history::{self, Entry};
+use super::history;
 use super::pool;
 use super::room;
 use super::totals::Totals;
@@ -361,7 +361,7 @@ impl Slot {
             wake.extend(pool::uncount(&mut job));
             stop = self.stop();
             job.worker_gone = true;
-            history::push(&Entry::of(self, &job));
+            history::push(self, &job);
             self.worker_lets_go(job);
         }
         for procno in wake {
