@@ -15,6 +15,7 @@ use crate::pg::error::Result;
 use crate::pg::proc::{Registered, WorkerStatus};
 use crate::pg::shmem::{self, Locked, NOWHERE, Offset};
 use crate::pg::{guc, proc};
+use core::cell::Cell;
 use core::sync::atomic::{AtomicI32, AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 /// All places, as many as the server can have workers.
@@ -115,8 +116,8 @@ impl Claimed {
 
 /// What an idle worker finds.
 pub enum Found {
-    /// A job: the number of its slot, and its cookie.
-    Job(u32, u64),
+    /// A job: the number of its slot, its cookie, and whether its launch waits to see that it is taken.
+    Job(u32, u64, bool),
     Nothing,
     /// It is to make room.
     Dismissed,
@@ -199,8 +200,15 @@ pub(super) fn shared() -> Result<&'static Locked<Pool>> {
 
 /// Makes the places, once for the cluster. 53200 where memory is out.
 pub fn prepare() -> Result<()> {
+    thread_local! {
+        static MADE: Cell<bool> = const { Cell::new(false) };
+    }
+    if MADE.get() {
+        return Ok(());
+    }
     let pool = shared()?;
     if pool.lock().places != NOWHERE {
+        MADE.set(true);
         return Ok(());
     }
     let made = shmem::allocate(len() * size_of::<Place>())?;
@@ -268,8 +276,11 @@ impl Place {
         self.state() != State::Idle
     }
 
-    /// Looks whether a job was posted, and takes it.
+    /// Looks whether a job was posted, and takes it. Who posts one sets the latch afterwards.
     pub fn look(&self) -> Found {
+        if !self.has_news() {
+            return Found::Nothing;
+        }
         let Some(pool) = attached() else {
             return Found::Dismissed;
         };
@@ -277,7 +288,7 @@ impl Place {
         match self.state() {
             State::Busy => match self.cookie.swap(0, Relaxed) {
                 0 => Found::Nothing,
-                cookie => Found::Job(self.slot.load(Relaxed), cookie),
+                cookie => Found::Job(self.slot.load(Relaxed), cookie, self.sleeps.load(Relaxed) != 0),
             },
             State::Idle => Found::Nothing,
             State::Dismissed | State::Free | State::Coming => Found::Dismissed,

@@ -87,14 +87,15 @@ fn serve(mut next: Option<Attached>) {
     }
 }
 
-/// Takes a job that was posted to this process. None where it was taken back.
-pub fn take(number: u32, cookie: u64) -> Option<Attached> {
+/// Takes a job that was posted to this process, and tells its launch if that waits for it. None where it was taken back.
+pub fn take(number: u32, cookie: u64, launch_waits: bool) -> Option<Attached> {
     // A cancel that is pending now was meant for an idle process. One that was meant for this job is seen in its slot.
     proc::clear_pending_cancel();
     let job = attach(segment().ok()?.slot(number), cookie)?;
-    // Its launch may wait for that.
-    let owner = job.slot.lock().owner_procno;
-    proc::wake(owner);
+    if launch_waits {
+        let owner = job.slot.lock().owner_procno;
+        proc::wake(owner);
+    }
     Some(job)
 }
 

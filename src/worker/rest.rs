@@ -147,8 +147,8 @@ pub fn wait(terms: &Terms) -> Option<Attached> {
             proc::serve_interrupts_when_idle();
         }
         match place.look() {
-            Found::Job(number, cookie) => {
-                if let Some(job) = main::take(number, cookie) {
+            Found::Job(number, cookie, launch_waits) => {
+                if let Some(job) = main::take(number, cookie, launch_waits) {
                     return Some(job);
                 }
                 // It was taken back meanwhile.
