@@ -168,22 +168,31 @@ pub fn write(into: &mut Buffer) {
     }
 }
 
+/// All settings, in PostgreSQL's order.
+pub fn all() -> impl Iterator<Item = *mut pg_sys::config_generic> {
+    // SAFETY: the array is valid until a setting is added, and nobody adds one meanwhile.
+    let (settings, len) = unsafe { compat::all_settings() };
+    // SAFETY: as above.
+    (0..len).map(move |n| unsafe { *settings.add(n) })
+}
+
+/// Whether it cannot change while a process runs.
+pub fn is_fixed(setting: *mut pg_sys::config_generic) -> bool {
+    // SAFETY: the settings live as long as the process.
+    let context = unsafe { (*setting).context };
+    matches!(context, GucContext::PGC_POSTMASTER | GucContext::PGC_INTERNAL)
+}
+
+/// Whether it has the value that it has where nobody sets it.
+pub fn is_default(setting: *mut pg_sys::config_generic) -> bool {
+    // SAFETY: the settings live as long as the process.
+    unsafe { (*setting).source == GucSource::PGC_S_DEFAULT }
+}
+
 /// The settings that can change while a process runs and are not at their default: no others are ever serialized
 /// (`can_skip_gucvar` of utils/misc/guc.c).
 pub fn changeable() -> impl Iterator<Item = *mut pg_sys::config_generic> {
-    // SAFETY: the array is valid until a setting is added, and nobody adds one meanwhile.
-    let (settings, len) = unsafe { compat::all_settings() };
-    (0..len).filter_map(move |n| {
-        // SAFETY: as above.
-        unsafe {
-            let setting = *settings.add(n);
-            let fixed = matches!(
-                (*setting).context,
-                GucContext::PGC_POSTMASTER | GucContext::PGC_INTERNAL
-            );
-            ((*setting).source != GucSource::PGC_S_DEFAULT && !fixed).then_some(setting)
-        }
-    })
+    all().filter(|setting| !is_default(*setting) && !is_fixed(*setting))
 }
 
 /// Puts this worker, whose state is that of its connecting, `own`, into the state of settings `state`. In a transaction. Raw.

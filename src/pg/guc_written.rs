@@ -66,10 +66,24 @@ impl Written {
 #[cfg(not(since_16))]
 #[derive(Default)]
 struct Marks {
+    /// Of each setting there is, in PostgreSQL's order, what of it may change.
+    all: Vec<(*mut config_generic, May)>,
     each: Vec<Mark>,
     /// When the configuration was read: file names are set then, and only then.
     read_at: i64,
     complete: bool,
+}
+
+/// A setting is looked at no closer than it has to be: there are hundreds, each in a cache line of its own.
+#[cfg(not(since_16))]
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum May {
+    /// It cannot change in this process, nor is it ever written.
+    Nothing,
+    /// It is at its default, and not written.
+    BeSet,
+    /// It has a mark, the next one of them.
+    Change,
 }
 
 #[cfg(not(since_16))]
@@ -95,13 +109,25 @@ enum Value {
 impl Marks {
     fn forget(&mut self) {
         self.complete = false;
+        self.all.clear();
         self.each.clear();
     }
 
     /// Marks the settings that `state` was just written from.
     fn set(&mut self, state: &[u8]) {
         let mut entries = guc_state::Entries::of_bytes(state).peekable();
-        for setting in guc_state::changeable() {
+        for setting in guc_state::all() {
+            let may = if guc_state::is_fixed(setting) {
+                May::Nothing
+            } else if guc_state::is_default(setting) {
+                May::BeSet
+            } else {
+                May::Change
+            };
+            self.all.push((setting, may));
+            if may != May::Change {
+                continue;
+            }
             // SAFETY: the settings live as long as the process.
             unsafe {
                 let entry = entries.next_if(|entry| entry.name == memory::c_bytes((*setting).name));
@@ -127,17 +153,19 @@ impl Marks {
         let mut marks = self.each.iter();
         self.complete
             && self.read_at == guc::configuration_read_at()
-            && guc_state::changeable().all(|setting| marks.next().is_some_and(|mark| mark.holds(setting, state, but)))
-            && marks.next().is_none()
+            && guc_state::all().eq(self.all.iter().map(|(setting, _)| *setting))
+            && self.all.iter().all(|(setting, may)| match may {
+                May::Nothing => true,
+                May::BeSet => guc_state::is_default(*setting),
+                May::Change => marks.next().is_some_and(|mark| mark.holds(state, but)),
+            })
     }
 }
 
 #[cfg(not(since_16))]
 impl Mark {
-    fn holds(&self, setting: *mut config_generic, state: &[u8], but: Option<&CStr>) -> bool {
-        if self.setting != setting {
-            return false;
-        }
+    fn holds(&self, state: &[u8], but: Option<&CStr>) -> bool {
+        let setting = self.setting;
         // SAFETY: the settings live as long as the process; a text is NULL or a C string.
         unsafe {
             let same = self.source == (*setting).source
