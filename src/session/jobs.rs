@@ -5,7 +5,7 @@
 
 use super::wait;
 use crate::pg::error::{Report, Result};
-use crate::pg::proc;
+use crate::pg::proc::{self, Registered};
 use crate::pg::role;
 use crate::pg::shmem::{Guard, NOWHERE, Offset};
 use crate::registry::counters::Counters;
@@ -97,7 +97,7 @@ extern "C-unwind" fn session_ends(_code: c_int, _argument: Datum) {
         slot.release(cookie);
         slot.unpin(cookie);
     }
-    wait::leave();
+    wait::end();
     room::leave();
     for (cookie, (slot, count)) in table.pins {
         slot.abandon_reading(cookie);
@@ -296,7 +296,8 @@ impl Handle {
     /// What is known of the job now. A worker that went without a word is noticed here.
     pub fn job(&self) -> Guard<'static, Job> {
         let job = self.slot.lock();
-        if job.state.has_ended() {
+        // A process that was there before publishes its end itself, also when it dies.
+        if job.state.has_ended() || job.worker == Registered::NONE {
             return job;
         }
         drop(job);

@@ -3,11 +3,11 @@
 use super::deadlock;
 use super::jobs::Handle;
 use crate::pg::error::Result;
-use crate::pg::shmem::{self, Offset};
+use crate::pg::shmem::{self, NOWHERE, Offset};
 use crate::pg::{guc, proc, spi};
 use crate::registry::job::Slot;
 use crate::registry::waiters;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::rc::Rc;
 
@@ -39,11 +39,19 @@ type Places = (Offset, Vec<(&'static Slot, u64)>);
 
 thread_local! {
     static PLACES: RefCell<Option<Places>> = const { RefCell::new(None) };
+    /// One place, for the next wait for one job.
+    static SPARE: Cell<Offset> = const { Cell::new(NOWHERE) };
 }
 
 impl Waiting {
     fn begin(handles: &[Rc<Handle>]) -> Result<Self> {
-        let places = waiters::places(handles.len().max(1))?;
+        let places = match SPARE.take() {
+            spare if spare != NOWHERE && handles.len() <= 1 => spare,
+            spare => {
+                shmem::free(spare);
+                waiters::places(handles.len().max(1))?
+            }
+        };
         let jobs = handles.iter().map(|handle| (handle.slot, handle.cookie)).collect();
         PLACES.set(Some((places, jobs)));
         for (n, handle) in handles.iter().enumerate() {
@@ -59,15 +67,26 @@ impl Drop for Waiting {
     }
 }
 
-/// Takes this process off the lists, also when it ends in the middle of a wait. The jobs are still in hand.
-pub fn leave() {
+/// Takes this process off the lists. The jobs are still in hand.
+fn leave() {
     let Some((places, jobs)) = PLACES.take() else { return };
+    let count = jobs.len();
     for (n, (slot, cookie)) in jobs.into_iter().enumerate() {
         if let Some(mut job) = slot.lock_if(cookie) {
             waiters::leave(&mut job.waiters, waiters::place(places, n));
         }
     }
-    shmem::free(places);
+    if count <= 1 {
+        shmem::free(SPARE.replace(places));
+    } else {
+        shmem::free(places);
+    }
+}
+
+/// The process ends, perhaps in the middle of a wait.
+pub fn end() {
+    leave();
+    shmem::free(SPARE.take());
 }
 
 /// Sleeps until `answer` gives something, which is asked again each time somebody wakes this session, or until the deadline:
