@@ -63,7 +63,7 @@ pub fn measure(bench: &mut Bench, lines_of_all: &mut Vec<Line>) {
     report(lines("run of SELECT 1", &kept, &samples, Goal::at_most(0.75, 0.5), p99));
 
     let plain = Side::new("a plain INSERT and COMMIT", &format!("{INSERT}; COMMIT;"));
-    let samples = bench.duel(&Side::run(INSERT), &plain, MANY);
+    let samples = bench.duel_of_commits(&Side::run(INSERT), &plain, MANY);
     report(lines(
         "run of an INSERT, fsync on",
         &plain,

@@ -9,6 +9,7 @@
 //! executions and writes nothing into `docs/`; `BENCH_OUT` names another directory to write to.
 
 mod comparisons;
+mod cores;
 mod handles;
 mod measure;
 mod memory;

@@ -2,6 +2,7 @@
 
 use harness::{Cluster, Session, quoted};
 
+use crate::cores;
 use crate::side::Side;
 
 /// Sessions of the throughput measurement, each with a worker of its own.
@@ -51,6 +52,39 @@ impl Bench {
 
     /// Times both sides in turns, ours with warm and with fresh workers.
     pub fn duel(&mut self, ours: &Side, theirs: &Side, effort: Effort) -> Samples {
+        self.duel_with(ours, theirs, effort, |_, _, _| ())
+    }
+
+    /// The same for sides that commit: the process that does so, the worker or the session, is on the same core, which is another one
+    /// in each turn; the session that waits for the worker is on the next. With one core there is nothing to choose.
+    pub fn duel_of_commits(&mut self, ours: &Side, theirs: &Side, effort: Effort) -> Samples {
+        let cores = cores::all();
+        let samples = self.duel_with(ours, theirs, effort, |session, round, commits_itself| {
+            let core = |n: usize| cores.get(n % cores.len().max(1)).map_or(&[][..], core::slice::from_ref);
+            let round = round as usize;
+            if commits_itself {
+                cores::place(session.pid, core(round));
+            } else {
+                let worker: i32 = session.value("SELECT pid FROM pg_background_run('SELECT 1')");
+                cores::place(worker, core(round));
+                cores::place(session.pid, core(round + 1));
+            }
+        });
+        let worker: i32 = self.warm.value("SELECT pid FROM pg_background_run('SELECT 1')");
+        for pid in [worker, self.warm.pid] {
+            cores::place(pid, &cores);
+        }
+        samples
+    }
+
+    /// `before` each turn with warm workers is called with the session, the number of the turn, and whether it is the other side's.
+    fn duel_with(
+        &mut self,
+        ours: &Side,
+        theirs: &Side,
+        effort: Effort,
+        mut before: impl FnMut(&mut Session, u32, bool),
+    ) -> Samples {
         let rounds = if self.quick {
             effort.rounds.min(effort.batch).min(3)
         } else {
@@ -64,8 +98,10 @@ impl Bench {
             theirs.time(&mut self.warm, batch);
             ours.time(&mut self.fresh, 1);
         }
-        for _ in 0..rounds {
+        for round in 0..rounds {
+            before(&mut self.warm, round, false);
             samples.warm.extend(ours.time(&mut self.warm, batch));
+            before(&mut self.warm, round, true);
             samples.theirs.extend(theirs.time(&mut self.warm, batch));
             samples.fresh.extend(ours.time(&mut self.fresh, fresh_batch));
         }

@@ -1,0 +1,31 @@
+//! Which core a process of the server runs on.
+//!
+//! A commit waits for the disk, and the disk's interrupts arrive at one of the cores: who commits there is woken at once, on another
+//! one later, by as much as half of the whole. On which core a process runs is luck that lasts, so two sides that commit are compared on the
+//! same core, and on each core in turn.
+
+use std::process::{Command, Stdio};
+
+/// The cores that this process may use.
+pub fn all() -> Vec<u32> {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let list = status
+        .lines()
+        .find_map(|line| line.strip_prefix("Cpus_allowed_list:"))
+        .unwrap_or_default();
+    let ranges = list.trim().split(',').filter_map(|range| {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        Some(first.parse::<u32>().ok()?..=last.parse().ok()?)
+    });
+    ranges.flatten().collect()
+}
+
+/// Lets a process run on these cores only. Where that cannot be had, it runs where it runs.
+pub fn place(pid: i32, cores: &[u32]) {
+    let list: Vec<_> = cores.iter().map(u32::to_string).collect();
+    let _ = Command::new("taskset")
+        .args(["-a", "-p", "-c", &list.join(","), &pid.to_string()])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+}
