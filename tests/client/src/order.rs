@@ -81,7 +81,7 @@ impl Order {
                 }
                 Step::Job(sql) | Step::Unread(sql) | Step::Cancelled(sql) => {
                     let (answer, worker) = job(&mut session, *step, &mut administrator);
-                    let answer = answer.replace(&session.pid.to_string(), "<session>");
+                    let answer = name_process(&answer, session.pid, "<session>");
                     played.answers.push(format!("{sql}\n{answer}"));
                     played.workers.extend(worker);
                 }
@@ -156,11 +156,26 @@ impl Session {
         // A result that could not be read keeps its handle.
         let _ = self.try_rows(&format!("SELECT pg_background_detach({job})"));
         self.take_notices();
-        let answer = answer
-            .replace(&job.pid.to_string(), "<worker>")
-            .replace(&job.cookie.to_string(), "<cookie>");
-        (answer, Some(job.pid))
+        let answer = answer.replace(&job.cookie.to_string(), "<cookie>");
+        (name_process(&answer, job.pid, "<worker>"), Some(job.pid))
     }
+}
+
+/// Gives a process its name where it is what the text is about: any other number can be the same one.
+fn name_process(text: &str, pid: i32, name: &str) -> String {
+    const BEFORE: [&str; 5] = ["PID ", "pid ", "process ", "Process ", ":"];
+    let pid = pid.to_string();
+    let mut named = String::new();
+    let mut left = text;
+    while let Some(at) = left.find(&pid) {
+        let (before, after) = (&left[..at], &left[at + pid.len()..]);
+        let is_meant =
+            BEFORE.iter().any(|mark| before.ends_with(mark)) && !after.starts_with(|c: char| c.is_ascii_digit());
+        named += before;
+        named += if is_meant { name } else { &pid };
+        left = after;
+    }
+    named + left
 }
 
 /// Plays all orders on both clusters; panics with every difference. A worker that was not kept where it had to be is one.
