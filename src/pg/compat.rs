@@ -1,7 +1,7 @@
 //! Everything that differs between server versions, and the constants that the bindings lack.
 
 use super::raw;
-use core::ffi::{CStr, c_char, c_int};
+use core::ffi::{CStr, c_char, c_int, c_void};
 use pgrx::pg_sys::{self, BufFile, CommandDest, DestReceiver, LWLock, List, Portal, QueryCompletion, RawStmt};
 
 /// `STATEMENT_TIMEOUT` of `utils/timeout.h`.
@@ -541,6 +541,40 @@ pub fn settings_number() -> usize {
             // SAFETY: a list in the current memory context.
             unsafe { get_explain_guc_options(&mut 0).cast() }
         })
+    }
+}
+
+/// The setting of this name, as long as there is one. Raw.
+#[cfg(since_16)]
+pub fn find_setting(name: &CStr) -> Option<*mut pg_sys::config_generic> {
+    // utils/guc_tables.h
+    unsafe extern "C-unwind" {
+        fn find_option(
+            name: *const c_char,
+            create_placeholders: bool,
+            skip_errors: bool,
+            elevel: c_int,
+        ) -> *mut pg_sys::config_generic;
+    }
+    // SAFETY: a look-up that raises nothing and makes nothing, as the flags say.
+    let setting = unsafe { find_option(name.as_ptr(), false, true, 0) };
+    (!setting.is_null()).then_some(setting)
+}
+
+/// Where the value of a setting is: a variable of the setting's type.
+///
+/// # Safety
+/// The setting exists.
+pub unsafe fn setting_variable(setting: *mut pg_sys::config_generic) -> *const c_void {
+    // SAFETY: see above. What is of one type begins with a pointer to the variable, whatever the type.
+    #[cfg(not(since_19))]
+    unsafe {
+        (*setting.cast::<pg_sys::config_int>()).variable.cast()
+    }
+    // SAFETY: as above.
+    #[cfg(since_19)]
+    unsafe {
+        (*setting).__bindgen_anon_1._int.variable.cast()
     }
 }
 

@@ -1,23 +1,17 @@
 //! The settings of this process as `SerializeGUCState` writes them, kept for as long as none of them changes.
 //!
-//! Up to version 15 PostgreSQL walks all settings twice to write them, and prints each value; a short job takes hardly longer. To
-//! see that nothing has changed since takes one look at each. From version 16 on it keeps a list of those that are not at their
-//! default, and to write them anew is as quick as to look.
+//! PostgreSQL walks the settings twice to write them, up to version 15 all of them, and prints each value; a short job takes hardly
+//! longer. To see that nothing has changed since takes one look at each that was written, and one at whether others have joined them.
 
-use super::guc_state;
-use super::memory::Buffer;
-use core::ffi::CStr;
-#[cfg(not(since_16))]
-use {
-    super::{compat, guc, memory},
-    core::ffi::c_char,
-    pgrx::pg_sys::{self, GucContext, GucSource, config_generic, config_type},
-};
+use super::guc_state::{self, Entry};
+use super::memory::{self, Buffer};
+use super::{compat, guc};
+use core::ffi::{CStr, c_char};
+use pgrx::pg_sys::{self, GucContext, GucSource, config_generic, config_type};
 
 /// The settings of this process as they were when they were last written.
 pub struct Written {
     state: Buffer,
-    #[cfg(not(since_16))]
     marks: Marks,
 }
 
@@ -26,17 +20,14 @@ impl Written {
     pub fn nothing() -> Self {
         Self {
             state: Buffer::new(4096),
-            #[cfg(not(since_16))]
             marks: Marks::default(),
         }
     }
 
     /// Writes them. Raw.
     pub fn write(&mut self) {
-        #[cfg(not(since_16))]
         self.marks.forget();
         guc_state::write(&mut self.state);
-        #[cfg(not(since_16))]
         self.marks.set(self.state.bytes());
     }
 
@@ -52,25 +43,22 @@ impl Written {
 
     /// Whether they would be written in the same way now, but for the setting `but`. False also where that cannot be told.
     pub fn is_current(&self, but: Option<&CStr>) -> bool {
-        #[cfg(not(since_16))]
-        return self.marks.are_current(self.state.bytes(), but);
-        #[cfg(since_16)]
-        {
-            let _ = but;
-            false
-        }
+        self.marks.are_current(self.state.bytes(), but)
     }
 }
 
 /// By what it is seen that no setting has changed.
-#[cfg(not(since_16))]
 #[derive(Default)]
 struct Marks {
     /// Of each setting there is, in PostgreSQL's order, what of it may change.
+    #[cfg(not(since_16))]
     all: Vec<(*mut config_generic, May)>,
     each: Vec<Mark>,
     /// When the configuration was read: file names are set then, and only then.
     read_at: i64,
+    /// How much room PostgreSQL estimates for them.
+    #[cfg(since_16)]
+    size: usize,
     complete: bool,
 }
 
@@ -86,9 +74,12 @@ enum May {
     Change,
 }
 
-#[cfg(not(since_16))]
 struct Mark {
     setting: *mut config_generic,
+    /// Where the name begins among the bytes that were written, for a setting that nobody has defined: whoever does so, or reserves
+    /// its prefix, frees it. All others live as long as the process.
+    #[cfg(since_16)]
+    undefined: Option<usize>,
     source: GucSource::Type,
     context: GucContext::Type,
     role: pg_sys::Oid,
@@ -96,24 +87,25 @@ struct Mark {
     value: Value,
 }
 
-#[cfg(not(since_16))]
 enum Value {
     Number(u64),
     /// Where its text begins among the bytes that were written.
     Text(usize),
     /// It is not among them.
+    #[cfg(not(since_16))]
     Left,
 }
 
-#[cfg(not(since_16))]
 impl Marks {
     fn forget(&mut self) {
         self.complete = false;
+        #[cfg(not(since_16))]
         self.all.clear();
         self.each.clear();
     }
 
     /// Marks the settings that `state` was just written from.
+    #[cfg(not(since_16))]
     fn set(&mut self, state: &[u8]) {
         let mut entries = guc_state::Entries::of_bytes(state).peekable();
         for setting in guc_state::all() {
@@ -131,24 +123,14 @@ impl Marks {
             // SAFETY: the settings live as long as the process.
             unsafe {
                 let entry = entries.next_if(|entry| entry.name == memory::c_bytes((*setting).name));
-                self.each.push(Mark {
-                    setting,
-                    source: (*setting).source,
-                    context: (*setting).scontext,
-                    role: compat::setting_role(setting),
-                    line: (*setting).sourceline,
-                    value: match (entry, number(setting)) {
-                        (None, _) => Value::Left,
-                        (Some(_), Some(number)) => Value::Number(number),
-                        (Some(entry), None) => Value::Text(entry.rest.as_ptr().addr() - state.as_ptr().addr()),
-                    },
-                });
+                self.each.push(Mark::of(setting, entry, state));
             }
         }
         self.read_at = guc::configuration_read_at();
         self.complete = entries.next().is_none();
     }
 
+    #[cfg(not(since_16))]
     fn are_current(&self, state: &[u8], but: Option<&CStr>) -> bool {
         let mut marks = self.each.iter();
         self.complete
@@ -160,19 +142,86 @@ impl Marks {
                 May::Change => marks.next().is_some_and(|mark| mark.holds(state, but)),
             })
     }
+
+    /// Marks the settings that `state` was just written from.
+    #[cfg(since_16)]
+    fn set(&mut self, state: &[u8]) {
+        self.read_at = guc::configuration_read_at();
+        // SAFETY: only looks.
+        self.size = unsafe { super::raw::EstimateGUCStateSpace() };
+        self.complete = guc_state::Entries::of_bytes(state).all(|entry| {
+            let setting = name_at(state, offset(entry.name, state)).and_then(compat::find_setting);
+            // SAFETY: it was just found.
+            self.each
+                .extend(setting.map(|setting| unsafe { Mark::of(setting, entry, state) }));
+            setting.is_some()
+        });
+    }
+
+    /// PostgreSQL's list of the settings that are not at their default is its own, but it tells how much room they take when written.
+    /// That is a sum over them. Where each that was written adds what it added then, the sum is the same only if no other has joined
+    /// them. A name that differs is not worth the arithmetic: then they are written.
+    #[cfg(since_16)]
+    fn are_current(&self, state: &[u8], _but: Option<&CStr>) -> bool {
+        self.complete
+            && self.read_at == guc::configuration_read_at()
+            && self
+                .each
+                .iter()
+                .all(|mark| mark.is_there(state) && mark.holds(state, None))
+            // SAFETY: only looks.
+            && self.size == unsafe { super::raw::EstimateGUCStateSpace() }
+    }
 }
 
-#[cfg(not(since_16))]
 impl Mark {
+    /// # Safety
+    /// The setting exists; the entry is one of `state`.
+    unsafe fn of(
+        setting: *mut config_generic,
+        #[cfg(since_16)] entry: Entry,
+        #[cfg(not(since_16))] entry: Option<Entry>,
+        state: &[u8],
+    ) -> Self {
+        // SAFETY: see above.
+        unsafe {
+            let value =
+                |entry: Entry| number(setting).map_or_else(|| Value::Text(offset(entry.rest, state)), Value::Number);
+            Self {
+                setting,
+                #[cfg(since_16)]
+                undefined: ((*setting).flags as u32 & pg_sys::GUC_CUSTOM_PLACEHOLDER != 0)
+                    .then(|| offset(entry.name, state)),
+                source: (*setting).source,
+                context: (*setting).scontext,
+                role: compat::setting_role(setting),
+                line: (*setting).sourceline,
+                #[cfg(since_16)]
+                value: value(entry),
+                #[cfg(not(since_16))]
+                value: entry.map_or(Value::Left, value),
+            }
+        }
+    }
+
+    /// Whether it is still that setting which has the name.
+    #[cfg(since_16)]
+    fn is_there(&self, state: &[u8]) -> bool {
+        self.undefined
+            .is_none_or(|at| name_at(state, at).and_then(compat::find_setting) == Some(self.setting))
+    }
+
+    /// Whether the setting, which exists, is as it was, or is the one called `but`.
     fn holds(&self, state: &[u8], but: Option<&CStr>) -> bool {
         let setting = self.setting;
-        // SAFETY: the settings live as long as the process; a text is NULL or a C string.
+        // SAFETY: it exists (the caller's promise); a text is NULL or a C string.
         unsafe {
             let same = self.source == (*setting).source
                 && self.context == (*setting).scontext
                 && self.role == compat::setting_role(setting)
                 && self.line == (*setting).sourceline
                 && match self.value {
+                    #[cfg(not(since_16))]
                     Value::Left => true,
                     Value::Number(before) => number(setting) == Some(before),
                     Value::Text(at) => state
@@ -185,24 +234,32 @@ impl Mark {
     }
 }
 
+/// Where `part` begins in `state`, which it is a part of.
+fn offset(part: &[u8], state: &[u8]) -> usize {
+    part.as_ptr().addr() - state.as_ptr().addr()
+}
+
+#[cfg(since_16)]
+fn name_at(state: &[u8], at: usize) -> Option<&CStr> {
+    CStr::from_bytes_until_nul(state.get(at..)?).ok()
+}
+
 /// The value of a setting that is not a text, as bits.
-#[cfg(not(since_16))]
 unsafe fn number(setting: *mut config_generic) -> Option<u64> {
-    // SAFETY: the type tells which structure begins with this one; its variable exists (the caller gives a setting).
+    // SAFETY: the setting exists (the caller's promise), and its variable is of its type.
     unsafe {
+        let variable = compat::setting_variable(setting);
         Some(match (*setting).vartype {
-            config_type::PGC_BOOL => u64::from(*(*setting.cast::<pg_sys::config_bool>()).variable),
-            config_type::PGC_INT => *(*setting.cast::<pg_sys::config_int>()).variable as u64,
-            config_type::PGC_REAL => (*(*setting.cast::<pg_sys::config_real>()).variable).to_bits(),
-            config_type::PGC_ENUM => *(*setting.cast::<pg_sys::config_enum>()).variable as u64,
+            config_type::PGC_BOOL => u64::from(*variable.cast::<bool>()),
+            config_type::PGC_INT | config_type::PGC_ENUM => *variable.cast::<i32>() as u64,
+            config_type::PGC_REAL => (*variable.cast::<f64>()).to_bits(),
             _ => return None,
         })
     }
 }
 
 /// The value of a setting that is a text; NULL is written as an empty one.
-#[cfg(not(since_16))]
 unsafe fn text<'a>(setting: *mut config_generic) -> &'a [u8] {
     // SAFETY: as in `number`.
-    unsafe { memory::c_bytes((*(*setting.cast::<pg_sys::config_string>()).variable).cast::<c_char>()) }
+    unsafe { memory::c_bytes(*compat::setting_variable(setting).cast::<*const c_char>()) }
 }

@@ -23,12 +23,13 @@ const VALUES: [(&str, [&str; 3]); 14] = [
     ("app.tenant", ["one", "two", "a third"]),
 ];
 
-/// What both sides look at: values, where they come from, and what RESET gives.
+/// What both sides look at: values, where they come from, and what RESET gives. The view does not show what nobody defines.
 const SETUP: &str = "
     CREATE FUNCTION seen() RETURNS text LANGUAGE sql AS $$
-        SELECT pg_catalog.string_agg(pg_catalog.concat_ws('|', name, setting, source, reset_val), E'\\n' ORDER BY name COLLATE \"C\")
-        FROM pg_catalog.pg_settings
-        WHERE name IN (SELECT pg_catalog.unnest(%))
+        SELECT pg_catalog.string_agg(
+            pg_catalog.concat_ws('|', name, nullif(pg_catalog.current_setting(name, true), ''), setting, source, reset_val),
+            E'\\n' ORDER BY name COLLATE \"C\")
+        FROM pg_catalog.unnest(%) AS name LEFT JOIN pg_catalog.pg_settings USING (name)
     $$;
     CREATE FUNCTION seen_by_a_job() RETURNS text LANGUAGE sql AS $$
         SELECT s FROM public.pg_background_run_query('LOAD ''plpgsql''; SELECT public.seen()', col_def => 's text') AS (s text)
@@ -106,5 +107,41 @@ fn a_walk_through_settings() {
             }
         }
         compare(&mut session, &what);
+    }
+}
+
+/// What a session sets before anybody has defined it: that comes later, and what has no such name is thrown away then.
+#[test]
+fn settings_that_are_defined_later() {
+    const SEEN: &str = "SELECT concat_ws('|', current_setting('plpgsql.extra_warnings', true),
+        nullif(current_setting('plpgsql.unheard_of', true), ''), current_setting('app.tenant', true))";
+    let cluster = Cluster::start(&[]);
+    for round in 0..20 {
+        let mut session = cluster.session();
+        let mut compare = |what: &str, sql: &str| {
+            session.exec(sql);
+            let here: String = session.value(SEEN);
+            // The first looks for what has changed, the second finds that nothing has.
+            for _ in 0..2 {
+                let there: String = session.value(&format!(
+                    "SELECT s FROM pg_background_run_query($job$ {SEEN} $job$, col_def => 's text') AS (s text)"
+                ));
+                assert_eq!(here, there, "round {round}, {what}");
+            }
+            here
+        };
+        compare(
+            "before",
+            "SET plpgsql.extra_warnings = 'all'; SET plpgsql.unheard_of = 'x'; SET app.tenant = 'one'",
+        );
+        let set = compare(
+            "set again",
+            "SET plpgsql.extra_warnings = 'none'; SET app.tenant = 'two'",
+        );
+        assert_eq!(set, "none|x|two");
+        compare("defined", "LOAD 'plpgsql'");
+        let set = compare("set after that", "SET plpgsql.extra_warnings = 'shadowed_variables'");
+        assert!(set.starts_with("shadowed_variables|"), "{set}");
+        compare("another one", "SET app.tenant = 'three'");
     }
 }
