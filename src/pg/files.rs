@@ -147,7 +147,7 @@ impl Owner {
         Self(unsafe { pg_sys::ResourceOwnerCreate(core::ptr::null_mut(), c"pg_background result files".as_ptr()) })
     }
 
-    /// Runs `body` with this owner current. If `body` raises, the abort that follows sets its own.
+    /// Runs `body` with this owner current. If `body` raises it stays so, until [`Owner::release`].
     pub fn with<T>(self, body: impl FnOnce() -> T) -> T {
         // SAFETY: the owner lives as long as the process.
         unsafe {
@@ -165,7 +165,12 @@ impl Owner {
         // SAFETY: nothing that belongs to this owner is used afterwards. It holds no locks, whose phase is for transactions. From
         // version 17 on an owner takes nothing more once it was released, so another takes its place.
         unsafe {
-            let before = pg_sys::CurrentResourceOwner;
+            // After an error that an open file has raised it is this one, which is about to go; what follows belongs to the
+            // transaction, if there is one.
+            let before = match pg_sys::CurrentResourceOwner {
+                current if current == self.0 => pg_sys::CurTransactionResourceOwner,
+                other => other,
+            };
             for phase in [RESOURCE_RELEASE_BEFORE_LOCKS, RESOURCE_RELEASE_AFTER_LOCKS] {
                 pg_sys::ResourceOwnerRelease(self.0, phase, false, false);
             }
