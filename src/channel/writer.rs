@@ -2,7 +2,8 @@
 //!
 //! Messages are put together in a local buffer. A full buffer becomes a piece of the queue: in memory while there is room, else,
 //! with a reader at the other end, after waiting for room; and with nobody reading in a temporary file. **A worker never waits
-//! for a reader that is not there.**
+//! for a reader that is not there.** A reader that has taken nothing for `deadlock_timeout` is taken for one that is not there: it may be at
+//! something else that waits for this very job to end.
 //!
 //! Rows that fill the local buffer are likely to go on. From then on the buffer is a page in shared memory, which becomes the piece
 //! as it is; pages that were read come back and are filled again.
@@ -64,6 +65,16 @@ pub struct Writer {
     file_len: u64,
     next_file: u32,
     file_size: u64,
+    /// Until when to wait for a reader that has taken so many bytes.
+    patience: Option<Patience>,
+    /// Whether the job has failed: what is left to say must not hold up its end.
+    hurries: bool,
+}
+
+#[derive(Clone, Copy)]
+struct Patience {
+    read: u64,
+    until: i64,
 }
 
 impl Writer {
@@ -91,6 +102,8 @@ impl Writer {
             file_len: 0,
             next_file: 0,
             file_size: FIRST_FILE,
+            patience: None,
+            hurries: false,
         })
     }
 
@@ -112,6 +125,8 @@ impl Writer {
         self.file_len = 0;
         self.next_file = 0;
         self.file_size = FIRST_FILE;
+        self.patience = None;
+        self.hurries = false;
     }
 
     /// A statement's rows will come.
@@ -310,24 +325,44 @@ impl Writer {
             }
             if self.file.is_some() {
                 let somebody_reads = job.queue.reader().is_some();
+                let read = job.queue.read();
                 drop(job);
-                if somebody_reads {
+                if somebody_reads && self.patience.is_none_or(|patience| patience.read != read) {
                     self.finish_file();
                     continue;
                 }
                 return self.spill();
             }
             let room = job.queue.room(self.buffer.len() as u64, self.limit);
+            let read = job.queue.read();
             drop(job);
             match room {
                 Room::Memory => return self.hand_over(),
-                Room::Wait if !proc::interrupts_held() => {
-                    proc::wait_raw(-1);
-                    proc::check_for_interrupts_raw();
-                }
+                Room::Wait if !self.hurries && !proc::interrupts_held() => match self.patience_left(read) {
+                    0 => return self.spill(),
+                    left => {
+                        proc::wait_raw(left);
+                        proc::check_for_interrupts_raw();
+                    }
+                },
                 Room::Wait | Room::File => return self.spill(),
             }
         }
+    }
+
+    /// For how many more milliseconds to wait for a reader that has taken `read` bytes; each piece that it takes gives it all of the time
+    /// again.
+    fn patience_left(&mut self, read: u64) -> i64 {
+        let now = proc::now();
+        let until = match self.patience.filter(|patience| patience.read == read) {
+            Some(patience) => patience.until,
+            None => {
+                let until = now + i64::from(guc::deadlock_timeout().max(1)) * 1000;
+                self.patience = Some(Patience { read, until });
+                until
+            }
+        };
+        (until - now + 999).div_euclid(1000).max(0)
     }
 
     /// Makes the buffer a piece in memory, and chooses where the next bytes go.
@@ -357,10 +392,9 @@ impl Writer {
     }
 
     fn append(&mut self, piece: crate::pg::shmem::Offset) {
-        let appended = self
-            .slot
-            .lock_if(self.cookie)
-            .and_then(|mut job| job.keeps_result.then(|| job.queue.append(piece, self.limit)));
+        let appended = self.slot.lock_if(self.cookie).and_then(|mut job| {
+            job.keeps_result.then(|| job.queue.append(piece, self.limit))
+        });
         match appended {
             Some(Some(reader)) if !self.ending => proc::wake(reader),
             Some(_) => (),
@@ -456,6 +490,7 @@ impl Writer {
     /// follow a torn message, which would be taken for the rest of it.
     pub fn after_error(&mut self) {
         self.shape = None;
+        self.hurries = true;
         if self.torn {
             self.stop_keeping();
         }
