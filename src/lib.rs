@@ -30,5 +30,6 @@ pgrx::pg_module_magic!(name = c"pg_background", version = c"2.1");
 extern "C-unwind" fn _PG_init() {
     if !pg::proc::is_job_worker() {
         settings::define();
+        api::run::init();
     }
 }

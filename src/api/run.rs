@@ -5,11 +5,11 @@ use super::info::Outcome;
 use super::launch::{plain, sql, with_params};
 use crate::pg::error::{Failure, Report, Result};
 use crate::pg::fmgr::{Answer, Call, Rows, Value};
-use crate::pg::{proc, spi};
+use crate::pg::{proc, scan, spi};
 use crate::registry::job::Stop;
 use crate::session::jobs::{self, Handle};
 use crate::session::launch::{self, Order};
-use crate::session::read::{self, Outcome as Reading};
+use crate::session::read::{self, Outcome as Reading, Stream};
 use crate::session::wait::{self, Deadline};
 use pgrx::PgSqlErrorCode;
 use std::rc::Rc;
@@ -17,15 +17,20 @@ use std::rc::Rc;
 /// How long a job that is over its time may take to end, in milliseconds.
 const GRACE: i32 = 1000;
 
+// Whose rows a scan of ours can take as they come.
 crate::sql_function! {
+    static ROWS;
     pg_background_result => result;
     pg_background_result_v2 => result;
-    pg_background_run => run;
-    pg_background_run_v2 => run;
     pg_background_run_query => run_query;
     pg_background_run_query_v2 => run_query;
-    pg_background_run_params => run_params;
     pg_background_run_query_params => run_query_params;
+}
+
+crate::sql_function! {
+    pg_background_run => run;
+    pg_background_run_v2 => run;
+    pg_background_run_params => run_params;
     pg_background_do => run_and_wait;
 }
 
@@ -34,6 +39,12 @@ fn result(call: &Call) -> Result<Answer> {
     let Some(handle) = handle(call)? else {
         return call.null();
     };
+    if let Some(scan) = call.scan() {
+        scan.begin(Stream::begin(handle, scan.rows(), Deadline::after(0), |_, ended| {
+            ended.map(drop)
+        })?);
+        return call.null();
+    }
     let rows = call.rows()?;
     read::read(&handle, Some(&rows), Deadline::after(0))?;
     call.null()
@@ -79,6 +90,12 @@ fn run_query_params(call: &Call) -> Result<Answer> {
 }
 
 fn rows_of(call: &Call, order: &Order, timeout_ms: Option<i32>, wants_rows: bool) -> Result<Answer> {
+    if wants_rows && let Some(scan) = call.scan() {
+        let handle = start(order)?;
+        let deadline = Deadline::after(timeout_ms.unwrap_or(0));
+        scan.begin(Stream::begin(handle, scan.rows(), deadline, settle)?);
+        return call.null();
+    }
     let rows = call.rows()?;
     let wanted = wants_rows.then_some(&rows);
     let handle = start(order)?;
@@ -111,6 +128,11 @@ fn run_and_wait(call: &Call) -> Result<Answer> {
     call.void()
 }
 
+/// Once for each session.
+pub fn init() {
+    scan::init(ROWS);
+}
+
 fn start(order: &Order) -> Result<Rc<Handle>> {
     let launched = launch::launch(order)?;
     jobs::hold(launched.pid, launched.cookie as u64).ok_or_else(|| jobs::unknown(launched.pid).into())
@@ -118,7 +140,12 @@ fn start(order: &Order) -> Result<Rc<Handle>> {
 
 /// Reads the result to its end. A job that is over its time is cancelled, and that is the error.
 fn to_the_end(handle: &Rc<Handle>, rows: Option<&Rows>, deadline: Deadline) -> Result<()> {
-    match read::read(handle, rows, deadline) {
+    settle(handle, read::read(handle, rows, deadline))
+}
+
+/// How reading ended decides what becomes of the job.
+fn settle(handle: &Rc<Handle>, ended: Result<Reading>) -> Result<()> {
+    match ended {
         Ok(Reading::Read) => Ok(()),
         Ok(Reading::TimedOut) => {
             end_over_time(handle)?;

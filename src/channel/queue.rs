@@ -57,6 +57,8 @@ pub struct Queue {
     wake_below: u64,
     /// Whether nothing more will come.
     sealed: bool,
+    /// Whether the job's transaction had written something when a piece was appended.
+    has_written: bool,
 }
 
 /// What a reader finds.
@@ -182,6 +184,7 @@ impl Queue {
             writer_waits: false,
             wake_below: 0,
             sealed: false,
+            has_written: false,
         };
     }
 
@@ -310,6 +313,16 @@ impl Queue {
         let place = self.spare;
         self.spare = shmem::at::<Piece>(place).next.load(Relaxed);
         Some(Page { place })
+    }
+
+    /// Notes before a piece is appended whether the job has written anything.
+    pub fn note_written(&mut self, has_written: bool) {
+        self.has_written |= has_written;
+    }
+
+    /// Whether the rows so far come from a transaction that has written and not ended.
+    pub fn is_unsettled(&self) -> bool {
+        self.has_written && !self.sealed
     }
 
     /// Nothing more will come.

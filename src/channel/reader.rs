@@ -44,6 +44,16 @@ pub enum Event {
     End,
     /// The stream is not what a writer of this library writes.
     Broken,
+    /// This row, and those after it, come from a transaction that has written and not ended ([`Pump::heed_writes`]).
+    Unsettled(*mut u8),
+}
+
+/// What comes next in the stream.
+enum Item {
+    /// A row in PostgreSQL's own form, valid until the pump goes on.
+    Row(*mut u8),
+    /// Something else.
+    Other(Event),
 }
 
 /// Moves rows from a job to a set of rows.
@@ -63,6 +73,10 @@ pub struct Pump {
     torn: bool,
     /// What renumbering the records of one row allocates.
     row_memory: Option<Context>,
+    /// Whether it matters what the transaction that rows come from has done, and whether a piece was taken that came from one that
+    /// had written and not ended.
+    heeds_writes: bool,
+    unsettled: bool,
 }
 
 enum More {
@@ -107,6 +121,8 @@ impl Pump {
             scratch: None,
             torn: false,
             row_memory: None,
+            heeds_writes: false,
+            unsettled: false,
         };
         if let Some((piece, done)) = reader.begun.take() {
             pump.piece = Some(piece);
@@ -140,35 +156,82 @@ impl Pump {
     /// Moves rows until something else comes. `rows` of None drops them. Raw.
     pub fn run(&mut self, rows: Option<&Rows>, records: &Numbers, count: &mut u64) -> Event {
         loop {
-            if self.at == self.window_len {
-                match self.more() {
-                    More::Window => continue,
-                    More::Nothing => return Event::Drained,
-                    More::End => return Event::End,
-                }
-            }
-            let Some((kind, len)) = self.header() else {
-                return Event::Broken;
+            let tuple = match self.next() {
+                Item::Row(tuple) => tuple,
+                Item::Other(event) => return event,
             };
-            let Some(body) = self.body(len) else {
-                return Event::Broken;
-            };
-            if kind != Kind::Row {
-                return Event::Message(kind, body, len);
-            }
-            *count += 1;
-            if let Some(rows) = rows {
-                if records.is_empty() {
-                    rows.push_tuple_raw(body);
-                } else {
-                    let memory = *self.row_memory.get_or_insert_with(Context::below_current);
-                    memory.enter(|| rows.push_tuple_with_records_raw(body, records));
-                    memory.reset();
-                }
-            }
+            self.push(tuple, rows, records, count);
             if count.is_multiple_of(1024) {
                 proc::check_for_interrupts_raw();
             }
+        }
+    }
+
+    /// Shows the next row in `rows`, where it stays until the pump goes on. Something else that comes instead is given back. Raw.
+    #[inline]
+    pub fn show(&mut self, rows: &Rows, records: &Numbers, count: &mut u64) -> Option<Event> {
+        let tuple = match self.next() {
+            Item::Row(tuple) => tuple,
+            Item::Other(event) => return Some(event),
+        };
+        if self.unsettled {
+            (self.unsettled, self.heeds_writes) = (false, false);
+            return Some(Event::Unsettled(tuple));
+        }
+        *count += 1;
+        if records.is_empty() {
+            rows.show_tuple_raw(tuple);
+        } else {
+            let memory = self.row_memory();
+            memory.reset();
+            memory.enter(|| rows.show_tuple_with_records_raw(tuple, records));
+        }
+        None
+    }
+
+    /// Adds a row to `rows`; None drops it. Raw.
+    pub fn push(&mut self, tuple: *mut u8, rows: Option<&Rows>, records: &Numbers, count: &mut u64) {
+        *count += 1;
+        let Some(rows) = rows else { return };
+        if records.is_empty() {
+            rows.push_tuple_raw(tuple);
+        } else {
+            let memory = self.row_memory();
+            memory.enter(|| rows.push_tuple_with_records_raw(tuple, records));
+            memory.reset();
+        }
+    }
+
+    /// From now on [`Pump::show`] stops at the first row that may come from a transaction that has written and not ended; the
+    /// piece that has been begun is from one if `unsettled`.
+    pub fn heed_writes(&mut self, unsettled: bool) {
+        (self.heeds_writes, self.unsettled) = (true, unsettled);
+    }
+
+    fn row_memory(&mut self) -> Context {
+        *self.row_memory.get_or_insert_with(Context::below_current)
+    }
+
+    /// The next row or something else. Raw.
+    #[inline]
+    fn next(&mut self) -> Item {
+        while self.at == self.window_len {
+            match self.more() {
+                More::Window => (),
+                More::Nothing => return Item::Other(Event::Drained),
+                More::End => return Item::Other(Event::End),
+            }
+        }
+        let Some((kind, len)) = self.header() else {
+            return Item::Other(Event::Broken);
+        };
+        let Some(body) = self.body(len) else {
+            return Item::Other(Event::Broken);
+        };
+        if kind == Kind::Row {
+            Item::Row(body)
+        } else {
+            Item::Other(Event::Message(kind, body, len))
         }
     }
 
@@ -242,7 +305,10 @@ impl Pump {
             }
             proc::reset_latch();
             let next = match self.slot.lock_if(self.cookie) {
-                Some(mut job) => job.queue.next(),
+                Some(mut job) => {
+                    self.unsettled |= self.heeds_writes && job.queue.is_unsettled();
+                    job.queue.next()
+                }
                 None => Next::End,
             };
             match next {

@@ -393,6 +393,7 @@ impl Writer {
 
     fn append(&mut self, piece: crate::pg::shmem::Offset) {
         let appended = self.slot.lock_if(self.cookie).and_then(|mut job| {
+            job.queue.note_written(proc::transaction_has_written());
             job.keeps_result.then(|| job.queue.append(piece, self.limit))
         });
         match appended {

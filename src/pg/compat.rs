@@ -1,6 +1,7 @@
 //! Everything that differs between server versions, and the constants that the bindings lack.
 
 use super::raw;
+use core::cell::Cell;
 use core::ffi::{CStr, c_char, c_int, c_void};
 use pgrx::pg_sys::{self, BufFile, CommandDest, DestReceiver, LWLock, List, Portal, QueryCompletion, RawStmt};
 
@@ -692,3 +693,85 @@ pub fn report_statistics() {
         pg_sys::pgstat_report_stat(true);
     }
 }
+
+// executor/executor.h
+unsafe extern "C-unwind" {
+    #[cfg(not(since_18))]
+    fn standard_ExecutorRun(
+        query: *mut pg_sys::QueryDesc,
+        direction: pg_sys::ScanDirection::Type,
+        count: u64,
+        once: bool,
+    );
+    #[cfg(since_18)]
+    fn standard_ExecutorRun(query: *mut pg_sys::QueryDesc, direction: pg_sys::ScanDirection::Type, count: u64);
+}
+
+thread_local! {
+    static NEXT_RUN: Cell<pg_sys::ExecutorRun_hook_type> = const { Cell::new(None) };
+    /// The innermost run of the executor, and whether it goes forward to the last row. After an error what was noted of the run
+    /// that it ended stays; so it says something of the query that it names only.
+    static RUN: Cell<(*mut pg_sys::EState, bool)> = const { Cell::new((core::ptr::null_mut(), false)) };
+}
+
+/// From now on [`runs_to_the_end`] knows. Once for each process.
+pub fn watch_runs() {
+    // SAFETY: the hook is called in this thread; whoever was there before is called too.
+    unsafe {
+        NEXT_RUN.set(pg_sys::ExecutorRun_hook);
+        pg_sys::ExecutorRun_hook = Some(run);
+    }
+}
+
+/// Whether the query is being run forward to its last row, in one go.
+pub fn runs_to_the_end(estate: *mut pg_sys::EState) -> bool {
+    let (running, to_the_end) = RUN.get();
+    core::ptr::eq(running, estate) && to_the_end
+}
+
+unsafe extern "C-unwind" fn run(
+    query: *mut pg_sys::QueryDesc,
+    direction: pg_sys::ScanDirection::Type,
+    count: u64,
+    #[cfg(not(since_18))] once: bool,
+) {
+    // SAFETY: the executor's own arguments, passed on; nothing is owned here.
+    unsafe {
+        let to_the_end = count == 0 && direction == pg_sys::ScanDirection::ForwardScanDirection;
+        let before = RUN.replace(((*query).estate, to_the_end));
+        #[cfg(not(since_18))]
+        match NEXT_RUN.get() {
+            Some(next) => next(query, direction, count, once),
+            None => standard_ExecutorRun(query, direction, count, once),
+        }
+        #[cfg(since_18)]
+        match NEXT_RUN.get() {
+            Some(next) => next(query, direction, count),
+            None => standard_ExecutorRun(query, direction, count),
+        }
+        RUN.set(before);
+    }
+}
+
+/// The text of a String node. Raw.
+///
+/// # Safety
+/// The node is one.
+pub unsafe fn string_of(node: *mut core::ffi::c_void) -> *mut c_char {
+    // SAFETY: see above.
+    #[cfg(since_15)]
+    unsafe {
+        (*node.cast::<pg_sys::String>()).sval
+    }
+    // SAFETY: see above.
+    #[cfg(not(since_15))]
+    unsafe {
+        (*node.cast::<pg_sys::Value>()).val.str_
+    }
+}
+
+/// What a custom path can do: be scanned backward and, where that must be said, project.
+#[cfg(since_15)]
+pub const PATH_FLAGS: u32 = pg_sys::CUSTOMPATH_SUPPORT_BACKWARD_SCAN | pg_sys::CUSTOMPATH_SUPPORT_PROJECTION;
+#[cfg(not(since_15))]
+pub const PATH_FLAGS: u32 = pg_sys::CUSTOMPATH_SUPPORT_BACKWARD_SCAN;

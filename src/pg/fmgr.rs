@@ -1,6 +1,7 @@
 //! Functions that SQL calls: arguments in, answers out, errors raised in a frame that owns nothing.
 
 use super::error::{self, Report, Result};
+use super::scan::Scan;
 use super::{raw, tuples};
 use core::ffi::CStr;
 use pgrx::PgSqlErrorCode;
@@ -12,20 +13,26 @@ use pgrx::pg_sys::{self, Datum, FunctionCallInfo, TupleDesc, Tuplestorestate};
 /// gone.
 #[macro_export]
 macro_rules! sql_function {
+    // What SQL calls these functions through is put into a static list.
+    (static $list:ident; $($name:ident => $body:path;)*) => {
+        static $list: &[$crate::pg::fmgr::Entry] = &[$($crate::sql_function!(entry $name => $body)),*];
+    };
     ($($name:ident => $body:path;)*) => {$(
-        const _: () = {
-            #[allow(unsafe_code, reason = "the symbol's name is the interface")]
-            #[unsafe(export_name = concat!("pg_finfo_", stringify!($name)))]
-            extern "C" fn info() -> &'static $crate::pg::fmgr::FunctionInfo {
-                &$crate::pg::fmgr::VERSION_1
-            }
-            #[allow(unsafe_code, reason = "the symbol's name is the interface")]
-            #[unsafe(export_name = stringify!($name))]
-            extern "C-unwind" fn entry(call: $crate::pg::fmgr::RawCall) -> $crate::pg::fmgr::Answer {
-                $crate::pg::fmgr::enter(call, $body)
-            }
-        };
+        const _: $crate::pg::fmgr::Entry = $crate::sql_function!(entry $name => $body);
     )*};
+    (entry $name:ident => $body:path) => {{
+        #[allow(unsafe_code, reason = "the symbol's name is the interface")]
+        #[unsafe(export_name = concat!("pg_finfo_", stringify!($name)))]
+        extern "C" fn info() -> &'static $crate::pg::fmgr::FunctionInfo {
+            &$crate::pg::fmgr::VERSION_1
+        }
+        #[allow(unsafe_code, reason = "the symbol's name is the interface")]
+        #[unsafe(export_name = stringify!($name))]
+        extern "C-unwind" fn entry(call: $crate::pg::fmgr::RawCall) -> $crate::pg::fmgr::Answer {
+            $crate::pg::fmgr::enter(call, $body)
+        }
+        entry
+    }};
 }
 
 /// Exports `$name` as the main function of a background worker. The body is a `fn(Datum) -> Result<()>`; its error ends the
@@ -44,6 +51,9 @@ macro_rules! worker_function {
 }
 
 pub use pgrx::pg_sys::{Datum as Answer, FunctionCallInfo as RawCall};
+
+/// What SQL calls a function through.
+pub type Entry = extern "C-unwind" fn(RawCall) -> Answer;
 
 /// `Pg_finfo_record`.
 pub type FunctionInfo = pg_sys::Pg_finfo_record;
@@ -302,6 +312,17 @@ impl Call {
         }
     }
 
+    /// The scan that called and takes the rows as they come, where there is one. Its caller then leaves the answer to it.
+    pub fn scan(&self) -> Option<Scan> {
+        // SAFETY: nobody but a scan puts anything there for the functions that ask. The result info is the one of its call.
+        unsafe {
+            let scan = Scan::of((*(*self.fcinfo).flinfo).fn_extra)?;
+            let info = (*self.fcinfo).resultinfo.cast::<pg_sys::ReturnSetInfo>();
+            (*info).returnMode = pg_sys::SetFunctionReturnMode::SFRM_Materialize;
+            Some(scan)
+        }
+    }
+
     /// Prepares a set-returning answer of rows that are all computed now. Guarded. 0A000 where the caller cannot take a set.
     pub fn rows(&self) -> Result<Rows> {
         // SAFETY: resultinfo is NULL or a node; a ReturnSetInfo where a set may be returned (InitMaterializedSRF does the same).
@@ -381,6 +402,36 @@ pub struct Rows {
 }
 
 impl Rows {
+    /// Rows that are shown one by one in `slot`, a slot for minimal tuples.
+    ///
+    /// # Safety
+    /// Descriptor and slot live as long as the rows are used.
+    pub(super) unsafe fn shown(desc: TupleDesc, slot: *mut pg_sys::TupleTableSlot) -> Self {
+        Self {
+            store: core::ptr::null_mut(),
+            desc,
+            slot,
+        }
+    }
+
+    /// From now on rows can be added. Guarded.
+    pub fn collect(&mut self) {
+        if self.store.is_null() {
+            // SAFETY: the store lives as long as the slot.
+            unsafe {
+                let before = pg_sys::CurrentMemoryContext;
+                pg_sys::CurrentMemoryContext = (*self.slot).tts_mcxt;
+                self.store = pg_sys::tuplestore_begin_heap(false, false, pg_sys::work_mem);
+                pg_sys::CurrentMemoryContext = before;
+            }
+        }
+    }
+
+    /// Where the rows are that were added; NULL where none could be.
+    pub(super) fn store(&self) -> *mut Tuplestorestate {
+        self.store
+    }
+
     /// How many columns a row has.
     pub fn width(&self) -> usize {
         // SAFETY: the descriptor lives as long as the query.
@@ -410,18 +461,29 @@ impl Rows {
 
     /// Adds a row in PostgreSQL's own form, aligned, which is copied. Raw.
     pub fn push_tuple_raw(&self, tuple: *mut u8) {
+        self.show_tuple_raw(tuple);
+        // SAFETY: the slot holds a row.
+        unsafe { raw::tuplestore_puttupleslot(self.store, self.slot) };
+    }
+
+    /// Puts a row in PostgreSQL's own form, aligned, into the slot, without copying it. Raw.
+    pub fn show_tuple_raw(&self, tuple: *mut u8) {
         // SAFETY: the tuple was formed with a descriptor of the same column types.
-        unsafe {
-            raw::ExecStoreMinimalTuple(tuple.cast(), self.slot, false);
-            raw::tuplestore_puttupleslot(self.store, self.slot);
-        }
+        unsafe { raw::ExecStoreMinimalTuple(tuple.cast(), self.slot, false) };
     }
 
     /// Adds a row in PostgreSQL's own form whose anonymous records are to be known here under other numbers. Raw.
     pub fn push_tuple_with_records_raw(&self, tuple: *mut u8, records: &super::record::Numbers) {
-        // SAFETY: as above; the values are valid until the slot is filled again.
+        self.show_tuple_with_records_raw(tuple, records);
+        // SAFETY: the slot's values are all there, and valid until it is filled again.
+        unsafe { raw::tuplestore_putvalues(self.store, self.desc, (*self.slot).tts_values, (*self.slot).tts_isnull) };
+    }
+
+    /// The same into the slot. What the values need is allocated in the current memory context. Raw.
+    pub fn show_tuple_with_records_raw(&self, tuple: *mut u8, records: &super::record::Numbers) {
+        self.show_tuple_raw(tuple);
+        // SAFETY: the slot holds a row.
         unsafe {
-            raw::ExecStoreMinimalTuple(tuple.cast(), self.slot, false);
             let natts = (*self.desc).natts;
             raw::slot_getsomeattrs_int(self.slot, natts as _);
             let (values, nulls) = ((*self.slot).tts_values, (*self.slot).tts_isnull);
@@ -431,7 +493,6 @@ impl Rows {
                         super::record::renumber(*values.add(i), tuples::column_type(self.desc, i), records);
                 }
             }
-            raw::tuplestore_putvalues(self.store, self.desc, values, nulls);
         }
     }
 }

@@ -35,6 +35,7 @@ pub mod record;
 pub mod reset;
 pub mod role;
 pub mod rowtype;
+pub mod scan;
 pub mod shmem;
 pub mod spi;
 pub mod standing;

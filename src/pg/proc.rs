@@ -141,6 +141,12 @@ pub fn check_for_interrupts_raw() {
     }
 }
 
+/// Whether the current transaction has changed anything that others would see after its commit: it has a number then.
+pub fn transaction_has_written() -> bool {
+    // SAFETY: reads this process's own state.
+    unsafe { raw::GetTopTransactionIdIfAny() != pg_sys::InvalidTransactionId }
+}
+
 /// Whether interrupts must wait: within critical sections and while a lightweight lock is held.
 pub fn interrupts_held() -> bool {
     // SAFETY: plain reads.

@@ -136,6 +136,7 @@ unsafe extern "C-unwind" {
     pub fn BeginImplicitTransactionBlock();
     pub fn EndImplicitTransactionBlock();
     pub fn IsAbortedTransactionBlockState() -> bool;
+    pub fn GetTopTransactionIdIfAny() -> TransactionId;
     pub fn CommandCounterIncrement();
     pub fn SetCurrentStatementStartTimestamp();
     pub fn GetTransactionSnapshot() -> Snapshot;
@@ -153,6 +154,16 @@ unsafe extern "C-unwind" {
     ) -> *mut TupleTableSlot;
     pub fn tuplestore_puttupleslot(state: *mut Tuplestorestate, slot: *mut TupleTableSlot);
     pub fn tuplestore_putvalues(state: *mut Tuplestorestate, desc: TupleDesc, values: *mut Datum, isnull: *mut bool);
+    pub fn tuplestore_gettupleslot(
+        state: *mut Tuplestorestate,
+        forward: bool,
+        copy: bool,
+        slot: *mut TupleTableSlot,
+    ) -> bool;
+    pub fn tuplestore_rescan(state: *mut Tuplestorestate);
+    pub fn tuplestore_end(state: *mut Tuplestorestate);
+    pub fn ExecStoreVirtualTuple(slot: *mut TupleTableSlot) -> *mut TupleTableSlot;
+    pub fn MakeSingleTupleTableSlot(desc: TupleDesc, ops: *const TupleTableSlotOps) -> *mut TupleTableSlot;
     pub fn detoast_external_attr(attr: *mut varlena) -> *mut varlena;
 
     // mb/pg_wchar.h, utils/builtins.h, utils/lsyscache.h, fmgr.h
@@ -217,6 +228,44 @@ unsafe extern "C-unwind" {
         elmalign: c_char,
     ) -> *mut ArrayType;
 
+    // executor/executor.h, nodes/extensible.h, nodes/pg_list.h, nodes/makefuncs.h, optimizer/optimizer.h,
+    // optimizer/restrictinfo.h, utils/lsyscache.h, fmgr.h
+    pub fn ExecInitTableFunctionResult(
+        expr: *mut Expr,
+        context: *mut ExprContext,
+        parent: *mut PlanState,
+    ) -> *mut SetExprState;
+    pub fn ExecMakeTableFunctionResult(
+        function: *mut SetExprState,
+        context: *mut ExprContext,
+        arguments: MemoryContext,
+        expected: TupleDesc,
+        random_access: bool,
+    ) -> *mut Tuplestorestate;
+    pub fn ExecScan(
+        node: *mut ScanState,
+        access: ExecScanAccessMtd,
+        recheck: ExecScanRecheckMtd,
+    ) -> *mut TupleTableSlot;
+    pub fn ExecScanReScan(node: *mut ScanState);
+    pub fn RegisterCustomScanMethods(methods: *const CustomScanMethods);
+    pub fn lappend(list: *mut List, datum: *mut c_void) -> *mut List;
+    pub fn makeVar(
+        number: c_int,
+        column: AttrNumber,
+        kind: Oid,
+        typmod: i32,
+        collation: Oid,
+        levels_up: Index,
+    ) -> *mut Var;
+    pub fn makeTargetEntry(expr: *mut Expr, number: AttrNumber, name: *mut c_char, junk: bool) -> *mut TargetEntry;
+    pub fn pull_varattnos(node: *mut Node, number: Index, columns: *mut *mut Bitmapset);
+    pub fn bms_is_member(number: c_int, set: *const Bitmapset) -> bool;
+    pub fn bms_next_member(set: *const Bitmapset, before: c_int) -> c_int;
+    pub fn extract_actual_clauses(list: *mut List, pseudoconstant: bool) -> *mut List;
+    pub fn get_func_name(function: Oid) -> *mut c_char;
+    pub fn fmgr_info(function: Oid, info: *mut FmgrInfo);
+
     // utils/fmgrprotos.h
     pub fn textlike(fcinfo: FunctionCallInfo) -> Datum;
 
@@ -228,6 +277,7 @@ unsafe extern "C-unwind" {
     pub fn MemoryContextAllocHuge(context: MemoryContext, size: usize) -> *mut c_void;
     pub fn MemoryContextReset(context: MemoryContext);
     pub fn MemoryContextDelete(context: MemoryContext);
+    pub fn MemoryContextRegisterResetCallback(context: MemoryContext, callback: *mut MemoryContextCallback);
     #[cfg(since_16)]
     pub fn GetMemoryChunkSpace(pointer: *mut c_void) -> usize;
     #[cfg(since_16)]

@@ -18,7 +18,7 @@ use core::sync::atomic::Ordering::Relaxed;
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::Datum;
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::rc::Rc;
 
 /// A job in hand: kept until this is dropped.
@@ -44,6 +44,8 @@ struct Table {
     count: u64,
     /// At how many entries to look for those that others have forgotten.
     look_at: usize,
+    /// The jobs whose result is being read row by row: within that statement their handles are as good as released.
+    hidden: HashSet<u64>,
     /// The jobs in hand, and how many times.
     pins: HashMap<u64, (&'static Slot, usize)>,
 }
@@ -159,11 +161,37 @@ pub fn hold(pid: i32, cookie: u64) -> Option<Rc<Handle>> {
 }
 
 fn take(slot: &'static Slot, cookie: u64, pid: i32) -> Option<Rc<Handle>> {
-    if !slot.pin(cookie, pid) {
+    if is_hidden(cookie) || !slot.pin(cookie, pid) {
         return None;
     }
     TABLE.with_borrow_mut(|table| table.pins.entry(cookie).or_insert((slot, 0)).1 += 1);
     Some(Rc::new(Handle { slot, cookie, pid }))
+}
+
+fn is_hidden(cookie: u64) -> bool {
+    TABLE.with_borrow(|table| table.hidden.contains(&cookie))
+}
+
+/// A handle that this session does not know until this is dropped.
+pub struct Hidden(u64);
+
+impl Hidden {
+    /// Hides the handle of a job in hand.
+    pub fn new(handle: &Handle) -> Self {
+        TABLE.with_borrow_mut(|table| table.hidden.insert(handle.cookie));
+        Self(handle.cookie)
+    }
+}
+
+impl Drop for Hidden {
+    fn drop(&mut self) {
+        TABLE.with_borrow_mut(|table| table.hidden.remove(&self.0));
+    }
+}
+
+/// Whether this process still keeps the job for a call; not when the process ends, where all is let go of at once.
+pub fn is_in_hand(cookie: u64) -> bool {
+    TABLE.with_borrow(|table| table.pins.contains_key(&cookie))
 }
 
 impl Drop for Handle {
@@ -221,7 +249,7 @@ pub fn unknown(pid: i32) -> Report {
 pub fn knows_pid(pid: i32) -> bool {
     TABLE.with_borrow(|table| {
         let mut launched = table.launched.values();
-        launched.any(|job| job.pid == pid && job.slot.is_known(job.cookie))
+        launched.any(|job| job.pid == pid && !table.hidden.contains(&job.cookie) && job.slot.is_known(job.cookie))
     })
 }
 

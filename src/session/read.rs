@@ -1,11 +1,12 @@
 //! A job's rows, messages and error, as they reach the session that reads.
 
-use super::jobs::{self, Handle};
+use super::jobs::{self, Handle, Hidden};
 use super::wait::{self, Deadline};
 use crate::channel::message::Kind;
 use crate::channel::reader::{self, Event, Pump, Reader};
 use crate::pg::error::{self, Failure, Report, Result};
 use crate::pg::fmgr::{Rows, Value};
+use crate::pg::scan::{Source, Turn};
 use crate::pg::shmem::{self, NOWHERE};
 use crate::pg::{encoding, foreign, memory, proc, record, rowtype, wire};
 use crate::registry::job::{Job, State};
@@ -33,35 +34,133 @@ pub enum Outcome {
 pub fn read(handle: &Rc<Handle>, rows: Option<&Rows>, deadline: Deadline) -> Result<Outcome> {
     let mut session = Session::begin(handle)?;
     session.check_columns(rows)?;
-    loop {
-        let Session { pump, reader, .. } = &mut session;
-        let Reader {
-            records, rows: count, ..
-        } = reader;
-        match error::catching(|| pump.run(rows, records, count))? {
-            Event::Message(kind, body, len) => session.message(kind, memory::view(body, len), rows)?,
-            Event::Drained => {
-                let more = wait::until(core::slice::from_ref(handle), deadline, || {
-                    Ok(handle.job().queue.has_news().then_some(()))
-                })?;
-                if more.is_none() {
-                    return Ok(Outcome::TimedOut);
+    let outcome = session.pass_on_all(rows, deadline)?;
+    if outcome == Outcome::Read {
+        session.finish(rows)?;
+    }
+    Ok(outcome)
+}
+
+/// A result that is read row by row. For the session it is read at once: while this lives, the handle is hidden from everything
+/// else that the statement does.
+///
+/// Rows that the job has written before come when it has ended, as if all were read first: what looks at such a row sees what
+/// the job did.
+pub struct Stream {
+    handle: Rc<Handle>,
+    /// None when all is read.
+    session: Option<Session>,
+    rows: Rows,
+    deadline: Deadline,
+    settle: Settle,
+    /// What came instead of a row.
+    event: Option<Event>,
+    _hidden: Hidden,
+}
+
+/// Called at the end with how it came.
+type Settle = fn(&Rc<Handle>, Result<Outcome>) -> Result<()>;
+
+impl Stream {
+    /// Begins to read as [`read`] does, with the same errors; `settle` has the last word on how it ends.
+    pub fn begin(handle: Rc<Handle>, rows: Rows, deadline: Deadline, settle: Settle) -> Result<Self> {
+        let begun = Session::begin(&handle).and_then(|mut session| {
+            session.check_columns(Some(&rows))?;
+            let unsettled = session.handle.slot.lock().queue.is_unsettled();
+            session.pump.heed_writes(unsettled);
+            Ok(session)
+        });
+        let session = match begun {
+            Ok(session) => Some(session),
+            Err(failure) => {
+                settle(&handle, Err(failure))?;
+                None
+            }
+        };
+        let hidden = Hidden::new(&handle);
+        Ok(Self {
+            handle,
+            session,
+            rows,
+            deadline,
+            settle,
+            event: None,
+            _hidden: hidden,
+        })
+    }
+
+    /// Goes on after something that was not a row. None where rows may follow.
+    fn go_on(session: &mut Session, event: Event, rows: &mut Rows, deadline: Deadline) -> Result<Option<Outcome>> {
+        let Event::Unsettled(tuple) = event else {
+            return session.see_to(event, Some(rows), deadline);
+        };
+        rows.collect();
+        let Session { pump, reader, .. } = session;
+        error::catching(|| pump.push(tuple, Some(rows), &reader.records, &mut reader.rows))?;
+        session.pass_on_all(Some(rows), deadline).map(Some)
+    }
+
+    /// All is read, or cannot be.
+    fn conclude(&mut self, ended: Result<Outcome>, wanted: bool) -> Result<()> {
+        let finished = match (self.session.take(), ended) {
+            (Some(session), Ok(Outcome::Read)) => {
+                if session.reader.columns.is_none() {
+                    self.rows.collect();
                 }
+                session.finish(wanted.then_some(&self.rows)).map(|()| Outcome::Read)
             }
-            Event::End => break,
-            Event::Broken => {
-                session.reader.torn = true;
-                break;
-            }
+            (_, ended) => ended,
+        };
+        (self.settle)(&self.handle, finished)
+    }
+}
+
+impl Drop for Stream {
+    /// The statement failed in the middle of its rows: had they all been read before, the handle would be released.
+    fn drop(&mut self) {
+        if self.session.take().is_some() {
+            jobs::release(&self.handle);
         }
     }
-    session.finish(rows)?;
-    Ok(Outcome::Read)
+}
+
+impl Source for Stream {
+    fn show(&mut self) -> bool {
+        let Some(Session { pump, reader, .. }) = &mut self.session else {
+            return false;
+        };
+        self.event = pump.show(&self.rows, &reader.records, &mut reader.rows);
+        self.event.is_none()
+    }
+
+    fn go_on(&mut self) -> Result<Turn> {
+        let (Some(session), Some(event)) = (&mut self.session, self.event.take()) else {
+            return Ok(Turn::End);
+        };
+        let ended = Self::go_on(session, event, &mut self.rows, self.deadline);
+        if let Ok(None) = ended {
+            return Ok(Turn::More);
+        }
+        self.conclude(ended.map(|outcome| outcome.unwrap_or(Outcome::Read)), true)?;
+        Ok(Turn::Collected(self.rows))
+    }
+
+    fn drop_rest(&mut self) -> Result<()> {
+        let Some(session) = &mut self.session else {
+            return Ok(());
+        };
+        let ended = session.pass_on_all(None, self.deadline);
+        self.conclude(ended, false)
+    }
+
+    fn is_lost(&self) -> bool {
+        !jobs::is_in_hand(self.handle.cookie)
+    }
 }
 
 /// One reading, from its beginning to its end or until it is broken off.
-struct Session<'a> {
-    handle: &'a Rc<Handle>,
+struct Session {
+    handle: Rc<Handle>,
     reader: Reader,
     pump: Pump,
     /// What of the result had been taken before, in bytes.
@@ -69,8 +168,8 @@ struct Session<'a> {
     done: bool,
 }
 
-impl<'a> Session<'a> {
-    fn begin(handle: &'a Rc<Handle>) -> Result<Self> {
+impl Session {
+    fn begin(handle: &Rc<Handle>) -> Result<Self> {
         let mut reader = Reader::default();
         let (read_before, known);
         {
@@ -87,7 +186,7 @@ impl<'a> Session<'a> {
         }
         let pump = Pump::new(handle.slot, handle.cookie, &mut reader);
         let mut session = Self {
-            handle,
+            handle: Rc::clone(handle),
             reader,
             pump,
             read_before,
@@ -98,6 +197,42 @@ impl<'a> Session<'a> {
             session.message(kind, body, None)?;
         }
         Ok(session)
+    }
+
+    /// Passes on all that comes; None drops rows.
+    fn pass_on_all(&mut self, rows: Option<&Rows>, deadline: Deadline) -> Result<Outcome> {
+        loop {
+            let Session { pump, reader, .. } = self;
+            let Reader {
+                records, rows: count, ..
+            } = reader;
+            let event = error::catching(|| pump.run(rows, records, count))?;
+            if let Some(outcome) = self.see_to(event, rows, deadline)? {
+                return Ok(outcome);
+            }
+        }
+    }
+
+    /// Does what is to be done where no row comes. None where more may.
+    fn see_to(&mut self, event: Event, rows: Option<&Rows>, deadline: Deadline) -> Result<Option<Outcome>> {
+        match event {
+            Event::Message(kind, body, len) => self.message(kind, memory::view(body, len), rows)?,
+            Event::Drained => {
+                let handle = &self.handle;
+                let more = wait::until(core::slice::from_ref(handle), deadline, || {
+                    Ok(handle.job().queue.has_news().then_some(()))
+                })?;
+                if more.is_none() {
+                    return Ok(Some(Outcome::TimedOut));
+                }
+            }
+            Event::End => return Ok(Some(Outcome::Read)),
+            Event::Broken | Event::Unsettled(_) => {
+                self.reader.torn = true;
+                return Ok(Some(Outcome::Read));
+            }
+        }
+        Ok(None)
     }
 
     fn message(&mut self, kind: Kind, body: &[u8], rows: Option<&Rows>) -> Result<()> {
@@ -195,9 +330,9 @@ impl<'a> Session<'a> {
             }
         }
         self.done = true;
-        let handle = self.handle;
+        let handle = Rc::clone(&self.handle);
         drop(self);
-        jobs::release(handle);
+        jobs::release(&handle);
         failure.map_or(Ok(()), Err)
     }
 
@@ -298,7 +433,7 @@ fn refusal(handle: &Handle, job: &Job) -> Option<Report> {
     None
 }
 
-impl Drop for Session<'_> {
+impl Drop for Session {
     /// Broken off: the place in the stream is kept, for whoever reads next. If rows were passed on, or a message in part, they are
     /// lost with the caller's set, so the rest is no whole result any more; nor is it where there is no memory to keep what is
     /// known.

@@ -1,0 +1,591 @@
+//! A scan that gives a function's rows to the executor as they come. Raw but where it says otherwise.
+//!
+//! PostgreSQL's FunctionScan collects all rows of a function before it gives the first one. This one, planned in its place for
+//! functions of this library, lets the function hand over a [`Source`] instead of rows. It does so only where rows are asked for
+//! once, from the first to the last, in one run of the executor:
+//!
+//! * the whole query is run forward to its end, so no row is asked for, nor looked at, after the run is over; what is then left of
+//!   the source is read, and dropped, so that an error that comes late still fails the statement (`shut_down`);
+//! * nothing above the scan may want it to begin again: it is not below the inner side of a nested loop;
+//! * no row is looked up again by a recheck after a concurrent update.
+//!
+//! Elsewhere the planner keeps the FunctionScan, or the scan does what a FunctionScan does: the function fills a tuplestore.
+
+use super::error::{self, Result};
+use super::fmgr::{Entry, Rows};
+use super::{compat, raw};
+use core::cell::Cell;
+use core::ffi::{CStr, c_int, c_void};
+use core::ptr;
+use pgrx::pg_sys::{
+    self, CustomExecMethods, CustomPath, CustomPathMethods, CustomScan, CustomScanMethods, CustomScanState, EState,
+    List, MemoryContext, MemoryContextCallback, Node, NodeTag, Path, Plan, PlannerInfo, RelOptInfo, SetExprState,
+    TupleTableSlot, Tuplestorestate,
+};
+
+const NAME: &CStr = c"PgBackgroundResult";
+
+/// Where the rows of a scan come from.
+pub trait Source {
+    /// Shows the next row in the scan's rows, where it stays until the next call. False where something else has to be done first.
+    /// Called for each row, raw.
+    fn show(&mut self) -> bool;
+    /// Does it. Guarded.
+    fn go_on(&mut self) -> Result<Turn>;
+    /// Does all that there is to do but showing rows. Guarded.
+    fn drop_rest(&mut self) -> Result<()>;
+    /// Whether the process ends, and others have seen to what the source held.
+    fn is_lost(&self) -> bool;
+}
+
+/// How a source goes on.
+pub enum Turn {
+    /// There may be a row now.
+    More,
+    /// There are no more rows.
+    End,
+    /// The rest of the rows is here.
+    Collected(Rows),
+}
+
+/// A scan that waits for its source.
+#[derive(Clone, Copy)]
+pub struct Scan(*mut State);
+
+impl Scan {
+    pub(super) fn of(extra: *mut c_void) -> Option<Self> {
+        (!extra.is_null()).then_some(Self(extra.cast()))
+    }
+
+    /// The rows that the scan shows.
+    pub fn rows(&self) -> Rows {
+        // SAFETY: the scan's slots live as long as its query.
+        unsafe {
+            let slot = (*self.0).base.ss.ss_ScanTupleSlot;
+            Rows::shown((*slot).tts_tupleDescriptor, (*self.0).row)
+        }
+    }
+
+    /// The scan's rows come from `source`.
+    pub fn begin(&self, source: impl Source + 'static) {
+        // SAFETY: the keeper was made when the scan began.
+        unsafe { (*(*self.0).keeper).source = Some(Box::new(source)) };
+    }
+}
+
+/// The scan's state in the executor.
+#[repr(C)]
+struct State {
+    base: CustomScanState,
+    function: *mut SetExprState,
+    /// Where the function's arguments are, as long as it runs.
+    arguments: MemoryContext,
+    query_memory: MemoryContext,
+    /// The row as it came. The scan's own slot shares its values.
+    row: *mut TupleTableSlot,
+    /// Up to which column a row is looked at.
+    needed: c_int,
+    eflags: c_int,
+    /// Whether the place in the plan is one where rows are asked for once.
+    asked_once: bool,
+    begun: bool,
+    streams: bool,
+    /// The rows that were collected.
+    store: *mut Tuplestorestate,
+    keeper: *mut Keeper,
+}
+
+/// Drops the source with the query's memory at the latest, so also after an error.
+#[repr(C)]
+struct Keeper {
+    callback: MemoryContextCallback,
+    source: Option<Box<dyn Source>>,
+}
+
+thread_local! {
+    static ENTRIES: Cell<&'static [Entry]> = const { Cell::new(&[]) };
+    static NEXT: Cell<pg_sys::set_rel_pathlist_hook_type> = const { Cell::new(None) };
+}
+
+static PATH_METHODS: Shared<CustomPathMethods> = Shared(CustomPathMethods {
+    CustomName: NAME.as_ptr(),
+    PlanCustomPath: Some(plan),
+    ReparameterizeCustomPathByChild: None,
+});
+
+static SCAN_METHODS: Shared<CustomScanMethods> = Shared(CustomScanMethods {
+    CustomName: NAME.as_ptr(),
+    CreateCustomScanState: Some(create),
+});
+
+static EXEC_METHODS: Shared<CustomExecMethods> = Shared(CustomExecMethods {
+    CustomName: NAME.as_ptr(),
+    BeginCustomScan: Some(begin),
+    ExecCustomScan: Some(execute),
+    EndCustomScan: Some(end),
+    ReScanCustomScan: Some(rescan),
+    MarkPosCustomScan: None,
+    RestrPosCustomScan: None,
+    EstimateDSMCustomScan: None,
+    InitializeDSMCustomScan: None,
+    ReInitializeDSMCustomScan: None,
+    InitializeWorkerCustomScan: None,
+    ShutdownCustomScan: Some(shut_down),
+    ExplainCustomScan: None,
+});
+
+struct Shared<T>(T);
+
+// SAFETY: never written to.
+unsafe impl<T> Sync for Shared<T> {}
+
+/// From now on the rows of the functions behind `entries` are scanned this way. Once for each process.
+pub fn init(entries: &'static [Entry]) {
+    ENTRIES.set(entries);
+    // SAFETY: the methods are static; the hook is called in this thread, and whoever was there before is called too.
+    unsafe {
+        raw::RegisterCustomScanMethods(&raw const SCAN_METHODS.0);
+        NEXT.set(pg_sys::set_rel_pathlist_hook);
+        pg_sys::set_rel_pathlist_hook = Some(offer);
+    }
+    compat::watch_runs();
+}
+
+fn is_ours(function: &pg_sys::FmgrInfo) -> bool {
+    function
+        .fn_addr
+        .is_some_and(|found| ENTRIES.get().iter().any(|entry| *entry as usize == found as usize))
+}
+
+/// The pointers of a list.
+unsafe fn pointers<T>(list: *mut List) -> impl Iterator<Item = *mut T> {
+    // SAFETY: NIL, or a list of pointers to such nodes that lives and stays as it is meanwhile.
+    let len = unsafe { list.as_ref() }.map_or(0, |list| list.length as usize);
+    (0..len).map(move |n| {
+        // SAFETY: `n` is below the length.
+        unsafe { (*(*list).elements.add(n)).ptr_value.cast() }
+    })
+}
+
+unsafe fn first<T>(list: *mut List) -> Option<*mut T> {
+    // SAFETY: as there.
+    unsafe { pointers(list).next() }
+}
+
+unsafe fn is_a(node: *mut c_void, tag: NodeTag) -> bool {
+    // SAFETY: NULL or a node.
+    unsafe { !node.is_null() && (*node.cast::<Node>()).type_ == tag }
+}
+
+/// The planner has found its ways to get the rows of a relation. Where that is one of our functions, ours replaces its way.
+unsafe extern "C-unwind" fn offer(
+    root: *mut PlannerInfo,
+    rel: *mut RelOptInfo,
+    rti: pg_sys::Index,
+    rte: *mut pg_sys::RangeTblEntry,
+) {
+    // SAFETY: the planner's own structs.
+    unsafe {
+        if let Some(next) = NEXT.get() {
+            next(root, rel, rti, rte);
+        }
+        if (*rte).rtekind == pg_sys::RTEKind::RTE_FUNCTION
+            && let Some(path) = only_path(rel)
+            && is_for_us(root, rel, rte)
+        {
+            let ours = raw::palloc0(size_of::<CustomPath>()).cast::<CustomPath>();
+            (*ours).path = *path;
+            (*ours).path.type_ = NodeTag::T_CustomPath;
+            (*ours).path.pathtype = NodeTag::T_CustomScan;
+            (*ours).flags = compat::PATH_FLAGS;
+            (*ours).methods = &raw const PATH_METHODS.0;
+            (*rel).pathlist = raw::lappend(ptr::null_mut(), ours.cast());
+        }
+    }
+}
+
+/// The path of a FunctionScan where the planner has that one only.
+unsafe fn only_path(rel: *mut RelOptInfo) -> Option<*mut Path> {
+    // SAFETY: the planner's own structs.
+    unsafe {
+        let mut paths = pointers::<Path>((*rel).pathlist);
+        let path = paths.next().filter(|_| paths.next().is_none())?;
+        ((*path).type_ == NodeTag::T_Path
+            && (*path).pathtype == NodeTag::T_FunctionScan
+            && (*path).param_info.is_null()
+            && !(*path).parallel_safe)
+            .then_some(path)
+    }
+}
+
+/// Whether the relation is one of our functions with a column definition list, where the rows of a scan are asked for once and
+/// column by column. Only at the top level of a query that changes no existing rows that is sure.
+unsafe fn is_for_us(root: *mut PlannerInfo, rel: *mut RelOptInfo, rte: *mut pg_sys::RangeTblEntry) -> bool {
+    // SAFETY: the planner's own structs.
+    unsafe {
+        let query = (*root).parse;
+        let reads =
+            (*query).commandType == pg_sys::CmdType::CMD_SELECT || (*query).commandType == pg_sys::CmdType::CMD_INSERT;
+        if !reads
+            || !(*query).rowMarks.is_null()
+            || (*root).query_level != 1
+            || !(*root).parent_root.is_null()
+            || (*rel).reloptkind != pg_sys::RelOptKind::RELOPT_BASEREL
+            || !(*rel).lateral_relids.is_null()
+            || (*rte).funcordinality
+            || looks_at_whole_rows(rel)
+        {
+            return false;
+        }
+        let mut functions = pointers::<pg_sys::RangeTblFunction>((*rte).functions);
+        let (Some(function), None) = (functions.next(), functions.next()) else {
+            return false;
+        };
+        let call = (*function).funcexpr;
+        if (*function).funccoltypes.is_null() || !is_a(call.cast(), NodeTag::T_FuncExpr) {
+            return false;
+        }
+        let call = call.cast::<pg_sys::FuncExpr>();
+        let name = raw::get_func_name((*call).funcid);
+        if !(*call).funcretset || name.is_null() || !CStr::from_ptr(name).to_bytes().starts_with(b"pg_background_") {
+            return false;
+        }
+        let mut info = pg_sys::FmgrInfo::default();
+        raw::fmgr_info((*call).funcid, &mut info);
+        is_ours(&info)
+    }
+}
+
+unsafe fn looks_at_whole_rows(rel: *mut RelOptInfo) -> bool {
+    const WHOLE_ROW: c_int = -pg_sys::FirstLowInvalidHeapAttributeNumber;
+    // SAFETY: the planner's own structs.
+    unsafe {
+        let mut columns = ptr::null_mut();
+        raw::pull_varattnos((*(*rel).reltarget).exprs.cast(), (*rel).relid, &mut columns);
+        for clause in pointers::<pg_sys::RestrictInfo>((*rel).baserestrictinfo) {
+            raw::pull_varattnos((*clause).clause.cast(), (*rel).relid, &mut columns);
+        }
+        raw::bms_is_member(WHOLE_ROW, columns)
+    }
+}
+
+/// Makes the plan of our path. Its tuples have all columns of the definition list.
+unsafe extern "C-unwind" fn plan(
+    root: *mut PlannerInfo,
+    rel: *mut RelOptInfo,
+    path: *mut CustomPath,
+    targets: *mut List,
+    clauses: *mut List,
+    _children: *mut List,
+) -> *mut Plan {
+    // SAFETY: the planner's own structs; the lists of a definition list have the same length.
+    unsafe {
+        let number = (*rel).relid;
+        let rte = *(*root).simple_rte_array.add(number as usize);
+        let scan = raw::palloc0(size_of::<CustomScan>()).cast::<CustomScan>();
+        (*scan).scan.plan.type_ = NodeTag::T_CustomScan;
+        (*scan).scan.plan.targetlist = targets;
+        (*scan).scan.plan.qual = raw::extract_actual_clauses(clauses, false);
+        (*scan).flags = (*path).flags;
+        (*scan).methods = &raw const SCAN_METHODS.0;
+        if let Some(function) = first::<pg_sys::RangeTblFunction>((*rte).functions) {
+            (*scan).custom_exprs = raw::lappend(ptr::null_mut(), (*function).funcexpr.cast());
+            let names = pointers::<c_void>((*(*rte).eref).colnames);
+            for (n, name) in names.take((*(*function).funccoltypes).length as usize).enumerate() {
+                let column = (n + 1) as pg_sys::AttrNumber;
+                let var = raw::makeVar(
+                    number as c_int,
+                    column,
+                    (*(*(*function).funccoltypes).elements.add(n)).oid_value,
+                    (*(*(*function).funccoltypmods).elements.add(n)).int_value,
+                    (*(*(*function).funccolcollations).elements.add(n)).oid_value,
+                    0,
+                );
+                let entry = raw::makeTargetEntry(var.cast(), column, raw::pstrdup(compat::string_of(name)), false);
+                (*scan).custom_scan_tlist = raw::lappend((*scan).custom_scan_tlist, entry.cast());
+            }
+        }
+        scan.cast()
+    }
+}
+
+unsafe extern "C-unwind" fn create(_scan: *mut CustomScan) -> *mut Node {
+    // SAFETY: all-zero is a valid state.
+    unsafe {
+        let state = raw::palloc0(size_of::<State>()).cast::<State>();
+        (*state).base.ss.ps.type_ = NodeTag::T_CustomScanState;
+        (*state).base.methods = &raw const EXEC_METHODS.0;
+        state.cast()
+    }
+}
+
+/// Prepares the call; like a FunctionScan it checks here whether the function may be called. Without side effects: a plan that is
+/// only shown gets here too.
+unsafe extern "C-unwind" fn begin(node: *mut CustomScanState, estate: *mut EState, eflags: c_int) {
+    // SAFETY: the executor's own structs, and the plan made above.
+    unsafe {
+        let state = node.cast::<State>();
+        let ps = &raw mut (*node).ss.ps;
+        let scan = (*ps).plan.cast::<CustomScan>();
+        let Some(call) = first::<pg_sys::Expr>((*scan).custom_exprs) else {
+            return;
+        };
+        (*state).function = raw::ExecInitTableFunctionResult(call, (*ps).ps_ExprContext, ps);
+        (*state).query_memory = (*estate).es_query_cxt;
+        (*state).arguments = raw::AllocSetContextCreateInternal(
+            (*estate).es_query_cxt,
+            c"pg_background arguments".as_ptr(),
+            0,
+            8 * 1024,
+            8 * 1024 * 1024,
+        );
+        (*state).eflags = eflags;
+        (*state).asked_once = asks_once((*(*estate).es_plannedstmt).planTree, (*ps).plan);
+
+        let slot = (*node).ss.ss_ScanTupleSlot;
+        let desc = (*slot).tts_tupleDescriptor;
+        let row = raw::MakeSingleTupleTableSlot(desc, &raw const pg_sys::TTSOpsMinimalTuple);
+        let (values, nulls) = ((*row).tts_values, (*row).tts_isnull);
+        ptr::write_bytes(values, 0, (*desc).natts as usize);
+        ptr::write_bytes(nulls.cast::<u8>(), 1, (*desc).natts as usize);
+        ((*slot).tts_values, (*slot).tts_isnull) = (values, nulls);
+        (*state).row = row;
+        (*state).needed = last_column((*ps).plan);
+
+        let keeper = raw::palloc0(size_of::<Keeper>()).cast::<Keeper>();
+        ptr::write(
+            keeper,
+            Keeper {
+                callback: MemoryContextCallback {
+                    func: Some(forget),
+                    arg: keeper.cast(),
+                    next: ptr::null_mut(),
+                },
+                source: None,
+            },
+        );
+        raw::MemoryContextRegisterResetCallback((*estate).es_query_cxt, &raw mut (*keeper).callback);
+        (*state).keeper = keeper;
+    }
+}
+
+/// Whether `plan` is reached from `top` without passing anything that asks for rows more than once, or in another process.
+unsafe fn asks_once(top: *mut Plan, plan: *mut Plan) -> bool {
+    // SAFETY: the executor's own structs.
+    unsafe {
+        if top.is_null() || ptr::eq(top, plan) {
+            return !top.is_null();
+        }
+        match (*top).type_ {
+            NodeTag::T_Gather | NodeTag::T_GatherMerge | NodeTag::T_RecursiveUnion => false,
+            NodeTag::T_HashJoin | NodeTag::T_MergeJoin => {
+                asks_once((*top).lefttree, plan) || asks_once((*top).righttree, plan)
+            }
+            _ => asks_once((*top).lefttree, plan),
+        }
+    }
+}
+
+/// The last column that the scan's targets and conditions look at.
+unsafe fn last_column(plan: *mut Plan) -> c_int {
+    // SAFETY: a plan whose expressions refer to the scan's tuple.
+    unsafe {
+        let mut columns = ptr::null_mut();
+        raw::pull_varattnos((*plan).targetlist.cast(), pg_sys::INDEX_VAR as _, &mut columns);
+        raw::pull_varattnos((*plan).qual.cast(), pg_sys::INDEX_VAR as _, &mut columns);
+        let mut last = 0;
+        let mut member = -1;
+        loop {
+            member = raw::bms_next_member(columns, member);
+            if member < 0 {
+                return last;
+            }
+            last = member + pg_sys::FirstLowInvalidHeapAttributeNumber;
+        }
+    }
+}
+
+unsafe extern "C-unwind" fn execute(node: *mut CustomScanState) -> *mut TupleTableSlot {
+    // SAFETY: the executor's own structs.
+    unsafe { raw::ExecScan(&raw mut (*node).ss, Some(next), Some(recheck)) }
+}
+
+unsafe extern "C-unwind" fn recheck(_node: *mut pg_sys::ScanState, _slot: *mut TupleTableSlot) -> bool {
+    true
+}
+
+/// The next row, in the scan's slot.
+unsafe extern "C-unwind" fn next(node: *mut pg_sys::ScanState) -> *mut TupleTableSlot {
+    // SAFETY: the state made above. Nothing is owned here: the source is the keeper's.
+    unsafe {
+        let state = node.cast::<State>();
+        let slot = (*node).ss_ScanTupleSlot;
+        if let Some(clear) = (*(*slot).tts_ops).clear {
+            clear(slot);
+        }
+        if !(*state).begun {
+            call(state);
+        }
+        loop {
+            if !(*state).store.is_null() {
+                let forward = (*(*node).ps.state).es_direction != pg_sys::ScanDirection::BackwardScanDirection;
+                if !raw::tuplestore_gettupleslot((*state).store, forward, false, (*state).row) {
+                    return slot;
+                }
+                break;
+            }
+            let Some(source) = &mut (*(*state).keeper).source else {
+                return slot;
+            };
+            let before = pg_sys::CurrentMemoryContext;
+            pg_sys::CurrentMemoryContext = (*state).query_memory;
+            let shown = source.show();
+            pg_sys::CurrentMemoryContext = before;
+            if shown {
+                break;
+            }
+            go_on(state);
+        }
+        if (*state).needed > c_int::from((*(*state).row).tts_nvalid) {
+            raw::slot_getsomeattrs_int((*state).row, (*state).needed);
+        }
+        raw::ExecStoreVirtualTuple(slot)
+    }
+}
+
+/// Calls the function. If it is ours as planned, and rows are asked for once, it leaves a source; else rows.
+unsafe fn call(state: *mut State) {
+    const AGAIN: u32 = pg_sys::EXEC_FLAG_REWIND | pg_sys::EXEC_FLAG_BACKWARD | pg_sys::EXEC_FLAG_MARK;
+    // SAFETY: the state made above.
+    unsafe {
+        let ps = &raw mut (*state).base.ss.ps;
+        let estate = (*ps).state;
+        let function = (*state).function;
+        (*state).begun = true;
+        (*state).streams = (*state).asked_once
+            && (*state).eflags as u32 & AGAIN == 0
+            && (*estate).es_top_eflags as u32 & pg_sys::EXEC_FLAG_BACKWARD == 0
+            && (*estate).es_epq_active.is_null()
+            && compat::runs_to_the_end(estate)
+            && is_ours(&(*function).func);
+        if (*state).streams {
+            (*function).func.fn_extra = state.cast();
+        }
+        let store = raw::ExecMakeTableFunctionResult(
+            function,
+            (*ps).ps_ExprContext,
+            (*state).arguments,
+            (*(*state).base.ss.ss_ScanTupleSlot).tts_tupleDescriptor,
+            (*state).eflags as u32 & pg_sys::EXEC_FLAG_BACKWARD != 0,
+        );
+        if (*state).streams {
+            (*function).func.fn_extra = ptr::null_mut();
+        }
+        if (*(*state).keeper).source.is_some() {
+            // The function manager has made an empty one.
+            raw::tuplestore_end(store);
+        } else {
+            (*state).store = store;
+        }
+    }
+}
+
+/// Something else than a row is to be done. The source goes before its error is raised.
+unsafe fn go_on(state: *mut State) {
+    // SAFETY: the state made above; the guard turns a panic into an error.
+    unsafe {
+        let keeper = (*state).keeper;
+        let turn = pg_sys::panic::pgrx_extern_c_guard(|| {
+            let turn = match &mut (*keeper).source {
+                Some(source) => source.go_on(),
+                None => Ok(Turn::End),
+            };
+            if !matches!(turn, Ok(Turn::More)) {
+                (*keeper).source = None;
+            }
+            turn
+        });
+        match turn {
+            Ok(Turn::More | Turn::End) => (),
+            Ok(Turn::Collected(rows)) => (*state).store = rows.store(),
+            Err(failure) => error::throw(failure),
+        }
+    }
+}
+
+/// The run is over, and no more rows are asked for. What is left is read all the same: the job's error is the statement's.
+unsafe extern "C-unwind" fn shut_down(node: *mut CustomScanState) {
+    // SAFETY: the state made above; as in `go_on`.
+    unsafe {
+        let state = node.cast::<State>();
+        let keeper = (*state).keeper;
+        if keeper.is_null() || (*keeper).source.is_none() {
+            return;
+        }
+        // It may point into what the source holds.
+        if let Some(clear) = (*(*(*state).row).tts_ops).clear {
+            clear((*state).row);
+        }
+        let dropped = pg_sys::panic::pgrx_extern_c_guard(|| {
+            let dropped = match &mut (*keeper).source {
+                Some(source) => source.drop_rest(),
+                None => Ok(()),
+            };
+            (*keeper).source = None;
+            dropped
+        });
+        if let Err(failure) = dropped {
+            error::throw(failure);
+        }
+    }
+}
+
+/// Begins again with the first of the rows that were collected.
+unsafe extern "C-unwind" fn rescan(node: *mut CustomScanState) {
+    // SAFETY: the state made above.
+    unsafe {
+        let state = node.cast::<State>();
+        raw::ExecScanReScan(&raw mut (*node).ss);
+        if (*state).streams {
+            error::raise_raw(
+                pgrx::PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
+                &[b"rows of a background job are asked for twice"],
+                None,
+            );
+        }
+        if !(*state).store.is_null() {
+            raw::tuplestore_rescan((*state).store);
+        }
+    }
+}
+
+unsafe extern "C-unwind" fn end(node: *mut CustomScanState) {
+    // SAFETY: the state made above.
+    unsafe {
+        let state = node.cast::<State>();
+        if !(*state).keeper.is_null() {
+            forget((*state).keeper.cast());
+        }
+        if !(*state).store.is_null() {
+            raw::tuplestore_end((*state).store);
+            (*state).store = ptr::null_mut();
+        }
+    }
+}
+
+/// Lets go of the source, if it is still there.
+unsafe extern "C-unwind" fn forget(keeper: *mut c_void) {
+    // SAFETY: a keeper; called for the last time while its memory is still there.
+    unsafe {
+        let source = (*keeper.cast::<Keeper>()).source.take();
+        pg_sys::panic::pgrx_extern_c_guard(|| {
+            if let Some(source) = source {
+                if source.is_lost() {
+                    core::mem::forget(source);
+                } else {
+                    drop(source);
+                }
+            }
+        });
+    }
+}

@@ -1,0 +1,127 @@
+//! Rows that go from the job into the executor one by one.
+
+use harness::{Cluster, Handle, Session, process_status, wait_for};
+
+const JOB: &str = "SELECT n, repeat('x', 100) FROM generate_series(1, 100000) AS n";
+
+/// A query over the job's rows that stops at one of them until the gate is open.
+fn gated(job: Handle) -> String {
+    format!(
+        "SELECT count(*), sum(n), bool_and(t = repeat('x', 100)) FROM pg_background_result({job}) AS (n int, t text)
+         WHERE CASE n WHEN 1000 THEN pg_advisory_xact_lock(1) IS NOT NULL ELSE true END"
+    )
+}
+
+fn start(settings: &[&str]) -> (Cluster, Session, Session) {
+    let cluster = Cluster::start(settings);
+    let session = cluster.session();
+    let mut gate = cluster.session();
+    gate.exec("SELECT pg_advisory_lock(1)");
+    (cluster, session, gate)
+}
+
+/// Nothing is left of the job, and the server serves on.
+#[track_caller]
+fn assert_nothing_left(cluster: &Cluster, session: &mut Session) {
+    session.wait_until(
+        "NOT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'pg_background' AND state = 'active')",
+    );
+    wait_for("the removal of temporary files", || {
+        cluster.temporary_files().is_empty()
+    });
+    let sum: i64 = session.value(
+        "SELECT sum(n) FROM pg_background_run_query('SELECT generate_series(1, 1000)', col_def => 'n int') AS (n int)",
+    );
+    assert_eq!(sum, 500_500);
+}
+
+#[test]
+fn cancelled_between_two_rows() {
+    let (cluster, mut session, mut gate) = start(&[]);
+    for _ in 0..5 {
+        let job = session.launch(JOB);
+        let reading = session.start(&gated(job));
+        gate.wait_blocked(reading.pid);
+        reading.cancel();
+        let (back, answer) = reading.join();
+        session = back;
+        assert_eq!(answer.unwrap_err().sqlstate, "57014");
+        let error = session.error(&format!("SELECT * FROM pg_background_result({job}) AS (n int, t text)"));
+        assert_eq!(error.sqlstate, "42704", "{error:?}");
+        assert_nothing_left(&cluster, &mut session);
+    }
+}
+
+#[test]
+fn terminated_between_two_rows() {
+    let (cluster, _, mut gate) = start(&[]);
+    for _ in 0..5 {
+        let mut session = cluster.session();
+        let job = session.launch(JOB);
+        let reading = session.start(&gated(job));
+        gate.wait_blocked(reading.pid);
+        gate.exec(&format!("SELECT pg_terminate_backend({}, 60000)", reading.pid));
+        assert!(reading.join().1.is_err());
+        assert_nothing_left(&cluster, &mut gate);
+    }
+}
+
+#[test]
+fn the_job_is_cancelled_between_two_rows() {
+    let (cluster, mut session, mut gate) = start(&["deadlock_timeout = '1h'"]);
+    let job = session.launch(JOB);
+    let reading = session.start(&gated(job));
+    gate.wait_blocked(reading.pid);
+    gate.exec(&format!("SELECT pg_background_cancel({job}, 60000)"));
+    assert!(
+        gate.holds(&format!("pg_background_wait({job}, 1)")),
+        "it waits for its reader"
+    );
+    gate.exec("SELECT pg_advisory_unlock(1)");
+    let (mut session, answer) = reading.join();
+    assert_eq!(answer.unwrap_err().sqlstate, "57014");
+    assert_nothing_left(&cluster, &mut session);
+}
+
+#[test]
+fn a_job_ends_while_its_reader_is_busy_with_a_row() {
+    let (cluster, mut session, mut gate) = start(&["deadlock_timeout = '50ms'"]);
+    let job = session.launch(JOB);
+    let reading = session.start(&gated(job));
+    gate.wait_blocked(reading.pid);
+    gate.wait(job);
+    gate.exec("SELECT pg_advisory_unlock(1)");
+    let (mut session, answer) = reading.join();
+    let row: Vec<_> = answer.unwrap()[0].iter().map(|field| field.clone().unwrap()).collect();
+    assert_eq!(row, ["100000", "5000050000", "t"]);
+    assert_nothing_left(&cluster, &mut session);
+}
+
+#[test]
+fn a_large_result_takes_no_memory_and_no_files() {
+    let cluster = Cluster::start(&["log_temp_files = 0", "work_mem = '64kB'"]);
+    let mut session = cluster.session();
+    let pid = session.pid;
+    let mut held = Vec::new();
+    for rows in [1000, 300_000] {
+        let job = session.launch(&format!("SELECT generate_series(1, {rows}), repeat('x', 1000)"));
+        let count: i64 = session.value(&format!(
+            "SELECT count(*) FROM pg_background_result({job}) AS (n int, t text) WHERE length(t) = 1000"
+        ));
+        assert_eq!(count, rows);
+        held.push(process_status(pid, "RssAnon"));
+    }
+    assert!(
+        held[1] <= held[0] + 1024,
+        "memory grew from {} to {} kB",
+        held[0],
+        held[1]
+    );
+    // Before the reader comes a file takes what does not fit in the queue.
+    let log = cluster.log();
+    let sizes = log.lines().filter(|line| line.contains("temporary file: "));
+    let bytes: u64 = sizes
+        .filter_map(|line| line.rsplit("size ").next()?.parse::<u64>().ok())
+        .sum();
+    assert!(bytes < 30_000_000, "{bytes} bytes in temporary files\n{log}");
+}
