@@ -2,6 +2,7 @@
 
 use harness::{Cluster, Session, quoted};
 
+use crate::comparisons::MILLION;
 use crate::cores;
 use crate::side::Side;
 
@@ -130,12 +131,14 @@ fn prepare(cluster: &Cluster) {
         "CREATE EXTENSION pg_background;
          CREATE EXTENSION dblink;
          CREATE TABLE written (n int);
+         CREATE TABLE stored (a, b, c) AS {MILLION};
          CREATE FUNCTION here() RETURNS text IMMUTABLE LANGUAGE sql AS $$ SELECT {} $$",
         quoted(&format!(
             "host={} dbname=postgres user=postgres",
             cluster.socket_dir().display()
         ))
     ));
+    session.exec("VACUUM (ANALYZE, FREEZE) stored");
 }
 
 /// A session with a kept connection of dblink.
