@@ -25,6 +25,8 @@ pub struct Pool {
     /// The processes that ended last, or are about to.
     going: [i32; GOING],
     next_going: usize,
+    /// When a job was given a fresh process last.
+    fresh_at: i64,
     pub(super) room: Room,
 }
 
@@ -456,6 +458,14 @@ pub fn is_one_going() -> bool {
         }
     }
     found
+}
+
+/// A job was given a fresh process now. Gives for how many microseconds before none had been, in the whole cluster.
+pub fn use_fresh() -> i64 {
+    let now = proc::now();
+    attached().map_or(i64::MAX, |pool| {
+        now - core::mem::replace(&mut pool.lock().fresh_at, now)
+    })
 }
 
 /// The place of a spare process that is about to be asked for. Free again when dropped.
