@@ -69,8 +69,8 @@ pub struct Pump {
     at: usize,
     block: Option<Buffer>,
     scratch: Option<Buffer>,
-    /// Whether a message is being put together in `scratch`.
-    torn: bool,
+    /// The message that is being put together in `scratch`: its kind and how long it will be.
+    begun: Option<(Kind, usize)>,
     /// What renumbering the records of one row allocates.
     row_memory: Option<Context>,
     /// Whether it matters what the transaction that rows come from has done, and whether a piece was taken that came from one that
@@ -119,7 +119,7 @@ impl Pump {
             at: 0,
             block: None,
             scratch: None,
-            torn: false,
+            begun: None,
             row_memory: None,
             heeds_writes: false,
             unsettled: false,
@@ -140,7 +140,7 @@ impl Pump {
 
     /// Notes how far the stream has been read. An open file is the transaction's and goes with it.
     pub fn stop(&mut self, reader: &mut Reader) {
-        reader.torn |= self.torn;
+        reader.torn |= self.begun.is_some();
         if let Some(piece) = self.piece.take() {
             reader.begun = Some((piece, self.shown - (self.window_len - self.at) as u64));
         }
@@ -215,18 +215,25 @@ impl Pump {
     /// The next row or something else. Raw.
     #[inline]
     fn next(&mut self) -> Item {
-        while self.at == self.window_len {
-            match self.more() {
-                More::Window => (),
-                More::Nothing => return Item::Other(Event::Drained),
-                More::End => return Item::Other(Event::End),
+        let (kind, len) = match self.begun {
+            Some(begun) => begun,
+            None => {
+                while self.at == self.window_len {
+                    match self.more() {
+                        More::Window => (),
+                        More::Nothing => return Item::Other(Event::Drained),
+                        More::End => return Item::Other(Event::End),
+                    }
+                }
+                match self.header() {
+                    Some(begins) => begins,
+                    None => return Item::Other(Event::Broken),
+                }
             }
-        }
-        let Some((kind, len)) = self.header() else {
-            return Item::Other(Event::Broken);
         };
-        let Some(body) = self.body(len) else {
-            return Item::Other(Event::Broken);
+        let body = match self.body(kind, len) {
+            Ok(body) => body,
+            Err(event) => return Item::Other(event),
         };
         if kind == Kind::Row {
             Item::Row(body)
@@ -242,30 +249,36 @@ impl Pump {
         message::parse(bytes)
     }
 
-    /// The body of a message, in place where it lies in one window, else put together.
-    fn body(&mut self, len: usize) -> Option<*mut u8> {
+    /// The body of a message, in place where it lies in one window, else put together. Where the worker has yet to send the rest, which
+    /// may take it as long as its next row, the pump goes on with it later.
+    #[inline]
+    fn body(&mut self, kind: Kind, len: usize) -> Result<*mut u8, Event> {
         let whole = padded(len);
-        if whole <= self.window_len - self.at {
+        if self.begun.is_none() && whole <= self.window_len - self.at {
             let body = self.window.wrapping_add(self.at);
             self.at += whole;
-            return Some(body);
+            return Ok(body);
         }
+        self.put_together(kind, len)
+    }
+
+    fn put_together(&mut self, kind: Kind, len: usize) -> Result<*mut u8, Event> {
+        let whole = padded(len);
         let mut scratch = self.scratch.take().unwrap_or_else(|| Buffer::new(whole));
-        scratch.restart(whole);
-        self.torn = true;
-        while scratch.len() < whole {
+        if self.begun.is_none() {
+            scratch.restart(whole);
+            self.begun = Some((kind, len));
+        }
+        let mut event = None;
+        while scratch.len() < whole && event.is_none() {
             if self.at == self.window_len {
-                match self.more() {
+                event = match self.more() {
                     More::Window => continue,
-                    // The worker is about to send the rest.
-                    More::Nothing => {
-                        proc::wait_raw(-1);
-                        proc::check_for_interrupts_raw();
-                        continue;
-                    }
+                    More::Nothing => Some(Event::Drained),
                     // It died in the middle of a message: the rest never comes.
-                    More::End => return None,
-                }
+                    More::End => Some(Event::Broken),
+                };
+                continue;
             }
             let available = self.window_len - self.at;
             let missing = whole - scratch.len();
@@ -273,8 +286,13 @@ impl Pump {
         }
         let body = scratch.as_ptr();
         self.scratch = Some(scratch);
-        self.torn = false;
-        Some(body)
+        match event {
+            Some(event) => Err(event),
+            None => {
+                self.begun = None;
+                Ok(body)
+            }
+        }
     }
 
     /// The next bytes of the stream.

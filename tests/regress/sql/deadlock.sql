@@ -5,6 +5,7 @@ CREATE TABLE a (n int);
 CREATE TABLE b (n int);
 BEGIN;
 LOCK TABLE a;
+SELECT pg_advisory_xact_lock(1);
 SELECT * FROM pg_background_launch('INSERT INTO a VALUES (1)') \gset job_
 SELECT pg_background_wait(:job_pid, :job_cookie);
 SELECT state, sqlstate FROM pg_background_outcome(:job_pid, :job_cookie);
@@ -16,6 +17,7 @@ SELECT pg_background_wait(:job_pid, :job_cookie, 60000);
 SELECT code, message FROM error_of(format('SELECT * FROM pg_background_result(%s, %s) AS (tag text)', :job_pid, :job_cookie));
 SELECT * FROM pg_background_launch('INSERT INTO a VALUES (1)') \gset job_
 SELECT code, message FROM error_of(format('SELECT * FROM pg_background_result(%s, %s) AS (tag text)', :job_pid, :job_cookie));
+SELECT code, message FROM error_of('SELECT * FROM pg_background_run_query(''SELECT repeat(''''x'''', 100000), lock FROM (SELECT n, CASE n WHEN 2 THEN pg_advisory_xact_lock(1)::text END AS lock FROM generate_series(1, 2) AS n) AS s'', 4096, col_def => ''x'') AS (x text, lock text)');
 SELECT state, sqlstate, timed_out FROM pg_background_run('INSERT INTO a VALUES (1)');
 SELECT state, sqlstate, timed_out FROM pg_background_run('INSERT INTO a VALUES (1)', timeout_ms => 60000);
 SELECT code, message FROM error_of('SELECT * FROM pg_background_run_query(''INSERT INTO a VALUES (1)'', col_def => ''tag text'') AS (tag text)');

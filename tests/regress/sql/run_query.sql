@@ -17,6 +17,7 @@ SELECT code, message FROM error_of('SELECT * FROM pg_background_run_query(''SELE
 SELECT code, message FROM error_of('SELECT * FROM pg_background_run_query(''SELECT 1/0'') AS (x int)');
 SELECT code FROM error_of('SELECT * FROM pg_background_run_query(''SELECT pg_sleep(600)::text'', timeout_ms => 50, col_def => ''x text'') AS (x text)');
 SELECT code FROM error_of('SELECT * FROM pg_background_run_query(''SELECT pg_sleep(600)::text'', timeout_ms => 50) AS (x text)');
+SELECT code FROM error_of('SELECT * FROM pg_background_run_query(''SELECT repeat(''''x'''', 100000), CASE n WHEN 2 THEN pg_sleep(600)::text END FROM generate_series(1, 2) AS n'', 4096, timeout_ms => 200, col_def => ''x'') AS (x text, y text)');
 SELECT code, message FROM error_of('SELECT * FROM pg_background_run_query(NULL, col_def => ''x int'') AS (x int)');
 SELECT code, message FROM error_of('SELECT * FROM pg_background_run_query(''SELECT 1'', 268435457, col_def => ''x int'') AS (x int)');
 -- what does not fit the rows
