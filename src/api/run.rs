@@ -5,12 +5,14 @@ use super::info::Outcome;
 use super::launch::{plain, sql, with_params};
 use crate::pg::error::{Failure, Report, Result};
 use crate::pg::fmgr::{Answer, Call, Rows, Value};
-use crate::pg::{proc, scan, spi};
+use crate::pg::scan::{self, Scan};
+use crate::pg::{proc, spi};
 use crate::registry::job::Stop;
 use crate::session::jobs::{self, Handle};
 use crate::session::launch::{self, Order};
 use crate::session::read::{self, Outcome as Reading, Stream};
 use crate::session::wait::{self, Deadline};
+use crate::settings;
 use pgrx::PgSqlErrorCode;
 use std::rc::Rc;
 
@@ -39,15 +41,20 @@ fn result(call: &Call) -> Result<Answer> {
     let Some(handle) = handle(call)? else {
         return call.null();
     };
-    if let Some(scan) = call.scan() {
-        scan.begin(Stream::begin(handle, scan.rows(), Deadline::after(0), |_, ended| {
-            ended.map(drop)
-        })?);
+    let is_limited = handle.slot.lock().worker_timeout > 0;
+    if let Some(scan) = row_by_row(call, is_limited) {
+        scan.begin(Stream::begin(handle, scan.rows(), |_, ended| ended.map(drop))?);
         return call.null();
     }
     let rows = call.rows()?;
     read::read(&handle, Some(&rows), Deadline::after(0))?;
     call.null()
+}
+
+/// The scan that takes the rows as they come, where there is one. A job waits for a reader that is slow with its rows; so where the
+/// job's time is limited the rows are collected first, which takes no longer than the job.
+fn row_by_row(call: &Call, is_limited: bool) -> Option<Scan> {
+    if is_limited { None } else { call.scan() }
 }
 
 /// `run(sql, queue_size, timeout_ms, label)`: runs the SQL to its end and tells how that was; no rows.
@@ -90,10 +97,10 @@ fn run_query_params(call: &Call) -> Result<Answer> {
 }
 
 fn rows_of(call: &Call, order: &Order, timeout_ms: Option<i32>, wants_rows: bool) -> Result<Answer> {
-    if wants_rows && let Some(scan) = call.scan() {
+    let is_limited = timeout_ms.unwrap_or(0) > 0 || settings::worker_timeout() > 0;
+    if wants_rows && let Some(scan) = row_by_row(call, is_limited) {
         let handle = start(order)?;
-        let deadline = Deadline::after(timeout_ms.unwrap_or(0));
-        scan.begin(Stream::begin(handle, scan.rows(), deadline, settle)?);
+        scan.begin(Stream::begin(handle, scan.rows(), settle)?);
         return call.null();
     }
     let rows = call.rows()?;

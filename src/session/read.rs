@@ -51,7 +51,6 @@ pub struct Stream {
     /// None when all is read.
     session: Option<Session>,
     rows: Rows,
-    deadline: Deadline,
     settle: Settle,
     /// What came instead of a row.
     event: Option<Event>,
@@ -63,7 +62,7 @@ type Settle = fn(&Rc<Handle>, Result<Outcome>) -> Result<()>;
 
 impl Stream {
     /// Begins to read as [`read`] does, with the same errors; `settle` has the last word on how it ends.
-    pub fn begin(handle: Rc<Handle>, rows: Rows, deadline: Deadline, settle: Settle) -> Result<Self> {
+    pub fn begin(handle: Rc<Handle>, rows: Rows, settle: Settle) -> Result<Self> {
         let begun = Session::begin(&handle).and_then(|mut session| {
             session.check_columns(Some(&rows))?;
             let unsettled = session.handle.slot.lock().queue.is_unsettled();
@@ -82,7 +81,6 @@ impl Stream {
             handle,
             session,
             rows,
-            deadline,
             settle,
             event: None,
             _hidden: hidden,
@@ -90,14 +88,14 @@ impl Stream {
     }
 
     /// Goes on after something that was not a row. None where rows may follow.
-    fn go_on(session: &mut Session, event: Event, rows: &mut Rows, deadline: Deadline) -> Result<Option<Outcome>> {
+    fn go_on(session: &mut Session, event: Event, rows: &mut Rows) -> Result<Option<Outcome>> {
         let Event::Unsettled(tuple) = event else {
-            return session.see_to(event, Some(rows), deadline);
+            return session.see_to(event, Some(rows), Deadline::after(0));
         };
         rows.collect();
         let Session { pump, reader, .. } = session;
         error::catching(|| pump.push(tuple, Some(rows), &reader.records, &mut reader.rows))?;
-        session.pass_on_all(Some(rows), deadline).map(Some)
+        session.pass_on_all(Some(rows), Deadline::after(0)).map(Some)
     }
 
     /// All is read, or cannot be.
@@ -137,7 +135,7 @@ impl Source for Stream {
         let (Some(session), Some(event)) = (&mut self.session, self.event.take()) else {
             return Ok(Turn::End);
         };
-        let ended = Self::go_on(session, event, &mut self.rows, self.deadline);
+        let ended = Self::go_on(session, event, &mut self.rows);
         if let Ok(None) = ended {
             return Ok(Turn::More);
         }
@@ -149,7 +147,7 @@ impl Source for Stream {
         let Some(session) = &mut self.session else {
             return Ok(());
         };
-        let ended = session.pass_on_all(None, self.deadline);
+        let ended = session.pass_on_all(None, Deadline::after(0));
         self.conclude(ended, false)
     }
 

@@ -125,3 +125,35 @@ fn a_large_result_takes_no_memory_and_no_files() {
         .sum();
     assert!(bytes < 30_000_000, "{bytes} bytes in temporary files\n{log}");
 }
+
+/// Opens the gate when so many milliseconds have passed since the reader came to it.
+fn open_after(gate: &mut Session, reader: i32, ms: i32) {
+    gate.wait_blocked(reader);
+    gate.wait_until(&format!(
+        "EXISTS (SELECT FROM pg_locks WHERE pid = {reader} AND clock_timestamp() > waitstart + {ms} * interval '1 ms')"
+    ));
+    gate.exec("SELECT pg_advisory_unlock(1)");
+}
+
+#[test]
+fn the_time_of_a_reader_is_not_the_jobs() {
+    let (cluster, mut session, mut gate) = start(&["deadlock_timeout = '1h'", "pg_background.worker_timeout = '2s'"]);
+    let job = session.launch(JOB);
+    let reading = session.start(&gated(job));
+    let pid = reading.pid;
+    open_after(&mut gate, pid, 2000);
+    let (mut session, answer) = reading.join();
+    assert_eq!(answer.unwrap()[0][0].as_deref(), Some("100000"));
+
+    session.exec("SET pg_background.worker_timeout = 0");
+    gate.exec("SELECT pg_advisory_lock(1)");
+    let job = "SELECT n, CASE n WHEN 100000 THEN pg_sleep(0.2)::text ELSE repeat(''x'', 100) END FROM generate_series(1, 100000) AS n";
+    let reading = session.start(&format!(
+        "SELECT count(*) FROM pg_background_run_query('{job}', timeout_ms => 2000, col_def => 'x') AS (n int, t text)
+         WHERE CASE n WHEN 1000 THEN pg_advisory_xact_lock(1) IS NOT NULL ELSE true END"
+    ));
+    open_after(&mut gate, pid, 2000);
+    let (mut session, answer) = reading.join();
+    assert_eq!(answer.unwrap()[0][0].as_deref(), Some("100000"));
+    assert_nothing_left(&cluster, &mut session);
+}
