@@ -41,7 +41,7 @@ fn result(call: &Call) -> Result<Answer> {
     let Some(handle) = handle(call)? else {
         return call.null();
     };
-    let is_limited = handle.slot.lock().worker_timeout > 0;
+    let is_limited = handle.slot.lock().is_limited;
     if let Some(scan) = row_by_row(call, is_limited) {
         scan.begin(Stream::begin(handle, scan.rows(), |_, ended| ended.map(drop))?);
         return call.null();
@@ -97,6 +97,7 @@ fn run_query_params(call: &Call) -> Result<Answer> {
 }
 
 fn rows_of(call: &Call, order: &Order, timeout_ms: Option<i32>, wants_rows: bool) -> Result<Answer> {
+    // A statement_timeout ends this statement before the job's.
     let is_limited = timeout_ms.unwrap_or(0) > 0 || settings::worker_timeout() > 0;
     if wants_rows && let Some(scan) = row_by_row(call, is_limited) {
         let handle = start(order)?;

@@ -130,6 +130,8 @@ pub struct Job {
     pub row_count: i64,
     /// `pg_background.worker_timeout` of the launching session, in milliseconds.
     pub worker_timeout: i32,
+    /// Whether that or `statement_timeout` limits its time.
+    pub is_limited: bool,
     /// The session that found the job waiting for itself.
     pub deadlock_pid: i32,
     pub deadlock_on_snapshot: bool,

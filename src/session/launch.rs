@@ -165,6 +165,7 @@ fn prepare(order: &Order, queue_size: i32, identity: Identity, counters: Offset)
         job.keeps_result = order.keeps_result;
         job.set_label(order.label);
         job.worker_timeout = settings::worker_timeout();
+        job.is_limited = job.worker_timeout > 0 || guc::statement_timeout() > 0;
         job.owner_procno = proc::my_procno();
         job.worker_procno = 0;
         job.sql_len = order.sql.len() as u64;

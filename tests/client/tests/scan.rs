@@ -145,7 +145,15 @@ fn the_time_of_a_reader_is_not_the_jobs() {
     let (mut session, answer) = reading.join();
     assert_eq!(answer.unwrap()[0][0].as_deref(), Some("100000"));
 
-    session.exec("SET pg_background.worker_timeout = 0");
+    session.exec("SET pg_background.worker_timeout = 0; SET statement_timeout = '2s'");
+    let job = session.launch(JOB);
+    session.exec("SET statement_timeout = 0");
+    gate.exec("SELECT pg_advisory_lock(1)");
+    let reading = session.start(&gated(job));
+    open_after(&mut gate, pid, 2000);
+    let (mut session, answer) = reading.join();
+    assert_eq!(answer.unwrap()[0][0].as_deref(), Some("100000"));
+
     gate.exec("SELECT pg_advisory_lock(1)");
     let job = "SELECT n, CASE n WHEN 100000 THEN pg_sleep(0.2)::text ELSE repeat(''x'', 100) END FROM generate_series(1, 100000) AS n";
     let reading = session.start(&format!(
