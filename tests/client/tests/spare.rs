@@ -74,9 +74,13 @@ fn none_is_started_where_none_may_wait() {
     let cluster = Cluster::start(&[FRESH, "pg_background.max_cluster_workers = 1"]);
     let mut session = cluster.session();
     let mut running = session.launch("SELECT pg_sleep(3600)");
+    let mut used = HashSet::new();
     for _ in 0..5 {
         session.wait_running(running);
-        assert_eq!(cluster.worker_processes(), [running.pid]);
+        used.insert(running.pid);
+        // There is room as soon as a job has ended; its process may still be there.
+        let seen = HashSet::from_iter(cluster.worker_processes());
+        assert!(seen.is_subset(&used), "{seen:?} {used:?}");
         session.exec(&format!("SELECT pg_background_cancel({running})"));
         session.wait(running);
         wait_for("room for the next", || {
