@@ -151,7 +151,7 @@ fn the_time_of_a_reader_is_not_the_jobs() {
     gate.exec("SELECT pg_advisory_lock(1)");
     let reading = session.start(&gated(job));
     open_after(&mut gate, pid, 2000);
-    let (mut session, answer) = reading.join();
+    let (session, answer) = reading.join();
     assert_eq!(answer.unwrap()[0][0].as_deref(), Some("100000"));
 
     gate.exec("SELECT pg_advisory_lock(1)");
