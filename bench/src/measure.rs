@@ -1,5 +1,7 @@
 //! The clusters, and how sides are timed in turns.
 
+use std::time::Duration;
+
 use harness::{Cluster, Session, quoted};
 
 use crate::comparisons::MILLION;
@@ -105,10 +107,15 @@ impl Bench {
             before(&mut self.warm, round, true);
             samples.theirs.extend(theirs.time(&mut self.warm, batch));
             samples.fresh.extend(ours.time(&mut self.fresh, fresh_batch));
+            // The last job's process ends, and processes for jobs that will not come have been started: not at the cost of the next turn.
+            std::thread::sleep(SETTLES);
         }
         samples
     }
 }
+
+/// How long a process of PostgreSQL takes to start or to end, and more.
+const SETTLES: Duration = Duration::from_millis(50);
 
 /// How often a side is timed: `rounds` turns of `batch` executions.
 #[derive(Clone, Copy)]
