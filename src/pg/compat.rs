@@ -550,6 +550,7 @@ pub fn settings_number() -> usize {
 pub fn find_setting(name: &CStr) -> Option<*mut pg_sys::config_generic> {
     // utils/guc_tables.h
     unsafe extern "C-unwind" {
+        #[cfg(since_16)]
         fn find_option(
             name: *const c_char,
             create_placeholders: bool,

@@ -56,7 +56,8 @@ pub struct Place {
     /// The job that was posted, while the cookie is not 0.
     slot: AtomicU32,
     cookie: AtomicU64,
-    /// A spare process that is to come: what it shows on arrival, and as what the postmaster knows it.
+    /// A spare process that is to come: when it was asked for, what it shows on arrival, and as what the postmaster knows it.
+    asked_at: AtomicI64,
     token: AtomicU64,
     worker: [AtomicU64; 2],
 }
@@ -350,7 +351,7 @@ pub fn admit(slot: &Slot, cookie: u64, fit: Fit, caps: Caps, me: Offset) -> core
     let mut pool = pool.lock();
     pool.room.admit(&mut job, caps, me)?;
     let were_idle = idle(&pool);
-    if let Some(worker) = claim(&pool, fit, slot.number(), cookie) {
+    if let Some(worker) = claim(&pool, fit, caps.read_at, slot.number(), cookie) {
         return Ok(Admitted::Claimed(worker));
     }
     for _ in 0..pool.room.too_many(idle(&pool)) {
@@ -395,19 +396,23 @@ pub fn process_ends() {
 /// Claims a worker for a job and posts the job: an idle one that has served jobs like it, where that is wanted, else one that has
 /// not served any, else the one that is on its way for this session. Those that connected before something changed which a new
 /// connection would see are sent away.
-fn claim(pool: &Pool, fit: Fit, slot: u32, cookie: u64) -> Option<Claimed> {
+///
+/// A process that was started ahead knows the configuration as it was then, until a signal reaches it. So one that was asked for before
+/// this session has read the configuration last, at `read_at`, gets no job of it: a new process would have read the same.
+fn claim(pool: &Pool, fit: Fit, read_at: i64, slot: u32, cookie: u64) -> Option<Claimed> {
     let me = proc::my_pid();
     let (mut warm, mut spare, mut coming): (Option<&Place>, _, _) = (None, None, None);
     for place in places(pool) {
         let ours = place.session.load(Relaxed) == me;
+        let is_current = place.asked_at.load(Relaxed) > read_at;
         match place.state() {
-            State::Coming if ours && is_coming(place) => coming = Some(place),
+            State::Coming if ours && is_current && is_coming(place) => coming = Some(place),
             State::Idle => (),
             _ => continue,
         }
         let has = place.fit();
         if has == Fit::ANY {
-            if place.state() == State::Idle {
+            if place.state() == State::Idle && is_current {
                 spare = Some(place);
             }
             continue;
@@ -487,6 +492,7 @@ pub fn expect_spare(token: u64, limit: i32) -> Option<Expected> {
         return None;
     }
     let place = free_place(&guard)?;
+    place.asked_at.store(proc::now(), Relaxed);
     place.token.store(token, Relaxed);
     place.pid.store(0, Relaxed);
     place.cookie.store(0, Relaxed);

@@ -189,3 +189,40 @@ fn a_launch_that_is_interrupted_leaves_nothing() {
     wait_for("the end of all", || cluster.worker_processes().is_empty());
     run(&mut session);
 }
+
+#[test]
+fn none_has_an_older_configuration_than_its_session() {
+    const RESET: &str = "SELECT reset FROM pg_background_run_query(
+        'SELECT reset_val FROM pg_settings WHERE name = $$extra_float_digits$$', col_def => 'reset text') AS (reset text)";
+    let cluster = Cluster::start(&[FRESH]);
+    let mut session = cluster.session();
+    let mut observer = cluster.session();
+    session.exec("SET extra_float_digits = 3");
+    for round in 0..5 {
+        let digits = (round % 3).to_string();
+        let spare = run_until_spare(&cluster, &mut session);
+        // The system lets them run only when the session has read the configuration and has launched.
+        for pid in &spare {
+            cluster.signal(*pid, "STOP");
+        }
+        session.exec(&format!("ALTER SYSTEM SET extra_float_digits = {digits}"));
+        session.exec("SELECT pg_reload_conf()");
+        session.wait_until(&format!(
+            "EXISTS (SELECT FROM pg_settings WHERE name = 'extra_float_digits' AND reset_val = '{digits}')"
+        ));
+        let pid = session.pid;
+        let reading = session.start(RESET);
+        wait_for("a job, or the wait for one", || {
+            reading.is_finished()
+                || observer.holds(&format!(
+                    "EXISTS (SELECT FROM pg_stat_activity WHERE pid = {pid} AND state = 'active' AND wait_event IS NOT NULL)"
+                ))
+        });
+        for pid in &spare {
+            cluster.signal(*pid, "CONT");
+        }
+        let answer;
+        (session, answer) = reading.join();
+        assert_eq!(answer.unwrap()[0][0].as_deref(), Some(digits.as_str()), "round {round}");
+    }
+}
