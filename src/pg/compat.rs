@@ -68,8 +68,16 @@ pub fn dsa_create(tranche: c_int) -> *mut pg_sys::dsa_area {
     }
 }
 
-// tcop/tcopprot.h, mb/pg_wchar.h, parser/parse_node.h, parser/analyze.h, parser/parse_param.h, utils/acl.h, tcop/pquery.h
+// tcop/tcopprot.h, mb/pg_wchar.h, parser/parse_node.h, parser/analyze.h, parser/parse_param.h, utils/acl.h, tcop/pquery.h,
+// utils/guc_tables.h
 unsafe extern "C-unwind" {
+    #[cfg(since_16)]
+    fn find_option(
+        name: *const c_char,
+        create_placeholders: bool,
+        skip_errors: bool,
+        elevel: c_int,
+    ) -> *mut pg_sys::config_generic;
     #[cfg(since_15)]
     fn pg_analyze_and_rewrite_fixedparams(
         stmt: *mut RawStmt,
@@ -548,16 +556,6 @@ pub fn settings_number() -> usize {
 /// The setting of this name, as long as there is one. Raw.
 #[cfg(since_16)]
 pub fn find_setting(name: &CStr) -> Option<*mut pg_sys::config_generic> {
-    // utils/guc_tables.h
-    unsafe extern "C-unwind" {
-        #[cfg(since_16)]
-        fn find_option(
-            name: *const c_char,
-            create_placeholders: bool,
-            skip_errors: bool,
-            elevel: c_int,
-        ) -> *mut pg_sys::config_generic;
-    }
     // SAFETY: a look-up that raises nothing and makes nothing, as the flags say.
     let setting = unsafe { find_option(name.as_ptr(), false, true, 0) };
     (!setting.is_null()).then_some(setting)

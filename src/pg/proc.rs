@@ -306,21 +306,6 @@ fn fill<const N: usize>(to: &mut [core::ffi::c_char; N], from: &CStr) {
     }
 }
 
-impl From<Registered> for [u64; 2] {
-    fn from(worker: Registered) -> Self {
-        [worker.slot as u64, worker.generation]
-    }
-}
-
-impl From<[u64; 2]> for Registered {
-    fn from([slot, generation]: [u64; 2]) -> Self {
-        Registered {
-            slot: slot as c_int,
-            generation,
-        }
-    }
-}
-
 impl Registered {
     /// No worker yet.
     pub const NONE: Registered = Registered {

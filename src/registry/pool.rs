@@ -59,7 +59,7 @@ pub struct Place {
     /// A spare process that is to come: when it was asked for, what it shows on arrival, and as what the postmaster knows it.
     asked_at: AtomicI64,
     token: AtomicU64,
-    worker: [AtomicU64; 2],
+    worker: Cell<Registered>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -104,8 +104,6 @@ pub struct Claimed {
     procno: u32,
     /// Whether it has had no job before.
     pub is_fresh: bool,
-    /// Where it is still to come: as what the postmaster knows it.
-    pub coming: Option<Registered>,
     /// Whether the worker slept: then it may have been told to end, and gives the job back instead of taking it.
     pub slept: bool,
 }
@@ -157,21 +155,11 @@ impl Place {
         self.settings.store(fit.settings, Relaxed);
     }
 
-    fn worker(&self) -> Registered {
-        Registered::from(self.worker.each_ref().map(|part| part.load(Relaxed)))
-    }
-
-    fn set_worker(&self, worker: Registered) {
-        for (to, from) in self.worker.iter().zip(<[u64; 2]>::from(worker)) {
-            to.store(from, Relaxed);
-        }
-    }
-
     /// Whether a spare process was to come here that has ended before.
     fn waits_in_vain(&self) -> bool {
         matches!(self.state(), State::Coming | State::Busy)
             && self.pid.load(Relaxed) == 0
-            && self.worker().status() == WorkerStatus::Stopped
+            && self.worker.get().status() == WorkerStatus::Stopped
     }
 
     fn dismiss(&self) {
@@ -333,6 +321,8 @@ fn idle(pool: &Pool) -> usize {
 pub enum Admitted {
     /// An idle worker, to which the job was posted. The caller wakes it.
     Claimed(Claimed),
+    /// The job was posted to a worker that is still on its way, as this one.
+    Coming(Registered),
     /// The room for a new one. The caller gets it from the postmaster, or calls [`give_up`].
     New {
         /// Whether a worker was sent away, so that the postmaster has a slot in a moment.
@@ -352,7 +342,7 @@ pub fn admit(slot: &Slot, cookie: u64, fit: Fit, caps: Caps, me: Offset) -> core
     pool.room.admit(&mut job, caps, me)?;
     let were_idle = idle(&pool);
     if let Some(worker) = claim(&pool, fit, caps.read_at, slot.number(), cookie) {
-        return Ok(Admitted::Claimed(worker));
+        return Ok(worker);
     }
     for _ in 0..pool.room.too_many(idle(&pool)) {
         dismiss_longest(&pool);
@@ -399,7 +389,7 @@ pub fn process_ends() {
 ///
 /// A process that was started ahead knows the configuration as it was then, until a signal reaches it. So one that was asked for before
 /// this session has read the configuration last, at `read_at`, gets no job of it: a new process would have read the same.
-fn claim(pool: &Pool, fit: Fit, read_at: i64, slot: u32, cookie: u64) -> Option<Claimed> {
+fn claim(pool: &Pool, fit: Fit, read_at: i64, slot: u32, cookie: u64) -> Option<Admitted> {
     let me = proc::my_pid();
     let (mut warm, mut spare, mut coming): (Option<&Place>, _, _) = (None, None, None);
     for place in places(pool) {
@@ -407,45 +397,45 @@ fn claim(pool: &Pool, fit: Fit, read_at: i64, slot: u32, cookie: u64) -> Option<
         let is_current = place.asked_at.load(Relaxed) > read_at;
         match place.state() {
             State::Coming if ours && is_current && is_coming(place) => coming = Some(place),
-            State::Idle => (),
-            _ => continue,
-        }
-        let has = place.fit();
-        if has == Fit::ANY {
-            if place.state() == State::Idle && is_current {
-                spare = Some(place);
+            State::Idle if place.fit() == Fit::ANY && is_current => spare = Some(place),
+            State::Idle if serves(place, fit) && (warm.is_none() || ours) => {
+                warm = Some(place);
+                if ours {
+                    break;
+                }
             }
-            continue;
-        }
-        if fit.standing == 0 || (has.database, has.role) != (fit.database, fit.role) {
-            continue;
-        }
-        if has.standing != fit.standing {
-            place.dismiss();
-            continue;
-        }
-        if has.settings != 0 && has.settings != fit.settings {
-            continue;
-        }
-        if warm.is_none() || ours {
-            warm = Some(place);
-            if ours {
-                break;
-            }
+            _ => (),
         }
     }
     let place = warm.or(spare).or(coming)?;
-    let coming = (place.state() == State::Coming).then(|| place.worker());
+    let is_there = place.state() == State::Idle;
     place.slot.store(slot, Relaxed);
     place.cookie.store(cookie, Relaxed);
     place.set_state(State::Busy);
-    Some(Claimed {
-        pid: place.pid.load(Relaxed),
-        procno: place.procno.load(Relaxed),
-        is_fresh: place.fit() == Fit::ANY,
-        coming,
-        slept: place.sleeps.load(Relaxed) != 0,
+    Some(if is_there {
+        Admitted::Claimed(Claimed {
+            pid: place.pid.load(Relaxed),
+            procno: place.procno.load(Relaxed),
+            is_fresh: place.fit() == Fit::ANY,
+            slept: place.sleeps.load(Relaxed) != 0,
+        })
+    } else {
+        Admitted::Coming(place.worker.get())
     })
+}
+
+/// Whether an idle worker that has served other jobs may serve one that `fit` describes. One that connected before something changed
+/// is sent away.
+fn serves(place: &Place, fit: Fit) -> bool {
+    let has = place.fit();
+    if fit.standing == 0 || (has.database, has.role) != (fit.database, fit.role) {
+        return false;
+    }
+    if has.standing != fit.standing {
+        place.dismiss();
+        return false;
+    }
+    has.settings == 0 || has.settings == fit.settings
 }
 
 /// Whether a worker's process is about to end, or has ended and the postmaster has not seen it yet: then its slot will be free in
@@ -498,7 +488,7 @@ pub fn expect_spare(token: u64, limit: i32) -> Option<Expected> {
     place.cookie.store(0, Relaxed);
     place.session.store(proc::my_pid(), Relaxed);
     place.set_fit(Fit::ANY);
-    place.set_worker(Registered::NONE);
+    place.worker.set(Registered::NONE);
     place.set_state(State::Coming);
     let number = places(&guard).position(|other| core::ptr::eq(other, place))? as u32;
     Some(Expected { place, number, token })
@@ -511,7 +501,7 @@ impl Expected {
             let _guard = pool.lock();
             // Unless it was fast, and the place is another's by now.
             if self.place.token.load(Relaxed) == self.token {
-                self.place.set_worker(worker);
+                self.place.worker.set(worker);
             }
         }
         core::mem::forget(self);
@@ -529,7 +519,7 @@ impl Drop for Expected {
 
 /// Whether a spare process is still to come that no job waits for.
 fn is_coming(place: &Place) -> bool {
-    place.state() == State::Coming && place.worker().status() != WorkerStatus::Stopped
+    place.state() == State::Coming && place.worker.get().status() != WorkerStatus::Stopped
 }
 
 /// This process is the spare one that place `number` waits for. It may find a job there already. None where it is not waited for.

@@ -308,9 +308,6 @@ impl Prepared {
         loop {
             let short = match pool::admit(slot, cookie, self.fit, caps, room::my_place()) {
                 Ok(Admitted::Claimed(worker)) => {
-                    if let Some(coming) = worker.coming {
-                        return Ok(Found::New(self.registered_as(coming)));
-                    }
                     worker.wake();
                     // Its room is found, whether by this worker or another: nobody behind waits for the answer.
                     room::wait_for(Shortage::Session);
@@ -323,6 +320,7 @@ impl Prepared {
                     pool::give_up(slot, cookie);
                     continue;
                 }
+                Ok(Admitted::Coming(worker)) => return Ok(Found::New(self.registered_as(worker))),
                 Ok(Admitted::New { made_room }) => {
                     let registered = proc::register_worker(crate::worker::MAIN, slot.number(), cookie);
                     if let Some(worker) = registered {

@@ -40,17 +40,15 @@ type Places = (Offset, Vec<(&'static Slot, u64)>);
 thread_local! {
     static PLACES: RefCell<Option<Places>> = const { RefCell::new(None) };
     /// One place, for the next wait for one job.
-    static SPARE: Cell<Offset> = const { Cell::new(NOWHERE) };
+    static KEPT: Cell<Offset> = const { Cell::new(NOWHERE) };
 }
 
 impl Waiting {
     fn begin(handles: &[Rc<Handle>]) -> Result<Self> {
-        let places = match SPARE.take() {
-            spare if spare != NOWHERE && handles.len() <= 1 => spare,
-            spare => {
-                shmem::free(spare);
-                waiters::places(handles.len().max(1))?
-            }
+        let kept = if handles.len() <= 1 { KEPT.take() } else { NOWHERE };
+        let places = match kept {
+            NOWHERE => waiters::places(handles.len().max(1))?,
+            kept => kept,
         };
         let jobs = handles.iter().map(|handle| (handle.slot, handle.cookie)).collect();
         PLACES.set(Some((places, jobs)));
@@ -77,7 +75,7 @@ fn leave() {
         }
     }
     if count <= 1 {
-        shmem::free(SPARE.replace(places));
+        shmem::free(KEPT.replace(places));
     } else {
         shmem::free(places);
     }
@@ -86,7 +84,7 @@ fn leave() {
 /// The process ends, perhaps in the middle of a wait.
 pub fn end() {
     leave();
-    shmem::free(SPARE.take());
+    shmem::free(KEPT.take());
 }
 
 /// Sleeps until `answer` gives something, which is asked again each time somebody wakes this session, or until the deadline:

@@ -67,6 +67,11 @@ impl Terms {
         terms
     }
 
+    /// False of a spare process that has had no job.
+    fn is_connected(&self) -> bool {
+        self.fit != Fit::ANY
+    }
+
     fn may_stay(&self) -> bool {
         self.idle_timeout > 0 && self.max_idle > 0
     }
@@ -134,7 +139,7 @@ pub fn stand_by(number: u32, token: u64) -> Option<Attached> {
 pub fn wait(terms: &Terms) -> Option<Attached> {
     let place = PLACE.get()?;
     let began = proc::now();
-    if terms.fit != Fit::ANY {
+    if terms.is_connected() {
         // From the second job on nobody need look whether it mentions them.
         settings::define();
     }
@@ -167,7 +172,7 @@ pub fn wait(terms: &Terms) -> Option<Attached> {
             return None;
         }
         if !sleeps {
-            if terms.fit != Fit::ANY && proc::spin() {
+            if terms.is_connected() && proc::spin() {
                 // Who is to go takes its offer back first: what a launch posts while the process ends would be lost.
                 if !place.has_news() && !proc::is_to_go() {
                     proc::serve_interrupts_when_idle();
@@ -191,7 +196,7 @@ fn leave(place: &'static Place) -> Option<Attached> {
 
 fn is_to_go(terms: &Terms) -> bool {
     library_was_replaced()
-        || terms.fit != Fit::ANY
+        || terms.is_connected()
             && (reset::database_is_wanted() || standing::of_this_process(terms.kind) != terms.fit.standing)
 }
 

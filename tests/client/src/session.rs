@@ -214,6 +214,16 @@ impl Session {
         ))
     }
 
+    /// Runs a job and gives the process that ran it.
+    #[track_caller]
+    pub fn run(&mut self) -> i32 {
+        let row = self
+            .rows("SELECT state, pid, error_message FROM pg_background_run('SELECT 1')")
+            .remove(0);
+        assert_eq!(row[0].as_deref(), Some("stopped"), "{row:?}");
+        row[1].as_deref().unwrap().parse().unwrap()
+    }
+
     /// The handle that a query gives as `pid, cookie`.
     #[track_caller]
     pub fn handle(&mut self, query: &str) -> Handle {

@@ -6,22 +6,12 @@ use std::collections::HashSet;
 
 const FRESH: &str = "pg_background.worker_idle_timeout = 0";
 
-/// Runs a job and gives the process that ran it.
-#[track_caller]
-fn run(session: &mut Session) -> i32 {
-    let row = session
-        .rows("SELECT state, pid, error_message FROM pg_background_run('SELECT 1')")
-        .remove(0);
-    assert_eq!(row[0].as_deref(), Some("stopped"), "{row:?}");
-    row[1].as_deref().unwrap().parse().unwrap()
-}
-
 /// Runs jobs until processes for the next ones wait, and gives those.
 #[track_caller]
 fn run_until_spare(cluster: &Cluster, session: &mut Session) -> HashSet<i32> {
     let mut spare = HashSet::new();
     wait_for("a process ahead of its job", || {
-        let used = HashSet::from([run(session), run(session)]);
+        let used = HashSet::from([session.run(), session.run()]);
         // What waits for an event has started and found no job.
         spare = cluster
             .worker_processes()
@@ -48,7 +38,7 @@ fn each_job_has_a_process_of_its_own_and_none_stays() {
         assert!(session.holds(&format!("NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = {pid})")));
     }
 
-    let used: Vec<i32> = (0..50).map(|_| run(&mut session)).collect();
+    let used: Vec<i32> = (0..50).map(|_| session.run()).collect();
     assert_eq!(used.iter().collect::<HashSet<_>>().len(), used.len(), "{used:?}");
     assert!(
         used.iter().any(|pid| spare.contains(pid)),
@@ -65,7 +55,7 @@ fn none_is_started_where_none_may_wait() {
     let mut used = HashSet::new();
     let mut seen = HashSet::new();
     for _ in 0..30 {
-        used.insert(run(&mut session));
+        used.insert(session.run());
         seen.extend(cluster.worker_processes());
     }
     assert!(seen.is_subset(&used), "{seen:?} {used:?}");
@@ -132,8 +122,8 @@ fn the_slots_they_take_are_there_for_jobs() {
     let mut session = cluster.session();
     let mut other = cluster.session();
     for round in 0..10 {
-        run(&mut session);
-        run(&mut session);
+        session.run();
+        session.run();
         let mut jobs: Vec<_> = (0..2).map(|_| session.launch("SELECT pg_sleep(3600)")).collect();
         let last = other.launch("SELECT pg_sleep(3600)");
         let error = session.error("SELECT pg_background_launch('SELECT 1')");
@@ -155,13 +145,13 @@ fn no_job_is_lost_with_one_that_is_told_to_end() {
         for pid in run_until_spare(&cluster, &mut session) {
             cluster.signal(pid, "TERM");
         }
-        run(&mut session);
+        session.run();
     }
     // What reads the configuration again makes them go, too.
     run_until_spare(&cluster, &mut session);
     session.exec("SELECT pg_reload_conf()");
     for _ in 0..20 {
-        run(&mut session);
+        session.run();
     }
 }
 
@@ -187,7 +177,7 @@ fn a_launch_that_is_interrupted_leaves_nothing() {
     session.wait_until("(SELECT workers_active = 0 FROM pg_background_stats())");
     session.exec("SELECT pg_background_detach_all()");
     wait_for("the end of all", || cluster.worker_processes().is_empty());
-    run(&mut session);
+    session.run();
 }
 
 #[test]

@@ -12,20 +12,10 @@ mod staying;
 const KEPT: &str = "pg_background.worker_idle_timeout = '10min'";
 const IDLE: &str = "FROM pg_stat_activity WHERE backend_type = 'pg_background' AND state = 'idle'";
 
-/// Runs a job and gives the process that ran it.
-#[track_caller]
-fn run(session: &mut Session) -> i32 {
-    let row = session
-        .rows("SELECT state, pid, error_message FROM pg_background_run('SELECT 1')")
-        .remove(0);
-    assert_eq!(row[0].as_deref(), Some("stopped"), "{row:?}");
-    row[1].as_deref().unwrap().parse().unwrap()
-}
-
 /// Runs a job whose worker then waits for the next.
 #[track_caller]
 fn leave_idle(session: &mut Session) -> i32 {
-    let pid = run(session);
+    let pid = session.run();
     // For a moment it looks for the next job before it sleeps, and what arrives then counts as meant for that job.
     session.wait_until(&format!(
         "EXISTS (SELECT {IDLE} AND pid = {pid} AND wait_event_type = 'Extension')"

@@ -83,7 +83,7 @@ fn a_shutdown_does_not_wait() {
             started.elapsed()
         );
         cluster.restart();
-        run(&mut cluster.session());
+        cluster.session().run();
     }
 }
 
@@ -94,25 +94,25 @@ fn signals_to_an_idle_worker() {
     let pid = leave_idle(&mut session);
     for _ in 0..50 {
         administrator.exec(&format!("SELECT pg_cancel_backend({pid})"));
-        run(&mut session);
+        session.run();
     }
     cluster.signal(leave_idle(&mut session), "INT");
-    assert_eq!(leave_idle(&mut session), run(&mut session));
+    assert_eq!(leave_idle(&mut session), session.run());
     // The next job is launched before the worker has had the time to go.
     for _ in 0..20 {
         let pid = leave_idle(&mut session);
         administrator.exec(&format!("SELECT pg_terminate_backend({pid})"));
-        assert_ne!(run(&mut session), pid);
+        assert_ne!(session.run(), pid);
     }
     let pid = leave_idle(&mut session);
     assert!(administrator.holds(&format!("pg_terminate_backend({pid}, 10000)")));
-    run(&mut session);
+    session.run();
 
     // The session that it served is terminated: idle, and with a job running.
     let pid = leave_idle(&mut session);
     administrator.exec(&format!("SELECT pg_terminate_backend({}, 60000)", session.pid));
     let mut session = cluster.session();
-    assert_eq!(run(&mut session), pid);
+    assert_eq!(session.run(), pid);
     administrator.exec("CREATE TABLE effects (n int); SELECT pg_advisory_lock(1)");
     let job = session.launch("SELECT pg_advisory_xact_lock(1); INSERT INTO effects VALUES (1)");
     administrator.wait_blocked(job.pid);
@@ -120,7 +120,7 @@ fn signals_to_an_idle_worker() {
     administrator.exec("SELECT pg_advisory_unlock(1)");
     administrator.wait_until("EXISTS (SELECT FROM effects)");
     administrator.wait_until(&format!("EXISTS (SELECT {IDLE} AND pid = {})", job.pid));
-    assert_eq!(run(&mut cluster.session()), job.pid);
+    assert_eq!(cluster.session().run(), job.pid);
 }
 
 #[test]
@@ -143,7 +143,7 @@ fn a_crash_takes_idle_workers_along() {
         let mut session = cluster.session();
         let pid = leave_idle(&mut session);
         assert_ne!(pid, idle);
-        assert_eq!(run(&mut session), pid);
+        assert_eq!(session.run(), pid);
     }
 }
 
@@ -159,7 +159,7 @@ fn a_standby() {
     let standby = Cluster::standby_of(&primary, &[KEPT]);
     let mut session = standby.session();
     let pid = leave_idle(&mut session);
-    assert_eq!(run(&mut session), pid);
+    assert_eq!(session.run(), pid);
 
     // Replay does not wait for a worker of a database that is dropped, or for one that holds nothing.
     let mut doomed = standby.session_in("doomed", "postgres");
@@ -210,7 +210,7 @@ fn a_replaced_library_is_not_used_on() {
     );
     let (mut session, mut observer) = (cluster.session(), cluster.session());
     let pid = leave_idle(&mut session);
-    assert_eq!(run(&mut session), pid);
+    assert_eq!(session.run(), pid);
 
     put(&another_build(&installed));
     let mut new_session = cluster.session();
@@ -219,7 +219,7 @@ fn a_replaced_library_is_not_used_on() {
         new_pid, pid,
         "a session with the new library has a worker with the new library"
     );
-    assert_eq!(run(&mut new_session), new_pid);
+    assert_eq!(new_session.run(), new_pid);
     wait_gone(&mut observer, pid);
     // The session of before has to connect again, and is told so rather than served by something else.
     let sqlstate = match session.try_rows("SELECT sqlstate FROM pg_background_run('SELECT 1')") {
@@ -227,7 +227,7 @@ fn a_replaced_library_is_not_used_on() {
         Err(error) => Some(error.sqlstate),
     };
     assert_eq!(sqlstate.as_deref(), Some("08006"));
-    assert_eq!(run(&mut new_session), new_pid);
+    assert_eq!(new_session.run(), new_pid);
 }
 
 /// The library with the number of its build changed wherever it is.

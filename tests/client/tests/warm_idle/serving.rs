@@ -205,19 +205,19 @@ fn a_session_can_do_without() {
     let (mut session, mut other) = (cluster.session(), cluster.session());
     let pid = leave_idle(&mut session);
     session.exec("SET pg_background.worker_idle_timeout = 0");
-    let mut fresh: Vec<_> = (0..5).map(|_| run(&mut session)).collect();
+    let mut fresh: Vec<_> = (0..5).map(|_| session.run()).collect();
     fresh.sort_unstable();
     fresh.dedup();
     assert_eq!(fresh.len(), 5);
     assert!(!fresh.contains(&pid));
-    assert_eq!(run(&mut other), pid, "the settings are those of one session");
+    assert_eq!(other.run(), pid, "the settings are those of one session");
     session.exec("RESET pg_background.worker_idle_timeout");
     let pid = leave_idle(&mut session);
-    assert_eq!(run(&mut session), pid);
+    assert_eq!(session.run(), pid);
 
     other.exec("CREATE ROLE alice LOGIN; GRANT pgbackground_role TO alice");
     let mut alice = cluster.session_as("alice");
-    run(&mut alice);
+    alice.run();
     for setting in ["worker_idle_timeout", "max_idle_workers"] {
         assert_eq!(
             alice.error(&format!("SET pg_background.{setting} = 1")).sqlstate,

@@ -6,7 +6,7 @@ use super::*;
 fn how_long_it_waits() {
     let cluster = Cluster::start(&["pg_background.worker_idle_timeout = '400ms'"]);
     let (mut session, mut observer) = (cluster.session(), cluster.session());
-    let pid = run(&mut session);
+    let pid = session.run();
     let ended = Instant::now();
     wait_gone(&mut observer, pid);
     assert!(
@@ -24,13 +24,13 @@ fn how_long_it_waits() {
     observer.exec("ALTER SYSTEM SET pg_background.worker_idle_timeout = '1h'");
     observer.exec("SELECT pg_reload_conf()");
     session.wait_until("current_setting('pg_background.worker_idle_timeout') = '1h'");
-    let pid = run(&mut session);
+    let pid = session.run();
     assert_eq!(leave_idle(&mut session), pid);
     observer.exec("ALTER SYSTEM SET pg_background.worker_idle_timeout = 0");
     observer.exec("SELECT pg_reload_conf()");
     session.wait_until("current_setting('pg_background.worker_idle_timeout') = '0'");
     wait_gone(&mut observer, pid);
-    let first = run(&mut session);
+    let first = session.run();
     wait_gone(&mut observer, first);
 }
 
