@@ -81,7 +81,7 @@ impl Slot {
 
     /// The launching session has ended: an unread result is forgotten now, or kept for as long as that session wished, counted
     /// from now or from the job's end where that comes later. The handle of a job that runs stays good until its end, for whoever
-    /// wants to wait for it or to stop it.
+    /// wants to wait for it or to stop it. So does that of a result whose reader failed between two rows.
     pub fn orphan(&'static self, cookie: u64) {
         let Some(mut job) = self.lock_if(cookie) else { return };
         job.orphaned = true;
@@ -142,8 +142,7 @@ impl Slot {
 
     /// Gives back what nobody needs any more.
     fn settle(&'static self, mut job: Guard<'_, Job>) {
-        // Of a result that was read in part nobody can read the rest.
-        if job.orphaned && job.consumed {
+        if job.orphaned && job.consumed && job.state.has_ended() {
             job.released = true;
         }
         if job.released {
@@ -151,11 +150,12 @@ impl Slot {
             if job.worker_gone && job.pins == 0 {
                 return self.free(job);
             }
-        } else if !job.is_unwanted() {
+        } else if !job.is_unwanted() && !job.consumed {
             return;
         }
         if job.queue.reader().is_none() {
-            // Nobody will read: what is queued goes now, and the worker stops keeping what comes.
+            // Nobody will read, or of what was read in part the rest: what is queued goes now, and the worker stops keeping what
+            // comes.
             job.keeps_result = false;
             let mut queue = job.queue.take();
             drop(job);

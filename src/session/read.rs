@@ -114,10 +114,15 @@ impl Stream {
 }
 
 impl Drop for Stream {
-    /// The statement failed in the middle of its rows: had they all been read before, the handle would be released.
+    /// The statement failed in the middle of its rows. Had they all been read before, the handle would be released, so it is when
+    /// the job has ended; as long as it runs, it can be waited for and stopped.
     fn drop(&mut self) {
-        if self.session.take().is_some() {
-            jobs::release(&self.handle);
+        if let Some(session) = self.session.take() {
+            let taken = session.reader.rows > 0;
+            drop(session);
+            if taken {
+                self.handle.slot.orphan(self.handle.cookie);
+            }
         }
     }
 }
@@ -398,6 +403,15 @@ fn refusal(handle: &Handle, job: &Job) -> Option<Report> {
     if job.is_released() {
         return Some(jobs::unknown(pid));
     }
+    if job.consumed && job.queue.reader().is_none() {
+        return Some(
+            Report::new(
+                PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("the result of PID {pid} was read in part before"),
+            )
+            .hint("Use pg_background_detach to forget the job."),
+        );
+    }
     if job.is_unwanted() && job.queue.reader().is_none() {
         return Some(
             jobs::unknown(pid).detail("The session that launched the job has ended, and its result was not retained."),
@@ -418,15 +432,6 @@ fn refusal(handle: &Handle, job: &Job) -> Option<Report> {
         }
         Some(_) => return Some(jobs::unknown(pid).detail("Another session is reading the result.")),
         None => (),
-    }
-    if job.consumed {
-        return Some(
-            Report::new(
-                PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-                format!("the result of PID {pid} was read in part before"),
-            )
-            .hint("Use pg_background_detach to forget the job."),
-        );
     }
     None
 }

@@ -265,6 +265,6 @@ fn launching_session_cancelled_and_terminated() {
 #[track_caller]
 fn wait_until_waiting(watcher: &mut Session, pid: i32) {
     watcher.wait_until(&format!(
-        "state = 'active' AND wait_event_type IS NOT NULL AND wait_event_type <> 'Client' AND query LIKE '%pg_background%' FROM pg_stat_activity WHERE pid = {pid}"
+        "state = 'active' AND wait_event_type = 'Extension' AND query LIKE '%pg_background%' FROM pg_stat_activity WHERE pid = {pid}"
     ));
 }

@@ -219,11 +219,16 @@ fn a_part_that_was_read_is_not_retained() {
     let (session, answer) = watched.join();
     assert_eq!(answer.unwrap_err().sqlstate, "57014");
     ends(session, &mut observer);
-    assert_eq!(
-        observer.error(&format!("SELECT pg_background_wait({other})")).sqlstate,
-        "42704"
-    );
-    observer.exec(&format!("SELECT pg_cancel_backend({})", other.pid));
+    // Who has the handle can stop the job, and then nothing is left of it.
+    let read = format!("SELECT * FROM pg_background_result({other}) AS (g int, t text, s text)");
+    assert_eq!(observer.error(&read).sqlstate, "55000");
+    observer.exec(&format!("SELECT pg_background_cancel({other})"));
+    wait_for("the end of the job", || {
+        observer
+            .try_rows(&format!("SELECT pg_background_wait({other})"))
+            .is_err_and(|error| error.sqlstate == "42704")
+    });
+    assert_eq!(observer.error(&read).sqlstate, "42704");
     wait_for("the removal of temporary files", || {
         cluster.temporary_files().is_empty()
     });

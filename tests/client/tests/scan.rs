@@ -35,20 +35,37 @@ fn assert_nothing_left(cluster: &Cluster, session: &mut Session) {
     assert_eq!(sum, 500_500);
 }
 
+/// What is left of the rows is no whole result, and goes; a job that runs can still be waited for and stopped.
 #[test]
 fn cancelled_between_two_rows() {
-    let (cluster, mut session, mut gate) = start(&[]);
-    for _ in 0..5 {
-        let job = session.launch(JOB);
-        let reading = session.start(&gated(job));
-        gate.wait_blocked(reading.pid);
-        reading.cancel();
-        let (back, answer) = reading.join();
-        session = back;
-        assert_eq!(answer.unwrap_err().sqlstate, "57014");
-        let error = session.error(&format!("SELECT * FROM pg_background_result({job}) AS (n int, t text)"));
-        assert_eq!(error.sqlstate, "42704", "{error:?}");
-        assert_nothing_left(&cluster, &mut session);
+    for ends_before in [false, true] {
+        let (cluster, mut session, mut gate) = start(&["deadlock_timeout = '10ms'"]);
+        gate.exec("SELECT pg_advisory_lock(2)");
+        let held = format!("{JOB} UNION ALL SELECT 0, 'last' WHERE pg_advisory_lock(2) IS NOT NULL");
+        for _ in 0..5 {
+            let job = session.launch(if ends_before { JOB } else { &held });
+            let reading = session.start(&gated(job));
+            gate.wait_blocked(reading.pid);
+            if ends_before {
+                assert!(gate.holds(&format!("pg_background_wait({job}, 60000)")));
+            } else {
+                gate.wait_blocked(job.pid);
+            }
+            reading.cancel();
+            let (back, answer) = reading.join();
+            session = back;
+            assert_eq!(answer.unwrap_err().sqlstate, "57014");
+            let error = session.error(&format!("SELECT * FROM pg_background_result({job}) AS (n int, t text)"));
+            assert_eq!(error.sqlstate, if ends_before { "42704" } else { "55000" }, "{error:?}");
+            if !ends_before {
+                assert_eq!(session.state(job), "running");
+                session.exec(&format!("SELECT pg_background_cancel({job})"));
+                session.wait_until(&format!(
+                    "NOT EXISTS (SELECT FROM pg_background_list WHERE (pid, cookie) = ({job}))"
+                ));
+            }
+            assert_nothing_left(&cluster, &mut session);
+        }
     }
 }
 

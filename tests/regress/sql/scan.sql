@@ -170,8 +170,9 @@ SELECT count(*), min(e.code), max(e.code), min(e.message) FROM :result AS (a int
 		WHEN 4 THEN 'SELECT pg_background_result_info(%1$s, %2$s)' WHEN 5 THEN 'SELECT pg_background_full_sql(%1$s, %2$s)'
 		ELSE 'SELECT * FROM pg_background_launch(NULL, 0, ''x'')' END, :job_pid, :job_cookie)) WHERE a % 1000 < 7) AS e WHERE e.code <> '22004';
 SELECT pg_background_detach_all();
--- so is it after an error of the query in the middle of them
+-- the job has ended: so is it after an error of the query in the middle of them
 SELECT * FROM pg_background_launch('SELECT n FROM generate_series(1, 100000) AS n') \gset job_
+SELECT pg_background_wait(:job_pid, :job_cookie);
 SELECT code, message FROM error_of(format('SELECT count(1 / (a - 70000)) FROM pg_background_result(%s, %s) AS (a int)', :job_pid, :job_cookie));
 SELECT code, message FROM error_of(format('SELECT a FROM pg_background_result(%s, %s) AS (a int)', :job_pid, :job_cookie));
 -- who looks at a row that the job has written sees what the job did
