@@ -208,7 +208,7 @@ impl State {
     /// Whether settings and roles are as the job found them.
     fn is_unchanged(&mut self) -> bool {
         // SAFETY: plain reads.
-        let roles = unsafe { (pg_sys::GetSessionUserId().to_u32(), pg_sys::GetCurrentRoleId().to_u32()) };
+        let roles = unsafe { (raw::GetSessionUserId().to_u32(), raw::GetCurrentRoleId().to_u32()) };
         if roles != (self.identity.session, self.identity.role) {
             return false;
         }
@@ -232,7 +232,7 @@ impl State {
         unsafe {
             pg_sys::InitializingParallelWorker = true;
             raw::RestoreGUCState(self.base.as_ptr().cast());
-            let authenticated = pg_sys::GetAuthenticatedUserId();
+            let authenticated = raw::GetAuthenticatedUserId();
             let identity = Identity {
                 authenticated: authenticated.to_u32(),
                 session: authenticated.to_u32(),

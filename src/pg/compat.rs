@@ -501,10 +501,7 @@ pub unsafe fn all_settings() -> (*mut *mut pg_sys::config_generic, usize) {
     // SAFETY: only hands out pointers.
     #[cfg(not(since_16))]
     unsafe {
-        (
-            pg_sys::get_guc_variables(),
-            pg_sys::GetNumConfigOptions().max(0) as usize,
-        )
+        (raw::get_guc_variables(), raw::GetNumConfigOptions().max(0) as usize)
     }
     // SAFETY: as above; the array is a copy in the current memory context.
     #[cfg(since_16)]
@@ -538,7 +535,7 @@ pub fn settings_number() -> usize {
     // SAFETY: a plain read.
     #[cfg(not(since_16))]
     unsafe {
-        pg_sys::GetNumConfigOptions() as usize
+        raw::GetNumConfigOptions() as usize
     }
     #[cfg(since_16)]
     {

@@ -40,7 +40,7 @@ const MCV_LIST: u32 = 5017;
 /// The encoding of this process's database.
 pub fn of_database() -> i32 {
     // SAFETY: a plain read.
-    unsafe { pg_sys::GetDatabaseEncoding() }
+    unsafe { raw::GetDatabaseEncoding() }
 }
 
 /// Whether texts change, or must be checked, on their way between the encodings.

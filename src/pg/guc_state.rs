@@ -168,12 +168,13 @@ pub fn write(into: &mut Buffer) {
     }
 }
 
-/// All settings, in PostgreSQL's order.
-pub fn all() -> impl Iterator<Item = *mut pg_sys::config_generic> {
+/// All settings, in PostgreSQL's order. Not to be kept.
+pub fn all<'a>() -> &'a [*mut pg_sys::config_generic] {
     // SAFETY: the array is valid until a setting is added, and nobody adds one meanwhile.
-    let (settings, len) = unsafe { compat::all_settings() };
-    // SAFETY: as above.
-    (0..len).map(move |n| unsafe { *settings.add(n) })
+    unsafe {
+        let (settings, len) = compat::all_settings();
+        core::slice::from_raw_parts(settings, len)
+    }
 }
 
 /// Whether it cannot change while a process runs.
@@ -192,7 +193,8 @@ pub fn is_default(setting: *mut pg_sys::config_generic) -> bool {
 /// The settings that can change while a process runs and are not at their default: no others are ever serialized
 /// (`can_skip_gucvar` of utils/misc/guc.c).
 pub fn changeable() -> impl Iterator<Item = *mut pg_sys::config_generic> {
-    all().filter(|setting| !is_default(*setting) && !is_fixed(*setting))
+    let settings = all().iter().copied();
+    settings.filter(|setting| !is_default(*setting) && !is_fixed(*setting))
 }
 
 /// Puts this worker, whose state is that of its connecting, `own`, into the state of settings `state`. In a transaction. Raw.

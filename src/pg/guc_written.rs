@@ -6,7 +6,7 @@
 use super::guc_state::{self, Entry};
 use super::memory::{self, Buffer};
 use super::{compat, guc};
-use core::ffi::{CStr, c_char};
+use core::ffi::CStr;
 use pgrx::pg_sys::{self, GucContext, GucSource, config_generic, config_type};
 
 /// The settings of this process as they were when they were last written.
@@ -47,31 +47,24 @@ impl Written {
     }
 }
 
-/// By what it is seen that no setting has changed.
+/// By what it is seen that no setting has changed. A setting is looked at no closer than it has to be, and in the order in which they
+/// lie in memory: there are hundreds, each in a cache line of its own.
 #[derive(Default)]
 struct Marks {
-    /// Of each setting there is, in PostgreSQL's order, what of it may change.
+    /// All settings that there are, in PostgreSQL's order.
     #[cfg(not(since_16))]
-    all: Vec<(*mut config_generic, May)>,
+    all: Vec<*mut config_generic>,
+    /// Those at their default, which are not written.
+    #[cfg(not(since_16))]
+    defaults: Vec<*mut config_generic>,
+    /// All others that can change in this process.
     each: Vec<Mark>,
-    /// When the configuration was read: file names are set then, and only then.
+    /// When the configuration was read: names of files and lines in them are set then, and only then.
     read_at: i64,
     /// How much room PostgreSQL estimates for them.
     #[cfg(since_16)]
     size: usize,
     complete: bool,
-}
-
-/// A setting is looked at no closer than it has to be: there are hundreds, each in a cache line of its own.
-#[cfg(not(since_16))]
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum May {
-    /// It cannot change in this process, nor is it ever written.
-    Nothing,
-    /// It is at its default, and not written.
-    BeSet,
-    /// It has a mark, the next one of them.
-    Change,
 }
 
 struct Mark {
@@ -83,7 +76,6 @@ struct Mark {
     source: GucSource::Type,
     context: GucContext::Type,
     role: pg_sys::Oid,
-    line: i32,
     value: Value,
 }
 
@@ -100,7 +92,10 @@ impl Marks {
     fn forget(&mut self) {
         self.complete = false;
         #[cfg(not(since_16))]
-        self.all.clear();
+        {
+            self.all.clear();
+            self.defaults.clear();
+        }
         self.each.clear();
     }
 
@@ -108,16 +103,13 @@ impl Marks {
     #[cfg(not(since_16))]
     fn set(&mut self, state: &[u8]) {
         let mut entries = guc_state::Entries::of_bytes(state).peekable();
-        for setting in guc_state::all() {
-            let may = if guc_state::is_fixed(setting) {
-                May::Nothing
-            } else if guc_state::is_default(setting) {
-                May::BeSet
-            } else {
-                May::Change
-            };
-            self.all.push((setting, may));
-            if may != May::Change {
+        for &setting in guc_state::all() {
+            self.all.push(setting);
+            if guc_state::is_fixed(setting) {
+                continue;
+            }
+            if guc_state::is_default(setting) {
+                self.defaults.push(setting);
                 continue;
             }
             // SAFETY: the settings live as long as the process.
@@ -126,21 +118,19 @@ impl Marks {
                 self.each.push(Mark::of(setting, entry, state));
             }
         }
+        self.defaults.sort_unstable();
+        self.each.sort_unstable_by_key(|mark| mark.setting);
         self.read_at = guc::configuration_read_at();
         self.complete = entries.next().is_none();
     }
 
     #[cfg(not(since_16))]
     fn are_current(&self, state: &[u8], but: Option<&CStr>) -> bool {
-        let mut marks = self.each.iter();
         self.complete
             && self.read_at == guc::configuration_read_at()
-            && guc_state::all().eq(self.all.iter().map(|(setting, _)| *setting))
-            && self.all.iter().all(|(setting, may)| match may {
-                May::Nothing => true,
-                May::BeSet => guc_state::is_default(*setting),
-                May::Change => marks.next().is_some_and(|mark| mark.holds(state, but)),
-            })
+            && guc_state::all() == self.all
+            && self.defaults.iter().all(|setting| guc_state::is_default(*setting))
+            && self.each.iter().all(|mark| mark.holds(state, but))
     }
 
     /// Marks the settings that `state` was just written from.
@@ -195,7 +185,6 @@ impl Mark {
                 source: (*setting).source,
                 context: (*setting).scontext,
                 role: compat::setting_role(setting),
-                line: (*setting).sourceline,
                 #[cfg(since_16)]
                 value: value(entry),
                 #[cfg(not(since_16))]
@@ -219,15 +208,11 @@ impl Mark {
             let same = self.source == (*setting).source
                 && self.context == (*setting).scontext
                 && self.role == compat::setting_role(setting)
-                && self.line == (*setting).sourceline
                 && match self.value {
                     #[cfg(not(since_16))]
                     Value::Left => true,
                     Value::Number(before) => number(setting) == Some(before),
-                    Value::Text(at) => state
-                        .get(at..)
-                        .and_then(|before| before.strip_prefix(text(setting)))
-                        .is_some_and(|rest| rest.first() == Some(&0)),
+                    Value::Text(at) => state.get(at..).is_some_and(|before| text_is(setting, before)),
                 };
             same || but.is_some_and(|but| memory::c_bytes((*setting).name) == but.to_bytes())
         }
@@ -258,8 +243,20 @@ unsafe fn number(setting: *mut config_generic) -> Option<u64> {
     }
 }
 
-/// The value of a setting that is a text; NULL is written as an empty one.
-unsafe fn text<'a>(setting: *mut config_generic) -> &'a [u8] {
-    // SAFETY: as in `number`.
-    unsafe { memory::c_bytes(*compat::setting_variable(setting).cast::<*const c_char>()) }
+/// Whether the value of a setting that is a text is the one that `written` begins with and a zero byte ends; NULL is written as an
+/// empty one.
+unsafe fn text_is(setting: *mut config_generic, written: &[u8]) -> bool {
+    // SAFETY: as in `number`; a byte is looked at only if all before it are the same, and none of them ends the text.
+    unsafe {
+        let text = *compat::setting_variable(setting).cast::<*const u8>();
+        for (n, byte) in written.iter().enumerate() {
+            if *byte == 0 {
+                return text.is_null() || *text.add(n) == 0;
+            }
+            if text.is_null() || *text.add(n) != *byte {
+                return false;
+            }
+        }
+        false
+    }
 }

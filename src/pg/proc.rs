@@ -182,7 +182,7 @@ pub fn exists(pid: i32) -> bool {
 /// Microseconds since 2000-01-01, as a `timestamptz` counts.
 pub fn now() -> i64 {
     // SAFETY: reads the clock.
-    unsafe { pg_sys::GetCurrentTimestamp() }
+    unsafe { raw::GetCurrentTimestamp() }
 }
 
 /// A non-zero number that nobody can guess. XX000 where the system has no randomness to give. They are fetched several at a time.
@@ -417,16 +417,22 @@ pub fn identity() -> Identity {
     let mut security_context = 0;
     // SAFETY: plain reads of this backend's state; superuser_arg looks into the catalog.
     unsafe {
-        pg_sys::GetUserIdAndSecContext(&mut current, &mut security_context);
+        raw::GetUserIdAndSecContext(&mut current, &mut security_context);
+        let (session, outer) = (raw::GetSessionUserId(), raw::GetOuterUserId());
+        let session_is_superuser = pg_sys::superuser_arg(session);
         Identity {
-            authenticated: pg_sys::GetAuthenticatedUserId().to_u32(),
-            session: pg_sys::GetSessionUserId().to_u32(),
-            outer: pg_sys::GetOuterUserId().to_u32(),
+            authenticated: raw::GetAuthenticatedUserId().to_u32(),
+            session: session.to_u32(),
+            outer: outer.to_u32(),
             current: current.to_u32(),
-            role: pg_sys::GetCurrentRoleId().to_u32(),
+            role: raw::GetCurrentRoleId().to_u32(),
             security_context,
-            session_is_superuser: pg_sys::superuser_arg(pg_sys::GetSessionUserId()),
-            outer_is_superuser: pg_sys::superuser_arg(pg_sys::GetOuterUserId()),
+            session_is_superuser,
+            outer_is_superuser: if outer == session {
+                session_is_superuser
+            } else {
+                pg_sys::superuser_arg(outer)
+            },
         }
     }
 }
@@ -434,7 +440,7 @@ pub fn identity() -> Identity {
 /// Whether something runs that may not be escaped: an index build, a refresh, ANALYZE.
 pub fn in_restricted_operation() -> bool {
     // SAFETY: a plain read.
-    unsafe { pg_sys::InSecurityRestrictedOperation() }
+    unsafe { raw::InSecurityRestrictedOperation() }
 }
 
 /// Whether this process is a parallel worker.
@@ -479,7 +485,7 @@ pub fn use_client_encoding() {
 pub fn keep_message_encoding() {
     // SAFETY: as ParallelWorkerMain does it.
     unsafe {
-        raw::SetClientEncoding(pg_sys::GetDatabaseEncoding());
+        raw::SetClientEncoding(raw::GetDatabaseEncoding());
     }
 }
 

@@ -22,6 +22,26 @@ pub struct PQcommMethods {
     reason = "the guarded twins in pgrx have the same signatures"
 )]
 unsafe extern "C-unwind" {
+    // miscadmin.h, access/xact.h, utils/timestamp.h, mb/pg_wchar.h, catalog/namespace.h, access/xlog.h, utils/snapmgr.h,
+    // utils/guc_tables.h: these raise nothing, and are called many times for each job.
+    pub fn GetCurrentTimestamp() -> TimestampTz;
+    pub fn GetUserId() -> Oid;
+    pub fn GetOuterUserId() -> Oid;
+    pub fn GetSessionUserId() -> Oid;
+    pub fn GetAuthenticatedUserId() -> Oid;
+    pub fn GetCurrentRoleId() -> Oid;
+    pub fn GetUserIdAndSecContext(userid: *mut Oid, sec_context: *mut c_int);
+    pub fn InSecurityRestrictedOperation() -> bool;
+    pub fn IsTransactionOrTransactionBlock() -> bool;
+    pub fn GetDatabaseEncoding() -> c_int;
+    pub fn GetTempNamespaceState(temp_namespace: *mut Oid, temp_toast_namespace: *mut Oid);
+    pub fn get_backup_status() -> SessionBackupState::Type;
+    pub fn InvalidateCatalogSnapshot();
+    #[cfg(not(since_16))]
+    pub fn get_guc_variables() -> *mut *mut config_generic;
+    #[cfg(not(since_16))]
+    pub fn GetNumConfigOptions() -> c_int;
+
     // utils/elog.h
     pub fn ThrowErrorData(edata: *mut ErrorData);
     pub fn ReThrowError(edata: *mut ErrorData) -> !;

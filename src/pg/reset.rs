@@ -16,9 +16,9 @@ pub fn is_marked() -> bool {
     let (mut schema, mut toast) = (Oid::INVALID, Oid::INVALID);
     // SAFETY: plain reads of this backend's state.
     unsafe {
-        pg_sys::GetTempNamespaceState(&mut schema, &mut toast);
+        raw::GetTempNamespaceState(&mut schema, &mut toast);
         schema != Oid::INVALID
-            || pg_sys::get_backup_status() != pg_sys::SessionBackupState::SESSION_BACKUP_NONE
+            || raw::get_backup_status() != pg_sys::SessionBackupState::SESSION_BACKUP_NONE
             || compat::has_replication_origin()
     }
 }

@@ -1,5 +1,6 @@
 //! What the current role may do to another one's jobs. Guarded.
 
+use super::raw;
 use pgrx::pg_sys::{self, Oid};
 
 /// `ROLE_PG_READ_ALL_STATS` of `catalog/pg_authid.h`.
@@ -10,7 +11,7 @@ const SIGNAL_BACKEND: u32 = 4200;
 /// The role that the current statement acts for.
 fn current() -> Oid {
     // SAFETY: a plain read.
-    unsafe { pg_sys::GetUserId() }
+    unsafe { raw::GetUserId() }
 }
 
 fn has_privileges_of(role: u32) -> bool {

@@ -17,7 +17,7 @@ pub fn release_snapshots() {
 /// Gives up the snapshot that catalogs are read with; the next reading takes a new one.
 pub fn forget_catalog_snapshot() {
     // SAFETY: callable at any time outside of a catalog scan; raises nothing.
-    unsafe { pg_sys::InvalidateCatalogSnapshot() }
+    unsafe { raw::InvalidateCatalogSnapshot() }
 }
 
 /// Takes a snapshot again. Guarded.

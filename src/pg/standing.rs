@@ -4,6 +4,7 @@
 //! `ALTER DATABASE … SET`), and the extension's. Rows are only ever replaced, so another row has another place or another
 //! inserting transaction. Configuration files are not in it; a worker that is told to read them again goes.
 
+use super::raw;
 use core::cell::Cell;
 use core::ptr;
 use pgrx::pg_sys::{self, Datum, HeapTuple, Oid, SysCacheIdentifier};
@@ -63,7 +64,7 @@ pub fn of(database: u32, role: u32, kind: Kind) -> u64 {
 /// [`of`] for the role and database of this process, which is in no transaction.
 pub fn of_this_process(kind: Kind) -> u64 {
     // SAFETY: plain reads of this backend's state.
-    let (database, role) = unsafe { (pg_sys::MyDatabaseId.to_u32(), pg_sys::GetAuthenticatedUserId().to_u32()) };
+    let (database, role) = unsafe { (pg_sys::MyDatabaseId.to_u32(), raw::GetAuthenticatedUserId().to_u32()) };
     known(Asked { database, role, kind }, messages()).unwrap_or_else(|| {
         // SAFETY: a transaction that only looks into catalogs.
         unsafe {

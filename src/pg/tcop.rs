@@ -407,7 +407,7 @@ pub fn next_command() {
 /// Whether a transaction block is open after the string.
 pub fn block_is_open() -> bool {
     // SAFETY: a plain read.
-    unsafe { pg_sys::IsTransactionOrTransactionBlock() }
+    unsafe { raw::IsTransactionOrTransactionBlock() }
 }
 
 /// Rolls back whatever is open.
