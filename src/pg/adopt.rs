@@ -28,6 +28,8 @@ struct State {
     settings: usize,
     /// The libraries that are there for reasons other than the job: by configuration, or for a setting of the session.
     libraries: Buffer,
+    /// All that were loaded when they were last looked at one by one, and found to keep nothing of a job.
+    harmless: Buffer,
 }
 
 static STATE: Exclusive<State> = Exclusive::new();
@@ -162,6 +164,7 @@ impl State {
                 identity: Identity::default(),
                 settings: compat::settings_number(),
                 libraries: Buffer::new(256),
+                harmless: Buffer::new(256),
             };
             guc_state::write(&mut state.base);
             let role = memory::c_bytes(role_setting());
@@ -267,12 +270,19 @@ impl State {
 
     fn only_harmless_libraries(&mut self) -> bool {
         take_libraries(&mut self.scratch);
+        if self.scratch.bytes() == self.harmless.bytes() {
+            return true;
+        }
         let accounted = self.libraries.bytes();
-        files(self.scratch.bytes()).all(|file| {
+        let are_harmless = files(self.scratch.bytes()).all(|file| {
             let name = library_name(file);
             let is_in = |list: &[&str]| list.iter().any(|known| known.as_bytes() == name);
             !is_in(STATEFUL) && (files(accounted).any(|known| known == file) || is_in(HARMLESS) || is_conversion(name))
-        })
+        });
+        if are_harmless {
+            core::mem::swap(&mut self.harmless, &mut self.scratch);
+        }
+        are_harmless
     }
 }
 

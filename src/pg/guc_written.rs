@@ -6,7 +6,9 @@
 use super::guc_state::{self, Entry};
 use super::memory::{self, Buffer};
 use super::{compat, guc};
-use core::ffi::CStr;
+#[cfg(not(since_16))]
+use core::ffi::c_void;
+use core::ffi::{CStr, c_char, c_int};
 use pgrx::pg_sys::{self, GucContext, GucSource, config_generic, config_type};
 
 /// The settings of this process as they were when they were last written.
@@ -128,7 +130,7 @@ impl Marks {
     fn are_current(&self, state: &[u8], but: Option<&CStr>) -> bool {
         self.complete
             && self.read_at == guc::configuration_read_at()
-            && guc_state::all() == self.all
+            && are_same(guc_state::all(), &self.all)
             && self.defaults.iter().all(|setting| guc_state::is_default(*setting))
             && self.each.iter().all(|mark| mark.holds(state, but))
     }
@@ -219,6 +221,20 @@ impl Mark {
     }
 }
 
+/// Whether both lists have the same settings. Pointers are compared as the bytes that they are, many at a time.
+#[cfg(not(since_16))]
+fn are_same(these: &[*mut config_generic], those: &[*mut config_generic]) -> bool {
+    // SAFETY: the two are of the same length.
+    these.len() == those.len()
+        && unsafe { memcmp(these.as_ptr().cast(), those.as_ptr().cast(), size_of_val(these)) == 0 }
+}
+
+unsafe extern "C" {
+    #[cfg(not(since_16))]
+    fn memcmp(these: *const c_void, those: *const c_void, len: usize) -> c_int;
+    fn strncmp(these: *const c_char, those: *const c_char, most: usize) -> c_int;
+}
+
 /// Where `part` begins in `state`, which it is a part of.
 fn offset(part: &[u8], state: &[u8]) -> usize {
     part.as_ptr().addr() - state.as_ptr().addr()
@@ -246,17 +262,10 @@ unsafe fn number(setting: *mut config_generic) -> Option<u64> {
 /// Whether the value of a setting that is a text is the one that `written` begins with and a zero byte ends; NULL is written as an
 /// empty one.
 unsafe fn text_is(setting: *mut config_generic, written: &[u8]) -> bool {
-    // SAFETY: as in `number`; a byte is looked at only if all before it are the same, and none of them ends the text.
+    // SAFETY: as in `number`; the comparison ends with either of them.
     unsafe {
-        let text = *compat::setting_variable(setting).cast::<*const u8>();
-        for (n, byte) in written.iter().enumerate() {
-            if *byte == 0 {
-                return text.is_null() || *text.add(n) == 0;
-            }
-            if text.is_null() || *text.add(n) != *byte {
-                return false;
-            }
-        }
-        false
+        let text = *compat::setting_variable(setting).cast::<*const c_char>();
+        let text = if text.is_null() { c"".as_ptr() } else { text };
+        strncmp(text, written.as_ptr().cast(), written.len()) == 0
     }
 }

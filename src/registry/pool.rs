@@ -22,6 +22,8 @@ use core::sync::atomic::{AtomicI32, AtomicI64, AtomicU32, AtomicU64, Ordering::R
 #[repr(C)]
 pub struct Pool {
     places: Offset,
+    /// How many workers are idle. Counted, since to look at each would fetch what all others write.
+    idle: usize,
     /// The processes that ended last, or are about to.
     going: [i32; GOING],
     next_going: usize,
@@ -135,7 +137,9 @@ impl Place {
         }
     }
 
-    fn set_state(&self, state: State) {
+    fn set_state(&self, pool: &mut Pool, state: State) {
+        pool.idle -= usize::from(self.state() == State::Idle);
+        pool.idle += usize::from(state == State::Idle);
         self.state.store(state as u32, Relaxed);
     }
 
@@ -162,8 +166,8 @@ impl Place {
             && self.worker.get().status() == WorkerStatus::Stopped
     }
 
-    fn dismiss(&self) {
-        self.set_state(State::Dismissed);
+    fn dismiss(&self, pool: &mut Pool) {
+        self.set_state(pool, State::Dismissed);
         proc::wake(self.procno.load(Relaxed));
     }
 }
@@ -213,10 +217,10 @@ pub fn prepare() -> Result<()> {
     Ok(())
 }
 
-fn free_place(pool: &Pool) -> Option<&'static Place> {
+fn free_place(pool: &mut Pool) -> Option<&'static Place> {
     for place in places(pool) {
         if place.waits_in_vain() {
-            place.set_state(State::Free);
+            place.set_state(pool, State::Free);
         }
     }
     places(pool).find(|place| place.state() == State::Free)
@@ -224,12 +228,12 @@ fn free_place(pool: &Pool) -> Option<&'static Place> {
 
 /// This process, which has a job in hand, enters. None where there is no place.
 pub fn enter() -> Option<&'static Place> {
-    let guard = attached()?.lock();
-    let place = free_place(&guard)?;
+    let mut guard = attached()?.lock();
+    let place = free_place(&mut guard)?;
     place.cookie.store(0, Relaxed);
     place.pid.store(proc::my_pid(), Relaxed);
     place.procno.store(proc::my_procno(), Relaxed);
-    place.set_state(State::Busy);
+    place.set_state(&mut guard, State::Busy);
     Some(place)
 }
 
@@ -238,15 +242,15 @@ impl Place {
     /// cluster are idle already.
     pub fn offer(&self, fit: Fit, session: i32, limit: i32) -> bool {
         let Some(pool) = attached() else { return false };
-        let guard = pool.lock();
-        if idle(&guard) >= limit.max(0) as usize {
+        let mut guard = pool.lock();
+        if guard.idle >= limit.max(0) as usize {
             return false;
         }
         self.set_fit(fit);
         self.session.store(session, Relaxed);
         self.idle_since.store(proc::now(), Relaxed);
         self.sleeps.store(0, Relaxed);
-        self.set_state(State::Idle);
+        self.set_state(&mut guard, State::Idle);
         guard.room.wake_first();
         true
     }
@@ -294,27 +298,23 @@ impl Place {
             return false;
         }
         guard.note_going();
-        self.set_state(State::Free);
+        self.set_state(&mut guard, State::Free);
         true
     }
 
     /// The process ends. Gives the job that was posted and that it never took, and whether its launch waits to see.
     pub fn leave(&self) -> Option<(u32, u64, bool)> {
-        let guard = attached()?.lock();
+        let mut guard = attached()?.lock();
         // Who has retired has no place: it is free, or another's with that one's jobs.
         if self.state() == State::Free || self.pid.load(Relaxed) != proc::my_pid() {
             return None;
         }
         let cookie = self.cookie.swap(0, Relaxed);
-        self.set_state(State::Free);
+        self.set_state(&mut guard, State::Free);
         let (slot, launch_waits) = (self.slot.load(Relaxed), self.sleeps.load(Relaxed) != 0);
         drop(guard);
         (cookie != 0).then_some((slot, cookie, launch_waits))
     }
-}
-
-fn idle(pool: &Pool) -> usize {
-    places(pool).filter(|place| place.state() == State::Idle).count()
 }
 
 /// What a launch is given.
@@ -340,15 +340,15 @@ pub fn admit(slot: &Slot, cookie: u64, fit: Fit, caps: Caps, me: Offset) -> core
     };
     let mut pool = pool.lock();
     pool.room.admit(&mut job, caps, me)?;
-    let were_idle = idle(&pool);
-    if let Some(worker) = claim(&pool, fit, caps.read_at, slot.number(), cookie) {
+    let were_idle = pool.idle;
+    if let Some(worker) = claim(&mut pool, fit, caps.read_at, slot.number(), cookie) {
         return Ok(worker);
     }
-    for _ in 0..pool.room.too_many(idle(&pool)) {
-        dismiss_longest(&pool);
+    for _ in 0..pool.room.too_many(pool.idle) {
+        dismiss_longest(&mut pool);
     }
     Ok(Admitted::New {
-        made_room: idle(&pool) < were_idle,
+        made_room: pool.idle < were_idle,
     })
 }
 
@@ -389,29 +389,25 @@ pub fn process_ends() {
 ///
 /// A process that was started ahead knows the configuration as it was then, until a signal reaches it. So one that was asked for before
 /// this session has read the configuration last, at `read_at`, gets no job of it: a new process would have read the same.
-fn claim(pool: &Pool, fit: Fit, read_at: i64, slot: u32, cookie: u64) -> Option<Admitted> {
-    let me = proc::my_pid();
-    let (mut warm, mut spare, mut coming): (Option<&Place>, _, _) = (None, None, None);
-    for place in places(pool) {
-        let ours = place.session.load(Relaxed) == me;
-        let is_current = place.asked_at.load(Relaxed) > read_at;
-        match place.state() {
-            State::Coming if ours && is_current && is_coming(place) => coming = Some(place),
-            State::Idle if place.fit() == Fit::ANY && is_current => spare = Some(place),
-            State::Idle if serves(place, fit) && (warm.is_none() || ours) => {
-                warm = Some(place);
-                if ours {
-                    break;
-                }
-            }
-            _ => (),
-        }
+fn claim(pool: &mut Pool, fit: Fit, read_at: i64, slot: u32, cookie: u64) -> Option<Admitted> {
+    thread_local! {
+        /// Where this session found its worker last.
+        static LAST: Cell<Option<&'static Place>> = const { Cell::new(None) };
     }
-    let place = warm.or(spare).or(coming)?;
+    let me = proc::my_pid();
+    let is_ours = |place: &Place| place.session.load(Relaxed) == me;
+    let last = LAST
+        .get()
+        .filter(|place| place.state() == State::Idle && is_ours(place));
+    let place = match last.filter(|place| serves(pool, place, fit)) {
+        Some(place) => place,
+        None => find(pool, fit, read_at, is_ours)?,
+    };
+    LAST.set(Some(place));
     let is_there = place.state() == State::Idle;
     place.slot.store(slot, Relaxed);
     place.cookie.store(cookie, Relaxed);
-    place.set_state(State::Busy);
+    place.set_state(pool, State::Busy);
     Some(if is_there {
         Admitted::Claimed(Claimed {
             pid: place.pid.load(Relaxed),
@@ -424,15 +420,36 @@ fn claim(pool: &Pool, fit: Fit, read_at: i64, slot: u32, cookie: u64) -> Option<
     })
 }
 
+/// Looks at all places for the one that [`claim`] claims.
+fn find(pool: &mut Pool, fit: Fit, read_at: i64, is_ours: impl Fn(&Place) -> bool) -> Option<&'static Place> {
+    let (mut warm, mut spare, mut coming): (Option<&Place>, _, _) = (None, None, None);
+    for place in places(pool) {
+        let ours = is_ours(place);
+        let is_current = place.asked_at.load(Relaxed) > read_at;
+        match place.state() {
+            State::Coming if ours && is_current && is_coming(place) => coming = Some(place),
+            State::Idle if place.fit() == Fit::ANY && is_current => spare = Some(place),
+            State::Idle if serves(pool, place, fit) && (warm.is_none() || ours) => {
+                warm = Some(place);
+                if ours {
+                    break;
+                }
+            }
+            _ => (),
+        }
+    }
+    warm.or(spare).or(coming)
+}
+
 /// Whether an idle worker that has served other jobs may serve one that `fit` describes. One that connected before something changed
 /// is sent away.
-fn serves(place: &Place, fit: Fit) -> bool {
+fn serves(pool: &mut Pool, place: &Place, fit: Fit) -> bool {
     let has = place.fit();
     if fit.standing == 0 || (has.database, has.role) != (fit.database, fit.role) {
         return false;
     }
     if has.standing != fit.standing {
-        place.dismiss();
+        place.dismiss(pool);
         return false;
     }
     has.settings == 0 || has.settings == fit.settings
@@ -474,14 +491,14 @@ pub struct Expected {
 /// Makes a place for a spare process. None where [`SPARES`] are there or on their way, or where the cluster has no room for one more
 /// idle worker: `limit` are enough, and idle ones and jobs are no more than `pg_background.max_cluster_workers`.
 pub fn expect_spare(token: u64, limit: i32) -> Option<Expected> {
-    let guard = attached()?.lock();
+    let mut guard = attached()?.lock();
     let coming = places(&guard).filter(|place| is_coming(place)).count();
     let spare = places(&guard).filter(|place| place.state() == State::Idle && place.fit() == Fit::ANY);
-    let idle = idle(&guard) + coming;
+    let idle = guard.idle + coming;
     if spare.count() + coming >= SPARES || idle >= limit.max(0) as usize || guard.room.too_many(idle + 1) > 0 {
         return None;
     }
-    let place = free_place(&guard)?;
+    let place = free_place(&mut guard)?;
     place.asked_at.store(proc::now(), Relaxed);
     place.token.store(token, Relaxed);
     place.pid.store(0, Relaxed);
@@ -489,7 +506,7 @@ pub fn expect_spare(token: u64, limit: i32) -> Option<Expected> {
     place.session.store(proc::my_pid(), Relaxed);
     place.set_fit(Fit::ANY);
     place.worker.set(Registered::NONE);
-    place.set_state(State::Coming);
+    place.set_state(&mut guard, State::Coming);
     let number = places(&guard).position(|other| core::ptr::eq(other, place))? as u32;
     Some(Expected { place, number, token })
 }
@@ -511,8 +528,7 @@ impl Expected {
 impl Drop for Expected {
     fn drop(&mut self) {
         if let Some(pool) = attached() {
-            let _guard = pool.lock();
-            self.place.set_state(State::Free);
+            self.place.set_state(&mut pool.lock(), State::Free);
         }
     }
 }
@@ -524,7 +540,7 @@ fn is_coming(place: &Place) -> bool {
 
 /// This process is the spare one that place `number` waits for. It may find a job there already. None where it is not waited for.
 pub fn arrive(number: u32, token: u64) -> Option<&'static Place> {
-    let guard = attached()?.lock();
+    let mut guard = attached()?.lock();
     let place = places(&guard).nth(number as usize)?;
     if place.token.swap(0, Relaxed) != token {
         return None;
@@ -534,7 +550,7 @@ pub fn arrive(number: u32, token: u64) -> Option<&'static Place> {
     place.sleeps.store(0, Relaxed);
     if place.state() == State::Coming {
         place.idle_since.store(proc::now(), Relaxed);
-        place.set_state(State::Idle);
+        place.set_state(&mut guard, State::Idle);
         guard.room.wake_first();
     }
     Some(place)
@@ -554,14 +570,14 @@ impl Pool {
 /// Sends an idle worker away, to make room for the launch at place `me` in line. False where none is idle but for those in front.
 pub fn dismiss_one(me: Offset) -> bool {
     let Some(pool) = attached() else { return false };
-    let guard = pool.lock();
-    idle(&guard) > guard.room.claims_before(me) && dismiss_longest(&guard)
+    let mut guard = pool.lock();
+    guard.idle > guard.room.claims_before(me) && dismiss_longest(&mut guard)
 }
 
 /// Sends the worker away that has been idle for longest. False where none is idle.
-fn dismiss_longest(pool: &Pool) -> bool {
+fn dismiss_longest(pool: &mut Pool) -> bool {
     let longest = places(pool)
         .filter(|place| place.state() == State::Idle)
         .min_by_key(|place| place.idle_since.load(Relaxed));
-    longest.inspect(|place| place.dismiss()).is_some()
+    longest.inspect(|place| place.dismiss(pool)).is_some()
 }

@@ -18,7 +18,7 @@ use core::sync::atomic::Ordering::Relaxed;
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::Datum;
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::rc::Rc;
 
 /// A job in hand: kept until this is dropped.
@@ -40,14 +40,14 @@ struct Launched {
 struct Table {
     /// In the order of launching.
     launched: BTreeMap<u64, Launched>,
-    by_cookie: HashMap<u64, u64>,
+    by_cookie: BTreeMap<u64, u64>,
     count: u64,
     /// At how many entries to look for those that others have forgotten.
     look_at: usize,
     /// The jobs whose result is being read row by row: within that statement their handles are as good as released.
     hidden: HashSet<u64>,
     /// The jobs in hand, and how many times.
-    pins: HashMap<u64, (&'static Slot, usize)>,
+    pins: BTreeMap<u64, (&'static Slot, usize)>,
 }
 
 thread_local! {
