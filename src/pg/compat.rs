@@ -705,12 +705,12 @@ unsafe extern "C-unwind" {
 
 thread_local! {
     static NEXT_RUN: Cell<pg_sys::ExecutorRun_hook_type> = const { Cell::new(None) };
-    /// The innermost run of the executor, and whether it goes forward to the last row. After an error what was noted of the run
+    /// The innermost run of the executor, and whether it goes forward and is the only one. After an error what was noted of the run
     /// that it ended stays; so it says something of the query that it names only.
     static RUN: Cell<(*mut pg_sys::EState, bool)> = const { Cell::new((core::ptr::null_mut(), false)) };
 }
 
-/// From now on [`runs_to_the_end`] knows. Once for each process.
+/// From now on [`runs_once`] knows. Once for each process.
 pub fn watch_runs() {
     // SAFETY: the hook is called in this thread; whoever was there before is called too.
     unsafe {
@@ -719,10 +719,10 @@ pub fn watch_runs() {
     }
 }
 
-/// Whether the query is being run forward to its last row, in one go.
-pub fn runs_to_the_end(estate: *mut pg_sys::EState) -> bool {
-    let (running, to_the_end) = RUN.get();
-    core::ptr::eq(running, estate) && to_the_end
+/// Whether the query is being run forward, to its last row or to one after which it is not run again.
+pub fn runs_once(estate: *mut pg_sys::EState) -> bool {
+    let (running, once) = RUN.get();
+    core::ptr::eq(running, estate) && once
 }
 
 unsafe extern "C-unwind" fn run(
@@ -733,8 +733,8 @@ unsafe extern "C-unwind" fn run(
 ) {
     // SAFETY: the executor's own arguments, passed on; nothing is owned here.
     unsafe {
-        let to_the_end = count == 0 && direction == pg_sys::ScanDirection::ForwardScanDirection;
-        let before = RUN.replace(((*query).estate, to_the_end));
+        let forward = direction == pg_sys::ScanDirection::ForwardScanDirection;
+        let before = RUN.replace(((*query).estate, forward && (count == 0 || is_of_spi(query))));
         #[cfg(not(since_18))]
         match NEXT_RUN.get() {
             Some(next) => next(query, direction, count, once),
@@ -746,6 +746,17 @@ unsafe extern "C-unwind" fn run(
             None => standard_ExecutorRun(query, direction, count),
         }
         RUN.set(before);
+    }
+}
+
+/// Whether the query is one that SPI runs itself (`_SPI_pquery`), which it does once, and copies each row: a function in SQL, too, runs
+/// its query for one row and never again, but looks at that row afterwards. The rows of an SPI cursor go the same way, but they
+/// are those of the active portal's query.
+unsafe fn is_of_spi(query: *mut pg_sys::QueryDesc) -> bool {
+    // SAFETY: the executor's own arguments; the active portal, if any, is alive.
+    unsafe {
+        let portal = pg_sys::ActivePortal;
+        (*(*query).dest).mydest == CommandDest::DestSPI && (portal.is_null() || (*portal).queryDesc != query)
     }
 }
 

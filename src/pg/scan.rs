@@ -2,9 +2,9 @@
 //!
 //! PostgreSQL's FunctionScan collects all rows of a function before it gives the first one. This one, planned in its place for
 //! functions of this library, lets the function hand over a [`Source`] instead of rows. It does so only where rows are asked for
-//! once, from the first to the last, in one run of the executor:
+//! once, from the first on, in one run of the executor:
 //!
-//! * the whole query is run forward to its end, so no row is asked for, nor looked at, after the run is over; what is then left of
+//! * the whole query is run forward, and once, so no row is asked for, nor looked at, after the run is over; what is then left of
 //!   the source is read, and dropped, so that an error that comes late still fails the statement (`shut_down`);
 //! * nothing above the scan may want it to begin again: it is not below the inner side of a nested loop;
 //! * no row is looked up again by a recheck after a concurrent update.
@@ -466,7 +466,7 @@ unsafe fn call(state: *mut State) {
             && (*state).eflags as u32 & AGAIN == 0
             && (*estate).es_top_eflags as u32 & pg_sys::EXEC_FLAG_BACKWARD == 0
             && (*estate).es_epq_active.is_null()
-            && compat::runs_to_the_end(estate)
+            && compat::runs_once(estate)
             && is_ours(&(*function).func);
         if (*state).streams {
             (*function).func.fn_extra = state.cast();

@@ -182,3 +182,38 @@ fn the_time_of_a_reader_is_not_the_jobs() {
     assert_eq!(answer.unwrap()[0][0].as_deref(), Some("100000"));
     assert_nothing_left(&cluster, &mut session);
 }
+
+/// PL/pgSQL asks for one row of what it keeps in a variable, or for two, and never again.
+#[test]
+fn a_variable_takes_its_value_from_rows_as_they_come() {
+    let (_cluster, mut session, mut gate) = start(&["deadlock_timeout = '1h'"]);
+    for into in ["", "STRICT "] {
+        let job = session.launch(JOB);
+        let query = gated(job).replacen(" FROM", &format!(" INTO {into}counted, total, fits FROM"), 1);
+        let block = format!(
+            "DO $$ DECLARE counted bigint; total bigint; fits bool; BEGIN {query};
+             ASSERT (counted, total, fits) = (100000, 5000050000, true); END $$"
+        );
+        let reading = session.start(&block);
+        gate.wait_blocked(reading.pid);
+        assert!(
+            gate.holds(&format!("NOT pg_background_wait({job}, 1)")),
+            "it waits for its reader"
+        );
+        gate.exec("SELECT pg_advisory_unlock(1)");
+        let (back, answer) = reading.join();
+        session = back;
+        answer.unwrap();
+        gate.exec("SELECT pg_advisory_lock(1)");
+    }
+    // What is left when one row was enough is read all the same, and its error is not lost.
+    let job = session.launch("SELECT 1 / (70000 - n) FROM generate_series(1, 100000) AS n");
+    let first =
+        format!("DO $$ DECLARE n int; BEGIN SELECT a INTO n FROM pg_background_result({job}) AS (a int); END $$");
+    assert_eq!(session.error(&first).sqlstate, "22012");
+    let job = session.launch("SELECT n, repeat(n::text, 1000) FROM generate_series(1, 5000) AS n");
+    session.exec(&format!(
+        "DO $$ DECLARE n int; t text; BEGIN SELECT a, b INTO n, t FROM pg_background_result({job}) AS (a int, b text);
+         ASSERT n = 1 AND t = repeat('1', 1000); END $$"
+    ));
+}
