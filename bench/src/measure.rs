@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use harness::{Cluster, Session, quoted};
 
-use crate::comparisons::MILLION;
+use crate::comparisons::COMPUTED;
 use crate::cores;
 use crate::side::Side;
 
@@ -138,7 +138,7 @@ fn prepare(cluster: &Cluster) {
         "CREATE EXTENSION pg_background;
          CREATE EXTENSION dblink;
          CREATE TABLE written (n int);
-         CREATE TABLE stored (a, b, c) AS {MILLION};
+         CREATE TABLE stored (a, b, c) AS {COMPUTED};
          CREATE FUNCTION here() RETURNS text IMMUTABLE LANGUAGE sql AS $$ SELECT {} $$",
         quoted(&format!(
             "host={} dbname=postgres user=postgres",

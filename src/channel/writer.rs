@@ -153,6 +153,14 @@ impl Writer {
         if shape.has_records {
             self.describe_records(slot, &shape);
         }
+        let room = self.buffer.room().saturating_sub(HEADER) & !7;
+        let place = self.buffer.end().wrapping_add(HEADER);
+        if let Some(len) = tuples::form_at_once(place, room, slot, &shape) {
+            self.header(Kind::Row, len);
+            self.buffer.advance(len);
+            self.pad(len);
+            return;
+        }
         match self.row_memory.enter(|| tuples::look(slot, &shape)) {
             Row::Ready { from, len } => {
                 self.make_room(len);
