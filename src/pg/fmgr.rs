@@ -2,7 +2,7 @@
 
 use super::error::{self, Report, Result};
 use super::scan::Scan;
-use super::{raw, tuples};
+use super::{raw, record, tuples};
 use core::ffi::CStr;
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::{self, Datum, FunctionCallInfo, TupleDesc, Tuplestorestate};
@@ -290,10 +290,34 @@ impl Call {
 
     /// A composite answer with the function's own row type. Guarded.
     pub fn composite(&self, values: &[Value]) -> Result<Datum> {
+        let (mut datums, mut nulls) = (Vec::with_capacity(values.len()), Vec::with_capacity(values.len()));
+        for (datum, null) in values.iter().map(Value::to_datum) {
+            datums.push(datum);
+            nulls.push(null);
+        }
         // SAFETY: the function manager filled in flinfo; the values have the types of the declared row type, in order.
+        error::catching(|| unsafe {
+            let desc = self.row_type()?;
+            if !fits(desc, values) {
+                return Err(unexpected_row_type());
+            }
+            let tuple = raw::heap_form_tuple(desc, datums.as_mut_ptr(), nulls.as_mut_ptr());
+            record::release(desc);
+            Ok(raw::HeapTupleHeaderGetDatum((*tuple).t_data))
+        })?
+    }
+
+    /// The row type that the function is declared with. A named one is the type cache's own, which the caller releases: a copy, as
+    /// `get_call_result_type` makes it, takes longer than all else here. Raw.
+    unsafe fn row_type(&self) -> Result<TupleDesc> {
+        // SAFETY: as in `composite`.
         unsafe {
+            let kind = raw::get_fn_expr_rettype((*self.fcinfo).flinfo);
+            if kind != pg_sys::InvalidOid && raw::get_typtype(kind) as u8 == pg_sys::TYPTYPE_COMPOSITE {
+                return Ok(raw::lookup_rowtype_tupdesc(kind, -1));
+            }
             let mut desc: TupleDesc = core::ptr::null_mut();
-            if pg_sys::get_call_result_type(self.fcinfo, core::ptr::null_mut(), &mut desc)
+            if raw::get_call_result_type(self.fcinfo, core::ptr::null_mut(), &mut desc)
                 != pg_sys::TypeFuncClass::TYPEFUNC_COMPOSITE
             {
                 return Err(Report::new(
@@ -302,13 +326,7 @@ impl Call {
                 )
                 .into());
             }
-            let desc = pg_sys::BlessTupleDesc(desc);
-            if !fits(desc, values) {
-                return Err(unexpected_row_type());
-            }
-            let (mut datums, mut nulls): (Vec<_>, Vec<_>) = values.iter().map(Value::to_datum).unzip();
-            let tuple = pg_sys::heap_form_tuple(desc, datums.as_mut_ptr(), nulls.as_mut_ptr());
-            Ok(pg_sys::HeapTupleHeaderGetDatum((*tuple).t_data))
+            Ok(raw::BlessTupleDesc(desc))
         }
     }
 

@@ -190,6 +190,15 @@ pub fn is_default(setting: *mut pg_sys::config_generic) -> bool {
     unsafe { (*setting).source == GucSource::PGC_S_DEFAULT }
 }
 
+/// Whether all of these have. Looks at each of them rather than stop at the first that has not, which is seldom there.
+#[cfg(not(since_16))]
+pub fn are_default(settings: &[*mut pg_sys::config_generic]) -> bool {
+    const { assert!(GucSource::PGC_S_DEFAULT == 0) };
+    // SAFETY: as above.
+    let sources = settings.iter().map(|setting| unsafe { (**setting).source });
+    sources.fold(0, core::ops::BitOr::bitor) == GucSource::PGC_S_DEFAULT
+}
+
 /// The settings that can change while a process runs and are not at their default: no others are ever serialized
 /// (`can_skip_gucvar` of utils/misc/guc.c).
 pub fn changeable() -> impl Iterator<Item = *mut pg_sys::config_generic> {

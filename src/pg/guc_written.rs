@@ -131,7 +131,7 @@ impl Marks {
         self.complete
             && self.read_at == guc::configuration_read_at()
             && are_same(guc_state::all(), &self.all)
-            && self.defaults.iter().all(|setting| guc_state::is_default(*setting))
+            && guc_state::are_default(&self.defaults)
             && self.each.iter().all(|mark| mark.holds(state, but))
     }
 

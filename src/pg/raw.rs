@@ -216,6 +216,8 @@ unsafe extern "C-unwind" {
     pub fn BlessTupleDesc(desc: TupleDesc) -> TupleDesc;
     pub fn lookup_rowtype_tupdesc_noerror(type_id: Oid, typmod: i32, no_error: bool) -> TupleDesc;
     pub fn get_typtype(typid: Oid) -> c_char;
+    pub fn get_fn_expr_rettype(flinfo: *mut FmgrInfo) -> Oid;
+    pub fn get_call_result_type(fcinfo: FunctionCallInfo, kind: *mut Oid, desc: *mut TupleDesc) -> TypeFuncClass::Type;
     pub fn getBaseType(typid: Oid) -> Oid;
     pub fn get_range_subtype(typid: Oid) -> Oid;
     pub fn get_multirange_range(typid: Oid) -> Oid;
