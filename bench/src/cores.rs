@@ -2,8 +2,10 @@
 //!
 //! A commit waits for the disk, and the disk's interrupts arrive at one of the cores: who commits there is woken at once, on another
 //! one later, by as much as half of the whole. On which core a process runs is luck that lasts, so two sides that commit are compared on the
-//! same core, and on each core in turn.
+//! same core, and on each core in turn. A session and its worker take less time for a job on two cores than on one, so sessions that
+//! are compared with each other have two each.
 
+use harness::Session;
 use std::process::{Command, Stdio};
 
 /// The cores that this process may use.
@@ -18,6 +20,18 @@ pub fn all() -> Vec<u32> {
         Some(first.parse::<u32>().ok()?..=last.parse().ok()?)
     });
     ranges.flatten().collect()
+}
+
+/// Puts a session's worker on core `n`, and the session on the next.
+pub fn place_pair(session: &mut Session, cores: &[u32], n: usize) {
+    let worker: i32 = session.value("SELECT pid FROM pg_background_run('SELECT 1')");
+    place(worker, one(cores, n));
+    place(session.pid, one(cores, n + 1));
+}
+
+/// Core `n`, counted round and round.
+pub fn one(cores: &[u32], n: usize) -> &[u32] {
+    cores.get(n % cores.len().max(1)).map_or(&[], core::slice::from_ref)
 }
 
 /// Lets a process run on these cores only. Where that cannot be had, it runs where it runs.

@@ -2,6 +2,7 @@
 
 use harness::{Cluster, Session};
 
+use crate::cores;
 use crate::measure::{Bench, median};
 use crate::report::{Goal, Line, Unit, Workers};
 use crate::side::Side;
@@ -12,6 +13,10 @@ pub fn measure(bench: &Bench, lines: &mut Vec<Line>) {
     let run = Side::run("SELECT 1");
     let mut warm = HELD.map(|held| holding(&bench.warm_cluster, held));
     let mut fresh = HELD.map(|held| holding(&bench.fresh_cluster, held));
+    let cores = cores::all();
+    for session in &mut warm {
+        cores::place_pair(session, &cores, 0);
+    }
     let (rounds, batch) = (bench.pick(20, 2), bench.pick(100, 5));
     let time = |sessions: &mut [Session; 4], batch: u32| {
         let mut samples: [Vec<f64>; 4] = Default::default();

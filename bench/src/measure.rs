@@ -63,14 +63,11 @@ impl Bench {
     pub fn duel_of_commits(&mut self, ours: &Side, theirs: &Side, effort: Effort) -> Samples {
         let cores = cores::all();
         let samples = self.duel_with(ours, theirs, effort, |session, round, commits_itself| {
-            let core = |n: usize| cores.get(n % cores.len().max(1)).map_or(&[][..], core::slice::from_ref);
             let round = round as usize;
             if commits_itself {
-                cores::place(session.pid, core(round));
+                cores::place(session.pid, cores::one(&cores, round));
             } else {
-                let worker: i32 = session.value("SELECT pid FROM pg_background_run('SELECT 1')");
-                cores::place(worker, core(round));
-                cores::place(session.pid, core(round + 1));
+                cores::place_pair(session, &cores, round);
             }
         });
         let worker: i32 = self.warm.value("SELECT pid FROM pg_background_run('SELECT 1')");

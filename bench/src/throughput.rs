@@ -11,12 +11,12 @@ use crate::side::Side;
 
 pub fn measure(bench: &Bench, lines: &mut Vec<Line>) {
     let (run, kept) = (Side::run("SELECT 1"), Side::kept("SELECT 1", "AS (x int)"));
-    let seconds = if bench.quick { 0.3 } else { 2.0 };
+    let seconds = if bench.quick { 0.3 } else { 1.0 };
     let mut warm = sessions(&bench.warm_cluster);
     let mut fresh = sessions(&bench.fresh_cluster);
     let (mut with_warm, mut with_fresh, mut with_kept) = (Vec::new(), Vec::new(), Vec::new());
     // The first round makes procedures, workers and caches and is not counted.
-    for round in 0..=bench.pick(5, 1) {
+    for round in 0..=bench.pick(11, 1) {
         let rates = [
             together(&mut warm, &run, seconds),
             together(&mut warm, &kept, seconds),

@@ -79,15 +79,16 @@ pub fn sleep_raw(timeout_ms: i64) {
 /// processes take to fall asleep and to wake, which is more than a short job takes. A partner that waits for the same core gets
 /// it at once.
 ///
-/// It costs a core meanwhile. So after a moment in vain the next waits do without it, four times as many each time: a process
-/// whose partner is slow, or who shares its core with others, soon sleeps at once. One wait that was worth it ends the pause, or
+/// It costs a core meanwhile. So after two moments in vain the next waits do without it, four times as many each time: a process
+/// whose partner is slow, or who shares its core with others, soon sleeps at once. Not after one, for then each rest between two
+/// runs of jobs would cost two of them their haste instead of one. One wait that was worth it ends the pause, or
 /// two processes that have once been disturbed would go on sleeping and waking each other. The moment is longer than a partner
 /// takes that has to be woken first, for the same reason, and than a commit takes on a fast disk.
 pub fn spin() -> bool {
     const MOMENT: Duration = Duration::from_micros(250);
     const LONGEST_PAUSE: u32 = 256;
     thread_local! {
-        /// How many waits are still to do without it, and how many were after the last one in vain.
+        /// How many waits are still to do without it, and how many will be after the next one in vain.
         static SKIP: Cell<(u32, u32)> = const { Cell::new((0, 0)) };
     }
     let (left, pause) = SKIP.get();
@@ -105,8 +106,7 @@ pub fn spin() -> bool {
             core::hint::spin_loop();
         }
         if began.elapsed() > MOMENT {
-            let pause = (pause * 4).clamp(1, LONGEST_PAUSE);
-            SKIP.set((pause, pause));
+            SKIP.set((pause, (pause * 4).clamp(1, LONGEST_PAUSE)));
             return false;
         }
         // SAFETY: has no memory effects.
