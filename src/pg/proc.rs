@@ -84,23 +84,32 @@ pub fn sleep_raw(timeout_ms: i64) {
 /// runs of jobs would cost two of them their haste instead of one. One wait that was worth it ends the pause, or
 /// two processes that have once been disturbed would go on sleeping and waking each other. The moment is longer than a partner
 /// takes that has to be woken first, for the same reason, and than a commit takes on a fast disk.
+///
+/// Two processes that never sleep stay where they are, be it both on one core beside an idle one: a job takes them twice as long there.
+/// Who is woken is put on an idle core. So when waits that were worth it have taken so long together, one does without it.
 pub fn spin() -> bool {
     const MOMENT: Duration = Duration::from_micros(250);
     const LONGEST_PAUSE: u32 = 256;
+    const LONGEST_HASTE: Duration = Duration::from_millis(10);
     thread_local! {
         /// How many waits are still to do without it, and how many will be after the next one in vain.
         static SKIP: Cell<(u32, u32)> = const { Cell::new((0, 0)) };
+        /// How long those took that were worth it, since one did without.
+        static HASTE: Cell<Duration> = const { Cell::new(Duration::ZERO) };
     }
     let (left, pause) = SKIP.get();
     if left > 0 {
         SKIP.set((left - 1, pause));
+        HASTE.set(Duration::ZERO);
         return false;
     }
     let began = Instant::now();
     loop {
         for _ in 0..8 {
             if is_awake() {
-                SKIP.set((0, pause / 4));
+                let haste = HASTE.get() + began.elapsed();
+                HASTE.set(haste);
+                SKIP.set((u32::from(haste >= LONGEST_HASTE), pause / 4));
                 return true;
             }
             core::hint::spin_loop();
