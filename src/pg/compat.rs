@@ -755,8 +755,8 @@ unsafe extern "C-unwind" fn run(
 unsafe fn is_of_spi(query: *mut pg_sys::QueryDesc) -> bool {
     // SAFETY: the executor's own arguments; the active portal, if any, is alive.
     unsafe {
-        let portal = pg_sys::ActivePortal;
-        (*(*query).dest).mydest == CommandDest::DestSPI && (portal.is_null() || (*portal).queryDesc != query)
+        let (portal, to) = (pg_sys::ActivePortal, (*query).dest);
+        !to.is_null() && (*to).mydest == CommandDest::DestSPI && (portal.is_null() || (*portal).queryDesc != query)
     }
 }
 

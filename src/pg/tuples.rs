@@ -287,9 +287,9 @@ pub fn look(slot: *mut TupleTableSlot, shape: &Shape) -> Row {
 pub fn form_at_once(to: *mut u8, room: usize, slot: *mut TupleTableSlot, shape: &Shape) -> Option<usize> {
     /// What is cleared at once between two values, and what a value that is not a varlena takes at most.
     const WORD: usize = size_of::<u64>();
-    // SAFETY: a virtual slot has all its columns. Before anything is written to a place, it is seen to be within the room.
+    // SAFETY: the slot has a value for each column. Before anything is written to a place, it is seen to be within the room.
     unsafe {
-        if !ptr::eq((*slot).tts_ops, &raw const pg_sys::TTSOpsVirtual) {
+        if !ptr::eq((*slot).tts_ops, &raw const pg_sys::TTSOpsVirtual) || ((*slot).tts_nvalid as usize) < shape.natts {
             return None;
         }
         let (values, nulls) = ((*slot).tts_values, (*slot).tts_isnull);
