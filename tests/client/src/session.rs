@@ -192,6 +192,13 @@ impl Session {
         rows.first().is_some_and(|row| row[0].as_deref() == Some("t"))
     }
 
+    /// Takes back a `statement_timeout` that is short enough to end this very statement.
+    pub fn end_statement_timeout(&mut self) {
+        crate::wait_for("the end of the timeout", || {
+            self.try_rows("SET statement_timeout = 0").is_ok()
+        });
+    }
+
     /// Polls an SQL condition until it holds.
     #[track_caller]
     pub fn wait_until(&mut self, condition: &str) {

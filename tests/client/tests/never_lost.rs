@@ -552,13 +552,6 @@ fn the_count_is_exact() {
     session.exec("SELECT pg_background_cancel_all()");
 }
 
-/// Takes back a `statement_timeout` that is short enough to end this very statement.
-fn take_all_time(session: &mut Session) {
-    harness::wait_for("the end of a timeout", || {
-        session.try_rows("SET statement_timeout = 0").is_ok()
-    });
-}
-
 /// Launches that wait, are cancelled, run into their time and are terminated, all at once: nobody stays in line.
 #[test]
 fn a_storm_of_waiters_leaves_nobody_in_line() {
@@ -593,7 +586,7 @@ fn a_storm_of_waiters_leaves_nobody_in_line() {
                         match session.try_rows(&format!("SELECT state FROM pg_background_run('{run}')")) {
                             Ok(rows) => {
                                 assert_eq!(rows[0][0].as_deref(), Some("stopped"));
-                                take_all_time(&mut session);
+                                session.end_statement_timeout();
                                 session.exec(&format!("INSERT INTO promised VALUES ({who}, {n})"));
                             }
                             Err(error) => assert!(
@@ -601,7 +594,7 @@ fn a_storm_of_waiters_leaves_nobody_in_line() {
                                 "{error:?}"
                             ),
                         }
-                        take_all_time(&mut session);
+                        session.end_statement_timeout();
                     }
                 });
             }

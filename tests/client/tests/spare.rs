@@ -173,7 +173,7 @@ fn a_launch_that_is_interrupted_leaves_nothing() {
         }
         interrupted > 100
     });
-    session.exec("RESET statement_timeout");
+    session.end_statement_timeout();
     session.wait_until("(SELECT workers_active = 0 FROM pg_background_stats())");
     session.exec("SELECT pg_background_detach_all()");
     wait_for("the end of all", || cluster.worker_processes().is_empty());
