@@ -403,26 +403,6 @@ fn refusal(handle: &Handle, job: &Job) -> Option<Report> {
     if job.is_released() {
         return Some(jobs::unknown(pid));
     }
-    if job.consumed && job.queue.reader().is_none() {
-        return Some(
-            Report::new(
-                PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-                format!("the result of PID {pid} was read in part before"),
-            )
-            .hint("Use pg_background_detach to forget the job."),
-        );
-    }
-    if job.is_unwanted() && job.queue.reader().is_none() {
-        return Some(
-            jobs::unknown(pid).detail("The session that launched the job has ended, and its result was not retained."),
-        );
-    }
-    if !job.keeps_result {
-        return Some(Report::new(
-            PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
-            format!("results are disabled for PID {pid} (submitted via pg_background_submit)"),
-        ));
-    }
     match job.queue.reader() {
         Some(reader) if reader == proc::my_procno() => {
             return Some(Report::new(
@@ -432,6 +412,26 @@ fn refusal(handle: &Handle, job: &Job) -> Option<Report> {
         }
         Some(_) => return Some(jobs::unknown(pid).detail("Another session is reading the result.")),
         None => (),
+    }
+    if job.consumed {
+        return Some(
+            Report::new(
+                PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("the result of PID {pid} was read in part before"),
+            )
+            .hint("Use pg_background_detach to forget the job."),
+        );
+    }
+    if job.is_unwanted() {
+        return Some(
+            jobs::unknown(pid).detail("The session that launched the job has ended, and its result was not retained."),
+        );
+    }
+    if !job.keeps_result {
+        return Some(Report::new(
+            PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+            format!("results are disabled for PID {pid} (submitted via pg_background_submit)"),
+        ));
     }
     None
 }
