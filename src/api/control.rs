@@ -52,7 +52,7 @@ fn cancel_by_label(call: &Call) -> Result<Answer> {
     for handle in jobs::all_to_act_on() {
         let label = handle.slot.lock().label().map(<[u8]>::to_vec);
         if let Some(label) = label
-            && text::is_like(&label, pattern)
+            && text::is_like(&label, pattern)?
         {
             matching.push(handle);
         }

@@ -77,9 +77,11 @@ fn outcome_of(call: &Call, order: &Order, timeout_ms: Option<i32>) -> Result<Ans
     let outcome = Outcome::of_job(handle.pid, handle.cookie as i64, Some(&handle));
     let timed_out = matches!(handle.slot.stop(), Stop::RunTimeout | Stop::WorkerTimeout) && !outcome.succeeded();
     let elapsed_ms = (proc::now() - began) / 1000;
-    let mut values = Vec::from(outcome.values());
-    values.extend([Value::Bool(timed_out), Value::Int8(elapsed_ms)]);
-    let answer = call.composite(&values)?;
+    let mut columns = [Value::Null; 14];
+    let (of_job, own) = columns.split_at_mut(12);
+    of_job.copy_from_slice(&outcome.values());
+    own.copy_from_slice(&[Value::Bool(timed_out), Value::Int8(elapsed_ms)]);
+    let answer = call.composite(&columns)?;
     jobs::release(&handle);
     Ok(answer)
 }

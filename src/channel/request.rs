@@ -29,6 +29,8 @@ struct Head {
     /// The encoding of the session's database.
     encoding: i32,
     identity: Identity,
+    /// A number that these settings alone have; 0 where they were made for this job.
+    settings_mark: u64,
     settings_len: u64,
     /// 0 where there are none.
     parameters_len: u64,
@@ -48,12 +50,18 @@ pub struct Request {
 pub fn store(identity: Identity, database: &Database, parameters: Option<&Outgoing>) -> Result<(Owned, Fit)> {
     if database.is_other {
         let limits = guc_state::explicit_limits()?;
-        return store_with(identity, database, parameters, (&limits, 0), &[0]);
+        return store_with(identity, database, parameters, (&limits, 0, 0), &[0]);
     }
     guc_state::with_settings(|settings| {
-        let custom = settings.mark_of_custom();
         let libraries = settings.libraries();
-        store_with(identity, database, parameters, (settings.bytes(), custom), &libraries)
+        let marks = (settings.mark(), settings.mark_of_custom());
+        store_with(
+            identity,
+            database,
+            parameters,
+            (settings.bytes(), marks.0, marks.1),
+            &libraries,
+        )
     })
 }
 
@@ -61,7 +69,7 @@ fn store_with(
     identity: Identity,
     database: &Database,
     parameters: Option<&Outgoing>,
-    (settings, custom): (&[u8], u64),
+    (settings, mark, custom): (&[u8], u64, u64),
     libraries: &[u8],
 ) -> Result<(Owned, Fit)> {
     let parameters_len = parameters.map_or(0, |parameters| padded(parameters.len()));
@@ -89,6 +97,7 @@ fn store_with(
         is_elsewhere: database.is_other,
         encoding: encoding::of_database(),
         identity,
+        settings_mark: mark,
         settings_len: settings.len() as u64,
         parameters_len: parameters_len as u64,
     };
@@ -178,7 +187,8 @@ impl Request {
         if self.head.is_elsewhere {
             adopt::adopt_limits(&self.head.identity, self.settings(), application_name);
         } else {
-            adopt::adopt(&self.head.identity, self.settings(), libraries, application_name);
+            let settings = (self.settings(), self.head.settings_mark);
+            adopt::adopt(&self.head.identity, settings, libraries, application_name);
         }
     }
 

@@ -11,7 +11,7 @@ use super::library::{file_name, files};
 use super::local::Exclusive;
 use super::memory::{self, Buffer};
 use super::proc::{Identity, assume_user};
-use super::{compat, database, raw};
+use super::{compat, database, parsed, raw};
 use core::ffi::CStr;
 use pgrx::pg_sys::{self, GucContext, GucSource};
 
@@ -19,6 +19,8 @@ struct State {
     base: Buffer,
     base_role: Buffer,
     theirs: Buffer,
+    /// The number that the session has given its settings; 0 for none.
+    theirs_mark: u64,
     own: Written,
     /// What is compared with `own` where a look does not tell.
     now: Written,
@@ -85,15 +87,17 @@ const STATEFUL: &[&str] = &["dblink", "plperl", "plpython3", "pltcl", "plv8", "p
 /// Puts this process into the state that `identity`'s session was in: libraries, settings, roles; and before the first job loads
 /// what a new connection loads. In a transaction of its own, in which checks of the values are those of a parallel worker: what
 /// was valid in the session is valid here.
-pub fn adopt(identity: &Identity, settings: &[u8], libraries: *mut u8, application_name: &CStr) {
+/// The settings come with a number that no others have, or with 0.
+pub fn adopt(identity: &Identity, (settings, mark): (&[u8], u64), libraries: *mut u8, application_name: &CStr) {
     connected();
-    if STATE.with(|state| state.theirs.bytes() == settings && state.identity == *identity) == Some(true) {
+    if STATE.with(|state| state.is_of(identity, settings, mark)) == Some(true) {
         return rename(application_name);
     }
+    parsed::forget();
     transaction(|| {
         STATE.with(|state| state.reach(identity, settings, libraries));
         set_name(application_name);
-        STATE.with(|state| state.remember(identity, settings));
+        STATE.with(|state| state.remember(identity, settings, mark));
     });
 }
 
@@ -106,7 +110,7 @@ pub fn adopt_limits(identity: &Identity, limits: &[u8], application_name: &CStr)
     if let Some(settings) = settings {
         adopt(
             identity,
-            settings.bytes(),
+            (settings.bytes(), 0),
             c"".as_ptr().cast_mut().cast(),
             application_name,
         );
@@ -158,6 +162,7 @@ impl State {
                 base: Buffer::new(4096),
                 base_role: Buffer::new(pg_sys::NAMEDATALEN as usize),
                 theirs: Buffer::new(4096),
+                theirs_mark: 0,
                 own: Written::nothing(),
                 now: Written::nothing(),
                 scratch: Buffer::new(4096),
@@ -201,11 +206,26 @@ impl State {
         unsafe { pg_sys::InitializingParallelWorker = false };
     }
 
-    fn remember(&mut self, identity: &Identity, settings: &[u8]) {
+    /// Whether this process is in the state of that session.
+    fn is_of(&mut self, identity: &Identity, settings: &[u8], mark: u64) -> bool {
+        if self.identity != *identity || self.theirs.is_empty() {
+            return false;
+        }
+        if self.theirs_mark != mark || mark == 0 {
+            if self.theirs.bytes() != settings {
+                return false;
+            }
+            self.theirs_mark = mark;
+        }
+        true
+    }
+
+    fn remember(&mut self, identity: &Identity, settings: &[u8], mark: u64) {
         self.own.write();
         self.identity = *identity;
         memory::for_process(|| self.theirs.restart(settings.len()));
         self.theirs.push(settings.as_ptr(), settings.len());
+        self.theirs_mark = mark;
     }
 
     /// Whether settings and roles are as the job found them.
@@ -269,10 +289,11 @@ impl State {
     }
 
     fn only_harmless_libraries(&mut self) -> bool {
-        take_libraries(&mut self.scratch);
-        if self.scratch.bytes() == self.harmless.bytes() {
+        // SAFETY: adds up the lengths of their names. Libraries are never unloaded, so more of them take more room.
+        if unsafe { raw::EstimateLibraryStateSpace() } == self.harmless.len() {
             return true;
         }
+        take_libraries(&mut self.scratch);
         let accounted = self.libraries.bytes();
         let are_harmless = files(self.scratch.bytes()).all(|file| {
             let name = library_name(file);
@@ -349,8 +370,7 @@ fn set_name(name: &CStr) {
 fn rename(name: &CStr) {
     // SAFETY: the setting exists; both are NUL-terminated.
     unsafe {
-        let before = raw::GetConfigOption(APPLICATION_NAME.as_ptr(), true, false);
-        if memory::c_bytes(before) == name.to_bytes() {
+        if memory::c_bytes(pg_sys::application_name) == name.to_bytes() {
             raw::pgstat_report_appname(name.as_ptr());
         } else {
             set_name(name);

@@ -661,6 +661,18 @@ pub fn has_replication_origin() -> bool {
     }
 }
 
+/// Whether this process is in the table of locks, advisory ones among them. Another process may put a lock there for it that it has
+/// taken by the short way, a lock of a relation; none but itself takes one out.
+pub fn is_in_lock_table() -> bool {
+    // SAFETY: the heads of this process's lists, which lie in shared memory. In all versions one is a pointer back and a pointer on,
+    // and points at itself where the list is empty.
+    unsafe {
+        let lists = &raw const (*pg_sys::MyProc).myProcLocks;
+        let heads = lists.cast::<[*const c_void; 2]>();
+        (0..(*lists).len()).any(|n| heads.add(n).read_volatile()[1] != heads.add(n).cast())
+    }
+}
+
 /// Drops the temporary replication slots of this process. Raw.
 pub fn drop_temporary_slots() {
     // replication/slot.h

@@ -2,7 +2,7 @@
 
 use super::error::{self, Report, Result};
 use super::scan::Scan;
-use super::{raw, record, tuples};
+use super::{raw, tuples};
 use core::ffi::CStr;
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::{self, Datum, FunctionCallInfo, TupleDesc, Tuplestorestate};
@@ -108,6 +108,7 @@ fn fits(desc: TupleDesc, values: &[Value]) -> bool {
 }
 
 /// A value on its way out.
+#[derive(Clone, Copy)]
 pub enum Value<'a> {
     Null,
     Bool(bool),
@@ -120,9 +121,9 @@ pub enum Value<'a> {
 }
 
 impl Value<'_> {
-    /// The value as PostgreSQL passes it, in the current memory context, and whether it is NULL. Guarded.
-    pub fn to_datum(&self) -> (Datum, bool) {
-        let datum = match *self {
+    /// The value as PostgreSQL passes it, in the current memory context, and whether it is NULL. Raw.
+    fn to_datum(self) -> (Datum, bool) {
+        let datum = match self {
             Value::Null => return (Datum::from(0usize), true),
             Value::Bool(value) => Datum::from(value),
             Value::Int4(value) => Datum::from(value),
@@ -159,15 +160,10 @@ impl Value<'_> {
     }
 }
 
-/// A `text` in the current memory context. Guarded.
+/// A `text` in the current memory context. Raw.
 pub fn text_datum(bytes: &[u8]) -> Datum {
     // SAFETY: the bytes are in the database's encoding, because they came from it.
-    unsafe {
-        Datum::from(pg_sys::cstring_to_text_with_len(
-            bytes.as_ptr().cast(),
-            bytes.len() as _,
-        ))
-    }
+    unsafe { Datum::from(raw::cstring_to_text_with_len(bytes.as_ptr().cast(), bytes.len() as _)) }
 }
 
 impl Call {
@@ -280,41 +276,40 @@ impl Call {
         Ok(Datum::from(0usize))
     }
 
-    /// A scalar answer. Guarded.
+    /// A scalar answer.
     pub fn scalar(&self, value: Value) -> Result<Datum> {
-        match value.to_datum() {
+        match error::catching(|| value.to_datum())? {
             (_, true) => self.null(),
             (datum, false) => Ok(datum),
         }
     }
 
-    /// A composite answer with the function's own row type. Guarded.
-    pub fn composite(&self, values: &[Value]) -> Result<Datum> {
-        let (mut datums, mut nulls) = (Vec::with_capacity(values.len()), Vec::with_capacity(values.len()));
-        for (datum, null) in values.iter().map(Value::to_datum) {
-            datums.push(datum);
-            nulls.push(null);
-        }
+    /// A composite answer with the function's own row type.
+    pub fn composite<const N: usize>(&self, values: &[Value; N]) -> Result<Datum> {
         // SAFETY: the function manager filled in flinfo; the values have the types of the declared row type, in order.
         error::catching(|| unsafe {
             let desc = self.row_type()?;
             if !fits(desc, values) {
                 return Err(unexpected_row_type());
             }
+            let row = values.map(Value::to_datum);
+            let (mut datums, mut nulls) = (row.map(|(datum, _)| datum), row.map(|(_, null)| null));
             let tuple = raw::heap_form_tuple(desc, datums.as_mut_ptr(), nulls.as_mut_ptr());
-            record::release(desc);
             Ok(raw::HeapTupleHeaderGetDatum((*tuple).t_data))
         })?
     }
 
-    /// The row type that the function is declared with. A named one is the type cache's own, which the caller releases: a copy, as
-    /// `get_call_result_type` makes it, takes longer than all else here. Raw.
+    /// The row type that the function is declared with. A named one is the type cache's own: a copy, as
+    /// `get_call_result_type` makes it, takes longer than all else here. It stays until the catalog is looked at again. Raw.
     unsafe fn row_type(&self) -> Result<TupleDesc> {
-        // SAFETY: as in `composite`.
+        // SAFETY: as in `composite`. A type that has no columns has no descriptor.
         unsafe {
             let kind = raw::get_fn_expr_rettype((*self.fcinfo).flinfo);
-            if kind != pg_sys::InvalidOid && raw::get_typtype(kind) as u8 == pg_sys::TYPTYPE_COMPOSITE {
-                return Ok(raw::lookup_rowtype_tupdesc(kind, -1));
+            if kind != pg_sys::InvalidOid {
+                let desc = (*raw::lookup_type_cache(kind, pg_sys::TYPECACHE_TUPDESC as _)).tupDesc;
+                if !desc.is_null() {
+                    return Ok(desc);
+                }
             }
             let mut desc: TupleDesc = core::ptr::null_mut();
             if raw::get_call_result_type(self.fcinfo, core::ptr::null_mut(), &mut desc)
@@ -466,15 +461,19 @@ impl Rows {
         tuples::column_name(self.desc, n)
     }
 
-    /// Adds a row. Guarded. 42804 where the number of values is wrong.
+    /// Adds a row. 42804 where the number of values is wrong.
     pub fn push(&self, values: &[Value]) -> Result<()> {
         if !fits(self.desc, values) {
             return Err(unexpected_row_type());
         }
-        let (mut datums, mut nulls): (Vec<_>, Vec<_>) = values.iter().map(Value::to_datum).unzip();
-        // SAFETY: as many values as the descriptor has columns.
-        unsafe { pg_sys::tuplestore_putvalues(self.store, self.desc, datums.as_mut_ptr(), nulls.as_mut_ptr()) };
-        Ok(())
+        let (mut datums, mut nulls) = (vec![Datum::from(0usize); values.len()], vec![false; values.len()]);
+        // SAFETY: as many values as the descriptor has columns. What an error jumps over owns nothing.
+        error::catching(|| unsafe {
+            for (n, value) in values.iter().enumerate() {
+                (datums[n], nulls[n]) = value.to_datum();
+            }
+            raw::tuplestore_putvalues(self.store, self.desc, datums.as_mut_ptr(), nulls.as_mut_ptr());
+        })
     }
 
     /// Adds a row in PostgreSQL's own form, aligned, which is copied. Raw.

@@ -10,7 +10,7 @@ use super::guc_written::Written;
 use super::library::{file_name, files};
 use super::local::Exclusive;
 use super::memory::{self, Buffer};
-use super::{compat, raw};
+use super::{compat, proc, raw};
 use core::ffi::{CStr, c_char};
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::{self, GucContext, GucSource};
@@ -19,6 +19,7 @@ use std::hash::{DefaultHasher, Hasher};
 /// The settings of this session, and what follows from them.
 pub struct Settings {
     written: Written,
+    mark: u64,
     custom: u64,
     prefixes: Vec<Vec<u8>>,
 }
@@ -32,6 +33,7 @@ pub fn with_settings<T>(body: impl FnOnce(&Settings) -> Result<T>) -> Result<T> 
         let written = error::catching(|| memory::for_process(Written::nothing))?;
         SETTINGS.set(Settings {
             written,
+            mark: 0,
             custom: 0,
             prefixes: Vec::new(),
         });
@@ -49,6 +51,7 @@ impl Settings {
         if self.written.is_current(None) {
             return Ok(());
         }
+        self.mark = proc::strong_random()?;
         error::catching(|| self.written.write())?;
         self.custom = 0;
         self.prefixes.clear();
@@ -71,6 +74,11 @@ impl Settings {
     /// As `SerializeGUCState` writes them.
     pub fn bytes(&self) -> &[u8] {
         self.written.bytes()
+    }
+
+    /// A number that no other settings have, of whatever process, not 0.
+    pub fn mark(&self) -> u64 {
+        self.mark
     }
 
     /// A number that stands for those which PostgreSQL does not define itself, 0 where there are none. A process that has once

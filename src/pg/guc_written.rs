@@ -69,22 +69,25 @@ struct Marks {
     complete: bool,
 }
 
+/// What is looked at lies together, away from the rest of the setting's record.
 struct Mark {
     setting: *mut config_generic,
+    role: pg_sys::Oid,
+    source: GucSource::Type,
+    context: GucContext::Type,
+    value: Value,
     /// Where the name begins among the bytes that were written, for a setting that nobody has defined: whoever does so, or reserves
     /// its prefix, frees it. All others live as long as the process.
     #[cfg(since_16)]
     undefined: Option<usize>,
-    source: GucSource::Type,
-    context: GucContext::Type,
-    role: pg_sys::Oid,
-    value: Value,
 }
 
+/// The variable of a setting, which stays where it is, and what it was; of a text, where it begins among the bytes that were written.
 enum Value {
-    Number(u64),
-    /// Where its text begins among the bytes that were written.
-    Text(usize),
+    Bool(*const bool, bool),
+    Int(*const i32, i32),
+    Real(*const u64, u64),
+    Text(*const *const c_char, usize),
     /// It is not among them.
     #[cfg(not(since_16))]
     Left,
@@ -177,29 +180,27 @@ impl Mark {
     ) -> Self {
         // SAFETY: see above.
         unsafe {
-            let value =
-                |entry: Entry| number(setting).map_or_else(|| Value::Text(offset(entry.rest, state)), Value::Number);
             Self {
                 setting,
-                #[cfg(since_16)]
-                undefined: ((*setting).flags as u32 & pg_sys::GUC_CUSTOM_PLACEHOLDER != 0)
-                    .then(|| offset(entry.name, state)),
+                role: compat::setting_role(setting),
                 source: (*setting).source,
                 context: (*setting).scontext,
-                role: compat::setting_role(setting),
                 #[cfg(since_16)]
-                value: value(entry),
+                value: Value::of(setting, offset(entry.rest, state)),
                 #[cfg(not(since_16))]
-                value: entry.map_or(Value::Left, value),
+                value: entry.map_or(Value::Left, |entry| Value::of(setting, offset(entry.rest, state))),
+                #[cfg(since_16)]
+                undefined: is_undefined(setting).then(|| offset(entry.name, state)),
             }
         }
     }
 
-    /// Whether it is still that setting which has the name.
+    /// Whether it is still that setting which has the name, and still nobody has defined it.
     #[cfg(since_16)]
     fn is_there(&self, state: &[u8]) -> bool {
-        self.undefined
-            .is_none_or(|at| name_at(state, at).and_then(compat::find_setting) == Some(self.setting))
+        self.undefined.is_none_or(|at| {
+            name_at(state, at).and_then(compat::find_setting) == Some(self.setting) && is_undefined(self.setting)
+        })
     }
 
     /// Whether the setting, which exists, is as it was, or is the one called `but`.
@@ -210,13 +211,46 @@ impl Mark {
             let same = self.source == (*setting).source
                 && self.context == (*setting).scontext
                 && self.role == compat::setting_role(setting)
-                && match self.value {
-                    #[cfg(not(since_16))]
-                    Value::Left => true,
-                    Value::Number(before) => number(setting) == Some(before),
-                    Value::Text(at) => state.get(at..).is_some_and(|before| text_is(setting, before)),
-                };
+                && self.value.holds(state);
             same || but.is_some_and(|but| memory::c_bytes((*setting).name) == but.to_bytes())
+        }
+    }
+}
+
+impl Value {
+    /// # Safety
+    /// The setting exists.
+    unsafe fn of(setting: *mut config_generic, at: usize) -> Self {
+        // SAFETY: the variable is of the setting's type.
+        unsafe {
+            let variable = compat::setting_variable(setting);
+            match (*setting).vartype {
+                config_type::PGC_BOOL => Self::Bool(variable.cast(), *variable.cast()),
+                config_type::PGC_INT | config_type::PGC_ENUM => Self::Int(variable.cast(), *variable.cast()),
+                config_type::PGC_REAL => Self::Real(variable.cast(), *variable.cast()),
+                _ => Self::Text(variable.cast(), at),
+            }
+        }
+    }
+
+    /// Whether the value is still the same; a text that is NULL is written as an empty one. The setting exists.
+    unsafe fn holds(&self, state: &[u8]) -> bool {
+        // SAFETY: the variable is there as long as the setting (the caller's promise); a text is NULL or a C string, and the comparison
+        // ends with either of the two.
+        unsafe {
+            match *self {
+                Self::Bool(variable, before) => *variable == before,
+                Self::Int(variable, before) => *variable == before,
+                Self::Real(variable, before) => *variable == before,
+                Self::Text(variable, at) => {
+                    let text = if (*variable).is_null() { c"".as_ptr() } else { *variable };
+                    state
+                        .get(at..)
+                        .is_some_and(|before| strncmp(text, before.as_ptr().cast(), before.len()) == 0)
+                }
+                #[cfg(not(since_16))]
+                Self::Left => true,
+            }
         }
     }
 }
@@ -240,32 +274,14 @@ fn offset(part: &[u8], state: &[u8]) -> usize {
     part.as_ptr().addr() - state.as_ptr().addr()
 }
 
+/// Whether the setting, which exists, is one that nobody has defined.
+#[cfg(since_16)]
+fn is_undefined(setting: *mut config_generic) -> bool {
+    // SAFETY: it exists (the caller's promise).
+    unsafe { (*setting).flags as u32 & pg_sys::GUC_CUSTOM_PLACEHOLDER != 0 }
+}
+
 #[cfg(since_16)]
 fn name_at(state: &[u8], at: usize) -> Option<&CStr> {
     CStr::from_bytes_until_nul(state.get(at..)?).ok()
-}
-
-/// The value of a setting that is not a text, as bits.
-unsafe fn number(setting: *mut config_generic) -> Option<u64> {
-    // SAFETY: the setting exists (the caller's promise), and its variable is of its type.
-    unsafe {
-        let variable = compat::setting_variable(setting);
-        Some(match (*setting).vartype {
-            config_type::PGC_BOOL => u64::from(*variable.cast::<bool>()),
-            config_type::PGC_INT | config_type::PGC_ENUM => *variable.cast::<i32>() as u64,
-            config_type::PGC_REAL => (*variable.cast::<f64>()).to_bits(),
-            _ => return None,
-        })
-    }
-}
-
-/// Whether the value of a setting that is a text is the one that `written` begins with and a zero byte ends; NULL is written as an
-/// empty one.
-unsafe fn text_is(setting: *mut config_generic, written: &[u8]) -> bool {
-    // SAFETY: as in `number`; the comparison ends with either of them.
-    unsafe {
-        let text = *compat::setting_variable(setting).cast::<*const c_char>();
-        let text = if text.is_null() { c"".as_ptr() } else { text };
-        strncmp(text, written.as_ptr().cast(), written.len()) == 0
-    }
 }

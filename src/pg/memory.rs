@@ -60,18 +60,21 @@ impl Context {
         })
     }
 
+    /// The same. Raw.
+    pub fn for_process(name: &'static CStr) -> Self {
+        // SAFETY: TopMemoryContext exists in every backend.
+        Self::below(unsafe { pg_sys::TopMemoryContext }, name)
+    }
+
     /// A new child of the current context, which goes with it. Raw.
     pub fn below_current() -> Self {
-        // SAFETY: as above.
-        Self(unsafe {
-            raw::AllocSetContextCreateInternal(
-                pg_sys::CurrentMemoryContext,
-                c"pg_background row".as_ptr(),
-                0,
-                8 * 1024,
-                8 * 1024 * 1024,
-            )
-        })
+        // SAFETY: a plain variable.
+        Self::below(unsafe { pg_sys::CurrentMemoryContext }, c"pg_background row")
+    }
+
+    fn below(parent: MemoryContext, name: &'static CStr) -> Self {
+        // SAFETY: as in `new`; the parent is alive.
+        Self(unsafe { raw::AllocSetContextCreateInternal(parent, name.as_ptr(), 0, 8 * 1024, 8 * 1024 * 1024) })
     }
 
     /// Runs `body` with this context current.
@@ -196,6 +199,16 @@ pub fn copy_text(bytes: &[u8]) -> *mut c_char {
     let text = CString::new(text).unwrap_or_default();
     // SAFETY: pstrdup copies a NUL-terminated string; guarded, because `text` is owned here.
     unsafe { pg_sys::pstrdup(text.as_ptr()) }
+}
+
+/// Copies bytes into the current memory context, whose life the caller minds. Raw.
+pub fn copy_bytes(bytes: &[u8]) -> &'static [u8] {
+    // SAFETY: as much is allocated as is copied, and nobody else writes there.
+    unsafe {
+        let copy = raw::palloc(bytes.len()).cast::<u8>();
+        core::ptr::copy_nonoverlapping(bytes.as_ptr(), copy, bytes.len());
+        core::slice::from_raw_parts(copy, bytes.len())
+    }
 }
 
 /// The bytes of a C string that outlives the use.

@@ -28,6 +28,7 @@ pub mod local;
 pub mod lock;
 pub mod memory;
 pub mod params;
+pub mod parsed;
 pub mod proc;
 pub mod raw;
 pub mod receiver;

@@ -2,7 +2,7 @@
 
 use super::error::{self, Report, Result};
 use super::{compat, raw};
-use core::cell::Cell;
+use core::cell::{Cell, RefCell};
 use core::ffi::{CStr, c_int, c_long};
 use core::ptr;
 use core::time::Duration;
@@ -194,31 +194,31 @@ pub fn now() -> i64 {
     unsafe { raw::GetCurrentTimestamp() }
 }
 
-/// A non-zero number that nobody can guess. XX000 where the system has no randomness to give. They are fetched several at a time.
+/// A non-zero number that nobody can guess. XX000 where the system has no randomness to give. They are fetched many at a time.
 pub fn strong_random() -> Result<u64> {
     thread_local! {
-        static STORE: Cell<([u64; 32], usize)> = const { Cell::new(([0; 32], 0)) };
+        static STORE: RefCell<([u64; 64], usize)> = const { RefCell::new(([0; 64], 0)) };
     }
-    loop {
-        let (mut numbers, mut left) = STORE.get();
-        if left == 0 {
-            // SAFETY: the array is writable.
-            if !unsafe { pg_sys::pg_strong_random(numbers.as_mut_ptr().cast(), size_of_val(&numbers)) } {
-                return Err(Report::new(
-                    PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
-                    "could not generate a random number",
-                )
-                .into());
+    STORE.with_borrow_mut(|(numbers, left)| {
+        loop {
+            if *left == 0 {
+                // SAFETY: the array is writable.
+                if !unsafe { pg_sys::pg_strong_random(numbers.as_mut_ptr().cast(), size_of_val(numbers)) } {
+                    return Err(Report::new(
+                        PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
+                        "could not generate a random number",
+                    )
+                    .into());
+                }
+                *left = numbers.len();
             }
-            left = numbers.len();
+            *left -= 1;
+            let number = core::mem::take(&mut numbers[*left]);
+            if number != 0 {
+                return Ok(number);
+            }
         }
-        left -= 1;
-        let number = core::mem::take(&mut numbers[left]);
-        STORE.set((numbers, left));
-        if number != 0 {
-            return Ok(number);
-        }
-    }
+    })
 }
 
 /// Calls `callback` when this process ends, before it leaves shared memory. Later registrations run earlier.

@@ -147,6 +147,7 @@ unsafe extern "C-unwind" {
     pub fn ProcessCatchupInterrupt();
     pub fn setseed(fcinfo: FunctionCallInfo) -> Datum;
     pub fn DirectFunctionCall1Coll(func: PGFunction, collation: Oid, arg1: Datum) -> Datum;
+    pub fn DirectFunctionCall2Coll(func: PGFunction, collation: Oid, arg1: Datum, arg2: Datum) -> Datum;
     pub fn PortalDrop(portal: Portal, is_top_commit: bool);
     pub fn PortalErrorCleanup();
     pub fn StartTransactionCommand();
@@ -215,6 +216,7 @@ unsafe extern "C-unwind" {
     pub fn TupleDescCopyEntry(to: TupleDesc, to_number: AttrNumber, from: TupleDesc, from_number: AttrNumber);
     pub fn BlessTupleDesc(desc: TupleDesc) -> TupleDesc;
     pub fn lookup_rowtype_tupdesc_noerror(type_id: Oid, typmod: i32, no_error: bool) -> TupleDesc;
+    pub fn lookup_type_cache(type_id: Oid, flags: c_int) -> *mut TypeCacheEntry;
     pub fn get_typtype(typid: Oid) -> c_char;
     pub fn get_fn_expr_rettype(flinfo: *mut FmgrInfo) -> Oid;
     pub fn get_call_result_type(fcinfo: FunctionCallInfo, kind: *mut Oid, desc: *mut TupleDesc) -> TypeFuncClass::Type;

@@ -30,7 +30,9 @@ pub fn discard(random: u64) {
     unsafe {
         raw::PortalHashTableDeleteAll();
         raw::DropAllPreparedStatements();
-        raw::LockReleaseAll(USER_LOCKMETHOD, true);
+        if compat::is_in_lock_table() {
+            raw::LockReleaseAll(USER_LOCKMETHOD, true);
+        }
         raw::ResetSequenceCaches();
         compat::drop_temporary_slots();
         let seed = (random >> 11) as f64 / (1u64 << 53) as f64;

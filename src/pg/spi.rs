@@ -78,16 +78,19 @@ pub fn execute(sql: &CStr) -> Result<()> {
     })
 }
 
-/// Runs a query of one column with arguments of type text and gives the values that are not NULL. Guarded; errors of the query
-/// as in [`execute`].
+/// Runs a query of one column with arguments of type text and gives the values that are not NULL. Errors of the query as in
+/// [`execute`].
 pub fn texts(query: &CStr, arguments: &[&[u8]]) -> Result<Vec<CString>> {
     let mut types = vec![Oid::from(fmgr::TEXT); arguments.len()];
-    let mut datums: Vec<Datum> = arguments.iter().copied().map(fmgr::text_datum).collect();
-    let (count, types, values) = (arguments.len() as c_int, types.as_mut_ptr(), datums.as_mut_ptr());
+    let mut datums = vec![Datum::from(0usize); arguments.len()];
+    let (count, types) = (arguments.len() as c_int, types.as_mut_ptr());
     // SAFETY: as many types and values as arguments, none NULL. The closure owns nothing.
     let (texts, count) = error::catching(|| unsafe {
+        for (datum, argument) in datums.iter_mut().zip(arguments) {
+            *datum = fmgr::text_datum(argument);
+        }
         SPI_connect();
-        SPI_execute_with_args(query.as_ptr(), count, types, values, ptr::null(), false, 0);
+        SPI_execute_with_args(query.as_ptr(), count, types, datums.as_mut_ptr(), ptr::null(), false, 0);
         let (table, count) = (pg_sys::SPI_tuptable, pg_sys::SPI_processed as usize);
         let texts = raw::palloc(size_of::<*mut c_char>() * count).cast::<*mut c_char>();
         for row in 0..count {

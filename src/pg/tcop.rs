@@ -2,7 +2,7 @@
 
 use super::params::Parameters;
 use super::receiver::Destination;
-use super::{compat, guc, proc, raw};
+use super::{compat, guc, parsed, proc, raw};
 use core::cell::Cell;
 use core::ffi::{CStr, c_char, c_int};
 use core::ptr;
@@ -139,7 +139,7 @@ pub fn parse(sql: &CStr) -> Statements {
     unsafe {
         let before = pg_sys::CurrentMemoryContext;
         pg_sys::CurrentMemoryContext = pg_sys::MessageContext;
-        let list = raw::pg_parse_query(sql.as_ptr());
+        let list = parsed::parse(sql);
         pg_sys::CurrentMemoryContext = before;
         Statements {
             list,

@@ -1,5 +1,6 @@
 //! Text in the database's encoding. Guarded.
 
+use super::error::{self, Result};
 use super::fmgr::text_datum;
 use super::raw;
 use pgrx::pg_sys;
@@ -21,15 +22,15 @@ pub fn first_characters(text: &[u8], count: usize) -> &[u8] {
 }
 
 /// SQL's `text LIKE pattern`. 22025 for a pattern that ends in its escape character.
-pub fn is_like(text: &[u8], pattern: &[u8]) -> bool {
+pub fn is_like(text: &[u8], pattern: &[u8]) -> Result<bool> {
     // SAFETY: textlike takes two texts and a collation.
-    unsafe {
-        let datum = pg_sys::DirectFunctionCall2Coll(
+    error::catching(|| unsafe {
+        let datum = raw::DirectFunctionCall2Coll(
             Some(raw::textlike),
             pg_sys::DEFAULT_COLLATION_OID,
             text_datum(text),
             text_datum(pattern),
         );
         datum.value() & 0xff != 0
-    }
+    })
 }

@@ -11,18 +11,17 @@ use super::rest::{self, Terms};
 use super::verdict::{self, Verdict};
 use super::{execute, output};
 use crate::channel::request::Request;
-use crate::pg::error::{self, Result};
+use crate::pg::error::{self, Digits, Result};
 use crate::pg::shmem::{self, NOWHERE};
 use crate::pg::{callbacks, compat, foreign, proc, record, tcop, wire};
-use crate::registry::job::{End, Slot, State, Stop};
+use crate::registry::job::{End, LABEL_MAX, Slot, State, Stop};
 use crate::registry::segment::segment;
 use crate::registry::totals::{Start, Totals};
 use crate::settings;
-use core::ffi::c_int;
+use core::ffi::{CStr, c_int};
 use core::sync::atomic::Ordering::Relaxed;
 use pgrx::pg_sys::Datum;
 use std::cell::Cell;
-use std::ffi::CString;
 
 thread_local! {
     static CURRENT: Cell<Option<Attached>> = const { Cell::new(None) };
@@ -131,7 +130,7 @@ impl Attached {
         };
         let request = Request::at(request_at);
         let identity = request.identity();
-        let name = application_name(label.as_deref());
+        let name = ApplicationName::of(label.as_deref());
         let sql = crate::pg::memory::c_str(sql);
         output::begin(self, queue_size, keeps_result);
         tcop::enter_message_context();
@@ -144,7 +143,7 @@ impl Attached {
                 let (database, role) = request.connection();
                 proc::connect(database.into(), role.into());
             }
-            request.adopt(&name);
+            request.adopt(name.text());
             proc::keep_message_encoding();
             foreign::values_go_to(request.home().filter(|_| keeps_result));
             request.take(sql, &mut records)
@@ -228,14 +227,23 @@ impl Attached {
 }
 
 /// `pg_background:<label>:<pid>`, or without a label `pg_background:<pid>`.
-fn application_name(label: Option<&[u8]>) -> CString {
-    let mut name = b"pg_background:".to_vec();
-    if let Some(label) = label {
-        name.extend_from_slice(label);
-        name.push(b':');
+struct ApplicationName([u8; LABEL_MAX + 32]);
+
+impl ApplicationName {
+    fn of(label: Option<&[u8]>) -> Self {
+        let pid = Digits::of(proc::my_pid() as u64);
+        let (label, colon): (_, &[u8]) = label.map_or((&b""[..], b""), |label| (label, b":"));
+        let mut name = Self([0; LABEL_MAX + 32]);
+        let pieces = [b"pg_background:", label, colon, pid.bytes()];
+        for (to, from) in name.0.iter_mut().zip(pieces.into_iter().flatten()) {
+            *to = *from;
+        }
+        name
     }
-    name.extend_from_slice(proc::my_pid().to_string().as_bytes());
-    CString::new(name).unwrap_or_default()
+
+    fn text(&self) -> &CStr {
+        CStr::from_bytes_until_nul(&self.0).unwrap_or_default()
+    }
 }
 
 /// `pg_background.worker_timeout` is over. A signal handler: atomics and a signal to ourselves only.

@@ -6,6 +6,7 @@ use harness::order::{Order, Step, compare};
 mod objects;
 mod roles;
 mod settings;
+mod texts;
 mod transactions;
 
 const SETUP: &str = "

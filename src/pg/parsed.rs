@@ -1,0 +1,87 @@
+//! The parse trees of a text that comes again. Raw.
+//!
+//! A trigger launches the same text for each row, and parsing it takes a tenth of a short job. What the grammar makes of a text is
+//! decided by the text and some settings alone, no catalog is looked at: as long as the settings are the same it may be kept. It
+//! is copied for each use, since analysis changes what it gets (as the plan cache does with that of a prepared statement,
+//! `GetCachedPlan` of utils/cache/plancache.c). All that depends on more, be it names, types, privileges or plans, is made anew for
+//! each job.
+
+use super::memory::Context;
+use super::{callbacks, memory, raw};
+use core::cell::Cell;
+use core::ffi::CStr;
+use core::ptr;
+use pgrx::pg_sys::{self, List};
+
+/// Longer texts are not kept, in bytes: their trees may take many times as much.
+const LONGEST: usize = 4096;
+
+/// The last text, and its trees if it has come twice.
+#[derive(Clone, Copy)]
+struct Kept {
+    text: &'static [u8],
+    trees: *mut List,
+}
+
+const NOTHING: Kept = Kept {
+    text: b"",
+    trees: ptr::null_mut(),
+};
+
+thread_local! {
+    static KEPT: Cell<Kept> = const { Cell::new(NOTHING) };
+    /// What they lie in.
+    static CONTEXT: Cell<Option<Context>> = const { Cell::new(None) };
+}
+
+/// Parses the text into the current memory context; an empty one gives NULL.
+pub fn parse(sql: &CStr) -> *mut List {
+    let text = sql.to_bytes();
+    let kept = KEPT.get();
+    // SAFETY: a plain variable. Who wants to see the parser's statistics sees those of each text.
+    let is_known = kept.text == text && unsafe { !pg_sys::log_parser_stats };
+    if is_known && !kept.trees.is_null() {
+        return copy(kept.trees);
+    }
+    let said = callbacks::said();
+    // SAFETY: NUL-terminated.
+    let trees = unsafe { raw::pg_parse_query(sql.as_ptr()) };
+    if !is_known {
+        remember(text);
+    } else if callbacks::said() == said {
+        // What the parser has to say it says each time.
+        let trees = within(|| copy(trees));
+        KEPT.set(Kept { trees, ..kept });
+    }
+    trees
+}
+
+/// The settings have changed.
+pub fn forget() {
+    KEPT.set(NOTHING);
+    if let Some(context) = CONTEXT.get() {
+        context.reset();
+    }
+}
+
+fn remember(text: &[u8]) {
+    forget();
+    if text.len() <= LONGEST {
+        let text = within(|| memory::copy_bytes(text));
+        KEPT.set(Kept { text, ..NOTHING });
+    }
+}
+
+fn within<T>(body: impl FnOnce() -> T) -> T {
+    let context = CONTEXT.get().unwrap_or_else(|| {
+        let context = Context::for_process(c"pg_background parse trees");
+        CONTEXT.set(Some(context));
+        context
+    });
+    context.enter(body)
+}
+
+fn copy(trees: *mut List) -> *mut List {
+    // SAFETY: a list of nodes, or NULL.
+    unsafe { raw::copyObjectImpl(trees.cast()).cast() }
+}
