@@ -3,11 +3,11 @@
 //! A trigger launches the same text for each row, and parsing it takes a tenth of a short job. What the grammar makes of a text is
 //! decided by the text and some settings alone, no catalog is looked at: as long as the settings are the same it may be kept. It
 //! is copied for each use, since analysis changes what it gets (as the plan cache does with that of a prepared statement,
-//! `GetCachedPlan` of utils/cache/plancache.c). All that depends on more, be it names, types, privileges or plans, is made anew for
+//! `RevalidateCachedQuery` of utils/cache/plancache.c). All that depends on more, be it names, types, privileges or plans, is made anew for
 //! each job.
 
 use super::memory::Context;
-use super::{callbacks, memory, raw};
+use super::{callbacks, error, memory, raw};
 use core::cell::Cell;
 use core::ffi::CStr;
 use core::ptr;
@@ -49,9 +49,12 @@ pub fn parse(sql: &CStr) -> *mut List {
     if !is_known {
         remember(text);
     } else if callbacks::said() == said {
-        // What the parser has to say it says each time.
-        let trees = within(|| copy(trees));
-        KEPT.set(Kept { trees, ..kept });
+        // What the parser has to say it says each time. And a copy that fails, for it goes deeper than the parser does, is not the
+        // job's failure.
+        match error::catch(|| within(|| copy(trees))) {
+            Ok(trees) => KEPT.set(Kept { trees, ..kept }),
+            Err(_) => forget(),
+        }
     }
     trees
 }

@@ -14,13 +14,13 @@ use crate::channel::request::Request;
 use crate::pg::error::{self, Digits, Result};
 use crate::pg::shmem::{self, NOWHERE};
 use crate::pg::{callbacks, compat, foreign, proc, record, tcop, wire};
-use crate::registry::job::{End, LABEL_MAX, Slot, State, Stop};
+use crate::registry::job::{End, Slot, State, Stop};
 use crate::registry::segment::segment;
 use crate::registry::totals::{Start, Totals};
 use crate::settings;
 use core::ffi::{CStr, c_int};
 use core::sync::atomic::Ordering::Relaxed;
-use pgrx::pg_sys::Datum;
+use pgrx::pg_sys::{Datum, NAMEDATALEN};
 use std::cell::Cell;
 
 thread_local! {
@@ -226,15 +226,19 @@ impl Attached {
     }
 }
 
-/// `pg_background:<label>:<pid>`, or without a label `pg_background:<pid>`.
-struct ApplicationName([u8; LABEL_MAX + 32]);
+/// `pg_background:<label>:<pid>`, or without a label `pg_background:<pid>`. Of a label that is too long for a name the end is left out,
+/// so that the pid is there, and PostgreSQL need not tell the job's messages that it has shortened the name.
+struct ApplicationName([u8; NAMEDATALEN as usize]);
 
 impl ApplicationName {
     fn of(label: Option<&[u8]>) -> Self {
+        const PREFIX: &[u8] = b"pg_background:";
         let pid = Digits::of(proc::my_pid() as u64);
+        let mut name = Self([0; NAMEDATALEN as usize]);
+        let room = name.0.len() - 1 - PREFIX.len() - 1 - pid.bytes().len();
         let (label, colon): (_, &[u8]) = label.map_or((&b""[..], b""), |label| (label, b":"));
-        let mut name = Self([0; LABEL_MAX + 32]);
-        let pieces = [b"pg_background:", label, colon, pid.bytes()];
+        let label = label.get(..room).unwrap_or(label);
+        let pieces = [PREFIX, label, colon, pid.bytes()];
         for (to, from) in name.0.iter_mut().zip(pieces.into_iter().flatten()) {
             *to = *from;
         }

@@ -21,3 +21,6 @@ SELECT * FROM pg_background_launch('SHOW application_name', 0, E'ä:b"c\'d') \gs
 SELECT label FROM pg_background_list;
 SELECT pg_background_wait(:job_pid, :job_cookie);
 SELECT pg_background_detach(:job_pid, :job_cookie);
+-- a label that is too long for the name of the process leaves room for the pid, and nobody is told
+SELECT * FROM pg_background_launch('SHOW application_name', 0, repeat('l', 64)) \gset job_
+SELECT name = 'pg_background:' || repeat('l', 48 - length(:'job_pid')) || ':' || :'job_pid' FROM pg_background_result(:job_pid, :job_cookie) AS (name text);
