@@ -14,7 +14,7 @@ use crate::pg::error::{Digits, raise_raw};
 use crate::pg::files::{Owner, Writing};
 use crate::pg::memory::{Buffer, Context};
 use crate::pg::receiver::RowSlot;
-use crate::pg::tuples::{self, Row, Shape};
+use crate::pg::tuples::{self, Row, SLACK, Shape};
 use crate::pg::{guc, proc, record, rowtype};
 use crate::registry::job::Slot;
 use pgrx::PgSqlErrorCode;
@@ -153,12 +153,7 @@ impl Writer {
         if shape.has_records {
             self.describe_records(slot, &shape);
         }
-        let room = self.buffer.room().saturating_sub(HEADER) & !7;
-        let place = self.buffer.end().wrapping_add(HEADER);
-        if let Some(len) = tuples::form_at_once(place, room, slot, &shape) {
-            self.header(Kind::Row, len);
-            self.buffer.advance(len);
-            self.pad(len);
+        if self.row_in_place(|to, room| tuples::form_at_once(to, room, slot, &shape)) {
             return;
         }
         match self.row_memory.enter(|| tuples::look(slot, &shape)) {
@@ -169,7 +164,7 @@ impl Writer {
                 self.put_from(from.wrapping_add(4), len - 4);
                 self.pad(len);
             }
-            Row::Loose { len, header, has_null } => {
+            Row::Loose { len, has_null } => {
                 if len > LARGEST_ROW {
                     raise_raw(
                         PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
@@ -181,21 +176,34 @@ impl Writer {
                         None,
                     );
                 }
-                self.make_room(len);
-                if self.buffer.room() >= HEADER + padded(len) {
-                    self.header(Kind::Row, len);
-                    tuples::form(self.buffer.end(), &shape, len, header, has_null);
-                    self.buffer.advance(len);
-                } else {
+                self.make_room(len + SLACK);
+                if !self.row_in_place(|to, room| tuples::form(to, room, &shape, has_null)) {
                     let scratch = &mut self.scratch;
-                    crate::pg::memory::for_process(|| scratch.restart(len));
-                    tuples::form(self.scratch.as_ptr(), &shape, len, header, has_null);
+                    crate::pg::memory::for_process(|| scratch.restart(len + SLACK));
+                    let formed = tuples::form(scratch.as_ptr(), len + SLACK, &shape, has_null);
+                    debug_assert_eq!(formed, Some(len));
                     self.header(Kind::Row, len);
                     self.put_from(self.scratch.as_ptr(), len);
+                    self.pad(len);
                 }
-                self.pad(len);
                 self.row_memory.reset();
             }
+        }
+    }
+
+    /// A row that `form` writes where it goes, up to a whole number of words: it gets the place and the room there, and gives the row's
+    /// length, or nothing if there is too little room.
+    #[inline]
+    fn row_in_place(&mut self, form: impl FnOnce(*mut u8, usize) -> Option<usize>) -> bool {
+        let room = self.buffer.room().saturating_sub(HEADER) & !7;
+        let place = self.buffer.end().wrapping_add(HEADER);
+        let Some(len) = form(place, room) else {
+            return false;
+        };
+        self.check_whole();
+        self.buffer.push_word(message::header(Kind::Row, len)) && {
+            self.buffer.advance(padded(len));
+            true
         }
     }
 
@@ -280,8 +288,8 @@ impl Writer {
         }
     }
 
-    /// Begins a message; [`Writer::pad`] completes it. SQL may have caught the error that tore an earlier one, and the job gone on.
-    fn header(&mut self, kind: Kind, len: usize) {
+    /// SQL may have caught the error that tore a message, and the job gone on.
+    fn check_whole(&self) {
         if self.torn {
             raise_raw(
                 PgSqlErrorCode::ERRCODE_INSUFFICIENT_RESOURCES,
@@ -289,6 +297,11 @@ impl Writer {
                 None,
             );
         }
+    }
+
+    /// Begins a message; [`Writer::pad`] completes it.
+    fn header(&mut self, kind: Kind, len: usize) {
+        self.check_whole();
         self.torn = true;
         self.put(&message::header(kind, len));
     }

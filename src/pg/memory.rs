@@ -170,6 +170,18 @@ impl Buffer {
         taken
     }
 
+    /// Appends eight bytes; false where they don't fit.
+    #[inline]
+    pub fn push_word(&mut self, word: [u8; 8]) -> bool {
+        if self.room() < word.len() {
+            return false;
+        }
+        // SAFETY: they fit.
+        unsafe { self.end().cast::<[u8; 8]>().write(word) };
+        self.len += word.len();
+        true
+    }
+
     /// Takes over `len` bytes that were written at the end.
     pub fn advance(&mut self, len: usize) {
         debug_assert!(len <= self.room());

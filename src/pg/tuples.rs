@@ -217,7 +217,7 @@ pub enum Row {
     /// `len` bytes at `from`, of which the first four are to be replaced by the length.
     Ready { from: *const u8, len: usize },
     /// `len` bytes that [`form`] writes.
-    Loose { len: usize, header: usize, has_null: bool },
+    Loose { len: usize, has_null: bool },
 }
 
 /// Looks at the row in `slot`. What points out of the row (toasted values, expanded objects) is made part of it, allocated in
@@ -271,29 +271,51 @@ pub fn look(slot: *mut TupleTableSlot, shape: &Shape) -> Row {
             let place = column.place(data_len, value);
             data_len = place.at + place.len;
         }
-        let header = header_len(shape.natts, has_null);
         Row::Loose {
-            len: header + data_len,
-            header,
+            len: header_len(shape.natts, has_null) + data_len,
             has_null,
         }
     }
 }
 
-/// Writes the row in `slot` to `to`, which is aligned, where it takes no more than `room` bytes there and lies in the slot as values, none
-/// of which points elsewhere. Gives its length.
-///
-/// The same bytes as [`form`] makes, in one pass instead of two.
+/// Writes the row in `slot` to `to`, which is aligned, where it takes no more than `room` bytes there less [`SLACK`] and lies in the slot as
+/// values, none of which points elsewhere. Gives its length.
 pub fn form_at_once(to: *mut u8, room: usize, slot: *mut TupleTableSlot, shape: &Shape) -> Option<usize> {
-    /// What is cleared at once between two values, and what a value that is not a varlena takes at most.
-    const WORD: usize = size_of::<u64>();
-    // SAFETY: the slot has a value for each column. Before anything is written to a place, it is seen to be within the room.
+    // SAFETY: the slot has a value for each column.
     unsafe {
         if !ptr::eq((*slot).tts_ops, &raw const pg_sys::TTSOpsVirtual) || ((*slot).tts_nvalid as usize) < shape.natts {
             return None;
         }
         let (values, nulls) = ((*slot).tts_values, (*slot).tts_isnull);
         let has_null = (0..shape.natts).any(|n| *nulls.add(n));
+        write(to, room, shape, values, nulls, has_null)
+    }
+}
+
+/// Writes the row that [`look`] found loose to `to`, which is aligned, where it takes no more than `room` bytes there less [`SLACK`].
+pub fn form(to: *mut u8, room: usize, shape: &Shape, has_null: bool) -> Option<usize> {
+    // SAFETY: `look` has put a value, or NULL, there for each column.
+    unsafe { write(to, room, shape, shape.values, shape.nulls, has_null) }
+}
+
+/// How much more room than it takes a row is written in.
+pub const SLACK: usize = 2 * size_of::<u64>();
+
+/// The same bytes as `heap_form_minimal_tuple` makes, in one pass instead of two. What lies between values is zeroed, since a reader tells
+/// padding from a short header by that, and what is left of the last word. None where there is too little room, or where a value points
+/// elsewhere.
+#[inline(always)]
+unsafe fn write(
+    to: *mut u8,
+    room: usize,
+    shape: &Shape,
+    values: *const Datum,
+    nulls: *const bool,
+    has_null: bool,
+) -> Option<usize> {
+    // SAFETY: there is a value for each column (the caller's promise). Before anything is written to a place, it is seen to be within the
+    // room: the word that is cleared, and a value passed by value with what aligns it, take no more than the slack.
+    unsafe {
         let header = header_len(shape.natts, has_null);
         if header > room {
             return None;
@@ -310,7 +332,7 @@ pub fn form_at_once(to: *mut u8, room: usize, slot: *mut TupleTableSlot, shape: 
                 *bitmap.add(n / 8) |= 1 << (n % 8);
             }
             let (column, value) = (&*shape.columns.add(n), *values.add(n));
-            if end + 2 * WORD > room {
+            if end + SLACK > room {
                 return None;
             }
             to.add(end).cast::<u64>().write_unaligned(0);
@@ -333,7 +355,15 @@ pub fn form_at_once(to: *mut u8, room: usize, slot: *mut TupleTableSlot, shape: 
             }
             end = place.at + place.len;
         }
-        finish(to.cast(), shape, end, header, infomask);
+        if end + SLACK / 2 > room {
+            return None;
+        }
+        to.add(end).cast::<u64>().write_unaligned(0);
+        let tuple = to.cast::<MinimalTupleData>();
+        (*tuple).t_len = end as u32;
+        (*tuple).t_infomask2 = shape.natts as u16;
+        (*tuple).t_infomask = infomask;
+        (*tuple).t_hoff = (header + MINIMAL_OFFSET) as u8;
         Some(end)
     }
 }
@@ -365,56 +395,6 @@ unsafe fn write_by_reference(at: *mut u8, place: &Place, value: Datum) {
         } else {
             ptr::copy_nonoverlapping(from, at, place.len);
         }
-    }
-}
-
-unsafe fn finish(tuple: *mut MinimalTupleData, shape: &Shape, len: usize, header: usize, infomask: u16) {
-    // SAFETY: the header is the caller's.
-    unsafe {
-        (*tuple).t_len = len as u32;
-        (*tuple).t_infomask2 = shape.natts as u16;
-        (*tuple).t_infomask = infomask;
-        (*tuple).t_hoff = (header + MINIMAL_OFFSET) as u8;
-    }
-}
-
-/// Writes the row that [`look`] found loose to `to`, which is aligned and has room for its length.
-///
-/// The same bytes as `heap_form_minimal_tuple` makes, in one pass less and without zeroing all of them first.
-pub fn form(to: *mut u8, shape: &Shape, len: usize, header: usize, has_null: bool) {
-    // SAFETY: the room is there; the values are those that the length came from. What lies between values is zeroed, since a
-    // reader tells padding from a short header by that.
-    unsafe {
-        ptr::write_bytes(to, 0, header);
-        let tuple = to.cast::<MinimalTupleData>();
-        let data = to.add(header);
-        let mut infomask = if has_null { HAS_NULL } else { 0 };
-        let mut end = 0;
-        for n in 0..shape.natts {
-            if has_null {
-                if *shape.nulls.add(n) {
-                    continue;
-                }
-                *(*tuple).t_bits.as_mut_ptr().add(n / 8) |= 1 << (n % 8);
-            }
-            let (column, value) = (&*shape.columns.add(n), *shape.values.add(n));
-            let place = column.place(end, value);
-            if place.at > end {
-                ptr::write_bytes(data.add(end), 0, place.at - end);
-            }
-            let at = data.add(place.at);
-            if column.by_value {
-                write_by_value(at, place.len, value);
-            } else {
-                write_by_reference(at, &place, value);
-                if column.len < 0 {
-                    infomask |= HAS_VAR_WIDTH;
-                }
-            }
-            end = place.at + place.len;
-        }
-        debug_assert_eq!(header + end, len);
-        finish(tuple, shape, len, header, infomask);
     }
 }
 

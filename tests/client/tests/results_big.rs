@@ -71,6 +71,45 @@ fn smallest_queue_largest_rows() {
     assert_eq!(count, 500);
 }
 
+/// Values of every kind of length and alignment, NULLs, values that lie elsewhere (toasted, expanded) and rows that lie as they are in
+/// a table, in rows whose length goes through all that a buffer has room for.
+#[test]
+fn rows_of_every_shape_at_every_place() {
+    const SHAPES: [&str; 3] = [
+        "SELECT g, (g % 7)::int2 AS b, CASE WHEN g % 3 > 0 THEN repeat(chr(97 + g % 26), g % 1153) END AS c, g::int8 * 5 AS d,
+                g % 2 = 0 AS e, g::numeric / 7 AS f, CASE WHEN g % 5 = 0 THEN ARRAY[g, NULL, g + 1] END AS h, '\"i\"'::\"char\" AS i,
+                ('j' || g)::name AS j, g::float4 AS k, time '01:02' + g * interval '1 s' AS l, '12:34:56+01'::timetz AS m,
+                box(point(g, 1), point(2, 3)) AS o, '10.0.0.1'::inet AS p FROM generate_series(1, 4000) g",
+        "SELECT g, t, g + 1 AS b, a || g AS c, repeat('x', g % 211) AS d FROM generate_series(1, 700) g, toasted WHERE n = g % 4",
+        "SELECT n, t, a FROM toasted, generate_series(1, 300)",
+    ];
+    let cluster = Cluster::start(&[]);
+    let mut session = cluster.session();
+    session.exec(
+        "CREATE TABLE toasted (n int, t text, a int[]); ALTER TABLE toasted ALTER t SET STORAGE EXTERNAL, ALTER a SET STORAGE EXTERNAL;
+         INSERT INTO toasted SELECT n, repeat(md5(n::text), n * 40), (SELECT array_agg(i) FROM generate_series(1, n * 300) i)
+         FROM generate_series(0, 3) n",
+    );
+    for shape in SHAPES {
+        session.exec(&format!("DROP TABLE IF EXISTS shaped; CREATE TABLE shaped AS {shape}"));
+        let columns: String = session.value(
+            "SELECT string_agg(format('%I %s', attname, format_type(atttypid, -1)), ', ' ORDER BY attnum)
+             FROM pg_attribute WHERE attrelid = 'shaped'::regclass AND attnum > 0",
+        );
+        let sum = |rows: &str| format!("SELECT count(*) || ' ' || sum(hashtext(r::text)) FROM {rows} r");
+        let expected: String = session.value(&sum("shaped"));
+        for queue_size in [4096, 8192, 65536] {
+            for sql in [shape, "SELECT * FROM shaped"] {
+                let job = session.handle(&format!(
+                    "SELECT pid, cookie FROM pg_background_launch($sql${sql}$sql$, {queue_size})"
+                ));
+                let rows = format!("(SELECT * FROM pg_background_result({job}) AS ({columns}))");
+                assert_eq!(session.value::<String>(&sum(&rows)), expected, "{queue_size} {sql}");
+            }
+        }
+    }
+}
+
 #[test]
 fn as_many_columns_as_a_table_has() {
     let cluster = Cluster::start(&[]);
