@@ -331,6 +331,14 @@ impl Writer {
         self.ending = true;
         self.flush();
         self.leave_page();
+        self.give_back();
+    }
+
+    /// Gives back what a large row took, also where an error has ended it half-way.
+    fn give_back(&mut self) {
+        self.row_memory.reset();
+        let scratch = &mut self.scratch;
+        crate::pg::memory::for_process(|| scratch.shrink(*BUFFER.end()));
     }
 
     /// Hands the buffer over as a piece of the queue.

@@ -661,6 +661,9 @@ pub fn has_replication_origin() -> bool {
     }
 }
 
+/// How many bytes a byte takes in `application_name` that is no printable ASCII (`pg_clean_ascii`).
+pub const CLEANED_BYTE: usize = if cfg!(since_16) { r"\xNN".len() } else { 1 };
+
 /// Whether this process is in the table of locks, advisory ones among them. Another process may put a lock there for it that it has
 /// taken by the short way, a lock of a relation; none but itself takes one out.
 pub fn is_in_lock_table() -> bool {

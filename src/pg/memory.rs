@@ -188,6 +188,17 @@ impl Buffer {
         self.len += len;
     }
 
+    /// Empties it and gives back memory beyond `capacity` bytes. A smaller piece is allocated in the current memory context.
+    pub fn shrink(&mut self, capacity: usize) {
+        if self.capacity > capacity {
+            let before = self.data;
+            *self = Buffer::new(capacity);
+            // SAFETY: as in `restart`.
+            unsafe { raw::pfree(before.cast()) };
+        }
+        self.len = 0;
+    }
+
     /// Empties it and makes sure that `capacity` bytes fit.
     pub fn restart(&mut self, capacity: usize) {
         if capacity > self.capacity {

@@ -235,9 +235,18 @@ impl ApplicationName {
         const PREFIX: &[u8] = b"pg_background:";
         let pid = Digits::of(proc::my_pid() as u64);
         let mut name = Self([0; NAMEDATALEN as usize]);
-        let room = name.0.len() - 1 - PREFIX.len() - 1 - pid.bytes().len();
         let (label, colon): (_, &[u8]) = label.map_or((&b""[..], b""), |label| (label, b":"));
-        let label = label.get(..room).unwrap_or(label);
+        let mut room = name.0.len() - 1 - PREFIX.len() - 1 - pid.bytes().len();
+        let fits = |byte: &u8| {
+            let takes = if matches!(byte, b' '..=b'~') {
+                1
+            } else {
+                compat::CLEANED_BYTE
+            };
+            room.checked_sub(takes).map(|left| room = left)
+        };
+        let fitting = label.iter().map_while(fits).count();
+        let label = label.get(..fitting).unwrap_or(label);
         let pieces = [PREFIX, label, colon, pid.bytes()];
         for (to, from) in name.0.iter_mut().zip(pieces.into_iter().flatten()) {
             *to = *from;

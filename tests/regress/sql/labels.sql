@@ -24,3 +24,5 @@ SELECT pg_background_detach(:job_pid, :job_cookie);
 -- a label that is too long for the name of the process leaves room for the pid, and nobody is told
 SELECT * FROM pg_background_launch('SHOW application_name', 0, repeat('l', 64)) \gset job_
 SELECT name = 'pg_background:' || repeat('l', 48 - length(:'job_pid')) || ':' || :'job_pid' FROM pg_background_result(:job_pid, :job_cookie) AS (name text);
+SELECT * FROM pg_background_launch('SELECT application_name FROM pg_stat_activity WHERE pid = pg_backend_pid()', 0, repeat('ä', 32)) \gset job_
+SELECT name ~ ('^pg_background:.+:' || :'job_pid' || '$') FROM pg_background_result(:job_pid, :job_cookie) AS (name text);
