@@ -304,6 +304,9 @@ pub const SLACK: usize = 2 * size_of::<u64>();
 /// The same bytes as `heap_form_minimal_tuple` makes, in one pass instead of two. What lies between values is zeroed, since a reader tells
 /// padding from a short header by that, and what is left of the last word. None where there is too little room, or where a value points
 /// elsewhere.
+///
+/// # Safety
+/// `to` is aligned as a row is, and `room` bytes may be written there; there is a value, or NULL, for each column.
 #[inline(always)]
 unsafe fn write(
     to: *mut u8,
@@ -313,8 +316,8 @@ unsafe fn write(
     nulls: *const bool,
     has_null: bool,
 ) -> Option<usize> {
-    // SAFETY: there is a value for each column (the caller's promise). Before anything is written to a place, it is seen to be within the
-    // room: the word that is cleared, and a value passed by value with what aligns it, take no more than the slack.
+    // SAFETY: see above. Before anything is written to a place, it is seen to be within the room: the word that is cleared,
+    // and a value passed by value with what aligns it, take no more than the slack.
     unsafe {
         let header = header_len(shape.natts, has_null);
         if header > room {
