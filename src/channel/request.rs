@@ -54,14 +54,8 @@ pub fn store(identity: Identity, database: &Database, parameters: Option<&Outgoi
     }
     guc_state::with_settings(|settings| {
         let libraries = settings.libraries();
-        let marks = (settings.mark(), settings.mark_of_custom());
-        store_with(
-            identity,
-            database,
-            parameters,
-            (settings.bytes(), marks.0, marks.1),
-            &libraries,
-        )
+        let state = (settings.bytes(), settings.mark(), settings.mark_of_custom());
+        store_with(identity, database, parameters, state, &libraries)
     })
 }
 

@@ -78,7 +78,7 @@ struct Patience {
 }
 
 impl Writer {
-    /// A writer for this process; `begin` gives it a job. Guarded.
+    /// A writer for this process; `begin` gives it a job. Where memory is out the process ends.
     pub fn new(slot: &'static Slot) -> Self {
         let local = crate::pg::memory::for_process(|| Buffer::new(*BUFFER.start()));
         crate::pg::memory::for_process(|| Self {
@@ -93,7 +93,7 @@ impl Writer {
             local,
             page: None,
             scratch: Buffer::new(*BUFFER.start()),
-            row_memory: Context::new(c"pg_background row"),
+            row_memory: Context::for_process(c"pg_background row"),
             shape: None,
             known_records: [0; KNOWN_RECORDS],
             known_count: 0,
@@ -201,10 +201,11 @@ impl Writer {
             return false;
         };
         self.check_whole();
-        self.buffer.push_word(message::header(Kind::Row, len)) && {
-            self.buffer.advance(padded(len));
-            true
+        if !self.buffer.push_word(message::header(Kind::Row, len)) {
+            return false;
         }
+        self.buffer.advance(padded(len));
+        true
     }
 
     /// The statement's rows have all come. What is in an open file is handed over, since the transaction may end next.

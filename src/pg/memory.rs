@@ -52,15 +52,7 @@ pub fn size_taken(body: impl FnOnce() -> *mut core::ffi::c_void) -> usize {
 pub struct Context(MemoryContext);
 
 impl Context {
-    /// A new child of TopMemoryContext. Guarded.
-    pub fn new(name: &'static CStr) -> Self {
-        // SAFETY: the name is static; the sizes are ALLOCSET_DEFAULT_SIZES.
-        Self(unsafe {
-            pg_sys::AllocSetContextCreateInternal(pg_sys::TopMemoryContext, name.as_ptr(), 0, 8 * 1024, 8 * 1024 * 1024)
-        })
-    }
-
-    /// The same. Raw.
+    /// A new child of TopMemoryContext. Raw.
     pub fn for_process(name: &'static CStr) -> Self {
         // SAFETY: TopMemoryContext exists in every backend.
         Self::below(unsafe { pg_sys::TopMemoryContext }, name)
@@ -73,7 +65,7 @@ impl Context {
     }
 
     fn below(parent: MemoryContext, name: &'static CStr) -> Self {
-        // SAFETY: as in `new`; the parent is alive.
+        // SAFETY: the parent is alive and the name static; the sizes are ALLOCSET_DEFAULT_SIZES.
         Self(unsafe { raw::AllocSetContextCreateInternal(parent, name.as_ptr(), 0, 8 * 1024, 8 * 1024 * 1024) })
     }
 
