@@ -1,10 +1,8 @@
 //! The settings of the extension. What concerns a session's own jobs every user may set, what concerns the cluster's processes
 //! superusers, and what is the cluster's alone its configuration; each in every way that PostgreSQL knows.
 
-use crate::pg::callbacks;
 use crate::pg::guc::{self, IntSetting, Who};
-use core::ffi::CStr;
-use core::sync::atomic::{AtomicBool, AtomicI32, Ordering::Relaxed};
+use core::sync::atomic::{AtomicI32, Ordering::Relaxed};
 use pgrx::pg_sys::{GUC_UNIT_BYTE, GUC_UNIT_MS};
 
 /// The smallest queue, in bytes. Smaller sizes that are asked for count as this one.
@@ -15,8 +13,6 @@ pub const QUEUE_MAX: i32 = 256 << 20;
 
 /// As many processes as PostgreSQL can have (`MAX_BACKENDS` of `postmaster/postmaster.h`).
 const MAX_BACKENDS: i32 = 0x3ffff;
-
-const PREFIX: &CStr = c"pg_background";
 
 static MAX_WORKERS: AtomicI32 = AtomicI32::new(16);
 static DEFAULT_QUEUE_SIZE: AtomicI32 = AtomicI32::new(64 << 10);
@@ -144,72 +140,34 @@ const SETTINGS: [IntSetting; 11] = [
     },
 ];
 
-static KNOWN: AtomicBool = AtomicBool::new(false);
-
-/// Makes the settings known, once for each process. Raw.
-///
-/// A session does it when it loads the library. A worker does it when something that could look at them turns up: a statement,
-/// wherever it comes from, that mentions them ([`watch`]), or a function of ours. Until then the values that the session has set
-/// stand there as those of settings that nobody has defined, which PostgreSQL hands on to a definition. Up to version 15 each
-/// definition sorts all settings anew, and all together would take a tenth of a cold start.
+/// Makes the settings known, when the library is loaded. Raw.
 pub fn define() {
-    if KNOWN.swap(true, Relaxed) {
-        return;
-    }
-    for setting in &SETTINGS {
-        guc::define(setting);
-    }
-    guc::reserve_prefix(PREFIX);
-}
-
-/// From now on makes the settings known before a statement runs that mentions them.
-pub fn watch() {
-    callbacks::before_each_statement(define_for);
-}
-
-/// Makes the settings known if a statement with this text could look at them.
-fn define_for(text: &[u8]) {
-    if !KNOWN.load(Relaxed) && are_mentioned_in(text) {
-        define();
-    }
-}
-
-/// Whether the text names our settings, or looks at all there are.
-fn are_mentioned_in(text: &[u8]) -> bool {
-    const LONG: usize = 64 << 10;
-    let names = [PREFIX.to_bytes(), b"pg_settings", b"show"];
-    let is_in = |name: &[u8]| text.windows(name.len()).any(|window| window.eq_ignore_ascii_case(name));
-    text.len() > LONG || names.into_iter().any(is_in)
-}
-
-fn value(setting: &AtomicI32) -> i32 {
-    define();
-    setting.load(Relaxed)
+    guc::define(c"pg_background", &SETTINGS);
 }
 
 /// `pg_background.max_workers`: running jobs of one session.
 pub fn max_workers() -> u32 {
-    value(&MAX_WORKERS) as u32
+    MAX_WORKERS.load(Relaxed) as u32
 }
 
 /// `pg_background.default_queue_size`, in bytes.
 pub fn default_queue_size() -> i32 {
-    value(&DEFAULT_QUEUE_SIZE)
+    DEFAULT_QUEUE_SIZE.load(Relaxed)
 }
 
 /// `pg_background.worker_timeout`, in milliseconds; 0 for none.
 pub fn worker_timeout() -> i32 {
-    value(&WORKER_TIMEOUT)
+    WORKER_TIMEOUT.load(Relaxed)
 }
 
 /// `pg_background.worker_idle_timeout`, in milliseconds; 0 for fresh processes only.
 pub fn worker_idle_timeout() -> i32 {
-    value(&WORKER_IDLE_TIMEOUT)
+    WORKER_IDLE_TIMEOUT.load(Relaxed)
 }
 
 /// `pg_background.max_idle_workers`: idle workers of the cluster. By default half of the server's workers are left to others.
 pub fn max_idle_workers() -> i32 {
-    match value(&MAX_IDLE_WORKERS) {
+    match MAX_IDLE_WORKERS.load(Relaxed) {
         -1 => guc::max_worker_processes() / 2,
         count => count,
     }
@@ -217,44 +175,30 @@ pub fn max_idle_workers() -> i32 {
 
 /// `pg_background.result_retention`, in milliseconds; 0 for none.
 pub fn result_retention() -> i32 {
-    value(&RESULT_RETENTION)
+    RESULT_RETENTION.load(Relaxed)
 }
 
 /// `pg_background.history_size`: ended jobs that are remembered.
 pub fn history_size() -> u32 {
-    value(&HISTORY_SIZE) as u32
+    HISTORY_SIZE.load(Relaxed) as u32
 }
 
 /// `pg_background.launch_timeout`, in milliseconds; 0 for not at all.
 pub fn launch_timeout() -> i32 {
-    value(&LAUNCH_TIMEOUT)
+    LAUNCH_TIMEOUT.load(Relaxed)
 }
 
 /// `pg_background.max_cluster_workers`: running jobs of the cluster; 0 for no limit.
 pub fn max_cluster_workers() -> u32 {
-    value(&MAX_CLUSTER_WORKERS) as u32
+    MAX_CLUSTER_WORKERS.load(Relaxed) as u32
 }
 
 /// `pg_background.max_role_workers`: running jobs of this session's role; 0 for no limit.
 pub fn max_role_workers() -> u32 {
-    value(&MAX_ROLE_WORKERS) as u32
+    MAX_ROLE_WORKERS.load(Relaxed) as u32
 }
 
 /// `pg_background.max_role_handles`: jobs of this session's role that run or that somebody could still read; 0 for no limit.
 pub fn max_role_handles() -> u32 {
-    value(&MAX_ROLE_HANDLES) as u32
-}
-
-#[cfg(test)]
-mod tests {
-    use super::are_mentioned_in;
-
-    #[test]
-    fn a_name_is_found_anywhere() {
-        assert!(are_mentioned_in(b"SHOW PG_Background.max_workers"));
-        assert!(are_mentioned_in(b"pg_background"));
-        assert!(are_mentioned_in(b"SELECT name FROM Pg_settings"));
-        assert!(!are_mentioned_in(b"SELECT 1"));
-        assert!(!are_mentioned_in(b""));
-    }
+    MAX_ROLE_HANDLES.load(Relaxed) as u32
 }

@@ -28,7 +28,6 @@ struct Head {
     is_elsewhere: bool,
     /// The encoding of the session's database.
     encoding: i32,
-    identity: Identity,
     /// A number that these settings alone have; 0 where they were made for this job.
     settings_mark: u64,
     settings_len: u64,
@@ -50,38 +49,59 @@ pub struct Request {
 pub fn store(identity: Identity, database: &Database, parameters: Option<&Outgoing>) -> Result<(Owned, Fit)> {
     if database.is_other {
         let limits = guc_state::explicit_limits()?;
-        return store_with(identity, database, parameters, (&limits, 0, 0), &[0]);
+        let settings = Sent {
+            state: &limits,
+            mark: 0,
+            custom: 0,
+            material: 1,
+        };
+        return store_with(identity, database, parameters, settings, &[0]);
     }
     guc_state::with_settings(|settings| {
         let libraries = settings.libraries();
-        let state = (settings.bytes(), settings.mark(), settings.mark_of_custom());
-        store_with(identity, database, parameters, state, &libraries)
+        let settings = Sent {
+            state: settings.bytes(),
+            mark: settings.mark(),
+            custom: settings.mark_of_custom(),
+            material: settings.mark_of_material(),
+        };
+        store_with(identity, database, parameters, settings, &libraries)
     })
+}
+
+/// Settings that go along with a job.
+struct Sent<'a> {
+    state: &'a [u8],
+    /// The numbers of [`guc_state::Settings`].
+    mark: u64,
+    custom: u64,
+    material: u64,
 }
 
 fn store_with(
     identity: Identity,
     database: &Database,
     parameters: Option<&Outgoing>,
-    (settings, mark, custom): (&[u8], u64, u64),
+    settings: Sent,
     libraries: &[u8],
 ) -> Result<(Owned, Fit)> {
     let parameters_len = parameters.map_or(0, |parameters| padded(parameters.len()));
     let owned = Owned::new(shmem::allocate(
-        HEAD as usize + padded(settings.len()) + parameters_len + libraries.len(),
+        HEAD as usize + padded(settings.state.len()) + parameters_len + libraries.len(),
     )?);
     let place = owned.place();
     let idle_timeout = settings::worker_idle_timeout();
     let kind = kind(database.is_other);
     let fit = Fit {
         database: database.oid,
-        role: identity.authenticated,
+        identity,
         standing: if idle_timeout > 0 {
             standing::of(database.oid, identity.authenticated, kind)
         } else {
             0
         },
-        settings: custom,
+        custom: settings.custom,
+        compiled: settings.material,
     };
     let head = Head {
         fit,
@@ -90,14 +110,13 @@ fn store_with(
         session: proc::my_pid(),
         is_elsewhere: database.is_other,
         encoding: encoding::of_database(),
-        identity,
-        settings_mark: mark,
-        settings_len: settings.len() as u64,
+        settings_mark: settings.mark,
+        settings_len: settings.state.len() as u64,
         parameters_len: parameters_len as u64,
     };
     shmem::put(place, head);
     let request = Request::at(place);
-    shmem::write(request.settings_at(), settings);
+    shmem::write(request.settings_at(), settings.state);
     if let Some(parameters) = parameters {
         parameters.write(shmem::address(request.parameters_at()))?;
     }
@@ -132,7 +151,7 @@ impl Request {
 
     /// The database to connect to and the role to connect as.
     pub fn connection(&self) -> (u32, u32) {
-        (self.head.fit.database, self.head.fit.role)
+        (self.head.fit.database, self.head.fit.identity.authenticated)
     }
 
     /// Which workers fit the job.
@@ -162,7 +181,7 @@ impl Request {
 
     /// Who the job acts as.
     pub fn identity(&self) -> Identity {
-        self.head.identity
+        self.head.fit.identity
     }
 
     /// The settings that come along, serialized.
@@ -179,10 +198,10 @@ impl Request {
     pub fn adopt(&self, application_name: &CStr) {
         let libraries = shmem::address(self.libraries_at());
         if self.head.is_elsewhere {
-            adopt::adopt_limits(&self.head.identity, self.settings(), application_name);
+            adopt::adopt_limits(&self.head.fit.identity, self.settings(), application_name);
         } else {
             let settings = (self.settings(), self.head.settings_mark);
-            adopt::adopt(&self.head.identity, settings, libraries, application_name);
+            adopt::adopt(&self.head.fit.identity, settings, libraries, application_name);
         }
     }
 

@@ -5,13 +5,13 @@
 //! state as the one before, nothing is done at all. What a job did change is undone by going back to `base`, and whether that
 //! succeeded is seen by the bytes.
 
-use super::guc_state::{self, Entries};
+use super::guc_state::{self, Entries, Entry};
 use super::guc_written::Written;
-use super::library::{file_name, files};
+use super::library::files;
 use super::local::Exclusive;
 use super::memory::{self, Buffer};
-use super::proc::{Identity, assume_user};
-use super::{compat, database, parsed, raw};
+use super::proc::{self, Identity, assume_user};
+use super::{compat, compiled, database, parsed, raw};
 use core::ffi::CStr;
 use pgrx::pg_sys::{self, GucContext, GucSource};
 
@@ -28,40 +28,53 @@ struct State {
     identity: Identity,
     /// How many settings there are, placeholders of unknown ones among them.
     settings: usize,
-    /// The libraries that are there for reasons other than the job: by configuration, or for a setting of the session.
-    libraries: Buffer,
-    /// All that were loaded when they were last looked at one by one, and found to keep nothing of a job.
+    /// The libraries that were loaded when they were last looked at one by one, and found to keep nothing of a job.
     harmless: Buffer,
 }
 
 static STATE: Exclusive<State> = Exclusive::new();
 
-/// Libraries that keep nothing of one job for the next, or only what is undone here. Of all others nothing is known.
+/// Libraries of PostgreSQL's own that keep nothing of one job for the next, or only what is undone here. It makes no difference who has loaded
+/// them. Of all others nothing is known: some keep connections, interpreters or prepared plans.
 const HARMLESS: &[&str] = &[
     "_int",
     "amcheck",
+    "auth_delay",
+    "auto_explain",
     "autoinc",
+    "basic_archive",
     "bloom",
     "btree_gin",
     "btree_gist",
     "citext",
     "cube",
+    "cyrillic_and_mic",
     "dict_int",
     "dict_snowball",
     "dict_xsyn",
     "earthdistance",
+    "euc2004_sjis2004",
+    "euc_cn_and_mic",
+    "euc_jp_and_sjis",
+    "euc_kr_and_mic",
+    "euc_tw_and_big5",
     "file_fdw",
     "fuzzystrmatch",
     "hstore",
     "insert_username",
+    "latin2_and_win1250",
+    "latin_and_mic",
+    "libpqwalreceiver",
     "llvmjit",
     "lo",
     "ltree",
     "moddatetime",
     "pageinspect",
+    "passwordcheck",
     "pg_background",
     "pg_buffercache",
     "pg_freespacemap",
+    "pg_prewarm",
     "pg_stat_statements",
     "pg_trgm",
     "pg_visibility",
@@ -70,19 +83,31 @@ const HARMLESS: &[&str] = &[
     "pgrowlocks",
     "pgstattuple",
     "plpgsql",
-    "refint",
     "seg",
     "tablefunc",
     "tcn",
     "tsm_system_rows",
     "tsm_system_time",
     "unaccent",
+    "utf8_and_big5",
+    "utf8_and_cyrillic",
+    "utf8_and_euc2004",
+    "utf8_and_euc_cn",
+    "utf8_and_euc_jp",
+    "utf8_and_euc_kr",
+    "utf8_and_euc_tw",
+    "utf8_and_gb18030",
+    "utf8_and_gbk",
+    "utf8_and_iso8859",
+    "utf8_and_iso8859_1",
+    "utf8_and_johab",
+    "utf8_and_sjis",
+    "utf8_and_sjis2004",
+    "utf8_and_uhc",
+    "utf8_and_win",
     "uuid-ossp",
     "xml2",
 ];
-
-/// Libraries that keep state for a session even where the configuration loads them.
-const STATEFUL: &[&str] = &["dblink", "plperl", "plpython3", "pltcl", "plv8", "pljava"];
 
 /// Puts this process into the state that `identity`'s session was in: libraries, settings, roles; and before the first job loads
 /// what a new connection loads. In a transaction of its own, in which checks of the values are those of a parallel worker: what
@@ -96,9 +121,18 @@ pub fn adopt(identity: &Identity, (settings, mark): (&[u8], u64), libraries: *mu
     parsed::forget();
     transaction(|| {
         STATE.with(|state| state.reach(identity, settings, libraries));
+    });
+    STATE.with(|state| guc_state::set_left_out(settings, &mut state.scratch));
+    transaction(|| {
         set_name(application_name);
         STATE.with(|state| state.remember(identity, settings, mark));
     });
+}
+
+/// Whether this process is in the state that its job was launched in: its roles, and its settings but for those that nothing which is
+/// compiled or planned depends on.
+pub fn is_in_force() -> bool {
+    STATE.with(State::is_in_force).unwrap_or(false)
 }
 
 /// The same in another database than the session's: the state is that in which this process connected, under the limits that the
@@ -135,7 +169,7 @@ pub fn restore() -> bool {
     STATE.recover();
     STATE
         .with(|state| {
-            if !state.only_harmless_libraries() || !state.no_new_placeholders() {
+            if !state.only_harmless_libraries() || !state.no_new_placeholders() || !compiled::forget_plans() {
                 return false;
             }
             if state.is_unchanged() {
@@ -145,11 +179,8 @@ pub fn restore() -> bool {
             unsafe { raw::ResetPlanCache() };
             transaction(|| state.go_back());
             guc_state::write(&mut state.scratch);
-            // Our own settings may have been defined since, and then their values are written in another form.
-            let ours = |name: &[u8]| name.starts_with(b"pg_background.");
-            let is_back = guc_state::same_but(state.scratch.bytes(), state.base.bytes(), ours);
-            core::mem::swap(&mut state.base, &mut state.scratch);
-            is_back
+            // A setting that nobody defined stays known when it is emptied. Those that are there have come with a session's state.
+            guc_state::same_but(state.scratch.bytes(), state.base.bytes(), |entry| entry.is_emptied())
         })
         .unwrap_or(false)
 }
@@ -168,14 +199,12 @@ impl State {
                 scratch: Buffer::new(4096),
                 identity: Identity::default(),
                 settings: compat::settings_number(),
-                libraries: Buffer::new(256),
                 harmless: Buffer::new(256),
             };
             guc_state::write(&mut state.base);
             let role = memory::c_bytes(role_setting());
             state.base_role.restart(role.len());
             state.base_role.push(role.as_ptr(), role.len());
-            take_libraries(&mut state.libraries);
             state
         })
     }
@@ -185,7 +214,6 @@ impl State {
         unsafe {
             if *libraries != 0 {
                 raw::RestoreLibraryState(libraries.cast());
-                take_libraries(&mut self.libraries);
             }
             pg_sys::InitializingParallelWorker = true;
         }
@@ -230,22 +258,40 @@ impl State {
 
     /// Whether settings and roles are as the job found them.
     fn is_unchanged(&mut self) -> bool {
-        // SAFETY: plain reads.
-        let roles = unsafe { (raw::GetSessionUserId().to_u32(), raw::GetCurrentRoleId().to_u32()) };
-        if roles != (self.identity.session, self.identity.role) {
+        let (session, role, ..) = proc::acting();
+        if (session, role) != (self.identity.session, self.identity.role) {
             return false;
         }
         if self.own.is_current(Some(APPLICATION_NAME)) {
             return true;
         }
         self.now.write();
-        let but_name = |name: &[u8]| name == APPLICATION_NAME.to_bytes();
-        let same = guc_state::same_but(self.own.bytes(), self.now.bytes(), but_name);
+        let is_name = |entry: &Entry| entry.is(APPLICATION_NAME);
+        let same = guc_state::same_but(self.own.bytes(), self.now.bytes(), is_name);
         if same {
             // Set and set back, or defined by a library: what is looked at next time is how they are now.
             core::mem::swap(&mut self.own, &mut self.now);
         }
         same
+    }
+
+    fn is_in_force(&mut self) -> bool {
+        let identity = proc::acting();
+        if identity
+            != (
+                self.identity.session,
+                self.identity.role,
+                self.identity.current,
+                self.identity.security_context,
+            )
+        {
+            return false;
+        }
+        if self.own.is_current(Some(APPLICATION_NAME)) {
+            return true;
+        }
+        self.now.write();
+        guc_state::same_but(self.own.bytes(), self.now.bytes(), |entry| entry.is_immaterial())
     }
 
     /// Back to the state in which this process connected. In a transaction.
@@ -294,12 +340,7 @@ impl State {
             return true;
         }
         take_libraries(&mut self.scratch);
-        let accounted = self.libraries.bytes();
-        let are_harmless = files(self.scratch.bytes()).all(|file| {
-            let name = library_name(file);
-            let is_in = |list: &[&str]| list.iter().any(|known| known.as_bytes() == name);
-            !is_in(STATEFUL) && (files(accounted).any(|known| known == file) || is_in(HARMLESS) || is_conversion(name))
-        });
+        let are_harmless = files(self.scratch.bytes()).all(is_harmless);
         if are_harmless {
             core::mem::swap(&mut self.harmless, &mut self.scratch);
         }
@@ -309,15 +350,12 @@ impl State {
 
 const APPLICATION_NAME: &CStr = c"application_name";
 
-/// The libraries of PostgreSQL's encoding conversions.
-fn is_conversion(name: &[u8]) -> bool {
-    name.windows(5).any(|part| part == b"_and_") || name.starts_with(b"euc")
-}
-
-/// The file's name without what follows the first dot.
-fn library_name(file: &[u8]) -> &[u8] {
-    let name = file_name(file);
-    name.split(|byte| *byte == b'.').next().unwrap_or(name)
+/// Whether the file is one of the libraries in [`HARMLESS`], out of the directory of PostgreSQL's own.
+fn is_harmless(file: &[u8]) -> bool {
+    let directory = memory::c_bytes((&raw const pg_sys::pkglib_path).cast());
+    let name = file.strip_prefix(directory).and_then(|rest| rest.strip_prefix(b"/"));
+    let name = name.and_then(|name| name.strip_suffix(b".so"));
+    name.is_some_and(|name| HARMLESS.iter().any(|known| known.as_bytes() == name))
 }
 
 /// The files of the libraries that this process has loaded.

@@ -1,5 +1,4 @@
-//! Where PostgreSQL calls back into a worker: with what it has to say to its client, and with each statement that it has
-//! analysed. Raw.
+//! Where PostgreSQL calls back into a worker with what it has to say to its client. Raw.
 
 use super::{compat, memory, raw};
 use core::cell::Cell;
@@ -72,40 +71,4 @@ unsafe extern "C-unwind" fn put(kind: c_char, body: *const c_char, len: usize) -
 unsafe extern "C-unwind" fn put_noblock(kind: c_char, body: *const c_char, len: usize) {
     // SAFETY: the same contract.
     unsafe { put(kind, body, len) };
-}
-
-/// What is called with the text of each statement after its analysis.
-pub type StatementWatcher = fn(text: &[u8]);
-
-thread_local! {
-    static WATCHER: Cell<Option<StatementWatcher>> = const { Cell::new(None) };
-    static NEXT_WATCHER: Cell<pg_sys::post_parse_analyze_hook_type> = const { Cell::new(None) };
-}
-
-/// From now on `watcher` sees the text of every statement before it runs: of the job's, of functions', and of the expressions of
-/// procedural languages.
-pub fn before_each_statement(watcher: StatementWatcher) {
-    if WATCHER.replace(Some(watcher)).is_none() {
-        // SAFETY: the hook is called in this thread; whoever was there before is called too.
-        unsafe {
-            NEXT_WATCHER.set(pg_sys::post_parse_analyze_hook);
-            pg_sys::post_parse_analyze_hook = Some(after_analysis);
-        }
-    }
-}
-
-unsafe extern "C-unwind" fn after_analysis(
-    state: *mut pg_sys::ParseState,
-    query: *mut pg_sys::Query,
-    jumble: compat::JumbleState,
-) {
-    // SAFETY: the parser's own state; its text is NULL or a C string.
-    unsafe {
-        if let Some(next) = NEXT_WATCHER.get() {
-            next(state, query, jumble);
-        }
-        if let Some(watcher) = WATCHER.get() {
-            watcher(memory::c_bytes((*state).p_sourcetext));
-        }
-    }
 }

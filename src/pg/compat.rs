@@ -550,7 +550,19 @@ pub fn settings_number() -> usize {
     }
 }
 
-/// The setting of this name, as long as there is one. Raw.
+/// The setting of this name, as long as there is one. Raises nothing.
+#[cfg(not(since_16))]
+pub fn find_setting(name: &CStr) -> Option<*mut pg_sys::config_generic> {
+    // SAFETY: as many as there are; they live as long as the process.
+    unsafe {
+        let (settings, len) = all_settings();
+        (0..len)
+            .map(|n| *settings.add(n))
+            .find(|setting| CStr::from_ptr((**setting).name) == name)
+    }
+}
+
+/// The setting of this name, as long as there is one. Raises nothing.
 #[cfg(since_16)]
 pub fn find_setting(name: &CStr) -> Option<*mut pg_sys::config_generic> {
     // SAFETY: a look-up that raises nothing and makes nothing, as the flags say.

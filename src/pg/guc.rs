@@ -27,8 +27,67 @@ pub enum Who {
     Nobody,
 }
 
-/// Defines a setting. Raw.
-pub fn define(setting: &IntSetting) {
+/// Defines the settings, whose names all begin with `prefix` and a dot, and refuses unknown ones with this prefix from then on. Raw.
+pub fn define(prefix: &'static CStr, settings: &[IntSetting]) {
+    #[cfg(since_16)]
+    settings.iter().for_each(define_one);
+    #[cfg(not(since_16))]
+    define_at_once(prefix, settings);
+    // SAFETY: the name is static.
+    #[cfg(since_15)]
+    unsafe {
+        raw::MarkGUCPrefixReserved(prefix.as_ptr())
+    }
+    // SAFETY: the name is static.
+    #[cfg(not(since_15))]
+    unsafe {
+        pg_sys::EmitWarningsOnPlaceholders(prefix.as_ptr())
+    }
+}
+
+/// Up to version 15 PostgreSQL keeps all settings in an array, and sorts the array anew with each definition. For all of ours together
+/// that takes a tenth of the start of a worker. So while they are added, a setting without a name stands in for each of the others,
+/// and there is nothing to move. Where a setting with the prefix is known already, as one that nobody has defined yet, PostgreSQL has
+/// to find it, and does all of it.
+#[cfg(not(since_16))]
+fn define_at_once(prefix: &CStr, settings: &[IntSetting]) {
+    use super::{compat, memory, proc};
+    let prefix = prefix.to_bytes();
+    let lower = |name: *const core::ffi::c_char| memory::c_bytes(name).iter().map(u8::to_ascii_lowercase);
+    let mut nameless = pg_sys::config_generic {
+        name: c"".as_ptr(),
+        ..Default::default()
+    };
+    // SAFETY: the array has as many pointers as PostgreSQL says, before and after it has grown, and nobody else looks at it meanwhile. An error
+    // in here, which only memory that is out can be, ends the worker that loads the library; no other process comes this way.
+    unsafe {
+        let (array, len) = compat::all_settings();
+        let others = core::slice::from_raw_parts(array, len);
+        let at = others.partition_point(|other| lower((**other).name).lt(prefix.iter().copied()));
+        let is_known = others
+            .get(at)
+            .is_some_and(|next| lower((**next).name).take(prefix.len()).eq(prefix.iter().copied()));
+        if is_known || !proc::is_job_worker() {
+            return settings.iter().for_each(define_one);
+        }
+        let kept = raw::palloc(size_of_val(others)).cast::<*mut pg_sys::config_generic>();
+        kept.copy_from_nonoverlapping(array, len);
+        for n in 0..len {
+            array.add(n).write(&raw mut nameless);
+        }
+        settings.iter().for_each(define_one);
+        // Those that were added stand at the end, in order.
+        let (array, all) = compat::all_settings();
+        array.add(at).copy_from(array.add(len), all - len);
+        array.copy_from_nonoverlapping(kept, at);
+        array
+            .add(at + all - len)
+            .copy_from_nonoverlapping(kept.add(at), len - at);
+        raw::pfree(kept.cast());
+    }
+}
+
+fn define_one(setting: &IntSetting) {
     // SAFETY: names are static; an AtomicI32 has the layout of an int, and PostgreSQL assigns it in this thread only.
     unsafe {
         raw::DefineCustomIntVariable(
@@ -49,20 +108,6 @@ pub fn define(setting: &IntSetting) {
             None,
             None,
         );
-    }
-}
-
-/// Refuses unknown settings with this prefix from now on.
-pub fn reserve_prefix(prefix: &'static CStr) {
-    // SAFETY: the name is static.
-    #[cfg(since_15)]
-    unsafe {
-        raw::MarkGUCPrefixReserved(prefix.as_ptr())
-    }
-    // SAFETY: the name is static.
-    #[cfg(not(since_15))]
-    unsafe {
-        pg_sys::EmitWarningsOnPlaceholders(prefix.as_ptr())
     }
 }
 

@@ -11,6 +11,7 @@ use super::library::{file_name, files};
 use super::local::Exclusive;
 use super::memory::{self, Buffer};
 use super::{compat, proc, raw};
+use core::cell::Cell;
 use core::ffi::{CStr, c_char};
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::{self, GucContext, GucSource};
@@ -21,10 +22,16 @@ pub struct Settings {
     written: Written,
     mark: u64,
     custom: u64,
+    material: u64,
     prefixes: Vec<Vec<u8>>,
 }
 
 static SETTINGS: Exclusive<Settings> = Exclusive::new();
+
+thread_local! {
+    /// Whether something was left out that [`set_left_out`] sets.
+    static LEFT_OUT: Cell<bool> = const { Cell::new(false) };
+}
 
 /// Gives `body` the settings of this session, serialized.
 pub fn with_settings<T>(body: impl FnOnce(&Settings) -> Result<T>) -> Result<T> {
@@ -35,6 +42,7 @@ pub fn with_settings<T>(body: impl FnOnce(&Settings) -> Result<T>) -> Result<T> 
             written,
             mark: 0,
             custom: 0,
+            material: 0,
             prefixes: Vec::new(),
         });
     }
@@ -48,20 +56,23 @@ pub fn with_settings<T>(body: impl FnOnce(&Settings) -> Result<T>) -> Result<T> 
 
 impl Settings {
     fn refresh(&mut self) -> Result<()> {
-        if self.written.is_current(None) {
+        if error::catching(|| self.written.is_current(None))? {
             return Ok(());
         }
         self.mark = proc::strong_random()?;
         error::catching(|| self.written.write())?;
         self.custom = 0;
+        self.material = 1;
         self.prefixes.clear();
         for entry in Entries::of_bytes(self.written.bytes()) {
-            let Some(dot) = entry.name.iter().position(|byte| *byte == b'.') else {
-                continue;
-            };
             let mut mark = DefaultHasher::new();
             mark.write(entry.name);
+            let Some(dot) = entry.name.iter().position(|byte| *byte == b'.') else {
+                entry.add_material(mark, &mut self.material);
+                continue;
+            };
             self.custom = self.custom.wrapping_add(mark.finish());
+            entry.add_material(mark, &mut self.material);
             let prefix = &entry.name[..dot];
             // This library is there.
             if prefix != b"pg_background" && !self.prefixes.iter().any(|known| known == prefix) {
@@ -85,6 +96,12 @@ impl Settings {
     /// known such a setting is never again as if it had not.
     pub fn mark_of_custom(&self) -> u64 {
         self.custom
+    }
+
+    /// A number that stands for the values of those that something which is compiled or planned may depend on, whatever the order in which
+    /// they were set.
+    pub fn mark_of_material(&self) -> u64 {
+        self.material
     }
 
     /// The libraries that a worker must load before it takes over this session's settings, in the form of `SerializeLibraryState`:
@@ -166,14 +183,71 @@ fn is_library_of(file: &[u8], prefix: &[u8]) -> bool {
 }
 
 /// The settings of this process, serialized; `into` grows in the memory that lives as long as the process. Raw.
+///
+/// PostgreSQL leaves out what is at its default. Of a setting that nobody has defined that is an empty value: it is there when the end of a
+/// transaction or RESET has taken back another, and `current_setting` tells it from a setting that never was. So these follow at the end.
 pub fn write(into: &mut Buffer) {
-    // SAFETY: there is room for as many bytes as were estimated. A state begins with the length of what follows.
+    let emptied = |setting: &*mut pg_sys::config_generic| is_undefined(*setting) && is_default(*setting);
+    // SAFETY: there is room for as many bytes as were estimated. A state begins with the length of what follows. The settings live as long as the process.
     unsafe {
+        let (settings, len) = if has_undefined() {
+            compat::all_settings()
+        } else {
+            (core::ptr::null_mut(), 0)
+        };
+        let all = (0..len).map(|n| *settings.add(n)).filter(emptied);
+        let name = |setting: *mut pg_sys::config_generic| memory::c_bytes((*setting).name);
+        let more: usize = all.clone().map(|setting| name(setting).len() + EMPTIED.len()).sum();
         let size = raw::EstimateGUCStateSpace();
-        memory::for_process(|| into.restart(size));
+        memory::for_process(|| into.restart(size + more));
         raw::SerializeGUCState(size, into.as_ptr().cast());
-        into.advance(size_of::<usize>() + into.as_ptr().cast::<usize>().read_unaligned());
+        let len = into.as_ptr().cast::<usize>();
+        into.advance(size_of::<usize>() + len.read_unaligned());
+        all.for_each(|setting| {
+            into.push(name(setting).as_ptr(), name(setting).len());
+            into.push(EMPTIED.as_ptr(), EMPTIED.len());
+        });
+        len.write_unaligned(len.read_unaligned() + more);
+        if !settings.is_null() {
+            compat::free_settings(settings);
+        }
     }
+}
+
+/// What follows the name of a setting that is empty: the ends of name, value and file, and source, context and role.
+const EMPTIED: [u8; 3 + TAIL] = {
+    let mut bytes = [0; 3 + TAIL];
+    bytes[3 + 4] = GucContext::PGC_USERSET as u8;
+    bytes
+};
+
+/// Whether there are settings that nobody has defined.
+fn has_undefined() -> bool {
+    thread_local! {
+        /// How many settings there were when they were looked at, and the answer.
+        static KNOWN: Cell<Option<(usize, bool)>> = const { Cell::new(None) };
+    }
+    let number = compat::settings_number();
+    if let Some((known, answer)) = KNOWN.get()
+        && known == number
+    {
+        return answer;
+    }
+    // SAFETY: the settings live as long as the process.
+    let answer = unsafe {
+        let (settings, len) = compat::all_settings();
+        let answer = (0..len).any(|n| is_undefined(*settings.add(n)));
+        compat::free_settings(settings);
+        answer
+    };
+    KNOWN.set(Some((number, answer)));
+    answer
+}
+
+/// Whether nobody has defined the setting.
+pub fn is_undefined(setting: *mut pg_sys::config_generic) -> bool {
+    // SAFETY: the settings live as long as the process.
+    unsafe { (*setting).flags as u32 & pg_sys::GUC_CUSTOM_PLACEHOLDER != 0 }
 }
 
 /// All settings, in PostgreSQL's order. Not to be kept.
@@ -242,7 +316,10 @@ pub fn step(state: &[u8], before: &[u8], own: &[u8], base: &[u8], but: &CStr) ->
             // The value below it that RESET gives stays what it is.
             Some(have) if have.source() == entry.source() => true,
             Some(have) if have.source() > entry.source() => false,
-            have => have.map(|have| have.rest) == base.named(entry.name).map(|found| found.rest),
+            have => {
+                let have = have.filter(|have| !have.is_emptied());
+                have.map(|have| have.rest) == base.named(entry.name).map(|found| found.rest)
+            }
         }
     });
     if clean {
@@ -251,11 +328,26 @@ pub fn step(state: &[u8], before: &[u8], own: &[u8], base: &[u8], but: &CStr) ->
     clean
 }
 
-/// Whether two states are the same but for settings whose name `but` is true of.
-pub fn same_but(one: &[u8], other: &[u8], but: impl Fn(&[u8]) -> bool) -> bool {
+/// Sets what was left out when the state was reached, for PostgreSQL would have looked up what it names. `scratch` is used up. Outside of a
+/// transaction, where PostgreSQL takes such names on faith. Raw.
+pub fn set_left_out(state: &[u8], scratch: &mut Buffer) {
+    if !LEFT_OUT.replace(false) {
+        return;
+    }
+    write(scratch);
+    let ours = Entries::of_bytes(scratch.bytes());
+    for entry in Entries::of_bytes(state).filter(Entry::names_object) {
+        if ours.named(entry.name).is_none_or(|have| have.rest != entry.rest) {
+            entry.set_now();
+        }
+    }
+}
+
+/// Whether two states are the same but for entries that `but` is true of.
+pub fn same_but(one: &[u8], other: &[u8], but: impl Fn(&Entry) -> bool) -> bool {
     let relevant = |state| {
         Entries::of_bytes(state)
-            .filter(|entry| !but(entry.name))
+            .filter(|entry| !but(entry))
             .map(|entry| (entry.name, entry.rest))
     };
     one == other || relevant(one).eq(relevant(other))
@@ -361,21 +453,96 @@ impl Entry<'_> {
         self.number(0)
     }
 
-    /// Sets it here, which is always true. An error of it is the job's.
+    /// Whether it is this setting.
+    pub fn is(&self, name: &CStr) -> bool {
+        self.name == name.to_bytes()
+    }
+
+    /// Whether it is there, with an empty value, because it once had another.
+    pub fn is_emptied(&self) -> bool {
+        self.source() == GucSource::PGC_S_DEFAULT
+    }
+
+    /// Whether nothing that is compiled or planned depends on it, but for how fast it is.
+    pub fn is_immaterial(&self) -> bool {
+        const IMMATERIAL: [&[u8]; 10] = [
+            b"application_name",
+            b"client_min_messages",
+            b"idle_in_transaction_session_timeout",
+            b"idle_session_timeout",
+            b"lock_timeout",
+            b"maintenance_work_mem",
+            b"statement_timeout",
+            b"synchronous_commit",
+            b"transaction_timeout",
+            b"work_mem",
+        ];
+        IMMATERIAL.contains(&self.name) || self.name.starts_with(b"pg_background.")
+    }
+
+    /// Adds name and value, unless they are immaterial; `mark` has taken in the name.
+    fn add_material(&self, mut mark: DefaultHasher, sum: &mut u64) {
+        if !self.is_immaterial() {
+            mark.write_u8(0);
+            mark.write(split_string(self.rest).map_or(self.rest, |(value, _)| value));
+            *sum = sum.wrapping_add(mark.finish()).max(1);
+        }
+    }
+
+    /// Whether its value names something in the catalogs, which is looked up when it is set within a transaction.
+    fn names_object(&self) -> bool {
+        const NAMES: [&[u8]; 4] = [
+            b"default_table_access_method",
+            b"default_tablespace",
+            b"default_text_search_config",
+            b"temp_tablespaces",
+        ];
+        NAMES.contains(&self.name)
+    }
+
+    /// Sets it here, or leaves it to [`set_left_out`]; always true. What it names was there when the session set it, and may be gone.
     fn set(&self) -> bool {
-        let role = if TAIL > 8 { self.number(2) } else { 0 };
-        // SAFETY: name and value are followed by their NULs in the state.
-        unsafe {
-            compat::set_setting(
-                self.name.as_ptr().cast(),
-                self.rest.as_ptr().cast(),
-                self.number(1),
-                self.source(),
-                pg_sys::Oid::from(role),
-                pg_sys::PGERROR as _,
-            );
+        if self.names_object() {
+            LEFT_OUT.set(true);
+        } else {
+            self.set_now();
         }
         true
+    }
+
+    /// Sets it. Whether the session may set it was asked there; so where only some may, it is set as they would. An error says which setting it is.
+    fn set_now(&self) {
+        let role = pg_sys::Oid::from(if TAIL > 8 { self.number(2) } else { 0 });
+        let (name, value, context) = (self.name.as_ptr().cast(), self.rest.as_ptr().cast(), self.number(1));
+        // SAFETY: name and value are followed by their NULs in the state. The callback is on its stack while it and its argument live.
+        unsafe {
+            let setting = compat::find_setting(CStr::from_ptr(name));
+            let is_restricted = setting.is_some_and(|setting| (*setting).context == GucContext::PGC_SUSET);
+            let trusted = if is_restricted { GucContext::PGC_SUSET } else { context };
+            let mut callback = pg_sys::ErrorContextCallback {
+                previous: pg_sys::error_context_stack,
+                callback: Some(say_which),
+                arg: core::ptr::from_ref(self).cast_mut().cast(),
+            };
+            pg_sys::error_context_stack = &raw mut callback;
+            compat::set_setting(name, value, trusted, self.source(), role, pg_sys::PGERROR as _);
+            pg_sys::error_context_stack = callback.previous;
+            if let Some(setting) = setting.filter(|_| trusted != context) {
+                (*setting).scontext = context;
+            }
+        }
+    }
+}
+
+unsafe extern "C-unwind" fn say_which(entry: *mut core::ffi::c_void) {
+    // SAFETY: the argument is the entry that is being set; its texts end with their NULs. The words are those of guc_restore_error_context_callback.
+    unsafe {
+        let entry = &*entry.cast::<Entry>();
+        raw::errcontext_msg(
+            c"while setting parameter \"%s\" to \"%s\"".as_ptr(),
+            entry.name.as_ptr(),
+            entry.rest.as_ptr(),
+        );
     }
 }
 

@@ -43,7 +43,7 @@ impl Written {
         self.state.is_empty()
     }
 
-    /// Whether they would be written in the same way now, but for the setting `but`. False also where that cannot be told.
+    /// Whether they would be written in the same way now, but for the setting `but`. False also where that cannot be told. Raw.
     pub fn is_current(&self, but: Option<&CStr>) -> bool {
         self.marks.are_current(self.state.bytes(), but)
     }
@@ -63,9 +63,11 @@ struct Marks {
     each: Vec<Mark>,
     /// When the configuration was read: names of files and lines in them are set then, and only then.
     read_at: i64,
-    /// How much room PostgreSQL estimates for them.
+    /// How much room PostgreSQL estimates for them, and how many settings there are: one that is empty takes no room.
     #[cfg(since_16)]
     size: usize,
+    #[cfg(since_16)]
+    number: usize,
     complete: bool,
 }
 
@@ -107,7 +109,10 @@ impl Marks {
     /// Marks the settings that `state` was just written from.
     #[cfg(not(since_16))]
     fn set(&mut self, state: &[u8]) {
-        let mut entries = guc_state::Entries::of_bytes(state).peekable();
+        // Those at the end that are empty are at their default.
+        let mut entries = guc_state::Entries::of_bytes(state)
+            .filter(|entry| !entry.is_emptied())
+            .peekable();
         for &setting in guc_state::all() {
             self.all.push(setting);
             if guc_state::is_fixed(setting) {
@@ -144,6 +149,7 @@ impl Marks {
         self.read_at = guc::configuration_read_at();
         // SAFETY: only looks.
         self.size = unsafe { super::raw::EstimateGUCStateSpace() };
+        self.number = compat::settings_number();
         self.complete = guc_state::Entries::of_bytes(state).all(|entry| {
             let setting = name_at(state, offset(entry.name, state)).and_then(compat::find_setting);
             // SAFETY: it was just found.
@@ -166,6 +172,7 @@ impl Marks {
                 .all(|mark| mark.is_there(state) && mark.holds(state, None))
             // SAFETY: only looks.
             && self.size == unsafe { super::raw::EstimateGUCStateSpace() }
+            && self.number == compat::settings_number()
     }
 }
 
@@ -190,7 +197,7 @@ impl Mark {
                 #[cfg(not(since_16))]
                 value: entry.map_or(Value::Left, |entry| Value::of(setting, offset(entry.rest, state))),
                 #[cfg(since_16)]
-                undefined: is_undefined(setting).then(|| offset(entry.name, state)),
+                undefined: guc_state::is_undefined(setting).then(|| offset(entry.name, state)),
             }
         }
     }
@@ -272,13 +279,6 @@ unsafe extern "C" {
 /// Where `part` begins in `state`, which it is a part of.
 fn offset(part: &[u8], state: &[u8]) -> usize {
     part.as_ptr().addr() - state.as_ptr().addr()
-}
-
-/// Whether the setting, which exists, is one that nobody has defined.
-#[cfg(since_16)]
-fn is_undefined(setting: *mut config_generic) -> bool {
-    // SAFETY: it exists (the caller's promise).
-    unsafe { (*setting).flags as u32 & pg_sys::GUC_CUSTOM_PLACEHOLDER != 0 }
 }
 
 #[cfg(since_16)]

@@ -14,6 +14,7 @@
 pub mod adopt;
 pub mod callbacks;
 pub mod compat;
+pub mod compiled;
 pub mod database;
 pub mod encoding;
 pub mod error;

@@ -420,6 +420,20 @@ pub struct Identity {
     pub outer_is_superuser: bool,
 }
 
+impl Identity {
+    /// Nobody.
+    pub const NONE: Identity = Identity {
+        authenticated: 0,
+        session: 0,
+        outer: 0,
+        current: 0,
+        role: 0,
+        security_context: 0,
+        session_is_superuser: false,
+        outer_is_superuser: false,
+    };
+}
+
 /// The identity of this process now. Guarded.
 pub fn identity() -> Identity {
     let mut current = Oid::INVALID;
@@ -443,6 +457,21 @@ pub fn identity() -> Identity {
                 pg_sys::superuser_arg(outer)
             },
         }
+    }
+}
+
+/// The session's user, the role, the current user and the security context of this process now.
+pub fn acting() -> (u32, u32, u32, i32) {
+    let (mut current, mut security_context) = (Oid::INVALID, 0);
+    // SAFETY: plain reads of this backend's state.
+    unsafe {
+        raw::GetUserIdAndSecContext(&mut current, &mut security_context);
+        (
+            raw::GetSessionUserId().to_u32(),
+            raw::GetCurrentRoleId().to_u32(),
+            current.to_u32(),
+            security_context,
+        )
     }
 }
 

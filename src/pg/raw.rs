@@ -48,6 +48,11 @@ unsafe extern "C-unwind" {
     pub fn CopyErrorData() -> *mut ErrorData;
     pub fn FlushErrorState();
     pub fn EmitErrorReport();
+    pub fn errcontext_msg(format: *const c_char, ...) -> c_int;
+
+    // utils/syscache.h
+    pub fn SearchSysCache1(cache: c_int, key: Datum) -> HeapTuple;
+    pub fn ReleaseSysCache(tuple: HeapTuple);
 
     // libpq/libpq.h, libpq/libpq-be.h
     pub static mut PqCommMethods: *const PQcommMethods;

@@ -2,7 +2,7 @@
 
 use super::params::Parameters;
 use super::receiver::Destination;
-use super::{compat, guc, parsed, proc, raw};
+use super::{compat, compiled, guc, parsed, proc, raw};
 use core::cell::Cell;
 use core::ffi::{CStr, c_char, c_int};
 use core::ptr;
@@ -326,10 +326,10 @@ impl Statement {
                 )
             };
             pg_sys::CurrentMemoryContext = trees;
-            let queries = match parameters {
+            let queries = compiled::own_statement(|| match parameters {
                 None => compat::analyze_and_rewrite(self.raw, self.sql, ptr::null_mut(), 0),
                 Some(parameters) => parameters.analyze(self.raw, self.sql),
-            };
+            });
             let values = parameters.map_or(ptr::null_mut(), Parameters::list);
             let plans = raw::pg_plan_queries(queries, self.sql, pg_sys::CURSOR_OPT_PARALLEL_OK as c_int, values);
             if with_snapshot {

@@ -144,6 +144,8 @@ pub struct Job {
     pub(super) worker_gone: bool,
     /// Whether the worker that it was posted to has gone without taking it.
     given_back: bool,
+    /// Whether a worker has taken it and handed it on to a new process.
+    pub handed_on: bool,
     /// How many times a call in some session has it in hand.
     pub(super) pins: u32,
     /// The processes that sleep until the job's end.
@@ -286,6 +288,7 @@ impl Slot {
         job.released = false;
         job.worker_gone = false;
         job.given_back = false;
+        job.handed_on = false;
         job.pins = 1;
         job.is_counted = false;
         job.waiters = NOWHERE;
@@ -315,7 +318,7 @@ impl Slot {
     /// What has become of a job that was posted to a worker: None while it has not been taken, then whether it was.
     pub fn was_taken(&self) -> Option<bool> {
         let mut job = self.lock();
-        if self.worker_pid.load(Relaxed) != 0 {
+        if self.worker_pid.load(Relaxed) != 0 || job.handed_on {
             return Some(true);
         }
         core::mem::take(&mut job.given_back).then_some(false)

@@ -12,7 +12,7 @@ use super::job::{Job, Slot};
 use super::room::{Caps, Room, Short, Shortage};
 use super::segment;
 use crate::pg::error::Result;
-use crate::pg::proc::{Registered, WorkerStatus};
+use crate::pg::proc::{Identity, Registered, WorkerStatus};
 use crate::pg::shmem::{self, Locked, NOWHERE, Offset};
 use crate::pg::{guc, proc};
 use core::cell::Cell;
@@ -46,10 +46,7 @@ pub struct Place {
     /// 0 where it is still to come.
     pid: AtomicI32,
     procno: AtomicU32,
-    database: AtomicU32,
-    role: AtomicU32,
-    standing: AtomicU64,
-    settings: AtomicU64,
+    fit: Cell<Fit>,
     /// The session that it served last, or that has asked for it.
     session: AtomicI32,
     idle_since: AtomicI64,
@@ -82,22 +79,31 @@ enum State {
 pub struct Fit {
     /// The database that it is connected to.
     pub database: u32,
-    /// The role that it connected as.
-    pub role: u32,
+    /// The role that it connected as, and those that its last job acted as.
+    pub identity: Identity,
     /// What a new connection would have got when it connected.
     pub standing: u64,
     /// The settings, if any, that it can never be without again.
-    pub settings: u64,
+    pub custom: u64,
+    /// The settings under which it has compiled or planned what it has kept; 0 where it has kept nothing.
+    pub compiled: u64,
 }
 
 impl Fit {
     /// A process that is connected to no database yet: it fits every job.
     pub const ANY: Fit = Fit {
         database: 0,
-        role: 0,
+        identity: Identity::NONE,
         standing: 0,
-        settings: 0,
+        custom: 0,
+        compiled: 0,
     };
+
+    /// Whether a worker that is like this may serve a job that asks for `job`, as far as settings and roles go.
+    fn allows(&self, job: &Fit) -> bool {
+        (self.custom == 0 || self.custom == job.custom)
+            && (self.compiled == 0 || (self.compiled, self.identity) == (job.compiled, job.identity))
+    }
 }
 
 /// A worker that was claimed.
@@ -141,22 +147,6 @@ impl Place {
         pool.idle -= usize::from(self.state() == State::Idle);
         pool.idle += usize::from(state == State::Idle);
         self.state.store(state as u32, Relaxed);
-    }
-
-    fn fit(&self) -> Fit {
-        Fit {
-            database: self.database.load(Relaxed),
-            role: self.role.load(Relaxed),
-            standing: self.standing.load(Relaxed),
-            settings: self.settings.load(Relaxed),
-        }
-    }
-
-    fn set_fit(&self, fit: Fit) {
-        self.database.store(fit.database, Relaxed);
-        self.role.store(fit.role, Relaxed);
-        self.standing.store(fit.standing, Relaxed);
-        self.settings.store(fit.settings, Relaxed);
     }
 
     /// Whether a spare process was to come here that has ended before.
@@ -238,15 +228,15 @@ pub fn enter() -> Option<&'static Place> {
 }
 
 impl Place {
-    /// Offers this process to launches that it fits, those of `session` before all others. False where `limit` workers of the
-    /// cluster are idle already.
+    /// Offers this process to launches that it fits, those of `session` before all others. Where `limit` workers of the cluster are idle
+    /// already, one of another kind makes room for it. False where they are all of this kind.
     pub fn offer(&self, fit: Fit, session: i32, limit: i32) -> bool {
         let Some(pool) = attached() else { return false };
         let mut guard = pool.lock();
-        if guard.idle >= limit.max(0) as usize {
+        if guard.idle >= limit.max(0) as usize && (limit <= 0 || !dismiss_other(&mut guard, fit)) {
             return false;
         }
-        self.set_fit(fit);
+        self.fit.set(fit);
         self.session.store(session, Relaxed);
         self.idle_since.store(proc::now(), Relaxed);
         self.sleeps.store(0, Relaxed);
@@ -412,7 +402,7 @@ fn claim(pool: &mut Pool, fit: Fit, read_at: i64, slot: u32, cookie: u64) -> Opt
         Admitted::Claimed(Claimed {
             pid: place.pid.load(Relaxed),
             procno: place.procno.load(Relaxed),
-            is_fresh: place.fit() == Fit::ANY,
+            is_fresh: place.fit.get() == Fit::ANY,
             slept: place.sleeps.load(Relaxed) != 0,
         })
     } else {
@@ -428,7 +418,7 @@ fn find(pool: &mut Pool, fit: Fit, read_at: i64, is_ours: impl Fn(&Place) -> boo
         let is_current = place.asked_at.load(Relaxed) > read_at;
         match place.state() {
             State::Coming if ours && is_current && is_coming(place) => coming = Some(place),
-            State::Idle if place.fit() == Fit::ANY && is_current => spare = Some(place),
+            State::Idle if place.fit.get() == Fit::ANY && is_current => spare = Some(place),
             State::Idle if serves(pool, place, fit) && (warm.is_none() || ours) => {
                 warm = Some(place);
                 if ours {
@@ -444,15 +434,16 @@ fn find(pool: &mut Pool, fit: Fit, read_at: i64, is_ours: impl Fn(&Place) -> boo
 /// Whether an idle worker that has served other jobs may serve one that `fit` describes. One that connected before something changed
 /// is sent away.
 fn serves(pool: &mut Pool, place: &Place, fit: Fit) -> bool {
-    let has = place.fit();
-    if fit.standing == 0 || (has.database, has.role) != (fit.database, fit.role) {
+    let has = place.fit.get();
+    let connection = |fit: &Fit| (fit.database, fit.identity.authenticated);
+    if fit.standing == 0 || connection(&has) != connection(&fit) {
         return false;
     }
     if has.standing != fit.standing {
         place.dismiss(pool);
         return false;
     }
-    has.settings == 0 || has.settings == fit.settings
+    has.allows(&fit)
 }
 
 /// Whether a worker's process is about to end, or has ended and the postmaster has not seen it yet: then its slot will be free in
@@ -493,7 +484,7 @@ pub struct Expected {
 pub fn expect_spare(token: u64, limit: i32) -> Option<Expected> {
     let mut guard = attached()?.lock();
     let coming = places(&guard).filter(|place| is_coming(place)).count();
-    let spare = places(&guard).filter(|place| place.state() == State::Idle && place.fit() == Fit::ANY);
+    let spare = places(&guard).filter(|place| place.state() == State::Idle && place.fit.get() == Fit::ANY);
     let idle = guard.idle + coming;
     if spare.count() + coming >= SPARES || idle >= limit.max(0) as usize || guard.room.too_many(idle + 1) > 0 {
         return None;
@@ -504,7 +495,7 @@ pub fn expect_spare(token: u64, limit: i32) -> Option<Expected> {
     place.pid.store(0, Relaxed);
     place.cookie.store(0, Relaxed);
     place.session.store(proc::my_pid(), Relaxed);
-    place.set_fit(Fit::ANY);
+    place.fit.set(Fit::ANY);
     place.worker.set(Registered::NONE);
     place.set_state(&mut guard, State::Coming);
     let number = places(&guard).position(|other| core::ptr::eq(other, place))? as u32;
@@ -576,8 +567,18 @@ pub fn dismiss_one(me: Offset) -> bool {
 
 /// Sends the worker away that has been idle for longest. False where none is idle.
 fn dismiss_longest(pool: &mut Pool) -> bool {
+    dismiss_longest_of(pool, |_| true)
+}
+
+/// Sends the worker away that has been idle for longest of those that are not like this. So where jobs of more kinds come than workers may be
+/// idle, those of the kinds that came last find one. False where there is none.
+fn dismiss_other(pool: &mut Pool, fit: Fit) -> bool {
+    dismiss_longest_of(pool, |place| place.fit.get() != fit)
+}
+
+fn dismiss_longest_of(pool: &mut Pool, is_wanted: impl Fn(&Place) -> bool) -> bool {
     let longest = places(pool)
-        .filter(|place| place.state() == State::Idle)
+        .filter(|place| place.state() == State::Idle && is_wanted(place))
         .min_by_key(|place| place.idle_since.load(Relaxed));
     longest.inspect(|place| place.dismiss(pool)).is_some()
 }

@@ -13,11 +13,10 @@ use super::{execute, output};
 use crate::channel::request::Request;
 use crate::pg::error::{self, Digits, Result};
 use crate::pg::shmem::{self, NOWHERE};
-use crate::pg::{callbacks, compat, foreign, proc, record, tcop, wire};
+use crate::pg::{callbacks, compat, compiled, foreign, proc, record, tcop, wire};
 use crate::registry::job::{End, Slot, State, Stop};
 use crate::registry::segment::segment;
 use crate::registry::totals::{Start, Totals};
-use crate::settings;
 use core::ffi::{CStr, c_int};
 use core::sync::atomic::Ordering::Relaxed;
 use pgrx::pg_sys::{Datum, NAMEDATALEN};
@@ -28,6 +27,10 @@ thread_local! {
     static TIMER: Cell<u32> = const { Cell::new(compat::USER_TIMEOUT) };
     static CONNECTED: Cell<bool> = const { Cell::new(false) };
 }
+
+/// How long a job that is handed on waits for a slot of the postmaster's, in microseconds, and how often it looks, in milliseconds.
+const HAND_ON: i64 = 10_000_000;
+const HAND_ON_LOOK: i64 = 20;
 
 /// A job that this worker has in hand.
 #[derive(Clone, Copy)]
@@ -76,7 +79,7 @@ fn prepare_for_jobs(slot: &'static Slot) {
     output::init(slot);
     callbacks::redirect_messages(output::message_for_client);
     TIMER.set(proc::register_timer(time_is_over));
-    settings::watch();
+    compiled::watch();
 }
 
 /// One job after another.
@@ -102,7 +105,9 @@ pub fn take(number: u32, cookie: u64, launch_waits: bool) -> Option<Attached> {
 fn attach(slot: &'static Slot, cookie: u64) -> Option<Attached> {
     let mut job = slot.lock_if(cookie)?;
     job.worker_procno = proc::my_procno();
-    slot.pid.store(proc::my_pid(), Relaxed);
+    if slot.pid.load(Relaxed) == 0 {
+        slot.pid.store(proc::my_pid(), Relaxed);
+    }
     slot.worker_pid.store(proc::my_pid(), Relaxed);
     let attached = Attached { slot, cookie };
     CURRENT.set(Some(attached));
@@ -132,7 +137,6 @@ impl Attached {
         let identity = request.identity();
         let name = ApplicationName::of(label.as_deref());
         let sql = crate::pg::memory::c_str(sql);
-        output::begin(self, queue_size, keeps_result);
         tcop::enter_message_context();
 
         let is_first = !CONNECTED.replace(true);
@@ -151,15 +155,22 @@ impl Attached {
         let (sql, parameters) = match adopted {
             Ok(taken) => taken,
             Err(edata) => {
-                // A process that failed here has no state to go on with; it ends after it has said why.
+                // A process that failed here has no state to go on with.
                 proc::adoption_failed();
-                let verdict = verdict::of(edata, self.slot);
-                error::log_caught(edata);
                 tcop::recover();
-                self.publish(verdict);
+                if is_first || self.slot.stop() != Stop::No {
+                    let verdict = verdict::of(edata, self.slot);
+                    error::log_caught(edata);
+                    self.publish(verdict);
+                } else {
+                    self.hand_on();
+                }
                 return None;
             }
         };
+        // What is said up to here concerns the process and not the job.
+        output::begin(self, queue_size, keeps_result);
+        compiled::job_begins();
         if is_first {
             // Registered after the callback that rolls an open transaction back, so called before it.
             proc::on_exit(worker_leaves);
@@ -194,6 +205,37 @@ impl Attached {
         tcop::finish(c"pg_background:idle");
         compat::report_statistics();
         stays.then_some(terms)
+    }
+
+    /// Gives the job, which has not begun, to a new process: what fails because of what this one has been is no error of the job. Waits until the
+    /// postmaster has a slot, which nobody tells; 53000 where it has none in time. Whoever launched the job may have taken it back meanwhile.
+    fn hand_on(self) {
+        let until = proc::now() + HAND_ON;
+        if let Some(mut job) = self.slot.lock_if(self.cookie) {
+            job.handed_on = true;
+            self.slot.worker_pid.store(0, Relaxed);
+        }
+        loop {
+            if self.slot.cookie.load(Relaxed) != self.cookie {
+                return CURRENT.set(None);
+            }
+            let registered = proc::register_worker(super::MAIN, self.slot.number(), self.cookie);
+            if let Some(worker) = registered {
+                CURRENT.set(None);
+                if let Some(mut job) = self.slot.lock_if(self.cookie) {
+                    job.worker = worker;
+                }
+                return;
+            }
+            match self.slot.stop() {
+                Stop::No if proc::now() < until => (),
+                Stop::No => return self.publish(verdict::no_process()),
+                _ => return self.publish(verdict::canceled(self.slot)),
+            }
+            proc::serve_interrupts_when_idle();
+            proc::reset_latch();
+            proc::sleep_raw(HAND_ON_LOOK);
+        }
     }
 
     fn starts(self, start: Start) {

@@ -10,12 +10,12 @@
 
 use super::main::{self, Attached};
 use crate::channel::request::Request;
+use crate::pg::proc::Identity;
 use crate::pg::standing::Kind;
-use crate::pg::{adopt, error, library, proc, reset, standing};
+use crate::pg::{adopt, compiled, error, library, proc, reset, standing};
 use crate::registry::pool::{self, Fit, Found, Place};
 use crate::registry::segment::segment;
 use crate::session::jobs;
-use crate::settings;
 use std::cell::Cell;
 
 /// How often an idle worker looks whether it should go, and how soon after a job for the first time, in milliseconds. Who wants
@@ -103,7 +103,23 @@ impl Terms {
                 }
             })
             .unwrap_or(false);
-        clean && place.offer(self.fit, self.session, self.max_idle)
+        clean && place.offer(self.kept_fit(), self.session, self.max_idle)
+    }
+
+    /// What this process is fit for: jobs with the settings and the roles of the last one where something was compiled for it or one before,
+    /// else all of its connection.
+    fn kept_fit(&self) -> Fit {
+        if compiled::anything() {
+            return self.fit;
+        }
+        Fit {
+            identity: Identity {
+                authenticated: self.fit.identity.authenticated,
+                ..Identity::NONE
+            },
+            compiled: 0,
+            ..self.fit
+        }
     }
 }
 
@@ -139,10 +155,6 @@ pub fn stand_by(number: u32, token: u64) -> Option<Attached> {
 pub fn wait(terms: &Terms) -> Option<Attached> {
     let place = PLACE.get()?;
     let began = proc::now();
-    if terms.is_connected() {
-        // From the second job on nobody need look whether it mentions them.
-        settings::define();
-    }
     let mut sleeps = false;
     loop {
         proc::reset_latch();
@@ -158,7 +170,12 @@ pub fn wait(terms: &Terms) -> Option<Attached> {
                 }
                 // It was taken back meanwhile.
                 sleeps = false;
-                if !place.offer(terms.fit, terms.session, terms.max_idle) {
+                let fit = if terms.is_connected() {
+                    terms.kept_fit()
+                } else {
+                    terms.fit
+                };
+                if !place.offer(fit, terms.session, terms.max_idle) {
                     return leave(place);
                 }
             }

@@ -59,6 +59,23 @@ pub fn of(edata: *mut ErrorData, slot: &Slot) -> Verdict {
     }
 }
 
+/// The verdict on a job for which there is no process.
+pub fn no_process() -> Verdict {
+    let error = wire::compose(
+        b"53000",
+        "could not register background process",
+        Some(
+            b"The worker that had the job could not take over the state of its session, and no other could be started.",
+        ),
+        proc::my_pid(),
+    );
+    Verdict {
+        state: State::Error,
+        count: Count::Failed,
+        error: Some(error),
+    }
+}
+
 /// The verdict on a process that ended because its job was cancelled before it had begun.
 pub fn canceled(slot: &Slot) -> Verdict {
     let error = wire::compose(
