@@ -7,7 +7,7 @@
 
 use super::guc_state::{self, Entries, Entry};
 use super::guc_written::Written;
-use super::library::files;
+use super::library::{self, files};
 use super::local::Exclusive;
 use super::memory::{self, Buffer};
 use super::proc::{self, Identity, assume_user};
@@ -28,6 +28,8 @@ struct State {
     identity: Identity,
     /// How many settings there are, placeholders of unknown ones among them.
     settings: usize,
+    /// The libraries that were there when this process had connected.
+    first: Buffer,
     /// The libraries that were loaded when they were last looked at one by one, and found to keep nothing of a job.
     harmless: Buffer,
 }
@@ -39,10 +41,7 @@ static STATE: Exclusive<State> = Exclusive::new();
 const HARMLESS: &[&str] = &[
     "_int",
     "amcheck",
-    "auth_delay",
-    "auto_explain",
     "autoinc",
-    "basic_archive",
     "bloom",
     "btree_gin",
     "btree_gist",
@@ -70,7 +69,6 @@ const HARMLESS: &[&str] = &[
     "ltree",
     "moddatetime",
     "pageinspect",
-    "passwordcheck",
     "pg_background",
     "pg_buffercache",
     "pg_freespacemap",
@@ -108,6 +106,9 @@ const HARMLESS: &[&str] = &[
     "uuid-ossp",
     "xml2",
 ];
+
+/// The same, but that it makes a difference whether they are there: so only where a new connection has them too.
+const HARMLESS_FROM_THE_START: &[&str] = &["auth_delay", "auto_explain", "basic_archive", "passwordcheck"];
 
 /// Puts this process into the state that `identity`'s session was in: libraries, settings, roles; and before the first job loads
 /// what a new connection loads. In a transaction of its own, in which checks of the values are those of a parallel worker: what
@@ -199,8 +200,10 @@ impl State {
                 scratch: Buffer::new(4096),
                 identity: Identity::default(),
                 settings: compat::settings_number(),
+                first: Buffer::new(256),
                 harmless: Buffer::new(256),
             };
+            take_libraries(&mut state.first);
             guc_state::write(&mut state.base);
             let role = memory::c_bytes(role_setting());
             state.base_role.restart(role.len());
@@ -340,7 +343,12 @@ impl State {
             return true;
         }
         take_libraries(&mut self.scratch);
-        let are_harmless = files(self.scratch.bytes()).all(is_harmless);
+        let is_from_the_start = |file| files(self.first.bytes()).any(|first| first == file);
+        let are_harmless = files(self.scratch.bytes()).all(|file| {
+            is_in(HARMLESS, file)
+                || library::is_this(file)
+                || is_in(HARMLESS_FROM_THE_START, file) && is_from_the_start(file)
+        });
         if are_harmless {
             core::mem::swap(&mut self.harmless, &mut self.scratch);
         }
@@ -350,12 +358,12 @@ impl State {
 
 const APPLICATION_NAME: &CStr = c"application_name";
 
-/// Whether the file is one of the libraries in [`HARMLESS`], out of the directory of PostgreSQL's own.
-fn is_harmless(file: &[u8]) -> bool {
+/// Whether the file is one of these libraries, out of the directory of PostgreSQL's own.
+fn is_in(list: &[&str], file: &[u8]) -> bool {
     let directory = memory::c_bytes((&raw const pg_sys::pkglib_path).cast());
     let name = file.strip_prefix(directory).and_then(|rest| rest.strip_prefix(b"/"));
     let name = name.and_then(|name| name.strip_suffix(b".so"));
-    name.is_some_and(|name| HARMLESS.iter().any(|known| known.as_bytes() == name))
+    name.is_some_and(|name| list.iter().any(|known| known.as_bytes() == name))
 }
 
 /// The files of the libraries that this process has loaded.

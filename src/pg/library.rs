@@ -37,7 +37,8 @@ thread_local! {
     static LOADED: Cell<Option<File>> = const { Cell::new(None) };
 }
 
-fn file() -> Option<File> {
+/// The file that this library was loaded from.
+fn path() -> Option<&'static [u8]> {
     let mut found = Found {
         dli_fname: core::ptr::null(),
         dli_fbase: core::ptr::null_mut(),
@@ -46,8 +47,16 @@ fn file() -> Option<File> {
     };
     // SAFETY: any address of this library tells where it was loaded from; the name lives as long as the library.
     let known = unsafe { dladdr(was_replaced as *const c_void, &mut found) } != 0;
-    let path = known.then(|| OsStr::from_bytes(memory::c_bytes(found.dli_fname)))?;
-    let of = std::fs::metadata(path).ok()?;
+    known.then(|| memory::c_bytes(found.dli_fname))
+}
+
+/// Whether it is this library's file.
+pub fn is_this(file: &[u8]) -> bool {
+    path() == Some(file)
+}
+
+fn file() -> Option<File> {
+    let of = std::fs::metadata(OsStr::from_bytes(path()?)).ok()?;
     Some((of.dev(), of.ino(), of.mtime(), of.mtime_nsec()))
 }
 

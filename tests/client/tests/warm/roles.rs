@@ -55,7 +55,7 @@ fn roles() {
                 Job(WHO_AM_I),
             ],
         ))),
-        silent(cleared(
+        silent(left(
             "a plan that depends on row level security",
             &[
                 Job("SELECT seen()::text"),
@@ -70,7 +70,7 @@ fn roles() {
                 Job("SELECT seen()::text"),
             ],
         )),
-        cleared(
+        left(
             "a plan after SET ROLE in the job",
             &[Job("SET ROLE alice; SELECT seen()::text"), Job("SELECT seen()::text")],
         ),

@@ -162,7 +162,7 @@ fn settings() {
             "search_path",
             &[Job("SET search_path = other"), Job("SELECT x FROM shade")],
         ),
-        cleared(
+        left(
             "search_path and a function's plan",
             &[
                 Job("SET search_path = other, public; SELECT shaded()"),
