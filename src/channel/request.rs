@@ -198,9 +198,10 @@ impl Request {
     pub fn adopt(&self, application_name: &CStr) {
         let libraries = shmem::address(self.libraries_at());
         if self.head.is_elsewhere {
-            adopt::adopt_limits(&self.head.fit.identity, self.settings(), application_name);
+            let limits = (self.settings(), self.head.fit.compiled);
+            adopt::adopt_limits(&self.head.fit.identity, limits, application_name);
         } else {
-            let settings = (self.settings(), self.head.settings_mark);
+            let settings = (self.settings(), self.head.settings_mark, self.head.fit.compiled);
             adopt::adopt(&self.head.fit.identity, settings, libraries, application_name);
         }
     }

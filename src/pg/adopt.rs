@@ -26,6 +26,8 @@ struct State {
     now: Written,
     scratch: Buffer,
     identity: Identity,
+    /// The roles, and the number of the settings, under which the caches of the catalogs were filled.
+    filled_under: Option<(Identity, u64)>,
     /// How many settings there are, placeholders of unknown ones among them.
     settings: usize,
     /// The libraries that were there when this process had connected.
@@ -113,13 +115,22 @@ const HARMLESS_FROM_THE_START: &[&str] = &["auth_delay", "auto_explain", "basic_
 /// Puts this process into the state that `identity`'s session was in: libraries, settings, roles; and before the first job loads
 /// what a new connection loads. In a transaction of its own, in which checks of the values are those of a parallel worker: what
 /// was valid in the session is valid here.
-/// The settings come with a number that no others have, or with 0.
-pub fn adopt(identity: &Identity, (settings, mark): (&[u8], u64), libraries: *mut u8, application_name: &CStr) {
+/// The settings come with a number that no others have, or with 0; and with one for those that what is compiled or planned may depend on.
+pub fn adopt(
+    identity: &Identity,
+    (settings, mark, material): (&[u8], u64, u64),
+    libraries: *mut u8,
+    application_name: &CStr,
+) {
     connected();
     if STATE.with(|state| state.is_of(identity, settings, mark)) == Some(true) {
         return rename(application_name);
     }
     parsed::forget();
+    let before = STATE.with(|state| state.filled_under.replace((*identity, material)));
+    if before.flatten().is_some_and(|before| before != (*identity, material)) {
+        compiled::empty_caches();
+    }
     transaction(|| {
         STATE.with(|state| state.reach(identity, settings, libraries));
     });
@@ -138,14 +149,14 @@ pub fn is_in_force() -> bool {
 
 /// The same in another database than the session's: the state is that in which this process connected, under the limits that the
 /// session has set itself. 42501 where the role may not connect to this database.
-pub fn adopt_limits(identity: &Identity, limits: &[u8], application_name: &CStr) {
+pub fn adopt_limits(identity: &Identity, (limits, material): (&[u8], u64), application_name: &CStr) {
     connected();
     let settings = STATE.with(|state| guc_state::with_limits(state.base.bytes(), limits));
     transaction(|| database::check_connect_raw(identity.current));
     if let Some(settings) = settings {
         adopt(
             identity,
-            (settings.bytes(), 0),
+            (settings.bytes(), 0, material),
             c"".as_ptr().cast_mut().cast(),
             application_name,
         );
@@ -176,8 +187,9 @@ pub fn restore() -> bool {
             if state.is_unchanged() {
                 return true;
             }
-            // SAFETY: no transaction runs; plans made under other settings are made anew.
-            unsafe { raw::ResetPlanCache() };
+            if !guc_state::same_but(state.own.bytes(), state.now.bytes(), |entry| entry.is_immaterial()) {
+                compiled::empty_caches();
+            }
             transaction(|| state.go_back());
             guc_state::write(&mut state.scratch);
             // A setting that nobody defined stays known when it is emptied. Those that are there have come with a session's state.
@@ -199,6 +211,7 @@ impl State {
                 now: Written::nothing(),
                 scratch: Buffer::new(4096),
                 identity: Identity::default(),
+                filled_under: None,
                 settings: compat::settings_number(),
                 first: Buffer::new(256),
                 harmless: Buffer::new(256),

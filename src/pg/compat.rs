@@ -457,12 +457,6 @@ pub fn forget_query_id() {
     }
 }
 
-/// What post_parse_analyze_hook gets of how a statement's identifier was made.
-#[cfg(not(since_19))]
-pub type JumbleState = *mut pg_sys::JumbleState;
-#[cfg(since_19)]
-pub type JumbleState = *const pg_sys::JumbleState;
-
 /// The statement that writes a table anew: CLUSTER, from version 19 on also as REPACK.
 #[cfg(not(since_19))]
 pub const REWRITE_STATEMENT: pg_sys::NodeTag = pg_sys::NodeTag::T_ClusterStmt;

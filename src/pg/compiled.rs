@@ -1,14 +1,17 @@
 //! What stays in a process of the statements that it has run: compiled functions, and plans that were saved. Raw.
 //!
-//! A procedural language compiles a function when it is first called, and keeps it. Names, types and literals mean in it what they meant
-//! under the settings and the role of that moment, and the planner has folded what that role was allowed to execute. PostgreSQL
-//! plans such statements anew where it is asked to (`ResetPlanCache`), but nothing makes it forget a compiled function. So a process
-//! that has compiled anything serves only jobs that have the settings and the role of the job that it was compiled for; and
-//! it serves none after a job that compiled something in another state than it was launched in.
+//! Plans are made anew for each job: names, types, literals such as 'now', and what the planner folds, mean in them what they mean for that job. A
+//! procedural language compiles a function when it is first called, and keeps it. Nothing makes PostgreSQL forget that, and the names of types in it
+//! mean what they meant under the settings and the role of that moment. So a process that has compiled anything serves only jobs that have the settings
+//! and the roles of the job that it was compiled for and do not change them at once; and it serves none after a job that compiled a function in
+//! another state than it was launched in.
 //!
-//! Two hooks tell. The function manager asks about each function that is not built in, and about none that changes settings or the
-//! role by itself (`fmgr_info_cxt_security`): those always run in a state of their own, and what they call is asked about in that state. The parser tells of
-//! each statement that it has analysed.
+//! The caches of types and relations keep what the planner has folded in the checks of domains, in indexes and in partition keys. They are
+//! emptied where the settings or the roles are others than those that they were filled under.
+//!
+//! Hooks of the function manager tell. It asks about each function that is not built in when it looks the function up (`fmgr_info_cxt_security`), but
+//! for those that change settings or the role by themselves: those run in a state of their own, and of their calls it tells
+//! (`fmgr_security_definer`). What they call is asked about in that state.
 
 use super::{adopt, raw};
 use core::cell::Cell;
@@ -23,100 +26,122 @@ const SQL: u32 = 14;
 /// What was seen in this process.
 #[derive(Clone, Copy)]
 struct Seen {
-    /// Something was compiled or planned that may have stayed.
+    /// A function was called that may have been compiled.
     any: bool,
-    /// Since the job began, a statement was planned in another state than that which the job was launched in.
-    planned_elsewhere: bool,
-    /// Since the job began, a function was compiled in such a state.
-    compiled_elsewhere: bool,
+    /// Since the job began, a function was compiled in another state than that which the job was launched in.
+    elsewhere: bool,
+    /// The job's own text changes that state.
+    changes: bool,
 }
 
 thread_local! {
     static SEEN: Cell<Seen> = const {
         Cell::new(Seen {
             any: false,
-            planned_elsewhere: false,
-            compiled_elsewhere: false,
+            elsewhere: false,
+            changes: false,
         })
     };
-    /// Whether the statement that is analysed next is the job's own, which nothing stays of.
-    static OWN: Cell<bool> = const { Cell::new(false) };
-    static NEXT_FUNCTION: Cell<pg_sys::needs_fmgr_hook_type> = const { Cell::new(None) };
-    static NEXT_ANALYSIS: Cell<pg_sys::post_parse_analyze_hook_type> = const { Cell::new(None) };
+    /// How many functions that change the state by themselves are being called, each by the one before.
+    static DEPTH: Cell<u32> = const { Cell::new(0) };
+    static NEXT_LOOK_UP: Cell<pg_sys::needs_fmgr_hook_type> = const { Cell::new(None) };
+    static NEXT_CALL: Cell<pg_sys::fmgr_hook_type> = const { Cell::new(None) };
 }
 
 /// From now on it is seen. Once for each process.
 pub fn watch() {
     // SAFETY: the hooks are called in this thread; whoever was there before is called too.
     unsafe {
-        NEXT_FUNCTION.set(pg_sys::needs_fmgr_hook);
-        pg_sys::needs_fmgr_hook = Some(function_is_looked_up);
-        NEXT_ANALYSIS.set(pg_sys::post_parse_analyze_hook);
-        pg_sys::post_parse_analyze_hook = Some(statement_is_analysed);
+        NEXT_LOOK_UP.set(pg_sys::needs_fmgr_hook);
+        pg_sys::needs_fmgr_hook = Some(is_looked_up);
+        NEXT_CALL.set(pg_sys::fmgr_hook);
+        pg_sys::fmgr_hook = Some(is_called);
     }
 }
 
 /// A job begins, in the state that it was launched in.
 pub fn job_begins() {
     SEEN.set(Seen {
-        planned_elsewhere: false,
-        compiled_elsewhere: false,
+        elsewhere: false,
+        changes: false,
         ..SEEN.get()
     });
-    OWN.set(false);
+    DEPTH.set(0);
 }
 
-/// Runs `body`, which analyses a statement of the job's text.
-pub fn own_statement<T>(body: impl FnOnce() -> T) -> T {
-    OWN.set(true);
-    let answer = body();
-    OWN.set(false);
-    answer
-}
-
-/// Whether this process has compiled or planned anything that may still be there.
+/// Whether this process may have kept compiled functions.
 pub fn anything() -> bool {
     SEEN.get().any
 }
 
-/// After a job: makes PostgreSQL plan anew what was planned in another state than the job's. False where a function was compiled in such a state.
+/// The job's own text changes the state that it was launched in. `is_used` tells whether this process has run others before. False where it has
+/// kept something that has to be compiled anew for this job, which a new process does.
+pub fn text_changes_state(is_used: bool) -> bool {
+    let seen = SEEN.get();
+    SEEN.set(Seen { changes: true, ..seen });
+    if is_used {
+        empty_caches();
+    }
+    !seen.any
+}
+
+/// After a job: no plan is kept for the next. False where a function was compiled in another state than the job's.
 pub fn forget_plans() -> bool {
     let seen = SEEN.get();
-    if seen.planned_elsewhere && !seen.compiled_elsewhere {
-        // SAFETY: only marks the plans.
-        unsafe { raw::ResetPlanCache() };
+    // SAFETY: only marks the plans.
+    unsafe { raw::ResetPlanCache() };
+    if seen.changes {
+        empty_caches();
     }
-    !seen.compiled_elsewhere
+    !seen.elsewhere
 }
 
-/// Answers whether the hook for function calls wants to see the calls of this one: never for our sake.
-unsafe extern "C-unwind" fn function_is_looked_up(function: Oid) -> bool {
+/// Empties the caches of the catalogs, and with them all that was made of their contents.
+pub fn empty_caches() {
+    // SAFETY: callable at any time, as after a message that others have changed more than fits into messages.
+    unsafe { raw::InvalidateSystemCaches() }
+}
+
+/// Answers whether the calls of the function are to be told: never for our sake.
+unsafe extern "C-unwind" fn is_looked_up(function: Oid) -> bool {
     if compiles(function) {
-        let mut seen = SEEN.get();
-        seen.any = true;
-        seen.compiled_elsewhere = seen.compiled_elsewhere || !adopt::is_in_force();
-        SEEN.set(seen);
+        note(|| adopt::is_in_force());
     }
     // SAFETY: it was the hook.
-    NEXT_FUNCTION.get().is_some_and(|next| unsafe { next(function) })
+    NEXT_LOOK_UP.get().is_some_and(|next| unsafe { next(function) })
 }
 
-unsafe extern "C-unwind" fn statement_is_analysed(
-    state: *mut pg_sys::ParseState,
-    query: *mut pg_sys::Query,
-    jumble: super::compat::JumbleState,
+/// A function that changes the state by itself is called, or has ended.
+unsafe extern "C-unwind" fn is_called(
+    event: pg_sys::FmgrHookEventType::Type,
+    function: *mut pg_sys::FmgrInfo,
+    argument: *mut Datum,
 ) {
-    if let Some(next) = NEXT_ANALYSIS.get() {
+    let depth = DEPTH.get();
+    if event == pg_sys::FmgrHookEventType::FHET_START {
+        DEPTH.set(depth + 1);
+        // SAFETY: the function manager's own struct.
+        if compiles(unsafe { (*function).fn_oid }) {
+            note(|| depth == 0);
+        }
+    } else {
+        DEPTH.set(depth.saturating_sub(1));
+    }
+    if let Some(next) = NEXT_CALL.get() {
         // SAFETY: it was the hook.
-        unsafe { next(state, query, jumble) };
+        unsafe { next(event, function, argument) };
     }
-    if OWN.replace(false) {
-        return;
-    }
-    let mut seen = SEEN.get();
-    seen.any = true;
-    seen.planned_elsewhere = seen.planned_elsewhere || !adopt::is_in_force();
-    SEEN.set(seen);
+}
+
+/// A function may be compiled from here on, in the state of its job if `is_in_force`. Where the text changes that state, it may do so between the look-up
+/// and the call.
+fn note(is_in_force: impl FnOnce() -> bool) {
+    let seen = SEEN.get();
+    SEEN.set(Seen {
+        any: true,
+        elsewhere: seen.elsewhere || seen.changes || !is_in_force(),
+        ..seen
+    });
 }
 
 /// Whether a call of the function may leave something compiled: not where its language is `internal` or `c`, nor up to version 17

@@ -463,21 +463,9 @@ impl Entry<'_> {
         self.source() == GucSource::PGC_S_DEFAULT
     }
 
-    /// Whether nothing that is compiled or planned depends on it, but for how fast it is.
+    /// [`is_immaterial`] of its name.
     pub fn is_immaterial(&self) -> bool {
-        const IMMATERIAL: [&[u8]; 10] = [
-            b"application_name",
-            b"client_min_messages",
-            b"idle_in_transaction_session_timeout",
-            b"idle_session_timeout",
-            b"lock_timeout",
-            b"maintenance_work_mem",
-            b"statement_timeout",
-            b"synchronous_commit",
-            b"transaction_timeout",
-            b"work_mem",
-        ];
-        IMMATERIAL.contains(&self.name) || self.name.starts_with(b"pg_background.")
+        is_immaterial(self.name)
     }
 
     /// Adds name and value, unless they are immaterial; `mark` has taken in the name.
@@ -532,6 +520,26 @@ impl Entry<'_> {
             }
         }
     }
+}
+
+/// Whether nothing that is compiled or planned depends on the setting of this name, but for how fast it is.
+pub fn is_immaterial(name: &[u8]) -> bool {
+    const IMMATERIAL: [&[u8]; 13] = [
+        b"application_name",
+        b"client_min_messages",
+        b"default_transaction_deferrable",
+        b"default_transaction_isolation",
+        b"default_transaction_read_only",
+        b"idle_in_transaction_session_timeout",
+        b"idle_session_timeout",
+        b"lock_timeout",
+        b"maintenance_work_mem",
+        b"statement_timeout",
+        b"synchronous_commit",
+        b"transaction_timeout",
+        b"work_mem",
+    ];
+    IMMATERIAL.contains(&name) || name.starts_with(b"pg_background.")
 }
 
 unsafe extern "C-unwind" fn say_which(entry: *mut core::ffi::c_void) {

@@ -54,6 +54,9 @@ unsafe extern "C-unwind" {
     pub fn SearchSysCache1(cache: c_int, key: Datum) -> HeapTuple;
     pub fn ReleaseSysCache(tuple: HeapTuple);
 
+    // utils/inval.h
+    pub fn InvalidateSystemCaches();
+
     // libpq/libpq.h, libpq/libpq-be.h
     pub static mut PqCommMethods: *const PQcommMethods;
     pub static mut FrontendProtocol: u32;

@@ -2,7 +2,7 @@
 
 use super::params::Parameters;
 use super::receiver::Destination;
-use super::{compat, compiled, guc, parsed, proc, raw};
+use super::{compat, guc, guc_state, parsed, proc, raw};
 use core::cell::Cell;
 use core::ffi::{CStr, c_char, c_int};
 use core::ptr;
@@ -165,6 +165,19 @@ impl Statements {
         Statement { raw, sql: self.sql }
     }
 
+    /// Whether the string itself sets something that what it compiles or plans may depend on: by SET or RESET, or by a function of which nobody knows
+    /// what it will set. What functions of the user's set is not seen here.
+    pub fn change_state(&self) -> bool {
+        const LONG: usize = 64 << 10;
+        const FUNCTION: &[u8] = b"set_config";
+        let text = super::memory::c_bytes(self.sql);
+        let sets = (0..self.len()).any(|n| self.get(n).sets_state());
+        sets || text.len() > LONG
+            || text
+                .windows(FUNCTION.len())
+                .any(|part| part.eq_ignore_ascii_case(FUNCTION))
+    }
+
     /// Writes the string, and the parameters, to the log where `log_statement` asks for it; gives whether it did
     /// (`check_log_statement`).
     pub fn log(&self, parameters: Option<&Parameters>) -> bool {
@@ -241,6 +254,22 @@ impl Statement {
     /// Whether it controls the transaction.
     pub fn is_transaction_control(&self) -> bool {
         self.is(NodeTag::T_TransactionStmt)
+    }
+
+    fn sets_state(&self) -> bool {
+        if self.is(NodeTag::T_DiscardStmt) {
+            return true;
+        }
+        self.is(NodeTag::T_VariableSetStmt) && {
+            // SAFETY: checked above; the name is NULL for all settings.
+            let name = unsafe { (*self.node().cast::<pg_sys::VariableSetStmt>()).name };
+            name.is_null() || {
+                let name = super::memory::c_bytes(name);
+                !name.starts_with(b"TRANSACTION")
+                    && name != b"SESSION CHARACTERISTICS"
+                    && !guc_state::is_immaterial(name)
+            }
+        }
     }
 
     /// Whether it ends a transaction, the only kind that an aborted one accepts (`IsTransactionExitStmt`).
@@ -326,10 +355,10 @@ impl Statement {
                 )
             };
             pg_sys::CurrentMemoryContext = trees;
-            let queries = compiled::own_statement(|| match parameters {
+            let queries = match parameters {
                 None => compat::analyze_and_rewrite(self.raw, self.sql, ptr::null_mut(), 0),
                 Some(parameters) => parameters.analyze(self.raw, self.sql),
-            });
+            };
             let values = parameters.map_or(ptr::null_mut(), Parameters::list);
             let plans = raw::pg_plan_queries(queries, self.sql, pg_sys::CURSOR_OPT_PARALLEL_OK as c_int, values);
             if with_snapshot {

@@ -7,6 +7,7 @@
 //! 4. after the last one, and after those that control transactions, the transaction is closed.
 
 use super::{output, rest};
+use crate::pg::compiled;
 use crate::pg::error::{emit_raw, raise_raw};
 use crate::pg::params::Parameters;
 use crate::pg::proc::{self, Identity};
@@ -16,13 +17,26 @@ use crate::registry::job::{Slot, Stop};
 use core::ffi::CStr;
 use pgrx::PgSqlErrorCode;
 
-/// Runs the string to its end, or raises. With parameters it is one statement at most, as in the extended protocol.
-pub fn execute(slot: &'static Slot, sql: &CStr, parameters: Option<&Parameters>, identity: &Identity) {
+/// Runs the string to its end, or raises. With parameters it is one statement at most, as in the extended protocol. Calls `begins` when it has
+/// parsed the string; false, with nothing done, where it takes a new process to run it, and `is_used` is true of this one.
+pub fn execute(
+    slot: &'static Slot,
+    sql: &CStr,
+    parameters: Option<&Parameters>,
+    identity: &Identity,
+    is_used: bool,
+    begins: impl FnOnce(),
+) -> bool {
     let user = User { identity };
     give_up_if_asked(slot);
     tcop::begin(sql);
     user.act();
     let statements = tcop::parse(sql);
+    if statements.change_state() && !compiled::text_changes_state(is_used) && is_used {
+        user.finish_command();
+        return false;
+    }
+    begins();
     let was_logged = statements.log(parameters);
     let count = statements.len();
     if count > 1 && parameters.is_some() {
@@ -78,6 +92,7 @@ pub fn execute(slot: &'static Slot, sql: &CStr, parameters: Option<&Parameters>,
             c"transaction block was still open at the end of the job and has been rolled back",
         );
     }
+    true
 }
 
 fn run(

@@ -176,17 +176,29 @@ impl Attached {
             proc::on_exit(worker_leaves);
         }
         let terms = Terms::of(&request, is_first);
-        self.starts(if is_first { Start::Cold } else { Start::Warm });
-        shmem::free(request_at);
-
         if timeout > 0 {
             proc::start_timer(TIMER.get(), timeout);
         }
         tcop::enter_message_context();
-        let executed = error::catch(|| execute::execute(self.slot, sql, parameters.as_ref(), &identity));
+        let has_begun = Cell::new(false);
+        let begins = || {
+            has_begun.set(true);
+            self.starts(if is_first { Start::Cold } else { Start::Warm });
+            shmem::free(request_at);
+        };
+        let parameters = parameters.as_ref();
+        let executed = error::catch(|| execute::execute(self.slot, sql, parameters, &identity, !is_first, begins));
         let verdict = match executed {
-            Ok(()) => Verdict::SUCCESS,
+            Ok(true) => Verdict::SUCCESS,
+            Ok(false) => {
+                tcop::forget_text();
+                self.hand_on();
+                return None;
+            }
             Err(edata) => {
+                if !has_begun.get() {
+                    begins();
+                }
                 let verdict = verdict::of(edata, self.slot);
                 output::after_error();
                 error::log_caught(edata);
@@ -229,7 +241,7 @@ impl Attached {
             }
             match self.slot.stop() {
                 Stop::No if proc::now() < until => (),
-                Stop::No => return self.publish(verdict::no_process()),
+                Stop::No => return self.publish(verdict::no_process(self.slot)),
                 _ => return self.publish(verdict::canceled(self.slot)),
             }
             proc::serve_interrupts_when_idle();

@@ -4,6 +4,7 @@ use crate::pg::error::{self, Report};
 use crate::pg::{proc, wire};
 use crate::registry::counters::Count;
 use crate::registry::job::{Slot, State, Stop};
+use core::sync::atomic::Ordering::Relaxed;
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::ErrorData;
 
@@ -24,7 +25,7 @@ impl Verdict {
     };
 }
 
-/// Judges a caught error, which gets the words that fit the reason: of the several things that interrupt a statement,
+/// Judges a caught error, which names the process of the job's handle, and gets the words that fit the reason: of the several things that interrupt a statement,
 /// PostgreSQL only knows that somebody asked for it.
 pub fn of(edata: *mut ErrorData, slot: &Slot) -> Verdict {
     let interrupted = error::sqlstate(edata) == wire::pack(b"57014");
@@ -55,19 +56,19 @@ pub fn of(edata: *mut ErrorData, slot: &Slot) -> Verdict {
     Verdict {
         state: if canceled { State::Canceled } else { State::Error },
         count: count(stop, canceled),
-        error: Some(wire::encode(edata, proc::my_pid())),
+        error: Some(wire::encode(edata, slot.pid.load(Relaxed))),
     }
 }
 
 /// The verdict on a job for which there is no process.
-pub fn no_process() -> Verdict {
+pub fn no_process(slot: &Slot) -> Verdict {
     let error = wire::compose(
         b"53000",
         "could not register background process",
         Some(
             b"The worker that had the job could not take over the state of its session, and no other could be started.",
         ),
-        proc::my_pid(),
+        slot.pid.load(Relaxed),
     );
     Verdict {
         state: State::Error,
@@ -82,7 +83,7 @@ pub fn canceled(slot: &Slot) -> Verdict {
         b"57014",
         "canceling statement due to user request",
         None,
-        proc::my_pid(),
+        slot.pid.load(Relaxed),
     );
     Verdict {
         state: State::Canceled,

@@ -633,17 +633,6 @@ fn names() {
             ],
         )),
         silent(left(
-            "an object comes earlier in the same search path",
-            &[
-                Session("SET search_path = tenant_c, tenant_b, public"),
-                Job("SELECT of_domain('abcdef')"),
-                Admin("CREATE SCHEMA tenant_c; CREATE DOMAIN tenant_c.short AS text CHECK (length(value) < 3)"),
-                Job("SELECT of_domain('abcdef')"),
-                Admin("DROP SCHEMA tenant_c CASCADE"),
-                Job("SELECT of_domain('abcdef')"),
-            ],
-        )),
-        silent(left(
             "functions are replaced and dropped",
             &[
                 Admin(

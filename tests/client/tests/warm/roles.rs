@@ -74,7 +74,7 @@ fn roles() {
             "a plan after SET ROLE in the job",
             &[Job("SET ROLE alice; SELECT seen()::text"), Job("SELECT seen()::text")],
         ),
-        silent(alice(cleared(
+        silent(alice(left(
             "rights that are taken between jobs",
             &[
                 Job("SELECT seen()::text"),
