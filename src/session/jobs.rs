@@ -281,6 +281,23 @@ pub fn all_to_act_on() -> Vec<Rc<Handle>> {
     jobs
 }
 
+/// The cookie of the job that this session launched and that the process `worker_pid` runs now, if the current role may act on it.
+/// Given a time, only where the job had begun by then. The pid of the handle does not count: it names the jobs before as well.
+pub fn run_by(worker_pid: i32, time: Option<i64>) -> Option<u64> {
+    let runs = |job: &&Launched| job.slot.worker_pid.load(Relaxed) == worker_pid;
+    let found = TABLE.with_borrow(|table| {
+        // A look without the lock tells which few to look at again.
+        table.launched.values().filter(runs).find_map(|launched| {
+            let job = launched.slot.lock_if(launched.cookie)?;
+            let has_begun = time.is_none_or(|time| job.started_at != 0 && job.started_at <= time);
+            (runs(&launched) && !job.state.has_ended() && has_begun).then_some((launched.cookie, job.user))
+        })
+    });
+    found
+        .filter(|(_, role)| role::may_act_for(*role))
+        .map(|(cookie, _)| cookie)
+}
+
 /// Forgets a handle; the job runs on if it still does. False where somebody was faster.
 pub fn release(handle: &Handle) -> bool {
     TABLE.with_borrow_mut(|table| {
