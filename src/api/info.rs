@@ -172,7 +172,7 @@ impl Outcome {
         Self {
             pid,
             cookie,
-            seen: job.map(Seen::of),
+            seen: job.filter(|job| job.is_ours()).map(Seen::of),
         }
     }
 

@@ -172,11 +172,14 @@ impl Attached {
             proc::start_timer(TIMER.get(), timeout);
         }
         tcop::enter_message_context();
+        let roles = proc::roles();
         let executed = error::catch(|| execute::execute(self.slot, sql, parameters.as_ref(), &identity));
         let verdict = match executed {
             Ok(()) => Verdict::SUCCESS,
             Err(edata) => {
                 let verdict = verdict::of(edata, self.slot);
+                // The statement that failed may have changed them.
+                execute::note_roles(self.slot, &identity, roles);
                 output::after_error();
                 error::log_caught(edata);
                 tcop::recover();
