@@ -53,8 +53,14 @@ CREATE OR REPLACE VIEW pg_background_list AS
 		consumed bool,
 		label text
 	);
--- A pid is free for another process once its job has ended, so only a job that
--- still runs is joined, and only to a worker of this library.
+CREATE FUNCTION pg_background_job_of(worker_pid int4, query_start timestamptz)
+	RETURNS int8 LANGUAGE C AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION pg_background_job_of IS
+	'the cookie of this session''s job that a process runs, and ran at query_start; for pg_background_activity';
+
+-- Many jobs can be known by one pid, and a process can run another job by now.
+-- So each worker is asked what it runs, after it was looked at: it is joined to
+-- a job that it has run all the time between its query_start and that moment.
 CREATE OR REPLACE VIEW pg_background_activity AS
 	SELECT
 		job.pid,
@@ -75,9 +81,20 @@ CREATE OR REPLACE VIEW pg_background_activity AS
 		backend.backend_start,
 		backend.query
 	FROM pg_background_list AS job
-	LEFT JOIN pg_stat_activity AS backend
-		ON backend.pid = job.pid
-		AND backend.backend_type = 'pg_background'
+	LEFT JOIN (
+		SELECT
+			worker.state,
+			worker.wait_event_type,
+			worker.wait_event,
+			worker.xact_start,
+			worker.query_start,
+			worker.backend_start,
+			worker.query,
+			pg_background_job_of(worker.pid, worker.query_start) AS cookie
+		FROM pg_stat_activity AS worker
+		WHERE worker.backend_type = 'pg_background'
+	) AS backend
+		ON backend.cookie = job.cookie
 		AND job.state IN ('starting', 'running');
 --
 -- Launch with parameters, in this or another database
@@ -302,6 +319,9 @@ COMMENT ON FUNCTION pg_background_drop_executor_role IS
 DO $$
 DECLARE
 	member record;
+	users oid[];
+	viewers oid[];
+	heirs oid[];
 BEGIN
 	-- Roles belong to the cluster: another database may have made this one
 	-- before, or be making it at this moment.
@@ -311,8 +331,58 @@ BEGIN
 		NULL;
 	END;
 
+	-- Who could use all of 2.0, as pg_background_grant_privileges lets a role,
+	-- is to use what is new as well; who lacks a part of 2.0 was not meant to.
+	-- Whatever is of 2.0 has initial privileges already.
+	WITH old AS (
+		SELECT dependency.classid, dependency.objid,
+			coalesce(proc.proacl, view.relacl) AS acl,
+			coalesce(proc.proowner, view.relowner) AS owner
+		FROM pg_extension AS extension
+		JOIN pg_depend AS dependency
+			ON dependency.refclassid = 'pg_extension'::regclass
+			AND dependency.refobjid = extension.oid
+			AND dependency.deptype = 'e'
+		JOIN pg_init_privs AS initial
+			ON initial.classoid = dependency.classid
+			AND initial.objoid = dependency.objid
+			AND initial.objsubid = 0
+		LEFT JOIN pg_proc AS proc
+			ON dependency.classid = 'pg_proc'::regclass
+			AND proc.oid = dependency.objid
+		LEFT JOIN pg_class AS view
+			ON dependency.classid = 'pg_class'::regclass
+			AND view.oid = dependency.objid
+		WHERE extension.extname = 'pg_background'
+			AND (NOT proc.prosecdef OR view.relkind = 'v')
+	)
+	SELECT array_agg(holder.grantee)
+	INTO users
+	FROM (
+		SELECT privilege.grantee
+		FROM old
+		CROSS JOIN aclexplode(old.acl) AS privilege
+		WHERE privilege.privilege_type IN ('EXECUTE', 'SELECT')
+			AND privilege.grantee NOT IN (0, old.owner, 'pgbackground_role'::regrole)
+		GROUP BY privilege.grantee
+		HAVING count(DISTINCT (old.classid, old.objid)) = (SELECT count(*) FROM old)
+	) AS holder;
+
+	-- And who selects from pg_background_activity calls what it calls.
+	SELECT array_agg(DISTINCT privilege.grantee)
+	INTO viewers
+	FROM pg_class AS view
+	CROSS JOIN aclexplode(view.relacl) AS privilege
+	WHERE view.oid = 'pg_background_activity'::regclass
+		AND privilege.privilege_type = 'SELECT'
+		AND privilege.grantee NOT IN (0, view.relowner, 'pgbackground_role'::regrole);
+
 	FOR member IN
 		SELECT object.type, object.identity, coalesce(proc.prosecdef, false) AS is_helper, proc.proname,
+			dependency.classid, dependency.objid,
+			NOT EXISTS (SELECT FROM pg_init_privs AS initial
+						WHERE initial.classoid = dependency.classid
+							AND initial.objoid = dependency.objid) AS is_new,
 			CASE object.type
 				WHEN 'view' THEN has_table_privilege('pgbackground_role', objid, 'SELECT')
 					AND NOT has_table_privilege('public', objid, 'SELECT')
@@ -356,6 +426,29 @@ BEGIN
 				EXECUTE format('GRANT ALL ON %s %s TO pgbackground_role', member.type, member.identity);
 			END IF;
 		END IF;
+
+		heirs := CASE WHEN member.proname = 'pg_background_job_of' THEN viewers ELSE users END;
+		CONTINUE WHEN NOT member.is_new OR member.is_helper OR heirs IS NULL;
+
+		EXECUTE format('GRANT %s ON %s %s TO %s',
+					   CASE member.type WHEN 'view' THEN 'SELECT' ELSE 'ALL' END,
+					   CASE WHEN member.type <> 'view' THEN member.type END,
+					   member.identity,
+					   (SELECT string_agg(heir::regrole::text, ', ') FROM unnest(heirs) AS heir));
+		-- These are the user's, and no initial ones: a dump is to have them. From
+		-- version 17 on a role is also noted for the initial ones that it has.
+		UPDATE pg_init_privs
+		SET initprivs = ARRAY(
+			SELECT item
+			FROM unnest(initprivs) AS item
+			WHERE (SELECT grantee FROM aclexplode(ARRAY[item]) LIMIT 1) <> ALL (heirs)
+		)
+		WHERE classoid = member.classid AND objoid = member.objid;
+		DELETE FROM pg_shdepend
+		WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
+			AND classid = member.classid AND objid = member.objid
+			AND refclassid = 'pg_authid'::regclass AND refobjid = ANY (heirs)
+			AND deptype = 'i';
 	END LOOP;
 END
 $$;

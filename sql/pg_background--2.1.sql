@@ -278,8 +278,14 @@ CREATE VIEW pg_background_list AS
 	);
 COMMENT ON VIEW pg_background_list IS 'the jobs of this session';
 
--- A pid is free for another process once its job has ended, so only a job that
--- still runs is joined, and only to a worker of this library.
+CREATE FUNCTION pg_background_job_of(worker_pid int4, query_start timestamptz)
+	RETURNS int8 LANGUAGE C AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION pg_background_job_of IS
+	'the cookie of this session''s job that a process runs, and ran at query_start; for pg_background_activity';
+
+-- Many jobs can be known by one pid, and a process can run another job by now.
+-- So each worker is asked what it runs, after it was looked at: it is joined to
+-- a job that it has run all the time between its query_start and that moment.
 CREATE VIEW pg_background_activity AS
 	SELECT
 		job.pid,
@@ -300,9 +306,20 @@ CREATE VIEW pg_background_activity AS
 		backend.backend_start,
 		backend.query
 	FROM pg_background_list AS job
-	LEFT JOIN pg_stat_activity AS backend
-		ON backend.pid = job.pid
-		AND backend.backend_type = 'pg_background'
+	LEFT JOIN (
+		SELECT
+			worker.state,
+			worker.wait_event_type,
+			worker.wait_event,
+			worker.xact_start,
+			worker.query_start,
+			worker.backend_start,
+			worker.query,
+			pg_background_job_of(worker.pid, worker.query_start) AS cookie
+		FROM pg_stat_activity AS worker
+		WHERE worker.backend_type = 'pg_background'
+	) AS backend
+		ON backend.cookie = job.cookie
 		AND job.state IN ('starting', 'running');
 COMMENT ON VIEW pg_background_activity IS
 	'the jobs of this session with what pg_stat_activity shows of their workers';

@@ -70,7 +70,7 @@ const SETTINGS: [IntSetting; 11] = [
     },
     IntSetting {
         name: c"pg_background.max_idle_workers",
-        description: c"Sets how many workers may wait for another job in the whole cluster; -1 means half of max_worker_processes.",
+        description: c"Sets how many workers may wait for another job in the whole cluster; -1 means a quarter of max_worker_processes, at least 2.",
         default: -1,
         min: -1,
         max: 1000,
@@ -165,10 +165,11 @@ pub fn worker_idle_timeout() -> i32 {
     WORKER_IDLE_TIMEOUT.load(Relaxed)
 }
 
-/// `pg_background.max_idle_workers`: idle workers of the cluster. By default half of the server's workers are left to others.
+/// `pg_background.max_idle_workers`: idle workers of the cluster. By default most of the server's workers are left to others, who
+/// cannot ask for those that wait.
 pub fn max_idle_workers() -> i32 {
     match MAX_IDLE_WORKERS.load(Relaxed) {
-        -1 => guc::max_worker_processes() / 2,
+        -1 => (guc::max_worker_processes() / 4).max(2),
         count => count,
     }
 }

@@ -13,8 +13,9 @@ pub const SESSIONS: usize = 16;
 
 /// Room for the workers of all measurements, and a worker serves all of a measurement, however long the turns of the others
 /// take. Everything else is PostgreSQL's default.
-const WARM: [&str; 2] = [
+const WARM: [&str; 3] = [
     "max_worker_processes = 64",
+    "pg_background.max_idle_workers = 32",
     "pg_background.worker_idle_timeout = '1min'",
 ];
 /// The slot of a process that has ended is free when the postmaster has seen it, which takes time under load.

@@ -24,7 +24,7 @@ fn jobs(call: &Call) -> Result<Answer> {
     let reads_all = role::reads_all_stats();
     for entry in known()? {
         let facts = &entry.facts;
-        let acts = role::may_act_for(facts.user);
+        let acts = role::may_act_for(facts.user, facts.also_for);
         let cookie = acts || role::may_signal(facts.user);
         let reads = acts || reads_all;
         let text = |text: Option<&[u8]>, from| text.map(|text| encoding::readable(text, from).into_owned());

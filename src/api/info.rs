@@ -17,6 +17,7 @@ use std::rc::Rc;
 crate::sql_function! {
     pg_background_list => list;
     pg_background_list_v2 => list;
+    pg_background_job_of => job_of;
     pg_background_stats => stats;
     pg_background_stats_v2 => stats;
     pg_background_record_timeout => record_timeout;
@@ -85,6 +86,14 @@ fn list(call: &Call) -> Result<Answer> {
         rows.push(&values[..width])?;
     }
     call.null()
+}
+
+/// `job_of(worker_pid, query_start)`: the cookie of this session's job that the process runs now, and ran when a statement of it
+/// began at `query_start`; NULL where there is none, or where it is not for the current role. The view `pg_background_activity`
+/// asks for each worker that it has seen. Without a `query_start` the process has not run anything yet.
+fn job_of(call: &Call) -> Result<Answer> {
+    let cookie = call.int4(0).and_then(|pid| jobs::run_by(pid, call.int8(1)));
+    cookie.map_or_else(|| call.null(), |cookie| call.scalar(Value::Int8(cookie as i64)))
 }
 
 /// What the list and the outcome show of a job; a copy, since rows are made without a lock.
@@ -163,7 +172,7 @@ impl Outcome {
         Self {
             pid,
             cookie,
-            seen: job.map(Seen::of),
+            seen: job.filter(|job| job.is_ours()).map(Seen::of),
         }
     }
 

@@ -475,6 +475,12 @@ pub fn acting() -> (u32, u32, u32, i32) {
     }
 }
 
+/// The roles that SET SESSION AUTHORIZATION and SET ROLE change: another pair, and the job acts as somebody else. Raw.
+pub fn roles() -> (u32, u32) {
+    // SAFETY: plain reads.
+    unsafe { (raw::GetSessionUserId().to_u32(), raw::GetOuterUserId().to_u32()) }
+}
+
 /// Whether something runs that may not be escaped: an index build, a refresh, ANALYZE.
 pub fn in_restricted_operation() -> bool {
     // SAFETY: a plain read.

@@ -19,9 +19,28 @@ fn has_privileges_of(role: u32) -> bool {
     unsafe { pg_sys::has_privs_of_role(current(), Oid::from(role)) }
 }
 
-/// Whether the current role may act on jobs of `role`: as its member, or as a superuser.
-pub fn may_act_for(role: u32) -> bool {
-    current().to_u32() == role || has_privileges_of(role)
+/// Whether the current role may act on jobs of `role`: as its member, or as a superuser. Of a job that has left that role and did
+/// things as another one, `also_for` is not 0: then the session must be one that could do the same, since what the job read may
+/// be in its rows, messages and error.
+pub fn may_act_for(role: u32, also_for: u32) -> bool {
+    (current().to_u32() == role || has_privileges_of(role)) && (also_for == 0 || may_become(also_for))
+}
+
+/// Whether the role that the session logged in as has the privileges of `role`: whatever it acts as now, it can come back. Within a
+/// SECURITY DEFINER function there is no way back, and it is the function's owner that counts.
+fn may_become(role: u32) -> bool {
+    let mut current = Oid::INVALID;
+    let mut security_context = 0;
+    // SAFETY: plain reads of this backend's state; looks into the catalogs.
+    unsafe {
+        raw::GetUserIdAndSecContext(&mut current, &mut security_context);
+        let from = if security_context == 0 {
+            raw::GetAuthenticatedUserId()
+        } else {
+            current
+        };
+        pg_sys::has_privs_of_role(from, Oid::from(role))
+    }
 }
 
 /// Whether it may end jobs of `role` without that: as a member of `pg_signal_backend`, for roles that are no superusers.

@@ -56,6 +56,8 @@ pub struct Facts {
     pub launcher_pid: i32,
     pub database: u32,
     pub user: u32,
+    /// As [`Job::also_for`].
+    pub also_for: u32,
     /// The encoding of the messages, and that of SQL and label.
     pub encoding: i32,
     pub text_encoding: i32,
@@ -90,6 +92,7 @@ impl Facts {
             launcher_pid: job.launcher_pid,
             database: job.database,
             user: job.user,
+            also_for: job.also_for,
             encoding: job.encoding,
             text_encoding: job.text_encoding,
             state: job.state,

@@ -107,6 +107,9 @@ pub struct Job {
     pub finished_at: i64,
     /// The role that the job runs as.
     pub user: u32,
+    /// The role that its worker connected as, once the job's SQL has left the role that it began with; 0 before. Who reads what
+    /// came of the job must have both.
+    pub also_for: u32,
     /// The database that the job runs in, and its encoding: that of rows, messages and the error.
     pub database: u32,
     pub encoding: i32,
@@ -282,6 +285,7 @@ impl Slot {
         job.row_count = 0;
         job.tag = 0;
         job.progress_len = 0;
+        job.also_for = 0;
         job.deadlock_pid = 0;
         job.deadlock_on_snapshot = false;
         job.orphaned = false;

@@ -217,10 +217,12 @@ pub fn find(pid: i32, cookie: i64) -> Result<Rc<Handle>> {
 
 /// [`find`] for those who may end the job.
 pub fn find_to_cancel(pid: i32, cookie: i64) -> Result<Rc<Handle>> {
-    find_for(pid, cookie, |role| role::may_act_for(role) || role::may_signal(role))
+    find_for(pid, cookie, |role, _| {
+        role::may_act_for(role, 0) || role::may_signal(role)
+    })
 }
 
-fn find_for(pid: i32, cookie: i64, may: impl FnOnce(u32) -> bool) -> Result<Rc<Handle>> {
+fn find_for(pid: i32, cookie: i64, may: impl FnOnce(u32, u32) -> bool) -> Result<Rc<Handle>> {
     let handle = hold(pid, cookie as u64).ok_or_else(|| unknown_or_mismatch(pid))?;
     handle.permitted(may)
 }
@@ -281,6 +283,24 @@ pub fn all_to_act_on() -> Vec<Rc<Handle>> {
     jobs
 }
 
+/// The cookie of the job that this session launched and that the process `worker_pid` runs now, if the current role may act on it.
+/// Given a time, only where the job had begun by then. The pid of the handle does not count: it names the jobs before as well.
+pub fn run_by(worker_pid: i32, time: Option<i64>) -> Option<u64> {
+    let runs = |job: &&Launched| job.slot.worker_pid.load(Relaxed) == worker_pid;
+    let found = TABLE.with_borrow(|table| {
+        // A look without the lock tells which few to look at again.
+        table.launched.values().filter(runs).find_map(|launched| {
+            let job = launched.slot.lock_if(launched.cookie)?;
+            let has_begun = time.is_none_or(|time| job.started_at != 0 && job.started_at <= time);
+            (runs(&launched) && !job.state.has_ended() && has_begun)
+                .then_some((launched.cookie, (job.user, job.also_for)))
+        })
+    });
+    found
+        .filter(|(_, (role, also_for))| role::may_act_for(*role, *also_for))
+        .map(|(cookie, _)| cookie)
+}
+
 /// Forgets a handle; the job runs on if it still does. False where somebody was faster.
 pub fn release(handle: &Handle) -> bool {
     TABLE.with_borrow_mut(|table| {
@@ -307,17 +327,36 @@ pub fn look_after_all() -> Result<()> {
 }
 
 impl Handle {
+    /// Whose it is: the arguments of [`role::may_act_for`].
+    fn roles(&self) -> (u32, u32) {
+        let job = self.slot.lock();
+        (job.user, job.also_for)
+    }
+
     /// This job, for a role of which `may` is true given the job's. 42501 for others.
-    fn permitted(self: Rc<Self>, may: impl FnOnce(u32) -> bool) -> Result<Rc<Self>> {
-        let role = self.slot.lock().user;
-        if may(role) {
-            return Ok(self);
+    fn permitted(self: Rc<Self>, may: impl FnOnce(u32, u32) -> bool) -> Result<Rc<Self>> {
+        self.check_for(may)?;
+        Ok(self)
+    }
+
+    /// 42501 where the current role may not act on it any more: the job may have left its role since it was found.
+    pub fn check(&self) -> Result<()> {
+        self.check_for(role::may_act_for)
+    }
+
+    fn check_for(&self, may: impl FnOnce(u32, u32) -> bool) -> Result<()> {
+        let (role, also_for) = self.roles();
+        if may(role, also_for) {
+            return Ok(());
         }
         Err(Report::new(
             PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
             format!("permission denied for the background job of PID {}", self.pid),
         )
-        .detail("Only roles with privileges of the role that the job runs as may act on it.")
+        .detail(match also_for {
+            0 => "Only roles with privileges of the role that the job runs as may act on it.",
+            _ => "The job has left the role that it began with: only who could have launched it so may act on it.",
+        })
         .into())
     }
 
@@ -340,8 +379,8 @@ impl Handle {
 
     /// Whether the current role may act on it.
     pub fn is_ours(&self) -> bool {
-        let role = self.slot.lock().user;
-        role::may_act_for(role)
+        let (role, also_for) = self.roles();
+        role::may_act_for(role, also_for)
     }
 
     /// Asks the job to end early; false where it has ended.

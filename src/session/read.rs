@@ -239,6 +239,7 @@ impl Session {
     }
 
     fn message(&mut self, kind: Kind, body: &[u8], rows: Option<&Rows>) -> Result<()> {
+        self.handle.check()?;
         if self.reader.rows == 0 && matches!(kind, Kind::Columns | Kind::Record | Kind::Tag) {
             self.reader.remember(kind, body);
         }
@@ -316,6 +317,7 @@ impl Session {
 
     /// Everything is read: the error is raised, or the tags are the result, and the handle is released.
     fn finish(mut self, rows: Option<&Rows>) -> Result<()> {
+        self.handle.check()?;
         let failure = self.job_error();
         if failure.is_none()
             && self.reader.columns.is_none()

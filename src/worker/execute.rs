@@ -28,6 +28,7 @@ pub fn execute(
     begins: impl FnOnce(),
 ) -> bool {
     let user = User { identity };
+    let roles = proc::roles();
     give_up_if_asked(slot);
     tcop::begin(sql);
     user.act();
@@ -66,6 +67,7 @@ pub fn execute(
         }
         proc::check_for_interrupts_raw();
         let done = run(&statement, parameters, is_last, grouped, &user);
+        note_roles(slot, identity, roles);
         note(slot, &done);
         proc::keep_message_encoding();
         if is_last {
@@ -136,6 +138,14 @@ fn run(
             statement.run(parameters, is_last, !user.is_confined(), to)
         }
         Care::None | Care::Chain | Care::OwnTransactions => statement.run(parameters, is_last, !user.is_confined(), to),
+    }
+}
+
+/// Notes that the job has left the roles that it began with: what it reads from here on is not for everybody who may act as those.
+pub fn note_roles(slot: &Slot, identity: &Identity, began_with: (u32, u32)) {
+    // Within a security context there is no other role.
+    if identity.security_context == 0 && proc::roles() != began_with {
+        slot.lock().also_for = identity.authenticated;
     }
 }
 

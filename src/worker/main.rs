@@ -186,11 +186,15 @@ impl Attached {
             self.starts(if is_first { Start::Cold } else { Start::Warm });
             shmem::free(request_at);
         };
+        let roles = proc::roles();
         let parameters = parameters.as_ref();
         let executed = error::catch(|| execute::execute(self.slot, sql, parameters, &identity, !is_first, begins));
         let verdict = match executed {
             Ok(true) => Verdict::SUCCESS,
             Ok(false) => {
+                if timeout > 0 {
+                    proc::stop_timer(TIMER.get());
+                }
                 tcop::forget_text();
                 self.hand_on();
                 return None;
@@ -200,6 +204,8 @@ impl Attached {
                     begins();
                 }
                 let verdict = verdict::of(edata, self.slot);
+                // The statement that failed may have changed them.
+                execute::note_roles(self.slot, &identity, roles);
                 output::after_error();
                 error::log_caught(edata);
                 tcop::recover();

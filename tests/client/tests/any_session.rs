@@ -329,6 +329,119 @@ fn roles() {
     );
 }
 
+/// A job that leaves the role that it began with reads what that role may not. Then it is for sessions that could have done the
+/// same, whatever role they act as now.
+#[test]
+fn a_job_that_leaves_its_role() {
+    let (cluster, mut alice, _) = start();
+    let mut superuser = cluster.session();
+    superuser.exec(
+        "CREATE TABLE secret AS SELECT 'a secret'::text AS t;
+         CREATE ROLE pool LOGIN; GRANT alice TO pool;
+         GRANT CREATE ON SCHEMA public TO alice",
+    );
+    alice.exec(
+        "CREATE FUNCTION error_of(pid int, cookie bigint) RETURNS text SECURITY DEFINER LANGUAGE sql AS
+         'SELECT (pg_background_error_info(pid, cookie)).message'",
+    );
+    superuser.exec("SET ROLE alice");
+    for (sql, gives) in [
+        ("RESET ROLE; SELECT t FROM secret", "a secret"),
+        ("SET ROLE NONE; SELECT t FROM secret", "a secret"),
+        ("SET LOCAL ROLE NONE; SELECT t FROM secret", "a secret"),
+        (
+            "SELECT set_config('role', 'none', false); SELECT t FROM secret",
+            "a secret",
+        ),
+        ("DO 'BEGIN RESET ROLE; END'; SELECT t FROM secret", "a secret"),
+        ("SET SESSION AUTHORIZATION DEFAULT; SELECT t FROM secret", "a secret"),
+        (
+            "RESET ROLE; SELECT pg_background_report_progress(1, t) FROM secret; SET ROLE alice; SELECT 'back'::text",
+            "back",
+        ),
+        ("RESET ROLE; SELECT t::int::text FROM secret", "22P02"),
+        (
+            "DO 'BEGIN RESET ROLE; RAISE ''%'', (SELECT t FROM secret); END'",
+            "P0001",
+        ),
+    ] {
+        let job = superuser.launch(sql);
+        superuser.wait(job);
+        for call in [
+            format!("SELECT * FROM pg_background_result({job}) AS (t text)"),
+            format!("SELECT pg_background_wait({job})"),
+            format!("SELECT pg_background_result_info({job})"),
+            format!("SELECT pg_background_error_info({job})"),
+            format!("SELECT pg_background_get_progress({job})"),
+            format!("SELECT pg_background_full_sql({job})"),
+            format!("SELECT pg_background_detach({job})"),
+            format!("SELECT pg_background_drain({})", Handle::array(&[job])),
+        ] {
+            assert_eq!(alice.error(&call).sqlstate, "42501", "{sql}: {call}");
+        }
+        assert!(alice.holds(&format!("state IS NULL FROM pg_background_outcome({job})")));
+        assert!(alice.holds(&format!(
+            "count(*) = 1 AND count(coalesce(cookie::text, label, sql_preview, error_message, progress_msg)) = 0
+             FROM pg_background_jobs WHERE pid = {} AND launched_at = (SELECT max(launched_at) FROM pg_background_jobs)",
+            job.pid
+        )));
+        // Nor by what a session with more rights calls: alice's function has no way back to the session's user.
+        assert_eq!(superuser.error(&format!("SELECT error_of({job})")).sqlstate, "42501");
+        // Who logs in as another role that may act as alice has her rights and no more.
+        let mut pool = cluster.session_as("pool");
+        pool.exec("SET ROLE alice");
+        assert_eq!(
+            pool.error(&format!("SELECT pg_background_wait({job})")).sqlstate,
+            "42501"
+        );
+
+        let mut other = cluster.session();
+        other.exec("SET ROLE alice");
+        let result = format!("SELECT * FROM pg_background_result({job}) AS (t text)");
+        let read = match other.try_rows(&result) {
+            Ok(rows) => rows[0][0].clone().unwrap(),
+            Err(error) => error.sqlstate,
+        };
+        assert_eq!(read, gives, "{sql}");
+    }
+
+    // The same where it is the session's user that was changed.
+    let mut disguised = cluster.session();
+    disguised.exec("SET SESSION AUTHORIZATION alice");
+    let job = disguised.launch("RESET SESSION AUTHORIZATION; SELECT t FROM secret");
+    disguised.wait(job);
+    let result = format!("SELECT * FROM pg_background_result({job}) AS (t text)");
+    assert_eq!(alice.error(&result).sqlstate, "42501");
+    assert_eq!(disguised.value::<String>(&result), "a secret");
+
+    // Whoever began to read before that does not go on.
+    let mut gate = cluster.session();
+    gate.exec("SELECT pg_advisory_lock(7)");
+    let job = superuser.launch("SELECT pg_advisory_xact_lock(7); RESET ROLE; SELECT t FROM secret");
+    gate.wait_blocked(job.pid);
+    let reading = alice.start(&format!("SELECT * FROM pg_background_result({job}) AS (t text)"));
+    gate.wait_until(&format!(
+        "EXISTS (SELECT FROM pg_stat_activity WHERE pid = {} AND wait_event_type = 'Extension')",
+        reading.pid
+    ));
+    gate.exec("SELECT pg_advisory_unlock(7)");
+    let (mut alice, read) = reading.join();
+    assert_eq!(read.unwrap_err().sqlstate, "42501");
+    assert_eq!(
+        superuser.value::<String>(&format!("SELECT * FROM pg_background_result({job}) AS (t text)")),
+        "a secret"
+    );
+
+    // To stop a job nobody need know what it reads.
+    let job = superuser.launch("RESET ROLE; SELECT pg_sleep(3600)");
+    gate.wait_until(&format!(
+        "EXISTS (SELECT FROM pg_stat_activity WHERE pid = {} AND wait_event = 'PgSleep')",
+        job.pid
+    ));
+    alice.exec(&format!("SELECT pg_background_cancel({job}, 60000)"));
+    assert_eq!(superuser.state(job), "canceled");
+}
+
 #[test]
 fn signal_backend_may_cancel() {
     let (cluster, mut alice, _) = start();

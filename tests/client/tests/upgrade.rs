@@ -30,6 +30,10 @@ const CATALOG: &str = "
 /// Makes the catalog of the C release's 2.0 out of this version's: without what is new, some functions in SQL, other comments and
 /// grants.
 const VERSION_2_0: &str = "
+    CREATE OR REPLACE VIEW pg_background_activity AS SELECT job.pid, job.cookie, job.launched_at, job.user_id, job.queue_size,
+        job.state AS pgbg_state, job.sql_preview, job.last_error, job.consumed, job.label, backend.state AS backend_state,
+        backend.wait_event_type, backend.wait_event, backend.xact_start, backend.query_start, backend.backend_start, backend.query
+        FROM pg_background_list AS job LEFT JOIN pg_stat_activity AS backend USING (pid);
     DO $$
     DECLARE member record;
     BEGIN
@@ -37,7 +41,7 @@ const VERSION_2_0: &str = "
             SELECT object.* FROM pg_depend JOIN pg_extension AS extension ON refobjid = extension.oid
             CROSS JOIN pg_identify_object(classid, objid, 0) AS object
             WHERE refclassid = 'pg_extension'::regclass AND deptype = 'e' AND extname = 'pg_background'
-            AND object.identity ~ '(_params|pg_background_do|_jobs|cluster_stats)\\M' AND object.type <> 'type'
+            AND object.identity ~ '(_params|pg_background_do|_jobs|_job_of|cluster_stats)\\M' AND object.type <> 'type'
             ORDER BY object.type = 'view' DESC
         LOOP
             EXECUTE format('ALTER EXTENSION pg_background DROP %s %s', member.type, member.identity);
@@ -61,10 +65,6 @@ const VERSION_2_0: &str = "
     $$;
     COMMENT ON VIEW pg_background_list IS NULL;
     COMMENT ON TYPE pg_background_error IS NULL;
-    CREATE OR REPLACE VIEW pg_background_activity AS SELECT job.pid, job.cookie, job.launched_at, job.user_id, job.queue_size,
-        job.state AS pgbg_state, job.sql_preview, job.last_error, job.consumed, job.label, backend.state AS backend_state,
-        backend.wait_event_type, backend.wait_event, backend.xact_start, backend.query_start, backend.backend_start, backend.query
-        FROM pg_background_list AS job LEFT JOIN pg_stat_activity AS backend USING (pid);
     UPDATE pg_extension SET extversion = '2.0' WHERE extname = 'pg_background'";
 
 /// The catalog of a fresh installation, in a database of its own.
@@ -301,4 +301,72 @@ fn grants_survive_update_and_dump() {
         text.contains("GRANT ALL ON FUNCTION public.pg_background_launch(sql text, queue_size integer) TO app"),
         "{text}"
     );
+}
+
+/// Who had all of 2.0 has all of this version, also after a dump; who had a part has that part, and what a view in it calls.
+#[test]
+fn who_had_all_of_2_0_gets_what_is_new() {
+    const NEW: [&str; 2] = [
+        "SELECT count(*) FROM pg_background_jobs",
+        "CALL pg_background_do('SELECT 1')",
+    ];
+    let cluster = Cluster::start(&[]);
+    let mut session = cluster.session();
+    session.exec(
+        "CREATE ROLE whole LOGIN; CREATE ROLE \"Odd, one\" LOGIN; CREATE ROLE nearly LOGIN; CREATE ROLE watcher LOGIN; CREATE ROLE nobody LOGIN;
+         SELECT pg_background_grant_privileges(role) FROM unnest(ARRAY['whole', 'Odd, one', 'nearly']) AS role;
+         REVOKE EXECUTE ON FUNCTION pg_background_purge_v2() FROM nearly;
+         GRANT EXECUTE ON FUNCTION pg_background_list() TO watcher;
+         GRANT SELECT ON pg_background_list, pg_background_activity TO watcher",
+    );
+    session.exec("CREATE DATABASE restored");
+    session.exec(VERSION_2_0);
+    session.exec("ALTER EXTENSION pg_background UPDATE");
+    let output = server_program("pg_dump")
+        .args(["-U", "postgres", "-d", "postgres", "-h"])
+        .arg(cluster.socket_dir())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let dump: String = String::from_utf8(output.stdout)
+        .unwrap()
+        .lines()
+        .filter(|line| !line.starts_with("\\"))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    cluster.session_in("restored", "postgres").exec(&dump);
+
+    for database in ["postgres", "restored"] {
+        for role in ["whole", "Odd, one"] {
+            let mut user = cluster.session_in(database, role);
+            for sql in NEW {
+                user.exec(sql);
+            }
+            user.exec("SELECT * FROM pg_background_activity; SELECT pg_background_purge_v2()");
+            for helper in [
+                "reset_cluster_stats()",
+                "drop_executor_role()",
+                "grant_privileges('nobody')",
+            ] {
+                assert_eq!(user.error(&format!("SELECT pg_background_{helper}")).sqlstate, "42501");
+            }
+        }
+        for role in ["nearly", "watcher", "nobody"] {
+            let mut user = cluster.session_in(database, role);
+            for sql in NEW {
+                assert_eq!(user.error(sql).sqlstate, "42501", "{role}: {sql}");
+            }
+        }
+        for role in ["nearly", "watcher"] {
+            cluster
+                .session_in(database, role)
+                .exec("SELECT * FROM pg_background_activity");
+        }
+        // What the update gave is taken back like the rest, and then nothing keeps the role.
+        let mut superuser = cluster.session_in(database, "postgres");
+        for role in ["whole", "Odd, one", "nearly"] {
+            assert!(superuser.holds(&format!("pg_background_revoke_privileges('{role}')")));
+        }
+    }
+    session.exec("DROP ROLE whole, \"Odd, one\", nearly, nobody");
 }

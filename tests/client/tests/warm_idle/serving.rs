@@ -225,3 +225,84 @@ fn a_session_can_do_without() {
         );
     }
 }
+
+/// A view of processes may be older than the list of jobs: within a transaction `pg_stat_activity` stays as it was. What a process
+/// did before is not what its job does.
+#[test]
+fn a_job_is_not_shown_with_what_its_worker_did_before() {
+    let cluster = Cluster::start(&[KEPT]);
+    let (mut session, mut observer) = (cluster.session(), cluster.session());
+    let shown = "SELECT label, pgbg_state, query FROM pg_background_activity ORDER BY launched_at";
+    let row = |columns: [Option<&str>; 3]| columns.map(|column| column.map(str::to_owned)).to_vec();
+
+    session.exec("BEGIN");
+    let first = session.handle("SELECT pid, cookie FROM pg_background_launch('SELECT pg_sleep(3600), 1', 0, 'first')");
+    observer.wait_until(&format!(
+        "EXISTS (SELECT FROM pg_stat_activity WHERE pid = {} AND wait_event = 'PgSleep')",
+        first.pid
+    ));
+    let running = row([Some("first"), Some("running"), Some("SELECT pg_sleep(3600), 1")]);
+    assert_eq!(session.rows(shown), vec![running.clone()]);
+    session.exec(&format!("SELECT pg_background_cancel({first}, 60000)"));
+    let canceled = row([Some("first"), Some("canceled"), None]);
+    assert_eq!(session.rows(shown), vec![canceled.clone()]);
+
+    let second =
+        session.handle("SELECT pid, cookie FROM pg_background_launch('SELECT pg_sleep(3600), 2', 0, 'second')");
+    assert_eq!(first.pid, second.pid, "the same worker");
+    session.wait_until(&format!(
+        "'running' = (SELECT state FROM pg_background_list WHERE cookie = {})",
+        second.cookie
+    ));
+    assert_eq!(
+        session.rows(shown),
+        vec![canceled.clone(), row([Some("second"), Some("running"), None])]
+    );
+    session.exec("COMMIT");
+    session.wait_until("EXISTS (SELECT FROM pg_background_activity WHERE wait_event = 'PgSleep')");
+    let second_runs = row([Some("second"), Some("running"), Some("SELECT pg_sleep(3600), 2")]);
+    assert_eq!(session.rows(shown), vec![canceled, second_runs]);
+
+    // The process runs a job of this session. Of another's it knows nothing.
+    let job_of = format!("SELECT pg_background_job_of({}, now())", second.pid);
+    assert_eq!(session.text(&job_of), Some(second.cookie.to_string()));
+    assert_eq!(observer.text(&job_of), None);
+    session.exec("CREATE ROLE alice; GRANT pgbackground_role TO alice; SET ROLE alice");
+    assert_eq!(session.text(&job_of), None);
+    session.exec("RESET ROLE");
+    for arguments in ["NULL, NULL", "0, NULL", "-1, now()", "NULL, now()"] {
+        assert_eq!(session.text(&format!("SELECT pg_background_job_of({arguments})")), None);
+    }
+    session.exec(&format!("SELECT pg_background_cancel({second}, 60000)"));
+    assert_eq!(session.text(&job_of), None);
+}
+
+/// Where each job has a process of its own, a pid names one job, whatever others leave idle.
+#[test]
+fn pids_are_unique_where_no_worker_is_used_again() {
+    let cluster = Cluster::start(&[KEPT]);
+    let (mut session, mut other) = (cluster.session(), cluster.session());
+    // Used again, a worker gives its pid to several handles.
+    for _ in 0..3 {
+        let job = session.launch("SELECT 1");
+        session.wait(job);
+    }
+    assert!(session.holds("count(*) > count(DISTINCT pid) FROM pg_background_list"));
+    let used = session.run();
+    session.exec("SET pg_background.worker_idle_timeout = 0; SET pg_background.launch_timeout = '1min'");
+    for n in 0..40 {
+        let job = if n % 2 == 0 {
+            session.launch("SELECT 1")
+        } else {
+            session.submit("SELECT 1")
+        };
+        assert_ne!(job.pid, used);
+        if n % 3 == 0 {
+            session.wait(job);
+            other.run();
+        }
+    }
+    assert!(session.holds(&format!(
+        "count(*) = 40 AND count(DISTINCT pid) = 40 FROM pg_background_list WHERE pid <> {used}"
+    )));
+}

@@ -50,14 +50,52 @@ fn how_many_wait() {
             limit
         );
     }
-    // By default at least half of the slots are left to others.
-    let cluster = Cluster::start(&[KEPT, "max_worker_processes = 10"]);
+}
+
+/// By default a quarter of the slots, at least two, are kept by workers that wait; the others are there for whoever needs them.
+#[test]
+fn how_many_wait_by_default() {
+    for (slots, burst, idle) in [(4, 3, 2), (8, 7, 2), (16, 8, 4)] {
+        let cluster = Cluster::start(&[KEPT, &format!("max_worker_processes = {slots}")]);
+        let (mut session, mut gate) = (cluster.session(), cluster.session());
+        for _ in 0..2 {
+            run_together(&mut session, &mut gate, burst);
+            gate.wait_until(&format!("count(*) = {idle} {IDLE}"));
+            gate.wait_until(&format!(
+                "count(*) = {idle} FROM pg_stat_activity WHERE backend_type = 'pg_background'"
+            ));
+        }
+    }
+}
+
+/// With the server's eight slots a parallel query has its workers at once after a burst of jobs.
+#[test]
+fn parallel_query_has_its_workers_after_a_burst() {
+    let cluster = Cluster::start(&[KEPT, "max_worker_processes = 8"]);
     let (mut session, mut gate) = (cluster.session(), cluster.session());
-    let workers = run_together(&mut session, &mut gate, 8);
-    gate.wait_until(&format!(
-        "count(*) <= 5 FROM pg_stat_activity WHERE pid = ANY (ARRAY{workers:?})"
-    ));
-    assert!(gate.holds(&format!("count(*) > 0 {IDLE}")));
+    gate.exec(
+        "CREATE TABLE scanned AS SELECT n, repeat('x', 1000) AS filler FROM generate_series(1, 2000) AS n;
+         ALTER TABLE scanned SET (parallel_workers = 4); ANALYZE scanned;
+         SET max_parallel_workers_per_gather = 4; SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0;
+         SET min_parallel_table_scan_size = 0",
+    );
+    let explain = "EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF) SELECT count(*) FROM scanned";
+    for _ in 0..3 {
+        // The launcher of logical replication has the eighth slot.
+        let workers = run_together(&mut session, &mut gate, 7);
+        gate.wait_until(&format!(
+            "count(*) <= 2 FROM pg_stat_activity WHERE pid = ANY (ARRAY{workers:?})"
+        ));
+        // The slot of a process that has ended is free when the postmaster has seen it.
+        wait_for("a query with four parallel workers", || {
+            let plan = gate.rows(explain);
+            plan.iter().any(|line| {
+                line[0]
+                    .as_ref()
+                    .is_some_and(|line| line.contains("Workers Launched: 4"))
+            })
+        });
+    }
 }
 
 #[test]
