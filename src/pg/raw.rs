@@ -25,6 +25,7 @@ unsafe extern "C-unwind" {
     // miscadmin.h, access/xact.h, utils/timestamp.h, mb/pg_wchar.h, catalog/namespace.h, access/xlog.h, utils/snapmgr.h,
     // utils/guc_tables.h: these raise nothing, and are called many times for each job.
     pub fn GetCurrentTimestamp() -> TimestampTz;
+    pub fn GetCurrentStatementStartTimestamp() -> TimestampTz;
     pub fn GetUserId() -> Oid;
     pub fn GetOuterUserId() -> Oid;
     pub fn GetSessionUserId() -> Oid;

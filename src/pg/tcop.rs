@@ -90,6 +90,12 @@ pub fn begin(sql: &CStr) {
     start_command();
 }
 
+/// When the string began, in microseconds since 2000-01-01: what the statistics show as the start of the query.
+pub fn began_at() -> i64 {
+    // SAFETY: a plain read.
+    unsafe { raw::GetCurrentStatementStartTimestamp() }
+}
+
 /// Opens a transaction command where none is open, and starts the statement's timer.
 pub fn start_command() -> bool {
     let fresh = !STARTED.get();

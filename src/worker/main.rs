@@ -181,11 +181,12 @@ impl Attached {
         }
         tcop::enter_message_context();
         let has_begun = Cell::new(false);
-        let begins = || {
+        let begins_at = |at| {
             has_begun.set(true);
-            self.starts(if is_first { Start::Cold } else { Start::Warm });
+            self.starts(if is_first { Start::Cold } else { Start::Warm }, at);
             shmem::free(request_at);
         };
+        let begins = || begins_at(tcop::began_at());
         let roles = proc::roles();
         let parameters = parameters.as_ref();
         let executed = error::catch(|| execute::execute(self.slot, sql, parameters, &identity, !is_first, begins));
@@ -201,7 +202,7 @@ impl Attached {
             }
             Err(edata) => {
                 if !has_begun.get() {
-                    begins();
+                    begins_at(proc::now());
                 }
                 let verdict = verdict::of(edata, self.slot);
                 // The statement that failed may have changed them.
@@ -256,10 +257,10 @@ impl Attached {
         }
     }
 
-    fn starts(self, start: Start) {
+    fn starts(self, start: Start, at: i64) {
         let mut job = self.slot.lock();
         job.state = State::Running;
-        job.started_at = proc::now();
+        job.started_at = at;
         job.request = NOWHERE;
         Totals::at(job.totals).started(start, job.started_at - job.launched_at);
     }
