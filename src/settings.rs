@@ -1,8 +1,9 @@
 //! The settings of the extension. What concerns a session's own jobs every user may set, what concerns the cluster's processes
 //! superusers, and what is the cluster's alone its configuration; each in every way that PostgreSQL knows.
 
-use crate::pg::guc::{self, IntSetting, Who};
-use core::sync::atomic::{AtomicI32, Ordering::Relaxed};
+use crate::pg::guc::{self, IntSetting, TextSetting, Who};
+use core::ffi::c_char;
+use core::sync::atomic::{AtomicI32, AtomicPtr, Ordering::Relaxed};
 use pgrx::pg_sys::{GUC_UNIT_BYTE, GUC_UNIT_MS};
 
 /// The smallest queue, in bytes. Smaller sizes that are asked for count as this one.
@@ -140,9 +141,17 @@ const SETTINGS: [IntSetting; 11] = [
     },
 ];
 
+static STATELESS_LIBRARIES: AtomicPtr<c_char> = AtomicPtr::new(core::ptr::null_mut());
+
+const TEXTS: [TextSetting; 1] = [TextSetting {
+    name: c"pg_background.stateless_libraries",
+    description: c"Lists the libraries, besides those of PostgreSQL, that keep nothing of one job for the next, so that a worker which has loaded them may serve another.",
+    value: &STATELESS_LIBRARIES,
+}];
+
 /// Makes the settings known, when the library is loaded. Raw.
 pub fn define() {
-    guc::define(c"pg_background", &SETTINGS);
+    guc::define(c"pg_background", &SETTINGS, &TEXTS);
 }
 
 /// `pg_background.max_workers`: running jobs of one session.
@@ -202,4 +211,10 @@ pub fn max_role_workers() -> u32 {
 /// `pg_background.max_role_handles`: jobs of this session's role that run or that somebody could still read; 0 for no limit.
 pub fn max_role_handles() -> u32 {
     MAX_ROLE_HANDLES.load(Relaxed) as u32
+}
+
+/// Whether `pg_background.stateless_libraries` has this name.
+pub fn is_stateless_library(name: &[u8]) -> bool {
+    let mut names = TEXTS[0].text().split(|byte| *byte == b',');
+    names.any(|known| known.trim_ascii() == name)
 }

@@ -176,12 +176,14 @@ fn connected() {
 }
 
 /// After a job: undoes what it did to settings and roles. False where that cannot be shown to have succeeded, or where it left
-/// something that has no way back: a setting that nobody defined, a library.
-pub fn restore() -> bool {
+/// something that has no way back: a setting that nobody defined, a library that may keep something. `is_stateless` is true of the names of those that
+/// do not, besides PostgreSQL's own.
+pub fn restore(is_stateless: fn(&[u8]) -> bool) -> bool {
     STATE.recover();
     STATE
         .with(|state| {
-            if !state.only_harmless_libraries() || !state.no_new_placeholders() || !compiled::forget_plans() {
+            if !state.only_harmless_libraries(is_stateless) || !state.no_new_placeholders() || !compiled::forget_plans()
+            {
                 return false;
             }
             if state.is_unchanged() {
@@ -350,7 +352,7 @@ impl State {
         }
     }
 
-    fn only_harmless_libraries(&mut self) -> bool {
+    fn only_harmless_libraries(&mut self, is_stateless: fn(&[u8]) -> bool) -> bool {
         // SAFETY: adds up the lengths of their names. Libraries are never unloaded, so more of them take more room.
         if unsafe { raw::EstimateLibraryStateSpace() } == self.harmless.len() {
             return true;
@@ -361,6 +363,7 @@ impl State {
             is_in(HARMLESS, file)
                 || library::is_this(file)
                 || is_in(HARMLESS_FROM_THE_START, file) && is_from_the_start(file)
+                || library::name(file).is_some_and(is_stateless)
         });
         if are_harmless {
             core::mem::swap(&mut self.harmless, &mut self.scratch);
@@ -374,8 +377,10 @@ const APPLICATION_NAME: &CStr = c"application_name";
 /// Whether the file is one of these libraries, out of the directory of PostgreSQL's own.
 fn is_in(list: &[&str], file: &[u8]) -> bool {
     let directory = memory::c_bytes((&raw const pg_sys::pkglib_path).cast());
-    let name = file.strip_prefix(directory).and_then(|rest| rest.strip_prefix(b"/"));
-    let name = name.and_then(|name| name.strip_suffix(b".so"));
+    let rest = file.strip_prefix(directory).and_then(|rest| rest.strip_prefix(b"/"));
+    let name = rest
+        .and_then(library::name)
+        .filter(|_| rest == Some(library::file_name(file)));
     name.is_some_and(|name| list.iter().any(|known| known.as_bytes() == name))
 }
 

@@ -1,8 +1,8 @@
 //! Settings: the definition of ours, and the values of PostgreSQL's that are needed here.
 
 use super::raw;
-use core::ffi::{CStr, c_int};
-use core::sync::atomic::AtomicI32;
+use core::ffi::{CStr, c_char, c_int};
+use core::sync::atomic::{AtomicI32, AtomicPtr, Ordering::Relaxed};
 use pgrx::pg_sys::{self, GucContext};
 
 /// An integer setting. PostgreSQL writes the variable; here it is only read.
@@ -18,6 +18,20 @@ pub struct IntSetting {
     pub value: &'static AtomicI32,
 }
 
+/// A setting that is a text, and is set by the configuration alone. PostgreSQL writes the variable; here it is only read.
+pub struct TextSetting {
+    pub name: &'static CStr,
+    pub description: &'static CStr,
+    pub value: &'static AtomicPtr<c_char>,
+}
+
+impl TextSetting {
+    /// The value; the empty one by default.
+    pub fn text(&self) -> &'static [u8] {
+        super::memory::c_bytes(self.value.load(Relaxed))
+    }
+}
+
 /// Who may set a setting besides the configuration.
 #[derive(Clone, Copy)]
 pub enum Who {
@@ -28,11 +42,15 @@ pub enum Who {
 }
 
 /// Defines the settings, whose names all begin with `prefix` and a dot, and refuses unknown ones with this prefix from then on. Raw.
-pub fn define(prefix: &'static CStr, settings: &[IntSetting]) {
+pub fn define(prefix: &'static CStr, settings: &[IntSetting], texts: &[TextSetting]) {
+    let each = || {
+        settings.iter().for_each(define_int);
+        texts.iter().for_each(define_text);
+    };
     #[cfg(since_16)]
-    settings.iter().for_each(define_one);
+    each();
     #[cfg(not(since_16))]
-    define_at_once(prefix, settings);
+    define_at_once(prefix, each);
     // SAFETY: the name is static.
     #[cfg(since_15)]
     unsafe {
@@ -50,10 +68,10 @@ pub fn define(prefix: &'static CStr, settings: &[IntSetting]) {
 /// and there is nothing to move. Where a setting with the prefix is known already, as one that nobody has defined yet, PostgreSQL has
 /// to find it, and does all of it.
 #[cfg(not(since_16))]
-fn define_at_once(prefix: &CStr, settings: &[IntSetting]) {
+fn define_at_once(prefix: &CStr, define: impl FnOnce()) {
     use super::{compat, memory, proc};
     let prefix = prefix.to_bytes();
-    let lower = |name: *const core::ffi::c_char| memory::c_bytes(name).iter().map(u8::to_ascii_lowercase);
+    let lower = |name: *const c_char| memory::c_bytes(name).iter().map(u8::to_ascii_lowercase);
     let mut nameless = pg_sys::config_generic {
         name: c"".as_ptr(),
         ..Default::default()
@@ -68,14 +86,14 @@ fn define_at_once(prefix: &CStr, settings: &[IntSetting]) {
             .get(at)
             .is_some_and(|next| lower((**next).name).take(prefix.len()).eq(prefix.iter().copied()));
         if is_known || !proc::is_job_worker() {
-            return settings.iter().for_each(define_one);
+            return define();
         }
         let kept = raw::palloc(size_of_val(others)).cast::<*mut pg_sys::config_generic>();
         kept.copy_from_nonoverlapping(array, len);
         for n in 0..len {
             array.add(n).write(&raw mut nameless);
         }
-        settings.iter().for_each(define_one);
+        define();
         // Those that were added stand at the end, in order.
         let (array, all) = compat::all_settings();
         array.add(at).copy_from(array.add(len), all - len);
@@ -87,7 +105,25 @@ fn define_at_once(prefix: &CStr, settings: &[IntSetting]) {
     }
 }
 
-fn define_one(setting: &IntSetting) {
+fn define_text(setting: &TextSetting) {
+    // SAFETY: names are static; an AtomicPtr has the layout of a pointer, and PostgreSQL assigns it in this thread only.
+    unsafe {
+        raw::DefineCustomStringVariable(
+            setting.name.as_ptr(),
+            setting.description.as_ptr(),
+            core::ptr::null(),
+            setting.value.as_ptr(),
+            c"".as_ptr(),
+            GucContext::PGC_SIGHUP,
+            0,
+            None,
+            None,
+            None,
+        );
+    }
+}
+
+fn define_int(setting: &IntSetting) {
     // SAFETY: names are static; an AtomicI32 has the layout of an int, and PostgreSQL assigns it in this thread only.
     unsafe {
         raw::DefineCustomIntVariable(

@@ -17,6 +17,11 @@ pub fn file_name(file: &[u8]) -> &[u8] {
     file.rsplit(|byte| *byte == b'/').next().unwrap_or(file)
 }
 
+/// The library's name: that of the file without its suffix.
+pub fn name(file: &[u8]) -> Option<&[u8]> {
+    file_name(file).strip_suffix(b".so")
+}
+
 /// `Dl_info` of `dlfcn.h`.
 #[repr(C)]
 struct Found {

@@ -90,6 +90,18 @@ unsafe extern "C-unwind" {
         assign: GucIntAssignHook,
         show: GucShowHook,
     );
+    pub fn DefineCustomStringVariable(
+        name: *const c_char,
+        short_desc: *const c_char,
+        long_desc: *const c_char,
+        value: *mut *mut c_char,
+        boot: *const c_char,
+        context: GucContext::Type,
+        flags: c_int,
+        check: GucStringCheckHook,
+        assign: GucStringAssignHook,
+        show: GucShowHook,
+    );
     pub fn EstimateGUCStateSpace() -> usize;
     pub fn SerializeGUCState(maxsize: usize, start_address: *mut c_char);
     pub fn RestoreGUCState(gucstate: *mut c_void);

@@ -16,6 +16,7 @@ use crate::pg::{adopt, compiled, error, library, proc, reset, standing};
 use crate::registry::pool::{self, Fit, Found, Place};
 use crate::registry::segment::segment;
 use crate::session::jobs;
+use crate::settings;
 use std::cell::Cell;
 
 /// How often an idle worker looks whether it should go, and how soon after a job for the first time, in milliseconds. Who wants
@@ -97,7 +98,7 @@ impl Terms {
             && !proc::is_to_go()
             && !library_was_replaced()
             && error::catch(|| {
-                !reset::is_marked() && adopt::restore() && {
+                !reset::is_marked() && adopt::restore(settings::is_stateless_library) && {
                     reset::discard(random);
                     true
                 }
