@@ -228,6 +228,26 @@ pub fn compare(warm: &Cluster, fresh: &Cluster, plain: &Cluster, orders: &[Order
     );
 }
 
+/// Plays orders of which each job has to answer what its session answers itself; panics with every difference.
+#[track_caller]
+pub fn agree(warm: &Cluster, fresh: &Cluster, plain: &Cluster, orders: &[Order]) {
+    let mut differences = Vec::new();
+    for order in orders {
+        let plain = order.play_plain(plain).answers;
+        for (kind, cluster) in [("warm", warm), ("fresh", fresh)] {
+            let played = order.play(cluster).answers;
+            let differs = |(job, session): &(&String, &String)| !answer_rows(job).contains(&answer_rows(session));
+            if let Some((job, session)) = played.iter().zip(&plain).find(differs) {
+                differences.push(format!(
+                    "{}: the session answers\n{session}a {kind} worker\n{job}",
+                    order.name
+                ));
+            }
+        }
+    }
+    assert!(differences.is_empty(), "{}", differences.join("\n"));
+}
+
 /// An answer without the statement that it belongs to.
 fn answer_rows(answer: &str) -> String {
     let place = answer.find("\n  ").map_or(answer.len(), |place| place + 1);

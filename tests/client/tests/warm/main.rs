@@ -3,6 +3,7 @@
 use harness::Cluster;
 use harness::order::{Order, Step, compare};
 
+mod compiled;
 mod objects;
 mod roles;
 mod settings;
@@ -44,10 +45,15 @@ const SETUP: &str = "
 
 const SETTINGS: [&str; 2] = ["max_prepared_transactions = 4", "max_wal_senders = 4"];
 
-fn cluster(workers: &str) -> Cluster {
+fn cluster(setup: &str, workers: &str) -> Cluster {
     let cluster = Cluster::start(&[SETTINGS[0], SETTINGS[1], workers]);
-    cluster.session().exec(SETUP);
+    cluster.session().exec(setup);
     cluster
+}
+
+/// Where workers wait for the next job, where each job has a fresh one, and where the session itself executes what is asked.
+fn clusters(setup: &str) -> [Cluster; 3] {
+    ["'10min'", "0", "0"].map(|time| cluster(setup, &format!("pg_background.worker_idle_timeout = {time}")))
 }
 
 /// An order after which a worker is clean for sure.
@@ -79,9 +85,11 @@ const fn alice(order: Order) -> Order {
 }
 
 fn run(orders: &[Order]) {
-    let warm = cluster("pg_background.worker_idle_timeout = '10min'");
-    let fresh = cluster("pg_background.worker_idle_timeout = 0");
-    let plain = cluster("pg_background.worker_idle_timeout = 0");
-    compare(&warm, &fresh, &plain, orders);
+    run_in(SETUP, orders);
+}
+
+fn run_in(setup: &str, orders: &[Order]) {
     // A worker that goes must do so without a word in the log; the clusters look for it when they end.
+    let [warm, fresh, plain] = clusters(setup);
+    compare(&warm, &fresh, &plain, orders);
 }

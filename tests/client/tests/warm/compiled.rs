@@ -1,0 +1,1024 @@
+//! What is compiled or planned in a process stays there: functions, saved plans, what the caches keep of expressions. It depends on the
+//! settings, roles and names that were in force then, be they the session's, the job's own for a while, or those of a function.
+//!
+//! Expressions that a cache keeps are folded in it. `float8::text` serves to show that: to PostgreSQL it is immutable, and yet
+//! `extra_float_digits` decides it, so `0.1 + 0.2` has 3 or 19 characters.
+
+use harness::order::Step::{Admin, Connect, Job, Session};
+use harness::order::{Order, Step, agree};
+
+use crate::{alice, left, run_in, silent};
+
+const SETUP: &str = r"
+    SET check_function_bodies = off;
+    CREATE ROLE alice LOGIN;
+    CREATE ROLE bob;
+    GRANT bob TO alice;
+    GRANT pgbackground_role TO alice, bob;
+    GRANT CREATE ON SCHEMA public TO alice;
+    CREATE EXTENSION pg_trgm;
+
+    CREATE FUNCTION width() RETURNS int IMMUTABLE LANGUAGE sql AS
+        $$ SELECT length((0.1::float8 + 0.2::float8)::text) $$;
+
+    CREATE TABLE ev (at timestamptz);
+    INSERT INTO ev VALUES ('2023-12-31 22:00Z'), ('2024-01-01 02:00Z'), ('2024-01-01 08:00Z');
+    CREATE FUNCTION since() RETURNS text LANGUAGE plpgsql AS
+        $$ BEGIN RETURN (SELECT count(*) FROM ev WHERE at >= '2024-01-01 00:00'); END $$;
+    CREATE FUNCTION since_in_sql() RETURNS text LANGUAGE sql AS
+        $$ SELECT count(*)::text FROM ev WHERE at >= '2024-01-01 00:00' $$;
+    CREATE FUNCTION midnight() RETURNS timestamptz LANGUAGE sql STABLE AS $$ SELECT timestamptz '2024-01-01 00:00' $$;
+    CREATE FUNCTION since_inlined() RETURNS text LANGUAGE plpgsql AS
+        $$ BEGIN RETURN (SELECT count(*) FROM ev WHERE at >= midnight()); END $$;
+    CREATE FUNCTION since_by_cursor() RETURNS text LANGUAGE plpgsql AS
+        $$ DECLARE c CURSOR FOR SELECT count(*) FROM ev WHERE at >= '2024-01-01 00:00'; n int;
+           BEGIN OPEN c; FETCH c INTO n; CLOSE c; RETURN n; END $$;
+    CREATE FUNCTION since_by_query() RETURNS SETOF text LANGUAGE plpgsql AS
+        $$ BEGIN RETURN QUERY SELECT count(*)::text FROM ev WHERE at >= '2024-01-01 00:00'; END $$;
+    CREATE FUNCTION since_by_loop() RETURNS text LANGUAGE plpgsql AS
+        $$ DECLARE r record; n int := 0;
+           BEGIN FOR r IN SELECT FROM ev WHERE at >= '2024-01-01 00:00' LOOP n := n + 1; END LOOP; RETURN n; END $$;
+    CREATE FUNCTION since_any(kind anyelement) RETURNS text LANGUAGE plpgsql AS
+        $$ BEGIN RETURN pg_typeof(kind)::text || (SELECT count(*) FROM ev WHERE at >= '2024-01-01 00:00'); END $$;
+    CREATE PROCEDURE since_called(INOUT n text) LANGUAGE plpgsql AS
+        $$ BEGIN n := (SELECT count(*) FROM ev WHERE at >= '2024-01-01 00:00'); END $$;
+    CREATE FUNCTION since_by_call() RETURNS text LANGUAGE plpgsql AS
+        $$ DECLARE n text; BEGIN CALL since_called(n); RETURN n; END $$;
+    CREATE FUNCTION since_in_tokyo() RETURNS text LANGUAGE plpgsql SET timezone = 'Asia/Tokyo' AS
+        $$ BEGIN RETURN since() || since_inlined(); END $$;
+    CREATE FUNCTION since_in_tokyo_for_a_while() RETURNS text LANGUAGE plpgsql AS
+        $$ BEGIN PERFORM set_config('timezone', 'Asia/Tokyo', true); RETURN since(); END $$;
+    CREATE FUNCTION since_in_tokyo_and_error() RETURNS text LANGUAGE plpgsql AS
+        $$ BEGIN SET LOCAL timezone = 'Asia/Tokyo'; PERFORM since(); RAISE division_by_zero;
+           EXCEPTION WHEN OTHERS THEN RETURN current_setting('timezone'); END $$;
+    CREATE VIEW since_seen AS SELECT since() AS n;
+    CREATE FUNCTION is_now() RETURNS text LANGUAGE plpgsql AS
+        $$ BEGIN RETURN (timestamptz 'now' = now())::text; END $$;
+
+    CREATE FUNCTION month_of() RETURNS text LANGUAGE plpgsql AS
+        $$ BEGIN RETURN extract(month FROM date '01/02/2024'); END $$;
+    CREATE FUNCTION seconds_of() RETURNS text LANGUAGE plpgsql AS
+        $$ BEGIN RETURN extract(epoch FROM interval '-1 2:03:04'); END $$;
+    CREATE FUNCTION abbreviated() RETURNS text LANGUAGE plpgsql AS
+        $$ BEGIN RETURN extract(epoch FROM timestamptz '2024-01-01 00:00 IST'); END $$;
+    CREATE FUNCTION nulls_of() RETURNS text LANGUAGE plpgsql AS
+        $$ BEGIN RETURN array_position('{1,NULL}'::text[], NULL); END $$;
+    CREATE FUNCTION is_null(x int) RETURNS text LANGUAGE plpgsql AS
+        $$ BEGIN RETURN coalesce((x = NULL)::text, 'unknown'); END $$;
+    CREATE FUNCTION is_null_in_sql(x int) RETURNS text LANGUAGE sql AS
+        $$ SELECT coalesce((x = NULL)::text, 'unknown') $$;
+    CREATE FUNCTION backslashes() RETURNS text LANGUAGE plpgsql AS $$ BEGIN RETURN length('a\\b'); END $$;
+    CREATE FUNCTION backslashes_declared() RETURNS text LANGUAGE plpgsql AS
+        $$ DECLARE x text := 'a\\b'; BEGIN RAISE NOTICE 'a\\b'; RETURN length(x); END $$;
+    CREATE FUNCTION markup() RETURNS text LANGUAGE plpgsql AS
+        $$ BEGIN RETURN xmlserialize(CONTENT '<a/>b'::xml AS text); END $$;
+    CREATE FUNCTION digits() RETURNS text LANGUAGE plpgsql AS
+        $$ BEGIN RETURN (0.1::float8 + 0.2::float8)::text; END $$;
+    CREATE FUNCTION spelled() RETURNS text LANGUAGE plpgsql AS
+        $$ BEGIN RETURN interval '1 day 2 hours'::text; END $$;
+    CREATE FUNCTION identifier() RETURNS text LANGUAGE plpgsql AS $$ BEGIN RETURN quote_ident('a'); END $$;
+    CREATE FUNCTION lexemes() RETURNS text LANGUAGE plpgsql AS
+        $$ BEGIN RETURN to_tsvector('the running dogs')::text || ('dogs' @@ 'dog')::text; END $$;
+    CREATE FUNCTION amount() RETURNS text LANGUAGE plpgsql AS $$ BEGIN RETURN '12.34'::money; END $$;
+    CREATE FUNCTION bytes() RETURNS text LANGUAGE plpgsql AS $$ BEGIN RETURN '\x0a61'::bytea; END $$;
+    CREATE FUNCTION day() RETURNS text LANGUAGE plpgsql AS $$ BEGIN RETURN date '2024-02-01'; END $$;
+    CREATE TABLE unordered (n int);
+    INSERT INTO unordered VALUES (3), (1), (2);
+    CREATE INDEX ON unordered (n);
+    CREATE FUNCTION in_order() RETURNS text LANGUAGE plpgsql AS
+        $$ BEGIN RETURN (SELECT array_agg(n) FROM unordered WHERE n > 0); END $$;
+    CREATE FUNCTION ambiguous() RETURNS text LANGUAGE plpgsql AS
+        $$ DECLARE n int := 5; BEGIN RETURN (SELECT n FROM (VALUES (7)) v (n)); END $$;
+    CREATE FUNCTION shadowed() RETURNS text LANGUAGE plpgsql AS
+        $$ DECLARE n int := 5; BEGIN DECLARE n int := 6; BEGIN RETURN n; END; END $$;
+    CREATE FUNCTION asserted() RETURNS text LANGUAGE plpgsql AS
+        $$ BEGIN ASSERT false, 'not so'; RETURN 'passed'; END $$;
+    CREATE FUNCTION of_a_setting() RETURNS text IMMUTABLE LANGUAGE sql AS $$ SELECT current_setting('app.tenant', true) $$;
+    CREATE FUNCTION tenant() RETURNS text LANGUAGE plpgsql AS $$ BEGIN RETURN coalesce(of_a_setting(), 'none'); END $$;
+
+    CREATE TABLE owned (tenant text, n int);
+    INSERT INTO owned VALUES ('7', 7), ('8', 80), ('', 900);
+    ALTER TABLE owned ENABLE ROW LEVEL SECURITY;
+    CREATE POLICY by_tenant ON owned USING (tenant = current_setting('app.tenant', true));
+    GRANT SELECT ON owned TO PUBLIC;
+    CREATE FUNCTION owned_sum() RETURNS text LANGUAGE plpgsql AS
+        $$ BEGIN RETURN coalesce((SELECT sum(n) FROM owned)::text, 'nothing'); END $$;
+    CREATE TABLE owned_folded (tenant text, n int);
+    INSERT INTO owned_folded SELECT * FROM owned;
+    ALTER TABLE owned_folded ENABLE ROW LEVEL SECURITY;
+    CREATE POLICY by_tenant ON owned_folded USING (tenant = of_a_setting());
+    GRANT SELECT ON owned_folded TO PUBLIC;
+    CREATE FUNCTION owned_folded_sum() RETURNS text LANGUAGE plpgsql AS
+        $$ BEGIN RETURN coalesce((SELECT sum(n) FROM owned_folded)::text, 'nothing'); END $$;
+
+    CREATE SCHEMA tenant_a;
+    CREATE SCHEMA tenant_b;
+    GRANT USAGE ON SCHEMA tenant_a, tenant_b TO PUBLIC;
+    CREATE TABLE tenant_a.item (id int, name text);
+    CREATE TABLE tenant_b.item (name text, price numeric, id int);
+    INSERT INTO tenant_a.item VALUES (1, 'a');
+    INSERT INTO tenant_b.item VALUES ('b', 2.5, 2);
+    CREATE TYPE tenant_a.color AS ENUM ('red', 'green');
+    CREATE TYPE tenant_b.color AS ENUM ('green', 'blue');
+    CREATE DOMAIN tenant_a.short AS text CHECK (length(value) < 3);
+    CREATE DOMAIN tenant_b.short AS text CHECK (length(value) < 9);
+    CREATE FUNCTION tenant_a.who() RETURNS text IMMUTABLE LANGUAGE sql AS $$ SELECT 'a' $$;
+    CREATE FUNCTION tenant_b.who() RETURNS text IMMUTABLE LANGUAGE sql AS $$ SELECT 'b' $$;
+    CREATE OPERATOR tenant_a.&&& (FUNCTION = textcat, LEFTARG = text, RIGHTARG = text);
+    CREATE FUNCTION tenant_b.other_way(text, text) RETURNS text IMMUTABLE LANGUAGE sql AS $$ SELECT $2 || $1 $$;
+    CREATE OPERATOR tenant_b.&&& (FUNCTION = tenant_b.other_way, LEFTARG = text, RIGHTARG = text);
+    CREATE FUNCTION of_row() RETURNS text LANGUAGE plpgsql AS
+        $$ DECLARE r item%ROWTYPE; BEGIN SELECT * INTO r FROM item; RETURN r; END $$;
+    CREATE FUNCTION of_named_row() RETURNS text LANGUAGE plpgsql AS
+        $$ DECLARE r item; BEGIN SELECT * INTO r FROM item; RETURN r; END $$;
+    CREATE FUNCTION of_rows() RETURNS text LANGUAGE plpgsql AS
+        $$ DECLARE r item[]; BEGIN r := ARRAY(SELECT i FROM item i); RETURN r; END $$;
+    CREATE FUNCTION of_column() RETURNS text LANGUAGE plpgsql AS
+        $$ DECLARE i item.id%TYPE := 1; c color; BEGIN c := 'green'; RETURN c > 'green' OR c = enum_first(c); END $$;
+    CREATE FUNCTION of_enum(x text) RETURNS text LANGUAGE plpgsql AS
+        $$ DECLARE c color; BEGIN c := x; RETURN c; END $$;
+    CREATE FUNCTION of_domain(x text) RETURNS text LANGUAGE plpgsql AS
+        $$ DECLARE d short; BEGIN d := x; RETURN d; END $$;
+    CREATE FUNCTION of_cursor(x text) RETURNS text LANGUAGE plpgsql AS
+        $$ DECLARE c CURSOR (p short) FOR SELECT p; r text; BEGIN OPEN c(x); FETCH c INTO r; CLOSE c; RETURN r; END $$;
+    CREATE FUNCTION of_function() RETURNS text LANGUAGE plpgsql AS $$ BEGIN RETURN who() || ('x' &&& 'y'); END $$;
+    CREATE FUNCTION of_class() RETURNS text LANGUAGE plpgsql AS
+        $$ BEGIN RETURN (SELECT nspname FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
+           WHERE c.oid = 'item'::regclass); END $$;
+    CREATE FUNCTION of_type_in_sql() RETURNS text LANGUAGE sql AS $$ SELECT i::text || who() FROM item i $$;
+    CREATE FUNCTION of_a_first() RETURNS text LANGUAGE plpgsql SET search_path = tenant_a, public AS
+        $$ BEGIN RETURN of_row(); END $$;
+    CREATE FUNCTION of_row_or_error() RETURNS text LANGUAGE plpgsql AS
+        $$ DECLARE r item%ROWTYPE; BEGIN SELECT * INTO r FROM item; RETURN r;
+           EXCEPTION WHEN OTHERS THEN RETURN SQLSTATE; END $$;
+    CREATE TABLE watched (n int);
+    CREATE TABLE tenant_a.log (n int, seen text DEFAULT 'a');
+    CREATE TABLE tenant_b.log (seen text DEFAULT 'b', n int);
+    CREATE FUNCTION watch() RETURNS trigger LANGUAGE plpgsql AS
+        $$ DECLARE l log%ROWTYPE; BEGIN l.n := NEW.n; l.seen := 'seen'; INSERT INTO log SELECT l.*; RETURN NEW; END $$;
+    CREATE TRIGGER watch AFTER INSERT ON watched FOR EACH ROW EXECUTE FUNCTION watch();
+
+    CREATE DOMAIN narrow AS text CHECK (length(value) < length((0.1::float8 + 0.2::float8)::text));
+    CREATE TABLE narrow_table (x narrow);
+    CREATE TYPE narrow_pair AS (x narrow, n int);
+    CREATE TABLE remainders (n int);
+    CREATE UNIQUE INDEX remainder ON remainders ((n % length((0.1::float8 + 0.2::float8)::text)));
+    CREATE TABLE below (n int);
+    CREATE UNIQUE INDEX below_width ON below ((n - n)) WHERE n < length((0.1::float8 + 0.2::float8)::text);
+    CREATE TABLE parted (n int) PARTITION BY LIST ((n % length((0.1::float8 + 0.2::float8)::text)));
+    CREATE TABLE parted_0 PARTITION OF parted FOR VALUES IN (0);
+    CREATE TABLE parted_more PARTITION OF parted DEFAULT;
+    CREATE TABLE generated (n int, wide text GENERATED ALWAYS AS ((0.1::float8 + n)::text) STORED, CHECK (n < width()));
+    CREATE TABLE referenced (x text PRIMARY KEY);
+    INSERT INTO referenced VALUES ('0.3'), ('0.30000000000000004'), ('one'), ('two');
+    CREATE TABLE referring (x text DEFAULT (0.1::float8 + 0.2::float8)::text REFERENCES referenced ON DELETE SET DEFAULT);
+    CREATE VIEW widths AS SELECT (0.1::float8 + 0.2::float8)::text AS x;
+    CREATE FUNCTION viewed() RETURNS text LANGUAGE plpgsql AS $$ BEGIN RETURN (SELECT x FROM widths); END $$;
+    CREATE FUNCTION digits_of(interval) RETURNS float8 IMMUTABLE LANGUAGE sql AS $$ SELECT width()::float8 $$;
+    CREATE CAST (interval AS float8) WITH FUNCTION digits_of(interval);
+    CREATE FUNCTION cast_to() RETURNS text LANGUAGE plpgsql AS $$ BEGIN RETURN (interval '1 day')::float8; END $$;
+    CREATE FUNCTION noted() RETURNS event_trigger LANGUAGE plpgsql AS
+        $$ BEGIN RAISE NOTICE '% % %', tg_tag, digits(), (0.1::float8 + 0.2::float8)::text; END $$;
+
+    -- What only its owner may execute.
+    CREATE FUNCTION secret() RETURNS text IMMUTABLE LANGUAGE plpgsql AS $$ BEGIN RETURN 'the secret'; END $$;
+    CREATE FUNCTION secret_in_sql() RETURNS text STABLE LANGUAGE sql AS $$ SELECT 'the secret'::text $$;
+    CREATE FUNCTION secret_rows() RETURNS SETOF text STABLE LANGUAGE sql AS $$ SELECT 'the secret'::text $$;
+    REVOKE EXECUTE ON FUNCTION secret(), secret_in_sql(), secret_rows() FROM PUBLIC;
+    CREATE FUNCTION reveal() RETURNS text LANGUAGE plpgsql AS $$ BEGIN RETURN secret(); END $$;
+    CREATE FUNCTION reveal_in_sql() RETURNS text LANGUAGE sql AS $$ SELECT secret() $$;
+    CREATE FUNCTION reveal_inlined() RETURNS text LANGUAGE plpgsql AS $$ BEGIN RETURN secret_in_sql(); END $$;
+    CREATE FUNCTION reveal_rows() RETURNS text LANGUAGE plpgsql AS
+        $$ BEGIN RETURN (SELECT string_agg(x, ',') FROM secret_rows() x); END $$;
+    CREATE FUNCTION reveal_as_owner() RETURNS text LANGUAGE plpgsql SECURITY DEFINER AS
+        $$ BEGIN RETURN reveal() || reveal_inlined() || reveal_rows(); END $$;
+    CREATE DOMAIN guarded AS text CHECK (value <> secret());
+    CREATE TABLE guarded_index (n int);
+    CREATE INDEX ON guarded_index ((n + length(secret())));
+    CREATE TABLE guarded_predicate (n int);
+    CREATE INDEX ON guarded_predicate (n) WHERE n < length(secret());
+    CREATE TABLE guarded_parts (n int) PARTITION BY RANGE ((n + length(secret())));
+    CREATE TABLE guarded_part PARTITION OF guarded_parts DEFAULT;
+    GRANT ALL ON guarded_index, guarded_predicate, guarded_parts TO PUBLIC;
+    CREATE TABLE told (n int);
+    CREATE FUNCTION tell() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE NOTICE '%', secret(); RETURN NEW; END $$;
+    CREATE TRIGGER tell BEFORE INSERT ON told FOR EACH ROW EXECUTE FUNCTION tell();
+    GRANT ALL ON told TO PUBLIC;
+    CREATE FUNCTION run_as_owner(statement text) RETURNS text LANGUAGE plpgsql SECURITY DEFINER AS
+        $$ BEGIN RETURN (SELECT state || coalesce(sqlstate, '') FROM pg_background_run(statement)); END $$;
+    CREATE TABLE mine (owner name, n int);
+    INSERT INTO mine VALUES ('postgres', 1), ('alice', 10), ('bob', 100);
+    ALTER TABLE mine ENABLE ROW LEVEL SECURITY;
+    CREATE POLICY own ON mine USING (owner = current_user);
+    GRANT SELECT ON mine TO alice, bob;
+    CREATE FUNCTION me() RETURNS text IMMUTABLE LANGUAGE plpgsql AS $$ BEGIN RETURN current_user; END $$;
+    CREATE FUNCTION mine_sum() RETURNS text LANGUAGE plpgsql AS
+        $$ BEGIN RETURN coalesce((SELECT sum(n) FROM mine)::text, 'nothing') || me(); END $$;
+";
+
+fn run(orders: &[Order]) {
+    run_in(SETUP, orders);
+}
+
+/// The same job under one state of the session and then under another.
+macro_rules! then {
+    ($name:expr, $first:expr, $job:expr, $second:expr) => {
+        left($name, &[Session($first), Job($job), Session($second), Job($job)])
+    };
+}
+
+/// A job that changes something for itself and takes it back, then the job.
+macro_rules! inside {
+    ($name:expr, $before:expr, $job:expr) => {
+        left($name, &[Job($before), Job($job)])
+    };
+}
+
+const UTC: &str = "SET timezone = 'UTC'";
+const NEW_YORK: &str = "SET timezone = 'America/New_York'";
+
+#[test]
+fn literals() {
+    run(&[
+        then!("timezone", UTC, "SELECT since()", NEW_YORK),
+        silent(then!("timezone, in SQL", UTC, "SELECT since_in_sql()", NEW_YORK)),
+        then!("timezone, inlined", UTC, "SELECT since_inlined()", NEW_YORK),
+        then!("timezone, by a cursor", UTC, "SELECT since_by_cursor()", NEW_YORK),
+        then!("timezone, by RETURN QUERY", UTC, "SELECT since_by_query()", NEW_YORK),
+        then!("timezone, by a loop", UTC, "SELECT since_by_loop()", NEW_YORK),
+        then!("timezone, polymorphic", UTC, "SELECT since_any(1)", NEW_YORK),
+        then!("timezone, by CALL", UTC, "CALL since_called('')", NEW_YORK),
+        then!(
+            "timezone, by CALL in a function",
+            UTC,
+            "SELECT since_by_call()",
+            NEW_YORK
+        ),
+        then!("timezone, by a view", UTC, "SELECT n FROM since_seen", NEW_YORK),
+        silent(then!(
+            "timezone, in a block",
+            UTC,
+            "DO $$ BEGIN RAISE NOTICE '%', since(); END $$",
+            NEW_YORK
+        )),
+        silent(left(
+            "timezone, there and back",
+            &[
+                Session(UTC),
+                Job("SELECT since()"),
+                Session(NEW_YORK),
+                Job("SELECT since()"),
+                Job("SELECT since()"),
+                Session(UTC),
+                Job("SELECT since()"),
+                Session("RESET timezone"),
+                Job("SELECT since()"),
+            ],
+        )),
+        silent(left(
+            "timezone, of one session and another",
+            &[
+                Session(UTC),
+                Job("SELECT since()"),
+                Connect("postgres"),
+                Session(NEW_YORK),
+                Job("SELECT since()"),
+                Connect("postgres"),
+                Job("SELECT since()"),
+            ],
+        )),
+        silent(left(
+            "timezone, of the role",
+            &[
+                Job("SELECT since()"),
+                Admin("ALTER ROLE postgres SET timezone = 'America/New_York'"),
+                Connect("postgres"),
+                Job("SELECT since()"),
+                Admin("ALTER ROLE postgres RESET timezone"),
+                Connect("postgres"),
+                Job("SELECT since()"),
+            ],
+        )),
+        silent(left(
+            "timezone, of the session's transaction",
+            &[
+                Session(UTC),
+                Job("SELECT since()"),
+                Session("BEGIN; SET LOCAL timezone = 'America/New_York'"),
+                Job("SELECT since()"),
+                Session("COMMIT"),
+                Job("SELECT since()"),
+            ],
+        )),
+        then!(
+            "DateStyle",
+            "SET datestyle = mdy",
+            "SELECT month_of()",
+            "SET datestyle = dmy"
+        ),
+        then!(
+            "IntervalStyle",
+            "SET intervalstyle = postgres",
+            "SELECT seconds_of()",
+            "SET intervalstyle = sql_standard"
+        ),
+        silent(then!(
+            "IntervalStyle of what is put out",
+            "SET intervalstyle = postgres",
+            "SELECT spelled()",
+            "SET intervalstyle = iso_8601"
+        )),
+        then!(
+            "timezone_abbreviations",
+            "RESET timezone_abbreviations",
+            "SELECT abbreviated()",
+            "SET timezone_abbreviations = 'India'"
+        ),
+        then!(
+            "array_nulls",
+            "SET array_nulls = on",
+            "SELECT nulls_of()",
+            "SET array_nulls = off"
+        ),
+        then!(
+            "transform_null_equals",
+            "SET transform_null_equals = off",
+            "SELECT is_null(1)",
+            "SET transform_null_equals = on"
+        ),
+        silent(then!(
+            "transform_null_equals, in SQL",
+            "SET transform_null_equals = off",
+            "SELECT is_null_in_sql(1)",
+            "SET transform_null_equals = on"
+        )),
+        then!(
+            "standard_conforming_strings",
+            "SET standard_conforming_strings = on",
+            "SELECT backslashes()",
+            "SET standard_conforming_strings = off"
+        ),
+        then!(
+            "standard_conforming_strings, declared",
+            "SET standard_conforming_strings = on",
+            "SELECT backslashes_declared()",
+            "SET standard_conforming_strings = off"
+        ),
+        silent(then!(
+            "xmloption",
+            "SET xmloption = content",
+            "SELECT markup()",
+            "SET xmloption = document"
+        )),
+        silent(then!(
+            "xmloption, the other way",
+            "SET xmloption = document",
+            "SELECT markup()",
+            "SET xmloption = content"
+        )),
+        then!(
+            "extra_float_digits",
+            "SET extra_float_digits = 0",
+            "SELECT digits()",
+            "RESET extra_float_digits"
+        ),
+        then!(
+            "quote_all_identifiers",
+            "SET quote_all_identifiers = off",
+            "SELECT identifier()",
+            "SET quote_all_identifiers = on"
+        ),
+        silent(then!(
+            "default_text_search_config",
+            "SET default_text_search_config = 'simple'",
+            "SELECT lexemes()",
+            "SET default_text_search_config = 'english'"
+        )),
+        silent(then!(
+            "lc_monetary",
+            "SET lc_monetary = 'C'",
+            "SELECT amount()",
+            "SET lc_monetary = 'C.UTF-8'"
+        )),
+        silent(then!(
+            "bytea_output",
+            "SET bytea_output = hex",
+            "SELECT bytes()",
+            "SET bytea_output = escape"
+        )),
+        silent(then!(
+            "DateStyle of what is put out",
+            "SET datestyle = iso",
+            "SELECT day()",
+            "SET datestyle = german"
+        )),
+        then!(
+            "enable_seqscan",
+            "SET enable_seqscan = on",
+            "SELECT in_order()",
+            "SET enable_seqscan = off; SET enable_bitmapscan = off"
+        ),
+        then!(
+            "a custom setting that a function declared immutable looks at",
+            "SET app.tenant = '7'",
+            "SELECT tenant()",
+            "SET app.tenant = '8'"
+        ),
+    ]);
+}
+
+/// The settings are equal, and yet the literal is another one.
+#[test]
+fn literals_of_the_time() {
+    run(&[silent(left(
+        "the time",
+        &[Job("SELECT is_now()"), Job("SELECT is_now()"), Job("SELECT is_now()")],
+    ))]);
+}
+
+#[test]
+fn settings_of_plpgsql() {
+    run(&[
+        then!(
+            "variable_conflict",
+            "SET plpgsql.variable_conflict = 'use_variable'",
+            "SELECT ambiguous()",
+            "SET plpgsql.variable_conflict = 'use_column'"
+        ),
+        silent(then!(
+            "variable_conflict, an error first",
+            "SET plpgsql.variable_conflict = 'error'",
+            "SELECT ambiguous()",
+            "SET plpgsql.variable_conflict = 'use_column'"
+        )),
+        silent(then!(
+            "extra_errors",
+            "SET plpgsql.extra_errors = 'none'",
+            "SELECT shadowed()",
+            "SET plpgsql.extra_errors = 'shadowed_variables'"
+        )),
+        silent(then!(
+            "extra_warnings",
+            "SET plpgsql.extra_warnings = 'shadowed_variables'",
+            "SELECT shadowed()",
+            "SET plpgsql.extra_warnings = 'none'"
+        )),
+        silent(then!(
+            "check_asserts",
+            "SET plpgsql.check_asserts = off",
+            "SELECT asserted()",
+            "SET plpgsql.check_asserts = on"
+        )),
+        inside!(
+            "variable_conflict, for one transaction",
+            "SELECT ambiguous() FROM set_config('plpgsql.variable_conflict', 'use_variable', true)",
+            "SELECT ambiguous()"
+        ),
+    ]);
+}
+
+#[test]
+fn settings_within_a_job() {
+    run(&[
+        inside!(
+            "SET LOCAL",
+            "SET LOCAL timezone = 'Asia/Tokyo'; SELECT since()",
+            "SELECT since()"
+        ),
+        silent(inside!(
+            "SET and RESET",
+            "SET timezone = 'Asia/Tokyo'; SELECT since(); RESET timezone",
+            "SELECT since()"
+        )),
+        silent(inside!(
+            "SET and SET back, in blocks",
+            "BEGIN; SET timezone = 'Asia/Tokyo'; SELECT since(); COMMIT; BEGIN; SET timezone = 'UTC'; COMMIT; RESET timezone",
+            "SELECT since()"
+        )),
+        silent(inside!(
+            "SET and ROLLBACK",
+            "BEGIN; SET timezone = 'Asia/Tokyo'; SELECT since(); ROLLBACK",
+            "SELECT since()"
+        )),
+        silent(inside!(
+            "SET and an error",
+            "SET timezone = 'Asia/Tokyo'; SELECT since(); SELECT 1 / 0",
+            "SELECT since()"
+        )),
+        inside!(
+            "a function with a SET clause that calls the function",
+            "SELECT since_in_tokyo()",
+            "SELECT since() || since_inlined()"
+        ),
+        inside!(
+            "a function that sets",
+            "SELECT since_in_tokyo_for_a_while()",
+            "SELECT since()"
+        ),
+        inside!(
+            "a function that sets and fails within",
+            "SELECT since_in_tokyo_and_error()",
+            "SELECT since()"
+        ),
+        inside!(
+            "a block that sets",
+            "DO $$ BEGIN SET LOCAL extra_float_digits = 0; PERFORM digits(); END $$",
+            "SELECT digits()"
+        ),
+        silent(inside!(
+            "the job's own setting stays to its end",
+            "SET timezone = 'Asia/Tokyo'; SELECT since()",
+            "SELECT since()"
+        )),
+        silent(left(
+            "a literal is compiled in, then a setting of a job",
+            &[
+                Job("SELECT since()"),
+                Job("SET timezone = 'Asia/Tokyo'; SELECT since()"),
+                Job("SET LOCAL timezone = 'Asia/Tokyo'; SELECT since()"),
+                Job("SELECT since()"),
+                Job("SELECT since_in_tokyo()"),
+                Job("SELECT since()"),
+            ],
+        )),
+        inside!(
+            "a search path, for one transaction",
+            "SET LOCAL search_path = tenant_a, public; SELECT of_row()",
+            "SELECT of_row() FROM set_config('search_path', 'tenant_b, public', true)"
+        ),
+        silent(inside!(
+            "a search path that the job keeps",
+            "SET search_path = tenant_a, public; SELECT of_row()",
+            "SET search_path = tenant_b, public; SELECT of_row()"
+        )),
+        inside!(
+            "a search path of a function",
+            "SELECT of_a_first()",
+            "SELECT of_row() FROM set_config('search_path', 'tenant_b, public', true)"
+        ),
+        inside!(
+            "a strange search path, and the error is caught",
+            "SELECT of_a_first()",
+            "SELECT of_row_or_error() || of_row() FROM set_config('search_path', 'tenant_b, public', true)"
+        ),
+        inside!(
+            "strings, for one transaction",
+            "SET LOCAL standard_conforming_strings = off; SELECT backslashes()",
+            "SELECT backslashes()"
+        ),
+        inside!(
+            "the planner's settings, for one transaction",
+            "SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off; SELECT in_order()",
+            "SELECT in_order()"
+        ),
+        inside!(
+            "a custom setting, for one transaction",
+            "SET LOCAL app.tenant = '7'; SELECT tenant()",
+            "SELECT tenant()"
+        ),
+    ]);
+}
+
+const A: &str = "SET search_path = tenant_a, public";
+const B: &str = "SET search_path = tenant_b, public";
+
+#[test]
+fn names() {
+    run(&[
+        then!("%ROWTYPE", A, "SELECT of_row()", B),
+        then!("%ROWTYPE, the other way", B, "SELECT of_row()", A),
+        then!("a row type's name", A, "SELECT of_named_row()", B),
+        then!("an array of rows", A, "SELECT of_rows()", B),
+        silent(then!("%TYPE and an enumeration", A, "SELECT of_column()", B)),
+        then!("a label of an enumeration", A, "SELECT of_enum('red')", B),
+        then!("a label of another enumeration", A, "SELECT of_enum('blue')", B),
+        then!("a domain", A, "SELECT of_domain('abcdef')", B),
+        then!("a domain, the other way", B, "SELECT of_domain('abcdef')", A),
+        then!("a cursor's argument", B, "SELECT of_cursor('abcdef')", A),
+        silent(then!("a function and an operator", A, "SELECT of_function()", B)),
+        silent(then!("a relation's number", A, "SELECT of_class()", B)),
+        silent(then!("in SQL", A, "SELECT of_type_in_sql()", B)),
+        then!(
+            "a trigger",
+            A,
+            "INSERT INTO watched VALUES (1); SELECT string_agg(l::text, ' ') FROM log l",
+            B
+        ),
+        silent(left(
+            "tenants take turns",
+            &[
+                Session(A),
+                Job("SELECT of_row() || of_function() || of_class()"),
+                Session(B),
+                Job("SELECT of_row() || of_function() || of_class()"),
+                Session(A),
+                Job("SELECT of_row() || of_function() || of_class()"),
+                Connect("postgres"),
+                Session(B),
+                Job("SELECT of_row() || of_function() || of_class()"),
+                Job("SELECT of_domain('abcdef')"),
+                Connect("alice"),
+                Session(A),
+                Job("SELECT of_domain('abcdef')"),
+                Job("SELECT of_enum('red')"),
+            ],
+        )),
+        silent(left(
+            "a schema that comes before",
+            &[
+                Session(B),
+                Job("SELECT of_domain('abcdef')"),
+                Session("SET search_path = tenant_a, tenant_b, public"),
+                Job("SELECT of_domain('abcdef')"),
+            ],
+        )),
+        silent(left(
+            "an object comes earlier in the same search path",
+            &[
+                Session("SET search_path = tenant_c, tenant_b, public"),
+                Job("SELECT of_domain('abcdef')"),
+                Admin("CREATE SCHEMA tenant_c; CREATE DOMAIN tenant_c.short AS text CHECK (length(value) < 3)"),
+                Job("SELECT of_domain('abcdef')"),
+                Admin("DROP SCHEMA tenant_c CASCADE"),
+                Job("SELECT of_domain('abcdef')"),
+            ],
+        )),
+        silent(left(
+            "functions are replaced and dropped",
+            &[
+                Admin(
+                    "CREATE FUNCTION said() RETURNS text LANGUAGE plpgsql AS $$ BEGIN RETURN 'one'; END $$;
+                     CREATE FUNCTION says() RETURNS text LANGUAGE plpgsql AS $$ BEGIN RETURN said(); END $$",
+                ),
+                Job("SELECT says()"),
+                Admin(
+                    "CREATE OR REPLACE FUNCTION said() RETURNS text LANGUAGE plpgsql AS $$ BEGIN RETURN 'two'; END $$",
+                ),
+                Job("SELECT says()"),
+                Admin("CREATE OR REPLACE FUNCTION said() RETURNS text IMMUTABLE LANGUAGE sql AS $$ SELECT 'three' $$"),
+                Job("SELECT says()"),
+                Admin("CREATE OR REPLACE FUNCTION said() RETURNS text IMMUTABLE LANGUAGE sql AS $$ SELECT 'four' $$"),
+                Job("SELECT says()"),
+                Admin(
+                    "DROP FUNCTION said(); CREATE FUNCTION said(x int DEFAULT 5) RETURNS int LANGUAGE sql AS 'SELECT x'",
+                ),
+                Job("SELECT says()"),
+                Admin("DROP FUNCTION said(int)"),
+                Job("SELECT says()"),
+                Admin("CREATE FUNCTION said() RETURNS text LANGUAGE sql AS $$ SELECT 'six' $$"),
+                Job("SELECT says()"),
+                Admin("DROP FUNCTION said(), says()"),
+                Job("SELECT says()"),
+            ],
+        )),
+    ]);
+}
+
+const FEW: &str = "SET extra_float_digits = 0";
+const MANY: &str = "RESET extra_float_digits";
+
+#[test]
+fn folded_in_caches() {
+    run(&[
+        then!("a domain's check", MANY, "SELECT 'abcdef'::narrow::text", FEW),
+        then!(
+            "a domain's check, the other way",
+            FEW,
+            "SELECT 'abcdef'::narrow::text",
+            MANY
+        ),
+        then!(
+            "a column of the domain",
+            MANY,
+            "INSERT INTO narrow_table VALUES ('abcdef') RETURNING x::text",
+            FEW
+        ),
+        then!(
+            "a row with the domain",
+            MANY,
+            "SELECT '(abcdef,1)'::narrow_pair::text",
+            FEW
+        ),
+        then!("an array of the domain", MANY, "SELECT '{abcdef}'::narrow[]::text", FEW),
+        inside!(
+            "a domain's check, for one transaction",
+            "SET LOCAL extra_float_digits = 0; SELECT 'ab'::narrow::text",
+            "SELECT 'abcdef'::narrow::text"
+        ),
+        then!(
+            "an index expression",
+            MANY,
+            "DELETE FROM remainders; INSERT INTO remainders VALUES (1), (4); SELECT count(*)::text FROM remainders",
+            FEW
+        ),
+        then!(
+            "an index predicate",
+            MANY,
+            "DELETE FROM below; INSERT INTO below VALUES (1), (4); SELECT count(*)::text FROM below",
+            FEW
+        ),
+        then!(
+            "a partition key",
+            FEW,
+            "DELETE FROM parted; INSERT INTO parted VALUES (3), (19); SELECT string_agg(n || tableoid::regclass::text, ' ') FROM parted",
+            MANY
+        ),
+        silent(then!(
+            "a generated column and a check",
+            MANY,
+            "INSERT INTO generated VALUES (2) RETURNING wide",
+            FEW
+        )),
+        then!(
+            "a reference that is set to its default",
+            MANY,
+            "DELETE FROM referring; INSERT INTO referenced VALUES ('one') ON CONFLICT DO NOTHING;
+             INSERT INTO referring VALUES ('one'); DELETE FROM referenced WHERE x = 'one'; SELECT x FROM referring",
+            FEW
+        ),
+        silent(then!("a view", MANY, "SELECT x FROM widths", FEW)),
+        then!("a view in a function", MANY, "SELECT viewed()", FEW),
+        then!("a cast", MANY, "SELECT cast_to()", FEW),
+        silent(left(
+            "an event trigger",
+            &[
+                Admin("CREATE EVENT TRIGGER noted ON ddl_command_end EXECUTE FUNCTION noted()"),
+                Session(MANY),
+                Job("CREATE TABLE eventful (n int); DROP TABLE eventful"),
+                Session(FEW),
+                Job("CREATE TABLE eventful (n int); DROP TABLE eventful"),
+                Admin("DROP EVENT TRIGGER noted"),
+                Job("CREATE TABLE eventful (n int); DROP TABLE eventful"),
+            ],
+        )),
+    ]);
+}
+
+const AS_ALICE: &str = "SET ROLE alice";
+
+#[test]
+fn privileges() {
+    run(&[
+        silent(alice(left(
+            "the owner's job, then the caller's",
+            &[
+                Job("SELECT reveal()"),
+                Session("SELECT run_as_owner('SELECT reveal()')"),
+                Job("SELECT reveal()"),
+            ],
+        ))),
+        silent(alice(left(
+            "the owner's job, then the caller's: inlined",
+            &[
+                Session("SELECT run_as_owner('SELECT reveal_inlined()')"),
+                Job("SELECT reveal_inlined()"),
+                Session("SELECT run_as_owner('SELECT reveal_rows()')"),
+                Job("SELECT reveal_rows()"),
+                Session("SELECT run_as_owner('SELECT reveal_in_sql()')"),
+                Job("SELECT reveal_in_sql()"),
+            ],
+        ))),
+        alice(inside!(
+            "a function of the owner's within a job",
+            "SELECT reveal_as_owner()",
+            "SELECT reveal()"
+        )),
+        alice(inside!(
+            "a function of the owner's within a job: inlined",
+            "SELECT reveal_as_owner()",
+            "SELECT reveal_inlined()"
+        )),
+        alice(inside!(
+            "a function of the owner's within a job: rows",
+            "SELECT reveal_as_owner()",
+            "SELECT reveal_rows()"
+        )),
+        then!("a role, then another", "RESET ROLE", "SELECT reveal()", AS_ALICE),
+        then!(
+            "a role, then another: inlined",
+            "RESET ROLE",
+            "SELECT reveal_inlined()",
+            AS_ALICE
+        ),
+        silent(then!(
+            "a role, then another: in SQL",
+            "RESET ROLE",
+            "SELECT reveal_in_sql()",
+            AS_ALICE
+        )),
+        silent(then!(
+            "an authorization, then another",
+            "RESET SESSION AUTHORIZATION",
+            "SELECT reveal()",
+            "SET SESSION AUTHORIZATION alice"
+        )),
+        inside!(
+            "a role within the job",
+            "SELECT reveal()",
+            "SET LOCAL ROLE alice; SELECT reveal()"
+        ),
+        silent(left(
+            "a role within the job, first and later",
+            &[
+                Job("SET ROLE alice; SELECT reveal()"),
+                Job("SELECT reveal()"),
+                Job("SET ROLE alice; SELECT reveal()"),
+                Job("SET SESSION AUTHORIZATION bob; SELECT reveal()"),
+                Job("SELECT reveal()"),
+            ],
+        )),
+        silent(then!(
+            "a trigger",
+            "RESET ROLE",
+            "INSERT INTO told VALUES (1)",
+            AS_ALICE
+        )),
+        then!("a domain's check", "RESET ROLE", "SELECT 'x'::guarded::text", AS_ALICE),
+        silent(then!(
+            "an index expression",
+            "RESET ROLE",
+            "INSERT INTO guarded_index VALUES (1)",
+            AS_ALICE
+        )),
+        silent(then!(
+            "an index predicate",
+            "RESET ROLE",
+            "INSERT INTO guarded_predicate VALUES (1)",
+            AS_ALICE
+        )),
+        silent(then!(
+            "a partition key",
+            "RESET ROLE",
+            "INSERT INTO guarded_parts VALUES (1)",
+            AS_ALICE
+        )),
+        silent(left(
+            "one session, then another",
+            &[
+                Job("SELECT reveal()"),
+                Job("SELECT 'x'::guarded::text"),
+                Connect("alice"),
+                Job("SELECT reveal()"),
+                Job("SELECT 'x'::guarded::text"),
+                Connect("postgres"),
+                Job("SELECT reveal()"),
+            ],
+        )),
+        silent(left(
+            "what alice may no longer",
+            &[
+                Admin("GRANT EXECUTE ON FUNCTION secret() TO alice"),
+                Session(AS_ALICE),
+                Job("SELECT reveal()"),
+                Admin("REVOKE EXECUTE ON FUNCTION secret() FROM alice"),
+                Job("SELECT reveal()"),
+            ],
+        )),
+        silent(then!(
+            "what a function knows of the user",
+            "RESET ROLE",
+            "SELECT mine_sum()",
+            AS_ALICE
+        )),
+        silent(left(
+            "row level security by roles and settings",
+            &[
+                Session("SET ROLE alice; SET app.tenant = '7'"),
+                Job("SELECT owned_sum()"),
+                Session("SET app.tenant = '8'"),
+                Job("SELECT owned_sum()"),
+                Session("RESET app.tenant"),
+                Job("SELECT owned_sum()"),
+                Session("RESET ROLE"),
+                Job("SELECT owned_sum()"),
+                Session("SET row_security = off; SET ROLE bob"),
+                Job("SELECT owned_sum()"),
+                Session("SET row_security = on"),
+                Job("SELECT owned_sum()"),
+                Job("SET ROLE alice; SELECT owned_sum()"),
+                Job("SET LOCAL app.tenant = '7'; SELECT owned_sum()"),
+                Job("SELECT owned_sum()"),
+            ],
+        )),
+        left(
+            "row level security by a function declared immutable",
+            &[
+                Session("SET ROLE alice; SET app.tenant = '7'"),
+                Job("SELECT owned_folded_sum()"),
+                Session("SET app.tenant = '8'"),
+                Job("SELECT owned_folded_sum()"),
+            ],
+        ),
+    ]);
+}
+
+#[test]
+fn settings_that_cannot_be_taken_on() {
+    run(&[
+        silent(left(
+            "a setting of a prefix that a library reserves",
+            &[
+                Session("SET pg_trgm.tenant = '7'"),
+                Job("SELECT similarity('a', 'b')::text"),
+                Job("SELECT similarity('a', 'b')::text"),
+                Job("SELECT coalesce(current_setting('pg_trgm.tenant', true), 'none')"),
+                Session("RESET pg_trgm.tenant"),
+                Job("SELECT coalesce(current_setting('pg_trgm.tenant', true), 'none')"),
+            ],
+        )),
+        silent(left(
+            "a setting of PL/pgSQL's prefix",
+            &[
+                Session("SET plpgsql.x = '7'"),
+                Job("SELECT since()"),
+                Job("SELECT 'fine'"),
+                Job("SELECT coalesce(current_setting('plpgsql.x', true), 'none')"),
+            ],
+        )),
+        silent(left(
+            "a library that another session's job has loaded",
+            &[
+                Job("SELECT similarity('a', 'b')::text || since()"),
+                Connect("postgres"),
+                Session("SET pg_trgm.tenant = '7'; SET plpgsql.x = '7'"),
+                Job("SELECT 'fine'"),
+                Job("SELECT coalesce(current_setting('plpgsql.x', true), 'none')"),
+                Connect("postgres"),
+                Session("SET pg_trgm.similarity_threshold = 0.5"),
+                Job("SELECT show_limit()::text || ('word' % 'words')"),
+                Session("RESET pg_trgm.similarity_threshold"),
+                Job("SELECT show_limit()::text || ('word' % 'words')"),
+            ],
+        )),
+        silent(left(
+            "a text search configuration that is gone",
+            &[
+                Admin(
+                    "CREATE TEXT SEARCH CONFIGURATION public.gone (COPY = english);
+                     ALTER ROLE alice SET default_text_search_config = 'public.gone'",
+                ),
+                Connect("alice"),
+                Job("SELECT lexemes()"),
+                Admin("DROP TEXT SEARCH CONFIGURATION public.gone"),
+                Job("SELECT 'fine'"),
+                Connect("alice"),
+                Job("SELECT 'fine'"),
+                Job("SELECT 'fine'"),
+                Admin("ALTER ROLE alice RESET default_text_search_config"),
+                Connect("alice"),
+                Job("SELECT lexemes()"),
+            ],
+        )),
+        silent(left(
+            "our own settings, read as parameters",
+            &[
+                Job("SELECT 'fine'"),
+                Session("SELECT state FROM pg_background_run('SELECT 1')"),
+                Job("SELECT current_setting(name) FROM (VALUES ('pg_back' || 'ground.max_workers')) v (name)"),
+                Job("SELECT current_setting(name) FROM (VALUES ('pg_back' || 'ground.max_workers')) v (name)"),
+                Job("SELECT count(*)::text FROM pg_settings WHERE name LIKE 'pg\\_backgro%'"),
+                Job("SELECT count(*)::text FROM pg_settings WHERE name LIKE 'pg\\_backgro%'"),
+            ],
+        )),
+        silent(left(
+            "a setting that may no longer be set",
+            &[
+                Admin("CREATE DOMAIN later AS int"),
+                Session("SET search_path = public, tenant_z"),
+                Job("SELECT 'fine'"),
+                Session("SET temp_tablespaces = ''; SET default_tablespace = ''"),
+                Job("SELECT 'fine'"),
+                Admin("DROP DOMAIN later"),
+            ],
+        )),
+    ]);
+}
+
+/// A job answers as its session does, whichever worker it has.
+#[test]
+fn as_the_session_answers() {
+    const TENANT: &str = "SELECT coalesce(current_setting('app.tenant', true), 'none') || owned_sum()";
+    const STEPS: [&[Step]; 6] = [
+        &[Job(TENANT)],
+        &[Session("BEGIN; SET LOCAL app.tenant = '7'; COMMIT"), Job(TENANT)],
+        &[
+            Session("SET app.tenant = '7'"),
+            Session("RESET app.tenant"),
+            Job(TENANT),
+        ],
+        &[Session("SET app.tenant = '7'; RESET ALL"), Job(TENANT)],
+        &[Session("BEGIN; SET app.tenant = '7'; ROLLBACK"), Job(TENANT)],
+        &[
+            Session("SET app.tenant = '7'; SET app.tenant = DEFAULT"),
+            Job(TENANT),
+            Job(TENANT),
+        ],
+    ];
+    let [warm, fresh, plain] = crate::clusters(SETUP);
+    agree(
+        &warm,
+        &fresh,
+        &plain,
+        &STEPS.map(|steps| alice(left("a setting that was taken back", steps))),
+    );
+}
