@@ -71,7 +71,7 @@ pub fn actions(pieces: &[Piece], mut keep: impl FnMut(&str) -> String) -> (Vec<A
             Some(open) => {
                 open.push(statement);
                 // A block that begins another at once (AND CHAIN) goes on.
-                if ends && !(words.contains(&"chain") && !words.contains(&"no")) {
+                if ends && (words.contains(&"no") || !words.contains(&"chain")) {
                     let committed = matches!(words[0], "commit" | "end");
                     let settings: Vec<_> = open
                         .iter()

@@ -50,9 +50,15 @@ const BY_NATURE: &[(&str, &str)] = &[
         "sizes of the catalogs, which grow with each process's temporary schema",
     ),
     ("pg_database_size", "the same"),
+    ("pg_settings", "a library that is loaded has settings of its own"),
+    ("pg_show_all_settings", "the same"),
     ("buffers", "what is cached"),
     ("wal", "the same"),
 ];
+
+/// Beginnings of statements whose messages name one object of several, in the order in which the catalog has them. That is another one where
+/// rows of temporary schemas have come and gone.
+const IN_ORDER_OF_CATALOG: &[&str] = &["alter table all in tablespace", "drop owned", "reassign owned"];
 
 /// Whether the two show the same.
 pub fn same(one: &Answer, other: &Answer) -> bool {
@@ -63,6 +69,10 @@ pub fn same(one: &Answer, other: &Answer) -> bool {
     let is_ordered = words.windows(2).any(|pair| pair == ["order", "by"]);
     if same_texts(one, other, is_ordered, str::to_owned) || same_texts(one, other, is_ordered, without_numbers) {
         return true;
+    }
+    let lower = one.sql.trim_start_matches("BEGIN;\n").to_lowercase();
+    if IN_ORDER_OF_CATALOG.iter().any(|start| lower.starts_with(start)) {
+        return one.sqlstate == other.sqlstate;
     }
     let measures = words.iter().any(|word| word == "explain") && words.iter().any(|word| word == "analyze");
     let by_nature = words

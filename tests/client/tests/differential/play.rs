@@ -141,6 +141,8 @@ pub struct Answer {
     pub messages: Vec<String>,
     pub worker: i32,
     pub failed: bool,
+    /// Of a job's error.
+    pub sqlstate: Option<String>,
 }
 
 /// One file's answers.
@@ -310,6 +312,7 @@ impl<'a> Player<'a> {
                 Err(error) => format!("{} {}", error.sqlstate, error.message),
             },
             failed: result.is_err(),
+            sqlstate: None,
             rows: result.map_or_else(|_| Vec::new(), |rows| rows.iter().map(|row| text(row)).collect()),
             messages: Vec::new(),
             worker: 0,
@@ -324,7 +327,7 @@ impl<'a> Player<'a> {
         let count = self.neighbours.len();
         let neighbour = &mut self.neighbours[(turn + turn / 5) % count];
         let before = answers.len();
-        if turn % 7 == 0 {
+        if turn.is_multiple_of(7) {
             let change = CHANGES[turn / 7 % CHANGES.len()];
             let _ = neighbour.session.try_rows(change);
             neighbour.session.take_notices();
@@ -349,7 +352,7 @@ impl<'a> Player<'a> {
                 neighbour.launch,
             ));
         }
-        if turn % 5 == 0 {
+        if turn.is_multiple_of(5) {
             let [theirs, ours] = PROBES[turn / 5 % PROBES.len()];
             answers.push(job(&mut neighbour.session, neighbour.name, theirs, neighbour.launch));
             answers.push(job(&mut self.session, "script", ours, PLAIN));
@@ -375,6 +378,7 @@ fn job(session: &mut Session, who: &'static str, sql: &str, launch: &str) -> Ans
         messages: Vec::new(),
         worker: 0,
         failed: true,
+        sqlstate: None,
     };
     let last = sql.rsplit_once(";\n").map_or(sql, |(_, last)| last);
     let columns = session.describe(last).unwrap_or_default();
@@ -385,6 +389,7 @@ fn job(session: &mut Session, who: &'static str, sql: &str, launch: &str) -> Ans
             let row = rows.remove(0);
             answer.worker = row[0].as_deref().and_then(|pid| pid.parse().ok()).unwrap_or(0);
             answer.failed = row[1].as_deref() != Some("stopped");
+            answer.sqlstate = row[4].clone();
             answer.end = text(&row[1..]);
             session.take_notices();
             return answer;
@@ -407,6 +412,7 @@ fn job(session: &mut Session, who: &'static str, sql: &str, launch: &str) -> Ans
     match outcome {
         Ok(rows) => {
             answer.failed = rows[1][0].as_deref() != Some("stopped");
+            answer.sqlstate = rows[1][3].clone();
             let lines: Vec<_> = rows.iter().map(|row| text(row)).collect();
             answer.end = lines.join("\n").replace(&format!("pid {}", handle.pid), "pid <worker>");
         }
