@@ -26,7 +26,8 @@ const PLAIN: &str = "SELECT pid, cookie FROM background.pg_background_launch({sq
 const AS_OWNER: &str =
     "SELECT pid, state, row_count, command_tag, sqlstate, error_message FROM neighbours.run_as_owner({sql})";
 
-/// Name, role, settings, launch. Each one changes what the others' jobs would be like if something of it stayed.
+/// Name, role, settings, launch. Each one changes what the others' jobs would be like if something of it stayed. None sets
+/// `session_replication_role`, which throws away all plans.
 const NEIGHBOURS: [(&str, &str, &str, &str); 5] = [
     (
         "abroad",
@@ -61,7 +62,7 @@ const NEIGHBOURS: [(&str, &str, &str, &str); 5] = [
         "plans",
         "postgres",
         "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_sort = off; SET plan_cache_mode = force_generic_plan;
-         SET work_mem = '64kB'; SET row_security = off; SET constraint_exclusion = on; SET session_replication_role = replica;
+         SET work_mem = '64kB'; SET row_security = off; SET constraint_exclusion = on;
          SET default_transaction_isolation = 'repeatable read'; SET default_transaction_read_only = on",
         PLAIN,
     ),
@@ -129,6 +130,9 @@ const TENANT: &str = "DO $$
             EXECUTE format('GRANT ALL ON tenant.%I TO PUBLIC', t);
         END LOOP;
     END $$";
+
+/// More than a job is given (`pg_background.worker_timeout`).
+const LONGEST: Duration = Duration::from_secs(120);
 
 /// What was seen of one step.
 #[derive(Clone, Debug)]
@@ -403,12 +407,20 @@ fn job(session: &mut Session, who: &'static str, sql: &str, launch: &str) -> Ans
         }
     };
     answer.worker = handle.pid;
-    let outcome = session.try_rows(&format!(
-        "SELECT background.pg_background_wait({handle}, 170000);
+    // A wait holds a snapshot, for which CREATE INDEX CONCURRENTLY waits in turn: so it is a short one, again and again.
+    let look = format!(
+        "SELECT background.pg_background_wait({handle}, 300);
          SELECT state, row_count, command_tag, sqlstate, error_message FROM background.pg_background_outcome({handle});
          SELECT detail, hint, context, schema_name, table_name, column_name, constraint_name
          FROM background.pg_background_error_info({handle})"
-    ));
+    );
+    let deadline = Instant::now() + LONGEST;
+    let outcome = loop {
+        match session.try_rows(&look) {
+            Ok(rows) if rows[0][0].as_deref() != Some("t") && Instant::now() < deadline => (),
+            outcome => break outcome,
+        }
+    };
     match outcome {
         Ok(rows) => {
             answer.failed = rows[1][0].as_deref() != Some("stopped");
