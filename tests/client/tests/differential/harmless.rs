@@ -93,17 +93,17 @@ fn same_texts(one: &Answer, other: &Answer, is_ordered: bool, mask: impl Fn(&str
     mask(&one.end) == mask(&other.end) && rows(one) == rows(other) && messages(one) == messages(other)
 }
 
-/// Numbers of objects, transactions and processes have five digits at least; in two clusters that do the same they differ, since a new
+/// Numbers of objects, transactions and processes have five or six digits; in two clusters that do the same they differ, since a new
 /// process makes temporary schemas of its own.
 fn without_numbers(text: &str) -> String {
-    masked(text, 5)
+    masked(text, 5..=6)
 }
 
 fn without_digits(text: &str) -> String {
-    masked(text, 1)
+    masked(text, 1..=usize::MAX)
 }
 
-fn masked(text: &str, at_least: usize) -> String {
+fn masked(text: &str, lengths: std::ops::RangeInclusive<usize>) -> String {
     let mut masked = String::new();
     let mut left = text;
     while let Some(at) = left.find(|c: char| c.is_ascii_digit()) {
@@ -112,7 +112,7 @@ fn masked(text: &str, at_least: usize) -> String {
             .find(|c: char| !c.is_ascii_digit())
             .unwrap_or(left.len() - at);
         let number = &left[at..at + len];
-        masked += if len >= at_least { "#" } else { number };
+        masked += if lengths.contains(&len) { "#" } else { number };
         left = &left[at + len..];
     }
     masked + left

@@ -11,22 +11,12 @@ pub const DATABASE: &str = "regression";
 /// What a directory that belongs to one cluster is called in a script.
 pub const DIRECTORY: &str = "{directory of the cluster}";
 
-/// A session whose jobs come between those of the script, on the same workers.
-struct Neighbour {
-    name: &'static str,
-    role: &'static str,
-    settings: &'static str,
-    /// How it launches `{sql}`.
-    launch: &'static str,
-    session: Session,
-}
-
 const PLAIN: &str = "SELECT pid, cookie FROM background.pg_background_launch({sql})";
 /// A job of another role is not the caller's to look at: the function tells how it ended.
 const AS_OWNER: &str =
     "SELECT pid, state, row_count, command_tag, sqlstate, error_message FROM neighbours.run_as_owner({sql})";
 
-/// Name, role, settings, launch. Each one changes what the others' jobs would be like if something of it stayed. None sets
+/// Sessions whose jobs come between those of the script, on the same worker: name, role, settings, launch. Each one changes what the others' jobs would be like if something of it stayed. None sets
 /// `session_replication_role`, which throws away all plans.
 const NEIGHBOURS: [(&str, &str, &str, &str); 5] = [
     (
@@ -95,7 +85,7 @@ const SETUP: &str = r"
     CREATE FUNCTION neighbours.literals() RETURNS text LANGUAGE plpgsql AS $$
         BEGIN
             RETURN concat_ws(' ', extract(epoch FROM timestamptz '2024-01-01 00:00'), extract(month FROM date '01/02/2024'),
-                extract(epoch FROM interval '-1 2:03'), (0.1::float8 + 0.2::float8)::text, '{1,NULL}'::text[], 'a\\b',
+                extract(epoch FROM interval '-1 2:03') / 60, (0.1::float8 + 0.2::float8)::text, '{1,NULL}'::text[], 'a\\b',
                 quote_ident('a'), current_setting('app.tenant', true), current_setting('app.left_over', true));
         END $$;
     CREATE TABLE neighbours.whose (id int, name text);
@@ -170,7 +160,6 @@ pub struct Player<'a> {
     cluster: &'a Cluster,
     directory: String,
     session: Session,
-    neighbours: Vec<Neighbour>,
     turn: usize,
 }
 
@@ -199,30 +188,11 @@ pub fn prepare(cluster: &Cluster) {
 
 impl<'a> Player<'a> {
     pub fn new(cluster: &'a Cluster, directory: String) -> Self {
-        let mut player = Self {
+        Self {
             cluster,
             directory,
             session: cluster.session_in(DATABASE, "postgres"),
-            neighbours: Vec::new(),
             turn: 0,
-        };
-        player.greet_neighbours();
-        player
-    }
-
-    fn greet_neighbours(&mut self) {
-        self.neighbours = NEIGHBOURS
-            .iter()
-            .map(|&(name, role, settings, launch)| Neighbour {
-                name,
-                role,
-                settings,
-                launch,
-                session: self.cluster.session_in(DATABASE, role),
-            })
-            .collect();
-        for neighbour in &mut self.neighbours {
-            neighbour.session.exec(neighbour.settings);
         }
     }
 
@@ -301,7 +271,6 @@ impl<'a> Player<'a> {
                 self.cluster.try_session_in(DATABASE, "postgres").is_ok()
             });
             self.connect("postgres");
-            self.greet_neighbours();
         }
     }
 
@@ -328,37 +297,24 @@ impl<'a> Player<'a> {
     fn neighbour_says(&mut self, sql: &str, answers: &mut Vec<Answer>) -> bool {
         self.turn += 1;
         let turn = self.turn;
-        let count = self.neighbours.len();
-        let neighbour = &mut self.neighbours[(turn + turn / 5) % count];
         let before = answers.len();
+        let (name, role, settings, launch) = NEIGHBOURS[(turn + turn / 5) % NEIGHBOURS.len()];
+        // A session that has no worker of its own takes the script's.
+        let Ok(mut session) = self.cluster.try_session_in(DATABASE, role) else {
+            return true;
+        };
+        // The script may have dropped what the neighbour needs.
+        let _ = session.try_rows(settings);
         if turn.is_multiple_of(7) {
-            let change = CHANGES[turn / 7 % CHANGES.len()];
-            let _ = neighbour.session.try_rows(change);
-            neighbour.session.take_notices();
-        }
-        if turn % 7 == 1
-            && neighbour
-                .session
-                .try_rows(&format!("RESET SESSION AUTHORIZATION; {}", neighbour.settings))
-                .is_err()
-        {
-            // The script may have dropped what the neighbour needs.
-            if let Ok(session) = self.cluster.try_session_in(DATABASE, neighbour.role) {
-                neighbour.session = session;
-            }
+            let _ = session.try_rows(CHANGES[turn / 7 % CHANGES.len()]);
         }
         if !sql.trim_start().to_lowercase().starts_with("begin") {
             let rolled_back = format!("BEGIN;\n{sql}");
-            answers.push(job(
-                &mut neighbour.session,
-                neighbour.name,
-                &rolled_back,
-                neighbour.launch,
-            ));
+            answers.push(job(&mut session, name, &rolled_back, launch));
         }
         if turn.is_multiple_of(5) {
             let [theirs, ours] = PROBES[turn / 5 % PROBES.len()];
-            answers.push(job(&mut neighbour.session, neighbour.name, theirs, neighbour.launch));
+            answers.push(job(&mut session, name, theirs, launch));
             answers.push(job(&mut self.session, "script", ours, PLAIN));
         }
         answers[before..]
