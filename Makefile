@@ -47,7 +47,7 @@ client_tests = $(if $(filter fresh,$(WORKERS)),-p pg_background_client_tests $(p
 	$(filter-out tests/client/tests/warm%,$(wildcard tests/client/tests/*.rs))),$(members))
 
 .PHONY: all setup build install install-files installed uninstall installcheck lint unit regress client regress-fresh client-fresh \
-	regress-forgetful tour demo test test-all bench clean
+	differential differential-all regress-forgetful tour demo test test-all bench clean
 
 all: build
 
@@ -105,6 +105,14 @@ regress-fresh:
 client-fresh:
 	$(MAKE) -s client WORKERS=fresh
 
+# PostgreSQL's own regression files as jobs, on used workers and on new ones, of which the answers have to be the same. TESTS chooses some
+# of the files.
+differential: differential_files = some
+differential-all: differential_files = all
+differential differential-all: installed
+	files=$$(scripts/get-regression-files $(pg_major)); REGRESSION_FILES=$$files \
+		$(CARGO) test -p pg_background_client_tests --test differential -- --ignored --nocapture $(differential_files)_files
+
 # On a server with assertions only: what a catalog look-up gave is forgotten at each occasion, which takes its time.
 regress-forgetful:
 	$(MAKE) -s regress SETTINGS=debug_discard_caches=1 TESTS='$(forgetful_tests)'
@@ -118,10 +126,10 @@ test: setup
 
 # What depends on the server, on each version that can be had, and on one that checks itself.
 VERSIONS ?= 14 15 16 17 18 19 18-assertions
-test-all: test
+test-all: test differential-all
 	set -- ; for version in $(filter-out $(pg_major),$(VERSIONS)); do \
 		scripts/get-postgresql $$version >/dev/null || { echo "PostgreSQL $$version cannot be had: not tested"; continue; }; \
-		case $$version in *-*) steps='regress client regress-forgetful' ;; *) steps='lint unit regress client' ;; esac; \
+		case $$version in *-*) steps='regress client differential-all regress-forgetful' ;; *) steps='lint unit regress client differential' ;; esac; \
 		$(MAKE) -s test PG=$$version STEPS="$$steps" || set -- "$$@" $$version; \
 	done; [ $$# = 0 ] || { echo "failed on $$*"; exit 1; }
 

@@ -136,6 +136,16 @@ impl Session {
             .collect())
     }
 
+    /// The types of the columns that a statement gives, as SQL names them; None where it cannot be prepared here.
+    pub fn describe(&mut self, sql: &str) -> Option<Vec<String>> {
+        let statement = self.client.prepare(sql).ok()?;
+        let name = |column: &postgres::Column| {
+            let kind = column.type_();
+            format!("\"{}\".\"{}\"", kind.schema(), kind.name())
+        };
+        Some(statement.columns().iter().map(name).collect())
+    }
+
     #[track_caller]
     pub fn rows(&mut self, sql: &str) -> Rows {
         self.try_rows(sql)

@@ -82,6 +82,7 @@ const SETUP: &str = r"
     CREATE FUNCTION amount() RETURNS text LANGUAGE plpgsql AS $$ BEGIN RETURN '12.34'::money; END $$;
     CREATE FUNCTION bytes() RETURNS text LANGUAGE plpgsql AS $$ BEGIN RETURN '\x0a61'::bytea; END $$;
     CREATE FUNCTION day() RETURNS text LANGUAGE plpgsql AS $$ BEGIN RETURN date '2024-02-01'; END $$;
+    CREATE FUNCTION failing() RETURNS text LANGUAGE plpgsql AS $$ BEGIN RETURN 1 / 0; END $$;
     CREATE TABLE unordered (n int);
     INSERT INTO unordered VALUES (3), (1), (2);
     CREATE INDEX ON unordered (n);
@@ -604,6 +605,17 @@ fn names() {
             "INSERT INTO watched VALUES (1); SELECT string_agg(l::text, ' ') FROM log l",
             B
         ),
+        silent(inside!(
+            "the name of a function in the context of its error",
+            "SELECT failing()",
+            "SET LOCAL search_path = tenant_a; SELECT public.failing()"
+        )),
+        silent(then!(
+            "the same, with everything quoted",
+            "RESET search_path; RESET quote_all_identifiers",
+            "SELECT failing()",
+            "SET quote_all_identifiers = on"
+        )),
         silent(left(
             "tenants take turns",
             &[
