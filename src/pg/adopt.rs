@@ -97,6 +97,7 @@ pub fn adopt(identity: &Identity, (settings, mark): (&[u8], u64), libraries: *mu
     transaction(|| {
         STATE.with(|state| state.reach(identity, settings, libraries));
         set_name(application_name);
+        compat::stop_transaction_timer();
         STATE.with(|state| state.remember(identity, settings, mark));
     });
 }
@@ -335,6 +336,7 @@ fn transaction(body: impl FnOnce()) {
     // SAFETY: no transaction runs.
     unsafe {
         raw::StartTransactionCommand();
+        compat::stop_transaction_timer();
         body();
         raw::CommitTransactionCommand();
     }
