@@ -137,6 +137,7 @@ pub fn adopt(
     STATE.with(|state| guc_state::set_left_out(settings, &mut state.scratch));
     transaction(|| {
         set_name(application_name);
+        compat::stop_transaction_timer();
         STATE.with(|state| state.remember(identity, settings, mark));
     });
 }
@@ -399,6 +400,7 @@ fn transaction(body: impl FnOnce()) {
     // SAFETY: no transaction runs.
     unsafe {
         raw::StartTransactionCommand();
+        compat::stop_transaction_timer();
         body();
         raw::CommitTransactionCommand();
     }

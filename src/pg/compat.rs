@@ -8,6 +8,10 @@ use pgrx::pg_sys::{self, BufFile, CommandDest, DestReceiver, LWLock, List, Porta
 /// `STATEMENT_TIMEOUT` of `utils/timeout.h`.
 pub const STATEMENT_TIMEOUT: u32 = 3;
 
+/// `TRANSACTION_TIMEOUT` of `utils/timeout.h`.
+#[cfg(since_17)]
+const TRANSACTION_TIMEOUT: u32 = 8;
+
 /// At or above `USER_TIMEOUT` of `utils/timeout.h` on every supported version: RegisterTimeout then takes the first free one.
 pub const USER_TIMEOUT: u32 = 13;
 
@@ -222,7 +226,6 @@ pub use pg_sys::SharedFileSet as FileSet;
 )]
 #[cfg(since_15)]
 unsafe extern "C-unwind" {
-    fn FileSetInit(fileset: *mut FileSet);
     fn FileSetDeleteAll(fileset: *mut FileSet);
     fn BufFileCreateFileSet(fileset: *mut FileSet, name: *const c_char) -> *mut BufFile;
     fn BufFileExportFileSet(file: *mut BufFile);
@@ -234,11 +237,9 @@ unsafe extern "C-unwind" {
     clashing_extern_declarations,
     reason = "the guarded twins in pgrx have the same signatures"
 )]
-// commands/tablespace.h, storage/sharedfileset.h
+// storage/sharedfileset.h
 #[cfg(not(since_15))]
 unsafe extern "C-unwind" {
-    fn PrepareTempTablespaces();
-    fn GetTempTablespaces(spaces: *mut pg_sys::Oid, max: c_int) -> c_int;
     fn SharedFileSetDelete(fileset: *mut FileSet, name: *const c_char, error_on_failure: bool) -> bool;
     fn SharedFileSetDeleteAll(fileset: *mut FileSet);
     fn BufFileCreateShared(fileset: *mut FileSet, name: *const c_char) -> *mut BufFile;
@@ -246,34 +247,38 @@ unsafe extern "C-unwind" {
     fn BufFileOpenShared(fileset: *mut FileSet, name: *const c_char, mode: c_int) -> *mut BufFile;
 }
 
-/// Makes an empty set that no process removes when it exits. Raw.
+/// An empty set with this number, which no process removes when it exits. Raw.
 ///
-/// # Safety
-/// The set may be written.
-pub unsafe fn file_set_init(set: *mut FileSet) {
-    // SAFETY: see above.
-    #[cfg(since_15)]
+/// FileSetInit is not called for it, since it does not work outside of a transaction, where what was said last is kept. There
+/// the setting temp_tablespaces cannot be looked up, and the database's own tablespace takes the files. To tell PostgreSQL that
+/// no tablespaces are set would serve too, but it believes that until the end of the next transaction, which is another job's.
+pub fn new_file_set(number: u32) -> FileSet {
+    // SAFETY: reads of this process's own state. The tablespaces are looked up where they can be, and forgotten at the end of the
+    // transaction; there is room for as many as are asked for.
     unsafe {
-        FileSetInit(set);
-    }
-    // SAFETY: as above. SharedFileSetInit of version 14 would bind the set to a segment or to this process.
-    #[cfg(not(since_15))]
-    unsafe {
-        PrepareTempTablespaces();
-        let mut new = FileSet {
+        let mut set = FileSet {
             creator_pid: pg_sys::MyProcPid,
-            refcnt: 1,
+            number,
             ..FileSet::default()
         };
-        let max = new.tablespaces.len() as c_int;
-        new.ntablespaces = GetTempTablespaces(new.tablespaces.as_mut_ptr(), max).max(1);
+        #[cfg(not(since_15))]
+        {
+            set.refcnt = 1;
+        }
+        let count = if raw::IsTransactionState() {
+            raw::PrepareTempTablespaces();
+            raw::GetTempTablespaces(set.tablespaces.as_mut_ptr(), set.tablespaces.len() as c_int)
+        } else {
+            0
+        };
         // None, or one that is invalid: the database's own.
-        for space in &mut new.tablespaces[..new.ntablespaces as usize] {
+        set.ntablespaces = count.max(1);
+        for space in &mut set.tablespaces[..set.ntablespaces as usize] {
             if *space == pg_sys::Oid::INVALID {
                 *space = pg_sys::MyDatabaseTableSpace;
             }
         }
-        set.write(new);
+        set
     }
 }
 
@@ -373,20 +378,11 @@ pub unsafe fn file_delete(set: *mut FileSet, name: &CStr) {
     reason = "the guarded twins in pgrx have the same signatures"
 )]
 unsafe extern "C-unwind" {
-    // The server's own copies: libpq has functions of the older names too.
-    #[cfg_attr(since_17, link_name = "pg_char_to_encoding_private")]
-    fn pg_char_to_encoding(name: *const c_char) -> c_int;
     #[cfg(not(since_18))]
     fn pqsignal(signal: c_int, handler: pg_sys::pqsigfunc) -> pg_sys::pqsigfunc;
     #[cfg(since_18)]
     #[link_name = "pqsignal_be"]
     fn pqsignal(signal: c_int, handler: pg_sys::pqsigfunc);
-}
-
-/// The number of an encoding, below 0 where there is none of the name. Raises nothing.
-pub fn encoding_number(name: &CStr) -> c_int {
-    // SAFETY: the name is NUL-terminated.
-    unsafe { pg_char_to_encoding(name.as_ptr()) }
 }
 
 /// A handler of signals.
@@ -700,6 +696,43 @@ pub fn drop_temporary_slots() {
     #[cfg(since_17)]
     unsafe {
         ReplicationSlotCleanup(false);
+    }
+}
+
+/// Forgets what an error within a commit or rollback of a procedure's leaves of SPI. From version 15 on there is nothing left. Raw.
+pub fn spi_cleanup() {
+    // executor/spi.h
+    #[cfg(not(since_15))]
+    unsafe extern "C-unwind" {
+        fn SPICleanup();
+    }
+    // SAFETY: callable after any error, as PostgresMain does it.
+    #[cfg(not(since_15))]
+    unsafe {
+        SPICleanup();
+    }
+}
+
+/// Stops the timer of transaction_timeout: the transaction at hand is not the job's.
+pub fn stop_transaction_timer() {
+    #[cfg(since_17)]
+    {
+        // SAFETY: the timer was registered when this process connected.
+        unsafe {
+            if pg_sys::TransactionTimeout > 0 {
+                raw::disable_timeout(TRANSACTION_TIMEOUT, false);
+            }
+        }
+        forget_transaction_timeout();
+    }
+}
+
+/// A transaction that has taken too long is over.
+pub fn forget_transaction_timeout() {
+    // SAFETY: set by a signal handler.
+    #[cfg(since_17)]
+    unsafe {
+        core::ptr::write_volatile(&raw mut pg_sys::TransactionTimeoutPending, 0);
     }
 }
 

@@ -42,15 +42,7 @@ impl Files {
     /// own. Ours outlive that process, and another one can get its number; so `number` takes the place of the count, a random one.
     pub fn prepare(&mut self, number: u32) {
         if !self.made {
-            // SAFETY: plain memory that is initialised here. Outside of a transaction, where what was said last is kept, the
-            // setting temp_tablespaces cannot be looked up: the database's own tablespace takes the files.
-            unsafe {
-                if !pg_sys::IsTransactionState() && !pg_sys::TempTablespacesAreSet() {
-                    pg_sys::SetTempTablespaces(core::ptr::null_mut(), 0);
-                }
-                compat::file_set_init(&mut self.set);
-            }
-            self.set.number = number;
+            self.set = compat::new_file_set(number);
             self.made = true;
         }
     }

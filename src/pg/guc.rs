@@ -1,8 +1,11 @@
 //! Settings: the definition of ours, and the values of PostgreSQL's that are needed here.
 
-use super::raw;
+use super::error::raise_raw;
+use super::{compat, memory, raw};
+use core::cell::Cell;
 use core::ffi::{CStr, c_char, c_int};
 use core::sync::atomic::{AtomicI32, AtomicPtr, Ordering::Relaxed};
+use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::{self, GucContext};
 
 /// An integer setting. PostgreSQL writes the variable; here it is only read.
@@ -28,7 +31,7 @@ pub struct TextSetting {
 impl TextSetting {
     /// The value; the empty one by default.
     pub fn text(&self) -> &'static [u8] {
-        super::memory::c_bytes(self.value.load(Relaxed))
+        memory::c_bytes(self.value.load(Relaxed))
     }
 }
 
@@ -69,7 +72,7 @@ pub fn define(prefix: &'static CStr, settings: &[IntSetting], texts: &[TextSetti
 /// to find it, and does all of it.
 #[cfg(not(since_16))]
 fn define_at_once(prefix: &CStr, define: impl FnOnce()) {
-    use super::{compat, memory, proc};
+    use super::proc;
     let prefix = prefix.to_bytes();
     let lower = |name: *const c_char| memory::c_bytes(name).iter().map(u8::to_ascii_lowercase);
     let mut nameless = pg_sys::config_generic {
@@ -175,4 +178,97 @@ pub fn temp_file_limit() -> i32 {
 pub fn statement_timeout() -> i32 {
     // SAFETY: a plain variable of this backend.
     unsafe { pg_sys::StatementTimeout }
+}
+
+thread_local! {
+    static ROLES_LOCKED: Cell<bool> = const { Cell::new(false) };
+    static WATCHED: Cell<bool> = const { Cell::new(false) };
+    static NEXT_UTILITY: Cell<pg_sys::ProcessUtility_hook_type> = const { Cell::new(None) };
+}
+
+/// Whether the settings `role` and `session_authorization` are locked.
+pub fn roles_are_locked() -> bool {
+    ROLES_LOCKED.get()
+}
+
+/// `role` and `session_authorization`, which PostgreSQL locks within a security context.
+const ROLES: [&CStr; 2] = [c"role", c"session_authorization"];
+
+/// From now on nothing sets or resets `role` or `session_authorization`, whoever runs; or that is over. Raw.
+///
+/// A security context does the same, but a transaction cannot begin within one. PostgreSQL asks the setting's own record who may
+/// change it, before each change and each RESET, be it by SET, set_config or a function's SET clause. That of a setting which is
+/// fixed once the connection is made is still given to parallel workers. Its error is 55P02; a command gets the one of a security
+/// context before that, 42501.
+pub fn lock_roles(lock: bool) {
+    if ROLES_LOCKED.replace(lock) == lock {
+        return;
+    }
+    if !WATCHED.replace(true) {
+        // SAFETY: the hook is called in this thread; whoever was there before is called too.
+        unsafe {
+            NEXT_UTILITY.set(pg_sys::ProcessUtility_hook);
+            pg_sys::ProcessUtility_hook = Some(utility);
+        }
+    }
+    for name in ROLES {
+        if let Some(setting) = compat::find_setting(name) {
+            let who = if lock {
+                GucContext::PGC_BACKEND
+            } else {
+                GucContext::PGC_USERSET
+            };
+            // SAFETY: both are PostgreSQL's own, set by every user, and live as long as the process.
+            unsafe { (*setting).context = who };
+        }
+    }
+}
+
+#[allow(clippy::too_many_arguments, reason = "PostgreSQL's own arguments")]
+unsafe extern "C-unwind" fn utility(
+    statement: *mut pg_sys::PlannedStmt,
+    text: *const core::ffi::c_char,
+    read_only: bool,
+    context: pg_sys::ProcessUtilityContext::Type,
+    parameters: pg_sys::ParamListInfo,
+    environment: *mut pg_sys::QueryEnvironment,
+    to: *mut pg_sys::DestReceiver,
+    completion: *mut pg_sys::QueryCompletion,
+) {
+    // SAFETY: PostgreSQL's own arguments, passed on; the cast follows the node's tag. Nothing is owned here.
+    unsafe {
+        let node = (*statement).utilityStmt;
+        if roles_are_locked() && (*node).type_ == pg_sys::NodeTag::T_VariableSetStmt {
+            let name = memory::c_bytes((*node.cast::<pg_sys::VariableSetStmt>()).name);
+            if ROLES.iter().any(|role| role.to_bytes().eq_ignore_ascii_case(name)) {
+                raise_raw(
+                    PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+                    &[b"cannot set parameter \"", name, b"\" within security-definer function"],
+                    None,
+                );
+            }
+        }
+        match NEXT_UTILITY.get() {
+            Some(next) => next(
+                statement,
+                text,
+                read_only,
+                context,
+                parameters,
+                environment,
+                to,
+                completion,
+            ),
+            None => raw::standard_ProcessUtility(
+                statement,
+                text,
+                read_only,
+                context,
+                parameters,
+                environment,
+                to,
+                completion,
+            ),
+        }
+    }
 }

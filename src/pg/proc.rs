@@ -162,10 +162,11 @@ pub fn interrupts_held() -> bool {
     unsafe { pg_sys::InterruptHoldoffCount > 0 || pg_sys::CritSectionCount > 0 }
 }
 
-/// Forgets a query cancel that has not been served.
+/// Forgets a query cancel that has not been served, and that a transaction has taken too long.
 pub fn clear_pending_cancel() {
     // SAFETY: as PostgresMain does it when a command is over.
     unsafe { ptr::write_volatile(&raw mut pg_sys::QueryCancelPending, 0) }
+    compat::forget_transaction_timeout();
 }
 
 /// Lets signals come in that other processes have sent: they are delivered at the latest when this one returns from the kernel.
@@ -379,6 +380,23 @@ pub fn is_to_go() -> bool {
     }
 }
 
+/// Whether this process was told to end because the server stops, and not by somebody who means this process. The postmaster
+/// writes to its file that it stops before it tells anybody.
+pub fn server_stops() -> bool {
+    /// `LOCK_FILE_LINE_PM_STATUS` of `utils/pidfile.h`.
+    const LINE: usize = 8;
+    /// `PM_STATUS_STOPPING` of `utils/pidfile.h`, without what fills it up.
+    const STOPPING: &[u8] = b"stopping";
+    // SAFETY: set by a signal handler.
+    let is_told = unsafe { ptr::read_volatile(&raw const pg_sys::ProcDiePending) != 0 };
+    // A backend's working directory is the data directory.
+    is_told
+        && std::fs::read("postmaster.pid").is_ok_and(|text| {
+            let mut lines = text.split(|byte| *byte == b'\n');
+            lines.nth(LINE - 1).is_some_and(|line| line.trim_ascii() == STOPPING)
+        })
+}
+
 /// Serves the interrupts of a process that has nothing to do, as ProcessClientReadInterrupt does it for a backend that waits for
 /// its client: a cancel means nothing.
 pub fn serve_interrupts_when_idle() {
@@ -404,6 +422,18 @@ pub fn accept_signals() {
 pub fn connect(database: Oid, role: Oid) {
     // SAFETY: a background worker that asked for a database connection, called once.
     unsafe { raw::BackgroundWorkerInitializeConnectionByOid(database, role, 0) }
+}
+
+/// Lets no interrupt be served from here to [`resume_interrupts`]. Between statements, where nobody else holds them. An error undoes it.
+pub fn hold_interrupts() {
+    // SAFETY: a plain variable.
+    unsafe { pg_sys::InterruptHoldoffCount = 1 }
+}
+
+/// Lets interrupts be served again.
+pub fn resume_interrupts() {
+    // SAFETY: a plain variable.
+    unsafe { pg_sys::InterruptHoldoffCount = 0 }
 }
 
 /// Who the current statement acts for.
@@ -441,6 +471,10 @@ pub fn identity() -> Identity {
     // SAFETY: plain reads of this backend's state; superuser_arg looks into the catalog.
     unsafe {
         raw::GetUserIdAndSecContext(&mut current, &mut security_context);
+        if super::guc::roles_are_locked() {
+            // What is launched from here must not become the caller either.
+            security_context |= pg_sys::SECURITY_LOCAL_USERID_CHANGE as c_int;
+        }
         let (session, outer) = (raw::GetSessionUserId(), raw::GetOuterUserId());
         let session_is_superuser = pg_sys::superuser_arg(session);
         Identity {
@@ -512,25 +546,6 @@ pub fn set_user(user: u32, context: i32) {
 pub fn adoption_failed() {
     // SAFETY: a plain variable.
     unsafe { pg_sys::InitializingParallelWorker = false }
-}
-
-/// For the time of a statement that reads or writes in the client's encoding: the one that the session, or the job, has set. Raw.
-pub fn use_client_encoding() {
-    // SAFETY: the setting's value is the name of an encoding that was checked when it was set.
-    unsafe {
-        let name = raw::GetConfigOption(c"client_encoding".as_ptr(), true, false);
-        if !name.is_null() {
-            raw::SetClientEncoding(compat::encoding_number(CStr::from_ptr(name)));
-        }
-    }
-}
-
-/// Messages leave this process in the database's own encoding, whatever the job set for its client. Raw.
-pub fn keep_message_encoding() {
-    // SAFETY: as ParallelWorkerMain does it.
-    unsafe {
-        raw::SetClientEncoding(raw::GetDatabaseEncoding());
-    }
 }
 
 /// Arms `handler` to be called in a signal handler after `delay_ms`.

@@ -113,6 +113,7 @@ unsafe extern "C-unwind" {
     );
     pub fn GetConfigOption(name: *const c_char, missing_ok: bool, restrict_privileged: bool) -> *const c_char;
     pub fn SetClientEncoding(encoding: c_int) -> c_int;
+    pub fn pg_get_client_encoding() -> c_int;
 
     // storage/latch.h, storage/lwlock.h, utils/dsa.h
     pub fn WaitLatch(latch: *mut Latch, events: c_int, timeout: c_long, wait_event: u32) -> c_int;
@@ -134,7 +135,11 @@ unsafe extern "C-unwind" {
 
     // tcop/tcopprot.h, tcop/utility.h, tcop/cmdtag.h, tcop/pquery.h, parser/analyze.h, access/xact.h, utils/portal.h,
     // utils/plancache.h, utils/snapmgr.h, utils/backend_status.h, commands/prepare.h, commands/sequence.h, storage/lock.h,
-    // storage/sinval.h
+    // storage/sinval.h, replication/slot.h
+    pub fn ResetUsage();
+    pub fn ShowUsage(title: *const c_char);
+    pub fn FetchPreparedStatement(name: *const c_char, throw_error: bool) -> *mut PreparedStatement;
+    pub fn ReplicationSlotRelease();
     pub fn pg_parse_query(query_string: *const c_char) -> *mut List;
     pub fn pg_plan_queries(
         querytrees: *mut List,
@@ -143,6 +148,16 @@ unsafe extern "C-unwind" {
         params: ParamListInfo,
     ) -> *mut List;
     pub fn CreateCommandTag(parsetree: *mut Node) -> CommandTag::Type;
+    pub fn standard_ProcessUtility(
+        statement: *mut PlannedStmt,
+        text: *const c_char,
+        read_only: bool,
+        context: ProcessUtilityContext::Type,
+        parameters: ParamListInfo,
+        environment: *mut QueryEnvironment,
+        to: *mut DestReceiver,
+        completion: *mut QueryCompletion,
+    );
     pub fn GetCommandLogLevel(parsetree: *mut Node) -> LogStmtLevel::Type;
     pub fn GetCommandTagName(tag: CommandTag::Type) -> *const c_char;
     pub fn analyze_requires_snapshot(parsetree: *mut RawStmt) -> bool;
@@ -178,6 +193,7 @@ unsafe extern "C-unwind" {
     pub fn BeginImplicitTransactionBlock();
     pub fn EndImplicitTransactionBlock();
     pub fn IsAbortedTransactionBlockState() -> bool;
+    pub fn IsTransactionState() -> bool;
     pub fn GetTopTransactionIdIfAny() -> TransactionId;
     pub fn CommandCounterIncrement();
     pub fn SetCurrentStatementStartTimestamp();
@@ -340,6 +356,10 @@ unsafe extern "C-unwind" {
         init: usize,
         max: usize,
     ) -> MemoryContext;
+
+    // storage/fd.h, commands/tablespace.h
+    pub fn GetTempTablespaces(spaces: *mut Oid, max: c_int) -> c_int;
+    pub fn PrepareTempTablespaces();
 
     // storage/buffile.h
     pub fn BufFileRead(file: *mut BufFile, ptr: *mut c_void, size: usize) -> usize;

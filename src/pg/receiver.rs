@@ -10,16 +10,36 @@ pub type RowSlot = *mut TupleTableSlot;
 
 /// What is called with a statement's rows. The functions run within the executor and must not own anything when they call
 /// PostgreSQL, nor panic.
+///
+/// It is a static. PostgreSQL holds on to the receiver until a statement is over, and a CALL with output parameters may commit
+/// before its row comes: whatever lies in the transaction's memory is gone by then.
+#[repr(C)]
 pub struct Receiver {
-    pub start: fn(Shape),
-    pub row: fn(RowSlot),
-    pub finish: fn(),
+    base: DestReceiver,
+    start: fn(Shape),
+    row: fn(RowSlot),
+    finish: fn(),
 }
 
-#[repr(C)]
-struct Adapter {
-    base: DestReceiver,
-    to: &'static Receiver,
+// SAFETY: nobody writes to it, PostgreSQL neither.
+unsafe impl Sync for Receiver {}
+
+impl Receiver {
+    /// Calls `start` before the first row, `row` with each, and `finish` after the last.
+    pub const fn new(start: fn(Shape), row: fn(RowSlot), finish: fn()) -> Self {
+        Self {
+            base: DestReceiver {
+                receiveSlot: Some(receive),
+                rStartup: Some(startup),
+                rShutdown: Some(shutdown),
+                rDestroy: Some(destroy),
+                mydest: CommandDest::DestTuplestore,
+            },
+            start,
+            row,
+            finish,
+        }
+    }
 }
 
 /// Where a statement's rows go.
@@ -32,28 +52,18 @@ pub fn nowhere() -> Destination {
     Destination(unsafe { pg_sys::None_Receiver })
 }
 
-/// To `receiver`; allocated in the current memory context.
+/// To `receiver`.
 pub fn to(receiver: &'static Receiver) -> Destination {
-    // SAFETY: the adapter begins with the base struct, as PostgreSQL's own receivers do.
-    unsafe {
-        let adapter = super::raw::palloc0(size_of::<Adapter>()).cast::<Adapter>();
-        (*adapter).base.receiveSlot = Some(receive);
-        (*adapter).base.rStartup = Some(startup);
-        (*adapter).base.rShutdown = Some(shutdown);
-        (*adapter).base.rDestroy = Some(destroy);
-        (*adapter).base.mydest = CommandDest::DestTuplestore;
-        ptr::write(&raw mut (*adapter).to, receiver);
-        Destination(adapter.cast())
-    }
+    Destination(ptr::from_ref(receiver).cast_mut().cast())
 }
 
 unsafe fn target(receiver: *mut DestReceiver) -> &'static Receiver {
-    // SAFETY: only adapters made in `to` have these callbacks.
-    unsafe { (*receiver.cast::<Adapter>()).to }
+    // SAFETY: only a `Receiver`, which begins with the base struct, has these callbacks; it is a static.
+    unsafe { &*receiver.cast::<Receiver>() }
 }
 
 unsafe extern "C-unwind" fn startup(receiver: *mut DestReceiver, _operation: c_int, desc: TupleDesc) {
-    // SAFETY: see `target`; the descriptor lives as long as the statement.
+    // SAFETY: see `target`; the descriptor, and the memory context that is current, live as long as rows come.
     unsafe { (target(receiver).start)(Shape::new(desc)) }
 }
 

@@ -1,6 +1,6 @@
 //! What `DISCARD ALL` does to a session (commands/discard.c), and what it leaves. Raw, outside of a transaction.
 
-use super::{compat, proc, raw};
+use super::{compat, proc, raw, tcop};
 use core::ffi::c_int;
 use pgrx::pg_sys::{self, Datum, LOCKTAG, Oid};
 
@@ -23,8 +23,14 @@ pub fn is_marked() -> bool {
     }
 }
 
-/// Forgets cursors, prepared statements, advisory locks, temporary replication slots, and where sequences and random numbers
-/// stand; `random` cannot be guessed.
+/// Lets go of replication slots: the one in hand and temporary ones. A job's session ends with the job, so whoever sees its end sees
+/// them free.
+pub fn release_slots() {
+    tcop::release_slot();
+    compat::drop_temporary_slots();
+}
+
+/// Forgets cursors, prepared statements, advisory locks, and where sequences and random numbers stand; `random` cannot be guessed.
 pub fn discard(random: u64) {
     // SAFETY: the order is that of DISCARD ALL. The seed is as unforeseeable as that of a process which never set one.
     unsafe {
@@ -34,7 +40,6 @@ pub fn discard(random: u64) {
             raw::LockReleaseAll(USER_LOCKMETHOD, true);
         }
         raw::ResetSequenceCaches();
-        compat::drop_temporary_slots();
         let seed = (random >> 11) as f64 / (1u64 << 53) as f64;
         raw::DirectFunctionCall1Coll(Some(raw::setseed), Oid::INVALID, Datum::from(seed.to_bits()));
     }

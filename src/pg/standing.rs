@@ -4,7 +4,7 @@
 //! `ALTER DATABASE … SET`), and the extension's. Rows are only ever replaced, so another row has another place or another
 //! inserting transaction. Configuration files are not in it; a worker that is told to read them again goes.
 
-use super::raw;
+use super::{compat, raw};
 use core::cell::Cell;
 use core::ptr;
 use pgrx::pg_sys::{self, Datum, HeapTuple, Oid, SysCacheIdentifier};
@@ -69,6 +69,7 @@ pub fn of_this_process(kind: Kind) -> u64 {
         // SAFETY: a transaction that only looks into catalogs.
         unsafe {
             pg_sys::StartTransactionCommand();
+            compat::stop_transaction_timer();
             let standing = of(database, role, kind);
             pg_sys::CommitTransactionCommand();
             standing

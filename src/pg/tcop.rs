@@ -1,11 +1,30 @@
 //! The steps of a simple query, as `exec_simple_query` takes them (tcop/postgres.c). Raw.
+//!
+//! A worker's loop is that of PostgresMain, for one message after the other. What PostgresMain and exec_simple_query do on any
+//! supported version, and a worker does not, is this:
+//!
+//! * What belongs to a connection: the client's answers (BeginCommand, EndCommand, NullCommand, ReadyForQuery, the reports of
+//!   settings, the format of a binary cursor), the state of the protocol (pq_comm_reset, pq_is_reading_msg, ignore_till_sync,
+//!   DoingCommandRead), the look whether the client is still there, the log of connections, login triggers, and all that is for
+//!   walsenders (WalSndErrorCleanup).
+//! * What belongs to the extended protocol: the unnamed statement, pipelines.
+//! * What waits for the next message in an open transaction: a job is one message, and a transaction that it leaves open is rolled
+//!   back. So the timers for idle sessions and idle transactions are never started, and no catalog snapshot is left to give up
+//!   (InvalidateCatalogSnapshotConditionally): the end of the transaction takes it, and who looks into the catalogs between
+//!   two jobs invalidates it (`standing.rs`).
+//! * ProcessNotifyInterrupt: whoever has run LISTEN takes no other job, and its client cannot hear.
+//! * ProcessConfigFile: an idle worker that is asked to read the configuration again ends instead.
+//! * A timer for statistics that are left over (IDLE_STATS_UPDATE_TIMEOUT): they are sent after each job, without delay.
+//! * errdetail_abort: a conflict with recovery fails the job at once, so no later statement can find it.
+//! * What looks for errors in the server itself: Valgrind, MEMORY_CONTEXT_CHECKING, the probes for DTrace.
 
 use super::params::Parameters;
 use super::receiver::Destination;
-use super::{compat, guc, guc_state, parsed, proc, raw};
+use super::{compat, error, guc, guc_state, parsed, proc, raw};
 use core::cell::Cell;
 use core::ffi::{CStr, c_char, c_int};
 use core::ptr;
+use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::{self, BackendState, CommandTag, List, LogStmtLevel, NodeTag, QueryCompletion, RawStmt};
 
 // utils/elog.h
@@ -20,6 +39,8 @@ unsafe extern "C-unwind" {
 thread_local! {
     /// Whether a transaction command is open (`xact_started`).
     static STARTED: Cell<bool> = const { Cell::new(false) };
+    /// Whether the use of resources was counted from the string's beginning (`save_log_statement_stats`).
+    static COUNTED: Cell<bool> = const { Cell::new(false) };
 }
 
 /// The statements of a string.
@@ -85,6 +106,10 @@ pub fn begin(sql: &CStr) {
         raw::SetCurrentStatementStartTimestamp();
         pg_sys::debug_query_string = sql.as_ptr();
         raw::pgstat_report_activity(BackendState::STATE_RUNNING, sql.as_ptr());
+        COUNTED.set(pg_sys::log_statement_stats);
+        if COUNTED.get() {
+            raw::ResetUsage();
+        }
     }
     STARTED.set(false);
     start_command();
@@ -204,28 +229,51 @@ impl Statements {
                 if !values.is_null() {
                     errdetail(c"parameters: %s".as_ptr(), values);
                 }
+                self.detail_execute();
                 errhidestmt(true);
                 errfinish(c"execute.rs".as_ptr(), 0, c"execute".as_ptr());
             }
             wanted
         }
     }
-}
 
-/// Writes the duration to the log where the settings ask for it.
-pub fn log_duration(sql: &CStr, was_logged: bool) {
-    let mut text = [0 as c_char; 32];
-    // SAFETY: the buffer has the size that check_log_duration asks for.
-    unsafe {
-        let kind = raw::check_log_duration(text.as_mut_ptr(), was_logged);
-        if kind > 0 && errstart(pg_sys::LOG as c_int, ptr::null()) {
-            if kind == 1 {
-                errmsg(c"duration: %s ms".as_ptr(), text.as_ptr());
-            } else {
-                errmsg(c"duration: %s ms  statement: %s".as_ptr(), text.as_ptr(), sql.as_ptr());
+    /// Adds to a log entry the text of the first prepared statement that the string executes (`errdetail_execute`).
+    unsafe fn detail_execute(&self) {
+        // SAFETY: a log entry is being made; the cast follows the node's tag. Nothing is raised for a statement that is not there.
+        unsafe {
+            for statement in (0..self.len()).map(|n| self.get(n)) {
+                if statement.is(NodeTag::T_ExecuteStmt) {
+                    let name = (*statement.node().cast::<pg_sys::ExecuteStmt>()).name;
+                    let prepared = raw::FetchPreparedStatement(name, false);
+                    if !prepared.is_null() {
+                        errdetail(c"prepare: %s".as_ptr(), (*(*prepared).plansource).query_string);
+                        return;
+                    }
+                }
             }
-            errhidestmt(true);
-            errfinish(c"execute.rs".as_ptr(), 0, c"execute".as_ptr());
+        }
+    }
+
+    /// Writes to the log, where the settings ask for it, how long the string took, and what it used. `was_logged`: its text is there
+    /// already.
+    pub fn log_end(&self, was_logged: bool) {
+        let mut text = [0 as c_char; 32];
+        // SAFETY: the buffer has the size that check_log_duration asks for.
+        unsafe {
+            let kind = raw::check_log_duration(text.as_mut_ptr(), was_logged);
+            if kind > 0 && errstart(pg_sys::LOG as c_int, ptr::null()) {
+                if kind == 1 {
+                    errmsg(c"duration: %s ms".as_ptr(), text.as_ptr());
+                } else {
+                    errmsg(c"duration: %s ms  statement: %s".as_ptr(), text.as_ptr(), self.sql);
+                    self.detail_execute();
+                }
+                errhidestmt(true);
+                errfinish(c"execute.rs".as_ptr(), 0, c"execute".as_ptr());
+            }
+            if COUNTED.get() {
+                raw::ShowUsage(c"QUERY STATISTICS".as_ptr());
+            }
         }
     }
 }
@@ -236,14 +284,14 @@ pub enum Care {
     None,
     /// COPY from or to the client.
     CopyClient,
-    /// COPY from or to a file or program, in the encoding of the session's client where the statement names none.
-    CopyServer,
     /// LISTEN.
     Listen,
     /// A transaction's end that begins the next one.
     Chain,
     /// A utility command that runs transactions of its own.
     OwnTransactions,
+    /// CALL or DO, whose code may commit and roll back.
+    Procedural,
 }
 
 impl Statement {
@@ -302,9 +350,10 @@ impl Statement {
                     if (*copy).filename.is_null() && !(*copy).is_program {
                         Care::CopyClient
                     } else {
-                        Care::CopyServer
+                        Care::None
                     }
                 }
+                NodeTag::T_CallStmt | NodeTag::T_DoStmt => Care::Procedural,
                 NodeTag::T_ListenStmt => Care::Listen,
                 NodeTag::T_TransactionStmt if (*node.cast::<pg_sys::TransactionStmt>()).chain => Care::Chain,
                 NodeTag::T_VacuumStmt
@@ -452,21 +501,61 @@ pub fn roll_back() {
     STARTED.set(false);
 }
 
-/// Recovers from an error as PostgresMain does: timers, the transaction, portals. Guarded by nobody: an error in here ends the
-/// process, which says so when it goes.
-pub fn recover() {
+/// How often [`recover`] tries. PostgresMain tries until elog.c has no more room for errors about errors, and then all processes
+/// of the server end; ours ends alone.
+const TRIES: usize = 4;
+
+/// Recovers from an error as PostgresMain does: timers, the transaction, portals, replication slots. An error on the way is
+/// logged and begins it anew, as it does there, since each try finds less to do; a process that does not get through ends. True
+/// where nothing failed.
+pub fn recover() -> bool {
+    for tries in 0..TRIES {
+        match error::catch(clean_up) {
+            Ok(()) => return tries == 0,
+            Err(edata) => error::log_caught(edata),
+        }
+    }
+    error::emit_raw(
+        pg_sys::FATAL,
+        PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
+        c"could not clean up after the error of a job",
+    );
+    false
+}
+
+fn clean_up() {
     // SAFETY: the order is PostgresMain's.
     unsafe {
+        // An error sets the count to zero itself.
+        pg_sys::InterruptHoldoffCount += 1;
+        raw::BackgroundWorkerUnblockSignals();
         raw::disable_all_timeouts(false);
         proc::clear_pending_cancel();
         pretend_backend(false);
+        guc::lock_roles(false);
         pg_sys::debug_query_string = ptr::null();
         raw::AbortCurrentTransaction();
         raw::PortalErrorCleanup();
+        compat::spi_cleanup();
+        release_slot();
+        compat::drop_temporary_slots();
         pg_sys::jit_reset_after_error();
         raw::AbortOutOfAnyTransaction();
+        pg_sys::InterruptHoldoffCount -= 1;
     }
     STARTED.set(false);
+}
+
+/// Lets go of the replication slot that this process has in hand. A function that works on one keeps it where it fails, for
+/// PostgresMain to release. Where SQL has caught that failure, a session keeps it until it ends; a job's session ends with the job. To
+/// [`compat::drop_temporary_slots`] a slot in hand counts as a temporary one.
+pub fn release_slot() {
+    // SAFETY: as PostgresMain does it.
+    unsafe {
+        if !pg_sys::MyReplicationSlot.is_null() {
+            raw::ReplicationSlotRelease();
+        }
+    }
 }
 
 /// The string is over: messages no longer quote it.
@@ -492,6 +581,7 @@ pub fn in_message_context<T>(body: impl FnOnce() -> T) -> T {
     // SAFETY: no transaction is open; the context outlives the job.
     unsafe {
         raw::StartTransactionCommand();
+        compat::stop_transaction_timer();
         pg_sys::CurrentMemoryContext = pg_sys::MessageContext;
         let answer = body();
         raw::CommitTransactionCommand();

@@ -9,6 +9,7 @@
 use super::{output, rest};
 use crate::pg::compiled;
 use crate::pg::error::{emit_raw, raise_raw};
+use crate::pg::guc;
 use crate::pg::params::Parameters;
 use crate::pg::proc::{self, Identity};
 use crate::pg::receiver;
@@ -30,6 +31,7 @@ pub fn execute(
     let user = User { identity };
     let roles = proc::roles();
     give_up_if_asked(slot);
+    user.begin();
     tcop::begin(sql);
     user.act();
     let statements = tcop::parse(sql);
@@ -69,7 +71,6 @@ pub fn execute(
         let done = run(&statement, parameters, is_last, grouped, &user);
         note_roles(slot, identity, roles);
         note(slot, &done);
-        proc::keep_message_encoding();
         if is_last {
             output::flush();
             give_up_if_asked(slot);
@@ -85,7 +86,9 @@ pub fn execute(
         }
     }
     user.finish_command();
-    tcop::log_duration(sql, was_logged);
+    // The job has done what it was to do. Even a message in the server's log is a moment in which interrupts are served.
+    proc::hold_interrupts();
+    statements.log_end(was_logged);
     if tcop::block_is_open() {
         tcop::roll_back();
         emit_raw(
@@ -95,6 +98,13 @@ pub fn execute(
         );
     }
     true
+}
+
+/// The job's transaction is over, one way or the other: the process is the session's user's again.
+pub fn leave(identity: &Identity) {
+    if identity.security_context != 0 {
+        proc::set_user(identity.outer, 0);
+    }
 }
 
 fn run(
@@ -133,11 +143,19 @@ fn run(
             user.act_unconfined();
             statement.run(parameters, is_last, true, to)
         }
-        Care::CopyServer => {
-            proc::use_client_encoding();
+        // Code that a user wrote, which may commit and go on. It acts as the owner without a security context, from transaction to
+        // transaction, and what takes the roles back is locked instead.
+        Care::Procedural if user.is_confined() && !grouped => {
+            guc::lock_roles(true);
+            user.act_unconfined();
+            let done = statement.run(parameters, is_last, true, to);
+            user.act();
+            guc::lock_roles(false);
+            done
+        }
+        Care::None | Care::Chain | Care::OwnTransactions | Care::Procedural => {
             statement.run(parameters, is_last, !user.is_confined(), to)
         }
-        Care::None | Care::Chain | Care::OwnTransactions => statement.run(parameters, is_last, !user.is_confined(), to),
     }
 }
 
@@ -183,6 +201,14 @@ impl User<'_> {
     /// session's user again.
     fn is_confined(&self) -> bool {
         self.identity.security_context != 0
+    }
+
+    /// The end of a transaction that is rolled back gives the process to whom it had when the transaction began. A procedure may roll
+    /// back and go on, so that is not the session's user. [`leave`] gives it back.
+    fn begin(&self) {
+        if self.is_confined() {
+            self.act_unconfined();
+        }
     }
 
     /// In each transaction anew, since its end takes the identity back.

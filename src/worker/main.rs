@@ -13,7 +13,7 @@ use super::{execute, output};
 use crate::channel::request::Request;
 use crate::pg::error::{self, Digits, Result};
 use crate::pg::shmem::{self, NOWHERE};
-use crate::pg::{callbacks, compat, compiled, foreign, proc, record, tcop, wire};
+use crate::pg::{callbacks, compat, compiled, foreign, proc, record, tcop};
 use crate::registry::job::{End, Slot, State, Stop};
 use crate::registry::segment::segment;
 use crate::registry::totals::{Start, Totals};
@@ -148,7 +148,6 @@ impl Attached {
                 proc::connect(database.into(), role.into());
             }
             request.adopt(name.text());
-            proc::keep_message_encoding();
             foreign::values_go_to(request.home().filter(|_| keeps_result));
             request.take(sql, &mut records)
         });
@@ -190,6 +189,8 @@ impl Attached {
         let roles = proc::roles();
         let parameters = parameters.as_ref();
         let executed = error::catch(|| execute::execute(self.slot, sql, parameters, &identity, !is_first, begins));
+        // An end of the process would be said of a job that has ended otherwise by now.
+        proc::hold_interrupts();
         let verdict = match executed {
             Ok(true) => Verdict::SUCCESS,
             Ok(false) => {
@@ -197,6 +198,7 @@ impl Attached {
                     proc::stop_timer(TIMER.get());
                 }
                 tcop::forget_text();
+                proc::resume_interrupts();
                 self.hand_on();
                 return None;
             }
@@ -209,18 +211,22 @@ impl Attached {
                 execute::note_roles(self.slot, &identity, roles);
                 output::after_error();
                 error::log_caught(edata);
-                tcop::recover();
+                if !tcop::recover() {
+                    rest::spoil();
+                }
                 verdict
             }
         };
         if timeout > 0 {
             proc::stop_timer(TIMER.get());
         }
+        execute::leave(&identity);
         output::finish();
-        let stays = terms.prepare();
+        let stays = rest::end_session() && terms.prepare();
         // Publishing may free the text.
         tcop::forget_text();
         self.publish(verdict);
+        proc::resume_interrupts();
         tcop::finish(c"pg_background:idle");
         compat::report_statistics();
         stays.then_some(terms)
@@ -340,11 +346,8 @@ extern "C-unwind" fn worker_ends(_code: c_int, _argument: Datum) {
     let Some(job) = CURRENT.get() else { return };
     output::recover();
     let last_words = output::last_words();
-    let canceled = last_words
-        .as_deref()
-        .filter(|words| job.slot.stop() != Stop::No && wire::Fields(words).sqlstate() == wire::pack(b"57014"));
-    match canceled {
-        Some(_) => job.publish(verdict::canceled(job.slot)),
+    match verdict::of_death(last_words.as_deref(), job.slot) {
+        Some(verdict) => job.publish(verdict),
         None => {
             CURRENT.set(None);
             job.slot.publish_lost(job.cookie, proc::my_pid(), last_words.as_deref());

@@ -14,11 +14,7 @@ static WRITER: Exclusive<Writer> = Exclusive::new();
 static LAST_WORDS: Exclusive<Vec<u8>> = Exclusive::new();
 
 /// Where the rows of a job's last statement go.
-pub static ROWS: Receiver = Receiver {
-    start: start_rows,
-    row,
-    finish: finish_rows,
-};
+pub static ROWS: Receiver = Receiver::new(start_rows, row, finish_rows);
 
 /// Once for each process. Guarded.
 pub fn init(slot: &'static Slot) {

@@ -124,6 +124,17 @@ impl Terms {
     }
 }
 
+/// Lets go of what a session has until it ends, however this process goes on. False where that fails: it is to end. Raw.
+pub fn end_session() -> bool {
+    match error::catch(reset::release_slots) {
+        Ok(()) => true,
+        Err(edata) => {
+            error::log_caught(edata);
+            false
+        }
+    }
+}
+
 /// The job at hand does something that stays: this process takes no other after it.
 pub fn spoil() {
     SPOILED.set(true);
@@ -159,6 +170,10 @@ pub fn wait(terms: &Terms) -> Option<Attached> {
     let mut sleeps = false;
     loop {
         proc::reset_latch();
+        // A server that stops sends everybody away, which is no news of this process.
+        if proc::server_stops() && place.retire() {
+            return None;
+        }
         if sleeps {
             // Who was told to end while it had nothing to do takes no job any more; the launch that has claimed it waits to see.
             // Right after a job it is the other way round: no launch waits, and what comes with the job is meant for the job.
@@ -187,6 +202,10 @@ pub fn wait(terms: &Terms) -> Option<Attached> {
         let over = rested >= terms.idle_timeout.into() || proc::is_to_go();
         let looks = rested >= FIRST_LOOK;
         if (over || looks && is_to_go(terms)) && place.retire() {
+            if !proc::server_stops() {
+                // Told to end by somebody, it says so.
+                proc::serve_interrupts_when_idle();
+            }
             return None;
         }
         if !sleeps {

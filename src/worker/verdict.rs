@@ -77,6 +77,38 @@ pub fn no_process(slot: &Slot) -> Verdict {
     }
 }
 
+/// The verdict on a job whose process has ended with these last words. None where they say nothing of the job: it is lost (08006).
+pub fn of_death(last_words: Option<&[u8]>, slot: &Slot) -> Option<Verdict> {
+    let fields = wire::Fields(last_words?);
+    if slot.stop() != Stop::No && fields.sqlstate() == wire::pack(b"57014") {
+        return Some(canceled(slot));
+    }
+    let own = own_error(fields.sqlstate())?;
+    let message = String::from_utf8_lossy(fields.get(b'M').unwrap_or_default());
+    Some(Verdict {
+        state: State::Error,
+        count: count(slot.stop(), false),
+        error: Some(wire::compose(own, &message, fields.get(b'D'), proc::my_pid())),
+    })
+}
+
+/// The SQLSTATE of an error that ended the process, where it is the job's own.
+///
+/// What ends a process is about the process as a rule: somebody told it to end (57P01), or it could not connect. A few limits on a
+/// transaction end the whole session, though, and a conflict with recovery on a standby may. The open transaction was rolled
+/// back with them. Before there is a connection there is no transaction that they could mean.
+fn own_error(sqlstate: i32) -> Option<&'static [u8; 5]> {
+    const OF_THE_TRANSACTION: [&[u8; 5]; 4] = [
+        b"25P03", // idle_in_transaction_session_timeout
+        b"25P04", // transaction_timeout
+        b"40001", // a conflict with recovery
+        b"57P04", // the same, where the database was dropped
+    ];
+    OF_THE_TRANSACTION
+        .into_iter()
+        .find(|code| wire::pack(*code) == sqlstate)
+}
+
 /// The verdict on a process that ended because its job was cancelled before it had begun.
 pub fn canceled(slot: &Slot) -> Verdict {
     let error = wire::compose(

@@ -115,3 +115,44 @@ fn database_can_be_dropped_after_its_jobs() {
     session.exec("DROP DATABASE other WITH (FORCE)");
     session.wait_until("NOT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'pg_background')");
 }
+
+/// Lines of the server's log that tell of the end of a worker.
+fn words_about_workers(cluster: &Cluster) -> Vec<String> {
+    let log = cluster.log();
+    log.lines()
+        .filter(|line| line.contains("FATAL") && line.contains("background worker"))
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn idle_workers_leave_without_a_word_when_the_server_stops() {
+    for mode in [Shutdown::Fast, Shutdown::Smart] {
+        let cluster = Cluster::start(&["pg_background.worker_idle_timeout = '10min'"]);
+        let mut session = cluster.session();
+        session.exec("CREATE DATABASE other");
+        let mut other = cluster.session_in("other", "postgres");
+        other.exec("CREATE EXTENSION pg_background");
+        other.exec("SELECT pg_background_run('SELECT 1')");
+        let pid: i32 = session.value("SELECT pid FROM pg_background_run('SELECT 1')");
+        session.wait_until(
+            "(SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'pg_background' AND state = 'idle') = 2",
+        );
+        // Somebody means this one: that is news.
+        session.exec(&format!("SELECT pg_terminate_backend({pid})"));
+        session.wait_until(&format!("NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = {pid})"));
+        assert_eq!(words_about_workers(&cluster).len(), 1);
+        session.exec("SELECT pg_background_run('SELECT 1')");
+        drop((session, other));
+        assert_prompt_stop(&cluster, mode);
+        assert_eq!(words_about_workers(&cluster).len(), 1, "{mode:?}");
+        // Told to end, in the middle of a job: that is.
+        cluster.restart();
+        let mut session = cluster.session();
+        let job = session.launch("SELECT pg_sleep(3600)");
+        session.wait_running(job);
+        drop(session);
+        assert_prompt_stop(&cluster, mode);
+        assert_eq!(words_about_workers(&cluster).len(), 2, "{mode:?}");
+    }
+}

@@ -185,3 +185,51 @@ fn submitted_jobs_keep_no_rows() {
         200_000
     );
 }
+
+#[test]
+fn what_is_said_last_leaves_the_next_job_its_tablespaces() {
+    let (cluster, mut session) = start();
+    let place = cluster.socket_dir().join("elsewhere");
+    std::fs::create_dir(&place).unwrap();
+    harness::give_to_server(&place);
+    session.exec(&format!("CREATE TABLESPACE elsewhere LOCATION '{}'", place.display()));
+    session.exec(
+        "SET temp_tablespaces = elsewhere; SET work_mem = '64kB';
+         CREATE TABLE effects (n int);
+         CREATE FUNCTION say() RETURNS trigger LANGUAGE plpgsql AS $$
+         BEGIN RAISE NOTICE '%', repeat('x', 700); RETURN NEW; END $$;
+         CREATE CONSTRAINT TRIGGER say AFTER INSERT ON effects DEFERRABLE INITIALLY DEFERRED
+             FOR EACH ROW EXECUTE FUNCTION say();
+         CREATE PROCEDURE sorts(INOUT files int) LANGUAGE plpgsql AS $$
+         DECLARE
+             r record;
+             place oid := (SELECT oid FROM pg_tablespace WHERE spcname = 'elsewhere');
+         BEGIN
+             FOR r IN SELECT g, repeat('x', 100) FROM generate_series(1, 20000) g ORDER BY 1 DESC LOOP
+                 files := (SELECT count(*) FROM pg_ls_tmpdir(place));
+                 EXIT;
+             END LOOP;
+         END $$;",
+    );
+    let sorts = |session: &mut Session| {
+        session.rows("SELECT pid, n > 0 FROM pg_background_launch('CALL sorts(0)') h, pg_background_result(h.pid, h.cookie) AS (n int)")
+            .remove(0)
+    };
+    let before = sorts(&mut session);
+    assert_eq!(before[1].as_deref(), Some("t"));
+    // What the trigger says comes after the rows have been handed over, and the memory for them is full: it goes to a file when the
+    // transaction has ended.
+    let job = session.handle(
+        "SELECT * FROM pg_background_launch('INSERT INTO effects VALUES (1); SELECT repeat(''x'', 3800)', 4096)",
+    );
+    session.wait(job);
+    assert!(temporary_bytes(&cluster) > 0, "there is a file");
+    assert_eq!(Some(job.pid.to_string()), before[0], "the same process");
+    assert_eq!(sorts(&mut session), before);
+    let rows = session.rows(&format!(
+        "SELECT length(t) FROM pg_background_result({job}) AS (t text)"
+    ));
+    assert_eq!(rows[0][0].as_deref(), Some("3800"));
+    assert_eq!(session.take_notices().len(), 1);
+    session.exec("DROP TABLESPACE elsewhere");
+}
