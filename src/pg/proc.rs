@@ -385,7 +385,7 @@ pub fn is_to_go() -> bool {
 pub fn server_stops() -> bool {
     /// `LOCK_FILE_LINE_PM_STATUS` of `utils/pidfile.h`.
     const LINE: usize = 8;
-    /// `PM_STATUS_STOPPING` of `utils/pidfile.h`, without what fills it up.
+    // PM_STATUS_STOPPING of the same header, without what fills it up.
     const STOPPING: &[u8] = b"stopping";
     // SAFETY: set by a signal handler.
     let is_told = unsafe { ptr::read_volatile(&raw const pg_sys::ProcDiePending) != 0 };
