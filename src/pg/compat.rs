@@ -54,6 +54,58 @@ pub fn name_tranche(tranche: c_int, name: &'static CStr) {
     }
 }
 
+/// The resource owner that is current while a segment of the area is mapped. Where the system refuses to map what has been attached,
+/// the attachment is left to the current owner, and as long as that one has it every other attempt fails, too. From version 17 on
+/// the area minds its own owner, which is none.
+#[derive(Clone, Copy)]
+pub struct SegmentOwner {
+    #[cfg(not(since_17))]
+    before: pg_sys::ResourceOwner,
+}
+
+#[cfg(not(since_17))]
+thread_local! {
+    static SEGMENT_OWNER: Cell<pg_sys::ResourceOwner> = const { Cell::new(core::ptr::null_mut()) };
+}
+
+impl SegmentOwner {
+    /// Once for each process. Guarded.
+    pub fn prepare() {
+        // SAFETY: the owner has no parent, so nobody else releases it.
+        #[cfg(not(since_17))]
+        SEGMENT_OWNER
+            .set(unsafe { pg_sys::ResourceOwnerCreate(core::ptr::null_mut(), c"pg_background segments".as_ptr()) });
+    }
+
+    /// It is current from now on.
+    pub fn enter() -> Self {
+        // SAFETY: the owner lives as long as the process.
+        #[cfg(not(since_17))]
+        unsafe {
+            let before = pg_sys::CurrentResourceOwner;
+            pg_sys::CurrentResourceOwner = SEGMENT_OWNER.get();
+            Self { before }
+        }
+        #[cfg(since_17)]
+        Self {}
+    }
+
+    /// The one before is current again. What was mapped is nobody's, and stays; what `failed` goes.
+    pub fn leave(self, failed: bool) {
+        // SAFETY: all that the owner may have is the attachment that has failed.
+        #[cfg(not(since_17))]
+        unsafe {
+            if failed {
+                let phase = pg_sys::ResourceReleasePhase::RESOURCE_RELEASE_BEFORE_LOCKS;
+                pg_sys::ResourceOwnerRelease(SEGMENT_OWNER.get(), phase, false, false);
+            }
+            pg_sys::CurrentResourceOwner = self.before;
+        }
+        #[cfg(since_17)]
+        let _ = failed;
+    }
+}
+
 /// A new dynamic shared area. Guarded.
 pub fn dsa_create(tranche: c_int) -> *mut pg_sys::dsa_area {
     // SAFETY: the tranche exists.

@@ -147,6 +147,7 @@ fn attach_area<T>(root: &Root<T>) -> Result<()> {
         }
     });
     AREA.set(area);
+    compat::SegmentOwner::prepare();
     Ok(())
 }
 
@@ -178,21 +179,79 @@ pub fn allocate_raw(size: usize) -> Offset {
     unsafe { raw::dsa_allocate_extended(AREA.get(), size, pg_sys::DSA_ALLOC_HUGE as _) }
 }
 
-/// Gives a place back; nowhere is fine.
+/// [`allocate`] without an error: None where there is no memory. Call it without a lock held.
+pub fn try_allocate(size: usize) -> Option<Offset> {
+    // SAFETY: as in `allocate`; the locks of the area go before anything else is done.
+    let place = error::catch(|| unsafe {
+        raw::dsa_allocate_extended(
+            AREA.get(),
+            size,
+            (pg_sys::DSA_ALLOC_HUGE | pg_sys::DSA_ALLOC_NO_OOM) as _,
+        )
+    });
+    place.ok().filter(|place| *place != NOWHERE)
+}
+
+/// Gives a place back; nowhere is fine. Raises nothing: what cannot be given back, because this process can map no segment any
+/// more, stays allocated. Call it without a lock held.
 pub fn free(place: Offset) {
     if place != NOWHERE {
         // SAFETY: allocated in this area and referenced by nobody any more (the caller's promise).
-        unsafe { raw::dsa_free(AREA.get(), place as dsa_pointer) }
+        let _ = error::catch(|| unsafe { raw::dsa_free(AREA.get(), place as dsa_pointer) });
     }
 }
 
-/// The address of a place in this process.
+/// The address of a place in this process. Maps the segment where this process has not seen it yet, which may raise an error:
+/// under a lock, in an exit callback or over a live value only for places that this process has mapped, by allocating them or by one
+/// of the functions below. What is mapped stays so as long as the place is allocated.
 pub fn address(place: Offset) -> *mut u8 {
-    // SAFETY: the area is attached; maps the segment where this process has not seen it yet.
+    // SAFETY: the area is attached.
     unsafe { raw::dsa_get_address(AREA.get(), place as dsa_pointer).cast() }
 }
 
-/// A value of the shared area at `place`.
+/// [`address`] without an error: None where the segment cannot be mapped. May be called under a lock and while the process ends.
+pub fn look_address(place: Offset) -> Option<*mut u8> {
+    if place == NOWHERE {
+        return None;
+    }
+    let owner = compat::SegmentOwner::enter();
+    let address = error::quietly(|| address(place));
+    owner.leave(address.is_none());
+    address
+}
+
+/// A value of the shared area at `place`, as [`look_address`].
+pub fn look<T>(place: Offset) -> Option<&'static T> {
+    // SAFETY: as in `at`.
+    look_address(place).map(|address| unsafe { &*address.cast::<T>() })
+}
+
+/// Maps the segment of a place that is allocated. The system's own error where it refuses to: no file descriptor or address space
+/// left. Call it without a lock held.
+pub fn map(place: Offset) -> Result<()> {
+    if place == NOWHERE || look_address(place).is_some() {
+        return Ok(());
+    }
+    // Once more, for the words of the error.
+    let owner = compat::SegmentOwner::enter();
+    let address = error::catching(|| address(place));
+    owner.leave(address.is_err());
+    address.map(drop)
+}
+
+/// The value at a place, mapped as by [`map`].
+pub fn mapped<T>(place: Offset) -> Result<&'static T> {
+    map(place)?;
+    Ok(at(place))
+}
+
+/// `len` bytes at a place, mapped as by [`map`].
+pub fn mapped_bytes<'a>(place: Offset, len: usize) -> Result<&'a [u8]> {
+    map(place)?;
+    Ok(bytes(place, len))
+}
+
+/// A value of the shared area at `place`. For places that this process has mapped, as [`address`] says.
 pub fn at<T>(place: Offset) -> &'static T {
     // SAFETY: callers keep the place alive while they hold a reference; shared values hold only numbers, atomics and locks, so
     // any bit pattern that is found there is valid.
@@ -228,6 +287,12 @@ pub fn store(data: &[u8]) -> Result<Offset> {
 pub fn neighbour<T>(first: &'static T, n: usize) -> &'static T {
     // SAFETY: callers stay within the block that `first` begins.
     unsafe { &*ptr::from_ref(first).add(n) }
+}
+
+/// What lies behind an array of `len` values that begins with `first`.
+pub fn behind<T, U>(first: &'static T, len: usize) -> &'static U {
+    // SAFETY: callers have allocated and zeroed it, and it is aligned as the values are; numbers, atomics and locks only.
+    unsafe { &*ptr::from_ref(first).add(len).cast::<U>() }
 }
 
 /// Writes a value at `place`.

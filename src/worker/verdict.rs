@@ -1,18 +1,17 @@
 //! What an error means for the job: its state, the counter that it lands in, and the error that readers get.
 
 use crate::pg::error::{self, Report};
-use crate::pg::{proc, wire};
+use crate::pg::{proc, text, wire};
 use crate::registry::counters::Count;
-use crate::registry::job::{Slot, State, Stop};
+use crate::registry::job::{self, MESSAGE_MAX, Slot, State, Stop};
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::ErrorData;
 
-/// How a job ended.
+/// How a job ended. It has a fixed size, and owns nothing but what of its error is in the area.
 pub struct Verdict {
     pub state: State,
     pub count: Count,
-    /// In the protocol's form.
-    pub error: Option<Vec<u8>>,
+    pub error: Option<job::Error>,
 }
 
 impl Verdict {
@@ -25,7 +24,8 @@ impl Verdict {
 }
 
 /// Judges a caught error, which gets the words that fit the reason: of the several things that interrupt a statement,
-/// PostgreSQL only knows that somebody asked for it.
+/// PostgreSQL only knows that somebody asked for it. The error is stored here, before anything is published: then there is no more to
+/// be done that needs memory. Where there is none, the beginning of its message is what is kept.
 pub fn of(edata: *mut ErrorData, slot: &Slot) -> Verdict {
     let interrupted = error::sqlstate(edata) == wire::pack(b"57014");
     let stop = slot.stop();
@@ -55,18 +55,23 @@ pub fn of(edata: *mut ErrorData, slot: &Slot) -> Verdict {
     Verdict {
         state: if canceled { State::Canceled } else { State::Error },
         count: count(stop, canceled),
-        error: Some(wire::encode(edata, proc::my_pid())),
+        error: Some(kept(edata)),
+    }
+}
+
+fn kept(edata: *mut ErrorData) -> job::Error {
+    let code = wire::unpack(error::sqlstate(edata));
+    let error = job::Error::new(code, text::clip(wire::message(edata), MESSAGE_MAX), proc::my_pid());
+    match wire::store(edata, proc::my_pid()) {
+        Some((place, len)) => error.with_whole(place, len),
+        None => error,
     }
 }
 
 /// The verdict on a process that ended because its job was cancelled before it had begun.
 pub fn canceled(slot: &Slot) -> Verdict {
-    let error = wire::compose(
-        b"57014",
-        "canceling statement due to user request",
-        None,
-        proc::my_pid(),
-    );
+    let message = b"canceling statement due to user request";
+    let error = job::Error::new(*b"57014", message, proc::my_pid());
     Verdict {
         state: State::Canceled,
         count: count(slot.stop(), true),
