@@ -28,6 +28,9 @@ pgrx::pg_module_magic!(name = c"pg_background", version = c"2.1");
 #[allow(unsafe_code, reason = "the symbol's name is the interface")]
 #[unsafe(no_mangle)]
 extern "C-unwind" fn _PG_init() {
+    if pg::library::is_preloaded() {
+        registry::segment::reserve();
+    }
     if !pg::proc::is_job_worker() {
         settings::define();
         api::run::init();

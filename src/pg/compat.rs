@@ -26,6 +26,37 @@ const DSA_INIT_SEGMENT_SIZE: usize = 1024 * 1024;
 #[cfg(since_17)]
 const DSA_MAX_SEGMENT_SIZE: usize = 1 << 40;
 
+/// So much more of the main shared memory is to be made; while libraries are preloaded.
+pub fn request_shared_memory(size: usize) {
+    // SAFETY: called in the postmaster, which has not made it yet.
+    #[cfg(not(since_15))]
+    unsafe {
+        raw::RequestAddinShmemSpace(size);
+    }
+    #[cfg(since_15)]
+    {
+        thread_local! {
+            static SIZE: Cell<usize> = const { Cell::new(0) };
+            static NEXT: Cell<pg_sys::shmem_request_hook_type> = const { Cell::new(None) };
+        }
+        unsafe extern "C-unwind" fn request() {
+            // SAFETY: the postmaster calls this when it may be asked; whoever was there before is called too. Raw.
+            unsafe {
+                if let Some(next) = NEXT.get() {
+                    next();
+                }
+                raw::RequestAddinShmemSpace(SIZE.get());
+            }
+        }
+        SIZE.set(size);
+        // SAFETY: the hook is called in this thread.
+        unsafe {
+            NEXT.set(pg_sys::shmem_request_hook);
+            pg_sys::shmem_request_hook = Some(request);
+        }
+    }
+}
+
 /// A new tranche of lightweight locks, never 0. Guarded: from version 19 on there can be too many.
 pub fn new_tranche(name: &'static CStr) -> c_int {
     // SAFETY: only takes a number from shared memory.

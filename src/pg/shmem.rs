@@ -97,10 +97,45 @@ thread_local! {
     static AREA: Cell<*mut dsa_area> = const { Cell::new(ptr::null_mut()) };
 }
 
+thread_local! {
+    /// What of the main shared memory to reserve, and who else wants some.
+    static ROOT_SIZE: Cell<usize> = const { Cell::new(0) };
+    static NEXT_STARTUP: Cell<pg_sys::shmem_startup_hook_type> = const { Cell::new(None) };
+}
+
+/// In the postmaster before it makes the main shared memory: there will be room for the root, and it is made at once, zeroed. The
+/// first backend completes it.
+pub fn reserve_root<T>() {
+    ROOT_SIZE.set(size_of::<Root<T>>().next_multiple_of(128));
+    compat::request_shared_memory(ROOT_SIZE.get());
+    // SAFETY: the hook is called in this thread; whoever was there before is called too.
+    unsafe {
+        NEXT_STARTUP.set(pg_sys::shmem_startup_hook);
+        pg_sys::shmem_startup_hook = Some(make_root);
+    }
+}
+
+unsafe extern "C-unwind" fn make_root() {
+    // SAFETY: as in `attach_root`; raw, and nothing is owned here.
+    unsafe {
+        if let Some(next) = NEXT_STARTUP.get() {
+            next();
+        }
+        let lock = compat::addin_shmem_init_lock();
+        raw::LWLockAcquire(lock, LWLockMode::LW_EXCLUSIVE);
+        let mut found = false;
+        let root = raw::ShmemInitStruct(ROOT_NAME.as_ptr().cast(), ROOT_SIZE.get(), &mut found);
+        if !found {
+            ptr::write_bytes(root.cast::<u8>(), 0, ROOT_SIZE.get());
+        }
+        raw::LWLockRelease(lock);
+    }
+}
+
 /// Finds the root, makes it where this is the first backend, and attaches to the area. Guarded.
 ///
-/// `ShmemInitStruct` after start-up takes from the slack that PostgreSQL leaves for it, so no preloading is needed; all that
-/// can grow lives in a dynamic area, pinned so that it outlives the backend that made it.
+/// `ShmemInitStruct` after start-up takes from the slack that PostgreSQL leaves for it, so no preloading is needed, though it makes
+/// sure of the room ([`reserve_root`]); all that can grow lives in a dynamic area, pinned so that it outlives the backend that made it.
 pub fn attach_root<T>(init: impl FnOnce(&T, i32)) -> Result<&'static T> {
     // SAFETY: AddinShmemInitLock serialises the making of the struct; zeroed memory is a valid `Root<T>` (its parts are plain
     // numbers and locks, initialised here before the lock goes).
@@ -109,7 +144,7 @@ pub fn attach_root<T>(init: impl FnOnce(&T, i32)) -> Result<&'static T> {
         pg_sys::LWLockAcquire(lock, LWLockMode::LW_EXCLUSIVE);
         let mut found = false;
         let root =
-            pg_sys::ShmemInitStruct(ROOT_NAME.as_ptr().cast(), size_of::<Root<T>>(), &mut found).cast::<Root<T>>();
+            pg_sys::ShmemInitStruct(ROOT_NAME.as_ptr().cast(), size_of::<Root<T>>().next_multiple_of(128), &mut found).cast::<Root<T>>();
         if !found {
             ptr::write_bytes(root, 0, 1);
         }

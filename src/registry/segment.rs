@@ -66,6 +66,12 @@ pub fn segment() -> Result<&'static Segment> {
     Ok(segment)
 }
 
+/// The library is loaded at the server's start: what the registry needs in the main shared memory is its own from the beginning, and no
+/// overflow of the lock table can take it.
+pub fn reserve() {
+    shmem::reserve_root::<Segment>();
+}
+
 /// Whether this process has attached.
 pub fn attached() -> Option<&'static Segment> {
     SEGMENT.get()
