@@ -143,8 +143,12 @@ pub fn attach_root<T>(init: impl FnOnce(&T, i32)) -> Result<&'static T> {
         let lock = compat::addin_shmem_init_lock();
         pg_sys::LWLockAcquire(lock, LWLockMode::LW_EXCLUSIVE);
         let mut found = false;
-        let root =
-            pg_sys::ShmemInitStruct(ROOT_NAME.as_ptr().cast(), size_of::<Root<T>>().next_multiple_of(128), &mut found).cast::<Root<T>>();
+        let root = pg_sys::ShmemInitStruct(
+            ROOT_NAME.as_ptr().cast(),
+            size_of::<Root<T>>().next_multiple_of(128),
+            &mut found,
+        )
+        .cast::<Root<T>>();
         if !found {
             ptr::write_bytes(root, 0, 1);
         }

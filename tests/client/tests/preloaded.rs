@@ -12,7 +12,8 @@ fn an_overflow_of_the_lock_table_leaves_the_extension_its_room() {
         "max_worker_processes = 4",
     ]);
     let mut glutton = cluster.session();
-    glutton.exec("CREATE FUNCTION take_all() RETURNS int LANGUAGE plpgsql AS $$
+    glutton.exec(
+        "CREATE FUNCTION take_all() RETURNS int LANGUAGE plpgsql AS $$
         DECLARE n int := 0;
         BEGIN
             LOOP
@@ -21,10 +22,14 @@ fn an_overflow_of_the_lock_table_leaves_the_extension_its_room() {
             END LOOP;
         EXCEPTION WHEN out_of_memory THEN
             RETURN n;
-        END $$");
+        END $$",
+    );
     assert!(glutton.value::<i32>("SELECT take_all()") > 100);
     glutton.exec("SELECT pg_advisory_unlock_all()");
 
     let mut session = cluster.session();
-    assert_eq!(session.value::<String>("SELECT state FROM pg_background_run('SELECT 1')"), "stopped");
+    assert_eq!(
+        session.value::<String>("SELECT state FROM pg_background_run('SELECT 1')"),
+        "stopped"
+    );
 }
