@@ -110,7 +110,7 @@ impl Seen {
         let job = handle.job();
         let (error, encoding) = (job.error().copied(), job.encoding);
         let sql = job.sql();
-        let (label, text_encoding) = (job.label().map(<[u8]>::to_vec), job.text_encoding);
+        let (label, text_encoding) = (job.label_copy(), job.text_encoding);
         let mut seen = Seen {
             state: job.state,
             user: job.user,

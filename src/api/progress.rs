@@ -48,7 +48,7 @@ fn get_progress(call: &Call) -> Result<Answer> {
         job.has_progress.then(|| {
             (
                 job.progress_pct,
-                job.progress_message().map(<[u8]>::to_vec),
+                job.progress_copy(),
                 job.encoding,
             )
         })

@@ -193,6 +193,11 @@ impl Job {
         (self.label_len != u32::MAX).then(|| &self.label[..(self.label_len as usize).min(LABEL_MAX)])
     }
 
+    /// A copy of the label, for whoever looks at it without the lock.
+    pub fn label_copy(&self) -> Option<Copied<LABEL_MAX>> {
+        self.label().map(Copied::of)
+    }
+
     /// Sets the label, which is not longer than [`LABEL_MAX`].
     pub fn set_label(&mut self, label: Option<&[u8]>) {
         self.label_len = label.map_or(u32::MAX, |label| label.len() as u32);
@@ -232,12 +237,41 @@ impl Job {
             .then(|| &self.progress[..(self.progress_len as usize).min(PROGRESS_MAX)])
     }
 
+    /// A copy of the last progress message.
+    pub fn progress_copy(&self) -> Option<Copied<PROGRESS_MAX>> {
+        self.progress_message().map(Copied::of)
+    }
+
     /// Keeps a progress message, which is not longer than [`PROGRESS_MAX`].
     pub fn set_progress_message(&mut self, message: Option<&[u8]>) {
         self.has_progress_message = message.is_some();
         let message = message.unwrap_or_default();
         self.progress[..message.len()].copy_from_slice(message);
         self.progress_len = message.len() as u32;
+    }
+}
+
+/// A copy of a short text. It takes no memory of anybody's, so it can be made under a lock.
+pub struct Copied<const N: usize> {
+    bytes: [u8; N],
+    len: usize,
+}
+
+impl<const N: usize> Copied<N> {
+    fn of(text: &[u8]) -> Self {
+        let mut bytes = [0; N];
+        bytes.iter_mut().zip(text).for_each(|(to, from)| *to = *from);
+        Self {
+            bytes,
+            len: text.len().min(N),
+        }
+    }
+}
+
+impl<const N: usize> core::ops::Deref for Copied<N> {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        &self.bytes[..self.len]
     }
 }
 

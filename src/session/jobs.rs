@@ -294,6 +294,8 @@ pub fn all_to_act_on() -> Vec<Rc<Handle>> {
 
 /// Forgets a handle; the job runs on if it still does. False where somebody was faster.
 pub fn release(handle: &Handle) -> bool {
+    // Of a job that is lost, and that nobody has looked after, the slot would stay.
+    drop(handle.job());
     TABLE.with_borrow_mut(|table| {
         if let Some(number) = table.by_cookie.remove(&handle.cookie) {
             table.launched.remove(&number);

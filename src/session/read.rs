@@ -180,9 +180,9 @@ impl Session {
         let (read_before, known, left);
         {
             let mut job = handle.slot.lock();
-            if let Some(refusal) = refusal(handle, &job) {
+            if let Some(refusal) = Refusal::of(&job) {
                 drop(job);
-                return Err(refusal.into());
+                return Err(refusal.report(handle.pid).into());
             }
             left = job.queue.left();
             read_before = job.queue.read();
@@ -408,43 +408,56 @@ fn changed_type() -> Failure {
     .into()
 }
 
-/// Why this session may not begin to read.
-fn refusal(handle: &Handle, job: &Job) -> Option<Report> {
-    let pid = handle.pid;
-    if job.is_released() {
-        return Some(jobs::unknown(pid));
+/// Why this session may not begin to read. Found under the job's lock, told without it.
+enum Refusal {
+    Released,
+    ReadHere,
+    ReadElsewhere,
+    Consumed,
+    Unwanted,
+    Submitted,
+}
+
+impl Refusal {
+    fn of(job: &Job) -> Option<Self> {
+        if job.is_released() {
+            return Some(Self::Released);
+        }
+        match job.queue.reader() {
+            Some(reader) if reader == proc::my_procno() => return Some(Self::ReadHere),
+            Some(_) => return Some(Self::ReadElsewhere),
+            None => (),
+        }
+        if job.consumed {
+            return Some(Self::Consumed);
+        }
+        if job.is_unwanted() {
+            return Some(Self::Unwanted);
+        }
+        (!job.keeps_result).then_some(Self::Submitted)
     }
-    match job.queue.reader() {
-        Some(reader) if reader == proc::my_procno() => {
-            return Some(Report::new(
+
+    fn report(self, pid: i32) -> Report {
+        match self {
+            Self::Released => jobs::unknown(pid),
+            Self::ReadHere => Report::new(
                 PgSqlErrorCode::ERRCODE_OBJECT_IN_USE,
                 format!("the result of PID {pid} is being read"),
-            ));
-        }
-        Some(_) => return Some(jobs::unknown(pid).detail("Another session is reading the result.")),
-        None => (),
-    }
-    if job.consumed {
-        return Some(
-            Report::new(
+            ),
+            Self::ReadElsewhere => jobs::unknown(pid).detail("Another session is reading the result."),
+            Self::Consumed => Report::new(
                 PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
                 format!("the result of PID {pid} was read in part before"),
             )
             .hint("Use pg_background_detach to forget the job."),
-        );
+            Self::Unwanted => jobs::unknown(pid)
+                .detail("The session that launched the job has ended, and its result was not retained."),
+            Self::Submitted => Report::new(
+                PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+                format!("results are disabled for PID {pid} (submitted via pg_background_submit)"),
+            ),
+        }
     }
-    if job.is_unwanted() {
-        return Some(
-            jobs::unknown(pid).detail("The session that launched the job has ended, and its result was not retained."),
-        );
-    }
-    if !job.keeps_result {
-        return Some(Report::new(
-            PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
-            format!("results are disabled for PID {pid} (submitted via pg_background_submit)"),
-        ));
-    }
-    None
 }
 
 impl Drop for Session {
