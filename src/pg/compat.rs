@@ -118,7 +118,9 @@ impl SegmentOwner {
             Self { before }
         }
         #[cfg(since_17)]
-        Self {}
+        {
+            Self {}
+        }
     }
 
     /// The one before is current again. What was mapped is nobody's, and stays; what `failed` goes.

@@ -568,7 +568,10 @@ impl Slot {
             None => return Ok(()),
         };
         for place in places {
-            shmem::map(place)?;
+            if let Err(failure) = shmem::map(place) {
+                // A job that was taken back meanwhile has taken its counters along.
+                return self.lock_if(cookie).map_or(Ok(()), |_| Err(failure));
+            }
         }
         pool::reach()?;
         history::reach();

@@ -265,6 +265,7 @@ fn free_place(pool: &mut Pool) -> Option<&'static Place> {
 
 /// This process, which has a job in hand, enters. None where there is no place.
 pub fn enter() -> Option<&'static Place> {
+    reach().ok()?;
     let mut guard = attached()?.lock();
     let place = free_place(&mut guard)?;
     place.cookie.store(0, Relaxed);
@@ -586,6 +587,7 @@ fn is_coming(place: &Place) -> bool {
 
 /// This process is the spare one that place `number` waits for. It may find a job there already. None where it is not waited for.
 pub fn arrive(number: u32, token: u64) -> Option<&'static Place> {
+    reach().ok()?;
     let mut guard = attached()?.lock();
     let place = places(&guard).nth(number as usize)?;
     if place.token.swap(0, Relaxed) != token {
