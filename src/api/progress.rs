@@ -45,13 +45,8 @@ fn get_progress(call: &Call) -> Result<Answer> {
     };
     let progress = {
         let job = handle.slot.lock();
-        job.has_progress.then(|| {
-            (
-                job.progress_pct,
-                job.progress_copy(),
-                job.encoding,
-            )
-        })
+        job.has_progress
+            .then(|| (job.progress_pct, job.progress_copy(), job.encoding))
     };
     match progress {
         Some((pct, message, encoding)) => {
