@@ -29,6 +29,9 @@ pgrx::pg_module_magic!(name = c"pg_background", version = c"2.1");
 #[unsafe(no_mangle)]
 extern "C-unwind" fn _PG_init() {
     settings::define();
+    if pg::library::is_preloaded() {
+        registry::segment::reserve();
+    }
     if !pg::proc::is_job_worker() {
         api::run::init();
     }

@@ -1,13 +1,15 @@
 //! What the cluster knows: the functions behind the views `pg_background_jobs` and `pg_background_cluster_stats`.
 
-use crate::pg::error::Result;
+use crate::pg::error::{Failure, Report, Result};
 use crate::pg::fmgr::{Answer, Call, Value};
-use crate::pg::{encoding, role, tcop, text};
-use crate::registry::history::{self, Entry, PREVIEW_CHARACTERS};
+use crate::pg::{encoding, proc, role, tcop, text};
+use crate::registry::history::{Entry, PREVIEW_CHARACTERS, Reading};
+use crate::registry::keep;
 use crate::registry::segment::segment;
 use crate::registry::totals;
 use crate::session::jobs;
 use core::sync::atomic::Ordering::Relaxed;
+use pgrx::PgSqlErrorCode;
 use std::collections::HashSet;
 
 crate::sql_function! {
@@ -22,10 +24,10 @@ fn jobs(call: &Call) -> Result<Answer> {
     let rows = call.rows()?;
     jobs::join()?;
     let reads_all = role::reads_all_stats();
-    for entry in known()? {
+    each_known(|entry| {
         let facts = &entry.facts;
         let acts = role::may_act_for(facts.user, facts.also_for);
-        let cookie = acts || role::may_signal(facts.user);
+        let cookie = acts || role::may_signal(facts.connected);
         let reads = acts || reads_all;
         let text = |text: Option<&[u8]>, from| text.map(|text| encoding::readable(text, from).into_owned());
         let (label, sql) = (
@@ -80,40 +82,49 @@ fn jobs(call: &Call) -> Result<Answer> {
                 values[n] = Value::Null;
             }
         }
-        rows.push(&values)?;
-    }
+        rows.push(&values)
+    })?;
     call.null()
 }
 
-/// All jobs, those that have a slot first. A job gets its record in the step in which it ends, so one that is missed in its slot is
-/// found there.
-fn known() -> Result<Vec<Entry>> {
-    let mut entries = Vec::new();
+/// Shows all jobs, each once, those that have a slot first. A job gets its record in the step in which it ends, so one that is missed in
+/// its slot is found there: the records are read up to the last one that is there after the slots.
+fn each_known(mut show: impl FnMut(&Entry) -> Result<()>) -> Result<()> {
     let mut seen = HashSet::new();
-    for slot in segment()?.all() {
+    for slot in segment()?.all()? {
         let cookie = slot.cookie.load(Relaxed);
         if cookie == 0 {
             continue;
         }
-        slot.look_after(cookie);
-        if let Some(job) = slot.lock_if(cookie)
-            && slot.pid.load(Relaxed) != 0
-        {
-            seen.insert(cookie);
-            entries.push(Entry::of(slot, &job));
-        }
+        slot.look_after(cookie)?;
+        let entry = match slot.lock_if(cookie) {
+            Some(job) if slot.pid.load(Relaxed) != 0 => Entry::of(slot, &job),
+            _ => continue,
+        };
+        seen.try_reserve(1).map_err(|_| out_of_memory())?;
+        seen.insert(cookie);
+        show(&entry)?;
     }
-    entries.extend(
-        history::all()
-            .into_iter()
-            .filter(|entry| !seen.contains(&entry.facts.cookie)),
-    );
-    Ok(entries)
+    let mut reading = Reading::begin()?;
+    while let Some(entries) = reading.next()? {
+        for entry in entries {
+            if !seen.contains(&entry.facts.cookie) {
+                show(&entry)?;
+            }
+        }
+        proc::check_for_interrupts()?;
+    }
+    Ok(())
+}
+
+fn out_of_memory() -> Failure {
+    Report::new(PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY, "out of memory").into()
 }
 
 /// `cluster_stats()`: what became of the jobs of each database and role.
 fn cluster_stats(call: &Call) -> Result<Answer> {
     let rows = call.rows()?;
+    keep::look_after_all()?;
     for totals in totals::all()? {
         let (database, user) = totals.key();
         let counts = totals.counts().map(|count| count.load(Relaxed));

@@ -50,7 +50,7 @@ fn cancel_by_label(call: &Call) -> Result<Answer> {
     };
     let mut matching = Vec::new();
     for handle in jobs::all_to_act_on() {
-        let label = handle.slot.lock().label().map(<[u8]>::to_vec);
+        let label = handle.slot.lock().label_copy();
         if let Some(label) = label
             && text::is_like(&label, pattern)?
         {

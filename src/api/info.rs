@@ -6,7 +6,8 @@ use crate::pg::fmgr::{self, Answer, Call, Value};
 use crate::pg::{encoding, tcop, text, wire};
 use crate::registry::counters::Counters;
 use crate::registry::history::PREVIEW_CHARACTERS;
-use crate::registry::job::{Job, State};
+use crate::registry::job::{Error, Job, State};
+use crate::registry::keep;
 use crate::session::jobs::{self, Handle};
 use crate::settings;
 use core::sync::atomic::Ordering::Relaxed;
@@ -65,7 +66,7 @@ fn list(call: &Call) -> Result<Answer> {
         .into());
     }
     for handle in jobs::all() {
-        let seen = Seen::of(&handle);
+        let seen = Seen::of(&handle)?;
         let mut values = [
             Value::Int4(handle.pid),
             Value::Int8(handle.cookie as i64),
@@ -114,10 +115,11 @@ struct Seen {
 }
 
 impl Seen {
-    fn of(handle: &Rc<Handle>) -> Self {
+    fn of(handle: &Rc<Handle>) -> Result<Self> {
         let job = handle.job();
-        let (error, encoding) = (job.error(), job.encoding);
-        let (label, text_encoding) = (job.label().map(<[u8]>::to_vec), job.text_encoding);
+        let (error, encoding) = (job.error().copied(), job.encoding);
+        let sql = job.sql();
+        let (label, text_encoding) = (job.label_copy(), job.text_encoding);
         let mut seen = Seen {
             state: job.state,
             user: job.user,
@@ -127,19 +129,29 @@ impl Seen {
             row_count: job.row_count,
             tag: tag(&job),
             label: None,
-            sql: job.sql(),
+            sql: &[],
             error: None,
             _handle: Rc::clone(handle),
         };
         drop(job);
-        seen.error = error.map(|error| error.readable(encoding));
+        seen.sql = sql.read()?;
+        seen.error = readable(error.as_ref(), encoding)?;
         seen.label = label.map(|label| encoding::readable(&label, text_encoding).into_owned());
-        seen
+        Ok(seen)
     }
 
     fn error(&self, field: u8) -> Option<&[u8]> {
         self.error.as_ref().and_then(|error| wire::Fields(error).get(field))
     }
+}
+
+/// All of an error, in this database's encoding.
+fn readable(error: Option<&Error>, encoding: i32) -> Result<Option<Cow<'static, [u8]>>> {
+    let Some(error) = error else { return Ok(None) };
+    Ok(Some(match error.fields()? {
+        Cow::Borrowed(whole) => wire::Fields(whole).readable(encoding),
+        Cow::Owned(kept) => Cow::Owned(wire::Fields(&kept).readable(encoding).into_owned()),
+    }))
 }
 
 fn tag(job: &Job) -> Option<u32> {
@@ -164,16 +176,21 @@ pub struct Outcome {
 impl Outcome {
     /// What is known of the handle now; of one that the current role may not use, nothing.
     fn of(pid: i32, cookie: i64) -> Self {
-        Self::of_job(pid, cookie, jobs::look_up(pid, cookie).as_ref())
+        let nothing = Self {
+            pid,
+            cookie,
+            seen: None,
+        };
+        Self::of_job(pid, cookie, jobs::look_up(pid, cookie).as_ref()).unwrap_or(nothing)
     }
 
     /// What is known of the job that goes by that handle, if there is one.
-    pub fn of_job(pid: i32, cookie: i64, job: Option<&Rc<Handle>>) -> Self {
-        Self {
+    pub fn of_job(pid: i32, cookie: i64, job: Option<&Rc<Handle>>) -> Result<Self> {
+        Ok(Self {
             pid,
             cookie,
-            seen: job.filter(|job| job.is_ours()).map(Seen::of),
-        }
+            seen: job.filter(|job| job.is_ours()).map(Seen::of).transpose()?,
+        })
     }
 
     /// Whether the job has ended with success.
@@ -223,7 +240,7 @@ impl Outcome {
 fn stats(call: &Call) -> Result<Answer> {
     let counters = Counters::at(jobs::counters()?);
     // A worker that went without a word counts when somebody looks.
-    jobs::look_after_all()?;
+    keep::look_after_all()?;
     let count = |counter: &core::sync::atomic::AtomicU64| counter.load(Relaxed) as i64;
     let (completed, failed, canceled, timed_out) = (
         count(&counters.completed),
@@ -282,9 +299,9 @@ fn error_info(call: &Call) -> Result<Answer> {
     };
     let (error, encoding) = {
         let job = handle.job();
-        (job.error(), job.encoding)
+        (job.error().copied(), job.encoding)
     };
-    let Some(error) = error.map(|error| error.readable(encoding)) else {
+    let Some(error) = readable(error.as_ref(), encoding)? else {
         return call.null();
     };
     let error = wire::Fields(&error);
@@ -302,5 +319,5 @@ fn full_sql(call: &Call) -> Result<Answer> {
         let job = handle.slot.lock();
         (job.sql(), job.text_encoding)
     };
-    call.scalar(Value::Text(&encoding::readable(sql, encoding)))
+    call.scalar(Value::Text(&encoding::readable(sql.read()?, encoding)))
 }

@@ -34,25 +34,19 @@ fn report_progress(call: &Call) -> Result<Answer> {
     call.void()
 }
 
-/// `get_progress(pid, cookie)`: NULL until something was reported, and for a wrong cookie. 42704 for a pid that is not known.
+/// `get_progress(pid, cookie)`: NULL until something was reported, and for a handle that is not known, or not any more: it is made to
+/// be polled without a handler. 42501 where the current role may not act for the job's.
 fn get_progress(call: &Call) -> Result<Answer> {
     let (Some(pid), Some(cookie)) = (call.int4(0), call.int8(1)) else {
         return call.null();
     };
-    let handle = match jobs::find_or_none(pid, cookie)? {
-        Some(handle) => handle,
-        None if jobs::knows_pid(pid) => return call.null(),
-        None => return Err(jobs::unknown(pid).into()),
+    let Some(handle) = jobs::find_or_none(pid, cookie)? else {
+        return call.null();
     };
     let progress = {
         let job = handle.slot.lock();
-        job.has_progress.then(|| {
-            (
-                job.progress_pct,
-                job.progress_message().map(<[u8]>::to_vec),
-                job.encoding,
-            )
-        })
+        job.has_progress
+            .then(|| (job.progress_pct, job.progress_copy(), job.encoding))
     };
     match progress {
         Some((pct, message, encoding)) => {

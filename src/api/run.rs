@@ -74,7 +74,7 @@ fn outcome_of(call: &Call, order: &Order, timeout_ms: Option<i32>) -> Result<Ans
     if !wait::for_job(&handle, deadline)? {
         end_over_time(&handle)?;
     }
-    let outcome = Outcome::of_job(handle.pid, handle.cookie as i64, Some(&handle));
+    let outcome = Outcome::of_job(handle.pid, handle.cookie as i64, Some(&handle))?;
     let timed_out = matches!(handle.slot.stop(), Stop::RunTimeout | Stop::WorkerTimeout) && !outcome.succeeded();
     let elapsed_ms = (proc::now() - began) / 1000;
     let mut columns = [Value::Null; 14];
@@ -145,7 +145,7 @@ pub fn init() {
 
 fn start(order: &Order) -> Result<Rc<Handle>> {
     let launched = launch::launch(order)?;
-    jobs::hold(launched.pid, launched.cookie as u64).ok_or_else(|| jobs::unknown(launched.pid).into())
+    jobs::hold(launched.pid, launched.cookie as u64)?.ok_or_else(|| jobs::unknown(launched.pid).into())
 }
 
 /// Reads the result to its end. A job that is over its time is cancelled, and that is the error.

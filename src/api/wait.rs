@@ -25,13 +25,13 @@ fn wait_one(call: &Call) -> Result<Answer> {
     call.scalar(Value::Bool(ended))
 }
 
-/// `wait_any(handles, timeout_ms)`: the first handle whose job has ended; NULL at the timeout, and where there is nothing to wait
-/// for. 42704, 55000 and 42501 for
-/// handles that are not known, or not the current role's.
+/// `wait_any(handles, timeout_ms)`: the first handle whose job has ended; NULL at the timeout. Handles that are NULL, or not known, or not
+/// any more, are skipped, and where no other is left the answer is NULL at once: a loop detaches each that it was given. 42501 where the
+/// current role may not act on one.
 fn wait_any(call: &Call) -> Result<Answer> {
     let mut handles = Vec::new();
     for (pid, cookie) in call.handles(0).unwrap_or_default().into_iter().flatten() {
-        handles.push(jobs::find(pid, cookie)?);
+        handles.extend(jobs::find_or_none(pid, cookie)?);
     }
     if handles.is_empty() {
         return call.null();
@@ -62,7 +62,7 @@ fn drain(call: &Call) -> Result<Answer> {
         })?;
     }
     for (pid, cookie, handle) in &asked {
-        rows.push(&Outcome::of_job(*pid, *cookie, handle.as_ref()).values())?;
+        rows.push(&Outcome::of_job(*pid, *cookie, handle.as_ref())?.values())?;
     }
     // Only now: a handle that is named twice has two outcomes.
     for handle in handles {

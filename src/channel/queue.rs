@@ -2,6 +2,9 @@
 //!
 //! A piece lies in shared memory or in a temporary file. The worker appends; the reader takes from the front and frees. Unread
 //! pieces outlive both processes' interest in each other: the worker can end, and the reader come later.
+//!
+//! The ends of the list are under the job's lock, where nothing may raise an error. So the reader maps the first piece before it
+//! takes it; the worker has made all pieces itself.
 
 use crate::pg::shmem::{self, NOWHERE, Offset};
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -63,6 +66,8 @@ pub struct Queue {
 
 /// What a reader finds.
 pub enum Next {
+    /// A piece at this place that the reader has yet to look at with [`map`], without the lock.
+    Unknown(Offset),
     Piece {
         piece: Taken,
         wake_writer: bool,
@@ -72,6 +77,9 @@ pub enum Next {
     End,
 }
 
+/// A piece that another process has made cannot be mapped.
+pub struct Unreachable;
+
 /// What a worker does with a piece.
 pub enum Room {
     /// It fits into memory.
@@ -80,6 +88,11 @@ pub enum Room {
     Wait,
     /// Memory is full and nobody reads: to a file.
     File,
+}
+
+/// Maps a piece that [`Next::Unknown`] has told of; nobody else takes it meanwhile. Raw.
+pub fn map(place: Offset) {
+    shmem::address(place);
 }
 
 /// A new piece in memory with these bytes, not yet in a queue. Raw.
@@ -145,7 +158,8 @@ fn fill(place: Offset, len: u64, file: u32) {
 }
 
 impl Taken {
-    fn at(place: Offset) -> Self {
+    /// The piece at `place`, which this process has mapped.
+    pub fn at(place: Offset) -> Self {
         let piece: &Piece = shmem::at(place);
         Self {
             place,
@@ -203,8 +217,14 @@ impl Queue {
         }
     }
 
-    /// Appends a piece. Gives the reader where it is to wake: when half of the `limit` bytes wait, or a file does.
-    pub fn append(&mut self, place: Offset, limit: u64) -> Option<u32> {
+    /// Appends a piece that this process has made. Gives the reader where it is to wake: when half of the `limit` bytes wait, or a file
+    /// does. Nothing is appended where this process cannot map the last piece, which another worker has made that had the job
+    /// before.
+    pub fn append(&mut self, place: Offset, limit: u64) -> Result<Option<u32>, Unreachable> {
+        let last = match self.tail {
+            NOWHERE => None,
+            tail => Some(shmem::look::<Piece>(tail).ok_or(Unreachable)?),
+        };
         let piece: &Piece = shmem::at(place);
         let len = piece.len.load(Relaxed);
         let in_memory = piece.file.load(Relaxed) == 0;
@@ -216,21 +236,23 @@ impl Queue {
             self.spilled += len;
         }
         let worth_waking = !in_memory || self.bytes >= limit / 2;
-        if self.tail == NOWHERE {
-            self.head = place;
-        } else {
-            shmem::at::<Piece>(self.tail).next.store(place, Relaxed);
+        match last {
+            None => self.head = place,
+            Some(last) => last.next.store(place, Relaxed),
         }
         self.tail = place;
-        self.reader().filter(|_| worth_waking)
+        Ok(self.reader().filter(|_| worth_waking))
     }
 
-    /// Takes the first piece.
-    pub fn next(&mut self) -> Next {
+    /// Takes the first piece, if it is the one at `known`.
+    pub fn next(&mut self, known: Offset) -> Next {
         if self.head == NOWHERE {
             return if self.sealed { Next::End } else { Next::Nothing };
         }
         let place = self.head;
+        if place != known {
+            return Next::Unknown(place);
+        }
         let piece: &Piece = shmem::at(place);
         let (len, file) = (piece.len.load(Relaxed), piece.file.load(Relaxed));
         self.head = piece.next.load(Relaxed);
@@ -285,9 +307,9 @@ impl Queue {
         }
     }
 
-    /// The piece that an earlier reading had in hand, and how much of it is done.
-    pub fn left(&self) -> Option<(Taken, u64)> {
-        (self.taken != NOWHERE).then(|| (Taken::at(self.taken), self.taken_done))
+    /// The place of the piece that an earlier reading had in hand, and how much of it is done.
+    pub fn left(&self) -> Option<(Offset, u64)> {
+        (self.taken != NOWHERE).then_some((self.taken, self.taken_done))
     }
 
     /// The reader is done with a piece. True where the piece is the caller's to free; not where it has been freed with the job as
@@ -305,7 +327,7 @@ impl Queue {
         false
     }
 
-    /// A page that has been read.
+    /// A page that has been read, for the worker that has made it.
     pub fn spare(&mut self) -> Option<Page> {
         if self.spare == NOWHERE {
             return None;
@@ -353,14 +375,15 @@ impl Queue {
         taken
     }
 
-    /// Frees all pieces of a queue that was taken.
+    /// Frees all pieces of a queue that was taken. Raises nothing: those that this process cannot map stay allocated. Without a lock.
     pub fn free_all(&mut self) {
         shmem::free(self.taken);
-        while let Some(page) = self.spare() {
-            page.free();
-        }
-        while let Next::Piece { piece, .. } = self.next() {
-            shmem::free(piece.place);
+        for mut place in [self.spare, self.head] {
+            while let Some(piece) = shmem::look::<Piece>(place) {
+                let next = piece.next.load(Relaxed);
+                shmem::free(place);
+                place = next;
+            }
         }
     }
 }

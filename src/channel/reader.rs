@@ -4,12 +4,13 @@
 //! off before the first row leaves to the next one, be it in another session, is kept with the job. The pump is raw and owns nothing: it stops at everything that is not a row, and the caller deals with it.
 
 use super::message::{self, HEADER, Kind, padded};
-use super::queue::{Next, Taken};
+use super::queue::{self, Next, Taken};
 use crate::pg::files::Reading;
 use crate::pg::fmgr::Rows;
 use crate::pg::memory::{Buffer, Context};
 use crate::pg::proc;
 use crate::pg::record::Numbers;
+use crate::pg::shmem::{NOWHERE, Offset};
 use crate::registry::job::Slot;
 
 /// How much of a file is read at once, in bytes.
@@ -322,21 +323,23 @@ impl Pump {
                 }
             }
             proc::reset_latch();
-            let next = match self.slot.lock_if(self.cookie) {
-                Some(mut job) => {
-                    self.unsettled |= self.heeds_writes && job.queue.is_unsettled();
-                    job.queue.next()
+            let next = match self.take(NOWHERE) {
+                Next::Unknown(place) => {
+                    queue::map(place);
+                    self.take(place)
                 }
-                None => Next::End,
+                next => next,
             };
             match next {
+                // Nobody else takes pieces from the front.
+                Next::Unknown(_) => return More::Nothing,
                 Next::End => return More::End,
                 Next::Nothing => return More::Nothing,
                 Next::Piece { piece, wake_writer } => {
                     self.piece = Some(piece);
                     if wake_writer {
-                        let writer = self.slot.lock().worker_procno;
-                        proc::wake(writer);
+                        let writer = self.slot.lock().runner;
+                        writer.wake();
                     }
                     if piece.file.is_none() {
                         self.window = piece.as_ptr();
@@ -347,6 +350,17 @@ impl Pump {
                     self.shown = 0;
                 }
             }
+        }
+    }
+
+    /// Takes the first piece, if it is the one at `known`, which this process has mapped.
+    fn take(&mut self, known: Offset) -> Next {
+        match self.slot.lock_if(self.cookie) {
+            Some(mut job) => {
+                self.unsettled |= self.heeds_writes && job.queue.is_unsettled();
+                job.queue.next(known)
+            }
+            None => Next::End,
         }
     }
 

@@ -129,8 +129,14 @@ fn kind(is_elsewhere: bool) -> Kind {
 }
 
 impl Request {
-    /// The request at `place`.
-    pub fn at(place: Offset) -> Self {
+    /// The request at `place`, which somebody else has stored. The system's own error where it refuses to map it.
+    pub fn mapped(place: Offset) -> Result<Self> {
+        shmem::map(place)?;
+        Ok(Self::at(place))
+    }
+
+    /// The request at `place`, which this process has mapped.
+    fn at(place: Offset) -> Self {
         Self {
             place,
             head: shmem::at(place),

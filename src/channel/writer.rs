@@ -427,8 +427,16 @@ impl Writer {
             job.keeps_result.then(|| job.queue.append(piece, self.limit))
         });
         match appended {
-            Some(Some(reader)) if !self.ending => proc::wake(reader),
-            Some(_) => (),
+            Some(Ok(Some(reader))) if !self.ending => proc::wake(reader),
+            Some(Ok(_)) => (),
+            Some(Err(queue::Unreachable)) => {
+                crate::pg::shmem::free(piece);
+                raise_raw(
+                    PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY,
+                    &[b"could not map the shared memory of a background job"],
+                    None,
+                );
+            }
             // The owner let go meanwhile.
             None => crate::pg::shmem::free(piece),
         }

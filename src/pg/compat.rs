@@ -30,6 +30,37 @@ const DSA_INIT_SEGMENT_SIZE: usize = 1024 * 1024;
 #[cfg(since_17)]
 const DSA_MAX_SEGMENT_SIZE: usize = 1 << 40;
 
+/// So much more of the main shared memory is to be made; while libraries are preloaded.
+pub fn request_shared_memory(size: usize) {
+    // SAFETY: called in the postmaster, which has not made it yet.
+    #[cfg(not(since_15))]
+    unsafe {
+        raw::RequestAddinShmemSpace(size);
+    }
+    #[cfg(since_15)]
+    {
+        thread_local! {
+            static SIZE: Cell<usize> = const { Cell::new(0) };
+            static NEXT: Cell<pg_sys::shmem_request_hook_type> = const { Cell::new(None) };
+        }
+        unsafe extern "C-unwind" fn request() {
+            // SAFETY: the postmaster calls this when it may be asked; whoever was there before is called too. Raw.
+            unsafe {
+                if let Some(next) = NEXT.get() {
+                    next();
+                }
+                raw::RequestAddinShmemSpace(SIZE.get());
+            }
+        }
+        SIZE.set(size);
+        // SAFETY: the hook is called in this thread.
+        unsafe {
+            NEXT.set(pg_sys::shmem_request_hook);
+            pg_sys::shmem_request_hook = Some(request);
+        }
+    }
+}
+
 /// A new tranche of lightweight locks, never 0. Guarded: from version 19 on there can be too many.
 pub fn new_tranche(name: &'static CStr) -> c_int {
     // SAFETY: only takes a number from shared memory.
@@ -55,6 +86,60 @@ pub fn name_tranche(tranche: c_int, name: &'static CStr) {
     #[cfg(since_19)]
     {
         let _ = (tranche, name);
+    }
+}
+
+/// The resource owner that is current while a segment of the area is mapped. Where the system refuses to map what has been attached,
+/// the attachment is left to the current owner, and as long as that one has it every other attempt fails, too. From version 17 on
+/// the area minds its own owner, which is none.
+#[derive(Clone, Copy)]
+pub struct SegmentOwner {
+    #[cfg(not(since_17))]
+    before: pg_sys::ResourceOwner,
+}
+
+#[cfg(not(since_17))]
+thread_local! {
+    static SEGMENT_OWNER: Cell<pg_sys::ResourceOwner> = const { Cell::new(core::ptr::null_mut()) };
+}
+
+impl SegmentOwner {
+    /// Once for each process. Guarded.
+    pub fn prepare() {
+        // SAFETY: the owner has no parent, so nobody else releases it.
+        #[cfg(not(since_17))]
+        SEGMENT_OWNER
+            .set(unsafe { pg_sys::ResourceOwnerCreate(core::ptr::null_mut(), c"pg_background segments".as_ptr()) });
+    }
+
+    /// It is current from now on.
+    pub fn enter() -> Self {
+        // SAFETY: the owner lives as long as the process.
+        #[cfg(not(since_17))]
+        unsafe {
+            let before = pg_sys::CurrentResourceOwner;
+            pg_sys::CurrentResourceOwner = SEGMENT_OWNER.get();
+            Self { before }
+        }
+        #[cfg(since_17)]
+        {
+            Self {}
+        }
+    }
+
+    /// The one before is current again. What was mapped is nobody's, and stays; what `failed` goes.
+    pub fn leave(self, failed: bool) {
+        // SAFETY: all that the owner may have is the attachment that has failed.
+        #[cfg(not(since_17))]
+        unsafe {
+            if failed {
+                let phase = pg_sys::ResourceReleasePhase::RESOURCE_RELEASE_BEFORE_LOCKS;
+                pg_sys::ResourceOwnerRelease(SEGMENT_OWNER.get(), phase, false, false);
+            }
+            pg_sys::CurrentResourceOwner = self.before;
+        }
+        #[cfg(since_17)]
+        let _ = failed;
     }
 }
 

@@ -133,10 +133,13 @@ pub fn message(level: u32, code: PgSqlErrorCode, text: &str, detail: Option<&str
 /// the error left it; the caller raises the error again or aborts. Only the lightweight locks are released at once, as an abort
 /// does first of all: on its way out the caller gives back shared memory, for which it may need the very lock that the error
 /// left behind. So no lock may be held around the call.
+///
+/// While the process ends PostgreSQL makes every error a FATAL one, which nobody can catch; what is called here is an exception.
 pub fn catch<T>(body: impl FnOnce() -> T) -> core::result::Result<T, *mut ErrorData> {
     // SAFETY: one thread only. The saved handler, context stack and memory context are put back on both ways out, as PG_TRY
     // does (utils/elog.h).
     unsafe {
+        let exit = Exit::suspend();
         let handler = pg_sys::PG_exception_stack;
         let callbacks = pg_sys::error_context_stack;
         let memory = pg_sys::CurrentMemoryContext;
@@ -149,6 +152,7 @@ pub fn catch<T>(body: impl FnOnce() -> T) -> core::result::Result<T, *mut ErrorD
         });
         pg_sys::PG_exception_stack = handler;
         pg_sys::error_context_stack = callbacks;
+        exit.resume();
         if jumped == 0 {
             return Ok(answer.assume_init());
         }
@@ -157,6 +161,84 @@ pub fn catch<T>(body: impl FnOnce() -> T) -> core::result::Result<T, *mut ErrorD
         let edata = raw::CopyErrorData();
         raw::FlushErrorState();
         Err(edata)
+    }
+}
+
+/// That the process ends, forgotten for a while. Owns nothing, since an error may jump over it.
+#[derive(Clone, Copy)]
+struct Exit {
+    in_progress: bool,
+    holdoff: u32,
+}
+
+impl Exit {
+    unsafe fn suspend() -> Self {
+        // SAFETY: plain variables of this process.
+        unsafe {
+            let exit = Self {
+                in_progress: pg_sys::proc_exit_inprogress,
+                holdoff: pg_sys::InterruptHoldoffCount,
+            };
+            pg_sys::proc_exit_inprogress = false;
+            exit
+        }
+    }
+
+    /// As `proc_exit_prepare` of storage/ipc/ipc.c has left it: no interrupt is served any more.
+    unsafe fn resume(self) {
+        // SAFETY: plain variables of this process.
+        unsafe {
+            if self.in_progress {
+                pg_sys::proc_exit_inprogress = true;
+                pg_sys::InterruptHoldoffCount = self.holdoff;
+                ptr::write_volatile(&raw mut pg_sys::ProcDiePending, 0);
+                ptr::write_volatile(&raw mut pg_sys::QueryCancelPending, 0);
+                ptr::write_volatile(&raw mut pg_sys::InterruptPending, 0);
+            }
+        }
+    }
+}
+
+/// Runs `body`, which fails between two states that are both whole, and gives None where it raised an error. The error is
+/// forgotten, and all else is as before: lightweight locks stay held, interrupts stay held off. So it may be called under a lock,
+/// while the process ends, and over live values; not where an error is being reported.
+///
+/// Nothing within `body` may own anything, nor hold a lightweight lock of its own where it may fail.
+pub fn quietly<T>(body: impl FnOnce() -> T) -> Option<T> {
+    // SAFETY: as in `catch`; an error has set the three counts to zero.
+    unsafe {
+        let exit = Exit::suspend();
+        let (on_error, cancel, critical) = (
+            pg_sys::ExitOnAnyError,
+            pg_sys::QueryCancelHoldoffCount,
+            pg_sys::CritSectionCount,
+        );
+        let handler = pg_sys::PG_exception_stack;
+        let callbacks = pg_sys::error_context_stack;
+        let memory = pg_sys::CurrentMemoryContext;
+        pg_sys::ExitOnAnyError = false;
+        pg_sys::error_context_stack = ptr::null_mut();
+        let mut answer = MaybeUninit::<T>::uninit();
+        let target = ptr::from_mut(&mut answer);
+        let jumped = call_with_sigsetjmp(false, move |buffer| {
+            pg_sys::PG_exception_stack = ptr::from_ref(buffer).cast_mut().cast();
+            (*target).write(body());
+            0
+        });
+        pg_sys::PG_exception_stack = handler;
+        pg_sys::error_context_stack = callbacks;
+        pg_sys::ExitOnAnyError = on_error;
+        if jumped == 0 {
+            exit.resume();
+            return Some(answer.assume_init());
+        }
+        pg_sys::InterruptHoldoffCount = exit.holdoff;
+        pg_sys::QueryCancelHoldoffCount = cancel;
+        pg_sys::CritSectionCount = critical;
+        exit.resume();
+        pg_sys::CurrentMemoryContext = memory;
+        raw::FlushErrorState();
+        None
     }
 }
 

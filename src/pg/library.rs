@@ -7,6 +7,12 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 
+/// Whether this library is being loaded because `shared_preload_libraries` names it.
+pub fn is_preloaded() -> bool {
+    // SAFETY: a plain read.
+    unsafe { pgrx::pg_sys::process_shared_preload_libraries_in_progress }
+}
+
 /// The files in a list in the form of `SerializeLibraryState`.
 pub fn files(list: &[u8]) -> impl Iterator<Item = &[u8]> {
     list.split(|byte| *byte == 0).filter(|file| !file.is_empty())

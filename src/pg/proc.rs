@@ -47,6 +47,76 @@ pub fn wake(procno: u32) {
     unsafe { raw::SetLatch(&raw mut (*(*pg_sys::ProcGlobal).allProcs.add(procno as usize)).procLatch) }
 }
 
+/// A process, known by its place in the array of all and by its pid there. A pid alone is given out again, and says nothing of who
+/// has it. Zeroed memory is [`Process::NONE`].
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Process {
+    procno: u32,
+    pid: i32,
+}
+
+impl Process {
+    /// No process.
+    pub const NONE: Process = Process { procno: 0, pid: 0 };
+
+    /// The process `pid` at place `procno`.
+    pub fn new(procno: u32, pid: i32) -> Self {
+        Self { procno, pid }
+    }
+
+    /// This process.
+    pub fn me() -> Self {
+        Self::new(my_procno(), my_pid())
+    }
+
+    /// Its pid, 0 for none.
+    pub fn pid(self) -> i32 {
+        self.pid
+    }
+
+    /// Whether it still runs. It counts as gone when it has let go of its latch, which it does after all of its exit callbacks.
+    pub fn is_alive(self) -> bool {
+        self.pid != 0 && owner_of_latch(self.procno) == self.pid
+    }
+
+    /// Wakes it.
+    pub fn wake(self) {
+        if self.pid != 0 {
+            wake(self.procno);
+        }
+    }
+
+    /// Sends SIGINT, which ends its current statement, if it still runs. The caller holds the lock that the process needs to
+    /// finish what is to be ended.
+    pub fn interrupt(self) {
+        if self.is_alive() {
+            send_interrupt(self.pid);
+        }
+    }
+}
+
+/// How many places the array of all processes has.
+pub fn count() -> usize {
+    // SAFETY: set before any process of ours starts.
+    unsafe { (*pg_sys::ProcGlobal).allProcCount as usize }
+}
+
+/// The process at place `procno`, 0 for none.
+pub fn owner_of_latch(procno: u32) -> i32 {
+    if procno as usize >= count() {
+        return 0;
+    }
+    // SAFETY: within the array; other processes write there, and a plain word is read.
+    unsafe {
+        ptr::read_volatile(
+            &raw const (*(*pg_sys::ProcGlobal).allProcs.add(procno as usize))
+                .procLatch
+                .owner_pid,
+        )
+    }
+}
+
 /// Forgets wake-ups so far. Look at what is waited for after this and before [`wait`].
 pub fn reset_latch() {
     // SAFETY: our own latch.
@@ -140,6 +210,11 @@ pub fn wait(timeout_ms: i64) -> Result<()> {
     })
 }
 
+/// `CHECK_FOR_INTERRUPTS`, whose error comes back as a failure.
+pub fn check_for_interrupts() -> Result<()> {
+    error::catching(check_for_interrupts_raw)
+}
+
 /// `CHECK_FOR_INTERRUPTS`. Raw.
 pub fn check_for_interrupts_raw() {
     // SAFETY: InterruptPending is set by signal handlers, so it is read anew each time.
@@ -175,12 +250,14 @@ pub fn receive_signals() {
     unsafe { getppid() };
 }
 
-/// Sends SIGINT, which ends the current statement of the process. The caller makes sure that the pid still is who it thinks.
-pub fn interrupt(pid: i32) {
-    if pid > 0 {
-        // SAFETY: kill has no memory effects; a process that is gone gives an error that is of no interest.
-        unsafe { kill(pid, SIGINT) };
-    }
+/// Sends SIGINT to this very process. Callable in a signal handler.
+pub fn interrupt_self() {
+    send_interrupt(my_pid());
+}
+
+fn send_interrupt(pid: i32) {
+    // SAFETY: kill has no memory effects.
+    unsafe { kill(pid, SIGINT) };
 }
 
 /// Whether there is a process with this pid, be it one that has ended and that its parent has not looked after.

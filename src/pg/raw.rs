@@ -126,6 +126,10 @@ unsafe extern "C-unwind" {
     pub fn dsa_get_address(area: *mut dsa_area, dp: dsa_pointer) -> *mut c_void;
     pub fn dsa_free(area: *mut dsa_area, dp: dsa_pointer);
 
+    // storage/shmem.h
+    pub fn ShmemInitStruct(name: *const c_char, size: Size, found: *mut bool) -> *mut c_void;
+    pub fn RequestAddinShmemSpace(size: Size);
+
     // utils/timeout.h
     pub fn RegisterTimeout(id: u32, handler: Option<unsafe extern "C-unwind" fn()>) -> u32;
     pub fn enable_timeout_after(id: u32, delay_ms: c_int);

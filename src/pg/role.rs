@@ -43,10 +43,13 @@ fn may_become(role: u32) -> bool {
     }
 }
 
-/// Whether it may end jobs of `role` without that: as a member of `pg_signal_backend`, for roles that are no superusers.
+/// Whether `pg_cancel_backend` lets it signal a process that has connected as `role` (`pg_signal_backend` of
+/// storage/ipc/signalfuncs.c): as a member of that role or of `pg_signal_backend`, and the processes of superusers only as a superuser.
 pub fn may_signal(role: u32) -> bool {
     // SAFETY: looks into the catalogs.
-    has_privileges_of(SIGNAL_BACKEND) && !unsafe { pg_sys::superuser_arg(Oid::from(role)) }
+    let is_superuser = |role: Oid| unsafe { pg_sys::superuser_arg(role) };
+    (!is_superuser(Oid::from(role)) || is_superuser(current()))
+        && (has_privileges_of(role) || has_privileges_of(SIGNAL_BACKEND))
 }
 
 /// Whether it may look at everybody's statistics.

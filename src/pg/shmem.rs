@@ -97,10 +97,45 @@ thread_local! {
     static AREA: Cell<*mut dsa_area> = const { Cell::new(ptr::null_mut()) };
 }
 
+thread_local! {
+    /// What of the main shared memory to reserve, and who else wants some.
+    static ROOT_SIZE: Cell<usize> = const { Cell::new(0) };
+    static NEXT_STARTUP: Cell<pg_sys::shmem_startup_hook_type> = const { Cell::new(None) };
+}
+
+/// In the postmaster before it makes the main shared memory: there will be room for the root, and it is made at once, zeroed. The
+/// first backend completes it.
+pub fn reserve_root<T>() {
+    ROOT_SIZE.set(size_of::<Root<T>>().next_multiple_of(128));
+    compat::request_shared_memory(ROOT_SIZE.get());
+    // SAFETY: the hook is called in this thread; whoever was there before is called too.
+    unsafe {
+        NEXT_STARTUP.set(pg_sys::shmem_startup_hook);
+        pg_sys::shmem_startup_hook = Some(make_root);
+    }
+}
+
+unsafe extern "C-unwind" fn make_root() {
+    // SAFETY: as in `attach_root`; raw, and nothing is owned here.
+    unsafe {
+        if let Some(next) = NEXT_STARTUP.get() {
+            next();
+        }
+        let lock = compat::addin_shmem_init_lock();
+        raw::LWLockAcquire(lock, LWLockMode::LW_EXCLUSIVE);
+        let mut found = false;
+        let root = raw::ShmemInitStruct(ROOT_NAME.as_ptr().cast(), ROOT_SIZE.get(), &mut found);
+        if !found {
+            ptr::write_bytes(root.cast::<u8>(), 0, ROOT_SIZE.get());
+        }
+        raw::LWLockRelease(lock);
+    }
+}
+
 /// Finds the root, makes it where this is the first backend, and attaches to the area. Guarded.
 ///
-/// `ShmemInitStruct` after start-up takes from the slack that PostgreSQL leaves for it, so no preloading is needed; all that
-/// can grow lives in a dynamic area, pinned so that it outlives the backend that made it.
+/// `ShmemInitStruct` after start-up takes from the slack that PostgreSQL leaves for it, so no preloading is needed, though it makes
+/// sure of the room ([`reserve_root`]); all that can grow lives in a dynamic area, pinned so that it outlives the backend that made it.
 pub fn attach_root<T>(init: impl FnOnce(&T, i32)) -> Result<&'static T> {
     // SAFETY: AddinShmemInitLock serialises the making of the struct; zeroed memory is a valid `Root<T>` (its parts are plain
     // numbers and locks, initialised here before the lock goes).
@@ -108,8 +143,12 @@ pub fn attach_root<T>(init: impl FnOnce(&T, i32)) -> Result<&'static T> {
         let lock = compat::addin_shmem_init_lock();
         pg_sys::LWLockAcquire(lock, LWLockMode::LW_EXCLUSIVE);
         let mut found = false;
-        let root =
-            pg_sys::ShmemInitStruct(ROOT_NAME.as_ptr().cast(), size_of::<Root<T>>(), &mut found).cast::<Root<T>>();
+        let root = pg_sys::ShmemInitStruct(
+            ROOT_NAME.as_ptr().cast(),
+            size_of::<Root<T>>().next_multiple_of(128),
+            &mut found,
+        )
+        .cast::<Root<T>>();
         if !found {
             ptr::write_bytes(root, 0, 1);
         }
@@ -147,6 +186,7 @@ fn attach_area<T>(root: &Root<T>) -> Result<()> {
         }
     });
     AREA.set(area);
+    compat::SegmentOwner::prepare();
     Ok(())
 }
 
@@ -178,21 +218,79 @@ pub fn allocate_raw(size: usize) -> Offset {
     unsafe { raw::dsa_allocate_extended(AREA.get(), size, pg_sys::DSA_ALLOC_HUGE as _) }
 }
 
-/// Gives a place back; nowhere is fine.
+/// [`allocate`] without an error: None where there is no memory. Call it without a lock held.
+pub fn try_allocate(size: usize) -> Option<Offset> {
+    // SAFETY: as in `allocate`; the locks of the area go before anything else is done.
+    let place = error::catch(|| unsafe {
+        raw::dsa_allocate_extended(
+            AREA.get(),
+            size,
+            (pg_sys::DSA_ALLOC_HUGE | pg_sys::DSA_ALLOC_NO_OOM) as _,
+        )
+    });
+    place.ok().filter(|place| *place != NOWHERE)
+}
+
+/// Gives a place back; nowhere is fine. Raises nothing: what cannot be given back, because this process can map no segment any
+/// more, stays allocated. Call it without a lock held.
 pub fn free(place: Offset) {
     if place != NOWHERE {
         // SAFETY: allocated in this area and referenced by nobody any more (the caller's promise).
-        unsafe { raw::dsa_free(AREA.get(), place as dsa_pointer) }
+        let _ = error::catch(|| unsafe { raw::dsa_free(AREA.get(), place as dsa_pointer) });
     }
 }
 
-/// The address of a place in this process.
+/// The address of a place in this process. Maps the segment where this process has not seen it yet, which may raise an error:
+/// under a lock, in an exit callback or over a live value only for places that this process has mapped, by allocating them or by one
+/// of the functions below. What is mapped stays so as long as the place is allocated.
 pub fn address(place: Offset) -> *mut u8 {
-    // SAFETY: the area is attached; maps the segment where this process has not seen it yet.
+    // SAFETY: the area is attached.
     unsafe { raw::dsa_get_address(AREA.get(), place as dsa_pointer).cast() }
 }
 
-/// A value of the shared area at `place`.
+/// [`address`] without an error: None where the segment cannot be mapped. May be called under a lock and while the process ends.
+pub fn look_address(place: Offset) -> Option<*mut u8> {
+    if place == NOWHERE {
+        return None;
+    }
+    let owner = compat::SegmentOwner::enter();
+    let address = error::quietly(|| address(place));
+    owner.leave(address.is_none());
+    address
+}
+
+/// A value of the shared area at `place`, as [`look_address`].
+pub fn look<T>(place: Offset) -> Option<&'static T> {
+    // SAFETY: as in `at`.
+    look_address(place).map(|address| unsafe { &*address.cast::<T>() })
+}
+
+/// Maps the segment of a place that is allocated. The system's own error where it refuses to: no file descriptor or address space
+/// left. Call it without a lock held.
+pub fn map(place: Offset) -> Result<()> {
+    if place == NOWHERE || look_address(place).is_some() {
+        return Ok(());
+    }
+    // Once more, for the words of the error.
+    let owner = compat::SegmentOwner::enter();
+    let address = error::catching(|| address(place));
+    owner.leave(address.is_err());
+    address.map(drop)
+}
+
+/// The value at a place, mapped as by [`map`].
+pub fn mapped<T>(place: Offset) -> Result<&'static T> {
+    map(place)?;
+    Ok(at(place))
+}
+
+/// `len` bytes at a place, mapped as by [`map`].
+pub fn mapped_bytes<'a>(place: Offset, len: usize) -> Result<&'a [u8]> {
+    map(place)?;
+    Ok(bytes(place, len))
+}
+
+/// A value of the shared area at `place`. For places that this process has mapped, as [`address`] says.
 pub fn at<T>(place: Offset) -> &'static T {
     // SAFETY: callers keep the place alive while they hold a reference; shared values hold only numbers, atomics and locks, so
     // any bit pattern that is found there is valid.
@@ -228,6 +326,12 @@ pub fn store(data: &[u8]) -> Result<Offset> {
 pub fn neighbour<T>(first: &'static T, n: usize) -> &'static T {
     // SAFETY: callers stay within the block that `first` begins.
     unsafe { &*ptr::from_ref(first).add(n) }
+}
+
+/// What lies behind an array of `len` values that begins with `first`.
+pub fn behind<T, U>(first: &'static T, len: usize) -> &'static U {
+    // SAFETY: callers have allocated and zeroed it, and it is aligned as the values are; numbers, atomics and locks only.
+    unsafe { &*ptr::from_ref(first).add(len).cast::<U>() }
 }
 
 /// Writes a value at `place`.

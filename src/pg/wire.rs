@@ -4,9 +4,9 @@
 //! message to a client; an error that the worker caught is written here in the same form, so that one reader serves both.
 
 use super::encoding;
-use super::error::new_error_data;
+use super::error::{Digits, new_error_data};
 use super::memory::{c_bytes, copy_text};
-use core::ffi::{CStr, c_char};
+use super::shmem::{self, Offset};
 use pgrx::pg_sys::{self, ErrorData};
 use std::borrow::Cow;
 
@@ -105,61 +105,87 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// The last line of the context of every job's error.
-fn origin(pid: i32) -> String {
-    format!("background worker, pid {pid}")
-}
+/// The last line of the context of every job's error; the pid follows.
+const ORIGIN: &[u8] = b"background worker, pid ";
 
-/// Writes an error that the process `pid` caught in the protocol's form.
-pub fn encode(edata: *mut ErrorData, pid: i32) -> Vec<u8> {
-    let mut out = Vec::with_capacity(256);
+/// Gives the pieces of an error that the process `pid` caught, in the protocol's form, to `put`.
+fn encode(edata: *mut ErrorData, pid: i32, put: &mut dyn FnMut(&[u8])) {
     // SAFETY: a palloc'd error whose strings are NULL or NUL-terminated.
-    unsafe {
-        let e = &*edata;
-        let mut text = |code: u8, value: *const c_char| {
-            if !value.is_null() {
-                put(&mut out, code, CStr::from_ptr(value).to_bytes());
-            }
-        };
-        text(b'M', e.message);
-        text(b'D', e.detail);
-        text(b'H', e.hint);
-        text(b's', e.schema_name);
-        text(b't', e.table_name);
-        text(b'c', e.column_name);
-        text(b'd', e.datatype_name);
-        text(b'n', e.constraint_name);
-        text(b'q', e.internalquery);
-        text(b'F', e.filename);
-        text(b'R', e.funcname);
-        let mut context = c_bytes(e.context).to_vec();
-        if !context.is_empty() {
-            context.push(b'\n');
-        }
-        context.extend_from_slice(origin(pid).as_bytes());
-        put(&mut out, b'W', &context);
-        put(&mut out, b'V', b"ERROR");
-        put(&mut out, b'C', &unpack(e.sqlerrcode));
-        for (code, number) in [(b'P', e.cursorpos), (b'p', e.internalpos), (b'L', e.lineno)] {
-            if number > 0 {
-                put(&mut out, code, number.to_string().as_bytes());
-            }
+    let e = unsafe { &*edata };
+    let texts = [
+        (b'M', e.message.cast_const()),
+        (b'D', e.detail.cast_const()),
+        (b'H', e.hint.cast_const()),
+        (b's', e.schema_name.cast_const()),
+        (b't', e.table_name.cast_const()),
+        (b'c', e.column_name.cast_const()),
+        (b'd', e.datatype_name.cast_const()),
+        (b'n', e.constraint_name.cast_const()),
+        (b'q', e.internalquery.cast_const()),
+        (b'F', e.filename),
+        (b'R', e.funcname),
+    ];
+    for (code, text) in texts {
+        if !text.is_null() {
+            field(code, c_bytes(text), put);
         }
     }
-    out.push(0);
-    out
+    put(b"W");
+    let context = c_bytes(e.context);
+    if !context.is_empty() {
+        put(context);
+        put(b"\n");
+    }
+    put(ORIGIN);
+    put(Digits::of(pid.max(0) as u64).bytes());
+    put(b"\0");
+    field(b'V', b"ERROR", put);
+    field(b'C', &unpack(e.sqlerrcode), put);
+    for (code, number) in [(b'P', e.cursorpos), (b'p', e.internalpos), (b'L', e.lineno)] {
+        if number > 0 {
+            field(code, Digits::of(number as u64).bytes(), put);
+        }
+    }
+    put(b"\0");
+}
+
+fn field(code: u8, value: &[u8], put: &mut dyn FnMut(&[u8])) {
+    put(&[code]);
+    put(value);
+    put(b"\0");
+}
+
+/// Stores an error that the process `pid` caught in the area, in the protocol's form. Gives the place and the length; None where there is
+/// no memory. What of it a user decides the size of goes nowhere else.
+pub fn store(edata: *mut ErrorData, pid: i32) -> Option<(Offset, usize)> {
+    let mut len = 0;
+    encode(edata, pid, &mut |piece| len += piece.len());
+    let place = shmem::try_allocate(len)?;
+    let mut at = place;
+    encode(edata, pid, &mut |piece| {
+        shmem::write(at, piece);
+        at += piece.len() as Offset;
+    });
+    Some((place, len))
+}
+
+/// The message of a caught error, in whatever length. Valid as long as the error.
+pub fn message<'a>(edata: *mut ErrorData) -> &'a [u8] {
+    // SAFETY: a palloc'd error whose message is NULL or NUL-terminated.
+    c_bytes(unsafe { (*edata).message })
 }
 
 /// An error of our own about the process `pid` in the protocol's form.
-pub fn compose(sqlstate: &[u8; 5], message: &str, detail: Option<&[u8]>, pid: i32) -> Vec<u8> {
+pub fn compose(sqlstate: &[u8; 5], message: &[u8], detail: Option<&[u8]>, pid: i32) -> Vec<u8> {
     let mut out = Vec::with_capacity(128);
     put(&mut out, b'V', b"ERROR");
     put(&mut out, b'C', sqlstate);
-    put(&mut out, b'M', message.as_bytes());
+    put(&mut out, b'M', message);
     if let Some(detail) = detail {
         put(&mut out, b'D', detail);
     }
-    put(&mut out, b'W', origin(pid).as_bytes());
+    let origin = [ORIGIN, Digits::of(pid.max(0) as u64).bytes()].concat();
+    put(&mut out, b'W', &origin);
     out.push(0);
     out
 }
@@ -200,7 +226,7 @@ mod tests {
 
     #[test]
     fn fields_are_found_and_truncated_messages_are_harmless() {
-        let bytes = compose(b"42P01", "no table", Some(b"why"), 1);
+        let bytes = compose(b"42P01", b"no table", Some(b"why"), 1);
         let fields = Fields(&bytes);
         assert_eq!(fields.get(b'M'), Some(b"no table".as_slice()));
         assert_eq!(fields.get(b'D'), Some(b"why".as_slice()));

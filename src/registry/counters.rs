@@ -36,7 +36,7 @@ impl Counters {
         Ok(place)
     }
 
-    /// The counters at `place`.
+    /// The counters at `place`, which this process has mapped.
     pub fn at(place: Offset) -> &'static Counters {
         shmem::at(place)
     }
@@ -46,9 +46,11 @@ impl Counters {
         Self::at(place).holders.fetch_add(1, Relaxed);
     }
 
-    /// Lets go; the last holder frees them.
+    /// Lets go; the last holder frees them. Raises nothing: where this process cannot map them they stay.
     pub fn release(place: Offset) {
-        if Self::at(place).holders.fetch_sub(1, AcqRel) == 1 {
+        if let Some(counters) = shmem::look::<Counters>(place)
+            && counters.holders.fetch_sub(1, AcqRel) == 1
+        {
             shmem::free(place);
         }
     }

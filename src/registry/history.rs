@@ -3,12 +3,14 @@
 //!
 //! A job's record is written in the step that publishes its end, so at any time a job is known by its slot or by its record.
 //! Nothing is allocated in that step: no job fails because it could not be remembered.
+//!
+//! Every job that ends needs the lock for a moment. So whoever has to do with many records takes it for a few at a time.
 
-use super::job::{Job, Slot, State};
+use super::job::{Job, LABEL_MAX, MESSAGE_MAX, PROGRESS_MAX, Slot, State};
 use super::segment;
 use crate::pg::encoding;
 use crate::pg::error::Result;
-use crate::pg::shmem::{self, NOWHERE, Offset};
+use crate::pg::shmem::{self, Guard, Locked, NOWHERE, Offset};
 use core::cell::Cell;
 use core::sync::atomic::Ordering::Relaxed;
 
@@ -16,16 +18,23 @@ use core::sync::atomic::Ordering::Relaxed;
 pub const PREVIEW_CHARACTERS: usize = 120;
 
 /// How much of the SQL is kept, in bytes; more than those take.
-const PREVIEW: usize = (PREVIEW_CHARACTERS + 1) * 4;
+pub const PREVIEW: usize = (PREVIEW_CHARACTERS + 1) * 4;
 
 /// How much of a record is text, in bytes. Of long texts the later ones are cut.
 const TEXTS: usize = 880;
+
+/// How many records are read or moved with the lock held once.
+const BATCH: usize = 256;
 
 /// The records, a ring.
 #[repr(C)]
 pub struct History {
     ring: Offset,
     size: u32,
+    /// While records move to a ring of another size: the one before, and the number below which they are still there.
+    size_before: u32,
+    ring_before: Offset,
+    unmoved: u64,
     /// How many were ever written.
     written: u64,
     /// The number of the first one that can still be there; a larger ring does not bring back what a smaller one dropped.
@@ -58,6 +67,7 @@ pub struct Facts {
     pub user: u32,
     /// As [`Job::also_for`].
     pub also_for: u32,
+    pub connected: u32,
     /// The encoding of the messages, and that of SQL and label.
     pub encoding: i32,
     pub text_encoding: i32,
@@ -75,17 +85,16 @@ pub struct Facts {
     pub sqlstate: [u8; 5],
 }
 
-/// A job as a view shows it: a copy.
+/// A job as a view shows it: a copy. It has a fixed size, so it can be made under a lock.
 pub struct Entry {
     pub facts: Facts,
-    /// Those of [`texts`].
-    texts: [Option<Vec<u8>>; 4],
+    lens: [u16; 4],
+    texts: [u8; LABEL_MAX + PREVIEW + MESSAGE_MAX + PROGRESS_MAX],
 }
 
 impl Facts {
     fn of(slot: &Slot, job: &Job) -> Self {
         let error = job.error();
-        let code = error.as_ref().and_then(|error| error.get(b'C'));
         Self {
             cookie: slot.cookie.load(Relaxed),
             pid: slot.pid.load(Relaxed),
@@ -93,6 +102,7 @@ impl Facts {
             database: job.database,
             user: job.user,
             also_for: job.also_for,
+            connected: job.connected,
             encoding: job.encoding,
             text_encoding: job.text_encoding,
             state: job.state,
@@ -106,68 +116,94 @@ impl Facts {
             has_error: error.is_some(),
             has_progress: job.has_progress,
             progress_pct: job.progress_pct,
-            sqlstate: code.and_then(|code| code.try_into().ok()).unwrap_or_default(),
+            sqlstate: error.map(|error| error.sqlstate).unwrap_or_default(),
         }
     }
 }
 
-/// Label, beginning of the SQL, error message, progress message.
-fn texts(job: &Job) -> [Option<&[u8]>; 4] {
-    [
-        job.label(),
-        Some(beginning(job.sql(), job.text_encoding)),
-        job.error()
-            .and_then(|error| error.get(b'M'))
-            .map(|message| head_of(message, TEXTS)),
-        job.progress_message().filter(|_| job.has_progress),
-    ]
+/// Gives label, beginning of the SQL, error message and progress message to `take`.
+fn with_texts<T>(job: &Job, take: impl FnOnce([Option<&[u8]>; 4]) -> T) -> T {
+    let (label, sql) = (job.label(), Some(job.preview()));
+    let progress = job.progress_message().filter(|_| job.has_progress);
+    match job.error() {
+        Some(error) => error.with_message(|message| take([label, sql, Some(message), progress])),
+        None => take([label, sql, None, progress]),
+    }
+}
+
+/// Hands over one text after the other, with the place that it goes to, and gives their lengths, `u16::MAX` for none. Of what does not
+/// fit into `room` bytes the end is cut.
+fn lay_out(texts: [Option<&[u8]>; 4], room: usize, mut put: impl FnMut(usize, &[u8])) -> [u16; 4] {
+    let mut end = 0;
+    texts.map(|text| {
+        let Some(text) = text else { return u16::MAX };
+        let text = head_of(text, room - end);
+        put(end, text);
+        end += text.len();
+        text.len() as u16
+    })
 }
 
 impl Entry {
     /// What is known of a job now.
     pub fn of(slot: &Slot, job: &Job) -> Self {
-        Self {
+        let mut entry = Self {
             facts: Facts::of(slot, job),
-            texts: texts(job).map(|text| text.map(<[u8]>::to_vec)),
-        }
+            lens: [u16::MAX; 4],
+            texts: [0; _],
+        };
+        let room = entry.texts.len();
+        entry.lens = with_texts(job, |texts| {
+            lay_out(texts, room, |at, text| {
+                entry.texts[at..at + text.len()].copy_from_slice(text)
+            })
+        });
+        entry
     }
 
     fn stored(record: &Record) -> Self {
-        let mut rest = record.texts.as_slice();
-        let texts = record.head.lens.map(|len| {
-            let (text, after) = rest.split_at_checked(len.into())?;
-            rest = after;
-            Some(text.to_vec())
-        });
-        Self {
+        let mut entry = Self {
             facts: record.head.facts,
-            texts,
-        }
+            lens: record.head.lens,
+            texts: [0; _],
+        };
+        entry
+            .texts
+            .iter_mut()
+            .zip(record.texts)
+            .for_each(|(to, from)| *to = from);
+        entry
+    }
+
+    fn text(&self, n: usize) -> Option<&[u8]> {
+        let len = |n: usize| Some(self.lens[n]).filter(|len| *len != u16::MAX).map(usize::from);
+        let begin = (0..n).filter_map(len).sum::<usize>();
+        self.texts.get(begin..begin + len(n)?)
     }
 
     /// The label, None for none.
     pub fn label(&self) -> Option<&[u8]> {
-        self.texts[0].as_deref()
+        self.text(0)
     }
 
     /// The beginning of the SQL, perhaps with a part of a character at its end.
     pub fn sql(&self) -> &[u8] {
-        self.texts[1].as_deref().unwrap_or_default()
+        self.text(1).unwrap_or_default()
     }
 
     /// The error's message, perhaps with a part of a character at its end.
     pub fn message(&self) -> Option<&[u8]> {
-        self.texts[2].as_deref()
+        self.text(2)
     }
 
     /// What the job reported last.
     pub fn progress(&self) -> Option<&[u8]> {
-        self.texts[3].as_deref()
+        self.text(3)
     }
 }
 
 /// The characters of the SQL that are shown, or some more.
-fn beginning(sql: &[u8], encoding: i32) -> &[u8] {
+pub fn preview(sql: &[u8], encoding: i32) -> &[u8] {
     let sql = head_of(sql, PREVIEW);
     if encoding != encoding::UTF8 {
         return sql;
@@ -181,46 +217,121 @@ fn head_of(text: &[u8], len: usize) -> &[u8] {
     text.get(..len).unwrap_or(text)
 }
 
-fn place(ring: Offset, n: u64, size: u32) -> Offset {
-    ring + n % u64::from(size) * size_of::<Record>() as u64
-}
-
-fn record(ring: Offset, n: u64, size: u32) -> &'static Cell<Record> {
-    shmem::at(place(ring, n, size))
-}
-
-/// Remembers a job that has just ended. Allocates nothing, so its lock may be held, and writes no more than there is.
+/// Remembers a job that has just ended. Allocates and raises nothing, so its lock may be held, and writes no more than there is. A
+/// process that cannot map the records does not remember it.
 pub fn push(slot: &Slot, job: &Job) {
     let Some(segment) = segment::attached() else { return };
-    let (facts, texts) = (Facts::of(slot, job), texts(job));
-    let mut lens = [u16::MAX; 4];
-    let mut history = segment.history.lock();
-    if history.size == 0 {
-        return;
-    }
-    let place = place(history.ring, history.written, history.size);
-    let mut end = 0;
-    for (text, len) in texts.into_iter().zip(&mut lens) {
-        if let Some(text) = text {
-            let text = head_of(text, TEXTS - end);
-            shmem::write(place + (size_of::<Head>() + end) as u64, text);
-            *len = text.len() as u16;
-            end += text.len();
+    let facts = Facts::of(slot, job);
+    with_texts(job, |texts| {
+        let mut history = segment.history.lock();
+        if history.size == 0 {
+            return;
         }
+        let n = history.written;
+        if let Some(record) = history.ring().record(n) {
+            let mut kept = [0; TEXTS];
+            let lens = lay_out(texts, TEXTS, |at, text| kept[at..at + text.len()].copy_from_slice(text));
+            record.set(Record {
+                head: Head { facts, lens },
+                texts: kept,
+            });
+            history.written += 1;
+        }
+    });
+}
+
+/// Maps the records for this process, if it can.
+pub(super) fn reach() {
+    if let Some(segment) = segment::attached() {
+        let ring = segment.history.lock().ring;
+        shmem::look_address(ring);
     }
-    shmem::put(place, Head { facts, lens });
-    history.written += 1;
+}
+
+/// Some of the records.
+#[derive(Clone, Copy)]
+struct Ring {
+    place: Offset,
+    size: u32,
+}
+
+impl Ring {
+    /// Where record number `n` is, or goes; None where this process cannot map it. Under the lock.
+    fn record(self, n: u64) -> Option<&'static Cell<Record>> {
+        let first = shmem::look::<Cell<Record>>(self.place)?;
+        Some(shmem::neighbour(first, (n % u64::from(self.size)) as usize))
+    }
 }
 
 impl History {
+    fn ring(&self) -> Ring {
+        Ring {
+            place: self.ring,
+            size: self.size,
+        }
+    }
+
+    fn ring_before(&self) -> Ring {
+        Ring {
+            place: self.ring_before,
+            size: self.size_before,
+        }
+    }
+
+    /// The ring that record number `n` is in.
+    fn ring_of(&self, n: u64) -> Ring {
+        if self.is_moving() && n < self.unmoved {
+            self.ring_before()
+        } else {
+            self.ring()
+        }
+    }
+
+    fn is_moving(&self) -> bool {
+        self.ring_before != NOWHERE
+    }
+
     /// The numbers of the records that are there, the oldest first.
     fn numbers(&self) -> core::ops::Range<u64> {
         self.first.max(self.written.saturating_sub(self.size.into()))..self.written
     }
+
+    /// From now on records go to `ring`. Those that are there move later, if there is room for any; else the ring before is the
+    /// caller's.
+    fn begin_to_move(&mut self, ring: Ring) -> Offset {
+        self.first = self.numbers().start.max(self.written.saturating_sub(ring.size.into()));
+        (self.ring_before, self.size_before) = (self.ring, self.size);
+        (self.ring, self.size) = (ring.place, ring.size);
+        self.unmoved = self.written;
+        self.end_of_move()
+    }
+
+    /// Moves some records, the youngest first. Gives the ring before, which is the caller's, when all have moved. Stops where this process
+    /// cannot map one of the two.
+    fn move_some(&mut self) -> Option<Offset> {
+        for _ in 0..BATCH {
+            let free = self.end_of_move();
+            if free != NOWHERE {
+                return Some(free);
+            }
+            let n = self.unmoved - 1;
+            let from = self.ring_before().record(n)?;
+            self.ring().record(n)?.set(from.get());
+            self.unmoved = n;
+        }
+        Some(NOWHERE)
+    }
+
+    fn end_of_move(&mut self) -> Offset {
+        if self.unmoved > self.numbers().start {
+            return NOWHERE;
+        }
+        core::mem::replace(&mut self.ring_before, NOWHERE)
+    }
 }
 
 /// Sets how many jobs are remembered. Sessions pass the setting on: a worker need not know the settings. 53200 where memory is
-/// out.
+/// out, the system's own error where it refuses to map the records.
 pub fn set_size(size: u32) -> Result<()> {
     thread_local! {
         /// What this process has passed on.
@@ -230,36 +341,141 @@ pub fn set_size(size: u32) -> Result<()> {
     if KNOWN.get() == Some(size) {
         return Ok(());
     }
-    if history.lock().size == size {
-        KNOWN.set(Some(size));
-        return Ok(());
-    }
-    let mut ring = match size {
-        0 => NOWHERE,
-        _ => shmem::allocate(size as usize * size_of::<Record>())?,
-    };
-    {
-        let mut history = history.lock();
-        let numbers = history.numbers();
-        for n in numbers.rev().take(size as usize) {
-            record(ring, n, size).set(record(history.ring, n, history.size).get());
+    loop {
+        // Who began to move records may be gone.
+        finish_move(history)?;
+        if history.lock().size == size {
+            break;
         }
-        core::mem::swap(&mut history.ring, &mut ring);
-        history.first = history.numbers().start.max(history.written.saturating_sub(size.into()));
-        history.size = size;
+        let ring = shmem::Owned::new(match size {
+            0 => NOWHERE,
+            _ => shmem::allocate(size as usize * size_of::<Record>())?,
+        });
+        let mut guard = history.lock();
+        if guard.is_moving() || guard.size == size {
+            drop(guard);
+            continue;
+        }
+        let free = guard.begin_to_move(Ring {
+            place: ring.hand_over(),
+            size,
+        });
+        drop(guard);
+        shmem::free(free);
     }
-    shmem::free(ring);
+    KNOWN.set(Some(size));
     Ok(())
 }
 
-/// All that is remembered, the oldest first.
-pub fn all() -> Vec<Entry> {
-    let Some(segment) = segment::attached() else {
-        return Vec::new();
-    };
-    let history = segment.history.lock();
-    history
-        .numbers()
-        .map(|n| Entry::stored(&record(history.ring, n, history.size).get()))
-        .collect()
+fn finish_move(history: &Locked<History>) -> Result<()> {
+    loop {
+        let mut guard = map(history)?;
+        if !guard.is_moving() {
+            return Ok(());
+        }
+        let free = guard.move_some();
+        drop(guard);
+        shmem::free(free.unwrap_or(NOWHERE));
+    }
+}
+
+/// The history, locked, with what it has mapped. The system's own error where it refuses.
+fn map(history: &Locked<History>) -> Result<Guard<'_, History>> {
+    loop {
+        let rings = {
+            let history = history.lock();
+            [history.ring, history.ring_before]
+        };
+        // They may be freed meanwhile; then mapping them fails for that, and others are there.
+        let mapped = rings.into_iter().try_for_each(shmem::map);
+        let guard = history.lock();
+        if rings == [guard.ring, guard.ring_before] {
+            mapped?;
+            return Ok(guard);
+        }
+    }
+}
+
+/// What is remembered, read a few records at a time: the oldest first, up to what had been remembered when the reading began. What the
+/// ring loses meanwhile is left out.
+pub struct Reading {
+    next: u64,
+    end: u64,
+    records: Vec<Record>,
+}
+
+impl Reading {
+    /// Begins to read.
+    pub fn begin() -> Result<Self> {
+        let numbers = segment::segment()?.history.lock().numbers();
+        Ok(Self {
+            next: numbers.start,
+            end: numbers.end,
+            records: Vec::with_capacity(BATCH),
+        })
+    }
+
+    /// The next ones; None after the last. The system's own error where it refuses to map them.
+    pub fn next(&mut self) -> Result<Option<impl Iterator<Item = Entry> + '_>> {
+        self.records.clear();
+        {
+            let history = map(&segment::segment()?.history)?;
+            self.next = self.next.max(history.numbers().start);
+            while self.next < self.end && self.records.len() < BATCH {
+                if let Some(record) = history.ring_of(self.next).record(self.next) {
+                    self.records.push(record.get());
+                }
+                self.next += 1;
+            }
+        }
+        Ok((!self.records.is_empty()).then(|| self.records.iter().map(Entry::stored)))
+    }
+}
+
+/// Whether a job that has ended is remembered by this handle. Errors as [`Reading::next`].
+pub fn knows(pid: i32, cookie: u64) -> Result<bool> {
+    let mut reading = Reading::begin()?;
+    while let Some(mut entries) = reading.next()? {
+        if entries.any(|entry| (entry.facts.pid, entry.facts.cookie) == (pid, cookie)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_move_from_one_ring_to_another() {
+        let mut history = History {
+            ring: NOWHERE,
+            size: 0,
+            size_before: 0,
+            ring_before: NOWHERE,
+            unmoved: 0,
+            written: 0,
+            first: 0,
+        };
+        let ring = |place, size| Ring { place, size };
+        assert_eq!(history.begin_to_move(ring(8, 4)), NOWHERE);
+        assert!(!history.is_moving());
+        history.written = 10;
+        assert_eq!(history.numbers(), 6..10);
+        // What a smaller ring has dropped a larger one does not bring back.
+        assert_eq!(history.begin_to_move(ring(16, 2)), NOWHERE);
+        assert_eq!((history.numbers(), history.unmoved), (8..10, 10));
+        assert_eq!((history.ring_of(9).place, history.ring_of(10).place), (8, 16));
+        history.unmoved = 9;
+        assert_eq!((history.ring_of(8).place, history.ring_of(9).place), (8, 16));
+        history.unmoved = 8;
+        assert_eq!(history.end_of_move(), 8);
+        assert_eq!(history.begin_to_move(ring(8, 4)), NOWHERE);
+        // All that was to move is pushed out meanwhile.
+        history.written = 14;
+        assert_eq!((history.numbers(), history.end_of_move()), (10..14, 16));
+        assert_eq!(history.begin_to_move(ring(NOWHERE, 0)), 8);
+        assert_eq!(history.numbers(), 14..14);
+    }
 }

@@ -2,21 +2,27 @@
 
 use super::counters::{Count, Counters};
 use super::history;
+use super::history::{PREVIEW, preview};
 use super::pool;
 use super::room;
+use super::segment;
 use super::totals::Totals;
-use super::waiters;
 use crate::channel::queue::Queue;
-use crate::pg::proc::Registered;
+use crate::pg::error::{self, Result};
+use crate::pg::proc::{Process, Registered};
 use crate::pg::shmem::{self, Guard, Locked, NOWHERE, Offset};
 use crate::pg::{files::Files, proc, wire};
 use core::sync::atomic::{AtomicI32, AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::borrow::Cow;
 
 /// The longest label, in bytes.
 pub const LABEL_MAX: usize = 64;
 
 /// The longest progress message that is kept, in bytes.
 pub const PROGRESS_MAX: usize = 512;
+
+/// How much of an error's message is kept in the slot itself, in bytes.
+pub const MESSAGE_MAX: usize = 512;
 
 /// Where a job stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -95,6 +101,8 @@ pub struct Slot {
     /// When the retained result expires, 0 for never. Changes under the lock only.
     pub expires_at: AtomicI64,
     stop: AtomicU32,
+    /// Not 0 where the job has been freed by a process that could not give the slot back.
+    pub(super) abandoned: AtomicU32,
     pub(super) job: Locked<Job>,
 }
 
@@ -110,6 +118,8 @@ pub struct Job {
     /// The role that its worker connected as, once the job's SQL has left the role that it began with; 0 before. Who reads what
     /// came of the job must have both.
     pub also_for: u32,
+    /// The role that its worker connects as.
+    pub connected: u32,
     /// The database that the job runs in, and its encoding: that of rows, messages and the error.
     pub database: u32,
     pub encoding: i32,
@@ -151,13 +161,12 @@ pub struct Job {
     pub handed_on: bool,
     /// How many times a call in some session has it in hand.
     pub(super) pins: u32,
-    /// The processes that sleep until the job's end.
-    pub waiters: Offset,
-    /// The background worker that runs it, or is to.
+    /// The background worker that the postmaster was asked for.
     pub worker: Registered,
-    /// Where to find the processes that are to wake when something happens.
+    /// The process that has the job, or that it was posted to. None while a process is on its way.
+    pub runner: Process,
+    /// Where to find the launching session, which is to wake when the job was taken.
     pub owner_procno: u32,
-    pub worker_procno: u32,
     pub(super) counters: Offset,
     /// The counters of the database and the role.
     pub totals: Offset,
@@ -168,9 +177,12 @@ pub struct Job {
     pub sql_len: u64,
     /// What the worker needs besides the SQL; freed when it has adopted it.
     pub request: Offset,
-    /// The error in the protocol's form.
-    pub error: Offset,
-    pub error_len: u64,
+    /// The beginning of the SQL.
+    pub preview_len: u32,
+    pub preview: [u8; PREVIEW],
+    /// The error, where there is one.
+    pub has_error: bool,
+    pub error: Error,
     pub queue: Queue,
     /// What a reading that was broken off knew of the rest of the stream.
     pub known: Offset,
@@ -186,6 +198,11 @@ impl Job {
         (self.label_len != u32::MAX).then(|| &self.label[..(self.label_len as usize).min(LABEL_MAX)])
     }
 
+    /// A copy of the label, for whoever looks at it without the lock.
+    pub fn label_copy(&self) -> Option<Copied<LABEL_MAX>> {
+        self.label().map(Copied::of)
+    }
+
     /// Sets the label, which is not longer than [`LABEL_MAX`].
     pub fn set_label(&mut self, label: Option<&[u8]>) {
         self.label_len = label.map_or(u32::MAX, |label| label.len() as u32);
@@ -194,20 +211,40 @@ impl Job {
         }
     }
 
-    /// The SQL. Valid as long as the slot is kept.
-    pub fn sql(&self) -> &'static [u8] {
-        shmem::bytes(self.sql, self.sql_len as usize)
+    /// Where the SQL is. Valid as long as the slot is kept.
+    pub fn sql(&self) -> Text {
+        Text {
+            place: self.sql,
+            len: self.sql_len,
+        }
     }
 
-    /// The error's fields, None where there is no error. Valid as long as the slot is kept.
-    pub fn error(&self) -> Option<wire::Fields<'static>> {
-        (self.error != NOWHERE).then(|| wire::Fields(shmem::bytes(self.error, self.error_len as usize)))
+    /// Keeps the beginning of the SQL, in the slot itself.
+    pub fn set_preview(&mut self, sql: &[u8]) {
+        let preview = preview(sql, self.text_encoding);
+        self.preview_len = preview.len() as u32;
+        self.preview[..preview.len()].copy_from_slice(preview);
+    }
+
+    /// The beginning of the SQL, perhaps with a part of a character at its end.
+    pub fn preview(&self) -> &[u8] {
+        &self.preview[..(self.preview_len as usize).min(PREVIEW)]
+    }
+
+    /// The error, None where there is none. Valid as long as the slot is kept.
+    pub fn error(&self) -> Option<&Error> {
+        self.has_error.then_some(&self.error)
     }
 
     /// The last progress message.
     pub fn progress_message(&self) -> Option<&[u8]> {
         self.has_progress_message
             .then(|| &self.progress[..(self.progress_len as usize).min(PROGRESS_MAX)])
+    }
+
+    /// A copy of the last progress message.
+    pub fn progress_copy(&self) -> Option<Copied<PROGRESS_MAX>> {
+        self.progress_message().map(Copied::of)
     }
 
     /// Keeps a progress message, which is not longer than [`PROGRESS_MAX`].
@@ -219,14 +256,145 @@ impl Job {
     }
 }
 
+/// A copy of a short text. It takes no memory of anybody's, so it can be made under a lock.
+pub struct Copied<const N: usize> {
+    bytes: [u8; N],
+    len: usize,
+}
+
+impl<const N: usize> Copied<N> {
+    fn of(text: &[u8]) -> Self {
+        let mut bytes = [0; N];
+        bytes.iter_mut().zip(text).for_each(|(to, from)| *to = *from);
+        Self {
+            bytes,
+            len: text.len().min(N),
+        }
+    }
+}
+
+impl<const N: usize> core::ops::Deref for Copied<N> {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}
+
+/// A text in the area. It may lie in a segment that this process has yet to map, which is no matter for the time that a lock is held.
+#[derive(Clone, Copy)]
+pub struct Text {
+    place: Offset,
+    len: u64,
+}
+
+impl Text {
+    /// The text. The system's own error where it refuses to map it. Valid as long as the slot is kept.
+    pub fn read(self) -> Result<&'static [u8]> {
+        shmem::mapped_bytes(self.place, self.len as usize)
+    }
+}
+
+/// The error of a job: its SQLSTATE and the beginning of its message here, and all of it in the area, if there was room.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Error {
+    pub sqlstate: [u8; 5],
+    /// Whether the worker has died: then the message is what it said last, perhaps nothing.
+    pub lost: bool,
+    /// The process that ran the job.
+    pid: i32,
+    message_len: u32,
+    message: [u8; MESSAGE_MAX],
+    /// In the protocol's form; nowhere where memory was out.
+    whole: Offset,
+    whole_len: u64,
+}
+
+impl Error {
+    /// An error of the process `pid`, of which nothing is in the area.
+    pub fn new(sqlstate: [u8; 5], message: &[u8], pid: i32) -> Self {
+        let mut error = Self {
+            sqlstate,
+            lost: false,
+            pid,
+            message_len: message.len().min(MESSAGE_MAX) as u32,
+            message: [0; MESSAGE_MAX],
+            whole: NOWHERE,
+            whole_len: 0,
+        };
+        error.message.iter_mut().zip(message).for_each(|(to, from)| *to = *from);
+        error
+    }
+
+    /// The process `pid` is gone, and with it the job. `last_words` is the message of the error that it died of, empty where it is not
+    /// known.
+    pub fn lost(pid: i32, last_words: &[u8]) -> Self {
+        Self {
+            lost: true,
+            ..Self::new(*b"08006", last_words, pid)
+        }
+    }
+
+    /// The same with all of the error, `len` bytes at `whole`.
+    pub fn with_whole(self, whole: Offset, len: usize) -> Self {
+        Self {
+            whole,
+            whole_len: len as u64,
+            ..self
+        }
+    }
+
+    fn kept_message(&self) -> &[u8] {
+        &self.message[..(self.message_len as usize).min(MESSAGE_MAX)]
+    }
+
+    /// Gives the beginning of the message to `take`. Allocates nothing.
+    pub fn with_message<T>(&self, take: impl FnOnce(&[u8]) -> T) -> T {
+        if !self.lost {
+            return take(self.kept_message());
+        }
+        let pid = error::Digits::of(self.pid.max(0) as u64);
+        let mut text = [0; 64];
+        let pieces = [
+            b"background worker with PID ",
+            pid.bytes(),
+            b" ended before its job did",
+        ];
+        let len = pieces.iter().map(|piece| piece.len()).sum();
+        text.iter_mut()
+            .zip(pieces.into_iter().flatten())
+            .for_each(|(to, from)| *to = *from);
+        take(text.get(..len).unwrap_or(&text))
+    }
+
+    /// All of the error, in the protocol's form. The system's own error where it refuses to map it. Call it without a lock held;
+    /// valid as long as the slot is kept.
+    pub fn fields(&self) -> Result<Cow<'static, [u8]>> {
+        if self.whole != NOWHERE {
+            return Ok(Cow::Borrowed(shmem::mapped_bytes(self.whole, self.whole_len as usize)?));
+        }
+        let detail = if self.lost {
+            Some(self.kept_message()).filter(|words| !words.is_empty())
+        } else {
+            Some(&b"There was no memory to keep more of the error."[..])
+        };
+        Ok(Cow::Owned(self.with_message(|message| {
+            wire::compose(&self.sqlstate, message, detail, self.pid)
+        })))
+    }
+
+    /// Gives back what is in the area.
+    pub fn free(&self) {
+        shmem::free(self.whole);
+    }
+}
+
 /// How a job ended.
 #[derive(Clone, Copy)]
 pub struct End {
     pub state: State,
     pub count: Count,
-    /// The error in the protocol's form, stored in the area; nowhere on success.
-    pub error: Offset,
-    pub error_len: u64,
+    pub error: Option<Error>,
 }
 
 impl Slot {
@@ -269,8 +437,9 @@ impl Slot {
     /// Begins a job in this slot, which was just taken: nobody else looks at it before the cookie is set. The owner and the
     /// worker to come both keep it, and so does the launch, until [`Slot::introduce`]: whoever is fast may find the job,
     /// see its end and forget it before the launch has learned that it was taken.
-    pub fn begin(&self, cookie: u64, counters: Offset, fill: impl FnOnce(&mut Job)) {
+    pub fn begin(&'static self, cookie: u64, counters: Offset, fill: impl FnOnce(&mut Job)) {
         let mut job = self.lock();
+        segment::waiters(self).clear();
         self.pid.store(0, Relaxed);
         self.worker_pid.store(0, Relaxed);
         self.expires_at.store(0, Relaxed);
@@ -295,10 +464,10 @@ impl Slot {
         job.handed_on = false;
         job.pins = 1;
         job.is_counted = false;
-        job.waiters = NOWHERE;
         job.worker = Registered::NONE;
-        job.error = NOWHERE;
-        job.error_len = 0;
+        job.runner = Process::NONE;
+        job.preview_len = 0;
+        job.has_error = false;
         job.known = NOWHERE;
         job.known_len = 0;
         job.counters = counters;
@@ -319,82 +488,110 @@ impl Slot {
         }
     }
 
-    /// What has become of a job that was posted to a worker: None while it has not been taken, then whether it was.
+    /// What has become of a job that was posted to a worker: None while it has not been taken, then whether it was. A worker that
+    /// has gone without a word has not.
     pub fn was_taken(&self) -> Option<bool> {
         let mut job = self.lock();
         if self.worker_pid.load(Relaxed) != 0 || job.handed_on {
             return Some(true);
         }
-        core::mem::take(&mut job.given_back).then_some(false)
+        let given_back = core::mem::take(&mut job.given_back) || !job.runner.is_alive();
+        given_back.then_some(false)
     }
 
     /// Asks the job to end early. False where it has ended already, or the slot is another's.
     ///
     /// The signal is sent under the lock that the worker needs to end the job or to begin another: it reaches the process while
-    /// that process still has this very job in hand, and the worker forgets it under the same lock when it changes jobs.
+    /// that process still has this very job in hand, and the worker forgets it under the same lock when it changes jobs. A process
+    /// that has gone without publishing the end is not signalled: its pid may be another's by now.
     pub fn cancel(&self, cookie: u64, why: Stop) -> bool {
         let Some(job) = self.lock_if(cookie) else { return false };
         if job.state.has_ended() {
             return false;
         }
         self.request_stop(why);
-        proc::interrupt(self.worker_pid.load(Relaxed));
+        if self.worker_pid.load(Relaxed) != 0 {
+            job.runner.interrupt();
+        }
         true
     }
 
     /// Publishes the end of the job, unless it has been published: state, counters, error, history, then whoever waits wakes. The
     /// transaction is over, so what the job wrote is visible to them. With that the worker lets go of the slot, in the same
-    /// step: a waiter that lets go next finds itself the last. Gives why the job was to end early.
+    /// step: a waiter that lets go next finds itself the last. Gives why the job was to end early; None where the end had been published
+    /// before, and then the error's part in the area is freed.
+    ///
+    /// Needs no memory and raises no error. Who publishes has called [`Slot::reach`] before, at a time when an error may be raised.
     pub fn publish(&'static self, cookie: u64, end: End) -> Option<Stop> {
-        let finished_at = proc::now();
-        let (mut wake, stop);
+        let stop = self.publish_once(cookie, &end);
+        if stop.is_none()
+            && let Some(error) = end.error
         {
-            let mut job = self.lock_if(cookie)?;
-            if job.state.has_ended() {
-                return None;
-            }
-            job.state = end.state;
-            job.finished_at = finished_at;
-            job.error = end.error;
-            job.error_len = end.error_len;
-            job.queue.seal();
-            let began = if job.started_at != 0 {
-                job.started_at
-            } else {
-                job.launched_at
-            };
-            Counters::at(job.counters).ended(end.count, finished_at - began);
-            Totals::at(job.totals).ended(end.count, finished_at - began, job.queue.spilled());
-            wake = waiters::processes(job.waiters);
-            wake.extend(job.queue.reader());
-            wake.extend(pool::uncount(&mut job));
-            stop = self.stop();
-            job.worker_gone = true;
-            history::push(self, &job);
-            self.worker_lets_go(job);
+            error.free();
         }
-        for procno in wake {
-            proc::wake(procno);
+        stop
+    }
+
+    fn publish_once(&'static self, cookie: u64, end: &End) -> Option<Stop> {
+        let finished_at = proc::now();
+        let mut job = self.lock_if(cookie)?;
+        if job.state.has_ended() {
+            return None;
         }
+        job.state = end.state;
+        job.finished_at = finished_at;
+        job.has_error = end.error.is_some();
+        if let Some(error) = end.error {
+            job.error = error;
+        }
+        job.queue.seal();
+        let began = if job.started_at != 0 {
+            job.started_at
+        } else {
+            job.launched_at
+        };
+        if let Some(counters) = shmem::look::<Counters>(job.counters) {
+            counters.ended(end.count, finished_at - began);
+        }
+        if let Some(totals) = shmem::look::<Totals>(job.totals) {
+            totals.ended(end.count, finished_at - began, job.queue.spilled());
+        }
+        segment::waiters(self).wake();
+        if let Some(reader) = job.queue.reader() {
+            proc::wake(reader);
+        }
+        pool::uncount(&mut job, true);
+        let stop = self.stop();
+        job.worker_gone = true;
+        history::push(self, &job);
+        self.worker_lets_go(job);
         Some(stop)
     }
 
-    /// Publishes that the worker of the job, the process `pid`, is gone. `last_words` is the error that it died of, where it is
-    /// known.
-    pub fn publish_lost(&'static self, cookie: u64, pid: i32, last_words: Option<&[u8]>) {
-        let message = format!("background worker with PID {pid} ended before its job did");
-        let detail = last_words.and_then(|words| wire::Fields(words).get(b'M'));
-        let error = wire::compose(b"08006", &message, detail, pid);
-        // Where memory is out, the state alone says what happened.
-        let place = shmem::store(&error).unwrap_or(NOWHERE);
+    /// Maps what publishing the end of this job needs. The system's own error where it refuses.
+    pub fn reach(&self, cookie: u64) -> Result<()> {
+        let places = match self.lock_if(cookie) {
+            Some(job) => [job.counters, job.totals, job.role_count],
+            None => return Ok(()),
+        };
+        for place in places {
+            if let Err(failure) = shmem::map(place) {
+                // A job that was taken back meanwhile has taken its counters along.
+                return self.lock_if(cookie).map_or(Ok(()), |_| Err(failure));
+            }
+        }
+        pool::reach()?;
+        history::reach();
+        Ok(())
+    }
+
+    /// Publishes that the worker of the job is gone, as [`Slot::publish`].
+    pub fn publish_lost(&'static self, cookie: u64, error: Error) {
         let end = End {
             state: State::Error,
             count: Count::Failed,
-            error: place,
-            error_len: error.len() as u64,
+            error: Some(error),
         };
-        if self.publish(cookie, end).is_none() {
-            shmem::free(place);
-        }
+        self.publish(cookie, end);
     }
 }

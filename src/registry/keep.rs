@@ -7,21 +7,17 @@
 //! reading is over.
 
 use super::counters::Counters;
-use super::job::{Job, Slot};
+use super::job::{Error, Job, Slot};
 use super::pool;
 use super::room;
 use super::segment;
 use super::totals::Totals;
-use crate::pg::proc::{self, WorkerStatus};
-use crate::pg::shmem::{self, Guard, NOWHERE, Offset};
+use crate::pg::error::Result;
+use crate::pg::proc::{self, Process, WorkerStatus};
+use crate::pg::shmem::{self, Guard, NOWHERE};
 use core::sync::atomic::Ordering::Relaxed;
 
 impl Job {
-    /// Whether it counts for the session with these counters.
-    pub fn is_counted_by(&self, counters: Offset) -> bool {
-        self.counters == counters
-    }
-
     /// Whether the handle is forgotten.
     pub fn is_released(&self) -> bool {
         self.released
@@ -71,6 +67,11 @@ impl Slot {
         job.released = true;
         self.settle(job);
         true
+    }
+
+    /// Whether the job with this cookie is known, or was, by this pid.
+    pub fn has_pid(&self, cookie: u64, pid: i32) -> bool {
+        self.lock_if(cookie).is_some() && self.pid.load(Relaxed) == pid
     }
 
     /// Whether the handle is still known.
@@ -123,10 +124,10 @@ impl Slot {
         if job.queue.reader() != Some(proc::my_procno()) {
             return;
         }
-        let writer = job.queue.set_reader(None).then_some(job.worker_procno);
+        let writer = job.queue.set_reader(None).then_some(job.runner);
         self.settle(job);
         if let Some(writer) = writer {
-            proc::wake(writer);
+            writer.wake();
         }
     }
 
@@ -172,18 +173,16 @@ impl Slot {
         if self.worker_pid.load(Relaxed) != 0 {
             return false;
         }
+        // This process has launched it, and so has mapped both.
         Counters::at(job.counters).never_began();
         Totals::at(job.totals).never_launched();
-        let wake = pool::uncount(&mut job);
+        pool::uncount(&mut job, true);
         // Under the same lock, or a worker could take the job in between. Nobody else knows of it yet.
         self.free(job);
-        for procno in wake {
-            proc::wake(procno);
-        }
         true
     }
 
-    /// Frees the slot, which all have let go of.
+    /// Frees the slot, which all have let go of. What lies in segments that this process cannot map stays allocated.
     fn free(&'static self, mut job: Guard<'_, Job>) {
         // From here on nobody finds the job, and the slot is on no list: it is ours alone.
         self.cookie.store(0, Relaxed);
@@ -191,14 +190,19 @@ impl Slot {
         self.worker_pid.store(0, Relaxed);
         let counters = job.counters;
         room::is_kept_no_more(job.role_count);
-        let places = [job.sql, job.request, job.error, job.known];
-        (job.sql, job.request, job.error, job.known) = (NOWHERE, NOWHERE, NOWHERE, NOWHERE);
+        let places = [job.sql, job.request, job.known];
+        (job.sql, job.request, job.known) = (NOWHERE, NOWHERE, NOWHERE);
+        let error = job.error().copied();
+        job.has_error = false;
         let mut queue = job.queue.take();
         let mut files = core::mem::take(&mut job.files);
         drop(job);
         queue.free_all();
         for place in places {
             shmem::free(place);
+        }
+        if let Some(error) = error {
+            error.free();
         }
         files.delete_all();
         Counters::release(counters);
@@ -207,21 +211,49 @@ impl Slot {
         }
     }
 
-    /// A worker that was started for this job and went without a word is noticed here: then the job is lost, and that is its end.
-    /// The postmaster tells only the launching session of a process that never came so far as to take the job. A worker that had
-    /// been there before publishes its end itself, whatever it dies of.
-    pub fn look_after(&'static self, cookie: u64) {
-        let (worker, pid) = {
-            let Some(job) = self.lock_if(cookie).filter(|job| !job.state.has_ended()) else {
-                return;
-            };
-            (job.worker, self.pid.load(Relaxed))
+    /// A worker that went without a word is noticed here: then the job is lost, and that is its end. Whoever looks at a job does it,
+    /// so that no job runs for ever. Tells whether it was so. The system's own error where it refuses to map what the end
+    /// needs.
+    pub fn look_after(&'static self, cookie: u64) -> Result<bool> {
+        let Some(pid) = self.has_lost_its_worker(cookie) else {
+            return Ok(false);
         };
-        if worker.status() == WorkerStatus::Stopped {
-            // Everything that the worker published, it published before it stopped.
-            self.publish_lost(cookie, pid, None);
+        self.reach(cookie)?;
+        self.publish_lost(cookie, Error::lost(pid, b""));
+        Ok(true)
+    }
+
+    /// The pid of the process that was to run this job, if it has gone without a word. All that a process publishes it publishes before
+    /// it counts as gone, so a job that has not ended then never will.
+    fn has_lost_its_worker(&self, cookie: u64) -> Option<i32> {
+        let (runner, worker) = {
+            let job = self.lock_if(cookie).filter(|job| !job.state.has_ended())?;
+            if self.worker_pid.load(Relaxed) == 0 && self.pid.load(Relaxed) == 0 {
+                // Its launch is not over, and looks itself.
+                return None;
+            }
+            (job.runner, job.worker)
+        };
+        if runner != Process::NONE {
+            return (!runner.is_alive()).then(|| runner.pid());
+        }
+        // It never came so far as to take the job, which the postmaster tells to the launching session only.
+        (worker.status() == WorkerStatus::Stopped && self.lock_if(cookie)?.runner == Process::NONE)
+            .then(|| self.pid.load(Relaxed))
+    }
+}
+
+/// Looks after all jobs of the cluster: those that are lost count as running, and keep what they have, until somebody looks. Tells
+/// whether there was one. The system's own error where it refuses to map them.
+pub fn look_after_all() -> Result<bool> {
+    let mut found = false;
+    for slot in segment::segment()?.all()? {
+        let cookie = slot.cookie.load(Relaxed);
+        if cookie != 0 {
+            found |= slot.look_after(cookie)?;
         }
     }
+    Ok(found)
 }
 
 /// Forgets the results that were retained long enough. Whoever launches, looks around, or ends does it in passing; a result that
@@ -233,9 +265,14 @@ pub fn sweep() {
     }
     // What is added from here on is noted by whoever adds it, the rest below.
     segment.next_expiry.store(i64::MAX, Relaxed);
-    for slot in segment.all() {
+    let Ok(slots) = segment.all() else { return };
+    for slot in slots {
         let (at, cookie) = (slot.expires_at.load(Relaxed), slot.cookie.load(Relaxed));
         if at == 0 {
+            // Of a session that has ended, perhaps: then nobody else looks, and its result is never forgotten.
+            if cookie != 0 {
+                let _ = slot.look_after(cookie);
+            }
             continue;
         }
         if at > proc::now() {

@@ -1,4 +1,5 @@
-//! Lists in shared memory, each entry with the place of the next. Under the lock of whoever keeps the first place.
+//! Lists in shared memory that nothing is ever taken off, each entry with the place of the next. Under the lock of whoever keeps the
+//! first place, which is where new entries go.
 
 use crate::pg::error::Result;
 use crate::pg::shmem::{self, Locked, NOWHERE, Offset};
@@ -10,59 +11,60 @@ pub trait Linked: 'static {
     fn next(&self) -> &AtomicU64;
 }
 
-/// The entries from `first` on.
-pub fn entries<T: Linked>(first: Offset) -> impl Iterator<Item = &'static T> {
-    places::<T>(first).map(|(_, entry)| entry)
-}
-
-fn places<T: Linked>(first: Offset) -> impl Iterator<Item = (Offset, &'static T)> {
-    let at = |place: Offset| (place != NOWHERE).then(|| (place, shmem::at::<T>(place)));
-    core::iter::successors(at(first), move |(_, entry)| at(entry.next().load(Relaxed)))
-}
-
-/// Puts an entry to the front.
-pub fn push<T: Linked>(first: &mut Offset, place: Offset) {
-    shmem::at::<T>(place).next().store(*first, Relaxed);
-    *first = place;
-}
-
-/// Takes an entry off; does nothing where it is not there.
-pub fn remove<T: Linked>(first: &mut Offset, place: Offset) {
-    let next = shmem::at::<T>(place).next().load(Relaxed);
-    if *first == place {
-        *first = next;
-    } else if let Some(before) = entries::<T>(*first).find(|entry| entry.next().load(Relaxed) == place) {
-        before.next().store(next, Relaxed);
+/// The entry from `first` up to but without `end` that `is_it` is true of, with its place. Without a lock, since looking at an entry
+/// may raise an error: the system's own where it refuses to map it.
+fn find<T: Linked>(first: Offset, end: Offset, mut is_it: impl FnMut(&'static T) -> bool) -> Result<Option<Offset>> {
+    let mut place = first;
+    while place != end && place != NOWHERE {
+        let entry: &'static T = shmem::mapped(place)?;
+        if is_it(entry) {
+            return Ok(Some(place));
+        }
+        place = entry.next().load(Relaxed);
     }
+    Ok(None)
 }
 
-/// The place of the entry that `is_it` is true of; where there is none, of a new one that `fill` has filled. For lists that nothing
-/// is ever taken off. 53200 where memory is out.
+/// All entries from `first` on. The system's own error where it refuses to map one.
+pub fn all<T: Linked>(first: Offset) -> Result<Vec<&'static T>> {
+    let mut entries = Vec::new();
+    find(first, NOWHERE, |entry| {
+        entries.push(entry);
+        false
+    })?;
+    Ok(entries)
+}
+
+/// The place of the entry that `is_it` is true of; where there is none, of a new one that `fill` has filled. This process has mapped
+/// it. 53200 where memory is out, the system's own error where it refuses to map an entry.
 pub fn find_or_add<H, T: Linked>(
     keeper: &Locked<H>,
     first: impl Fn(&mut H) -> &mut Offset,
     is_it: impl Fn(&T) -> bool,
     fill: impl FnOnce(&T),
 ) -> Result<Offset> {
-    let find = |first: Offset| {
-        places::<T>(first)
-            .find(|(_, entry)| is_it(entry))
-            .map(|(place, _)| place)
-    };
-    let seen = *first(&mut keeper.lock());
-    if let Some(place) = find(seen) {
+    let mut seen = *first(&mut keeper.lock());
+    if let Some(place) = find::<T>(seen, NOWHERE, &is_it)? {
         return Ok(place);
     }
-    let made = shmem::allocate(size_of::<T>())?;
-    fill(shmem::at(made));
-    let mut keeper = keeper.lock();
-    let first = first(&mut keeper);
-    // Somebody may have been faster.
-    if let Some(place) = find(*first) {
-        drop(keeper);
-        shmem::free(made);
-        return Ok(place);
+    let made = shmem::Owned::new(shmem::allocate(size_of::<T>())?);
+    let entry: &T = shmem::at(made.place());
+    fill(entry);
+    loop {
+        let now = {
+            let mut keeper = keeper.lock();
+            let first = first(&mut keeper);
+            if *first == seen {
+                entry.next().store(seen, Relaxed);
+                *first = made.hand_over();
+                return Ok(*first);
+            }
+            *first
+        };
+        // Somebody has been faster, perhaps with the same.
+        if let Some(place) = find::<T>(now, seen, &is_it)? {
+            return Ok(place);
+        }
+        seen = now;
     }
-    push::<T>(first, made);
-    Ok(made)
 }

@@ -7,12 +7,14 @@
 //! A spare process, started before there is a job for it, has its place before it is there: [`expect_spare`], then [`arrive`].
 //!
 //! Whether a launch may have a worker at all is decided in the same step ([`Room`]).
+//!
+//! Nothing under the pool's lock allocates, maps or raises. The place of a process that is gone without a word is free.
 
 use super::job::{Job, Slot};
-use super::room::{Caps, Room, Short, Shortage};
+use super::room::{Caps, Room, Short, Shortage, Spot, Waiter};
 use super::segment;
 use crate::pg::error::Result;
-use crate::pg::proc::{Identity, Registered, WorkerStatus};
+use crate::pg::proc::{Identity, Process, Registered, WorkerStatus};
 use crate::pg::shmem::{self, Locked, NOWHERE, Offset};
 use crate::pg::{guc, proc};
 use core::cell::Cell;
@@ -21,6 +23,7 @@ use core::sync::atomic::{AtomicI32, AtomicI64, AtomicU32, AtomicU64, Ordering::R
 /// All places, as many as the server can have workers.
 #[repr(C)]
 pub struct Pool {
+    /// The places, and behind them the spots of the line.
     places: Offset,
     /// How many workers are idle. Counted, since to look at each would fetch what all others write.
     idle: usize,
@@ -108,8 +111,7 @@ impl Fit {
 
 /// A worker that was claimed.
 pub struct Claimed {
-    pub pid: i32,
-    procno: u32,
+    process: Process,
     /// Whether it has had no job before.
     pub is_fresh: bool,
     /// Whether the worker slept: then it may have been told to end, and gives the job back instead of taking it.
@@ -117,9 +119,14 @@ pub struct Claimed {
 }
 
 impl Claimed {
+    /// Its pid.
+    pub fn pid(&self) -> i32 {
+        self.process.pid()
+    }
+
     /// Lets the worker look at what was posted.
     pub fn wake(&self) {
-        proc::wake(self.procno);
+        self.process.wake();
     }
 }
 
@@ -149,11 +156,18 @@ impl Place {
         self.state.store(state as u32, Relaxed);
     }
 
-    /// Whether a spare process was to come here that has ended before.
-    fn waits_in_vain(&self) -> bool {
-        matches!(self.state(), State::Coming | State::Busy)
-            && self.pid.load(Relaxed) == 0
-            && self.worker.get().status() == WorkerStatus::Stopped
+    fn process(&self) -> Process {
+        Process::new(self.procno.load(Relaxed), self.pid.load(Relaxed))
+    }
+
+    /// Whether nobody is here any more: a spare process was to come that has ended before, or the one that was here is gone without
+    /// a word. What was posted to it is found to be lost by whoever looks after the job.
+    fn is_deserted(&self) -> bool {
+        match (self.state(), self.pid.load(Relaxed)) {
+            (State::Free, _) => false,
+            (_, 0) => self.worker.get().status() == WorkerStatus::Stopped,
+            _ => !self.process().is_alive(),
+        }
     }
 
     fn dismiss(&self, pool: &mut Pool) {
@@ -166,11 +180,33 @@ fn len() -> usize {
     guc::max_worker_processes().max(0) as usize
 }
 
-fn places(pool: &Pool) -> impl Iterator<Item = &'static Place> + use<> {
-    let first = (pool.places != NOWHERE).then(|| shmem::at::<Place>(pool.places));
-    first
+thread_local! {
+    /// The first place, once this process has mapped it. It is never freed.
+    static FIRST: Cell<Option<&'static Place>> = const { Cell::new(None) };
+}
+
+/// The places; none in a process that has not called [`reach`].
+fn places(_pool: &Pool) -> impl Iterator<Item = &'static Place> + use<> {
+    FIRST
+        .get()
         .into_iter()
         .flat_map(|first| (0..len()).map(move |n| shmem::neighbour(first, n)))
+}
+
+/// The first spot of the line.
+pub(super) fn line() -> Option<&'static Waiter> {
+    Some(shmem::behind(FIRST.get()?, len()))
+}
+
+/// Maps the places for this process. The system's own error where it refuses.
+pub(super) fn reach() -> Result<()> {
+    if FIRST.get().is_none() {
+        let place = shared()?.lock().places;
+        if place != NOWHERE {
+            FIRST.set(Some(shmem::mapped(place)?));
+        }
+    }
+    Ok(())
 }
 
 /// The pool, where this process has attached to the registry.
@@ -183,41 +219,43 @@ pub(super) fn shared() -> Result<&'static Locked<Pool>> {
     Ok(segment::segment()?.pool())
 }
 
-/// Makes the places, once for the cluster. 53200 where memory is out.
+/// Makes the places, once for the cluster, and maps them for this process. 53200 where memory is out.
 pub fn prepare() -> Result<()> {
-    thread_local! {
-        static MADE: Cell<bool> = const { Cell::new(false) };
-    }
-    if MADE.get() {
+    if FIRST.get().is_some() {
         return Ok(());
     }
     let pool = shared()?;
-    if pool.lock().places != NOWHERE {
-        MADE.set(true);
-        return Ok(());
+    if pool.lock().places == NOWHERE {
+        let made = shmem::Owned::new(shmem::allocate(
+            len() * size_of::<Place>() + proc::count() * size_of::<Waiter>(),
+        )?);
+        let mut guard = pool.lock();
+        if guard.places == NOWHERE {
+            guard.places = made.hand_over();
+        } else {
+            drop(guard);
+        }
     }
-    let made = shmem::allocate(len() * size_of::<Place>())?;
-    let mut guard = pool.lock();
-    if guard.places == NOWHERE {
-        guard.places = made;
-    } else {
-        drop(guard);
-        shmem::free(made);
-    }
-    Ok(())
+    reach()
 }
 
-fn free_place(pool: &mut Pool) -> Option<&'static Place> {
+/// Frees the places of those who are gone.
+fn free_deserted(pool: &mut Pool) {
     for place in places(pool) {
-        if place.waits_in_vain() {
+        if place.is_deserted() {
             place.set_state(pool, State::Free);
         }
     }
+}
+
+fn free_place(pool: &mut Pool) -> Option<&'static Place> {
+    free_deserted(pool);
     places(pool).find(|place| place.state() == State::Free)
 }
 
 /// This process, which has a job in hand, enters. None where there is no place.
 pub fn enter() -> Option<&'static Place> {
+    reach().ok()?;
     let mut guard = attached()?.lock();
     let place = free_place(&mut guard)?;
     place.cookie.store(0, Relaxed);
@@ -233,7 +271,11 @@ impl Place {
     pub fn offer(&self, fit: Fit, session: i32, limit: i32) -> bool {
         let Some(pool) = attached() else { return false };
         let mut guard = pool.lock();
-        if guard.idle >= limit.max(0) as usize && (limit <= 0 || !dismiss_other(&mut guard, fit)) {
+        let limit = limit.max(0) as usize;
+        if guard.idle >= limit {
+            free_deserted(&mut guard);
+        }
+        if guard.idle >= limit && (limit == 0 || !dismiss_other(&mut guard, fit)) {
             return false;
         }
         self.fit.set(fit);
@@ -321,9 +363,9 @@ pub enum Admitted {
 }
 
 /// Counts a job that is in its slot, and posts it to an idle worker that fits: one that served this session last, else any. `me` is
-/// the launch's place in line, nowhere for one that has just come. Where there is none, idle workers that do not fit make room for
+/// the launch's place in line, [`room::NO_SPOT`](super::room::NO_SPOT) for one that has just come. Where there is none, idle workers that do not fit make room for
 /// a new one under the cap of the cluster.
-pub fn admit(slot: &Slot, cookie: u64, fit: Fit, caps: Caps, me: Offset) -> core::result::Result<Admitted, Short> {
+pub fn admit(slot: &Slot, cookie: u64, fit: Fit, caps: Caps, me: Spot) -> core::result::Result<Admitted, Short> {
     // Both are there: the caller has taken the slot.
     let (Some(mut job), Some(pool)) = (slot.lock_if(cookie), attached()) else {
         return Ok(Admitted::New { made_room: false });
@@ -331,7 +373,12 @@ pub fn admit(slot: &Slot, cookie: u64, fit: Fit, caps: Caps, me: Offset) -> core
     let mut pool = pool.lock();
     pool.room.admit(&mut job, caps, me)?;
     let were_idle = pool.idle;
+    job.runner = Process::NONE;
     if let Some(worker) = claim(&mut pool, fit, caps.read_at, slot.number(), cookie) {
+        if let Admitted::Claimed(worker) = &worker {
+            // From here on the job is lost with that process, whether it takes it or not.
+            job.runner = worker.process;
+        }
         return Ok(worker);
     }
     for _ in 0..pool.room.too_many(pool.idle) {
@@ -345,11 +392,8 @@ pub fn admit(slot: &Slot, cookie: u64, fit: Fit, caps: Caps, me: Offset) -> core
 /// The postmaster had no slot: the job counts no more, and others may look.
 pub fn give_up(slot: &Slot, cookie: u64) -> Short {
     if let Some(mut job) = slot.lock_if(cookie) {
-        for procno in uncount(&mut job) {
-            if procno != proc::my_procno() {
-                proc::wake(procno);
-            }
-        }
+        job.runner = Process::NONE;
+        uncount(&mut job, false);
     }
     Short {
         of: Shortage::Server,
@@ -359,9 +403,12 @@ pub fn give_up(slot: &Slot, cookie: u64) -> Short {
     }
 }
 
-/// The job has ended, or will never be: it counts no more. Gives whom to wake. The caller holds the job's lock.
-pub(super) fn uncount(job: &mut Job) -> Vec<u32> {
-    attached().map_or_else(Vec::new, |pool| pool.lock().room.release(job))
+/// The job has ended, or will never be: it counts no more, and those whom that makes room for wake, this process only where
+/// `me_too`. The caller holds the job's lock.
+pub(super) fn uncount(job: &mut Job, me_too: bool) {
+    if let Some(pool) = attached() {
+        pool.lock().room.release(job, me_too);
+    }
 }
 
 /// A worker's process is about to end: the postmaster will have room for another as soon as it has seen that.
@@ -388,7 +435,7 @@ fn claim(pool: &mut Pool, fit: Fit, read_at: i64, slot: u32, cookie: u64) -> Opt
     let is_ours = |place: &Place| place.session.load(Relaxed) == me;
     let last = LAST
         .get()
-        .filter(|place| place.state() == State::Idle && is_ours(place));
+        .filter(|place| place.state() == State::Idle && is_ours(place) && place.process().is_alive());
     let place = match last.filter(|place| serves(pool, place, fit)) {
         Some(place) => place,
         None => find(pool, fit, read_at, is_ours)?,
@@ -400,8 +447,7 @@ fn claim(pool: &mut Pool, fit: Fit, read_at: i64, slot: u32, cookie: u64) -> Opt
     place.set_state(pool, State::Busy);
     Some(if is_there {
         Admitted::Claimed(Claimed {
-            pid: place.pid.load(Relaxed),
-            procno: place.procno.load(Relaxed),
+            process: place.process(),
             is_fresh: place.fit.get() == Fit::ANY,
             slept: place.sleeps.load(Relaxed) != 0,
         })
@@ -413,6 +459,7 @@ fn claim(pool: &mut Pool, fit: Fit, read_at: i64, slot: u32, cookie: u64) -> Opt
 /// Looks at all places for the one that [`claim`] claims.
 fn find(pool: &mut Pool, fit: Fit, read_at: i64, is_ours: impl Fn(&Place) -> bool) -> Option<&'static Place> {
     let (mut warm, mut spare, mut coming): (Option<&Place>, _, _) = (None, None, None);
+    free_deserted(pool);
     for place in places(pool) {
         let ours = is_ours(place);
         let is_current = place.asked_at.load(Relaxed) > read_at;
@@ -531,6 +578,7 @@ fn is_coming(place: &Place) -> bool {
 
 /// This process is the spare one that place `number` waits for. It may find a job there already. None where it is not waited for.
 pub fn arrive(number: u32, token: u64) -> Option<&'static Place> {
+    reach().ok()?;
     let mut guard = attached()?.lock();
     let place = places(&guard).nth(number as usize)?;
     if place.token.swap(0, Relaxed) != token {
@@ -559,7 +607,7 @@ impl Pool {
 }
 
 /// Sends an idle worker away, to make room for the launch at place `me` in line. False where none is idle but for those in front.
-pub fn dismiss_one(me: Offset) -> bool {
+pub fn dismiss_one(me: Spot) -> bool {
     let Some(pool) = attached() else { return false };
     let mut guard = pool.lock();
     guard.idle > guard.room.claims_before(me) && dismiss_longest(&mut guard)

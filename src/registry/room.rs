@@ -6,9 +6,10 @@
 //! A launch that is short of its role's share alone does not hold up others.
 //!
 //! Room that appears is told to the first in line who can use it. Whoever leaves the line, served or not, tells the next, so a wake-up is
-//! never lost with a process that ends.
+//! never lost with a process that ends. Each process that the server can have has its place in line from the beginning: to stand
+//! there, to look along the line and to leave it takes no memory.
 //!
-//! All of this is under the pool's lock. Nothing here allocates, so it can be called with a job's lock held, too.
+//! All of this is under the pool's lock. Nothing here allocates, maps or raises, so it can be called with a job's lock held, too.
 
 use super::job::Job;
 use super::list::{self, Linked};
@@ -16,7 +17,7 @@ use super::pool;
 use crate::pg::error::Result;
 use crate::pg::proc;
 use crate::pg::shmem::{self, NOWHERE, Offset};
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::cell::Cell;
 
 /// The counts and the line.
@@ -29,8 +30,15 @@ pub struct Room {
     cap: u32,
     cap_read_at: i64,
     roles: Offset,
-    first: Offset,
+    /// The spot of the first in line.
+    first: Spot,
 }
+
+/// A place in line: the process's number plus one, 0 for nowhere.
+pub type Spot = u32;
+
+/// Not in line.
+pub const NO_SPOT: Spot = 0;
 
 /// The jobs of one role: of the one that the workers connect as, which is the one that settings of roles hold for. Never freed.
 #[repr(C)]
@@ -83,23 +91,18 @@ pub struct Caps {
     pub read_at: i64,
 }
 
-/// One launch in line.
+/// One launch in line: the process whose number is the place of this in an array.
 #[repr(C)]
-struct Waiter {
-    next: AtomicU64,
-    procno: AtomicU32,
+pub(super) struct Waiter {
+    /// The spot of the next one.
+    next: AtomicU32,
+    pid: AtomicI32,
     short_of: AtomicU32,
+    /// Whether an idle worker was sent away for it.
+    is_promised: AtomicBool,
     /// Where its job counts.
     role: AtomicU64,
     counters: AtomicU64,
-    /// Whether an idle worker was sent away for it.
-    is_promised: AtomicBool,
-}
-
-impl Linked for Waiter {
-    fn next(&self) -> &AtomicU64 {
-        &self.next
-    }
 }
 
 impl Waiter {
@@ -118,8 +121,9 @@ impl Waiter {
     }
 }
 
-fn role(place: Offset) -> &'static Role {
-    shmem::at(place)
+/// The count of a role, which the launch has mapped, and the worker before it takes the job.
+fn role(place: Offset) -> Option<&'static Role> {
+    shmem::look(place)
 }
 
 /// The count of a role, made on first use. 53200 where memory is out.
@@ -147,17 +151,21 @@ pub fn count_of_role(number: u32) -> Result<Offset> {
 
 /// A job of the role gets a slot.
 pub(super) fn is_kept(role_count: Offset) {
-    role(role_count).kept.fetch_add(1, Relaxed);
+    if let Some(role) = role(role_count) {
+        role.kept.fetch_add(1, Relaxed);
+    }
 }
 
 /// A job of the role has its slot no more.
 pub(super) fn is_kept_no_more(role_count: Offset) {
-    role(role_count).kept.fetch_sub(1, Relaxed);
+    if let Some(role) = role(role_count) {
+        role.kept.fetch_sub(1, Relaxed);
+    }
 }
 
 /// How many jobs of the role have a slot.
 pub fn kept(role_count: Offset) -> u32 {
-    role(role_count).kept.load(Relaxed)
+    role(role_count).map_or(0, |role| role.kept.load(Relaxed))
 }
 
 impl Room {
@@ -183,9 +191,10 @@ impl Room {
 
     /// What those who stand before `me` in line wait for, if it is what every launch needs and there is not enough for them and one
     /// more.
-    fn held_up_by(&self, me: Offset) -> Option<Shortage> {
+    fn held_up_by(&self, me: Spot) -> Option<Shortage> {
         let mut in_front = 0;
-        self.before(me).filter(|other| other.holds_up_all()).find_map(|other| {
+        let mut holding = self.before(me).filter(|(_, other)| other.holds_up_all());
+        holding.find_map(|(_, other)| {
             in_front += 1;
             let enough = other.short_of() == Shortage::Cluster && (self.cap == 0 || self.running + in_front < self.cap);
             (!enough).then(|| other.short_of())
@@ -194,10 +203,10 @@ impl Room {
 
     /// Counts the job, if there is room for it and nobody stands before `me` in line who waits for the same; `me` is nowhere for a
     /// launch that has just come.
-    pub fn admit(&mut self, job: &mut Job, caps: Caps, me: Offset) -> core::result::Result<(), Short> {
+    pub fn admit(&mut self, job: &mut Job, caps: Caps, me: Spot) -> core::result::Result<(), Short> {
         self.learn_cap(caps.cluster, caps.read_at);
         let mine = role(job.role_count);
-        let of_role = mine.running.load(Relaxed);
+        let of_role = mine.map_or(0, |role| role.running.load(Relaxed));
         let short = |of, running, cap, is_behind| {
             Err(Short {
                 of,
@@ -209,7 +218,7 @@ impl Room {
         if caps.role > 0 {
             let is_behind = self
                 .before(me)
-                .any(|other| other.short_of() == Shortage::Role && other.role.load(Relaxed) == job.role_count);
+                .any(|(_, other)| other.short_of() == Shortage::Role && other.role.load(Relaxed) == job.role_count);
             if is_behind || of_role >= caps.role {
                 return short(Shortage::Role, of_role, caps.role, is_behind);
             }
@@ -221,88 +230,122 @@ impl Room {
             return short(Shortage::Cluster, self.running, self.cap, false);
         }
         self.running += 1;
-        mine.running.store(of_role + 1, Relaxed);
+        if let Some(role) = mine {
+            role.running.store(of_role + 1, Relaxed);
+        }
         job.is_counted = true;
         Ok(())
     }
 
-    /// The job counts no more, if it did. Gives whom to wake.
-    pub fn release(&mut self, job: &mut Job) -> Vec<u32> {
+    /// The job counts no more, if it did. Wakes who may have waited for that, but this process only where `me_too`.
+    pub fn release(&mut self, job: &mut Job, me_too: bool) {
         if core::mem::take(&mut job.is_counted) {
             self.running -= 1;
-            role(job.role_count).running.fetch_sub(1, Relaxed);
+            if let Some(role) = role(job.role_count) {
+                role.running.fetch_sub(1, Relaxed);
+            }
         }
-        self.next(job.role_count, job.counters)
+        self.wake_next(job.role_count, job.counters, me_too);
     }
 
-    /// Who may have been waiting for a job of this role and session to end: the first who waits for what all need, the first who waits
-    /// for the role, and whose session it is.
-    fn next(&self, role: Offset, counters: Offset) -> Vec<u32> {
+    /// Wakes who may have been waiting for a job of this role and session to end: the first who waits for what all need, the first who
+    /// waits for the role, and whose session it is.
+    fn wake_next(&self, role: Offset, counters: Offset, me_too: bool) {
         let (mut all, mut of_role) = (false, false);
-        let is_next = |waiter: &&Waiter| match waiter.short_of() {
-            Shortage::Session => waiter.counters.load(Relaxed) == counters,
-            Shortage::Role => waiter.role.load(Relaxed) == role && !core::mem::replace(&mut of_role, true),
-            Shortage::Cluster | Shortage::Server => !core::mem::replace(&mut all, true),
-        };
-        self.line()
-            .filter(is_next)
-            .map(|waiter| waiter.procno.load(Relaxed))
-            .collect()
+        for (procno, waiter) in self.line() {
+            let is_next = match waiter.short_of() {
+                Shortage::Session => waiter.counters.load(Relaxed) == counters,
+                Shortage::Role => waiter.role.load(Relaxed) == role && !core::mem::replace(&mut of_role, true),
+                Shortage::Cluster | Shortage::Server => !core::mem::replace(&mut all, true),
+            };
+            if is_next && (me_too || procno != proc::my_procno()) {
+                proc::wake(procno);
+            }
+        }
     }
 
     /// Wakes the first who waits for what all need: there may be a process more.
     pub fn wake_first(&self) {
-        if let Some(first) = self.line().find(|waiter| waiter.holds_up_all()) {
-            proc::wake(first.procno.load(Relaxed));
+        if let Some((procno, _)) = self.line().find(|(_, waiter)| waiter.holds_up_all()) {
+            proc::wake(procno);
         }
     }
 
     /// How many in front of `me` an idle worker would be for, which are not promised another.
-    pub fn claims_before(&self, me: Offset) -> usize {
+    pub fn claims_before(&self, me: Spot) -> usize {
         self.before(me)
-            .filter(|other| other.holds_up_all() && !other.is_promised.load(Relaxed))
+            .filter(|(_, other)| other.holds_up_all() && !other.is_promised.load(Relaxed))
             .count()
     }
 
-    fn line(&self) -> impl Iterator<Item = &'static Waiter> + use<> {
-        list::entries(self.first)
+    /// Those in line, each with its process's number. One that has died without leaving stands for nobody.
+    fn line(&self) -> impl Iterator<Item = (u32, &'static Waiter)> + use<> {
+        self.spots()
+            .map(|(spot, waiter)| (spot - 1, waiter))
+            .filter(|(procno, waiter)| proc::owner_of_latch(*procno) == waiter.pid.load(Relaxed))
     }
 
-    fn before(&self, me: Offset) -> impl Iterator<Item = &'static Waiter> + use<> {
-        let until = (me != NOWHERE).then(|| shmem::at::<Waiter>(me));
-        self.line()
-            .take_while(move |waiter| until.is_none_or(|me| !core::ptr::eq(*waiter, me)))
+    fn spots(&self) -> impl Iterator<Item = (Spot, &'static Waiter)> + use<> {
+        let at = |spot: Spot| waiter(spot).map(|waiter| (spot, waiter));
+        core::iter::successors(at(self.first), move |(_, waiter)| at(waiter.next.load(Relaxed)))
     }
 
-    fn append(&mut self, place: Offset) {
-        match self.line().last() {
-            Some(last) => last.next.store(place, Relaxed),
-            None => self.first = place,
+    fn before(&self, me: Spot) -> impl Iterator<Item = (u32, &'static Waiter)> + use<> {
+        self.line().take_while(move |(procno, _)| procno + 1 != me)
+    }
+
+    fn append(&mut self, spot: Spot) {
+        // Where a process has died without leaving, the next at its place finds itself in line.
+        self.remove(spot);
+        match self.spots().last() {
+            Some((_, last)) => last.next.store(spot, Relaxed),
+            None => self.first = spot,
+        }
+    }
+
+    fn remove(&mut self, spot: Spot) {
+        let Some(after) = waiter(spot).map(|waiter| waiter.next.swap(NO_SPOT, Relaxed)) else {
+            return;
+        };
+        if self.first == spot {
+            self.first = after;
+        } else if let Some((_, before)) = self.spots().find(|(_, other)| other.next.load(Relaxed) == spot) {
+            before.next.store(after, Relaxed);
         }
     }
 }
 
+/// Who stands, or could stand, at a spot.
+fn waiter(spot: Spot) -> Option<&'static Waiter> {
+    let n = spot.checked_sub(1)?;
+    Some(shmem::neighbour(pool::line()?, n as usize))
+}
+
 thread_local! {
     /// This process's place in line.
-    static PLACE: Cell<Offset> = const { Cell::new(NOWHERE) };
+    static SPOT: Cell<Spot> = const { Cell::new(NO_SPOT) };
 }
 
-/// Where this process stands in line, nowhere if it does not.
-pub fn my_place() -> Offset {
-    PLACE.get()
+/// Where this process stands in line, [`NO_SPOT`] if it does not.
+pub fn my_place() -> Spot {
+    SPOT.get()
 }
 
-/// Goes to the end of the line, for a job that counts in these two places. 53200 where memory is out.
+/// Goes to the end of the line, for a job that counts in these two places. The system's own error where it refuses to map the line.
 pub fn enter(role_count: Offset, counters: Offset, of: Shortage) -> Result<()> {
-    let pool = pool::shared()?;
-    let place = shmem::allocate(size_of::<Waiter>())?;
-    let waiter: &Waiter = shmem::at(place);
-    waiter.procno.store(proc::my_procno(), Relaxed);
-    waiter.short_of.store(of as u32, Relaxed);
-    waiter.role.store(role_count, Relaxed);
-    waiter.counters.store(counters, Relaxed);
-    pool.lock().room.append(place);
-    PLACE.set(place);
+    pool::reach()?;
+    let spot = proc::my_procno() + 1;
+    let (Some(me), pool) = (waiter(spot), pool::shared()?) else {
+        return Ok(());
+    };
+    let room = &mut pool.lock().room;
+    me.pid.store(proc::my_pid(), Relaxed);
+    me.short_of.store(of as u32, Relaxed);
+    me.is_promised.store(false, Relaxed);
+    me.role.store(role_count, Relaxed);
+    me.counters.store(counters, Relaxed);
+    room.append(spot);
+    SPOT.set(spot);
     Ok(())
 }
 
@@ -331,18 +374,11 @@ pub fn leave() {
     let (Some(pool), Some(me)) = (pool::attached(), mine()) else {
         return;
     };
-    let place = PLACE.take();
-    {
-        let room = &mut pool.lock().room;
-        list::remove::<Waiter>(&mut room.first, place);
-        for procno in room.next(me.role.load(Relaxed), me.counters.load(Relaxed)) {
-            proc::wake(procno);
-        }
-    }
-    shmem::free(place);
+    let room = &mut pool.lock().room;
+    room.remove(SPOT.take());
+    room.wake_next(me.role.load(Relaxed), me.counters.load(Relaxed), true);
 }
 
 fn mine() -> Option<&'static Waiter> {
-    let place = PLACE.get();
-    (place != NOWHERE).then(|| shmem::at(place))
+    waiter(SPOT.get())
 }

@@ -9,9 +9,10 @@ use super::history::History;
 use super::job::Slot;
 use super::pool::Pool;
 use super::totals::Directory;
+use super::waiters::{self, Waiters};
 use crate::pg::error::Result;
 use crate::pg::shmem::{self, Locked, Offset};
-use core::sync::atomic::{AtomicI64, Ordering::Relaxed};
+use core::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::cell::Cell;
 
 /// Slots in the first block; block `n` has `FIRST << n`.
@@ -65,6 +66,12 @@ pub fn segment() -> Result<&'static Segment> {
     Ok(segment)
 }
 
+/// The library is loaded at the server's start: what the registry needs in the main shared memory is its own from the beginning, and no
+/// overflow of the lock table can take it.
+pub fn reserve() {
+    shmem::reserve_root::<Segment>();
+}
+
 /// Whether this process has attached.
 pub fn attached() -> Option<&'static Segment> {
     SEGMENT.get()
@@ -91,38 +98,100 @@ impl Segment {
         &self.pool
     }
 
+    /// Maps what this process has not seen of the slots. Whoever looks at one with the index locked has them all: nothing is mapped
+    /// under the lock. Gives how many blocks there were. The system's own error where it refuses.
+    fn know_all(&self) -> Result<u32> {
+        let (blocks, places) = {
+            let index = self.index.lock();
+            (index.blocks, index.block)
+        };
+        for (block, place) in places.into_iter().enumerate().take(blocks as usize) {
+            if KNOWN.get()[block].is_none() {
+                know(block, shmem::mapped(place)?);
+            }
+        }
+        Ok(blocks)
+    }
+
     /// Takes a free slot for the job with this cookie, in a new block where there is none. 53200 where memory is out.
     pub fn take(&self, cookie: u64) -> Result<&'static Slot> {
         loop {
+            let blocks = self.know_all()?;
             {
                 let mut index = self.index.lock();
+                if index.blocks != blocks {
+                    continue;
+                }
+                if index.free == 0 {
+                    self.take_back_abandoned(&mut index);
+                }
                 if index.free != 0 {
-                    let slot = self.slot_in(&index, index.free - 1);
+                    let slot = slot_in(index.free - 1);
                     index.free = slot.next_free.load(Relaxed);
                     slot.key.store(cookie, Relaxed);
                     self.link(&index, slot);
                     return Ok(slot);
                 }
             }
-            self.grow()?;
+            self.grow(blocks)?;
         }
     }
 
-    /// Gives a slot back, whose cookie is 0 already.
+    /// Gives a slot back, whose cookie is 0 already. Raises nothing: where this process cannot look at all slots, it leaves that to
+    /// the next one that needs a slot.
     pub fn give_back(&self, slot: &'static Slot) {
+        if self.know_all().is_ok_and(|blocks| self.give_back_among(slot, blocks)) {
+            return;
+        }
+        slot.abandoned.store(1, Relaxed);
+    }
+
+    fn give_back_among(&self, slot: &'static Slot, mut known: u32) -> bool {
         let mut index = self.index.lock();
-        self.unlink(&index, slot);
+        while index.blocks != known {
+            drop(index);
+            match self.know_all() {
+                Ok(blocks) => known = blocks,
+                Err(_) => return false,
+            }
+            index = self.index.lock();
+        }
+        self.set_free(&mut index, slot);
+        true
+    }
+
+    fn set_free(&self, index: &mut Index, slot: &'static Slot) {
+        self.unlink(index, slot);
         slot.key.store(0, Relaxed);
         slot.next_free.store(index.free, Relaxed);
         index.free = slot.number() + 1;
     }
 
-    /// The slot that was taken for the job with this cookie. Whether the job is still there is seen under the slot's lock.
-    pub fn find(&self, cookie: u64) -> Option<&'static Slot> {
-        let index = self.index.lock();
-        let mut next = self.bucket(&index, cookie)?.bucket.load(Relaxed);
+    fn take_back_abandoned(&self, index: &mut Index) {
+        for n in 0..slots_in(index.blocks) {
+            let slot = slot_in(n);
+            if slot.abandoned.swap(0, Relaxed) != 0 {
+                self.set_free(index, slot);
+            }
+        }
+    }
+
+    /// The slot that was taken for the job with this cookie. Whether the job is still there is seen under the slot's lock. The
+    /// system's own error where it refuses to map the slots.
+    pub fn find(&self, cookie: u64) -> Result<Option<&'static Slot>> {
+        loop {
+            let blocks = self.know_all()?;
+            let index = self.index.lock();
+            if index.blocks == blocks {
+                return Ok(self.find_in(&index, cookie));
+            }
+        }
+    }
+
+    fn find_in(&self, index: &Index, cookie: u64) -> Option<&'static Slot> {
+        let mut next = self.bucket(index, cookie)?.bucket.load(Relaxed);
         while next != 0 {
-            let slot = self.slot_in(&index, next - 1);
+            let slot = slot_in(next - 1);
             if slot.key.load(Relaxed) == cookie {
                 return Some(slot);
             }
@@ -134,7 +203,7 @@ impl Segment {
     /// The slot that holds the head of a cookie's list.
     fn bucket(&self, index: &Index, cookie: u64) -> Option<&'static Slot> {
         let buckets = u64::from(slots_in(index.blocks));
-        (buckets > 0).then(|| self.slot_in(index, (cookie % buckets) as u32))
+        (buckets > 0).then(|| slot_in((cookie % buckets) as u32))
     }
 
     fn link(&self, index: &Index, slot: &'static Slot) {
@@ -153,38 +222,27 @@ impl Segment {
             match link.load(Relaxed) {
                 0 => return,
                 n if n == slot.number() + 1 => return link.store(slot.next_in_bucket.load(Relaxed), Relaxed),
-                n => link = &self.slot_in(index, n - 1).next_in_bucket,
+                n => link = &slot_in(n - 1).next_in_bucket,
             }
         }
     }
 
-    /// The slot number `n`, which has been taken before.
-    pub fn slot(&self, n: u32) -> &'static Slot {
-        let (block, place) = locate(n);
-        if let Some(first) = KNOWN.get()[block] {
-            return shmem::neighbour(first, place);
+    /// The slot number `n`, which has been taken before. The system's own error where it refuses to map it.
+    pub fn slot(&self, n: u32) -> Result<&'static Slot> {
+        if KNOWN.get()[locate(n).0].is_none() {
+            self.know_all()?;
         }
-        let index = self.index.lock();
-        self.slot_in(&index, n)
+        Ok(slot_in(n))
     }
 
-    fn slot_in(&self, index: &Index, n: u32) -> &'static Slot {
-        let (block, place) = locate(n);
-        let mut known = KNOWN.get();
-        let first = *known[block].get_or_insert_with(|| shmem::at(index.block[block]));
-        KNOWN.set(known);
-        shmem::neighbour(first, place)
+    /// All slots that exist, used or not. The system's own error where it refuses to map them.
+    pub fn all(&self) -> Result<impl Iterator<Item = &'static Slot> + use<>> {
+        Ok((0..slots_in(self.know_all()?)).map(slot_in))
     }
 
-    /// All slots that exist, used or not.
-    pub fn all(&self) -> impl Iterator<Item = &'static Slot> + '_ {
-        let blocks = self.index.lock().blocks;
-        (0..slots_in(blocks)).map(|n| self.slot(n))
-    }
-
-    /// Adds a block. The memory is taken before the lock, since taking it may raise an error.
-    fn grow(&self) -> Result<()> {
-        let seen = self.index.lock().blocks as usize;
+    /// Adds a block to so many. All that may raise an error comes before the lock.
+    fn grow(&self, blocks: u32) -> Result<()> {
+        let seen = blocks as usize;
         if seen == BLOCKS {
             return Err(crate::pg::error::Report::new(
                 pgrx::PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
@@ -193,15 +251,15 @@ impl Segment {
             .into());
         }
         let len = block_len(seen);
-        let place = shmem::allocate(len as usize * size_of::<Slot>())?;
+        let place = shmem::allocate(len as usize * (size_of::<Slot>() + waiters::bytes()))?;
         let first: &'static Slot = shmem::at(place);
         let mut index = self.index.lock();
-        if index.free != 0 || index.blocks as usize != seen {
+        if index.free != 0 || index.blocks != blocks {
             drop(index);
             shmem::free(place);
             return Ok(());
         }
-        let base = slots_in(seen as u32);
+        let base = slots_in(blocks);
         for i in 0..len {
             shmem::neighbour(first, i as usize).init(
                 base + i,
@@ -209,21 +267,44 @@ impl Segment {
                 index.tranche,
             );
         }
+        know(seen, first);
         index.block[seen] = place;
         index.blocks += 1;
         index.free = base + 1;
         // With more buckets each cookie belongs to another one.
         for n in 0..base {
-            self.slot_in(&index, n).bucket.store(0, Relaxed);
+            slot_in(n).bucket.store(0, Relaxed);
         }
         for n in 0..base {
-            let slot = self.slot_in(&index, n);
+            let slot = slot_in(n);
             if slot.key.load(Relaxed) != 0 {
                 self.link(&index, slot);
             }
         }
         Ok(())
     }
+}
+
+fn know(block: usize, first: &'static Slot) {
+    let mut known = KNOWN.get();
+    known[block] = Some(first);
+    KNOWN.set(known);
+}
+
+/// The slot number `n`, of a block that this process knows.
+fn slot_in(n: u32) -> &'static Slot {
+    let (block, place) = locate(n);
+    match KNOWN.get()[block] {
+        Some(first) => shmem::neighbour(first, place),
+        None => unreachable!("a slot of a block that this process has not mapped"),
+    }
+}
+
+/// Who waits for the job in this slot. The lists lie behind the slots of a block.
+pub(super) fn waiters(slot: &'static Slot) -> Waiters {
+    let (block, place) = locate(slot.number());
+    let first = shmem::behind::<Slot, AtomicU64>(shmem::neighbour(slot, 0), block_len(block) as usize - place);
+    Waiters::at(first, place)
 }
 
 #[cfg(test)]

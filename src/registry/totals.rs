@@ -82,11 +82,11 @@ pub fn of(database: u32, user: u32) -> Result<Offset> {
 /// All counters there are. Nothing is ever taken off the list.
 pub fn all() -> Result<Vec<&'static Totals>> {
     let first = segment()?.totals.lock().first;
-    Ok(list::entries(first).collect())
+    list::all(first)
 }
 
 impl Totals {
-    /// The counters at `place`.
+    /// The counters at `place`, which this process has mapped.
     pub fn at(place: Offset) -> &'static Totals {
         shmem::at(place)
     }

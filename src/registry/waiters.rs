@@ -1,61 +1,78 @@
-//! Who sleeps until a job's end: a list in shared memory, under the job's lock.
+//! Who sleeps until a job's end: for each slot a bit for each process that the server can have, changed under the job's lock.
 //!
-//! A process enters itself for each job that it waits for, and takes itself off again, also when it ends in the middle of the
-//! wait. The list is also the edges in the graph that deadlocks are looked for in.
+//! Bits need no memory, so whoever enters, leaves or wakes can do so at any time, also while its process ends. A process takes itself
+//! off when its wait is over; the bit of one that has died without is a wake-up in vain. The bits are also the edges in the graph
+//! that deadlocks are looked for in.
 
-use super::list::{self, Linked};
-use crate::pg::error::Result;
+use super::job::Slot;
+use super::segment;
 use crate::pg::proc;
-use crate::pg::shmem::{self, Offset};
-use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering::Relaxed};
+use crate::pg::shmem;
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// One process that waits for one job.
-#[repr(C)]
-struct Waiter {
-    next: AtomicU64,
-    procno: AtomicU32,
-    pid: AtomicI32,
+/// The processes that wait for the job in one slot.
+#[derive(Clone, Copy)]
+pub struct Waiters {
+    first: &'static AtomicU64,
 }
 
-impl Linked for Waiter {
-    fn next(&self) -> &AtomicU64 {
-        &self.next
+fn words() -> usize {
+    proc::count().div_ceil(64)
+}
+
+/// How many bytes the bits of one slot take.
+pub fn bytes() -> usize {
+    words() * size_of::<AtomicU64>()
+}
+
+impl Waiters {
+    /// Number `n` in an array that begins with `first`.
+    pub(super) fn at(first: &'static AtomicU64, n: usize) -> Self {
+        Self {
+            first: shmem::neighbour(first, n * words()),
+        }
+    }
+
+    fn word(self, procno: u32) -> (&'static AtomicU64, u64) {
+        let word = shmem::neighbour(self.first, procno as usize / 64);
+        (word, 1 << (procno % 64))
+    }
+
+    /// Nobody waits.
+    pub fn clear(self) {
+        for n in 0..words() {
+            shmem::neighbour(self.first, n).store(0, Relaxed);
+        }
+    }
+
+    /// Wakes all.
+    pub fn wake(self) {
+        for n in 0..words() {
+            let mut bits = shmem::neighbour(self.first, n).load(Relaxed);
+            while bits != 0 {
+                proc::wake((n * 64) as u32 + bits.trailing_zeros());
+                bits &= bits - 1;
+            }
+        }
     }
 }
 
-/// Places for this process on so many lists. 53200 where memory is out.
-pub fn places(count: usize) -> Result<Offset> {
-    shmem::allocate(count * size_of::<Waiter>())
+/// Enters this process.
+pub fn enter(slot: &'static Slot) {
+    let (word, bit) = segment::waiters(slot).word(proc::my_procno());
+    let _job = slot.lock();
+    word.fetch_or(bit, Relaxed);
 }
 
-/// Place number `n`.
-pub fn place(places: Offset, n: usize) -> Offset {
-    places + (n * size_of::<Waiter>()) as u64
+/// Takes this process off.
+pub fn leave(slot: &'static Slot) {
+    let (word, bit) = segment::waiters(slot).word(proc::my_procno());
+    let _job = slot.lock();
+    word.fetch_and(!bit, Relaxed);
 }
 
-/// Enters this process into a list.
-pub fn enter(list: &mut Offset, place: Offset) {
-    let waiter: &Waiter = shmem::at(place);
-    waiter.procno.store(proc::my_procno(), Relaxed);
-    waiter.pid.store(proc::my_pid(), Relaxed);
-    list::push::<Waiter>(list, place);
-}
-
-/// Takes a place off its list.
-pub fn leave(list: &mut Offset, place: Offset) {
-    list::remove::<Waiter>(list, place);
-}
-
-/// Where the latches of those who wait are.
-pub fn processes(list: Offset) -> Vec<u32> {
-    all(list).map(|waiter| waiter.procno.load(Relaxed)).collect()
-}
-
-/// Whether the process `pid` waits.
-pub fn includes(list: Offset, pid: i32) -> bool {
-    all(list).any(|waiter| waiter.pid.load(Relaxed) == pid)
-}
-
-fn all(list: Offset) -> impl Iterator<Item = &'static Waiter> {
-    list::entries(list)
+/// Whether the process at place `procno` waits for the job in this slot.
+pub fn includes(slot: &'static Slot, procno: u32) -> bool {
+    let (word, bit) = segment::waiters(slot).word(procno);
+    word.load(Relaxed) & bit != 0
 }

@@ -56,10 +56,15 @@ fn workers_awaited_by(pid: i32) -> Vec<i32> {
     let Some(segment) = segment::attached() else {
         return Vec::new();
     };
-    segment
-        .all()
-        .filter(|slot| slot.worker_pid.load(Relaxed) > 0)
-        .filter(|slot| waiters::includes(slot.lock().waiters, pid))
-        .map(|slot| slot.worker_pid.load(Relaxed))
+    let Some(procno) = (0..proc::count() as u32).find(|procno| proc::owner_of_latch(*procno) == pid) else {
+        return Vec::new();
+    };
+    let Ok(slots) = segment.all() else {
+        return Vec::new();
+    };
+    slots
+        .map(|slot| (slot, slot.worker_pid.load(Relaxed)))
+        .filter(|(slot, worker)| *worker > 0 && waiters::includes(slot, procno))
+        .map(|(_, worker)| worker)
         .collect()
 }

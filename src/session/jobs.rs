@@ -5,7 +5,7 @@
 
 use super::wait;
 use crate::pg::error::{Report, Result};
-use crate::pg::proc::{self, Registered};
+use crate::pg::proc;
 use crate::pg::role;
 use crate::pg::shmem::{Guard, NOWHERE, Offset};
 use crate::registry::counters::Counters;
@@ -18,7 +18,7 @@ use core::sync::atomic::Ordering::Relaxed;
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::Datum;
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::rc::Rc;
 
 /// A job in hand: kept until this is dropped.
@@ -48,7 +48,12 @@ struct Table {
     hidden: HashSet<u64>,
     /// The jobs in hand, and how many times.
     pins: BTreeMap<u64, (&'static Slot, usize)>,
+    /// The handles that this session has released last.
+    released: VecDeque<(i32, u64)>,
 }
+
+/// How many released handles a session remembers.
+const RELEASED: usize = 1000;
 
 thread_local! {
     static TABLE: RefCell<Table> = RefCell::default();
@@ -144,20 +149,22 @@ impl Table {
     }
 }
 
-/// Takes a job in hand without asking who may. None where the handle is not known.
-pub fn hold(pid: i32, cookie: u64) -> Option<Rc<Handle>> {
+/// Takes a job in hand without asking who may. None where the handle is not known. The system's own error where it refuses to map
+/// shared memory.
+pub fn hold(pid: i32, cookie: u64) -> Result<Option<Rc<Handle>>> {
+    Ok(slot_of(cookie)?.and_then(|slot| take(slot, cookie, pid)))
+}
+
+fn slot_of(cookie: u64) -> Result<Option<&'static Slot>> {
     let own = TABLE.with_borrow(|table| {
         let number = table.by_cookie.get(&cookie)?;
         table.launched.get(number).map(|job| job.slot)
     });
-    let slot = match own {
-        Some(slot) => slot,
-        None => {
-            join().ok()?;
-            segment().ok()?.find(cookie)?
-        }
-    };
-    take(slot, cookie, pid)
+    if own.is_some() {
+        return Ok(own);
+    }
+    join()?;
+    segment()?.find(cookie)
 }
 
 fn take(slot: &'static Slot, cookie: u64, pid: i32) -> Option<Rc<Handle>> {
@@ -208,35 +215,37 @@ impl Drop for Handle {
     }
 }
 
-/// The job of the handle `(pid, cookie)`. 42704 for a handle that is not known, or 55000 where this session has launched a job that
-/// is known by that pid; 42501 where the current role may not act for the job's. Without its cookie nobody is told of a job that
-/// another session launched.
+/// The job of the handle `(pid, cookie)`. 42704 for a handle that is not known, or not any more; 55000 for a cookie that has never
+/// belonged to that pid, as far as can be told, where this session has launched a job that is known by that pid; 42501 where the current role
+/// may not act for the job's. Without its cookie nobody is told of a job that another session launched.
 pub fn find(pid: i32, cookie: i64) -> Result<Rc<Handle>> {
-    find_for(pid, cookie, role::may_act_for)
+    find_for(pid, cookie, Roles::may_act)
 }
 
 /// [`find`] for those who may end the job.
 pub fn find_to_cancel(pid: i32, cookie: i64) -> Result<Rc<Handle>> {
-    find_for(pid, cookie, |role, _| {
-        role::may_act_for(role, 0) || role::may_signal(role)
+    find_for(pid, cookie, |job| {
+        role::may_act_for(job.user, 0) || role::may_signal(job.connected)
     })
 }
 
-fn find_for(pid: i32, cookie: i64, may: impl FnOnce(u32, u32) -> bool) -> Result<Rc<Handle>> {
-    let handle = hold(pid, cookie as u64).ok_or_else(|| unknown_or_mismatch(pid))?;
-    handle.permitted(may)
-}
-
-fn unknown_or_mismatch(pid: i32) -> crate::pg::error::Failure {
-    if knows_pid(pid) {
-        return Report::new(
+fn find_for(pid: i32, cookie: i64, may: impl FnOnce(Roles) -> bool) -> Result<Rc<Handle>> {
+    match hold(pid, cookie as u64)? {
+        Some(handle) => handle.permitted(may),
+        None if knows_pid(pid) && !was_good(pid, cookie as u64)? => Err(Report::new(
             PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             format!("cookie mismatch for PID {pid}"),
         )
         .hint("The process may have been started again under the same PID; use the handle that the launch returned.")
-        .into();
+        .into()),
+        None => Err(unknown(pid).into()),
     }
-    unknown(pid).into()
+}
+
+/// Whether a handle that is not known was once: its job has a slot still, or a record, or this session has released it itself.
+fn was_good(pid: i32, cookie: u64) -> Result<bool> {
+    let has_slot = slot_of(cookie)?.is_some_and(|slot| slot.has_pid(cookie, pid));
+    Ok(has_slot || TABLE.with_borrow(|table| table.released.contains(&(pid, cookie))) || history::knows(pid, cookie)?)
 }
 
 /// 42704: no job is known by this pid.
@@ -248,7 +257,7 @@ pub fn unknown(pid: i32) -> Report {
 }
 
 /// Whether this session launched a job that is known by this pid.
-pub fn knows_pid(pid: i32) -> bool {
+fn knows_pid(pid: i32) -> bool {
     TABLE.with_borrow(|table| {
         let mut launched = table.launched.values();
         launched.any(|job| job.pid == pid && !table.hidden.contains(&job.cookie) && job.slot.is_known(job.cookie))
@@ -257,8 +266,8 @@ pub fn knows_pid(pid: i32) -> bool {
 
 /// [`find`] without an error for handles that are not known.
 pub fn find_or_none(pid: i32, cookie: i64) -> Result<Option<Rc<Handle>>> {
-    hold(pid, cookie as u64)
-        .map(|handle| handle.permitted(role::may_act_for))
+    hold(pid, cookie as u64)?
+        .map(|handle| handle.permitted(Roles::may_act))
         .transpose()
 }
 
@@ -303,57 +312,66 @@ pub fn run_by(worker_pid: i32, time: Option<i64>) -> Option<u64> {
 
 /// Forgets a handle; the job runs on if it still does. False where somebody was faster.
 pub fn release(handle: &Handle) -> bool {
+    // Of a job that is lost, and that nobody has looked after, the slot would stay.
+    drop(handle.job());
     TABLE.with_borrow_mut(|table| {
         if let Some(number) = table.by_cookie.remove(&handle.cookie) {
             table.launched.remove(&number);
         }
+        if table.released.len() >= RELEASED {
+            table.released.pop_front();
+        }
+        table.released.push_back((handle.pid, handle.cookie));
     });
     handle.slot.release(handle.cookie)
 }
 
-/// Looks after this session's jobs. If the process that was to take one is gone, the job would count as running for ever.
-pub fn look_after_all() -> Result<()> {
-    let counters = counters()?;
-    for slot in segment()?.all() {
-        let cookie = slot.cookie.load(Relaxed);
-        if slot
-            .lock_if(cookie)
-            .is_some_and(|job| cookie != 0 && job.is_counted_by(counters))
-        {
-            slot.look_after(cookie);
-        }
+/// Who a job belongs to: the role that it runs as, the one that its worker connects as, and [`Job::also_for`].
+#[derive(Clone, Copy)]
+struct Roles {
+    user: u32,
+    connected: u32,
+    also_for: u32,
+}
+
+impl Roles {
+    fn may_act(self) -> bool {
+        role::may_act_for(self.user, self.also_for)
     }
-    Ok(())
 }
 
 impl Handle {
-    /// Whose it is: the arguments of [`role::may_act_for`].
-    fn roles(&self) -> (u32, u32) {
+    /// Whose it is.
+    fn roles(&self) -> Roles {
         let job = self.slot.lock();
-        (job.user, job.also_for)
+        Roles {
+            user: job.user,
+            connected: job.connected,
+            also_for: job.also_for,
+        }
     }
 
     /// This job, for a role of which `may` is true given the job's. 42501 for others.
-    fn permitted(self: Rc<Self>, may: impl FnOnce(u32, u32) -> bool) -> Result<Rc<Self>> {
+    fn permitted(self: Rc<Self>, may: impl FnOnce(Roles) -> bool) -> Result<Rc<Self>> {
         self.check_for(may)?;
         Ok(self)
     }
 
     /// 42501 where the current role may not act on it any more: the job may have left its role since it was found.
     pub fn check(&self) -> Result<()> {
-        self.check_for(role::may_act_for)
+        self.check_for(Roles::may_act)
     }
 
-    fn check_for(&self, may: impl FnOnce(u32, u32) -> bool) -> Result<()> {
-        let (role, also_for) = self.roles();
-        if may(role, also_for) {
+    fn check_for(&self, may: impl FnOnce(Roles) -> bool) -> Result<()> {
+        let roles = self.roles();
+        if may(roles) {
             return Ok(());
         }
         Err(Report::new(
             PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
             format!("permission denied for the background job of PID {}", self.pid),
         )
-        .detail(match also_for {
+        .detail(match roles.also_for {
             0 => "Only roles with privileges of the role that the job runs as may act on it.",
             _ => "The job has left the role that it began with: only who could have launched it so may act on it.",
         })
@@ -363,12 +381,12 @@ impl Handle {
     /// What is known of the job now. A worker that went without a word is noticed here.
     pub fn job(&self) -> Guard<'static, Job> {
         let job = self.slot.lock();
-        // A process that was there before publishes its end itself, also when it dies.
-        if job.state.has_ended() || job.worker == Registered::NONE {
+        if job.state.has_ended() || job.runner.is_alive() {
             return job;
         }
         drop(job);
-        self.slot.look_after(self.cookie);
+        // Where this process cannot see to it now, it will the next time that it looks, or another one does.
+        let _ = self.slot.look_after(self.cookie);
         self.slot.lock()
     }
 
@@ -379,8 +397,7 @@ impl Handle {
 
     /// Whether the current role may act on it.
     pub fn is_ours(&self) -> bool {
-        let (role, also_for) = self.roles();
-        role::may_act_for(role, also_for)
+        self.roles().may_act()
     }
 
     /// Asks the job to end early; false where it has ended.

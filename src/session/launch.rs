@@ -22,6 +22,7 @@ use crate::pg::shmem::{self, Offset, Owned};
 use crate::pg::spi;
 use crate::registry::counters::Counters;
 use crate::registry::job::{LABEL_MAX, Slot};
+use crate::registry::keep;
 use crate::registry::pool::{self, Admitted, Fit};
 use crate::registry::room::{self, Caps, Short, Shortage};
 use crate::registry::segment::segment;
@@ -104,7 +105,8 @@ impl TakenSlot {
             if let Some(taken) = self.slot.was_taken() {
                 return Ok(taken);
             }
-            proc::wait(-1)?;
+            // The worker wakes this session, unless it is gone without a word.
+            proc::wait(guc::deadlock_timeout().max(1).into())?;
         }
     }
 
@@ -154,6 +156,7 @@ fn prepare(order: &Order, queue_size: i32, identity: Identity, counters: Offset)
     let slot = segment()?.take(cookie)?;
     slot.begin(cookie, counters, |job| {
         job.user = identity.current;
+        job.connected = identity.authenticated;
         job.database = database.oid;
         job.encoding = database.encoding;
         job.text_encoding = encoding::of_database();
@@ -167,16 +170,21 @@ fn prepare(order: &Order, queue_size: i32, identity: Identity, counters: Offset)
         job.worker_timeout = settings::worker_timeout();
         job.is_limited = job.worker_timeout > 0 || guc::statement_timeout() > 0;
         job.owner_procno = proc::my_procno();
-        job.worker_procno = 0;
+        job.set_preview(order.sql);
         job.sql_len = order.sql.len() as u64;
         job.sql = sql.hand_over();
         job.request = request.hand_over();
     });
     let slot = TakenSlot::new(slot, cookie);
     // Only now that this one is counted, so that sessions that launch at the same time see each other.
-    let kept = room::kept(role_count) - 1;
     let limit = settings::max_role_handles();
-    if limit > 0 && kept >= limit {
+    let is_over = || limit > 0 && room::kept(role_count) > limit;
+    if is_over() {
+        // A job that is lost keeps its slot until somebody looks after it.
+        keep::look_after_all()?;
+    }
+    if is_over() {
+        let kept = room::kept(role_count) - 1;
         Totals::at(totals).refused();
         return Err(
             Report::new(PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED, "too many background job handles")
@@ -248,7 +256,7 @@ fn find_room_in_session(line: &mut Line, identity: Identity) -> Result<Offset> {
     let session = jobs::counters()?;
     let active = &Counters::at(session).active;
     while active.load(Relaxed) >= limit {
-        jobs::look_after_all()?;
+        keep::look_after_all()?;
         let running = active.load(Relaxed);
         if running < limit {
             break;
@@ -315,7 +323,7 @@ impl Prepared {
                         if worker.is_fresh {
                             spare::is_used();
                         }
-                        return Ok(Found::Warm(self.slot.hand_over(worker.pid)));
+                        return Ok(Found::Warm(self.slot.hand_over(worker.pid())));
                     }
                     pool::give_up(slot, cookie);
                     continue;

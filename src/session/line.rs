@@ -5,11 +5,11 @@
 //! free only after it has seen the process go, a moment after that has told.
 
 use crate::pg::error::{Report, Result};
-use crate::pg::shmem::{NOWHERE, Offset};
+use crate::pg::shmem::Offset;
 use crate::pg::{proc, spi};
-use crate::registry::pool;
-use crate::registry::room::{self, Short, Shortage};
+use crate::registry::room::{self, NO_SPOT, Short, Shortage};
 use crate::registry::totals::Totals;
+use crate::registry::{keep, pool};
 use crate::settings;
 use pgrx::PgSqlErrorCode;
 
@@ -66,6 +66,12 @@ impl Line {
     pub fn wait(&mut self, short: Short, places: Places) -> Result<()> {
         let now = proc::now();
         let began = *self.began.get_or_insert(now);
+        if short.of != Shortage::Server {
+            // A job that is lost counts until somebody looks after it.
+            if keep::look_after_all()? {
+                return Ok(());
+            }
+        }
         let mut until = began + i64::from(settings::launch_timeout()) * 1000;
         if short.of == Shortage::Server {
             if self.dismissed.is_none_or(|at| now - at > PATIENCE) {
@@ -92,7 +98,7 @@ impl Line {
             Totals::at(places.totals).refused();
             return Err(refusal(short, (now - began) / 1000).into());
         }
-        if room::my_place() == NOWHERE {
+        if room::my_place() == NO_SPOT {
             room::enter(places.role, places.session, short.of)?;
             room::set_promised(self.dismissed.is_some());
         } else {

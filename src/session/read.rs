@@ -3,13 +3,14 @@
 use super::jobs::{self, Handle, Hidden};
 use super::wait::{self, Deadline};
 use crate::channel::message::Kind;
+use crate::channel::queue::Taken;
 use crate::channel::reader::{self, Event, Pump, Reader};
 use crate::pg::error::{self, Failure, Report, Result};
 use crate::pg::fmgr::{Rows, Value};
 use crate::pg::scan::{Source, Turn};
 use crate::pg::shmem::{self, NOWHERE};
 use crate::pg::{encoding, foreign, memory, proc, record, rowtype, wire};
-use crate::registry::job::{Job, State};
+use crate::registry::job::{self, Job};
 use crate::registry::totals::Totals;
 use pgrx::PgSqlErrorCode;
 use std::rc::Rc;
@@ -168,20 +169,22 @@ struct Session {
     pump: Pump,
     /// What of the result had been taken before, in bytes.
     read_before: u64,
+    /// Whether what an earlier reading has left is known here, and to be kept in its place.
+    begun: bool,
     done: bool,
 }
 
 impl Session {
     fn begin(handle: &Rc<Handle>) -> Result<Self> {
         let mut reader = Reader::default();
-        let (read_before, known);
+        let (read_before, known, left);
         {
             let mut job = handle.slot.lock();
-            if let Some(refusal) = refusal(handle, &job) {
+            if let Some(refusal) = Refusal::of(&job) {
                 drop(job);
-                return Err(refusal.into());
+                return Err(refusal.report(handle.pid).into());
             }
-            reader.begun = job.queue.left();
+            left = job.queue.left();
             read_before = job.queue.read();
             known = (job.known, job.known_len as usize);
             job.queue.set_reader(Some(proc::my_procno()));
@@ -193,9 +196,17 @@ impl Session {
             reader,
             pump,
             read_before,
+            begun: false,
             done: false,
         };
-        let known = shmem::bytes(known.0, known.1).to_vec();
+        // What is claimed by now nobody else frees; and if it cannot be mapped, it stays as it is.
+        let known = shmem::mapped_bytes(known.0, known.1)?.to_vec();
+        if let Some((place, done)) = left {
+            shmem::map(place)?;
+            session.reader.begun = Some((Taken::at(place), done));
+            session.pump = Pump::new(handle.slot, handle.cookie, &mut session.reader);
+        }
+        session.begun = true;
         for (kind, body) in reader::remembered(&known) {
             session.message(kind, body, None)?;
         }
@@ -276,7 +287,7 @@ impl Session {
                 Ok(())
             }
             Kind::Notice => {
-                let edata = self.error_data(wire::Fields(body), None);
+                let edata = self.error_data(wire::Fields(body), None)?;
                 error::catching(|| error::emit(edata))
             }
             Kind::Row => Ok(()),
@@ -342,14 +353,14 @@ impl Session {
     }
 
     /// The message as this session shows it, with the level that it was raised with or another one.
-    fn error_data(&self, fields: wire::Fields, level: Option<u32>) -> *mut pgrx::pg_sys::ErrorData {
+    fn error_data(&self, fields: wire::Fields, level: Option<u32>) -> Result<*mut pgrx::pg_sys::ErrorData> {
         let (sql, encoding, text_encoding) = {
             let job = self.handle.slot.lock();
             (job.sql(), job.encoding, job.text_encoding)
         };
         let message = fields.readable(encoding);
         let level = level.unwrap_or_else(|| fields.level());
-        wire::Fields(&message).to_error_data(level, &encoding::readable(sql, text_encoding))
+        Ok(wire::Fields(&message).to_error_data(level, &encoding::readable(sql.read()?, text_encoding)))
     }
 
     /// Where the job ran in another database than this session's: what its values cross.
@@ -365,19 +376,19 @@ impl Session {
         })
     }
 
+    /// The job's error as this session raises it.
+    fn raised(&self, error: &job::Error) -> Result<*mut pgrx::pg_sys::ErrorData> {
+        let fields = error.fields()?;
+        self.error_data(wire::Fields(&fields), Some(pgrx::pg_sys::PGERROR))
+    }
+
     fn job_error(&self) -> Option<Failure> {
-        let (fields, state) = {
-            let job = self.handle.slot.lock();
-            (job.error(), job.state)
-        };
-        if let Some(fields) = fields {
-            let edata = self.error_data(fields, Some(pgrx::pg_sys::PGERROR));
-            return Some(Failure::Foreign(edata));
-        }
-        if state != State::Stopped {
-            // There was no memory to keep the error itself.
-            let report = Report::new(PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY, "out of shared memory");
-            return Some(report.detail("The job failed; its error could not be kept.").into());
+        let error = self.handle.slot.lock().error().copied();
+        if let Some(error) = error {
+            return Some(match self.raised(&error) {
+                Ok(edata) => Failure::Foreign(edata),
+                Err(failure) => failure,
+            });
         }
         self.reader.torn.then(|| {
             Report::new(
@@ -399,43 +410,56 @@ fn changed_type() -> Failure {
     .into()
 }
 
-/// Why this session may not begin to read.
-fn refusal(handle: &Handle, job: &Job) -> Option<Report> {
-    let pid = handle.pid;
-    if job.is_released() {
-        return Some(jobs::unknown(pid));
+/// Why this session may not begin to read. Found under the job's lock, told without it.
+enum Refusal {
+    Released,
+    ReadHere,
+    ReadElsewhere,
+    Consumed,
+    Unwanted,
+    Submitted,
+}
+
+impl Refusal {
+    fn of(job: &Job) -> Option<Self> {
+        if job.is_released() {
+            return Some(Self::Released);
+        }
+        match job.queue.reader() {
+            Some(reader) if reader == proc::my_procno() => return Some(Self::ReadHere),
+            Some(_) => return Some(Self::ReadElsewhere),
+            None => (),
+        }
+        if job.consumed {
+            return Some(Self::Consumed);
+        }
+        if job.is_unwanted() {
+            return Some(Self::Unwanted);
+        }
+        (!job.keeps_result).then_some(Self::Submitted)
     }
-    match job.queue.reader() {
-        Some(reader) if reader == proc::my_procno() => {
-            return Some(Report::new(
+
+    fn report(self, pid: i32) -> Report {
+        match self {
+            Self::Released => jobs::unknown(pid),
+            Self::ReadHere => Report::new(
                 PgSqlErrorCode::ERRCODE_OBJECT_IN_USE,
                 format!("the result of PID {pid} is being read"),
-            ));
-        }
-        Some(_) => return Some(jobs::unknown(pid).detail("Another session is reading the result.")),
-        None => (),
-    }
-    if job.consumed {
-        return Some(
-            Report::new(
+            ),
+            Self::ReadElsewhere => jobs::unknown(pid).detail("Another session is reading the result."),
+            Self::Consumed => Report::new(
                 PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
                 format!("the result of PID {pid} was read in part before"),
             )
             .hint("Use pg_background_detach to forget the job."),
-        );
+            Self::Unwanted => jobs::unknown(pid)
+                .detail("The session that launched the job has ended, and its result was not retained."),
+            Self::Submitted => Report::new(
+                PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+                format!("results are disabled for PID {pid} (submitted via pg_background_submit)"),
+            ),
+        }
     }
-    if job.is_unwanted() {
-        return Some(
-            jobs::unknown(pid).detail("The session that launched the job has ended, and its result was not retained."),
-        );
-    }
-    if !job.keeps_result {
-        return Some(Report::new(
-            PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
-            format!("results are disabled for PID {pid} (submitted via pg_background_submit)"),
-        ));
-    }
-    None
 }
 
 impl Drop for Session {
@@ -443,6 +467,9 @@ impl Drop for Session {
     /// lost with the caller's set, so the rest is no whole result any more; nor is it where there is no memory to keep what is
     /// known.
     fn drop(&mut self) {
+        if !self.begun {
+            return self.handle.slot.stop_reading(self.handle.cookie);
+        }
         self.pump.stop(&mut self.reader);
         let known = &self.reader.known;
         let kept = if self.done || self.reader.rows > 0 || self.reader.torn {

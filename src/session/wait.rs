@@ -1,13 +1,13 @@
-//! Until jobs end. The worker wakes this session the moment it publishes the end; nothing is polled.
+//! Until jobs end. The worker wakes this session the moment it publishes the end. A worker that is gone without a word is looked for every
+//! `deadlock_timeout`; nothing else is polled.
 
 use super::deadlock;
 use super::jobs::Handle;
 use crate::pg::error::Result;
-use crate::pg::shmem::{self, NOWHERE, Offset};
 use crate::pg::{guc, proc, spi};
 use crate::registry::job::Slot;
 use crate::registry::waiters;
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::HashSet;
 use std::rc::Rc;
 
@@ -31,60 +31,41 @@ impl Deadline {
     }
 }
 
+/// For how many jobs memory is kept from one wait to the next.
+const FEW: usize = 64;
+
 /// This session on the jobs' lists of those who wait, for whoever ends a job or looks for deadlocks.
 struct Waiting;
 
-/// Where this process waits: its places on the lists, and for which jobs they are.
-type Places = (Offset, Vec<(&'static Slot, u64)>);
-
 thread_local! {
-    static PLACES: RefCell<Option<Places>> = const { RefCell::new(None) };
-    /// One place, for the next wait for one job.
-    static KEPT: Cell<Offset> = const { Cell::new(NOWHERE) };
+    /// The jobs that this process waits for, which it has in hand.
+    static JOBS: RefCell<Vec<&'static Slot>> = const { RefCell::new(Vec::new()) };
 }
 
 impl Waiting {
-    fn begin(handles: &[Rc<Handle>]) -> Result<Self> {
-        let kept = if handles.len() <= 1 { KEPT.take() } else { NOWHERE };
-        let places = match kept {
-            NOWHERE => waiters::places(handles.len().max(1))?,
-            kept => kept,
-        };
-        let jobs = handles.iter().map(|handle| (handle.slot, handle.cookie)).collect();
-        PLACES.set(Some((places, jobs)));
-        for (n, handle) in handles.iter().enumerate() {
-            waiters::enter(&mut handle.slot.lock().waiters, waiters::place(places, n));
+    fn begin(handles: &[Rc<Handle>]) -> Self {
+        JOBS.with_borrow_mut(|jobs| jobs.extend(handles.iter().map(|handle| handle.slot)));
+        for handle in handles {
+            waiters::enter(handle.slot);
         }
-        Ok(Self)
+        Self
     }
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        leave();
+        end();
+        JOBS.with_borrow_mut(|jobs| jobs.shrink_to(FEW));
     }
 }
 
-/// Takes this process off the lists. The jobs are still in hand.
-fn leave() {
-    let Some((places, jobs)) = PLACES.take() else { return };
-    let count = jobs.len();
-    for (n, (slot, cookie)) in jobs.into_iter().enumerate() {
-        if let Some(mut job) = slot.lock_if(cookie) {
-            waiters::leave(&mut job.waiters, waiters::place(places, n));
-        }
-    }
-    if count <= 1 {
-        shmem::free(KEPT.replace(places));
-    } else {
-        shmem::free(places);
-    }
-}
-
-/// The process ends, perhaps in the middle of a wait.
+/// Takes this process off the lists, at the end of a wait or in the middle of one at the end of the process. The jobs are still in
+/// hand.
 pub fn end() {
-    leave();
-    shmem::free(KEPT.take());
+    JOBS.with(|jobs| {
+        let Ok(mut jobs) = jobs.try_borrow_mut() else { return };
+        jobs.drain(..).for_each(waiters::leave);
+    });
 }
 
 /// Sleeps until `answer` gives something, which is asked again each time somebody wakes this session, or until the deadline:
@@ -103,7 +84,7 @@ pub fn until<T>(
         let mut named = HashSet::new();
         handles.retain(|handle| named.insert(handle.cookie));
     }
-    let _waiting = Waiting::begin(&handles)?;
+    let _waiting = Waiting::begin(&handles);
     let patience = i64::from(guc::deadlock_timeout().max(1));
     let mut look_at = proc::now() + patience * 1000;
     loop {

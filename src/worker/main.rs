@@ -5,16 +5,18 @@
 //! 3. the transaction is over: the process is made ready for another job, the end is published, then whoever waits wakes;
 //! 4. [`rest::wait`]: another job, or none.
 //!
-//! Whatever ends the process before the third step, [`worker_ends`] publishes the loss.
+//! Whatever ends the process before the third step, [`worker_ends`] publishes the loss. What that takes is at hand before the job is
+//! taken, so that neither it nor the third step needs memory or can fail.
 
 use super::rest::{self, Terms};
 use super::verdict::{self, Verdict};
 use super::{execute, output};
 use crate::channel::request::Request;
 use crate::pg::error::{self, Digits, Result};
+use crate::pg::proc::Process;
 use crate::pg::shmem::{self, NOWHERE};
 use crate::pg::{callbacks, compat, compiled, foreign, proc, record, tcop};
-use crate::registry::job::{End, Slot, State, Stop};
+use crate::registry::job::{self, End, Slot, State, Stop};
 use crate::registry::segment::segment;
 use crate::registry::totals::{Start, Totals};
 use core::ffi::{CStr, c_int};
@@ -47,9 +49,9 @@ pub fn current() -> Option<Attached> {
 /// Where the postmaster starts a worker for a job.
 pub fn run(argument: Datum) -> Result<()> {
     let (number, cookie) = proc::worker_arguments(argument)?;
-    let slot = segment()?.slot(number);
+    let slot = segment()?.slot(number)?;
     prepare_for_the_end();
-    let job = attach(slot, cookie);
+    let job = attach(slot, cookie)?;
     if job.is_some() {
         prepare_for_jobs(slot);
     }
@@ -62,7 +64,7 @@ pub fn run(argument: Datum) -> Result<()> {
 pub fn run_spare(argument: Datum) -> Result<()> {
     let (place, token) = proc::worker_arguments(argument)?;
     // There is a first slot: whoever asks for a spare worker has launched jobs.
-    let slot = segment()?.slot(0);
+    let slot = segment()?.slot(0)?;
     prepare_for_the_end();
     prepare_for_jobs(slot);
     proc::accept_signals();
@@ -89,22 +91,30 @@ fn serve(mut next: Option<Attached>) {
     }
 }
 
-/// Takes a job that was posted to this process, and tells its launch if that waits for it. None where it was taken back.
-pub fn take(number: u32, cookie: u64, launch_waits: bool) -> Option<Attached> {
+/// Takes a job that was posted to this process, and tells its launch if that waits for it. None where it was taken back. Where this
+/// process cannot reach the job it is the system's own error, and the process has to end: then the job is found to be lost.
+pub fn take(number: u32, cookie: u64, launch_waits: bool) -> Result<Option<Attached>> {
     // A cancel that is pending now was meant for an idle process. One that was meant for this job is seen in its slot.
     proc::clear_pending_cancel();
-    let job = attach(segment().ok()?.slot(number), cookie)?;
+    let Some(job) = attach(segment()?.slot(number)?, cookie)? else {
+        return Ok(None);
+    };
     if launch_waits {
         let owner = job.slot.lock().owner_procno;
         proc::wake(owner);
     }
-    Some(job)
+    Ok(Some(job))
 }
 
 /// Takes the job. None where it was taken back before this process came.
-fn attach(slot: &'static Slot, cookie: u64) -> Option<Attached> {
+fn attach(slot: &'static Slot, cookie: u64) -> Result<Option<Attached>> {
+    slot.reach(cookie)?;
+    Ok(attach_to(slot, cookie))
+}
+
+fn attach_to(slot: &'static Slot, cookie: u64) -> Option<Attached> {
     let mut job = slot.lock_if(cookie)?;
-    job.worker_procno = proc::my_procno();
+    job.runner = Process::me();
     if slot.pid.load(Relaxed) == 0 {
         slot.pid.store(proc::my_pid(), Relaxed);
     }
@@ -114,7 +124,7 @@ fn attach(slot: &'static Slot, cookie: u64) -> Option<Attached> {
     if slot.stop() != Stop::No {
         // It was cancelled before there was a process to signal. So this one signals itself, and wherever it waits first, be it
         // for a lock on its way into the database, the cancel is found.
-        proc::interrupt(proc::my_pid());
+        proc::interrupt_self();
     }
     Some(attached)
 }
@@ -122,20 +132,22 @@ fn attach(slot: &'static Slot, cookie: u64) -> Option<Attached> {
 impl Attached {
     /// Runs the job to its end. Gives the terms on which this process has offered itself for another.
     fn run(self) -> Option<Terms> {
-        let (sql, request_at, label, queue_size, keeps_result, timeout) = {
+        let (sql, request_at, name, queue_size, keeps_result, timeout) = {
             let job = self.slot.lock();
             (
                 job.sql(),
                 job.request,
-                job.label().map(<[u8]>::to_vec),
+                ApplicationName::of(job.label()),
                 job.queue_size,
                 job.keeps_result,
                 job.worker_timeout,
             )
         };
-        let request = Request::at(request_at);
+        let (request, sql) = match Request::mapped(request_at).and_then(|request| Ok((request, sql.read()?))) {
+            Ok(mapped) => mapped,
+            Err(failure) => error::throw(failure),
+        };
         let identity = request.identity();
-        let name = ApplicationName::of(label.as_deref());
         let sql = crate::pg::memory::c_str(sql);
         tcop::enter_message_context();
 
@@ -238,6 +250,7 @@ impl Attached {
         let until = proc::now() + HAND_ON;
         if let Some(mut job) = self.slot.lock_if(self.cookie) {
             job.handed_on = true;
+            job.runner = Process::NONE;
             self.slot.worker_pid.store(0, Relaxed);
         }
         loop {
@@ -268,20 +281,16 @@ impl Attached {
         job.state = State::Running;
         job.started_at = at;
         job.request = NOWHERE;
+        // Mapped before the job was taken.
         Totals::at(job.totals).started(start, job.started_at - job.launched_at);
     }
 
     /// The transaction is over, and the result is in the queue.
     fn publish(self, verdict: Verdict) {
-        let place = match &verdict.error {
-            Some(error) => shmem::store(error).unwrap_or(NOWHERE),
-            None => NOWHERE,
-        };
         let end = End {
             state: verdict.state,
             count: verdict.count,
-            error: place,
-            error_len: verdict.error.map_or(0, |error| error.len() as u64),
+            error: verdict.error,
         };
         CURRENT.set(None);
         let stop = self.slot.publish(self.cookie, end);
@@ -330,7 +339,7 @@ impl ApplicationName {
 extern "C-unwind" fn time_is_over() {
     if let Some(job) = CURRENT.get() {
         job.slot.request_stop(Stop::WorkerTimeout);
-        proc::interrupt(proc::my_pid());
+        proc::interrupt_self();
     }
 }
 
@@ -346,11 +355,13 @@ extern "C-unwind" fn worker_ends(_code: c_int, _argument: Datum) {
     let Some(job) = CURRENT.get() else { return };
     output::recover();
     let last_words = output::last_words();
-    match verdict::of_death(last_words.as_deref(), job.slot) {
+    match verdict::of_death(last_words.as_ref(), job.slot) {
         Some(verdict) => job.publish(verdict),
         None => {
             CURRENT.set(None);
-            job.slot.publish_lost(job.cookie, proc::my_pid(), last_words.as_deref());
+            let words = last_words.as_ref().map_or(&b""[..], |words| words.message());
+            job.slot
+                .publish_lost(job.cookie, job::Error::lost(proc::my_pid(), words));
         }
     }
 }

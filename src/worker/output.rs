@@ -8,10 +8,38 @@ use crate::pg::foreign;
 use crate::pg::local::Exclusive;
 use crate::pg::receiver::{Receiver, RowSlot};
 use crate::pg::tuples::Shape;
-use crate::registry::job::Slot;
+use crate::pg::{text, wire};
+use crate::registry::job::{MESSAGE_MAX, Slot};
 
 static WRITER: Exclusive<Writer> = Exclusive::new();
-static LAST_WORDS: Exclusive<Vec<u8>> = Exclusive::new();
+static LAST_WORDS: Exclusive<LastWords> = Exclusive::new();
+
+/// What a process says when it dies, as far as it is kept. In a place of its own: when it is said there may be no memory.
+#[derive(Clone, Copy)]
+pub struct LastWords {
+    /// Packed.
+    pub sqlstate: i32,
+    message: [u8; MESSAGE_MAX],
+    len: usize,
+}
+
+impl LastWords {
+    fn of(fields: wire::Fields) -> Self {
+        let message = text::clip(fields.get(b'M').unwrap_or_default(), MESSAGE_MAX);
+        let mut words = Self {
+            sqlstate: fields.sqlstate(),
+            message: [0; MESSAGE_MAX],
+            len: message.len(),
+        };
+        words.message.iter_mut().zip(message).for_each(|(to, from)| *to = *from);
+        words
+    }
+
+    /// The beginning of the message.
+    pub fn message(&self) -> &[u8] {
+        self.message.get(..self.len).unwrap_or_default()
+    }
+}
 
 /// Where the rows of a job's last statement go.
 pub static ROWS: Receiver = Receiver::new(start_rows, row, finish_rows);
@@ -86,8 +114,8 @@ pub fn recover() {
 }
 
 /// What the process said when it died.
-pub fn last_words() -> Option<Vec<u8>> {
-    LAST_WORDS.with(|words| words.clone())
+pub fn last_words() -> Option<LastWords> {
+    LAST_WORDS.with(|words| *words)
 }
 
 /// A message for the client. `N` is a notice. `E` is only seen when an error is not caught, which is when the process ends.
@@ -96,7 +124,7 @@ pub fn message_for_client(kind: u8, body: &[u8]) {
         b'N' => {
             WRITER.with(|writer| writer.notice(body));
         }
-        b'E' => LAST_WORDS.set(body.to_vec()),
+        b'E' => LAST_WORDS.set(LastWords::of(wire::Fields(body))),
         _ => (),
     }
 }

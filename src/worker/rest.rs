@@ -13,6 +13,7 @@ use crate::channel::request::Request;
 use crate::pg::proc::Identity;
 use crate::pg::standing::Kind;
 use crate::pg::{adopt, compiled, error, library, proc, reset, standing};
+use crate::registry::job::Error;
 use crate::registry::pool::{self, Fit, Found, Place};
 use crate::registry::segment::segment;
 use crate::session::jobs;
@@ -181,8 +182,10 @@ pub fn wait(terms: &Terms) -> Option<Attached> {
         }
         match place.look() {
             Found::Job(number, cookie, launch_waits) => {
-                if let Some(job) = main::take(number, cookie, launch_waits) {
-                    return Some(job);
+                match main::take(number, cookie, launch_waits) {
+                    Ok(None) => (),
+                    Ok(job) => return job,
+                    Err(failure) => error::throw(failure),
                 }
                 // It was taken back meanwhile.
                 sleeps = false;
@@ -242,11 +245,13 @@ fn is_to_go(terms: &Terms) -> bool {
 pub fn abandon() {
     let posted = PLACE.take().and_then(Place::leave);
     if let (Some((number, cookie, launch_waits)), Ok(segment)) = (posted, segment()) {
-        let slot = segment.slot(number);
-        if launch_waits {
-            slot.give_back(cookie);
-        } else {
-            slot.publish_lost(cookie, proc::my_pid(), None);
+        // Where this process cannot reach the job, it is found to be lost when this process is gone.
+        if let Ok(slot) = segment.slot(number) {
+            if launch_waits {
+                slot.give_back(cookie);
+            } else if slot.reach(cookie).is_ok() {
+                slot.publish_lost(cookie, Error::lost(proc::my_pid(), b""));
+            }
         }
     }
     pool::process_ends();

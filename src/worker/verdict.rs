@@ -1,19 +1,19 @@
 //! What an error means for the job: its state, the counter that it lands in, and the error that readers get.
 
+use super::output::LastWords;
 use crate::pg::error::{self, Report};
-use crate::pg::{proc, wire};
+use crate::pg::{proc, text, wire};
 use crate::registry::counters::Count;
-use crate::registry::job::{Slot, State, Stop};
+use crate::registry::job::{self, MESSAGE_MAX, Slot, State, Stop};
 use core::sync::atomic::Ordering::Relaxed;
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::ErrorData;
 
-/// How a job ended.
+/// How a job ended. It has a fixed size, and owns nothing but what of its error is in the area.
 pub struct Verdict {
     pub state: State,
     pub count: Count,
-    /// In the protocol's form.
-    pub error: Option<Vec<u8>>,
+    pub error: Option<job::Error>,
 }
 
 impl Verdict {
@@ -25,8 +25,9 @@ impl Verdict {
     };
 }
 
-/// Judges a caught error, which names the process of the job's handle, and gets the words that fit the reason: of the several things that interrupt a statement,
-/// PostgreSQL only knows that somebody asked for it.
+/// Judges a caught error, which names the process of the job's handle, and gets the words that fit the reason: of the several things that
+/// interrupt a statement, PostgreSQL only knows that somebody asked for it. The error is stored here, before anything is published: then
+/// there is no more to be done that needs memory. Where there is none, the beginning of its message is what is kept.
 pub fn of(edata: *mut ErrorData, slot: &Slot) -> Verdict {
     let interrupted = error::sqlstate(edata) == wire::pack(b"57014");
     let stop = slot.stop();
@@ -56,39 +57,40 @@ pub fn of(edata: *mut ErrorData, slot: &Slot) -> Verdict {
     Verdict {
         state: if canceled { State::Canceled } else { State::Error },
         count: count(stop, canceled),
-        error: Some(wire::encode(edata, slot.pid.load(Relaxed))),
+        error: Some(kept(edata, slot.pid.load(Relaxed))),
+    }
+}
+
+fn kept(edata: *mut ErrorData, pid: i32) -> job::Error {
+    let code = wire::unpack(error::sqlstate(edata));
+    let error = job::Error::new(code, text::clip(wire::message(edata), MESSAGE_MAX), pid);
+    match wire::store(edata, pid) {
+        Some((place, len)) => error.with_whole(place, len),
+        None => error,
     }
 }
 
 /// The verdict on a job for which there is no process.
 pub fn no_process(slot: &Slot) -> Verdict {
-    let error = wire::compose(
-        b"53000",
-        "could not register background process",
-        Some(
-            b"The worker that had the job could not take over the state of its session, and no other could be started.",
-        ),
-        slot.pid.load(Relaxed),
-    );
+    let message = b"could not register background process";
     Verdict {
         state: State::Error,
         count: Count::Failed,
-        error: Some(error),
+        error: Some(job::Error::new(*b"53000", message, slot.pid.load(Relaxed))),
     }
 }
 
 /// The verdict on a job whose process has ended with these last words. None where they say nothing of the job: it is lost (08006).
-pub fn of_death(last_words: Option<&[u8]>, slot: &Slot) -> Option<Verdict> {
-    let fields = wire::Fields(last_words?);
-    if slot.stop() != Stop::No && fields.sqlstate() == wire::pack(b"57014") {
+pub fn of_death(last_words: Option<&LastWords>, slot: &Slot) -> Option<Verdict> {
+    let words = last_words?;
+    if slot.stop() != Stop::No && words.sqlstate == wire::pack(b"57014") {
         return Some(canceled(slot));
     }
-    let own = own_error(fields.sqlstate())?;
-    let message = String::from_utf8_lossy(fields.get(b'M').unwrap_or_default());
+    let own = own_error(words.sqlstate)?;
     Some(Verdict {
         state: State::Error,
         count: count(slot.stop(), false),
-        error: Some(wire::compose(own, &message, fields.get(b'D'), proc::my_pid())),
+        error: Some(job::Error::new(*own, words.message(), slot.pid.load(Relaxed))),
     })
 }
 
@@ -111,12 +113,8 @@ fn own_error(sqlstate: i32) -> Option<&'static [u8; 5]> {
 
 /// The verdict on a process that ended because its job was cancelled before it had begun.
 pub fn canceled(slot: &Slot) -> Verdict {
-    let error = wire::compose(
-        b"57014",
-        "canceling statement due to user request",
-        None,
-        slot.pid.load(Relaxed),
-    );
+    let message = b"canceling statement due to user request";
+    let error = job::Error::new(*b"57014", message, slot.pid.load(Relaxed));
     Verdict {
         state: State::Canceled,
         count: count(slot.stop(), true),

@@ -464,6 +464,36 @@ fn signal_backend_may_cancel() {
         "42501"
     );
     assert!(["starting", "running"].contains(&&*superuser.state(job)));
+    superuser.exec(&format!("SELECT pg_background_cancel({job}, 60000)"));
+
+    // As for pg_cancel_backend, it is the role that the worker has connected as that counts: here a superuser's job that acts for alice,
+    superuser.exec("GRANT pgbackground_role TO alice; SET ROLE alice");
+    let job = superuser.launch("SELECT pg_sleep(3600)");
+    for call in ["pg_background_cancel({job})", "pg_cancel_backend({pid})"] {
+        let call = call
+            .replace("{job}", &job.to_string())
+            .replace("{pid}", &job.pid.to_string());
+        assert_eq!(signaler.error(&format!("SELECT {call}")).sqlstate, "42501", "{call}");
+    }
+    // and there one of alice's that acts for a superuser.
+    superuser.exec(&format!("SELECT pg_background_cancel({job}, 60000); RESET ROLE"));
+    superuser.exec(
+        "CREATE FUNCTION launch_as_owner(OUT pid int, OUT cookie int8) LANGUAGE sql SECURITY DEFINER
+         AS $$SELECT pid, cookie FROM pg_background_launch('SELECT pg_sleep(3600)')$$",
+    );
+    let job = alice.handle("SELECT pid, cookie FROM launch_as_owner()");
+    assert!(signaler.holds(&format!(
+        "cookie = {} FROM pg_background_jobs WHERE finished_at IS NULL",
+        job.cookie
+    )));
+    signaler.exec(&format!("SELECT pg_background_cancel({job}, 60000)"));
+    assert_eq!(
+        superuser.value::<String>(&format!(
+            "SELECT state FROM pg_background_jobs WHERE cookie = {}",
+            job.cookie
+        )),
+        "canceled"
+    );
 }
 
 #[test]
@@ -561,4 +591,81 @@ fn thousands_of_handles() {
         300
     );
     assert_eq!(one.value::<i32>("SELECT count(*) FROM pg_background_list"), 0);
+}
+
+/// A handle that was good once is unknown, whatever its pid runs now; a mismatch is only a cookie that never belonged to that pid.
+#[test]
+fn handles_that_were_good_once() {
+    let cluster = Cluster::start(&["pg_background.worker_idle_timeout = '10min'"]);
+    let (mut session, mut other) = (cluster.session(), cluster.session());
+    let calls = [
+        "wait",
+        "detach",
+        "cancel",
+        "result_info",
+        "error_info",
+        "full_sql",
+        "get_progress",
+        "outcome",
+        "result",
+    ];
+    let mut expect = |session: &mut Session, pid: i32, cookie: i64, sqlstate: &str| {
+        for (call, twin) in calls.iter().flat_map(|call| [(call, ""), (call, "_v2")]) {
+            let handle = Handle { pid, cookie };
+            let columns = if *call == "result" { " AS (x text)" } else { "" };
+            let got = match session.try_rows(&format!("SELECT * FROM pg_background_{call}{twin}({handle}){columns}")) {
+                Ok(rows) => {
+                    let values = rows[0].iter().skip(if *call == "outcome" { 2 } else { 0 });
+                    assert!(values.flatten().next().is_none(), "{call}{twin}: {rows:?}");
+                    String::new()
+                }
+                Err(error) => error.sqlstate,
+            };
+            let is_polled = ["get_progress", "outcome"].contains(call);
+            assert_eq!(got, if is_polled { "" } else { sqlstate }, "{call}{twin}");
+        }
+        let array = format!("ARRAY[NULL, ROW({pid}, {cookie})]::pg_background_handle[]");
+        assert!(session.holds(&format!("pg_background_wait_any({array}) IS NULL")));
+        assert!(session.holds(&format!(
+            "count(*) = 1 AND count(state) = 0 FROM pg_background_drain({array})"
+        )));
+    };
+    let forget = |session: &mut Session, job: Handle| {
+        session.wait(job);
+        session.exec(&format!("SELECT pg_background_detach({job})"));
+    };
+    // Released here, or by another session; by reading; while the job runs.
+    let here = session.launch("SELECT 'here'");
+    forget(&mut session, here);
+    let there = session.launch("SELECT 'there'");
+    forget(&mut other, there);
+    let read = session.launch("SELECT 'read'");
+    session.wait(read);
+    session.exec(&format!("SELECT * FROM pg_background_result({read}) AS (x text)"));
+    let running = session.launch("SELECT pg_sleep(3600)");
+    session.exec(&format!("SELECT pg_background_detach({running})"));
+    for gone in [here, there, read, running] {
+        expect(&mut session, gone.pid, gone.cookie, "42704");
+        expect(&mut other, gone.pid, gone.cookie, "42704");
+    }
+    other.exec(&format!("SELECT pg_terminate_backend({}, 60000)", running.pid));
+    // The same process goes on with another job.
+    let first = session.launch("SELECT 1");
+    forget(&mut session, first);
+    let last = session.launch("SELECT 2");
+    assert_eq!(last.pid, first.pid);
+    session.wait(last);
+    expect(&mut session, first.pid, first.cookie, "42704");
+    let before = if here.pid == last.pid { "42704" } else { "55000" };
+    expect(&mut session, last.pid, here.cookie, before);
+    expect(&mut session, last.pid, 1, "55000");
+    expect(&mut other, last.pid, 1, "42704");
+    // Without records the session knows what it has released itself.
+    other.exec("ALTER SYSTEM SET pg_background.history_size = 0");
+    other.exec("SELECT pg_reload_conf()");
+    other.wait_until("current_setting('pg_background.history_size') = '0'");
+    let mut fresh = cluster.session();
+    fresh.exec("SELECT pg_background_run('SELECT 1')");
+    assert!(fresh.holds("count(*) = 1 FROM pg_background_jobs"));
+    expect(&mut session, first.pid, first.cookie, "42704");
 }

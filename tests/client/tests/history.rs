@@ -228,3 +228,59 @@ fn types_of_another_database_are_not_read() {
     ));
     assert_eq!(error.sqlstate, "0A000", "{error:?}");
 }
+
+/// The view shows each job once while others end, the records are read a few at a time, and move to a ring of another size.
+#[test]
+fn each_job_is_shown_once_while_others_end() {
+    const SIZES: [&str; 4] = ["100000", "3000", "20000", "1"];
+    let cluster = Cluster::start(&[
+        "pg_background.history_size = 100000",
+        "pg_background.worker_idle_timeout = '10min'",
+    ]);
+    let mut observer = cluster.session();
+    observer.exec("SELECT count(pg_background_run('')) FROM generate_series(1, 3000)");
+    let count = "SELECT count(*), count(DISTINCT cookie) FROM pg_background_jobs";
+    assert_eq!(
+        observer.rows(count),
+        [[Some("3000".to_owned()), Some("3000".to_owned())]]
+    );
+    let ending: Vec<_> = (0..2)
+        .map(|_| {
+            cluster
+                .session()
+                .start("SELECT count(pg_background_run('')) FROM generate_series(1, 6000)")
+        })
+        .collect();
+    let mut seen = 3000;
+    while ending.iter().any(|session| !session.is_finished()) {
+        let rows = observer.rows(count);
+        let [all, distinct] = [0, 1].map(|n| rows[0][n].as_deref().unwrap().parse::<i32>().unwrap());
+        assert_eq!(all, distinct);
+        assert!(all >= seen, "{all} jobs, {seen} before");
+        seen = all;
+    }
+    for session in ending {
+        session.join().1.expect("all have run");
+    }
+    assert!(observer.holds("count(*) = 15000 AND count(DISTINCT cookie) = 15000 FROM pg_background_jobs"));
+
+    // The records are moved while jobs end and others look.
+    let ending = cluster
+        .session()
+        .start("SELECT count(pg_background_run('')) FROM generate_series(1, 6000)");
+    let mut reader = cluster.session();
+    while !ending.is_finished() {
+        for size in SIZES {
+            observer.exec(&format!("ALTER SYSTEM SET pg_background.history_size = {size}"));
+            observer.exec("SELECT pg_reload_conf()");
+            observer.wait_until(&format!("current_setting('pg_background.history_size') = '{size}'"));
+            observer.exec("SELECT pg_background_run('')");
+            assert!(reader.holds("count(*) = count(DISTINCT cookie) FROM pg_background_jobs"));
+        }
+    }
+    ending.join().1.expect("all have run");
+    // The youngest stays.
+    observer.exec("SELECT pg_background_run('', 0, 0, 'youngest')");
+    observer
+        .wait_until("count(*) = 1 AND min(label) = 'youngest' FROM pg_background_jobs WHERE finished_at IS NOT NULL");
+}

@@ -49,3 +49,29 @@ SELECT in_order_of_end(array[
 	pg_background_launch('SELECT pg_sleep(0.4)', 0, 'b')]);
 SELECT count(*) FROM pg_background_list;
 DROP FUNCTION in_order_of_end(pg_background_handle[]);
+-- or over one array: handles that are unknown or released are skipped, and where no other is left there is nothing to wait for
+CREATE FUNCTION each_as_it_ends(jobs pg_background_handle[]) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+	ended pg_background_handle;
+	labels text := '';
+BEGIN
+	LOOP
+		ended := pg_background_wait_any(jobs);
+		EXIT WHEN ended IS NULL;
+		labels := labels || (pg_background_outcome(ended.pid, ended.cookie)).label;
+		PERFORM pg_background_detach(ended.pid, ended.cookie);
+	END LOOP;
+	RETURN labels;
+END
+$$;
+SELECT each_as_it_ends(array[
+	pg_background_launch('SELECT pg_sleep(0.8)', 0, 'c'),
+	NULL,
+	(1, 1)::pg_background_handle,
+	pg_background_launch('SELECT 1', 0, 'a'),
+	pg_background_launch('SELECT pg_sleep(0.4)', 0, 'b')]);
+DROP FUNCTION each_as_it_ends(pg_background_handle[]);
+SELECT * FROM pg_background_launch('SELECT 1') \gset a_
+SELECT pg_background_wait_any(array[(:a_pid, 1)]::pg_background_handle[]) IS NULL, pg_background_wait_any_v2(array[(:a_pid, 1)]::pg_background_handle[]) IS NULL;
+SELECT pg_background_detach(:a_pid, :a_cookie);
+SELECT pg_background_wait_any(array[(:a_pid, :a_cookie)]::pg_background_handle[], 0) IS NULL;
