@@ -1,6 +1,6 @@
 //! What the cluster knows: the functions behind the views `pg_background_jobs` and `pg_background_cluster_stats`.
 
-use crate::pg::error::Result;
+use crate::pg::error::{Failure, Result};
 use crate::pg::fmgr::{Answer, Call, Value};
 use crate::pg::{encoding, role, tcop, text};
 use crate::registry::history::{self, Entry, PREVIEW_CHARACTERS};
@@ -8,6 +8,7 @@ use crate::registry::segment::segment;
 use crate::registry::totals;
 use crate::session::jobs;
 use core::sync::atomic::Ordering::Relaxed;
+use std::borrow::Cow;
 use std::collections::HashSet;
 
 crate::sql_function! {
@@ -27,14 +28,17 @@ fn jobs(call: &Call) -> Result<Answer> {
         let acts = role::may_act_for(facts.user);
         let cookie = acts || role::may_signal(facts.user);
         let reads = acts || reads_all;
-        let text = |text: Option<&[u8]>, from| text.map(|text| encoding::readable(text, from).into_owned());
+        let text = |text: Option<&[u8]>, from| {
+            let text = text.map(|text| encoding::readable(text, from)).transpose()?;
+            Ok::<_, Failure>(text.map(Cow::into_owned))
+        };
         let (label, sql) = (
-            text(entry.label(), facts.text_encoding),
-            text(Some(entry.sql()), facts.text_encoding),
+            text(entry.label(), facts.text_encoding)?,
+            text(Some(entry.sql()), facts.text_encoding)?,
         );
         let (message, progress) = (
-            text(entry.message(), facts.encoding),
-            text(entry.progress(), facts.encoding),
+            text(entry.message(), facts.encoding)?,
+            text(entry.progress(), facts.encoding)?,
         );
         let mut values = [
             Value::Int4(facts.pid),

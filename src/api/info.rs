@@ -63,8 +63,8 @@ fn list(call: &Call) -> Result<Answer> {
         )
         .into());
     }
-    for handle in jobs::all() {
-        let seen = Seen::of(&handle);
+    for handle in jobs::all()? {
+        let seen = Seen::of(&handle)?;
         let mut values = [
             Value::Int4(handle.pid),
             Value::Int8(handle.cookie as i64),
@@ -105,7 +105,8 @@ struct Seen {
 }
 
 impl Seen {
-    fn of(handle: &Rc<Handle>) -> Self {
+    /// 53200.
+    fn of(handle: &Rc<Handle>) -> Result<Self> {
         let job = handle.job();
         let (error, encoding) = (job.error(), job.encoding);
         let (label, text_encoding) = (job.label().map(<[u8]>::to_vec), job.text_encoding);
@@ -123,9 +124,12 @@ impl Seen {
             _handle: Rc::clone(handle),
         };
         drop(job);
-        seen.error = error.map(|error| error.readable(encoding));
-        seen.label = label.map(|label| encoding::readable(&label, text_encoding).into_owned());
-        seen
+        seen.error = error.map(|error| error.readable(encoding)).transpose()?;
+        seen.label = match label {
+            Some(label) => Some(encoding::readable(&label, text_encoding)?.into_owned()),
+            None => None,
+        };
+        Ok(seen)
     }
 
     fn error(&self, field: u8) -> Option<&[u8]> {
@@ -137,10 +141,10 @@ fn tag(job: &Job) -> Option<u32> {
     job.has_tag.then_some(job.tag)
 }
 
-/// `outcome(pid, cookie)`: never raises; a handle that is not known has no values beside the ones asked for.
+/// `outcome(pid, cookie)`: never raises but where memory is out; a handle that is not known has no values beside the ones asked for.
 fn outcome(call: &Call) -> Result<Answer> {
     match (call.int4(0), call.int8(1)) {
-        (Some(pid), Some(cookie)) => call.composite(&Outcome::of(pid, cookie).values()),
+        (Some(pid), Some(cookie)) => call.composite(&Outcome::of(pid, cookie)?.values()),
         _ => call.null(),
     }
 }
@@ -154,17 +158,17 @@ pub struct Outcome {
 
 impl Outcome {
     /// What is known of the handle now; of one that the current role may not use, nothing.
-    fn of(pid: i32, cookie: i64) -> Self {
+    fn of(pid: i32, cookie: i64) -> Result<Self> {
         Self::of_job(pid, cookie, jobs::look_up(pid, cookie).as_ref())
     }
 
     /// What is known of the job that goes by that handle, if there is one.
-    pub fn of_job(pid: i32, cookie: i64, job: Option<&Rc<Handle>>) -> Self {
-        Self {
+    pub fn of_job(pid: i32, cookie: i64, job: Option<&Rc<Handle>>) -> Result<Self> {
+        Ok(Self {
             pid,
             cookie,
-            seen: job.map(Seen::of),
-        }
+            seen: job.map(Seen::of).transpose()?,
+        })
     }
 
     /// Whether the job has ended with success.
@@ -275,7 +279,7 @@ fn error_info(call: &Call) -> Result<Answer> {
         let job = handle.job();
         (job.error(), job.encoding)
     };
-    let Some(error) = error.map(|error| error.readable(encoding)) else {
+    let Some(error) = error.map(|error| error.readable(encoding)).transpose()? else {
         return call.null();
     };
     let error = wire::Fields(&error);
@@ -293,5 +297,5 @@ fn full_sql(call: &Call) -> Result<Answer> {
         let job = handle.slot.lock();
         (job.sql(), job.text_encoding)
     };
-    call.scalar(Value::Text(&encoding::readable(sql, encoding)))
+    call.scalar(Value::Text(&encoding::readable(sql, encoding)?))
 }

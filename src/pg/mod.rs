@@ -12,6 +12,7 @@
 )]
 
 pub mod adopt;
+mod assign;
 pub mod callbacks;
 pub mod compat;
 pub mod database;

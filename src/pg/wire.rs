@@ -3,10 +3,9 @@
 //! <https://www.postgresql.org/docs/current/protocol-error-fields.html>. PostgreSQL writes this form itself when it sends a
 //! message to a client; an error that the worker caught is written here in the same form, so that one reader serves both.
 
-use super::encoding;
-use super::error::new_error_data;
-use super::memory::{c_bytes, copy_text};
-use core::ffi::{CStr, c_char};
+use super::error::{Digits, Result, new_error_data};
+use super::memory::{self, c_bytes, copy_text};
+use super::{encoding, text};
 use pgrx::pg_sys::{self, ErrorData};
 use std::borrow::Cow;
 
@@ -31,18 +30,20 @@ impl<'a> Fields<'a> {
         None
     }
 
-    /// The same message with its words in this database's encoding. In a transaction. Guarded.
-    pub fn readable(&self, from: i32) -> Cow<'a, [u8]> {
+    /// The same message with its words in this database's encoding. In a transaction. Guarded. 53200.
+    pub fn readable(&self, from: i32) -> Result<Cow<'a, [u8]>> {
         if !encoding::differ(from, encoding::of_database()) || self.0.is_ascii() {
-            return Cow::Borrowed(self.0);
+            return Ok(Cow::Borrowed(self.0));
         }
-        let mut made = Vec::with_capacity(self.0.len());
+        let mut made = Vec::new();
         for field in self.0.split_inclusive(|byte| *byte == 0) {
             let text = field.strip_suffix(b"\0").unwrap_or(field);
-            made.extend_from_slice(&encoding::readable(text, from));
+            let text = encoding::readable(text, from)?;
+            memory::reserve(&mut made, text.len() + 1)?;
+            made.extend_from_slice(&text);
             made.push(0);
         }
-        Cow::Owned(made)
+        Ok(Cow::Owned(made))
     }
 
     fn number(&self, code: u8) -> i32 {
@@ -110,63 +111,78 @@ fn origin(pid: i32) -> String {
     format!("background worker, pid {pid}")
 }
 
-/// Writes an error that the process `pid` caught in the protocol's form.
+/// The most of a message that is kept where there is no memory for the whole error, in bytes.
+const SHORTENED: usize = 1024;
+
+/// Writes an error that the process `pid` caught in the protocol's form. Where there is no memory for that, the beginning of its
+/// message is left of it.
 pub fn encode(edata: *mut ErrorData, pid: i32) -> Vec<u8> {
-    let mut out = Vec::with_capacity(256);
     // SAFETY: a palloc'd error whose strings are NULL or NUL-terminated.
-    unsafe {
-        let e = &*edata;
-        let mut text = |code: u8, value: *const c_char| {
-            if !value.is_null() {
-                put(&mut out, code, CStr::from_ptr(value).to_bytes());
-            }
-        };
-        text(b'M', e.message);
-        text(b'D', e.detail);
-        text(b'H', e.hint);
-        text(b's', e.schema_name);
-        text(b't', e.table_name);
-        text(b'c', e.column_name);
-        text(b'd', e.datatype_name);
-        text(b'n', e.constraint_name);
-        text(b'q', e.internalquery);
-        text(b'F', e.filename);
-        text(b'R', e.funcname);
-        let mut context = c_bytes(e.context).to_vec();
-        if !context.is_empty() {
-            context.push(b'\n');
-        }
-        context.extend_from_slice(origin(pid).as_bytes());
-        put(&mut out, b'W', &context);
-        put(&mut out, b'V', b"ERROR");
-        put(&mut out, b'C', &unpack(e.sqlerrcode));
-        for (code, number) in [(b'P', e.cursorpos), (b'p', e.internalpos), (b'L', e.lineno)] {
-            if number > 0 {
-                put(&mut out, code, number.to_string().as_bytes());
-            }
+    let e = unsafe { &*edata };
+    let fields = [
+        (b'M', e.message),
+        (b'D', e.detail),
+        (b'H', e.hint),
+        (b's', e.schema_name),
+        (b't', e.table_name),
+        (b'c', e.column_name),
+        (b'd', e.datatype_name),
+        (b'n', e.constraint_name),
+        (b'q', e.internalquery),
+        (b'F', e.filename.cast_mut()),
+        (b'R', e.funcname.cast_mut()),
+    ];
+    let fields = fields.into_iter().filter(|(_, text)| !text.is_null());
+    let context = c_bytes(e.context);
+    let origin = origin(pid);
+    let mut out = Vec::new();
+    let size =
+        fields.clone().map(|(_, text)| c_bytes(text).len() + 2).sum::<usize>() + context.len() + origin.len() + 128;
+    if out.try_reserve(size).is_err() {
+        let message = c_bytes(e.message);
+        let message = text::clip(message, message.len().min(SHORTENED));
+        return composed(&unpack(e.sqlerrcode), message, None, pid);
+    }
+    for (code, text) in fields {
+        put(&mut out, code, &[c_bytes(text)]);
+    }
+    let newline: &[u8] = if context.is_empty() { b"" } else { b"\n" };
+    put(&mut out, b'W', &[context, newline, origin.as_bytes()]);
+    put(&mut out, b'V', &[b"ERROR"]);
+    put(&mut out, b'C', &[&unpack(e.sqlerrcode)]);
+    for (code, number) in [(b'P', e.cursorpos), (b'p', e.internalpos), (b'L', e.lineno)] {
+        if number > 0 {
+            put(&mut out, code, &[Digits::of(number as u64).bytes()]);
         }
     }
     out.push(0);
     out
 }
 
-/// An error of our own about the process `pid` in the protocol's form.
+/// An error of our own about the process `pid` in the protocol's form. The detail is left out where there is no memory for it.
 pub fn compose(sqlstate: &[u8; 5], message: &str, detail: Option<&[u8]>, pid: i32) -> Vec<u8> {
-    let mut out = Vec::with_capacity(128);
-    put(&mut out, b'V', b"ERROR");
-    put(&mut out, b'C', sqlstate);
-    put(&mut out, b'M', message.as_bytes());
-    if let Some(detail) = detail {
-        put(&mut out, b'D', detail);
+    composed(sqlstate, message.as_bytes(), detail, pid)
+}
+
+fn composed(sqlstate: &[u8; 5], message: &[u8], detail: Option<&[u8]>, pid: i32) -> Vec<u8> {
+    let origin = origin(pid);
+    let mut out = Vec::with_capacity(message.len() + origin.len() + 64);
+    put(&mut out, b'V', &[b"ERROR"]);
+    put(&mut out, b'C', &[sqlstate]);
+    put(&mut out, b'M', &[message]);
+    put(&mut out, b'W', &[origin.as_bytes()]);
+    if let Some(detail) = detail
+        && out.try_reserve(detail.len() + 3).is_ok()
+    {
+        put(&mut out, b'D', &[detail]);
     }
-    put(&mut out, b'W', origin(pid).as_bytes());
     out.push(0);
     out
 }
 
-fn put(out: &mut Vec<u8>, code: u8, value: &[u8]) {
+fn put(out: &mut Vec<u8>, code: u8, pieces: &[&[u8]]) {
     out.push(code);
-    out.extend_from_slice(value);
+    pieces.iter().for_each(|piece| out.extend_from_slice(piece));
     out.push(0);
 }
 

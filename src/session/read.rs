@@ -2,7 +2,7 @@
 
 use super::jobs::{self, Handle, Hidden};
 use super::wait::{self, Deadline};
-use crate::channel::message::Kind;
+use crate::channel::message::{Column, Kind};
 use crate::channel::reader::{self, Event, Pump, Reader};
 use crate::pg::error::{self, Failure, Report, Result};
 use crate::pg::fmgr::{Rows, Value};
@@ -195,7 +195,7 @@ impl Session {
             read_before,
             done: false,
         };
-        let known = shmem::bytes(known.0, known.1).to_vec();
+        let known = memory::copied(shmem::bytes(known.0, known.1))?;
         for (kind, body) in reader::remembered(&known) {
             session.message(kind, body, None)?;
         }
@@ -240,17 +240,11 @@ impl Session {
 
     fn message(&mut self, kind: Kind, body: &[u8], rows: Option<&Rows>) -> Result<()> {
         if self.reader.rows == 0 && matches!(kind, Kind::Columns | Kind::Record | Kind::Tag) {
-            self.reader.remember(kind, body);
+            self.reader.remember(kind, body)?;
         }
         match kind {
             Kind::Columns => {
-                let columns: Vec<_> = body
-                    .as_chunks::<8>()
-                    .0
-                    .iter()
-                    .map(|[a, b, c, d, print @ ..]| (u32::from_ne_bytes([*a, *b, *c, *d]), u32::from_ne_bytes(*print)))
-                    .collect();
-                self.reader.columns = Some(columns);
+                self.reader.columns = Some(Column::all(body));
                 self.check_columns(rows)
             }
             Kind::Record => {
@@ -270,12 +264,9 @@ impl Session {
                 self.reader.torn = torn;
                 Ok(())
             }
-            Kind::Tag => {
-                self.reader.tags.push(body.to_vec());
-                Ok(())
-            }
+            Kind::Tag => self.reader.add_tag(body),
             Kind::Notice => {
-                let edata = self.error_data(wire::Fields(body), None);
+                let edata = self.error_data(wire::Fields(body), None)?;
                 error::catching(|| error::emit(edata))
             }
             Kind::Row => Ok(()),
@@ -291,7 +282,7 @@ impl Session {
             && columns
                 .iter()
                 .enumerate()
-                .all(|(n, (kind, _))| rows.column_type(n) == *kind);
+                .all(|(n, column)| rows.column_type(n) == column.kind);
         if !same {
             return Err(Report::new(
                 PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
@@ -301,17 +292,20 @@ impl Session {
         }
         if let Some(border) = self.border() {
             error::catching(|| {
-                for (n, (kind, _)) in columns.iter().enumerate() {
-                    border.check(*kind, &[b"column \"", rows.column_name(n), b"\""]);
+                for (n, column) in columns.iter().enumerate() {
+                    border.check(column.kind, &[b"column \"", rows.column_name(n), b"\""]);
                 }
             })?;
         }
         let changed = error::catching(|| {
             columns
                 .iter()
-                .any(|(kind, print)| rowtype::fingerprint(*kind) != *print)
+                .any(|column| rowtype::fingerprint(column.kind) != column.print)
         })?;
-        if changed { Err(changed_type()) } else { Ok(()) }
+        if changed {
+            return Err(changed_type());
+        }
+        error::catching(|| rows.come_with(|n| columns.get(n).map_or(-1, |column| column.modifier)))
     }
 
     /// Everything is read: the error is raised, or the tags are the result, and the handle is released.
@@ -328,7 +322,7 @@ impl Session {
                 )
                 .into());
             }
-            for tag in &self.reader.tags {
+            for tag in self.reader.each_tag() {
                 rows.push(&[Value::Text(tag)])?;
             }
         }
@@ -340,14 +334,14 @@ impl Session {
     }
 
     /// The message as this session shows it, with the level that it was raised with or another one.
-    fn error_data(&self, fields: wire::Fields, level: Option<u32>) -> *mut pgrx::pg_sys::ErrorData {
+    fn error_data(&self, fields: wire::Fields, level: Option<u32>) -> Result<*mut pgrx::pg_sys::ErrorData> {
         let (sql, encoding, text_encoding) = {
             let job = self.handle.slot.lock();
             (job.sql(), job.encoding, job.text_encoding)
         };
-        let message = fields.readable(encoding);
+        let message = fields.readable(encoding)?;
         let level = level.unwrap_or_else(|| fields.level());
-        wire::Fields(&message).to_error_data(level, &encoding::readable(sql, text_encoding))
+        Ok(wire::Fields(&message).to_error_data(level, &encoding::readable(sql, text_encoding)?))
     }
 
     /// Where the job ran in another database than this session's: what its values cross.
@@ -370,7 +364,7 @@ impl Session {
         };
         if let Some(fields) = fields {
             let edata = self.error_data(fields, Some(pgrx::pg_sys::PGERROR));
-            return Some(Failure::Foreign(edata));
+            return Some(edata.map_or_else(|failure| failure, Failure::Foreign));
         }
         if state != State::Stopped {
             // There was no memory to keep the error itself.
@@ -387,11 +381,11 @@ impl Session {
     }
 }
 
-/// A composite type in the result was altered since the job ran: its values cannot be read any more.
+/// A type in the result was altered since the job ran: its values cannot be read any more.
 fn changed_type() -> Failure {
     Report::new(
         PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
-        "a composite type in the result has changed since the job ran",
+        "a type in the result has changed since the job ran",
     )
     .hint("Run the job again.")
     .into()

@@ -4,7 +4,7 @@ use super::deadlock;
 use super::jobs::Handle;
 use crate::pg::error::Result;
 use crate::pg::shmem::{self, NOWHERE, Offset};
-use crate::pg::{guc, proc, spi};
+use crate::pg::{guc, memory, proc, spi};
 use crate::registry::job::Slot;
 use crate::registry::waiters;
 use std::cell::{Cell, RefCell};
@@ -46,11 +46,11 @@ thread_local! {
 impl Waiting {
     fn begin(handles: &[Rc<Handle>]) -> Result<Self> {
         let kept = if handles.len() <= 1 { KEPT.take() } else { NOWHERE };
+        let jobs = memory::collected(handles.iter().map(|handle| (handle.slot, handle.cookie)))?;
         let places = match kept {
             NOWHERE => waiters::places(handles.len().max(1))?,
             kept => kept,
         };
-        let jobs = handles.iter().map(|handle| (handle.slot, handle.cookie)).collect();
         PLACES.set(Some((places, jobs)));
         for (n, handle) in handles.iter().enumerate() {
             waiters::enter(&mut handle.slot.lock().waiters, waiters::place(places, n));
@@ -98,7 +98,7 @@ pub fn until<T>(
         return Ok(Some(answer));
     }
     // Who names a job a million times waits for it once.
-    let mut handles = handles.to_vec();
+    let mut handles = memory::copied(handles)?;
     if handles.len() > 1 {
         let mut named = HashSet::new();
         handles.retain(|handle| named.insert(handle.cookie));

@@ -6,6 +6,7 @@ use crate::channel::writer::Writer;
 use crate::pg::error;
 use crate::pg::foreign;
 use crate::pg::local::Exclusive;
+use crate::pg::memory;
 use crate::pg::receiver::{Receiver, RowSlot};
 use crate::pg::tuples::Shape;
 use crate::registry::job::Slot;
@@ -91,7 +92,7 @@ pub fn recover() {
 
 /// What the process said when it died.
 pub fn last_words() -> Option<Vec<u8>> {
-    LAST_WORDS.with(|words| words.clone())
+    LAST_WORDS.with(core::mem::take)
 }
 
 /// A message for the client. `N` is a notice. `E` is only seen when an error is not caught, which is when the process ends.
@@ -100,7 +101,11 @@ pub fn message_for_client(kind: u8, body: &[u8]) {
         b'N' => {
             WRITER.with(|writer| writer.notice(body));
         }
-        b'E' => LAST_WORDS.set(body.to_vec()),
+        b'E' => {
+            if let Ok(words) = memory::copied(body) {
+                LAST_WORDS.set(words);
+            }
+        }
         _ => (),
     }
 }
