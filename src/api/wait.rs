@@ -31,8 +31,13 @@ fn wait_one(call: &Call) -> Result<Answer> {
 /// handles that are not known, or not the current role's.
 fn wait_any(call: &Call) -> Result<Answer> {
     let mut handles = Vec::new();
+    let mut found = jobs::Found::default();
     for (pid, cookie) in call.handles(0)? {
-        memory::push(&mut handles, jobs::find(pid, cookie)?)?;
+        let handle = match found.or_none(pid, cookie)? {
+            Some(handle) => handle,
+            None => jobs::find(pid, cookie)?,
+        };
+        memory::push(&mut handles, handle)?;
     }
     if handles.is_empty() {
         return call.null();

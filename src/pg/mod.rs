@@ -34,6 +34,7 @@ pub mod proc;
 pub mod raw;
 pub mod receiver;
 pub mod record;
+mod reserve;
 pub mod reset;
 pub mod role;
 pub mod rowtype;

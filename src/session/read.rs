@@ -310,7 +310,7 @@ impl Session {
 
     /// Everything is read: the error is raised, or the tags are the result, and the handle is released.
     fn finish(mut self, rows: Option<&Rows>) -> Result<()> {
-        let failure = self.job_error();
+        let failure = self.job_error()?;
         if failure.is_none()
             && self.reader.columns.is_none()
             && let Some(rows) = rows
@@ -357,27 +357,30 @@ impl Session {
         })
     }
 
-    fn job_error(&self) -> Option<Failure> {
+    /// The error that the reading ends with. 53200 where there is no memory to read it; it can be asked for again.
+    fn job_error(&self) -> Result<Option<Failure>> {
         let (fields, state) = {
             let job = self.handle.slot.lock();
             (job.error(), job.state)
         };
         if let Some(fields) = fields {
-            let edata = self.error_data(fields, Some(pgrx::pg_sys::PGERROR));
-            return Some(edata.map_or_else(|failure| failure, Failure::Foreign));
+            let edata = self.error_data(fields, Some(pgrx::pg_sys::PGERROR))?;
+            return Ok(Some(Failure::Foreign(edata)));
         }
         if state != State::Stopped {
             // There was no memory to keep the error itself.
             let report = Report::new(PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY, "out of shared memory");
-            return Some(report.detail("The job failed; its error could not be kept.").into());
+            return Ok(Some(
+                report.detail("The job failed; its error could not be kept.").into(),
+            ));
         }
-        self.reader.torn.then(|| {
+        Ok(self.reader.torn.then(|| {
             Report::new(
                 PgSqlErrorCode::ERRCODE_PROTOCOL_VIOLATION,
                 format!("the result of PID {} is not whole", self.handle.pid),
             )
             .into()
-        })
+        }))
     }
 }
 
