@@ -800,6 +800,36 @@ pub fn type_row(kind: pg_sys::Oid) -> pg_sys::HeapTuple {
     unsafe { SearchSysCache1(pg_sys::SysCacheIdentifier::TYPEOID as _, kind.into()) }
 }
 
+thread_local! {
+    static CONSTRAINT_WATCHER: Cell<Option<fn()>> = const { Cell::new(None) };
+}
+
+/// From now on `watcher` is called when a constraint has changed in this database, as soon as this process learns of it. Once for each
+/// process. Raw.
+pub fn watch_constraints(watcher: fn()) {
+    #[cfg(not(since_19))]
+    type Cache = c_int;
+    #[cfg(since_19)]
+    type Cache = u32;
+    // utils/inval.h
+    unsafe extern "C-unwind" {
+        fn CacheRegisterSyscacheCallback(
+            cache: Cache,
+            callback: Option<unsafe extern "C-unwind" fn(pg_sys::Datum, Cache, u32)>,
+            argument: pg_sys::Datum,
+        );
+    }
+    unsafe extern "C-unwind" fn changed(_argument: pg_sys::Datum, _cache: Cache, _hash: u32) {
+        if let Some(watcher) = CONSTRAINT_WATCHER.get() {
+            watcher();
+        }
+    }
+    CONSTRAINT_WATCHER.set(Some(watcher));
+    let cache = pg_sys::SysCacheIdentifier::CONSTROID as _;
+    // SAFETY: the callback lives as long as the process.
+    unsafe { CacheRegisterSyscacheCallback(cache, Some(changed), 0usize.into()) }
+}
+
 /// The columns of a descriptor that was made by hand are all there: from version 19 on, that must be said before it is used. Raw.
 ///
 /// # Safety

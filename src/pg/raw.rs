@@ -252,7 +252,8 @@ unsafe extern "C-unwind" {
         elmalign: c_char,
     ) -> *mut ArrayType;
 
-    // utils/syscache.h, access/table.h, access/skey.h, access/genam.h
+    // utils/inval.h, utils/syscache.h, access/table.h, access/skey.h, access/genam.h
+    pub fn AcceptInvalidationMessages();
     pub fn ReleaseSysCache(row: HeapTuple);
     pub fn table_open(relation: Oid, mode: LOCKMODE) -> Relation;
     pub fn table_close(relation: Relation, mode: LOCKMODE);

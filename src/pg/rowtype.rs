@@ -8,6 +8,7 @@
 use super::foreign::FIRST_USER_TYPE;
 use super::tuples::tuple_desc_attr;
 use super::{compat, raw};
+use core::cell::Cell;
 use core::ptr;
 use pgrx::pg_sys::{self, Datum, Oid};
 
@@ -16,6 +17,11 @@ const DEEPEST: u32 = 32;
 
 /// A number for what the values of type `kind` are like, 0 for types that cannot change.
 pub fn fingerprint(kind: u32) -> u32 {
+    if kind >= FIRST_USER_TYPE {
+        // What others have committed by now counts.
+        // SAFETY: in a transaction.
+        unsafe { raw::AcceptInvalidationMessages() };
+    }
     within(kind, 0)
 }
 
@@ -98,10 +104,37 @@ unsafe fn domain(kind: Oid, depth: u32) -> u32 {
         hash.add(base.to_u32());
         hash.add(modifier as u32);
         hash.add(u32::from(not_null));
-        hash.add(checks(kind));
+        hash.add(known_checks(kind));
         hash.add(within(base.to_u32(), depth + 1));
         hash.end()
     }
+}
+
+/// How many domains are remembered.
+const KNOWN: usize = 16;
+
+thread_local! {
+    /// Domains and what [`checks`] gave for them, until a constraint changes anywhere.
+    static CHECKS: Cell<[(u32, u32); KNOWN]> = const { Cell::new([(0, 0); KNOWN]) };
+    static IS_WATCHED: Cell<bool> = const { Cell::new(false) };
+}
+
+unsafe fn known_checks(kind: Oid) -> u32 {
+    let (number, place) = (kind.to_u32(), kind.to_u32() as usize % KNOWN);
+    let (known, sum) = CHECKS.get()[place];
+    if known == number {
+        return sum;
+    }
+    if !IS_WATCHED.get() {
+        compat::watch_constraints(|| CHECKS.set([(0, 0); KNOWN]));
+        IS_WATCHED.set(true);
+    }
+    // SAFETY: see there.
+    let sum = unsafe { checks(kind) };
+    let mut all = CHECKS.get();
+    all[place] = (number, sum);
+    CHECKS.set(all);
+    sum
 }
 
 /// A number for the CHECK constraints of a domain, in whatever order they come.
