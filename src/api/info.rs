@@ -1,7 +1,7 @@
 //! What is known of jobs: `list`, `stats`, `outcome`, `result_info`, `error_info`, `full_sql`.
 
 use super::handle;
-use crate::pg::error::{Report, Result};
+use crate::pg::error::{self, Report, Result};
 use crate::pg::fmgr::{self, Answer, Call, Value};
 use crate::pg::{encoding, tcop, text, wire};
 use crate::registry::counters::Counters;
@@ -63,6 +63,7 @@ fn list(call: &Call) -> Result<Answer> {
         )
         .into());
     }
+    error::catching(|| rows.come_with(|_| -1))?;
     for handle in jobs::all()? {
         let seen = Seen::of(&handle)?;
         let mut values = [

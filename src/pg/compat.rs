@@ -813,9 +813,16 @@ pub fn watch_constraints(watcher: fn()) {
     type Cache = u32;
     // utils/inval.h
     unsafe extern "C-unwind" {
+        #[cfg(not(since_19))]
         fn CacheRegisterSyscacheCallback(
-            cache: Cache,
-            callback: Option<unsafe extern "C-unwind" fn(pg_sys::Datum, Cache, u32)>,
+            cache: c_int,
+            callback: pg_sys::SyscacheCallbackFunction,
+            argument: pg_sys::Datum,
+        );
+        #[cfg(since_19)]
+        fn CacheRegisterSyscacheCallback(
+            cache: u32,
+            callback: pg_sys::SyscacheCallbackFunction,
             argument: pg_sys::Datum,
         );
     }
@@ -835,16 +842,17 @@ pub fn watch_constraints(watcher: fn()) {
 /// # Safety
 /// Each column was initialised.
 pub unsafe fn finish_descriptor(desc: pg_sys::TupleDesc) {
+    // access/tupdesc.h
+    unsafe extern "C-unwind" {
+        #[cfg(since_19)]
+        fn TupleDescFinalize(desc: pg_sys::TupleDesc);
+    }
     #[cfg(not(since_19))]
     let _ = desc;
+    // SAFETY: see above.
     #[cfg(since_19)]
-    {
-        // access/tupdesc.h
-        unsafe extern "C-unwind" {
-            fn TupleDescFinalize(desc: pg_sys::TupleDesc);
-        }
-        // SAFETY: see above.
-        unsafe { TupleDescFinalize(desc) }
+    unsafe {
+        TupleDescFinalize(desc);
     }
 }
 

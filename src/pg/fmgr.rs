@@ -440,14 +440,14 @@ impl Rows {
         }
     }
 
-    /// The columns of the rows in PostgreSQL's own form that are added or shown from now on come with these type modifiers; they get those
-    /// that were asked for as if they were assigned to such columns. Raw.
+    /// The columns of the rows that are added or shown from now on come with these type modifiers; they get those that were asked for as
+    /// if they were assigned to such columns. Raw.
     pub fn come_with(&self, modifier: impl Fn(usize) -> i32) {
         // SAFETY: they live as long as the slot.
         unsafe { (*self.assignments).prepare(self.slot, modifier) }
     }
 
-    /// Whether rows in PostgreSQL's own form are taken as they are.
+    /// Whether rows are taken as they are.
     #[inline]
     pub fn are_whole(&self) -> bool {
         // SAFETY: as above.
@@ -498,6 +498,18 @@ impl Rows {
         error::catching(|| unsafe {
             for (n, value) in values.iter().enumerate() {
                 (datums[n], nulls[n]) = value.to_datum();
+            }
+            if !self.are_whole() {
+                let slot = self.slot;
+                if let Some(clear) = (*(*slot).tts_ops).clear {
+                    clear(slot);
+                }
+                core::ptr::copy_nonoverlapping(datums.as_ptr(), (*slot).tts_values, datums.len());
+                core::ptr::copy_nonoverlapping(nulls.as_ptr(), (*slot).tts_isnull, nulls.len());
+                raw::ExecStoreVirtualTuple(slot);
+                (*self.assignments).apply(slot);
+                raw::tuplestore_putvalues(self.store, self.desc, (*slot).tts_values, (*slot).tts_isnull);
+                return;
             }
             raw::tuplestore_putvalues(self.store, self.desc, datums.as_mut_ptr(), nulls.as_mut_ptr());
         })
