@@ -807,10 +807,6 @@ thread_local! {
 /// From now on `watcher` is called when a constraint has changed in this database, as soon as this process learns of it. Once for each
 /// process. Raw.
 pub fn watch_constraints(watcher: fn()) {
-    #[cfg(not(since_19))]
-    type Cache = c_int;
-    #[cfg(since_19)]
-    type Cache = u32;
     // utils/inval.h
     unsafe extern "C-unwind" {
         #[cfg(not(since_19))]
@@ -826,7 +822,7 @@ pub fn watch_constraints(watcher: fn()) {
             argument: pg_sys::Datum,
         );
     }
-    unsafe extern "C-unwind" fn changed(_argument: pg_sys::Datum, _cache: Cache, _hash: u32) {
+    unsafe extern "C-unwind" fn changed(_argument: pg_sys::Datum, _cache: c_int, _hash: u32) {
         if let Some(watcher) = CONSTRAINT_WATCHER.get() {
             watcher();
         }
