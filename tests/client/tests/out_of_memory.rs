@@ -3,7 +3,8 @@
 use harness::{Cluster, Session, process_status, quoted};
 
 /// How much more than it has a process may have, in kB; so much that each allocation is the first to fail at some time.
-const ROOM: [u64; 8] = [
+const ROOM: [u64; 9] = [
+    2 << 10,
     4 << 10,
     8 << 10,
     16 << 10,
@@ -133,7 +134,7 @@ fn texts_that_are_converted() {
 #[test]
 fn what_is_remembered_of_a_result() {
     let (cluster, _session) = start();
-    let tags = "CREATE TEMP TABLE job AS SELECT * FROM pg_background_launch(repeat('SELECT 1 WHERE false;', 20000) || 'SET work_mem = 64');
+    let tags = "CREATE TEMP TABLE job AS SELECT * FROM pg_background_launch(repeat('SELECT 1 WHERE false;', 40000) || 'SET work_mem = 64');
         SELECT pg_background_wait(pid, cookie) FROM job";
     in_little_room(
         &cluster,
