@@ -10,6 +10,7 @@ use crate::registry::totals;
 use crate::session::jobs;
 use core::sync::atomic::Ordering::Relaxed;
 use pgrx::PgSqlErrorCode;
+use std::borrow::Cow;
 use std::collections::HashSet;
 
 crate::sql_function! {
@@ -29,14 +30,17 @@ fn jobs(call: &Call) -> Result<Answer> {
         let acts = role::may_act_for(facts.user, facts.also_for);
         let cookie = acts || role::may_signal(facts.connected);
         let reads = acts || reads_all;
-        let text = |text: Option<&[u8]>, from| text.map(|text| encoding::readable(text, from).into_owned());
+        let text = |text: Option<&[u8]>, from| {
+            let text = text.map(|text| encoding::readable(text, from)).transpose()?;
+            Ok::<_, Failure>(text.map(Cow::into_owned))
+        };
         let (label, sql) = (
-            text(entry.label(), facts.text_encoding),
-            text(Some(entry.sql()), facts.text_encoding),
+            text(entry.label(), facts.text_encoding)?,
+            text(Some(entry.sql()), facts.text_encoding)?,
         );
         let (message, progress) = (
-            text(entry.message(), facts.encoding),
-            text(entry.progress(), facts.encoding),
+            text(entry.message(), facts.encoding)?,
+            text(entry.progress(), facts.encoding)?,
         );
         let mut values = [
             Value::Int4(facts.pid),

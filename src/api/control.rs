@@ -3,7 +3,7 @@
 use super::handle;
 use crate::pg::error::Result;
 use crate::pg::fmgr::{Answer, Call, Value};
-use crate::pg::text;
+use crate::pg::{memory, text};
 use crate::registry::job::Stop;
 use crate::session::jobs::{self, Handle};
 use crate::session::wait::{self, Deadline};
@@ -39,7 +39,7 @@ fn cancel(call: &Call) -> Result<Answer> {
 
 /// `cancel_all()`: cancels every running job of this session that the role may act on, gives how many.
 fn cancel_all(call: &Call) -> Result<Answer> {
-    let canceled = cancel_each(&jobs::all_to_act_on(), 0)?;
+    let canceled = cancel_each(&jobs::all_to_act_on()?, 0)?;
     call.scalar(Value::Int4(canceled))
 }
 
@@ -49,12 +49,12 @@ fn cancel_by_label(call: &Call) -> Result<Answer> {
         return call.null();
     };
     let mut matching = Vec::new();
-    for handle in jobs::all_to_act_on() {
+    for handle in jobs::all_to_act_on()? {
         let label = handle.slot.lock().label_copy();
         if let Some(label) = label
             && text::is_like(&label, pattern)?
         {
-            matching.push(handle);
+            memory::push(&mut matching, handle)?;
         }
     }
     let canceled = cancel_each(&matching, call.int4(1).unwrap_or(0))?;
@@ -63,11 +63,9 @@ fn cancel_by_label(call: &Call) -> Result<Answer> {
 
 /// Cancels the running jobs among `handles`, all with one grace; gives how many those were.
 fn cancel_each(handles: &[Rc<Handle>], grace_ms: i32) -> Result<i32> {
-    let running: Vec<_> = handles
-        .iter()
-        .filter(|handle| handle.cancel(Stop::Cancel))
-        .cloned()
-        .collect();
+    let mut running = Vec::new();
+    memory::reserve(&mut running, handles.len())?;
+    running.extend(handles.iter().filter(|handle| handle.cancel(Stop::Cancel)).cloned());
     if grace_ms > 0 && !running.is_empty() {
         let deadline = Deadline::after(grace_ms.min(GRACE_MAX));
         wait::until(&running, deadline, || {
@@ -98,7 +96,7 @@ fn purge(call: &Call) -> Result<Answer> {
 
 fn forget(call: &Call, which: impl Fn(&Handle) -> bool) -> Result<Answer> {
     let mut count = 0;
-    for handle in jobs::all_to_act_on() {
+    for handle in jobs::all_to_act_on()? {
         if which(&handle) && jobs::release(&handle) {
             count += 1;
         }

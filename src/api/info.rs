@@ -1,7 +1,7 @@
 //! What is known of jobs: `list`, `stats`, `outcome`, `result_info`, `error_info`, `full_sql`.
 
 use super::handle;
-use crate::pg::error::{Report, Result};
+use crate::pg::error::{self, Report, Result};
 use crate::pg::fmgr::{self, Answer, Call, Value};
 use crate::pg::{encoding, tcop, text, wire};
 use crate::registry::counters::Counters;
@@ -65,7 +65,8 @@ fn list(call: &Call) -> Result<Answer> {
         )
         .into());
     }
-    for handle in jobs::all() {
+    error::catching(|| rows.come_with(|_| -1))?;
+    for handle in jobs::all()? {
         let seen = Seen::of(&handle)?;
         let mut values = [
             Value::Int4(handle.pid),
@@ -115,6 +116,7 @@ struct Seen {
 }
 
 impl Seen {
+    /// 53200.
     fn of(handle: &Rc<Handle>) -> Result<Self> {
         let job = handle.job();
         let (error, encoding) = (job.error().copied(), job.encoding);
@@ -136,7 +138,10 @@ impl Seen {
         drop(job);
         seen.sql = sql.read()?;
         seen.error = readable(error.as_ref(), encoding)?;
-        seen.label = label.map(|label| encoding::readable(&label, text_encoding).into_owned());
+        seen.label = match label {
+            Some(label) => Some(encoding::readable(&label, text_encoding)?.into_owned()),
+            None => None,
+        };
         Ok(seen)
     }
 
@@ -149,8 +154,8 @@ impl Seen {
 fn readable(error: Option<&Error>, encoding: i32) -> Result<Option<Cow<'static, [u8]>>> {
     let Some(error) = error else { return Ok(None) };
     Ok(Some(match error.fields()? {
-        Cow::Borrowed(whole) => wire::Fields(whole).readable(encoding),
-        Cow::Owned(kept) => Cow::Owned(wire::Fields(&kept).readable(encoding).into_owned()),
+        Cow::Borrowed(whole) => wire::Fields(whole).readable(encoding)?,
+        Cow::Owned(kept) => Cow::Owned(wire::Fields(&kept).readable(encoding)?.into_owned()),
     }))
 }
 
@@ -158,7 +163,7 @@ fn tag(job: &Job) -> Option<u32> {
     job.has_tag.then_some(job.tag)
 }
 
-/// `outcome(pid, cookie)`: never raises; a handle that is not known has no values beside the ones asked for.
+/// `outcome(pid, cookie)`: never raises but where memory is out; a handle that is not known has no values beside the ones asked for.
 fn outcome(call: &Call) -> Result<Answer> {
     match (call.int4(0), call.int8(1)) {
         (Some(pid), Some(cookie)) => call.composite(&Outcome::of(pid, cookie).values()),
@@ -174,7 +179,7 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// What is known of the handle now; of one that the current role may not use, nothing.
+    /// What is known of the handle now; of one that the current role may not use, nothing, nor where memory is out.
     fn of(pid: i32, cookie: i64) -> Self {
         let nothing = Self {
             pid,
@@ -319,5 +324,5 @@ fn full_sql(call: &Call) -> Result<Answer> {
         let job = handle.slot.lock();
         (job.sql(), job.text_encoding)
     };
-    call.scalar(Value::Text(&encoding::readable(sql.read()?, encoding)))
+    call.scalar(Value::Text(&encoding::readable(sql.read()?, encoding)?))
 }

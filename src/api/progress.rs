@@ -51,6 +51,7 @@ fn get_progress(call: &Call) -> Result<Answer> {
     match progress {
         Some((pct, message, encoding)) => {
             let message = message.as_deref().map(|message| encoding::readable(message, encoding));
+            let message = message.transpose()?;
             call.composite(&[Value::Int4(pct), Value::text_or_null(message.as_deref())])
         }
         None => call.null(),

@@ -3,7 +3,7 @@
 use super::handle;
 use super::info::Outcome;
 use super::launch::{plain, sql, with_params};
-use crate::pg::error::{Failure, Report, Result};
+use crate::pg::error::{Report, Result};
 use crate::pg::fmgr::{Answer, Call, Rows, Value};
 use crate::pg::scan::{self, Scan};
 use crate::pg::{proc, spi};
@@ -167,9 +167,12 @@ fn settle(handle: &Rc<Handle>, ended: Result<Reading>) -> Result<()> {
             .into())
         }
         Err(failure) => {
-            // Interrupted, the session may still want to see to the job, as after an interrupted `run`. Else nobody does.
-            if !matches!(failure, Failure::Caught(_)) {
+            // Interrupted, the session may still want to see to the job, as after an interrupted `run`; when rows were lost with that,
+            // only as long as it runs. Else nobody knows the handle.
+            if !failure.is_cancel() {
                 jobs::release(handle);
+            } else if handle.slot.lock().consumed {
+                handle.slot.orphan(handle.cookie);
             }
             Err(failure)
         }

@@ -4,6 +4,7 @@ use super::handle;
 use super::info::Outcome;
 use crate::pg::error::Result;
 use crate::pg::fmgr::{Answer, Call, Value};
+use crate::pg::memory;
 use crate::session::jobs;
 use crate::session::wait::{self, Deadline};
 
@@ -30,8 +31,11 @@ fn wait_one(call: &Call) -> Result<Answer> {
 /// current role may not act on one.
 fn wait_any(call: &Call) -> Result<Answer> {
     let mut handles = Vec::new();
-    for (pid, cookie) in call.handles(0).unwrap_or_default().into_iter().flatten() {
-        handles.extend(jobs::find_or_none(pid, cookie)?);
+    let mut found = jobs::Found::default();
+    for (pid, cookie) in call.handles(0)? {
+        if let Some(handle) = found.or_none(pid, cookie)? {
+            memory::push(&mut handles, handle)?;
+        }
     }
     if handles.is_empty() {
         return call.null();
@@ -51,10 +55,11 @@ fn wait_any(call: &Call) -> Result<Answer> {
 fn drain(call: &Call) -> Result<Answer> {
     let rows = call.rows()?;
     let mut asked = Vec::new();
-    for (pid, cookie) in call.handles(0).unwrap_or_default().into_iter().flatten() {
-        asked.push((pid, cookie, jobs::find_or_none(pid, cookie)?));
+    let mut found = jobs::Found::default();
+    for (pid, cookie) in call.handles(0)? {
+        memory::push(&mut asked, (pid, cookie, found.or_none(pid, cookie)?))?;
     }
-    let handles: Vec<_> = asked.iter().filter_map(|(_, _, handle)| handle.clone()).collect();
+    let handles = memory::collected(asked.iter().filter_map(|(_, _, handle)| handle.clone()))?;
     let deadline = Deadline::after(call.int4(1).unwrap_or(0));
     if !handles.is_empty() {
         wait::until(&handles, deadline, || {

@@ -7,7 +7,7 @@
 pub enum Kind {
     /// A row of the result, a MinimalTuple.
     Row = 1,
-    /// The types of the result's columns and their fingerprints, four bytes each; before the first row.
+    /// The result's columns, [`Column`]s; before the first row.
     Columns = 2,
     /// The description of an anonymous row type; before the first row that uses it.
     Record = 3,
@@ -15,6 +15,44 @@ pub enum Kind {
     Tag = 4,
     /// A notice, in the protocol's form.
     Notice = 5,
+}
+
+/// What is known of a column of the result, as the writer of its values had it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Column {
+    /// The type.
+    pub kind: u32,
+    /// What the type looked like.
+    pub print: u32,
+    /// The type modifier.
+    pub modifier: i32,
+}
+
+impl Column {
+    /// How many bytes a column takes in a message.
+    pub const LEN: usize = 12;
+
+    /// The columns of a message's body.
+    pub fn all(body: &[u8]) -> Vec<Self> {
+        body.as_chunks::<{ Self::LEN }>()
+            .0
+            .iter()
+            .map(|[a, b, c, d, e, f, g, h, modifier @ ..]| Self {
+                kind: u32::from_ne_bytes([*a, *b, *c, *d]),
+                print: u32::from_ne_bytes([*e, *f, *g, *h]),
+                modifier: i32::from_ne_bytes(*modifier),
+            })
+            .collect()
+    }
+
+    /// The column in a message.
+    pub fn bytes(self) -> [u8; Self::LEN] {
+        let mut bytes = [0; Self::LEN];
+        bytes[..4].copy_from_slice(&self.kind.to_ne_bytes());
+        bytes[4..8].copy_from_slice(&self.print.to_ne_bytes());
+        bytes[8..].copy_from_slice(&self.modifier.to_ne_bytes());
+        bytes
+    }
 }
 
 /// Bytes before each body.
@@ -48,6 +86,19 @@ pub fn parse(header: [u8; HEADER]) -> Option<(Kind, usize)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn columns_survive() {
+        let column = Column {
+            kind: 1700,
+            print: u32::MAX,
+            modifier: -1,
+        };
+        assert_eq!(
+            Column::all(&[column.bytes(), column.bytes()].concat()),
+            [column, column]
+        );
+    }
 
     #[test]
     fn headers_survive() {

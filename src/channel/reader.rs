@@ -3,11 +3,12 @@
 //! A [`Reader`] knows what the stream has told so far, a [`Pump`] moves rows; both live for one call. What a reading that is broken
 //! off before the first row leaves to the next one, be it in another session, is kept with the job. The pump is raw and owns nothing: it stops at everything that is not a row, and the caller deals with it.
 
-use super::message::{self, HEADER, Kind, padded};
+use super::message::{self, Column, HEADER, Kind, padded};
 use super::queue::{self, Next, Taken};
+use crate::pg::error::Result;
 use crate::pg::files::Reading;
 use crate::pg::fmgr::Rows;
-use crate::pg::memory::{Buffer, Context};
+use crate::pg::memory::{self, Buffer, Context};
 use crate::pg::proc;
 use crate::pg::record::Numbers;
 use crate::pg::shmem::{NOWHERE, Offset};
@@ -23,10 +24,10 @@ pub struct Reader {
     pub begun: Option<(Taken, u64)>,
     /// The messages so far that later ones need, as they came.
     pub known: Vec<u8>,
-    /// The types of the result's columns and what they looked like, once they are known.
-    pub columns: Option<Vec<(u32, u32)>>,
-    /// The command tags so far.
-    pub tags: Vec<Vec<u8>>,
+    /// The result's columns, once they are known.
+    pub columns: Option<Vec<Column>>,
+    /// The command tags so far, each with a NUL behind it.
+    tags: Vec<u8>,
     /// Anonymous row types that the worker described.
     pub records: Numbers,
     /// How many rows were passed on.
@@ -87,11 +88,28 @@ enum More {
 }
 
 impl Reader {
-    /// Keeps a message for a later reading.
-    pub fn remember(&mut self, kind: Kind, body: &[u8]) {
+    /// Keeps a message for a later reading. 53200.
+    pub fn remember(&mut self, kind: Kind, body: &[u8]) -> Result<()> {
+        memory::reserve(&mut self.known, HEADER + padded(body.len()))?;
         self.known.extend_from_slice(&message::header(kind, body.len()));
         self.known.extend_from_slice(body);
         self.known.resize(self.known.len().next_multiple_of(HEADER), 0);
+        Ok(())
+    }
+
+    /// Keeps a command tag. 53200.
+    pub fn add_tag(&mut self, tag: &[u8]) -> Result<()> {
+        memory::reserve(&mut self.tags, tag.len() + 1)?;
+        self.tags.extend_from_slice(tag);
+        self.tags.push(0);
+        Ok(())
+    }
+
+    /// The command tags so far.
+    pub fn each_tag(&self) -> impl Iterator<Item = &[u8]> {
+        self.tags
+            .split_inclusive(|byte| *byte == 0)
+            .filter_map(|tag| tag.strip_suffix(b"\0"))
     }
 }
 
@@ -180,12 +198,12 @@ impl Pump {
             return Some(Event::Unsettled(tuple));
         }
         *count += 1;
-        if records.is_empty() {
+        if records.is_empty() && rows.are_whole() {
             rows.show_tuple_raw(tuple);
         } else {
             let memory = self.row_memory();
             memory.reset();
-            memory.enter(|| rows.show_tuple_with_records_raw(tuple, records));
+            memory.enter(|| rows.show_foreign_tuple_raw(tuple, records));
         }
         None
     }
@@ -194,11 +212,11 @@ impl Pump {
     pub fn push(&mut self, tuple: *mut u8, rows: Option<&Rows>, records: &Numbers, count: &mut u64) {
         *count += 1;
         let Some(rows) = rows else { return };
-        if records.is_empty() {
+        if records.is_empty() && rows.are_whole() {
             rows.push_tuple_raw(tuple);
         } else {
             let memory = self.row_memory();
-            memory.enter(|| rows.push_tuple_with_records_raw(tuple, records));
+            memory.enter(|| rows.push_foreign_tuple_raw(tuple, records));
             memory.reset();
         }
     }
@@ -253,7 +271,7 @@ impl Pump {
     /// The body of a message, in place where it lies in one window, else put together. Where the worker has yet to send the rest, which
     /// may take it as long as its next row, the pump goes on with it later.
     #[inline]
-    fn body(&mut self, kind: Kind, len: usize) -> Result<*mut u8, Event> {
+    fn body(&mut self, kind: Kind, len: usize) -> core::result::Result<*mut u8, Event> {
         let whole = padded(len);
         if self.begun.is_none() && whole <= self.window_len - self.at {
             let body = self.window.wrapping_add(self.at);
@@ -263,7 +281,7 @@ impl Pump {
         self.put_together(kind, len)
     }
 
-    fn put_together(&mut self, kind: Kind, len: usize) -> Result<*mut u8, Event> {
+    fn put_together(&mut self, kind: Kind, len: usize) -> core::result::Result<*mut u8, Event> {
         let whole = padded(len);
         let mut scratch = self.scratch.take().unwrap_or_else(|| Buffer::new(whole));
         if self.begun.is_none() {

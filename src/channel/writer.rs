@@ -8,7 +8,7 @@
 //! Rows that fill the local buffer are likely to go on. From then on the buffer is a page in shared memory, which becomes the piece
 //! as it is; pages that were read come back and are filled again.
 
-use super::message::{self, HEADER, Kind, padded};
+use super::message::{self, Column, HEADER, Kind, padded};
 use super::queue::{self, Page, Room};
 use crate::pg::error::{Digits, raise_raw};
 use crate::pg::files::{Owner, Writing};
@@ -135,13 +135,18 @@ impl Writer {
         if !self.keep {
             return;
         }
-        self.header(Kind::Columns, shape.width() * 8);
+        let len = shape.width() * Column::LEN;
+        self.header(Kind::Columns, len);
         for n in 0..shape.width() {
             let kind = shape.column_type(n);
-            self.put(&kind.to_ne_bytes());
-            self.put(&rowtype::fingerprint(kind).to_ne_bytes());
+            let column = Column {
+                kind,
+                print: rowtype::fingerprint(kind),
+                modifier: shape.column_modifier(n),
+            };
+            self.put(&column.bytes());
         }
-        self.pad(shape.width() * 8);
+        self.pad(len);
     }
 
     /// One row.

@@ -842,26 +842,23 @@ unsafe extern "C-unwind" {
     fn standard_ExecutorRun(query: *mut pg_sys::QueryDesc, direction: pg_sys::ScanDirection::Type, count: u64);
 }
 
+/// What is told of each run of the executor, before it begins: the query, and whether it is run forward, to its last row or to one
+/// after which it is not run again. It is called for every query of the session, and raises nothing.
+pub type RunWatcher = fn(*mut pg_sys::EState, bool);
+
 thread_local! {
     static NEXT_RUN: Cell<pg_sys::ExecutorRun_hook_type> = const { Cell::new(None) };
-    /// The innermost run of the executor, and whether it goes forward and is the only one. After an error what was noted of the run
-    /// that it ended stays; so it says something of the query that it names only.
-    static RUN: Cell<(*mut pg_sys::EState, bool)> = const { Cell::new((core::ptr::null_mut(), false)) };
+    static RUN_WATCHER: Cell<Option<RunWatcher>> = const { Cell::new(None) };
 }
 
-/// From now on [`runs_once`] knows. Once for each process.
-pub fn watch_runs() {
+/// From now on `watcher` is told of runs. Once for each process.
+pub fn watch_runs(watcher: RunWatcher) {
+    RUN_WATCHER.set(Some(watcher));
     // SAFETY: the hook is called in this thread; whoever was there before is called too.
     unsafe {
         NEXT_RUN.set(pg_sys::ExecutorRun_hook);
         pg_sys::ExecutorRun_hook = Some(run);
     }
-}
-
-/// Whether the query is being run forward, to its last row or to one after which it is not run again.
-pub fn runs_once(estate: *mut pg_sys::EState) -> bool {
-    let (running, once) = RUN.get();
-    core::ptr::eq(running, estate) && once
 }
 
 unsafe extern "C-unwind" fn run(
@@ -872,8 +869,10 @@ unsafe extern "C-unwind" fn run(
 ) {
     // SAFETY: the executor's own arguments, passed on; nothing is owned here.
     unsafe {
-        let forward = direction == pg_sys::ScanDirection::ForwardScanDirection;
-        let before = RUN.replace(((*query).estate, forward && (count == 0 || is_of_spi(query))));
+        if let Some(watcher) = RUN_WATCHER.get() {
+            let forward = direction == pg_sys::ScanDirection::ForwardScanDirection;
+            watcher((*query).estate, forward && (count == 0 || is_of_spi(query)));
+        }
         #[cfg(not(since_18))]
         match NEXT_RUN.get() {
             Some(next) => next(query, direction, count, once),
@@ -884,7 +883,6 @@ unsafe extern "C-unwind" fn run(
             Some(next) => next(query, direction, count),
             None => standard_ExecutorRun(query, direction, count),
         }
-        RUN.set(before);
     }
 }
 
@@ -896,6 +894,85 @@ unsafe fn is_of_spi(query: *mut pg_sys::QueryDesc) -> bool {
     unsafe {
         let (portal, to) = (pg_sys::ActivePortal, (*query).dest);
         !to.is_null() && (*to).mydest == CommandDest::DestSPI && (portal.is_null() || (*portal).queryDesc != query)
+    }
+}
+
+/// `Anum_pg_constraint_contypid` of `catalog/pg_constraint_d.h`.
+#[cfg(not(since_18))]
+pub const CONSTRAINT_TYPE: c_int = 9;
+/// `Anum_pg_constraint_contypid` of `catalog/pg_constraint_d.h`.
+#[cfg(since_18)]
+pub const CONSTRAINT_TYPE: c_int = 10;
+
+/// `Anum_pg_constraint_convalidated` of `catalog/pg_constraint_d.h`.
+#[cfg(not(since_18))]
+pub const CONSTRAINT_VALIDATED: c_int = 7;
+/// `Anum_pg_constraint_convalidated` of `catalog/pg_constraint_d.h`.
+#[cfg(since_18)]
+pub const CONSTRAINT_VALIDATED: c_int = 8;
+
+/// A row of a catalog with an oid, from its cache, to be released; NULL where there is none. Raw.
+pub fn cached_row(cache: pg_sys::SysCacheIdentifier::Type, oid: pg_sys::Oid) -> pg_sys::HeapTuple {
+    // utils/syscache.h
+    unsafe extern "C-unwind" {
+        #[cfg(not(since_19))]
+        fn SearchSysCache1(cache: c_int, key: pg_sys::Datum) -> pg_sys::HeapTuple;
+        #[cfg(since_19)]
+        fn SearchSysCache1(cache: u32, key: pg_sys::Datum) -> pg_sys::HeapTuple;
+    }
+    // SAFETY: the caches that are asked for have one key, an oid.
+    unsafe { SearchSysCache1(cache as _, oid.into()) }
+}
+
+thread_local! {
+    static CONSTRAINT_WATCHER: Cell<Option<fn()>> = const { Cell::new(None) };
+}
+
+/// From now on `watcher` is called when a constraint has changed in this database, as soon as this process learns of it. Once for each
+/// process. Raw.
+pub fn watch_constraints(watcher: fn()) {
+    // utils/inval.h
+    unsafe extern "C-unwind" {
+        #[cfg(not(since_19))]
+        fn CacheRegisterSyscacheCallback(
+            cache: c_int,
+            callback: pg_sys::SyscacheCallbackFunction,
+            argument: pg_sys::Datum,
+        );
+        #[cfg(since_19)]
+        fn CacheRegisterSyscacheCallback(
+            cache: u32,
+            callback: pg_sys::SyscacheCallbackFunction,
+            argument: pg_sys::Datum,
+        );
+    }
+    unsafe extern "C-unwind" fn changed(_argument: pg_sys::Datum, _cache: c_int, _hash: u32) {
+        if let Some(watcher) = CONSTRAINT_WATCHER.get() {
+            watcher();
+        }
+    }
+    CONSTRAINT_WATCHER.set(Some(watcher));
+    let cache = pg_sys::SysCacheIdentifier::CONSTROID as _;
+    // SAFETY: the callback lives as long as the process.
+    unsafe { CacheRegisterSyscacheCallback(cache, Some(changed), 0usize.into()) }
+}
+
+/// The columns of a descriptor that was made by hand are all there: from version 19 on, that must be said before it is used. Raw.
+///
+/// # Safety
+/// Each column was initialised.
+pub unsafe fn finish_descriptor(desc: pg_sys::TupleDesc) {
+    // access/tupdesc.h
+    unsafe extern "C-unwind" {
+        #[cfg(since_19)]
+        fn TupleDescFinalize(desc: pg_sys::TupleDesc);
+    }
+    #[cfg(not(since_19))]
+    let _ = desc;
+    // SAFETY: see above.
+    #[cfg(since_19)]
+    unsafe {
+        TupleDescFinalize(desc);
     }
 }
 

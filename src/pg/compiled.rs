@@ -13,7 +13,7 @@
 //! for those that change settings or the role by themselves: those run in a state of their own, and of their calls it tells
 //! (`fmgr_security_definer`). What they call is asked about in that state.
 
-use super::{adopt, raw};
+use super::{adopt, compat, raw};
 use core::cell::Cell;
 use core::ptr;
 use pgrx::pg_sys::{self, Datum, FormData_pg_proc, Oid, SysCacheIdentifier};
@@ -149,7 +149,7 @@ fn note(is_in_force: impl FnOnce() -> bool) {
 fn compiles(function: Oid) -> bool {
     // SAFETY: a row of pg_proc begins with the columns of its struct, and is released.
     unsafe {
-        let row = raw::SearchSysCache1(SysCacheIdentifier::PROCOID as _, Datum::from(function));
+        let row = compat::cached_row(SysCacheIdentifier::PROCOID, function);
         if row.is_null() {
             return false;
         }

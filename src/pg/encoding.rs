@@ -3,6 +3,7 @@
 //! Databases of one cluster can have different encodings. PostgreSQL's own conversions are used, with its own rules: nothing is
 //! converted to SQL_ASCII, and what comes from SQL_ASCII is only checked.
 
+use super::error::Result;
 use super::record::{self, Numbers};
 use super::{compat, memory, raw, tuples};
 use core::ffi::{CStr, c_char, c_int};
@@ -222,40 +223,50 @@ unsafe fn row(value: Datum, numbers: &Numbers) -> Datum {
     }
 }
 
+/// How much text is converted at once, in bytes.
+const PIECE: usize = 1024;
+
+/// `MAX_CONVERSION_GROWTH` of `mb/pg_wchar.h`.
+const GROWTH: usize = 4;
+
+/// No character of any encoding is longer, in bytes.
+const LONGEST: usize = 4;
+
 /// A text in this database's encoding, with a question mark for what cannot be converted: for messages, which must not fail for
-/// their words. In a transaction. Guarded.
-pub fn readable(text: &[u8], encoding: i32) -> Cow<'_, [u8]> {
+/// their words. In a transaction. Guarded. 53200.
+pub fn readable(text: &[u8], encoding: i32) -> Result<Cow<'_, [u8]>> {
     let here = of_database();
     if !differ(encoding, here) || text.is_ascii() {
-        return Cow::Borrowed(text);
+        return Ok(Cow::Borrowed(text));
     }
-    let mut made = Vec::with_capacity(text.len());
+    let mut made = Vec::new();
     let mut rest = text;
     while !rest.is_empty() {
-        let (done, bytes) = beginning(rest, encoding, here);
-        made.extend_from_slice(&bytes);
+        memory::reserve(&mut made, PIECE * GROWTH)?;
+        let piece = &rest[..rest.len().min(PIECE)];
+        let done = beginning(piece, encoding, here, &mut made);
         rest = &rest[done..];
-        if !rest.is_empty() {
+        // A piece may end in the middle of a character.
+        let is_cut = piece.len() - done < LONGEST && rest.len() >= LONGEST && done > 0;
+        if done < piece.len() && !is_cut {
             made.push(b'?');
             // SAFETY: a NUL follows the copy, so that no character is looked for beyond its end.
             let len = unsafe {
                 let mut start = [0u8; 8];
                 start
                     .iter_mut()
-                    .zip(rest.iter().take(4))
+                    .zip(rest.iter().take(LONGEST))
                     .for_each(|(to, from)| *to = *from);
                 pg_sys::pg_encoding_mblen(encoding, start.as_ptr().cast())
             };
             rest = &rest[(len.max(1) as usize).min(rest.len())..];
         }
     }
-    Cow::Owned(made)
+    Ok(Cow::Owned(made))
 }
 
-/// Converts as many whole characters from the beginning as can be; gives how many bytes those were, and what became of them.
-fn beginning(text: &[u8], from: i32, to: i32) -> (usize, Vec<u8>) {
-    /// `MAX_CONVERSION_GROWTH` of `mb/pg_wchar.h`.
-    const GROWTH: usize = 4;
+/// Converts as many whole characters from the beginning of a piece as can be, and adds them to `made`; gives how many bytes those were.
+fn beginning(piece: &[u8], from: i32, to: i32, made: &mut Vec<u8>) -> usize {
     // SAFETY: the buffer has the size that a conversion may need; nothing is raised for what cannot be converted.
     unsafe {
         let proc = if from == SQL_ASCII {
@@ -265,23 +276,24 @@ fn beginning(text: &[u8], from: i32, to: i32) -> (usize, Vec<u8>) {
         };
         if proc == Oid::INVALID {
             // Nothing to convert with: what is valid as it stands is taken.
-            let valid = pg_sys::pg_encoding_verifymbstr(to, text.as_ptr().cast(), text.len() as c_int);
-            let valid = (valid.max(0) as usize).min(text.len());
-            return (valid, text[..valid].to_vec());
+            let valid = pg_sys::pg_encoding_verifymbstr(to, piece.as_ptr().cast(), piece.len() as c_int);
+            let valid = (valid.max(0) as usize).min(piece.len());
+            made.extend_from_slice(&piece[..valid]);
+            return valid;
         }
-        let mut buffer = vec![0u8; text.len() * GROWTH + 1];
+        let mut buffer = [0u8; PIECE * GROWTH + 1];
         let done = pg_sys::pg_do_encoding_conversion_buf(
             proc,
             from,
             to,
-            text.as_ptr().cast_mut(),
-            text.len() as c_int,
+            piece.as_ptr().cast_mut(),
+            piece.len() as c_int,
             buffer.as_mut_ptr(),
             buffer.len() as c_int,
             true,
         );
-        let end = buffer.iter().position(|byte| *byte == 0).unwrap_or(buffer.len());
-        buffer.truncate(end);
-        ((done.max(0) as usize).min(text.len()), buffer)
+        let end = buffer.iter().position(|byte| *byte == 0).unwrap_or(PIECE * GROWTH);
+        made.extend_from_slice(&buffer[..end]);
+        (done.max(0) as usize).min(piece.len())
     }
 }

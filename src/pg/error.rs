@@ -54,11 +54,20 @@ pub enum Failure {
     Caught(*mut ErrorData),
     /// An error that came from elsewhere (a job's): raised as new, so that the caller's context lines are added to its own.
     Foreign(*mut ErrorData),
+    /// Rust's allocator had no memory for so many bytes. What makes this allocates nothing.
+    OutOfMemory(usize),
 }
 
 impl From<Report> for Failure {
     fn from(report: Report) -> Self {
         Failure::Report(Box::new(report))
+    }
+}
+
+impl Failure {
+    /// Whether somebody, or a time limit, wants this session's statement to end.
+    pub fn is_cancel(&self) -> bool {
+        matches!(self, Failure::Caught(edata) if sqlstate(*edata) == PgSqlErrorCode::ERRCODE_QUERY_CANCELED as i32)
     }
 }
 
@@ -90,12 +99,31 @@ impl Report {
     }
 }
 
+/// As PostgreSQL's own: 53200.
+fn out_of_memory(size: usize) -> *mut ErrorData {
+    let edata = new_error_data();
+    let mut detail = [0; 64];
+    let size = Digits::of(size as u64);
+    let text = [b"Failed on request of size ", size.bytes(), b"."];
+    for (to, from) in detail.iter_mut().zip(text.iter().copied().flatten()) {
+        *to = *from;
+    }
+    // SAFETY: as in `into_error_data`.
+    unsafe {
+        (*edata).sqlerrcode = PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY as _;
+        (*edata).message = copy_text(b"out of memory");
+        (*edata).detail = copy_text(&detail);
+    }
+    edata
+}
+
 /// Raises the failure as PostgreSQL's ERROR. The calling frame, and all above it up to PostgreSQL, must own nothing.
 pub fn throw(failure: Failure) -> ! {
     let (edata, again) = match failure {
         Failure::Report(report) => (report.into_error_data(), false),
         Failure::Foreign(edata) => (edata, false),
         Failure::Caught(edata) => (edata, true),
+        Failure::OutOfMemory(size) => (out_of_memory(size), false),
     };
     // SAFETY: `edata` is a palloc'd error of level ERROR, and nothing is owned here any more.
     unsafe {
@@ -104,6 +132,17 @@ pub fn throw(failure: Failure) -> ! {
         }
         raw::ReThrowError(edata)
     }
+}
+
+/// Runs what PostgreSQL calls back. A panic, which means a bug here, becomes an ERROR with XX000; a raw error jumps over.
+pub fn at_border<T>(body: impl FnOnce() -> T) -> T {
+    // SAFETY: nothing is owned here when the error is raised.
+    unsafe { pg_sys::panic::pgrx_extern_c_guard(body) }
+}
+
+/// The same where PostgreSQL can go on without it: a panic gives None, and so does an error in a guarded call.
+pub fn if_possible<T>(body: impl FnOnce() -> T) -> Option<T> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(body)).ok()
 }
 
 /// Sends a message below ERROR to whoever receives this backend's messages. Raw.
@@ -158,9 +197,7 @@ pub fn catch<T>(body: impl FnOnce() -> T) -> core::result::Result<T, *mut ErrorD
         }
         raw::LWLockReleaseAll();
         pg_sys::CurrentMemoryContext = memory;
-        let edata = raw::CopyErrorData();
-        raw::FlushErrorState();
-        Err(edata)
+        Err(take_error())
     }
 }
 
@@ -241,6 +278,45 @@ pub fn quietly<T>(body: impl FnOnce() -> T) -> Option<T> {
         None
     }
 }
+
+/// The error that was just caught, as a copy. Where memory is out for that, it is that error instead, which needs none: the caller owns
+/// things, and must not be jumped over.
+fn take_error() -> *mut ErrorData {
+    static NO_MEMORY: NoMemory = NoMemory(core::cell::UnsafeCell::new(MaybeUninit::zeroed()));
+    // SAFETY: as in `catch`; the copy is made in the current memory context. All-zero is a valid error, and one thread uses this one,
+    // whose strings are static; what raises it copies it.
+    unsafe {
+        let handler = pg_sys::PG_exception_stack;
+        let callbacks = pg_sys::error_context_stack;
+        let memory = pg_sys::CurrentMemoryContext;
+        let mut edata: *mut ErrorData = ptr::null_mut();
+        let target = &raw mut edata;
+        let jumped = call_with_sigsetjmp(false, move |buffer| {
+            pg_sys::PG_exception_stack = ptr::from_ref(buffer).cast_mut().cast();
+            target.write(raw::CopyErrorData());
+            0
+        });
+        pg_sys::PG_exception_stack = handler;
+        pg_sys::error_context_stack = callbacks;
+        pg_sys::CurrentMemoryContext = memory;
+        raw::FlushErrorState();
+        if jumped != 0 {
+            edata = NO_MEMORY.0.get().cast();
+            edata.write_bytes(0, 1);
+            (*edata).elevel = pg_sys::PGERROR as _;
+            (*edata).output_to_server = true;
+            (*edata).output_to_client = true;
+            (*edata).sqlerrcode = PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY as _;
+            (*edata).message = c"out of memory".as_ptr().cast_mut();
+        }
+        edata
+    }
+}
+
+struct NoMemory(core::cell::UnsafeCell<MaybeUninit<ErrorData>>);
+
+// SAFETY: PostgreSQL runs our code in one thread of each process.
+unsafe impl Sync for NoMemory {}
 
 /// [`catch`] for the session's side: the error becomes a [`Failure`] that [`throw`] lets go on.
 pub fn catching<T>(body: impl FnOnce() -> T) -> Result<T> {

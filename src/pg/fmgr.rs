@@ -1,8 +1,9 @@
 //! Functions that SQL calls: arguments in, answers out, errors raised in a frame that owns nothing.
 
+use super::assign::Assignments;
 use super::error::{self, Report, Result};
 use super::scan::Scan;
-use super::{raw, tuples};
+use super::{memory, raw, tuples};
 use core::ffi::CStr;
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::{self, Datum, FunctionCallInfo, TupleDesc, Tuplestorestate};
@@ -224,9 +225,13 @@ impl Call {
         }
     }
 
-    /// The handles of a `pg_background_handle[]` argument: None for NULL; NULL elements and NULL parts stay None. Guarded.
-    pub fn handles(&self, n: usize) -> Option<Vec<Option<(i32, i64)>>> {
-        let datum = self.argument(n)?;
+    /// The handles of a `pg_background_handle[]` argument, none for NULL; NULL elements and those with NULL parts are left out. Guarded.
+    /// 53200.
+    pub fn handles(&self, n: usize) -> Result<Vec<(i32, i64)>> {
+        let mut out = Vec::new();
+        let Some(datum) = self.argument(n) else {
+            return Ok(out);
+        };
         // SAFETY: the argument's type is an array of our composite type, whose two columns are int4 and int8.
         unsafe {
             let array = pg_sys::pg_detoast_datum(datum.cast_mut_ptr()).cast::<pg_sys::ArrayType>();
@@ -241,15 +246,11 @@ impl Call {
                 &mut nulls,
                 &mut count,
             );
-            let mut out = Vec::with_capacity(count as usize);
-            for i in 0..count as usize {
-                out.push(if *nulls.add(i) {
-                    None
-                } else {
-                    handle_parts(*elements.add(i))
-                });
+            memory::reserve(&mut out, count as usize)?;
+            for i in (0..count as usize).filter(|i| !*nulls.add(*i)) {
+                out.extend(handle_parts(*elements.add(i)));
             }
-            Some(out)
+            Ok(out)
         }
     }
 
@@ -373,11 +374,17 @@ impl Call {
             let random = (*info).allowedModes as u32 & pg_sys::SetFunctionReturnMode::SFRM_Materialize_Random != 0;
             let store = pg_sys::tuplestore_begin_heap(random, false, pg_sys::work_mem);
             let slot = pg_sys::MakeSingleTupleTableSlot(desc, &raw const pg_sys::TTSOpsMinimalTuple);
+            let assignments = pg_sys::palloc0(size_of::<Assignments>()).cast();
             pg_sys::CurrentMemoryContext = before;
             (*info).returnMode = pg_sys::SetFunctionReturnMode::SFRM_Materialize;
             (*info).setResult = store;
             (*info).setDesc = desc;
-            Ok(Rows { store, desc, slot })
+            Ok(Rows {
+                store,
+                desc,
+                slot,
+                assignments,
+            })
         }
     }
 }
@@ -412,19 +419,39 @@ pub struct Rows {
     store: *mut Tuplestorestate,
     desc: TupleDesc,
     slot: *mut pg_sys::TupleTableSlot,
+    assignments: *mut Assignments,
 }
 
 impl Rows {
     /// Rows that are shown one by one in `slot`, a slot for minimal tuples.
     ///
     /// # Safety
-    /// Descriptor and slot live as long as the rows are used.
-    pub(super) unsafe fn shown(desc: TupleDesc, slot: *mut pg_sys::TupleTableSlot) -> Self {
+    /// Descriptor, slot and assignments live as long as the rows are used.
+    pub(super) unsafe fn shown(
+        desc: TupleDesc,
+        slot: *mut pg_sys::TupleTableSlot,
+        assignments: *mut Assignments,
+    ) -> Self {
         Self {
             store: core::ptr::null_mut(),
             desc,
             slot,
+            assignments,
         }
+    }
+
+    /// The columns of the rows that are added or shown from now on come with these type modifiers; they get those that were asked for as
+    /// if they were assigned to such columns. Raw.
+    pub fn come_with(&self, modifier: impl Fn(usize) -> i32) {
+        // SAFETY: they live as long as the slot.
+        unsafe { (*self.assignments).prepare(self.slot, modifier) }
+    }
+
+    /// Whether rows are taken as they are.
+    #[inline]
+    pub fn are_whole(&self) -> bool {
+        // SAFETY: as above.
+        unsafe { (*self.assignments).is_empty() }
     }
 
     /// From now on rows can be added. Guarded.
@@ -472,6 +499,18 @@ impl Rows {
             for (n, value) in values.iter().enumerate() {
                 (datums[n], nulls[n]) = value.to_datum();
             }
+            if !self.are_whole() {
+                let slot = self.slot;
+                if let Some(clear) = (*(*slot).tts_ops).clear {
+                    clear(slot);
+                }
+                core::ptr::copy_nonoverlapping(datums.as_ptr(), (*slot).tts_values, datums.len());
+                core::ptr::copy_nonoverlapping(nulls.as_ptr(), (*slot).tts_isnull, nulls.len());
+                raw::ExecStoreVirtualTuple(slot);
+                (*self.assignments).apply(slot);
+                raw::tuplestore_putvalues(self.store, self.desc, (*slot).tts_values, (*slot).tts_isnull);
+                return;
+            }
             raw::tuplestore_putvalues(self.store, self.desc, datums.as_mut_ptr(), nulls.as_mut_ptr());
         })
     }
@@ -489,27 +528,29 @@ impl Rows {
         unsafe { raw::ExecStoreMinimalTuple(tuple.cast(), self.slot, false) };
     }
 
-    /// Adds a row in PostgreSQL's own form whose anonymous records are to be known here under other numbers. Raw.
-    pub fn push_tuple_with_records_raw(&self, tuple: *mut u8, records: &super::record::Numbers) {
-        self.show_tuple_with_records_raw(tuple, records);
+    /// Adds a row in PostgreSQL's own form whose values are not yet what they are to be here: anonymous records have other numbers, type
+    /// modifiers are others. Raw.
+    pub fn push_foreign_tuple_raw(&self, tuple: *mut u8, records: &super::record::Numbers) {
+        self.show_foreign_tuple_raw(tuple, records);
         // SAFETY: the slot's values are all there, and valid until it is filled again.
         unsafe { raw::tuplestore_putvalues(self.store, self.desc, (*self.slot).tts_values, (*self.slot).tts_isnull) };
     }
 
-    /// The same into the slot. What the values need is allocated in the current memory context. Raw.
-    pub fn show_tuple_with_records_raw(&self, tuple: *mut u8, records: &super::record::Numbers) {
+    /// The same into the slot. What the records need is allocated in the current memory context. Raw.
+    pub fn show_foreign_tuple_raw(&self, tuple: *mut u8, records: &super::record::Numbers) {
         self.show_tuple_raw(tuple);
         // SAFETY: the slot holds a row.
         unsafe {
             let natts = (*self.desc).natts;
             raw::slot_getsomeattrs_int(self.slot, natts as _);
             let (values, nulls) = ((*self.slot).tts_values, (*self.slot).tts_isnull);
-            for i in 0..natts as usize {
+            for i in (0..natts as usize).filter(|_| !records.is_empty()) {
                 if !*nulls.add(i) {
                     *values.add(i) =
                         super::record::renumber(*values.add(i), tuples::column_type(self.desc, i), records);
                 }
             }
+            (*self.assignments).apply(self.slot);
         }
     }
 }

@@ -76,7 +76,7 @@ impl Settings {
             let prefix = &entry.name[..dot];
             // This library is there.
             if prefix != b"pg_background" && !self.prefixes.iter().any(|known| known == prefix) {
-                self.prefixes.push(prefix.to_vec());
+                memory::push(&mut self.prefixes, memory::copied(prefix)?)?;
             }
         }
         Ok(())

@@ -72,6 +72,7 @@ struct Marks {
 }
 
 /// What is looked at lies together, away from the rest of the setting's record.
+#[derive(Clone, Copy)]
 struct Mark {
     setting: *mut config_generic,
     role: pg_sys::Oid,
@@ -85,6 +86,7 @@ struct Mark {
 }
 
 /// The variable of a setting, which stays where it is, and what it was; of a text, where it begins among the bytes that were written.
+#[derive(Clone, Copy)]
 enum Value {
     Bool(*const bool, bool),
     Int(*const i32, i32),
@@ -114,18 +116,18 @@ impl Marks {
             .filter(|entry| !entry.is_emptied())
             .peekable();
         for &setting in guc_state::all() {
-            self.all.push(setting);
+            memory::push_raw(&mut self.all, setting);
             if guc_state::is_fixed(setting) {
                 continue;
             }
             if guc_state::is_default(setting) {
-                self.defaults.push(setting);
+                memory::push_raw(&mut self.defaults, setting);
                 continue;
             }
             // SAFETY: the settings live as long as the process.
             unsafe {
                 let entry = entries.next_if(|entry| entry.name == memory::c_bytes((*setting).name));
-                self.each.push(Mark::of(setting, entry, state));
+                memory::push_raw(&mut self.each, Mark::of(setting, entry, state));
             }
         }
         self.defaults.sort_unstable();
@@ -152,9 +154,10 @@ impl Marks {
         self.number = compat::settings_number();
         self.complete = guc_state::Entries::of_bytes(state).all(|entry| {
             let setting = name_at(state, offset(entry.name, state)).and_then(compat::find_setting);
-            // SAFETY: it was just found.
-            self.each
-                .extend(setting.map(|setting| unsafe { Mark::of(setting, entry, state) }));
+            if let Some(setting) = setting {
+                // SAFETY: it was just found.
+                memory::push_raw(&mut self.each, unsafe { Mark::of(setting, entry, state) });
+            }
             setting.is_some()
         });
     }

@@ -1,9 +1,9 @@
 //! Memory contexts.
 
+use super::error::{self, Failure, Result};
 use super::raw;
 use core::ffi::{CStr, c_char};
 use pgrx::pg_sys::{self, MemoryContext};
-use std::ffi::CString;
 
 /// Runs `body` with `context` current. If `body` raises, whoever catches the error sets its own context.
 fn within<T>(context: MemoryContext, body: impl FnOnce() -> T) -> T {
@@ -210,10 +210,53 @@ pub const fn padded(len: usize) -> usize {
 
 /// Copies bytes up to the first NUL into the current memory context, as a C string. Guarded.
 pub fn copy_text(bytes: &[u8]) -> *mut c_char {
-    let text: Vec<u8> = bytes.iter().copied().take_while(|byte| *byte != 0).collect();
-    let text = CString::new(text).unwrap_or_default();
-    // SAFETY: pstrdup copies a NUL-terminated string; guarded, because `text` is owned here.
-    unsafe { pg_sys::pstrdup(text.as_ptr()) }
+    let len = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
+    // SAFETY: as much is allocated as is copied, and a NUL.
+    unsafe {
+        let text = pg_sys::palloc(len + 1).cast::<u8>();
+        core::ptr::copy_nonoverlapping(bytes.as_ptr(), text, len);
+        text.add(len).write(0);
+        text.cast()
+    }
+}
+
+/// Makes room for `more` elements; Rust's own allocations end the process where memory is out. 53200.
+pub fn reserve<T>(into: &mut Vec<T>, more: usize) -> Result<()> {
+    into.try_reserve(more)
+        .map_err(|_| Failure::OutOfMemory((into.len() + more).saturating_mul(size_of::<T>())))
+}
+
+/// A copy. 53200.
+pub fn copied<T: Clone>(from: &[T]) -> Result<Vec<T>> {
+    let mut copy = Vec::new();
+    reserve(&mut copy, from.len())?;
+    copy.extend_from_slice(from);
+    Ok(copy)
+}
+
+/// What an iterator gives. 53200.
+pub fn collected<T>(from: impl Iterator<Item = T>) -> Result<Vec<T>> {
+    let mut all = Vec::new();
+    for element in from {
+        push(&mut all, element)?;
+    }
+    Ok(all)
+}
+
+/// Adds an element. 53200.
+pub fn push<T>(into: &mut Vec<T>, element: T) -> Result<()> {
+    if into.len() == into.capacity() {
+        reserve(into, 1)?;
+    }
+    into.push(element);
+    Ok(())
+}
+
+/// Adds an element; 53200 jumps. Raw.
+pub fn push_raw<T: Copy>(into: &mut Vec<T>, element: T) {
+    if let Err(failure) = push(into, element) {
+        error::throw(failure);
+    }
 }
 
 /// Copies bytes into the current memory context, whose life the caller minds. Raw.

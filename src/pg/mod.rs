@@ -12,6 +12,7 @@
 )]
 
 pub mod adopt;
+mod assign;
 pub mod callbacks;
 pub mod compat;
 pub mod compiled;
@@ -34,6 +35,7 @@ pub mod proc;
 pub mod raw;
 pub mod receiver;
 pub mod record;
+mod reserve;
 pub mod reset;
 pub mod role;
 pub mod rowtype;

@@ -72,7 +72,7 @@ impl Outgoing {
         error::catching(|| {
             each_record(desc, tuple, &mut |number| {
                 if !records.contains(&number) {
-                    records.push(number);
+                    memory::push_raw(&mut records, number);
                 }
             });
         })?;
@@ -152,6 +152,7 @@ fn flatten(record: Datum) -> (TupleDesc, pg_sys::HeapTuple) {
             *values.add(to) = *values.add(from);
             *nulls.add(to) = *nulls.add(from);
         }
+        compat::finish_descriptor(live);
         record::release(desc);
         (live, raw::heap_form_tuple(live, values, nulls))
     }
@@ -249,6 +250,7 @@ impl Parameters {
                 );
                 types.add(n).write(Oid::from(column.kind));
             }
+            compat::finish_descriptor(desc);
             let list = raw::makeParamList(count as c_int);
             Self::fill(list, desc, at.cast(), records);
             Self {
@@ -402,7 +404,7 @@ fn check_exists(kind: u32, what: &[&[u8]]) {
 fn changed_type() -> ! {
     raise_raw(
         PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
-        &[b"a composite type in the parameters has changed since the job was launched"],
+        &[b"a type in the parameters has changed since the job was launched"],
         None,
     )
 }

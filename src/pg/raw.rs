@@ -51,10 +51,6 @@ unsafe extern "C-unwind" {
     pub fn EmitErrorReport();
     pub fn errcontext_msg(format: *const c_char, ...) -> c_int;
 
-    // utils/syscache.h
-    pub fn SearchSysCache1(cache: c_int, key: Datum) -> HeapTuple;
-    pub fn ReleaseSysCache(tuple: HeapTuple);
-
     // utils/inval.h
     pub fn InvalidateSystemCaches();
 
@@ -292,6 +288,46 @@ unsafe extern "C-unwind" {
         elmbyval: bool,
         elmalign: c_char,
     ) -> *mut ArrayType;
+
+    // utils/inval.h, utils/syscache.h, access/table.h, access/skey.h, access/genam.h
+    pub fn AcceptInvalidationMessages();
+    pub fn ReleaseSysCache(row: HeapTuple);
+    pub fn table_open(relation: Oid, mode: LOCKMODE) -> Relation;
+    pub fn table_close(relation: Relation, mode: LOCKMODE);
+    pub fn ScanKeyInit(
+        entry: *mut ScanKeyData,
+        column: AttrNumber,
+        strategy: StrategyNumber,
+        procedure: Oid,
+        argument: Datum,
+    );
+    pub fn systable_beginscan(
+        relation: Relation,
+        index: Oid,
+        index_ok: bool,
+        snapshot: Snapshot,
+        nkeys: c_int,
+        key: *mut ScanKeyData,
+    ) -> SysScanDesc;
+    pub fn systable_getnext(scan: SysScanDesc) -> HeapTuple;
+    pub fn systable_endscan(scan: SysScanDesc);
+
+    // parser/parse_coerce.h, parser/parse_collate.h, optimizer/optimizer.h, executor/executor.h, utils/expandeddatum.h
+    pub fn coerce_to_target_type(
+        pstate: *mut ParseState,
+        expr: *mut Node,
+        exprtype: Oid,
+        targettype: Oid,
+        targettypmod: i32,
+        context: CoercionContext::Type,
+        format: CoercionForm::Type,
+        location: c_int,
+    ) -> *mut Node;
+    pub fn assign_expr_collations(pstate: *mut ParseState, expr: *mut Node);
+    pub fn expression_planner(expr: *mut Expr) -> *mut Expr;
+    pub fn ExecInitExpr(expr: *mut Expr, parent: *mut PlanState) -> *mut ExprState;
+    pub fn CreateStandaloneExprContext() -> *mut ExprContext;
+    pub fn MakeExpandedObjectReadOnlyInternal(datum: Datum) -> Datum;
 
     // executor/executor.h, nodes/extensible.h, nodes/pg_list.h, nodes/makefuncs.h, optimizer/optimizer.h,
     // optimizer/restrictinfo.h, utils/lsyscache.h, fmgr.h

@@ -6,7 +6,7 @@
 
 use super::error::{self, Result};
 use super::tuples::{column_type, tuple_desc_attr};
-use super::{encoding, foreign, memory, raw};
+use super::{compat, encoding, foreign, memory, raw};
 use core::ptr;
 use pgrx::pg_sys::{self, Datum, HeapTupleHeader, Oid, TupleDesc};
 
@@ -155,9 +155,10 @@ impl Numbers {
                     0,
                 );
             }
+            compat::finish_descriptor(desc);
             (*raw::BlessTupleDesc(desc)).tdtypmod
         };
-        self.pairs.push((number(description, 0), here));
+        memory::push_raw(&mut self.pairs, (number(description, 0), here));
     }
 
     fn local(&self, number: i32) -> Option<i32> {

@@ -1,19 +1,27 @@
-//! Row types that can change. Raw.
+//! Types that can change. Raw.
 //!
 //! The bytes of a composite value are laid out by the columns that its type has when the value is made. An unread result can
 //! wait while ALTER TABLE gives the type other columns; read as the new type the old bytes would be taken for what they are
-//! not. So the worker sends along what such a type looked like, and the reader compares.
+//! not. It can wait while ALTER DOMAIN asks more of the domain's values, too, and PostgreSQL relies on it that they all are
+//! as asked. So the worker sends along what such a type looked like, and the reader compares.
 
 use super::foreign::FIRST_USER_TYPE;
-use super::raw;
 use super::tuples::tuple_desc_attr;
-use pgrx::pg_sys::Oid;
+use super::{compat, raw};
+use core::cell::Cell;
+use core::ptr;
+use pgrx::pg_sys::{self, Datum, Oid};
 
 /// Types nested deeper than this are not looked into; PostgreSQL's own checks of nesting end far earlier.
 const DEEPEST: u32 = 32;
 
-/// A number for the layout of the values of type `kind`, 0 for types whose layout cannot change.
+/// A number for what the values of type `kind` are like, 0 for types that cannot change.
 pub fn fingerprint(kind: u32) -> u32 {
+    if kind >= FIRST_USER_TYPE {
+        // What others have committed by now counts.
+        // SAFETY: in a transaction.
+        unsafe { raw::AcceptInvalidationMessages() };
+    }
     within(kind, 0)
 }
 
@@ -27,7 +35,7 @@ fn within(kind: u32, depth: u32) -> u32 {
     unsafe {
         match raw::get_typtype(kind) as u8 {
             b'c' => columns(kind, depth),
-            b'd' => within(raw::getBaseType(kind).to_u32(), depth + 1),
+            b'd' => domain(kind, depth),
             b'r' => within(raw::get_range_subtype(kind).to_u32(), depth + 1),
             b'm' => within(raw::get_multirange_range(kind).to_u32(), depth + 1),
             b'b' => within(raw::get_element_type(kind).to_u32(), depth + 1),
@@ -36,7 +44,27 @@ fn within(kind: u32, depth: u32) -> u32 {
     }
 }
 
-/// FNV-1a over what decides where each column lies.
+/// FNV-1a over numbers.
+struct Hash(u32);
+
+impl Hash {
+    fn new() -> Self {
+        Self(0x811c_9dc5)
+    }
+
+    fn add(&mut self, number: u32) {
+        for byte in number.to_ne_bytes() {
+            self.0 = (self.0 ^ u32::from(byte)).wrapping_mul(0x0100_0193);
+        }
+    }
+
+    /// Never 0.
+    fn end(self) -> u32 {
+        self.0.max(1)
+    }
+}
+
+/// What decides where each column lies, and what its values may be.
 unsafe fn columns(kind: Oid, depth: u32) -> u32 {
     // SAFETY: the descriptor is pinned while it is looked at.
     unsafe {
@@ -44,22 +72,114 @@ unsafe fn columns(kind: Oid, depth: u32) -> u32 {
         if desc.is_null() {
             return 1;
         }
-        let mut hash = 0x811c_9dc5u32;
-        let mut add = |number: u32| {
-            for byte in number.to_ne_bytes() {
-                hash = (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
-            }
-        };
+        let mut hash = Hash::new();
         for n in 0..(*desc).natts as usize {
             let column = tuple_desc_attr(desc, n);
             let inner = (*column).atttypid.to_u32();
-            add(inner);
-            add((*column).attlen as u32);
-            add((*column).attalign as u32);
-            add(u32::from((*column).attisdropped));
-            add(within(inner, depth + 1));
+            hash.add(inner);
+            hash.add((*column).attlen as u32);
+            hash.add((*column).attalign as u32);
+            hash.add((*column).atttypmod as u32);
+            hash.add(u32::from((*column).attisdropped));
+            hash.add(within(inner, depth + 1));
         }
         super::record::release(desc);
-        hash.max(1)
+        hash.end()
+    }
+}
+
+/// What a domain asks of its values. A constraint cannot be altered but in that it becomes valid.
+unsafe fn domain(kind: Oid, depth: u32) -> u32 {
+    // SAFETY: what is found in the cache is released; a type without a row has no values.
+    unsafe {
+        let row = compat::cached_row(pg_sys::SysCacheIdentifier::TYPEOID, kind);
+        if row.is_null() {
+            return 1;
+        }
+        let domain = (*row).t_data.cast::<u8>().add((*(*row).t_data).t_hoff as usize);
+        let domain = domain.cast::<pg_sys::FormData_pg_type>();
+        let (base, modifier, not_null) = ((*domain).typbasetype, (*domain).typtypmod, (*domain).typnotnull);
+        raw::ReleaseSysCache(row);
+        let mut hash = Hash::new();
+        hash.add(base.to_u32());
+        hash.add(modifier as u32);
+        hash.add(u32::from(not_null));
+        hash.add(known_checks(kind));
+        hash.add(within(base.to_u32(), depth + 1));
+        hash.end()
+    }
+}
+
+/// How many domains are remembered.
+const KNOWN: usize = 16;
+
+thread_local! {
+    /// Domains and what [`checks`] gave for them, until a constraint changes anywhere.
+    static CHECKS: Cell<[(u32, u32); KNOWN]> = const { Cell::new([(0, 0); KNOWN]) };
+    static IS_WATCHED: Cell<bool> = const { Cell::new(false) };
+}
+
+unsafe fn known_checks(kind: Oid) -> u32 {
+    let (number, place) = (kind.to_u32(), kind.to_u32() as usize % KNOWN);
+    let (known, sum) = CHECKS.get()[place];
+    if known == number {
+        return sum;
+    }
+    if !IS_WATCHED.get() {
+        compat::watch_constraints(|| CHECKS.set([(0, 0); KNOWN]));
+        IS_WATCHED.set(true);
+    }
+    // SAFETY: see there.
+    let sum = unsafe { checks(kind) };
+    let mut all = CHECKS.get();
+    all[place] = (number, sum);
+    CHECKS.set(all);
+    sum
+}
+
+/// A number for the CHECK constraints of a domain, in whatever order they come.
+unsafe fn checks(kind: Oid) -> u32 {
+    /// `ConstraintRelationId` of `catalog/pg_constraint_d.h`.
+    const CONSTRAINTS: u32 = 2606;
+    /// `ConstraintTypidIndexId` of `catalog/pg_constraint_d.h`.
+    const BY_TYPE: u32 = 2666;
+    /// `Anum_pg_constraint_oid` of `catalog/pg_constraint_d.h`.
+    const NUMBER: i32 = 1;
+    /// `Anum_pg_constraint_contype` of `catalog/pg_constraint_d.h`.
+    const SORT: i32 = 4;
+    /// The catalog has no more columns on any supported version.
+    const MOST_COLUMNS: usize = 32;
+    // SAFETY: a scan by index with one key, an oid, in the catalog's own snapshot; the columns that are looked at are never NULL.
+    unsafe {
+        let relation = raw::table_open(Oid::from(CONSTRAINTS), pg_sys::AccessShareLock as _);
+        let mut key = pg_sys::ScanKeyData::default();
+        raw::ScanKeyInit(
+            &mut key,
+            compat::CONSTRAINT_TYPE as i16,
+            pg_sys::BTEqualStrategyNumber as _,
+            pg_sys::F_OIDEQ.into(),
+            Datum::from(kind),
+        );
+        let scan = raw::systable_beginscan(relation, Oid::from(BY_TYPE), true, ptr::null_mut(), 1, &mut key);
+        let mut sum = 0u32;
+        let (mut values, mut nulls) = ([Datum::from(0usize); MOST_COLUMNS], [true; MOST_COLUMNS]);
+        debug_assert!((*(*relation).rd_att).natts as usize <= MOST_COLUMNS);
+        loop {
+            let row = raw::systable_getnext(scan);
+            if row.is_null() {
+                break;
+            }
+            raw::heap_deform_tuple(row, (*relation).rd_att, values.as_mut_ptr(), nulls.as_mut_ptr());
+            let column = |number: i32| values[number as usize - 1].value();
+            if column(SORT) as u8 == b'c' {
+                let mut hash = Hash::new();
+                hash.add(column(NUMBER) as u32);
+                hash.add(column(compat::CONSTRAINT_VALIDATED) as u32 & 0xff);
+                sum = sum.wrapping_add(hash.end());
+            }
+        }
+        raw::systable_endscan(scan);
+        raw::table_close(relation, pg_sys::AccessShareLock as _);
+        sum
     }
 }

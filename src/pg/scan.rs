@@ -11,6 +11,7 @@
 //!
 //! Elsewhere the planner keeps the FunctionScan, or the scan does what a FunctionScan does: the function fills a tuplestore.
 
+use super::assign::Assignments;
 use super::error::{self, Result};
 use super::fmgr::{Entry, Rows};
 use super::{compat, raw};
@@ -62,7 +63,7 @@ impl Scan {
         // SAFETY: the scan's slots live as long as its query.
         unsafe {
             let slot = (*self.0).base.ss.ss_ScanTupleSlot;
-            Rows::shown((*slot).tts_tupleDescriptor, (*self.0).row)
+            Rows::shown((*slot).tts_tupleDescriptor, (*self.0).row, (*self.0).assignments)
         }
     }
 
@@ -83,6 +84,7 @@ struct State {
     query_memory: MemoryContext,
     /// The row as it came. The scan's own slot shares its values.
     row: *mut TupleTableSlot,
+    assignments: *mut Assignments,
     /// Up to which column a row is looked at.
     needed: c_int,
     eflags: c_int,
@@ -100,9 +102,15 @@ struct State {
 struct Keeper {
     callback: MemoryContextCallback,
     source: Option<Box<dyn Source>>,
+    /// The query that the scan is in, and whether it is being run forward, to its last row or to one after which it is not run again.
+    query: *mut EState,
+    runs_once: bool,
+    next: *mut Keeper,
 }
 
 thread_local! {
+    /// All scans that there are in this process. For most sessions there are none.
+    static SCANS: Cell<*mut Keeper> = const { Cell::new(ptr::null_mut()) };
     static ENTRIES: Cell<&'static [Entry]> = const { Cell::new(&[]) };
     static NEXT: Cell<pg_sys::set_rel_pathlist_hook_type> = const { Cell::new(None) };
 }
@@ -148,7 +156,19 @@ pub fn init(entries: &'static [Entry]) {
         NEXT.set(pg_sys::set_rel_pathlist_hook);
         pg_sys::set_rel_pathlist_hook = Some(offer);
     }
-    compat::watch_runs();
+    compat::watch_runs(note_run);
+}
+
+/// A query is run: those of our scans that are in it note how. An error that ends the run ends them too, with their memory.
+fn note_run(query: *mut EState, once: bool) {
+    let mut at = SCANS.get();
+    // SAFETY: a keeper takes itself off the list before it goes.
+    while let Some(keeper) = unsafe { at.as_mut() } {
+        if ptr::eq(keeper.query, query) {
+            keeper.runs_once = once;
+        }
+        at = keeper.next;
+    }
 }
 
 fn is_ours(function: &pg_sys::FmgrInfo) -> bool {
@@ -189,8 +209,17 @@ unsafe extern "C-unwind" fn offer(
         if let Some(next) = NEXT.get() {
             next(root, rel, rti, rte);
         }
-        if (*rte).rtekind == pg_sys::RTEKind::RTE_FUNCTION
-            && let Some(path) = only_path(rel)
+        if (*rte).rtekind == pg_sys::RTEKind::RTE_FUNCTION {
+            // All queries come by here. If this fails, theirs is the FunctionScan.
+            error::if_possible(|| replace(root, rel, rte));
+        }
+    }
+}
+
+unsafe fn replace(root: *mut PlannerInfo, rel: *mut RelOptInfo, rte: *mut pg_sys::RangeTblEntry) {
+    // SAFETY: the planner's own structs.
+    unsafe {
+        if let Some(path) = only_path(rel)
             && is_for_us(root, rel, rte)
         {
             let ours = raw::palloc0(size_of::<CustomPath>()).cast::<CustomPath>();
@@ -350,6 +379,7 @@ unsafe extern "C-unwind" fn begin(node: *mut CustomScanState, estate: *mut EStat
         ptr::write_bytes(nulls.cast::<u8>(), 1, (*desc).natts as usize);
         ((*slot).tts_values, (*slot).tts_isnull) = (values, nulls);
         (*state).row = row;
+        (*state).assignments = Assignments::none();
         (*state).needed = last_column((*ps).plan);
 
         let keeper = raw::palloc0(size_of::<Keeper>()).cast::<Keeper>();
@@ -357,14 +387,18 @@ unsafe extern "C-unwind" fn begin(node: *mut CustomScanState, estate: *mut EStat
             keeper,
             Keeper {
                 callback: MemoryContextCallback {
-                    func: Some(forget),
+                    func: Some(vanish),
                     arg: keeper.cast(),
                     next: ptr::null_mut(),
                 },
                 source: None,
+                query: estate,
+                runs_once: false,
+                next: SCANS.get(),
             },
         );
         raw::MemoryContextRegisterResetCallback((*estate).es_query_cxt, &raw mut (*keeper).callback);
+        SCANS.set(keeper);
         (*state).keeper = keeper;
     }
 }
@@ -439,7 +473,7 @@ unsafe extern "C-unwind" fn next(node: *mut pg_sys::ScanState) -> *mut TupleTabl
             };
             let before = pg_sys::CurrentMemoryContext;
             pg_sys::CurrentMemoryContext = (*state).query_memory;
-            let shown = source.show();
+            let shown = error::at_border(|| source.show());
             pg_sys::CurrentMemoryContext = before;
             if shown {
                 break;
@@ -466,7 +500,7 @@ unsafe fn call(state: *mut State) {
             && (*state).eflags as u32 & AGAIN == 0
             && (*estate).es_top_eflags as u32 & pg_sys::EXEC_FLAG_BACKWARD == 0
             && (*estate).es_epq_active.is_null()
-            && compat::runs_once(estate)
+            && (*(*state).keeper).runs_once
             && is_ours(&(*function).func);
         if (*state).streams {
             (*function).func.fn_extra = state.cast();
@@ -492,10 +526,10 @@ unsafe fn call(state: *mut State) {
 
 /// Something else than a row is to be done. The source goes before its error is raised.
 unsafe fn go_on(state: *mut State) {
-    // SAFETY: the state made above; the guard turns a panic into an error.
+    // SAFETY: the state made above.
     unsafe {
         let keeper = (*state).keeper;
-        let turn = pg_sys::panic::pgrx_extern_c_guard(|| {
+        let turn = error::at_border(|| {
             let turn = match &mut (*keeper).source {
                 Some(source) => source.go_on(),
                 None => Ok(Turn::End),
@@ -526,7 +560,7 @@ unsafe extern "C-unwind" fn shut_down(node: *mut CustomScanState) {
         if let Some(clear) = (*(*(*state).row).tts_ops).clear {
             clear((*state).row);
         }
-        let dropped = pg_sys::panic::pgrx_extern_c_guard(|| {
+        let dropped = error::at_border(|| {
             let dropped = match &mut (*keeper).source {
                 Some(source) => source.drop_rest(),
                 None => Ok(()),
@@ -564,7 +598,7 @@ unsafe extern "C-unwind" fn end(node: *mut CustomScanState) {
     unsafe {
         let state = node.cast::<State>();
         if !(*state).keeper.is_null() {
-            forget((*state).keeper.cast());
+            forget((*state).keeper);
         }
         if !(*state).store.is_null() {
             raw::tuplestore_end((*state).store);
@@ -573,18 +607,36 @@ unsafe extern "C-unwind" fn end(node: *mut CustomScanState) {
     }
 }
 
-/// Lets go of the source, if it is still there.
-unsafe extern "C-unwind" fn forget(keeper: *mut c_void) {
-    // SAFETY: a keeper; called for the last time while its memory is still there.
+/// The query's memory goes.
+unsafe extern "C-unwind" fn vanish(keeper: *mut c_void) {
+    // SAFETY: a keeper; called for the last time while its memory is still there. The others on the list are too.
     unsafe {
-        let source = (*keeper.cast::<Keeper>()).source.take();
-        pg_sys::panic::pgrx_extern_c_guard(|| {
-            if let Some(source) = source {
-                if source.is_lost() {
-                    core::mem::forget(source);
-                } else {
-                    drop(source);
+        let keeper = keeper.cast::<Keeper>();
+        if ptr::eq(SCANS.get(), keeper) {
+            SCANS.set((*keeper).next);
+        } else {
+            let mut at = SCANS.get();
+            while !at.is_null() {
+                if ptr::eq((*at).next, keeper) {
+                    (*at).next = (*keeper).next;
                 }
+                at = (*at).next;
+            }
+        }
+        forget(keeper);
+    }
+}
+
+/// Lets go of the source, if it is still there. Raises nothing: a transaction may be about to be aborted.
+unsafe fn forget(keeper: *mut Keeper) {
+    // SAFETY: a keeper.
+    let source = unsafe { (*keeper).source.take() };
+    if let Some(source) = source {
+        error::if_possible(|| {
+            if source.is_lost() {
+                core::mem::forget(source);
+            } else {
+                drop(source);
             }
         });
     }

@@ -171,6 +171,12 @@ impl Shape {
         column_type(self.desc, n)
     }
 
+    /// The type modifier of column `n`.
+    pub fn column_modifier(&self, n: usize) -> i32 {
+        // SAFETY: callers stay below the number of columns.
+        unsafe { (*tuple_desc_attr(self.desc, n)).atttypmod }
+    }
+
     /// The name of column `n`.
     pub fn column_name(&self, n: usize) -> &[u8] {
         column_name(self.desc, n)

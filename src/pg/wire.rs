@@ -4,8 +4,8 @@
 //! message to a client; an error that the worker caught is written here in the same form, so that one reader serves both.
 
 use super::encoding;
-use super::error::{Digits, new_error_data};
-use super::memory::{c_bytes, copy_text};
+use super::error::{Digits, Result, new_error_data};
+use super::memory::{self, c_bytes, copy_text};
 use super::shmem::{self, Offset};
 use pgrx::pg_sys::{self, ErrorData};
 use std::borrow::Cow;
@@ -31,18 +31,20 @@ impl<'a> Fields<'a> {
         None
     }
 
-    /// The same message with its words in this database's encoding. In a transaction. Guarded.
-    pub fn readable(&self, from: i32) -> Cow<'a, [u8]> {
+    /// The same message with its words in this database's encoding. In a transaction. Guarded. 53200.
+    pub fn readable(&self, from: i32) -> Result<Cow<'a, [u8]>> {
         if !encoding::differ(from, encoding::of_database()) || self.0.is_ascii() {
-            return Cow::Borrowed(self.0);
+            return Ok(Cow::Borrowed(self.0));
         }
-        let mut made = Vec::with_capacity(self.0.len());
+        let mut made = Vec::new();
         for field in self.0.split_inclusive(|byte| *byte == 0) {
             let text = field.strip_suffix(b"\0").unwrap_or(field);
-            made.extend_from_slice(&encoding::readable(text, from));
+            let text = encoding::readable(text, from)?;
+            memory::reserve(&mut made, text.len() + 1)?;
+            made.extend_from_slice(&text);
             made.push(0);
         }
-        Cow::Owned(made)
+        Ok(Cow::Owned(made))
     }
 
     fn number(&self, code: u8) -> i32 {

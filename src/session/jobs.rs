@@ -6,8 +6,8 @@
 use super::wait;
 use crate::pg::error::{Report, Result};
 use crate::pg::proc;
-use crate::pg::role;
 use crate::pg::shmem::{Guard, NOWHERE, Offset};
+use crate::pg::{memory, role};
 use crate::registry::counters::Counters;
 use crate::registry::job::{Job, Slot, Stop};
 use crate::registry::segment::segment;
@@ -276,20 +276,39 @@ pub fn look_up(pid: i32, cookie: i64) -> Option<Rc<Handle>> {
     find_or_none(pid, cookie).ok().flatten()
 }
 
-/// All jobs that this session launched, in that order, as long as their handles are known.
-pub fn all() -> Vec<Rc<Handle>> {
-    let launched: Vec<_> = TABLE.with_borrow(|table| table.launched.values().copied().collect());
-    launched
-        .into_iter()
-        .filter_map(|job| take(job.slot, job.cookie, job.pid))
-        .collect()
+/// All jobs that this session launched, in that order, as long as their handles are known. 53200.
+pub fn all() -> Result<Vec<Rc<Handle>>> {
+    let launched = TABLE.with_borrow(|table| memory::collected(table.launched.values().copied()))?;
+    memory::collected(
+        launched
+            .into_iter()
+            .filter_map(|job| take(job.slot, job.cookie, job.pid)),
+    )
 }
 
-/// Those of [`all`] that the current role may act on.
-pub fn all_to_act_on() -> Vec<Rc<Handle>> {
-    let mut jobs = all();
+/// Those of [`all`] that the current role may act on. 53200.
+pub fn all_to_act_on() -> Result<Vec<Rc<Handle>>> {
+    let mut jobs = all()?;
     jobs.retain(|handle| handle.is_ours());
-    jobs
+    Ok(jobs)
+}
+
+/// What `hold` gives for each of many handles, which may name few jobs: each of those is taken in hand once.
+#[derive(Default)]
+pub struct Found(BTreeMap<u64, Rc<Handle>>);
+
+impl Found {
+    /// [`find_or_none`], with its errors.
+    pub fn or_none(&mut self, pid: i32, cookie: i64) -> Result<Option<Rc<Handle>>> {
+        if let Some(handle) = self.0.get(&(cookie as u64)).filter(|handle| handle.pid == pid) {
+            return Ok(Some(Rc::clone(handle)));
+        }
+        let found = find_or_none(pid, cookie)?;
+        if let Some(handle) = &found {
+            self.0.insert(handle.cookie, Rc::clone(handle));
+        }
+        Ok(found)
+    }
 }
 
 /// The cookie of the job that this session launched and that the process `worker_pid` runs now, if the current role may act on it.

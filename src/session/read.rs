@@ -2,7 +2,7 @@
 
 use super::jobs::{self, Handle, Hidden};
 use super::wait::{self, Deadline};
-use crate::channel::message::Kind;
+use crate::channel::message::{Column, Kind};
 use crate::channel::queue::Taken;
 use crate::channel::reader::{self, Event, Pump, Reader};
 use crate::pg::error::{self, Failure, Report, Result};
@@ -200,7 +200,7 @@ impl Session {
             done: false,
         };
         // What is claimed by now nobody else frees; and if it cannot be mapped, it stays as it is.
-        let known = shmem::mapped_bytes(known.0, known.1)?.to_vec();
+        let known = memory::copied(shmem::mapped_bytes(known.0, known.1)?)?;
         if let Some((place, done)) = left {
             shmem::map(place)?;
             session.reader.begun = Some((Taken::at(place), done));
@@ -252,17 +252,11 @@ impl Session {
     fn message(&mut self, kind: Kind, body: &[u8], rows: Option<&Rows>) -> Result<()> {
         self.handle.check()?;
         if self.reader.rows == 0 && matches!(kind, Kind::Columns | Kind::Record | Kind::Tag) {
-            self.reader.remember(kind, body);
+            self.reader.remember(kind, body)?;
         }
         match kind {
             Kind::Columns => {
-                let columns: Vec<_> = body
-                    .as_chunks::<8>()
-                    .0
-                    .iter()
-                    .map(|[a, b, c, d, print @ ..]| (u32::from_ne_bytes([*a, *b, *c, *d]), u32::from_ne_bytes(*print)))
-                    .collect();
-                self.reader.columns = Some(columns);
+                self.reader.columns = Some(Column::all(body));
                 self.check_columns(rows)
             }
             Kind::Record => {
@@ -282,10 +276,7 @@ impl Session {
                 self.reader.torn = torn;
                 Ok(())
             }
-            Kind::Tag => {
-                self.reader.tags.push(body.to_vec());
-                Ok(())
-            }
+            Kind::Tag => self.reader.add_tag(body),
             Kind::Notice => {
                 let edata = self.error_data(wire::Fields(body), None)?;
                 error::catching(|| error::emit(edata))
@@ -303,7 +294,7 @@ impl Session {
             && columns
                 .iter()
                 .enumerate()
-                .all(|(n, (kind, _))| rows.column_type(n) == *kind);
+                .all(|(n, column)| rows.column_type(n) == column.kind);
         if !same {
             return Err(Report::new(
                 PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
@@ -313,23 +304,26 @@ impl Session {
         }
         if let Some(border) = self.border() {
             error::catching(|| {
-                for (n, (kind, _)) in columns.iter().enumerate() {
-                    border.check(*kind, &[b"column \"", rows.column_name(n), b"\""]);
+                for (n, column) in columns.iter().enumerate() {
+                    border.check(column.kind, &[b"column \"", rows.column_name(n), b"\""]);
                 }
             })?;
         }
         let changed = error::catching(|| {
             columns
                 .iter()
-                .any(|(kind, print)| rowtype::fingerprint(*kind) != *print)
+                .any(|column| rowtype::fingerprint(column.kind) != column.print)
         })?;
-        if changed { Err(changed_type()) } else { Ok(()) }
+        if changed {
+            return Err(changed_type());
+        }
+        error::catching(|| rows.come_with(|n| columns.get(n).map_or(-1, |column| column.modifier)))
     }
 
     /// Everything is read: the error is raised, or the tags are the result, and the handle is released.
     fn finish(mut self, rows: Option<&Rows>) -> Result<()> {
         self.handle.check()?;
-        let failure = self.job_error();
+        let failure = self.job_error()?;
         if failure.is_none()
             && self.reader.columns.is_none()
             && let Some(rows) = rows
@@ -341,7 +335,7 @@ impl Session {
                 )
                 .into());
             }
-            for tag in &self.reader.tags {
+            for tag in self.reader.each_tag() {
                 rows.push(&[Value::Text(tag)])?;
             }
         }
@@ -358,9 +352,9 @@ impl Session {
             let job = self.handle.slot.lock();
             (job.sql(), job.encoding, job.text_encoding)
         };
-        let message = fields.readable(encoding);
+        let message = fields.readable(encoding)?;
         let level = level.unwrap_or_else(|| fields.level());
-        Ok(wire::Fields(&message).to_error_data(level, &encoding::readable(sql.read()?, text_encoding)))
+        Ok(wire::Fields(&message).to_error_data(level, &encoding::readable(sql.read()?, text_encoding)?))
     }
 
     /// Where the job ran in another database than this session's: what its values cross.
@@ -382,29 +376,27 @@ impl Session {
         self.error_data(wire::Fields(&fields), Some(pgrx::pg_sys::PGERROR))
     }
 
-    fn job_error(&self) -> Option<Failure> {
+    /// The error that the reading ends with. 53200 where there is no memory to read it; it can be asked for again.
+    fn job_error(&self) -> Result<Option<Failure>> {
         let error = self.handle.slot.lock().error().copied();
         if let Some(error) = error {
-            return Some(match self.raised(&error) {
-                Ok(edata) => Failure::Foreign(edata),
-                Err(failure) => failure,
-            });
+            return Ok(Some(Failure::Foreign(self.raised(&error)?)));
         }
-        self.reader.torn.then(|| {
+        Ok(self.reader.torn.then(|| {
             Report::new(
                 PgSqlErrorCode::ERRCODE_PROTOCOL_VIOLATION,
                 format!("the result of PID {} is not whole", self.handle.pid),
             )
             .into()
-        })
+        }))
     }
 }
 
-/// A composite type in the result was altered since the job ran: its values cannot be read any more.
+/// A type in the result was altered since the job ran: its values cannot be read any more.
 fn changed_type() -> Failure {
     Report::new(
         PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
-        "a composite type in the result has changed since the job ran",
+        "a type in the result has changed since the job ran",
     )
     .hint("Run the job again.")
     .into()

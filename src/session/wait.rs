@@ -3,8 +3,8 @@
 
 use super::deadlock;
 use super::jobs::Handle;
-use crate::pg::error::Result;
-use crate::pg::{guc, proc, spi};
+use crate::pg::error::{Failure, Result};
+use crate::pg::{guc, memory, proc, spi};
 use crate::registry::job::Slot;
 use crate::registry::waiters;
 use std::cell::RefCell;
@@ -43,12 +43,16 @@ thread_local! {
 }
 
 impl Waiting {
-    fn begin(handles: &[Rc<Handle>]) -> Self {
-        JOBS.with_borrow_mut(|jobs| jobs.extend(handles.iter().map(|handle| handle.slot)));
+    fn begin(handles: &[Rc<Handle>]) -> Result<Self> {
+        JOBS.with_borrow_mut(|jobs| {
+            memory::reserve(jobs, handles.len())?;
+            jobs.extend(handles.iter().map(|handle| handle.slot));
+            Ok::<_, Failure>(())
+        })?;
         for handle in handles {
             waiters::enter(handle.slot);
         }
-        Self
+        Ok(Self)
     }
 }
 
@@ -79,7 +83,7 @@ pub fn until<T>(
         return Ok(Some(answer));
     }
     // Who names a job a million times waits for it once.
-    let mut handles = handles.to_vec();
+    let mut handles = memory::copied(handles)?;
     if handles.len() > 1 {
         let mut named = HashSet::new();
         handles.retain(|handle| named.insert(handle.cookie));

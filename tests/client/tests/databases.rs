@@ -44,6 +44,27 @@ fn some(text: &str) -> Option<String> {
     Some(text.to_owned())
 }
 
+/// Type modifiers of the column definition list hold for rows of another database too, converted ones among them.
+#[test]
+fn modifiers_hold_there() {
+    let (_cluster, mut session) = start();
+    for database in ["other", "latin"] {
+        let row = row_of(
+            &mut session,
+            "SELECT 12.345, 'größe'::varchar, 'ö'::bpchar, ARRAY['é'::varchar], now()",
+            "ROW()",
+            database,
+            "n numeric(4,1), v varchar(5), c char(3), a varchar(1)[], t timestamptz(0)",
+        );
+        assert_eq!(row[..4], [some("12.3"), some("größe"), some("ö  "), some("{é}")]);
+        let error = session.error(&format!(
+            "SELECT * FROM pg_background_run_query_params($$SELECT 'größer'::varchar$$, ROW(), col_def => 'x', database => '{database}') AS (v varchar(5))"
+        ));
+        assert_eq!(error.sqlstate, "22001", "{error:?}");
+        session.wait_until("NOT EXISTS (SELECT FROM pg_background_list)");
+    }
+}
+
 #[test]
 fn all_four_functions_work_there() {
     let (cluster, mut session) = start();

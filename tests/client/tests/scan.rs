@@ -1,6 +1,6 @@
 //! Rows that go from the job into the executor one by one.
 
-use harness::{Cluster, Handle, Session, process_status, wait_for};
+use harness::{Cluster, Handle, Session, process_status, quoted, wait_for};
 
 const JOB: &str = "SELECT n, repeat('x', 100) FROM generate_series(1, 100000) AS n";
 
@@ -141,6 +141,41 @@ fn a_large_result_takes_no_memory_and_no_files() {
         .filter_map(|line| line.rsplit("size ").next()?.parse::<u64>().ok())
         .sum();
     assert!(bytes < 30_000_000, "{bytes} bytes in temporary files\n{log}");
+}
+
+/// An error in a query of a function, which the function catches, says nothing of the query that called it: its rows still come one by one.
+#[test]
+fn an_error_within_the_query_before_its_first_row() {
+    let cluster = Cluster::start(&["log_temp_files = 0", "work_mem = '64kB'"]);
+    let mut session = cluster.session();
+    session.exec(
+        "CREATE FUNCTION caught() RETURNS bool LANGUAGE plpgsql AS $$
+        BEGIN
+            PERFORM 1 / (relpages - relpages) FROM pg_class;
+            RETURN false;
+        EXCEPTION WHEN division_by_zero THEN
+            RETURN true;
+        END
+        $$",
+    );
+    const JOB: &str = "SELECT generate_series(1, 20000), repeat('x', 1000)";
+    let query = format!(
+        "SELECT count(*) FROM pg_background_run_query({}, col_def => 'x') AS (n int, t text) WHERE (SELECT caught())",
+        quoted(JOB)
+    );
+    // The library is there when the query is planned.
+    session.exec("SELECT pg_background_run('SELECT 1')");
+    for _ in 0..3 {
+        assert_eq!(session.value::<i64>(&query), 20000);
+    }
+    // The job's own files, which the reader removes, are another matter.
+    let log = cluster.log();
+    let of_session = format!("[{}]", session.pid);
+    let written: Vec<_> = log
+        .lines()
+        .filter(|line| line.contains("temporary file: ") && line.contains(&of_session) && !line.contains("fileset"))
+        .collect();
+    assert!(written.is_empty(), "{written:?}");
 }
 
 /// Opens the gate when so many milliseconds have passed since the reader came to it.

@@ -35,3 +35,9 @@ SELECT pid = :job_pid, pgbg_state, sql_preview, backend_state, wait_event_type, 
 SELECT pg_background_cancel(:job_pid, :job_cookie, 60000);
 SELECT pid = :job_pid, pgbg_state, backend_state, wait_event_type, wait_event, xact_start, query_start, backend_start, query FROM pg_background_activity;
 SELECT pg_background_detach_all();
+-- type modifiers in the column definition list hold
+SELECT * FROM pg_background_launch('SELECT 1') \gset job_
+SELECT count(*), bool_and(at = date_trunc('second', at)), bool_and(at = launched_at::timestamptz(0))
+	FROM pg_background_list() AS rounded (pid int, cookie bigint, at timestamptz(0), user_id oid, queue_size int, state text, sql text, error text, consumed bool)
+	JOIN pg_background_list AS exact USING (pid, cookie);
+SELECT pg_background_detach(:job_pid, :job_cookie);

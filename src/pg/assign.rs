@@ -1,0 +1,110 @@
+//! What is read becomes what the column definition list says of it, as a value does that is assigned to a column. Raw.
+//!
+//! The types are the same; type modifiers may differ. The executor believes the list (a table made from it is dumped as the list has
+//! it), so each value of such a column goes through the expression that the parser puts before an assignment: it rounds, pads, or raises
+//! an error. It may call functions of users.
+
+use super::raw;
+use super::tuples::tuple_desc_attr;
+use core::ptr;
+use pgrx::pg_sys::{self, CoercionContext, CoercionForm, Datum, ExprContext, ExprState, TupleTableSlot};
+
+/// The assignments to the columns of one set of rows. It lives in the memory of the rows' slot.
+pub(super) struct Assignments {
+    context: *mut ExprContext,
+    columns: *mut Column,
+    count: usize,
+}
+
+struct Column {
+    n: usize,
+    is_varlena: bool,
+    state: *mut ExprState,
+}
+
+impl Assignments {
+    /// None yet, in the current memory context.
+    pub(super) fn none() -> *mut Self {
+        // SAFETY: all-zero is a valid value.
+        unsafe { raw::palloc0(size_of::<Self>()).cast() }
+    }
+
+    /// Whether values are taken as they are.
+    pub(super) fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// From now on the columns of the rows in `slot` come with these type modifiers; a modifier that is the list's own was seen to by
+    /// whoever made the value.
+    pub(super) unsafe fn prepare(&mut self, slot: *mut TupleTableSlot, modifier: impl Fn(usize) -> i32) {
+        // SAFETY: the slot's descriptor has the types of the values that will come; what is made here lives as long as the slot.
+        unsafe {
+            let desc = (*slot).tts_tupleDescriptor;
+            let before = pg_sys::CurrentMemoryContext;
+            pg_sys::CurrentMemoryContext = (*slot).tts_mcxt;
+            self.count = 0;
+            for n in 0..(*desc).natts as usize {
+                let (column, from) = (tuple_desc_attr(desc, n), modifier(n));
+                if (*column).atttypmod < 0 || (*column).atttypmod == from {
+                    continue;
+                }
+                let var = raw::makeVar(1, n as i16 + 1, (*column).atttypid, from, (*column).attcollation, 0);
+                let assigned = raw::coerce_to_target_type(
+                    ptr::null_mut(),
+                    var.cast(),
+                    (*column).atttypid,
+                    (*column).atttypid,
+                    (*column).atttypmod,
+                    CoercionContext::COERCION_ASSIGNMENT,
+                    CoercionForm::COERCE_IMPLICIT_CAST,
+                    -1,
+                );
+                if assigned.is_null() || (*assigned).type_ == pg_sys::NodeTag::T_Var {
+                    continue;
+                }
+                raw::assign_expr_collations(ptr::null_mut(), assigned);
+                if self.columns.is_null() {
+                    self.columns = raw::palloc(size_of::<Column>() * (*desc).natts as usize).cast();
+                    self.context = raw::CreateStandaloneExprContext();
+                    (*self.context).ecxt_scantuple = slot;
+                }
+                self.columns.add(self.count).write(Column {
+                    n,
+                    is_varlena: (*column).attlen == -1,
+                    state: raw::ExecInitExpr(raw::expression_planner(assigned.cast()), ptr::null_mut()),
+                });
+                self.count += 1;
+            }
+            pg_sys::CurrentMemoryContext = before;
+        }
+    }
+
+    /// Puts what becomes of the values in their places in the slot, which holds a row with all its columns. What they need is valid
+    /// until the next row.
+    pub(super) unsafe fn apply(&self, slot: *mut TupleTableSlot) {
+        if self.is_empty() {
+            return;
+        }
+        // SAFETY: the slot is the one that was prepared for; as ExecEvalExprSwitchContext. Another place that looks at the same row must
+        // not change an expanded value, as ExecProject sees to.
+        unsafe {
+            let before = pg_sys::CurrentMemoryContext;
+            raw::MemoryContextReset((*self.context).ecxt_per_tuple_memory);
+            pg_sys::CurrentMemoryContext = (*self.context).ecxt_per_tuple_memory;
+            for at in 0..self.count {
+                let column = &*self.columns.add(at);
+                let Some(evaluate) = (*column.state).evalfunc else {
+                    continue;
+                };
+                let mut null = false;
+                let mut value: Datum = evaluate(column.state, self.context, &mut null);
+                if column.is_varlena && !null {
+                    value = raw::MakeExpandedObjectReadOnlyInternal(value);
+                }
+                *(*slot).tts_values.add(column.n) = value;
+                *(*slot).tts_isnull.add(column.n) = null;
+            }
+            pg_sys::CurrentMemoryContext = before;
+        }
+    }
+}
