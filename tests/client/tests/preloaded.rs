@@ -12,6 +12,8 @@ fn an_overflow_of_the_lock_table_leaves_the_extension_its_room() {
         "max_worker_processes = 4",
     ]);
     let mut glutton = cluster.session();
+    // Before anybody has used it.
+    assert!(glutton.holds("count(*) = 1 FROM pg_shmem_allocations WHERE name LIKE 'pg_background %'"));
     glutton.exec(
         "CREATE FUNCTION take_all() RETURNS int LANGUAGE plpgsql AS $$
         DECLARE n int := 0;
