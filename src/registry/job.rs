@@ -556,15 +556,18 @@ impl Slot {
         if let Some(totals) = shmem::look::<Totals>(job.totals) {
             totals.ended(end.count, finished_at - began, job.queue.spilled());
         }
-        segment::waiters(self).wake();
-        if let Some(reader) = job.queue.reader() {
-            proc::wake(reader);
-        }
+        let reader = job.queue.reader();
         pool::uncount(&mut job, true);
         let stop = self.stop();
         job.worker_gone = true;
         history::push(self, &job);
         self.worker_lets_go(job);
+        // Without the lock, which those who wake take next. Who waits has entered before it looked at the state, so it is among them; and where
+        // the slot is another job's by now, its waiters wake for nothing.
+        segment::waiters(self).wake();
+        if let Some(reader) = reader {
+            proc::wake(reader);
+        }
         Some(stop)
     }
 
