@@ -18,9 +18,11 @@ use core::cell::Cell;
 use core::ptr;
 use pgrx::pg_sys::{self, Datum, FormData_pg_proc, Oid, SysCacheIdentifier};
 
-/// The languages of `catalog/pg_language.dat` that every database has.
+/// `INTERNALlanguageId` of `catalog/pg_language_d.h`.
 const INTERNAL: u32 = 12;
+/// `ClanguageId` of `catalog/pg_language_d.h`.
 const C: u32 = 13;
+/// `SQLlanguageId` of `catalog/pg_language_d.h`.
 const SQL: u32 = 14;
 
 /// What was seen in this process.
@@ -105,7 +107,7 @@ pub fn empty_caches() {
 /// Answers whether the calls of the function are to be told: never for our sake.
 unsafe extern "C-unwind" fn is_looked_up(function: Oid) -> bool {
     if compiles(function) {
-        note(|| adopt::is_in_force());
+        note(adopt::is_in_force);
     }
     // SAFETY: it was the hook.
     NEXT_LOOK_UP.get().is_some_and(|next| unsafe { next(function) })
