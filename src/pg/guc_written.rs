@@ -209,7 +209,8 @@ impl Mark {
     #[cfg(since_16)]
     fn is_there(&self, state: &[u8]) -> bool {
         self.undefined.is_none_or(|at| {
-            name_at(state, at).and_then(compat::find_setting) == Some(self.setting) && is_undefined(self.setting)
+            name_at(state, at).and_then(compat::find_setting) == Some(self.setting)
+                && guc_state::is_undefined(self.setting)
         })
     }
 

@@ -212,7 +212,10 @@ impl Attached {
                 tcop::forget_text();
                 proc::resume_interrupts();
                 self.hand_on();
-                return None;
+                // Nothing was done here: this process is as it was.
+                let stays = terms.prepare();
+                tcop::finish(c"pg_background:idle");
+                return stays.then_some(terms);
             }
             Err(edata) => {
                 if !has_begun.get() {
