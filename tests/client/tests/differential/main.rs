@@ -34,18 +34,12 @@ const SETTINGS: [&str; 10] = [
 /// What `make test` plays: what compiles, plans and depends on settings, roles and names most. The first ones make what the
 /// others need, and are no jobs.
 const NEEDED: [&str; 1] = ["test_setup"];
-const SOME: [&str; 17] = [
-    "strings",
+const SOME: [&str; 11] = [
     "create_function_sql",
     "create_procedure",
-    "triggers",
-    "privileges",
     "rowsecurity",
-    "foreign_key",
     "guc",
-    "tsearch",
     "plancache",
-    "plpgsql",
     "temp",
     "domain",
     "rangefuncs",
