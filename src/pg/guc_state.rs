@@ -296,10 +296,27 @@ pub fn adopt_settings(state: &[u8], own: &[u8]) {
         compare(theirs, ours, &mut |entry, _| entry.set());
     } else {
         let reset_values = ResetValues::remember();
-        // SAFETY: `state` was written by SerializeGUCState.
-        unsafe { raw::RestoreGUCState(state.as_ptr().cast_mut().cast()) };
+        let defined = without_emptied(state);
+        // SAFETY: the state was written by SerializeGUCState.
+        unsafe { raw::RestoreGUCState(defined.as_ptr().cast()) };
         reset_values.put_back();
+        theirs.filter(Entry::is_emptied).for_each(|entry| entry.set_now());
     }
+}
+
+/// The state without the settings that are empty, which PostgreSQL would give this value of their own. Raw.
+fn without_emptied(state: &[u8]) -> Buffer {
+    let entries = state.get(size_of::<usize>()..).unwrap_or_default();
+    let emptied = Entries::of_bytes(state).filter(Entry::is_emptied);
+    // They are at the end.
+    let len = entries.len()
+        - emptied
+            .map(|entry| entry.name.len() + 1 + entry.rest.len())
+            .sum::<usize>();
+    let mut defined = Buffer::new(size_of::<usize>() + len);
+    defined.push(len.to_ne_bytes().as_ptr(), size_of::<usize>());
+    defined.push(entries.as_ptr(), len);
+    defined
 }
 
 /// Puts this worker, which was put into the state `before` and has the settings `own`, into the state `state` by setting what
@@ -513,7 +530,13 @@ impl Entry<'_> {
                 arg: core::ptr::from_ref(self).cast_mut().cast(),
             };
             pg_sys::error_context_stack = &raw mut callback;
-            compat::set_setting(name, value, trusted, self.source(), role, pg_sys::PGERROR as _);
+            if self.is_emptied() {
+                // As RESET empties it: an empty value of its own would be given to the library that defines it.
+                let source = GucSource::PGC_S_SESSION;
+                compat::set_setting(name, core::ptr::null(), trusted, source, role, pg_sys::PGERROR as _);
+            } else {
+                compat::set_setting(name, value, trusted, self.source(), role, pg_sys::PGERROR as _);
+            }
             pg_sys::error_context_stack = callback.previous;
             if let Some(setting) = setting.filter(|_| trusted != context) {
                 (*setting).scontext = context;

@@ -145,3 +145,35 @@ fn settings_that_are_defined_later() {
         compare("another one", "SET app.tenant = 'three'");
     }
 }
+
+/// A setting that a session has set and reset before anybody defined it has no value that a library could be given.
+#[test]
+fn settings_that_are_reset_before_they_are_defined() {
+    const SET: &str = "SET plpgsql.variable_conflict = 'use_column'; SET plpgsql.check_asserts = off";
+    const LOAD: &str = "SELECT s FROM pg_background_run_query(
+        'LOAD ''plpgsql''; SELECT current_setting(''plpgsql.variable_conflict'')', col_def => 's text') AS (s text)";
+    let cluster = Cluster::start(&["pg_background.worker_idle_timeout = 0"]);
+    for (sql, of_role, value) in [
+        ("RESET ALL", "RESET work_mem", "error"),
+        ("DISCARD ALL", "RESET work_mem", "error"),
+        (
+            "RESET ALL; SET plpgsql.variable_conflict = 'use_variable'",
+            "RESET work_mem",
+            "use_variable",
+        ),
+        // A worker has a value of its own then that this session has not.
+        ("RESET ALL", "SET work_mem = '8MB'", "error"),
+    ] {
+        let mut session = cluster.session();
+        cluster.session().exec(&format!("ALTER ROLE postgres {of_role}"));
+        session.exec(SET);
+        for sql in sql.split("; ") {
+            session.exec(sql);
+        }
+        session.take_notices();
+        assert_eq!(session.value::<String>(LOAD), value, "{sql}, {of_role}");
+        let said = session.take_notices();
+        let said: Vec<_> = said.iter().map(|notice| notice.message()).collect();
+        assert!(said.is_empty(), "{sql}, {of_role}: {said:?}");
+    }
+}

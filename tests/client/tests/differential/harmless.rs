@@ -57,7 +57,7 @@ const BY_NATURE: &[(&str, &str)] = &[
 ];
 
 /// Beginnings of statements whose messages name one object of several, in the order in which the catalog has them. That is another one where
-/// rows of temporary schemas have come and gone.
+/// rows of temporary schemas have come and gone. `GRANT` and `REVOKE ... ON ALL ... IN SCHEMA` are the same.
 const IN_ORDER_OF_CATALOG: &[&str] = &["alter table all in tablespace", "drop owned", "reassign owned"];
 
 /// Whether the two show the same.
@@ -71,7 +71,10 @@ pub fn same(one: &Answer, other: &Answer) -> bool {
         return true;
     }
     let lower = one.sql.trim_start_matches("BEGIN;\n").to_lowercase();
-    if IN_ORDER_OF_CATALOG.iter().any(|start| lower.starts_with(start)) {
+    let is_for_all = (lower.starts_with("grant") || lower.starts_with("revoke"))
+        && words.windows(2).any(|pair| pair == ["on", "all"])
+        && words.windows(2).any(|pair| pair == ["in", "schema"]);
+    if is_for_all || IN_ORDER_OF_CATALOG.iter().any(|start| lower.starts_with(start)) {
         return one.sqlstate == other.sqlstate;
     }
     let measures = words.iter().any(|word| word == "explain") && words.iter().any(|word| word == "analyze");

@@ -34,18 +34,12 @@ const SETTINGS: [&str; 10] = [
 /// What `make test` plays: what compiles, plans and depends on settings, roles and names most. The first ones make what the
 /// others need, and are no jobs.
 const NEEDED: [&str; 1] = ["test_setup"];
-const SOME: [&str; 17] = [
-    "strings",
+const SOME: [&str; 11] = [
     "create_function_sql",
     "create_procedure",
-    "triggers",
-    "privileges",
     "rowsecurity",
-    "foreign_key",
     "guc",
-    "tsearch",
     "plancache",
-    "plpgsql",
     "temp",
     "domain",
     "rangefuncs",
@@ -80,6 +74,7 @@ fn differential(chosen: impl Fn(&str) -> bool) {
     let mut faults = Vec::new();
     let (mut jobs, mut good) = (0, 0);
     let (mut all_warm, mut all_fresh) = (Vec::new(), Vec::new());
+    let (mut last_of, mut taken_over) = (HashMap::new(), 0);
     std::thread::scope(|scope| {
         let side = |idle_timeout| {
             let (played, answers) = channel();
@@ -114,6 +109,10 @@ fn differential(chosen: impl Fn(&str) -> bool) {
             }
             jobs += of_file.len();
             good += good_of_file;
+            for answer in warm.answers.iter().filter(|answer| answer.worker != 0) {
+                let before = last_of.insert(answer.worker, answer.who);
+                taken_over += usize::from(before.is_some_and(|before| before != answer.who));
+            }
             all_warm.extend(play::workers(&warm));
             all_fresh.extend(play::workers(&fresh));
         }
@@ -121,7 +120,10 @@ fn differential(chosen: impl Fn(&str) -> bool) {
     let used = all_warm.iter().collect::<HashSet<_>>().len();
     let again = all_fresh.windows(2).filter(|pair| pair[0] == pair[1]).count();
     let answered = all_warm.len();
-    println!("{good} of {jobs} statements end without an error; {answered} jobs on {used} used workers");
+    println!(
+        "{good} of {jobs} statements end without an error; {answered} jobs on {used} used workers, \
+         {taken_over} of them after a job of another session"
+    );
     assert!(jobs > 0, "no file was played");
     if good * 100 < jobs * LEAST {
         faults.push(format!("only {good} of {jobs} statements end without an error"));

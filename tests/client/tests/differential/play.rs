@@ -16,15 +16,16 @@ const PLAIN: &str = "SELECT pid, cookie FROM background.pg_background_launch({sq
 const AS_OWNER: &str =
     "SELECT pid, state, row_count, command_tag, sqlstate, error_message FROM neighbours.run_as_owner({sql})";
 
-/// Sessions whose jobs come between those of the script, on the same worker: name, role, settings, launch. Each one changes what the others' jobs would be like if something of it stayed. None sets
-/// `session_replication_role`, which throws away all plans.
+/// Sessions whose jobs come between those of the script, on the same worker: name, role, settings, launch. Each one changes what the others'
+/// jobs would be like if something of it stayed. None sets `session_replication_role`, which throws away all plans. Only the first sets what
+/// PostgreSQL does not define itself: it shares no worker with the others.
 const NEIGHBOURS: [(&str, &str, &str, &str); 5] = [
     (
         "abroad",
         "postgres",
         "SET timezone = 'Asia/Kathmandu'; SET datestyle = 'german, dmy'; SET intervalstyle = sql_standard;
          SET extra_float_digits = -3; SET bytea_output = escape; SET timezone_abbreviations = 'Australia';
-         SET app.tenant = 'abroad'; SET lc_messages = 'C'",
+         SET app.tenant = 'abroad'; SET lc_messages = 'C'; SET plpgsql.variable_conflict = 'use_column'",
         PLAIN,
     ),
     (
@@ -32,14 +33,14 @@ const NEIGHBOURS: [(&str, &str, &str, &str); 5] = [
         "postgres",
         "SET standard_conforming_strings = off; SET escape_string_warning = off; SET backslash_quote = on; SET array_nulls = off;
          SET transform_null_equals = on; SET quote_all_identifiers = on; SET default_text_search_config = 'simple';
-         SET xmloption = document; SET xmlbinary = hex; SET plpgsql.variable_conflict = 'use_column';
+         SET xmloption = document; SET xmlbinary = hex;
          SET check_function_bodies = off; SET client_min_messages = warning",
         PLAIN,
     ),
     (
         "tenant",
         "postgres",
-        "SET search_path = tenant, public; SET app.tenant = 'tenant'; SET ROLE regress_neighbour",
+        "SET search_path = tenant, public; SET ROLE regress_neighbour",
         PLAIN,
     ),
     (
@@ -86,13 +87,16 @@ const SETUP: &str = r"
         BEGIN
             RETURN concat_ws(' ', extract(epoch FROM timestamptz '2024-01-01 00:00'), extract(month FROM date '01/02/2024'),
                 extract(epoch FROM interval '-1 2:03') / 60, (0.1::float8 + 0.2::float8)::text, '{1,NULL}'::text[], 'a\\b',
-                quote_ident('a'), current_setting('app.tenant', true), current_setting('app.left_over', true));
+                quote_ident('a'), current_setting('app.tenant', true), current_setting('app.left_over', true),
+                timestamptz 'now' = transaction_timestamp());
         END $$;
     CREATE TABLE neighbours.whose (id int, name text);
     CREATE TABLE tenant.whose (name text, id int);
+    CREATE TABLE public.whose (whose text, name text, id int);
+    INSERT INTO public.whose VALUES ('public', 'public', 3);
     INSERT INTO neighbours.whose VALUES (1, 'neighbours');
     INSERT INTO tenant.whose VALUES ('tenant', 2);
-    GRANT SELECT ON neighbours.whose, tenant.whose TO PUBLIC;
+    GRANT SELECT ON neighbours.whose, tenant.whose, public.whose TO PUBLIC;
     CREATE FUNCTION neighbours.secret() RETURNS text IMMUTABLE LANGUAGE sql AS $$ SELECT 'secret'::text $$;
     REVOKE EXECUTE ON FUNCTION neighbours.secret() FROM PUBLIC;
     CREATE FUNCTION neighbours.reveal() RETURNS text LANGUAGE plpgsql AS $$
@@ -102,8 +106,9 @@ const SETUP: &str = r"
 ";
 
 /// For a neighbour, and for the script.
-const PROBES: [[&str; 2]; 3] = [
+const PROBES: [[&str; 2]; 4] = [
     ["SELECT neighbours.literals()"; 2],
+    ["SELECT neighbours.whose_row()"; 2],
     ["SELECT neighbours.reveal()"; 2],
     [
         "SET LOCAL search_path = tenant;\nSELECT neighbours.whose_row()",
@@ -115,7 +120,8 @@ const PROBES: [[&str; 2]; 3] = [
 const TENANT: &str = "DO $$
     DECLARE t text;
     BEGIN
-        FOR t IN SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' LOOP
+        FOR t IN SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'
+            AND relname <> 'whose' LOOP
             EXECUTE format('CREATE TABLE tenant.%I AS SELECT * FROM public.%I LIMIT 2', t, t);
             EXECUTE format('GRANT ALL ON tenant.%I TO PUBLIC', t);
         END LOOP;
@@ -315,7 +321,10 @@ impl<'a> Player<'a> {
         if turn.is_multiple_of(5) {
             let [theirs, ours] = PROBES[turn / 5 % PROBES.len()];
             answers.push(job(&mut session, name, theirs, launch));
-            answers.push(job(&mut self.session, "script", ours, PLAIN));
+            // The second time it finds what the first one has left.
+            for _ in 0..2 {
+                answers.push(job(&mut self.session, "script", ours, PLAIN));
+            }
         }
         answers[before..]
             .iter()
