@@ -931,6 +931,20 @@ thread_local! {
 /// From now on `watcher` is called when a constraint has changed in this database, as soon as this process learns of it. Once for each
 /// process. Raw.
 pub fn watch_constraints(watcher: fn()) {
+    unsafe extern "C-unwind" fn changed(_argument: pg_sys::Datum, _cache: c_int, _hash: u32) {
+        if let Some(watcher) = CONSTRAINT_WATCHER.get() {
+            watcher();
+        }
+    }
+    CONSTRAINT_WATCHER.set(Some(watcher));
+    on_cache_change(pg_sys::SysCacheIdentifier::CONSTROID, changed);
+}
+
+/// What is called when rows of a cached catalog have changed.
+pub type CacheCallback = unsafe extern "C-unwind" fn(pg_sys::Datum, c_int, u32);
+
+/// From now on the callback is called for the cache, as long as the process lives. Raw.
+pub fn on_cache_change(cache: pg_sys::SysCacheIdentifier::Type, callback: CacheCallback) {
     // utils/inval.h
     unsafe extern "C-unwind" {
         #[cfg(not(since_19))]
@@ -946,15 +960,67 @@ pub fn watch_constraints(watcher: fn()) {
             argument: pg_sys::Datum,
         );
     }
-    unsafe extern "C-unwind" fn changed(_argument: pg_sys::Datum, _cache: c_int, _hash: u32) {
-        if let Some(watcher) = CONSTRAINT_WATCHER.get() {
-            watcher();
-        }
-    }
-    CONSTRAINT_WATCHER.set(Some(watcher));
-    let cache = pg_sys::SysCacheIdentifier::CONSTROID as _;
     // SAFETY: the callback lives as long as the process.
-    unsafe { CacheRegisterSyscacheCallback(cache, Some(changed), 0usize.into()) }
+    unsafe { CacheRegisterSyscacheCallback(cache as _, Some(callback), 0usize.into()) }
+}
+
+/// Plans a query by the hook `next`, where there is one. Raw.
+///
+/// # Safety
+/// The arguments are those of a planner's hook.
+pub unsafe fn plan(
+    next: pg_sys::planner_hook_type,
+    query: *mut pg_sys::Query,
+    text: *const c_char,
+    options: c_int,
+    parameters: pg_sys::ParamListInfo,
+    #[cfg(since_19)] explain: *mut pg_sys::ExplainState,
+) -> *mut pg_sys::PlannedStmt {
+    // optimizer/planner.h
+    unsafe extern "C-unwind" {
+        #[cfg(not(since_19))]
+        fn standard_planner(
+            query: *mut pg_sys::Query,
+            text: *const c_char,
+            options: c_int,
+            parameters: pg_sys::ParamListInfo,
+        ) -> *mut pg_sys::PlannedStmt;
+        #[cfg(since_19)]
+        fn standard_planner(
+            query: *mut pg_sys::Query,
+            text: *const c_char,
+            options: c_int,
+            parameters: pg_sys::ParamListInfo,
+            explain: *mut pg_sys::ExplainState,
+        ) -> *mut pg_sys::PlannedStmt;
+    }
+    // SAFETY: see above.
+    unsafe {
+        #[cfg(not(since_19))]
+        return match next {
+            Some(next) => next(query, text, options, parameters),
+            None => standard_planner(query, text, options, parameters),
+        };
+        #[cfg(since_19)]
+        return match next {
+            Some(next) => next(query, text, options, parameters, explain),
+            None => standard_planner(query, text, options, parameters, explain),
+        };
+    }
+}
+
+/// The number that the next object gets, or one that was given a moment ago.
+pub fn next_oid() -> u32 {
+    // SAFETY: a number in shared memory, which is there in every process; it is only looked at.
+    #[cfg(not(since_17))]
+    unsafe {
+        core::ptr::read_volatile(&raw const (*pg_sys::ShmemVariableCache).nextOid).to_u32()
+    }
+    // SAFETY: as above.
+    #[cfg(since_17)]
+    unsafe {
+        core::ptr::read_volatile(&raw const (*pg_sys::TransamVariables).nextOid).to_u32()
+    }
 }
 
 /// The columns of a descriptor that was made by hand are all there: from version 19 on, that must be said before it is used. Raw.

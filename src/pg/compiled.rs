@@ -6,6 +6,9 @@
 //! and the roles of the job that it was compiled for and do not change them at once; and it serves none after a job that compiled a function in
 //! another state than it was launched in.
 //!
+//! Nor does a compiled function see that a column whose type it has taken over got another one. So a process is out of date when a relation changes that was
+//! there before.
+//!
 //! The caches of types and relations keep what the planner has folded in the checks of domains, in indexes and in partition keys. They are
 //! emptied where the settings or the roles are others than those that they were filled under.
 //!
@@ -34,6 +37,11 @@ struct Seen {
     elsewhere: bool,
     /// The job's own text changes that state.
     changes: bool,
+    /// A relation has changed since, below this oid: those from there on have come after all that was compiled.
+    relation_changed: bool,
+    first_new: u32,
+    /// Some role has become a member of another, or is one no more: which schemas of a search path may be used is not looked up again.
+    roles_changed: bool,
 }
 
 thread_local! {
@@ -42,6 +50,9 @@ thread_local! {
             any: false,
             elsewhere: false,
             changes: false,
+            relation_changed: false,
+            first_new: 0,
+            roles_changed: false,
         })
     };
     /// How many functions that change the state by themselves are being called, each by the one before.
@@ -58,7 +69,24 @@ pub fn watch() {
         pg_sys::needs_fmgr_hook = Some(is_looked_up);
         NEXT_CALL.set(pg_sys::fmgr_hook);
         pg_sys::fmgr_hook = Some(is_called);
+        raw::CacheRegisterRelcacheCallback(Some(relation_has_changed), Datum::from(0usize));
     }
+    compat::on_cache_change(SysCacheIdentifier::AUTHMEMROLEMEM, members_have_changed);
+}
+
+unsafe extern "C-unwind" fn relation_has_changed(_argument: Datum, relation: Oid) {
+    let seen = SEEN.get();
+    SEEN.set(Seen {
+        relation_changed: seen.relation_changed || relation.to_u32() < seen.first_new,
+        ..seen
+    });
+}
+
+unsafe extern "C-unwind" fn members_have_changed(_argument: Datum, _cache: core::ffi::c_int, _hash: u32) {
+    SEEN.set(Seen {
+        roles_changed: true,
+        ..SEEN.get()
+    });
 }
 
 /// A job begins, in the state that it was launched in.
@@ -76,18 +104,24 @@ pub fn anything() -> bool {
     SEEN.get().any
 }
 
-/// The job's own text changes the state that it was launched in. `is_used` tells whether this process has run others before. False where it has
-/// kept something that has to be compiled anew for this job, which a new process does.
-pub fn text_changes_state(is_used: bool) -> bool {
-    let seen = SEEN.get();
-    SEEN.set(Seen { changes: true, ..seen });
+/// The job's own text changes the state that it was launched in. `is_used` tells whether this process has run others before.
+pub fn text_changes_state(is_used: bool) {
+    SEEN.set(Seen {
+        changes: true,
+        ..SEEN.get()
+    });
     if is_used {
         empty_caches();
     }
-    !seen.any
 }
 
-/// After a job: no plan is kept for the next. False where a function was compiled in another state than the job's.
+/// Whether what this process has kept is out of date: a relation that was there when a function was compiled has changed, or the members of roles.
+pub fn is_outdated() -> bool {
+    let seen = SEEN.get();
+    seen.roles_changed || seen.any && seen.relation_changed
+}
+
+/// After a job: no plan is kept for the next. False where a function was compiled in another state than the job's, or what was compiled is out of date.
 pub fn forget_plans() -> bool {
     let seen = SEEN.get();
     // SAFETY: only marks the plans.
@@ -95,13 +129,20 @@ pub fn forget_plans() -> bool {
     if seen.changes {
         empty_caches();
     }
-    !seen.elsewhere
+    SEEN.set(Seen {
+        first_new: if seen.any { compat::next_oid() } else { 0 },
+        ..SEEN.get()
+    });
+    !seen.elsewhere && !is_outdated()
 }
 
 /// Empties the caches of the catalogs, and with them all that was made of their contents.
 pub fn empty_caches() {
+    let seen = SEEN.get();
     // SAFETY: callable at any time, as after a message that others have changed more than fits into messages.
     unsafe { raw::InvalidateSystemCaches() }
+    // It says of all that it may have changed.
+    SEEN.set(seen);
 }
 
 /// Answers whether the calls of the function are to be told: never for our sake.
@@ -139,9 +180,14 @@ unsafe extern "C-unwind" fn is_called(
 /// and the call.
 fn note(is_in_force: impl FnOnce() -> bool) {
     let seen = SEEN.get();
+    let first_new = match seen.first_new {
+        0 => compat::next_oid(),
+        known => known,
+    };
     SEEN.set(Seen {
         any: true,
         elsewhere: seen.elsewhere || seen.changes || !is_in_force(),
+        first_new,
         ..seen
     });
 }

@@ -184,6 +184,7 @@ thread_local! {
     static ROLES_LOCKED: Cell<bool> = const { Cell::new(false) };
     static WATCHED: Cell<bool> = const { Cell::new(false) };
     static NEXT_UTILITY: Cell<pg_sys::ProcessUtility_hook_type> = const { Cell::new(None) };
+    static NEXT_PLANNER: Cell<pg_sys::planner_hook_type> = const { Cell::new(None) };
 }
 
 /// Whether the settings `role` and `session_authorization` are locked.
@@ -199,7 +200,7 @@ const ROLES: [&CStr; 2] = [c"role", c"session_authorization"];
 /// A security context does the same, but a transaction cannot begin within one. PostgreSQL asks the setting's own record who may
 /// change it, before each change and each RESET, be it by SET, set_config or a function's SET clause. That of a setting which is
 /// fixed once the connection is made is still given to parallel workers. Its error is 55P02; a command gets the one of a security
-/// context before that, 42501.
+/// context before that, 42501. A parallel worker has records of its own, so no query is planned for such workers meanwhile.
 pub fn lock_roles(lock: bool) {
     if ROLES_LOCKED.replace(lock) == lock {
         return;
@@ -209,6 +210,8 @@ pub fn lock_roles(lock: bool) {
         unsafe {
             NEXT_UTILITY.set(pg_sys::ProcessUtility_hook);
             pg_sys::ProcessUtility_hook = Some(utility);
+            NEXT_PLANNER.set(pg_sys::planner_hook);
+            pg_sys::planner_hook = Some(planner);
         }
     }
     for name in ROLES {
@@ -221,6 +224,32 @@ pub fn lock_roles(lock: bool) {
             // SAFETY: both are PostgreSQL's own, set by every user, and live as long as the process.
             unsafe { (*setting).context = who };
         }
+    }
+}
+
+unsafe extern "C-unwind" fn planner(
+    query: *mut pg_sys::Query,
+    text: *const c_char,
+    options: c_int,
+    parameters: pg_sys::ParamListInfo,
+    #[cfg(since_19)] explain: *mut pg_sys::ExplainState,
+) -> *mut pg_sys::PlannedStmt {
+    let options = if roles_are_locked() {
+        options & !(pg_sys::CURSOR_OPT_PARALLEL_OK as c_int)
+    } else {
+        options
+    };
+    // SAFETY: PostgreSQL's own arguments, passed on. Nothing is owned here.
+    unsafe {
+        compat::plan(
+            NEXT_PLANNER.get(),
+            query,
+            text,
+            options,
+            parameters,
+            #[cfg(since_19)]
+            explain,
+        )
     }
 }
 

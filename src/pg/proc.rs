@@ -244,6 +244,12 @@ pub fn clear_pending_cancel() {
     compat::forget_transaction_timeout();
 }
 
+/// Whether somebody has asked this process to end its statement.
+pub fn cancel_is_pending() -> bool {
+    // SAFETY: set by a signal handler.
+    unsafe { ptr::read_volatile(&raw const pg_sys::QueryCancelPending) != 0 }
+}
+
 /// Lets signals come in that other processes have sent: they are delivered at the latest when this one returns from the kernel.
 pub fn receive_signals() {
     // SAFETY: has no effects.

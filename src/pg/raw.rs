@@ -25,7 +25,6 @@ unsafe extern "C-unwind" {
     // miscadmin.h, access/xact.h, utils/timestamp.h, mb/pg_wchar.h, catalog/namespace.h, access/xlog.h, utils/snapmgr.h,
     // utils/guc_tables.h: these raise nothing, and are called many times for each job.
     pub fn GetCurrentTimestamp() -> TimestampTz;
-    pub fn GetCurrentStatementStartTimestamp() -> TimestampTz;
     pub fn GetUserId() -> Oid;
     pub fn GetOuterUserId() -> Oid;
     pub fn GetSessionUserId() -> Oid;
@@ -53,6 +52,7 @@ unsafe extern "C-unwind" {
 
     // utils/inval.h
     pub fn InvalidateSystemCaches();
+    pub fn CacheRegisterRelcacheCallback(callback: RelcacheCallbackFunction, argument: Datum);
 
     // libpq/libpq.h, libpq/libpq-be.h
     pub static mut PqCommMethods: *const PQcommMethods;

@@ -102,6 +102,14 @@ impl Fit {
         compiled: 0,
     };
 
+    /// The same for a job that a worker which has kept anything compiled must not serve.
+    pub fn unbound(self) -> Self {
+        Self {
+            compiled: u64::MAX,
+            ..self
+        }
+    }
+
     /// Whether a worker that is like this may serve a job that asks for `job`, as far as settings and roles go.
     fn allows(&self, job: &Fit) -> bool {
         (self.custom == 0 || self.custom == job.custom)

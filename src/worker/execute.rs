@@ -18,16 +18,9 @@ use crate::registry::job::{Slot, Stop};
 use core::ffi::CStr;
 use pgrx::PgSqlErrorCode;
 
-/// Runs the string to its end, or raises. With parameters it is one statement at most, as in the extended protocol. Calls `begins` when it has
-/// parsed the string; false, with nothing done, where it takes a new process to run it, and `is_used` is true of this one.
-pub fn execute(
-    slot: &'static Slot,
-    sql: &CStr,
-    parameters: Option<&Parameters>,
-    identity: &Identity,
-    is_used: bool,
-    begins: impl FnOnce(),
-) -> bool {
+/// Runs the string to its end, or raises. With parameters it is one statement at most, as in the extended protocol. `is_used` tells whether this process
+/// has run others before.
+pub fn execute(slot: &'static Slot, sql: &CStr, parameters: Option<&Parameters>, identity: &Identity, is_used: bool) {
     let user = User { identity };
     let roles = proc::roles();
     give_up_if_asked(slot);
@@ -35,11 +28,9 @@ pub fn execute(
     tcop::begin(sql);
     user.act();
     let statements = tcop::parse(sql);
-    if statements.change_state() && !compiled::text_changes_state(is_used) && is_used {
-        user.finish_command();
-        return false;
+    if statements.change_state() {
+        compiled::text_changes_state(is_used);
     }
-    begins();
     let was_logged = statements.log(parameters);
     let count = statements.len();
     if count > 1 && parameters.is_some() {
@@ -78,8 +69,11 @@ pub fn execute(
                 tcop::end_implicit_block();
             }
             user.finish_command();
+            // What is deferred to the commit may have changed them.
+            note_roles(slot, identity, roles);
         } else if statement.is_transaction_control() {
             user.finish_command();
+            note_roles(slot, identity, roles);
         } else {
             tcop::next_command();
             tcop::stop_statement_timer();
@@ -97,7 +91,6 @@ pub fn execute(
             c"transaction block was still open at the end of the job and has been rolled back",
         );
     }
-    true
 }
 
 /// The job's transaction is over, one way or the other: the process is the session's user's again.
@@ -137,15 +130,9 @@ fn run(
             tcop::pretend_backend(false);
             done
         }
-        // Such a command commits within, and a transaction must not begin inside a security context. Nothing that a user wrote
-        // runs in it but as the owner of a table, restricted; so the context can be left out.
-        Care::OwnTransactions if user.is_confined() && !grouped => {
-            user.act_unconfined();
-            statement.run(parameters, is_last, true, to)
-        }
-        // Code that a user wrote, which may commit and go on. It acts as the owner without a security context, from transaction to
-        // transaction, and what takes the roles back is locked instead.
-        Care::Procedural if user.is_confined() && !grouped => {
+        // Such a command commits within, or runs code of a user's that may, and a transaction must not begin inside a security context. It acts as the
+        // owner without one, from transaction to transaction, and what takes the roles back is locked instead.
+        Care::OwnTransactions | Care::Procedural if user.is_confined() && !grouped => {
             guc::lock_roles(true);
             user.act_unconfined();
             let done = statement.run(parameters, is_last, true, to);

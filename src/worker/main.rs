@@ -15,10 +15,11 @@ use crate::channel::request::Request;
 use crate::pg::error::{self, Digits, Result};
 use crate::pg::proc::Process;
 use crate::pg::shmem::{self, NOWHERE};
-use crate::pg::{callbacks, compat, compiled, foreign, proc, record, tcop};
+use crate::pg::{callbacks, compat, compiled, foreign, proc, record, tcop, wire};
 use crate::registry::job::{self, End, Slot, State, Stop};
 use crate::registry::segment::segment;
 use crate::registry::totals::{Start, Totals};
+use crate::registry::{pool, room};
 use core::ffi::{CStr, c_int};
 use core::sync::atomic::Ordering::Relaxed;
 use pgrx::pg_sys::{Datum, NAMEDATALEN};
@@ -161,9 +162,10 @@ impl Attached {
             }
             request.adopt(name.text());
             foreign::values_go_to(request.home().filter(|_| keeps_result));
-            request.take(sql, &mut records)
+            let taken = request.take(sql, &mut records);
+            (taken, !is_first && is_for_another(sql))
         });
-        let (sql, parameters) = match adopted {
+        let ((sql, parameters), is_for_another) = match adopted {
             Ok(taken) => taken,
             Err(edata) => {
                 // A process that failed here has no state to go on with.
@@ -179,6 +181,14 @@ impl Attached {
                 return None;
             }
         };
+        let terms = Terms::of(&request, is_first);
+        if is_for_another {
+            self.hand_on();
+            // Nothing was done here: this process is as it was.
+            let stays = terms.prepare();
+            tcop::finish(c"pg_background:idle");
+            return stays.then_some(terms);
+        }
         // What is said up to here concerns the process and not the job.
         output::begin(self, queue_size, keeps_result);
         compiled::job_begins();
@@ -186,40 +196,24 @@ impl Attached {
             // Registered after the callback that rolls an open transaction back, so called before it.
             proc::on_exit(worker_leaves);
         }
-        let terms = Terms::of(&request, is_first);
+        self.starts(if is_first { Start::Cold } else { Start::Warm });
+        shmem::free(request_at);
+
         if timeout > 0 {
             proc::start_timer(TIMER.get(), timeout);
         }
         tcop::enter_message_context();
-        let has_begun = Cell::new(false);
-        let begins_at = |at| {
-            has_begun.set(true);
-            self.starts(if is_first { Start::Cold } else { Start::Warm }, at);
-            shmem::free(request_at);
-        };
-        let begins = || begins_at(tcop::began_at());
         let roles = proc::roles();
         let parameters = parameters.as_ref();
-        let executed = error::catch(|| execute::execute(self.slot, sql, parameters, &identity, !is_first, begins));
+        let executed = error::catch(|| execute::execute(self.slot, sql, parameters, &identity, !is_first));
         // An end of the process would be said of a job that has ended otherwise by now.
         proc::hold_interrupts();
         let verdict = match executed {
-            Ok(true) => Verdict::SUCCESS,
-            Ok(false) => {
-                if timeout > 0 {
-                    proc::stop_timer(TIMER.get());
-                }
-                tcop::forget_text();
-                proc::resume_interrupts();
-                self.hand_on();
-                // Nothing was done here: this process is as it was.
-                let stays = terms.prepare();
-                tcop::finish(c"pg_background:idle");
-                return stays.then_some(terms);
-            }
+            Ok(()) => Verdict::SUCCESS,
             Err(edata) => {
-                if !has_begun.get() {
-                    begins_at(proc::now());
+                if error::sqlstate(edata) == wire::pack(b"XX000") {
+                    // What PostgreSQL did not expect may come of what this process has kept.
+                    rest::spoil();
                 }
                 let verdict = verdict::of(edata, self.slot);
                 // The statement that failed may have changed them.
@@ -248,7 +242,8 @@ impl Attached {
     }
 
     /// Gives the job, which has not begun, to a new process: what fails because of what this one has been is no error of the job. Waits until the
-    /// postmaster has a slot, which nobody tells; 53000 where it has none in time. Whoever launched the job may have taken it back meanwhile.
+    /// postmaster has a slot, which nobody tells; idle workers make room. 53000 where it has none in time. Whoever launched the job may have taken it back
+    /// meanwhile.
     fn hand_on(self) {
         let until = proc::now() + HAND_ON;
         if let Some(mut job) = self.slot.lock_if(self.cookie) {
@@ -257,32 +252,36 @@ impl Attached {
             self.slot.worker_pid.store(0, Relaxed);
         }
         loop {
+            // Who was told to end does not give on what it was to end with.
+            if proc::cancel_is_pending() {
+                self.slot.request_stop(Stop::Cancel);
+            }
+            proc::serve_interrupts_when_idle();
             if self.slot.cookie.load(Relaxed) != self.cookie {
                 return CURRENT.set(None);
-            }
-            let registered = proc::register_worker(super::MAIN, self.slot.number(), self.cookie);
-            if let Some(worker) = registered {
-                CURRENT.set(None);
-                if let Some(mut job) = self.slot.lock_if(self.cookie) {
-                    job.worker = worker;
-                }
-                return;
             }
             match self.slot.stop() {
                 Stop::No if proc::now() < until => (),
                 Stop::No => return self.publish(verdict::no_process(self.slot)),
                 _ => return self.publish(verdict::canceled(self.slot)),
             }
-            proc::serve_interrupts_when_idle();
+            if let Some(worker) = proc::register_worker(super::MAIN, self.slot.number(), self.cookie) {
+                CURRENT.set(None);
+                if let Some(mut job) = self.slot.lock_if(self.cookie) {
+                    job.worker = worker;
+                }
+                return;
+            }
+            pool::dismiss_one(room::my_place());
             proc::reset_latch();
             proc::sleep_raw(HAND_ON_LOOK);
         }
     }
 
-    fn starts(self, start: Start, at: i64) {
+    fn starts(self, start: Start) {
         let mut job = self.slot.lock();
         job.state = State::Running;
-        job.started_at = at;
+        job.started_at = proc::now();
         job.request = NOWHERE;
         // Mapped before the job was taken.
         Totals::at(job.totals).started(start, job.started_at - job.launched_at);
@@ -303,6 +302,11 @@ impl Attached {
         }
         proc::clear_pending_cancel();
     }
+}
+
+/// Whether a job with this text takes a process that has kept nothing compiled. Launches ask for one where they see that; not all do.
+fn is_for_another(sql: &CStr) -> bool {
+    compiled::is_outdated() || compiled::anything() && tcop::changes_state(sql)
 }
 
 /// `pg_background:<label>:<pid>`, or without a label `pg_background:<pid>`. Of a label that is too long for a name the end is left out,

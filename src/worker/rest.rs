@@ -236,6 +236,7 @@ fn leave(place: &'static Place) -> Option<Attached> {
 
 fn is_to_go(terms: &Terms) -> bool {
     library_was_replaced()
+        || compiled::is_outdated()
         || terms.is_connected()
             && (reset::database_is_wanted() || standing::of_this_process(terms.kind) != terms.fit.standing)
 }

@@ -609,7 +609,7 @@ fn handles_that_were_good_once() {
         "outcome",
         "result",
     ];
-    let mut expect = |session: &mut Session, pid: i32, cookie: i64, sqlstate: &str| {
+    let expect = |session: &mut Session, pid: i32, cookie: i64, sqlstate: &str| {
         for (call, twin) in calls.iter().flat_map(|call| [(call, ""), (call, "_v2")]) {
             let handle = Handle { pid, cookie };
             let columns = if *call == "result" { " AS (x text)" } else { "" };

@@ -128,9 +128,9 @@ fn differential(chosen: impl Fn(&str) -> bool) {
     if good * 100 < jobs * LEAST {
         faults.push(format!("only {good} of {jobs} statements end without an error"));
     }
-    if used * 4 > answered || again > 0 {
+    if used * 4 > answered || taken_over * 20 < answered || again > 0 {
         faults.push(format!(
-            "{answered} jobs had {used} used workers; {again} times a new one was the one before"
+            "{answered} jobs had {used} used workers, {taken_over} one of another session; {again} times a new one was the one before"
         ));
     }
     assert!(
