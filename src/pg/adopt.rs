@@ -142,6 +142,11 @@ pub fn adopt(
     });
 }
 
+/// Who the job that this process has in hand was launched by, if that is known.
+pub fn identity() -> Option<Identity> {
+    STATE.with(|state| state.identity)
+}
+
 /// Whether this process is in the state that its job was launched in: its roles, and its settings but for those that nothing which is
 /// compiled or planned depends on.
 pub fn is_in_force() -> bool {

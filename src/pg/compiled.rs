@@ -115,8 +115,11 @@ pub fn text_changes_state(is_used: bool) {
     }
 }
 
-/// Whether what this process has kept is out of date: a relation that was there when a function was compiled has changed, or the members of roles.
+/// Whether what this process has kept is out of date: a relation that was there when a function was compiled has changed, or the members of roles. What others
+/// have committed by now is taken in. Raw.
 pub fn is_outdated() -> bool {
+    // SAFETY: only calls back.
+    unsafe { raw::AcceptInvalidationMessages() };
     let seen = SEEN.get();
     seen.roles_changed || seen.any && seen.relation_changed
 }

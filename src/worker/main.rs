@@ -15,7 +15,7 @@ use crate::channel::request::Request;
 use crate::pg::error::{self, Digits, Result};
 use crate::pg::proc::Process;
 use crate::pg::shmem::{self, NOWHERE};
-use crate::pg::{callbacks, compat, compiled, foreign, proc, record, tcop, wire};
+use crate::pg::{adopt, callbacks, compat, compiled, foreign, proc, record, tcop, wire};
 use crate::registry::job::{self, End, Slot, State, Stop};
 use crate::registry::segment::segment;
 use crate::registry::totals::{Start, Totals};
@@ -352,6 +352,9 @@ extern "C-unwind" fn time_is_over() {
 
 /// The process ends, and an open transaction is about to be rolled back.
 extern "C-unwind" fn worker_leaves(_code: c_int, _argument: Datum) {
+    if let (Some(job), Some(identity)) = (CURRENT.get(), adopt::identity()) {
+        execute::note_roles(job.slot, &identity, (identity.session, identity.outer));
+    }
     output::abandon();
 }
 

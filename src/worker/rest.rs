@@ -236,9 +236,10 @@ fn leave(place: &'static Place) -> Option<Attached> {
 
 fn is_to_go(terms: &Terms) -> bool {
     library_was_replaced()
-        || compiled::is_outdated()
         || terms.is_connected()
-            && (reset::database_is_wanted() || standing::of_this_process(terms.kind) != terms.fit.standing)
+            && (compiled::is_outdated()
+                || reset::database_is_wanted()
+                || standing::of_this_process(terms.kind) != terms.fit.standing)
 }
 
 /// The process ends with a job posted that it never took. Whoever was told to end while asleep gives the job back to the launch,
