@@ -58,7 +58,7 @@ impl Small {
             }
         }
         let small = format!("SELECT pg_background_launch('SELECT 1 --{}')", "x".repeat(4000));
-        let full = (0..900)
+        (0..900)
             .find_map(|_| glutton.try_rows(&small).err())
             .expect("memory is full in the end");
         glutton
@@ -144,10 +144,8 @@ fn the_error_of_a_job_outlives_full_shared_memory() {
     let job = launch_in_used_worker(
         &mut session,
         "launch",
-        &format!(
-            "DO $$BEGIN PERFORM pg_advisory_xact_lock(1);
-         RAISE '%', repeat('m', 2000) USING ERRCODE = 'ZZ001', DETAIL = repeat('d', 100000); END$$"
-        ),
+        "DO $$BEGIN PERFORM pg_advisory_xact_lock(1);
+         RAISE '%', repeat('m', 2000) USING ERRCODE = 'ZZ001', DETAIL = repeat('d', 100000); END$$",
     );
     let _glutton = small.fill();
     session.exec("SELECT pg_advisory_unlock(1)");
