@@ -138,7 +138,7 @@ impl Attached {
             (
                 job.sql(),
                 job.request,
-                ApplicationName::of(job.label()),
+                ApplicationName::of(job.label(), self.slot.pid.load(Relaxed)),
                 job.queue_size,
                 job.keeps_result,
                 job.worker_timeout,
@@ -309,14 +309,14 @@ fn is_for_another(sql: &CStr) -> bool {
     compiled::is_outdated() || compiled::anything() && tcop::changes_state(sql)
 }
 
-/// `pg_background:<label>:<pid>`, or without a label `pg_background:<pid>`. Of a label that is too long for a name the end is left out,
+/// `pg_background:<label>:<pid>`, or without a label `pg_background:<pid>`, with the pid of the handle. Of a label that is too long for a name the end is left out,
 /// so that the pid is there, and PostgreSQL need not tell the job's messages that it has shortened the name.
 struct ApplicationName([u8; NAMEDATALEN as usize]);
 
 impl ApplicationName {
-    fn of(label: Option<&[u8]>) -> Self {
+    fn of(label: Option<&[u8]>, pid: i32) -> Self {
         const PREFIX: &[u8] = b"pg_background:";
-        let pid = Digits::of(proc::my_pid() as u64);
+        let pid = Digits::of(pid as u64);
         let mut name = Self([0; NAMEDATALEN as usize]);
         let (label, colon): (_, &[u8]) = label.map_or((&b""[..], b""), |label| (label, b":"));
         let mut room = name.0.len() - 1 - PREFIX.len() - 1 - pid.bytes().len();
