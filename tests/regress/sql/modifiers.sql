@@ -67,10 +67,12 @@ CREATE DOMAIN short AS varchar(3);
 SELECT * FROM pg_background_run_query('SELECT (1.234, ''ab'')::priced, ARRAY[(5.678, NULL)::priced], ''abc''::short, ARRAY[''d'']::short[]', col_def => 'x') AS (p priced, pa priced[], s short, sa short[]);
 SELECT code, message FROM error_of('SELECT * FROM pg_background_run_query(''SELECT ''''abc''''::short'', col_def => ''x'') AS (v varchar(3))');
 -- a type with a cast of its user's for its modifiers, which is called in this session, and may raise
+SET client_min_messages = warning;
 CREATE TYPE code;
 CREATE FUNCTION code_in(cstring) RETURNS code LANGUAGE internal IMMUTABLE STRICT AS 'textin';
 CREATE FUNCTION code_out(code) RETURNS cstring LANGUAGE internal IMMUTABLE STRICT AS 'textout';
 CREATE TYPE code (INPUT = code_in, OUTPUT = code_out, TYPMOD_IN = numerictypmodin, LIKE = text);
+RESET client_min_messages;
 CREATE CAST (code AS text) WITHOUT FUNCTION;
 CREATE CAST (text AS code) WITHOUT FUNCTION;
 CREATE FUNCTION fit(value code, modifier int, explicit bool) RETURNS code LANGUAGE plpgsql AS $$
