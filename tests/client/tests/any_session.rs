@@ -469,6 +469,10 @@ fn signal_backend_may_cancel() {
     // As for pg_cancel_backend, it is the role that the worker has connected as that counts: here a superuser's job that acts for alice,
     superuser.exec("GRANT pgbackground_role TO alice; SET ROLE alice");
     let job = superuser.launch("SELECT pg_sleep(3600)");
+    cluster.session().wait_until(&format!(
+        "wait_event = 'PgSleep' FROM pg_stat_activity WHERE pid = {}",
+        job.pid
+    ));
     for call in ["pg_background_cancel({job})", "pg_cancel_backend({pid})"] {
         let call = call
             .replace("{job}", &job.to_string())
