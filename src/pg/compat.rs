@@ -94,7 +94,6 @@ pub fn name_tranche(tranche: c_int, name: &'static CStr) {
 /// the area minds its own owner, which is none.
 #[derive(Clone, Copy)]
 pub struct SegmentOwner {
-    #[cfg(not(since_17))]
     before: pg_sys::ResourceOwner,
 }
 
@@ -121,9 +120,10 @@ impl SegmentOwner {
             pg_sys::CurrentResourceOwner = SEGMENT_OWNER.get();
             Self { before }
         }
+        // SAFETY: a plain read. PostgreSQL sets the owner itself while it attaches, and an error leaves that one.
         #[cfg(since_17)]
-        {
-            Self {}
+        Self {
+            before: unsafe { pg_sys::CurrentResourceOwner },
         }
     }
 
@@ -138,8 +138,12 @@ impl SegmentOwner {
             }
             pg_sys::CurrentResourceOwner = self.before;
         }
+        // SAFETY: the owner was current before.
         #[cfg(since_17)]
-        let _ = failed;
+        unsafe {
+            let _ = failed;
+            pg_sys::CurrentResourceOwner = self.before;
+        }
     }
 }
 

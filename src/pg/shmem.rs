@@ -190,12 +190,20 @@ fn attach_area<T>(root: &Root<T>) -> Result<()> {
     Ok(())
 }
 
+/// [`error::catching`], in which segments are attached for nobody, and after which what failed to be is left to nobody.
+fn as_owner<T>(body: impl FnOnce() -> T) -> Result<T> {
+    let owner = compat::SegmentOwner::enter();
+    let answer = error::catching(body);
+    owner.leave(answer.is_err());
+    answer
+}
+
 /// Allocates zeroed memory in the area. 53200 where there is none, or the system's own error where it refuses a new segment.
 /// Call it without a lock held.
 pub fn allocate(size: usize) -> Result<Offset> {
     // SAFETY: the area is attached. The flags make one failure a value; that of a new segment is an error all the same, raised
     // with the area's locks held, and caught here where they are released before anything is given back.
-    let place = error::catching(|| unsafe {
+    let place = as_owner(|| unsafe {
         raw::dsa_allocate_extended(
             AREA.get(),
             size,
@@ -221,7 +229,7 @@ pub fn allocate_raw(size: usize) -> Offset {
 /// [`allocate`] without an error: None where there is no memory. Call it without a lock held.
 pub fn try_allocate(size: usize) -> Option<Offset> {
     // SAFETY: as in `allocate`; the locks of the area go before anything else is done.
-    let place = error::catch(|| unsafe {
+    let place = as_owner(|| unsafe {
         raw::dsa_allocate_extended(
             AREA.get(),
             size,
@@ -236,7 +244,7 @@ pub fn try_allocate(size: usize) -> Option<Offset> {
 pub fn free(place: Offset) {
     if place != NOWHERE {
         // SAFETY: allocated in this area and referenced by nobody any more (the caller's promise).
-        let _ = error::catch(|| unsafe { raw::dsa_free(AREA.get(), place as dsa_pointer) });
+        let _ = as_owner(|| unsafe { raw::dsa_free(AREA.get(), place as dsa_pointer) });
     }
 }
 
@@ -272,10 +280,7 @@ pub fn map(place: Offset) -> Result<()> {
         return Ok(());
     }
     // Once more, for the words of the error.
-    let owner = compat::SegmentOwner::enter();
-    let address = error::catching(|| address(place));
-    owner.leave(address.is_err());
-    address.map(drop)
+    as_owner(|| address(place)).map(drop)
 }
 
 /// The value at a place, mapped as by [`map`].
