@@ -1,7 +1,7 @@
 //! Shared memory: the struct that all backends find by name, the area that grows, and locks over values in both.
 
-use super::error::{self, Report, Result};
-use super::{compat, memory, raw};
+use super::error::{self, Failure, Report, Result};
+use super::{compat, memory, raw, wire};
 use core::cell::{Cell, UnsafeCell};
 use core::ffi::{CStr, c_int};
 use core::ops::{Deref, DerefMut};
@@ -280,7 +280,18 @@ pub fn map(place: Offset) -> Result<()> {
         return Ok(());
     }
     // Once more, for the words of the error.
-    as_owner(|| address(place)).map(drop)
+    as_owner(|| address(place)).map(drop).inspect_err(|failure| {
+        // From version 17 on what failed to be attached once cannot be tried again in the same process: dsm.c says that it is attached.
+        if cfg!(since_17)
+            && let Failure::Caught(edata) = failure
+            && error::sqlstate(*edata) == wire::pack(b"XX000")
+        {
+            let report = Report::new(PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY, "out of memory")
+                .detail("A segment of shared memory could not be attached before.")
+                .hint("Connect again.");
+            error::replace(*edata, report);
+        }
+    })
 }
 
 /// The value at a place, mapped as by [`map`].

@@ -211,8 +211,8 @@ impl Attached {
         let verdict = match executed {
             Ok(()) => Verdict::SUCCESS,
             Err(edata) => {
-                if error::sqlstate(edata) == wire::pack(b"XX000") {
-                    // What PostgreSQL did not expect may come of what this process has kept.
+                if compiled::anything() && error::sqlstate(edata) == wire::pack(b"XX000") {
+                    // What PostgreSQL did not expect may come of what this process has kept compiled.
                     rest::spoil();
                 }
                 let verdict = verdict::of(edata, self.slot);
