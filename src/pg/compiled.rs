@@ -209,7 +209,8 @@ fn compiles(function: Oid) -> bool {
         let compiles = match (*columns).prolang.to_u32() {
             INTERNAL => false,
             C => (*columns).prorettype == pg_sys::VOIDOID && takes_oid(columns),
-            SQL => cfg!(since_18),
+            // Those of the system mean the same under all settings.
+            SQL => cfg!(since_18) && function.to_u32() >= pg_sys::FirstNormalObjectId,
             _ => true,
         };
         raw::ReleaseSysCache(row);
