@@ -122,9 +122,9 @@ impl SegmentOwner {
         }
         // SAFETY: a plain read. PostgreSQL sets the owner itself while it attaches, and an error leaves that one.
         #[cfg(since_17)]
-        Self {
-            before: unsafe { pg_sys::CurrentResourceOwner },
-        }
+        let before = unsafe { pg_sys::CurrentResourceOwner };
+        #[cfg(since_17)]
+        Self { before }
     }
 
     /// The one before is current again. What was mapped is nobody's, and stays; what `failed` goes.
