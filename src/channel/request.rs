@@ -19,6 +19,10 @@ use core::ffi::CStr;
 #[derive(Clone, Copy)]
 struct Head {
     fit: Fit,
+    /// Who the job acts as.
+    identity: Identity,
+    /// The number of the settings that what is compiled or planned may depend on.
+    material: u64,
     /// `pg_background.worker_idle_timeout` and `pg_background.max_idle_workers` of the session.
     idle_timeout: i32,
     max_idle: i32,
@@ -94,17 +98,18 @@ fn store_with(
     let kind = kind(database.is_other);
     let fit = Fit {
         database: database.oid,
-        identity,
+        role: identity.authenticated,
         standing: if idle_timeout > 0 {
             standing::of(database.oid, identity.authenticated, kind)
         } else {
             0
         },
         custom: settings.custom,
-        compiled: settings.material,
     };
     let head = Head {
         fit,
+        identity,
+        material: settings.material,
         idle_timeout,
         max_idle: settings::max_idle_workers(),
         session: proc::my_pid(),
@@ -157,7 +162,7 @@ impl Request {
 
     /// The database to connect to and the role to connect as.
     pub fn connection(&self) -> (u32, u32) {
-        (self.head.fit.database, self.head.fit.identity.authenticated)
+        (self.head.fit.database, self.head.fit.role)
     }
 
     /// Which workers fit the job.
@@ -187,7 +192,7 @@ impl Request {
 
     /// Who the job acts as.
     pub fn identity(&self) -> Identity {
-        self.head.fit.identity
+        self.head.identity
     }
 
     /// The settings that come along, serialized.
@@ -204,11 +209,11 @@ impl Request {
     pub fn adopt(&self, application_name: &CStr) {
         let libraries = shmem::address(self.libraries_at());
         if self.head.is_elsewhere {
-            let limits = (self.settings(), self.head.fit.compiled);
-            adopt::adopt_limits(&self.head.fit.identity, limits, application_name);
+            let limits = (self.settings(), self.head.material);
+            adopt::adopt_limits(&self.head.identity, limits, application_name);
         } else {
-            let settings = (self.settings(), self.head.settings_mark, self.head.fit.compiled);
-            adopt::adopt(&self.head.fit.identity, settings, libraries, application_name);
+            let settings = (self.settings(), self.head.settings_mark, self.head.material);
+            adopt::adopt(&self.head.identity, settings, libraries, application_name);
         }
     }
 

@@ -17,7 +17,6 @@ use pgrx::pg_sys::{self, GucContext, GucSource};
 
 struct State {
     base: Buffer,
-    base_role: Buffer,
     theirs: Buffer,
     /// The number that the session has given its settings; 0 for none.
     theirs_mark: u64,
@@ -131,15 +130,21 @@ pub fn adopt(
     if before.flatten().is_some_and(|before| before != (*identity, material)) {
         compiled::empty_caches();
     }
-    transaction(|| {
-        STATE.with(|state| state.reach(identity, settings, libraries));
-    });
-    STATE.with(|state| guc_state::set_left_out(settings, &mut state.scratch));
-    transaction(|| {
+    let finish = || {
         set_name(application_name);
         compat::stop_transaction_timer();
         STATE.with(|state| state.remember(identity, settings, mark));
+    };
+    transaction(|| {
+        STATE.with(|state| state.reach(identity, settings, libraries));
+        if !guc_state::is_anything_left_out() {
+            finish();
+        }
     });
+    if guc_state::is_anything_left_out() {
+        STATE.with(|state| guc_state::set_left_out(settings, &mut state.scratch));
+        transaction(finish);
+    }
 }
 
 /// Who the job that this process has in hand was launched by, if that is known.
@@ -147,13 +152,7 @@ pub fn identity() -> Option<Identity> {
     STATE.with(|state| state.identity)
 }
 
-/// Whether this process is in the state that its job was launched in: its roles, and its settings but for those that nothing which is
-/// compiled or planned depends on.
-pub fn is_in_force() -> bool {
-    STATE.with(State::is_in_force).unwrap_or(false)
-}
-
-/// The same in another database than the session's: the state is that in which this process connected, under the limits that the
+/// [`adopt`] in another database than the session's: the state is that in which this process connected, under the limits that the
 /// session has set itself. 42501 where the role may not connect to this database.
 pub fn adopt_limits(identity: &Identity, (limits, material): (&[u8], u64), application_name: &CStr) {
     connected();
@@ -212,7 +211,6 @@ impl State {
         memory::for_process(|| {
             let mut state = Self {
                 base: Buffer::new(4096),
-                base_role: Buffer::new(pg_sys::NAMEDATALEN as usize),
                 theirs: Buffer::new(4096),
                 theirs_mark: 0,
                 own: Written::nothing(),
@@ -226,9 +224,6 @@ impl State {
             };
             take_libraries(&mut state.first);
             guc_state::write(&mut state.base);
-            let role = memory::c_bytes(role_setting());
-            state.base_role.restart(role.len());
-            state.base_role.push(role.as_ptr(), role.len());
             state
         })
     }
@@ -297,25 +292,6 @@ impl State {
             core::mem::swap(&mut self.own, &mut self.now);
         }
         same
-    }
-
-    fn is_in_force(&mut self) -> bool {
-        let identity = proc::acting();
-        if identity
-            != (
-                self.identity.session,
-                self.identity.role,
-                self.identity.current,
-                self.identity.security_context,
-            )
-        {
-            return false;
-        }
-        if self.own.is_current(Some(APPLICATION_NAME)) {
-            return true;
-        }
-        self.now.write();
-        guc_state::same_but(self.own.bytes(), self.now.bytes(), |entry| entry.is_immaterial())
     }
 
     /// Back to the state in which this process connected. In a transaction.

@@ -666,6 +666,23 @@ pub unsafe fn setting_variable(setting: *mut pg_sys::config_generic) -> *const c
     }
 }
 
+/// Where the hook is that is called when a setting, a text, is about to get a value.
+///
+/// # Safety
+/// The setting exists, and is a text.
+pub unsafe fn assign_hook(setting: *mut pg_sys::config_generic) -> *mut pg_sys::GucStringAssignHook {
+    // SAFETY: see above.
+    #[cfg(not(since_19))]
+    unsafe {
+        &raw mut (*setting.cast::<pg_sys::config_string>()).assign_hook
+    }
+    // SAFETY: see above.
+    #[cfg(since_19)]
+    unsafe {
+        &raw mut (*setting).__bindgen_anon_1._string.assign_hook
+    }
+}
+
 /// The role that set the value of a setting, where the version keeps it.
 ///
 /// # Safety
@@ -1013,17 +1030,17 @@ pub unsafe fn plan(
     }
 }
 
-/// The number that the next object gets, or one that was given a moment ago.
-pub fn next_oid() -> u32 {
+/// The number that the next transaction gets, or one that was given a moment ago.
+pub fn next_xid() -> u32 {
     // SAFETY: a number in shared memory, which is there in every process; it is only looked at.
     #[cfg(not(since_17))]
     unsafe {
-        core::ptr::read_volatile(&raw const (*pg_sys::ShmemVariableCache).nextOid).to_u32()
+        core::ptr::read_volatile(&raw const (*pg_sys::ShmemVariableCache).nextXid.value) as u32
     }
     // SAFETY: as above.
     #[cfg(since_17)]
     unsafe {
-        core::ptr::read_volatile(&raw const (*pg_sys::TransamVariables).nextOid).to_u32()
+        core::ptr::read_volatile(&raw const (*pg_sys::TransamVariables).nextXid.value) as u32
     }
 }
 

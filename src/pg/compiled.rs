@@ -1,25 +1,30 @@
 //! What stays in a process of the statements that it has run: compiled functions, and plans that were saved. Raw.
 //!
-//! Plans are made anew for each job: names, types, literals such as 'now', and what the planner folds, mean in them what they mean for that job. A
-//! procedural language compiles a function when it is first called, and keeps it. Nothing makes PostgreSQL forget that, and the names of types in it
-//! mean what they meant under the settings and the role of that moment. So a process that has compiled anything serves only jobs that have the settings
-//! and the roles of the job that it was compiled for and do not change them at once; and it serves none after a job that compiled a function in
-//! another state than it was launched in.
+//! Plans are made anew for each job: names, types, literals such as 'now', and what the planner folds, mean in them what they mean for that job.
 //!
-//! Nor does a compiled function see that a column whose type it has taken over got another one. So a process is out of date when a relation changes that was
-//! there before.
+//! A procedural language compiles a function when it is first called, and keeps that. The types that the function declares are then those which their
+//! names meant under the search path and the role of that moment. A function that would be compiled otherwise now is compiled anew: its language is made to
+//! believe that the function was replaced. It knows a replaced function by the xmin of the function's row in pg_proc (`plpgsql_compile` and its
+//! like in the other languages, `cached_function_compile` from version 18 on). So this process's own copy of the row, in the cache of that catalog, gets
+//! another xmin. Nothing else looks at it there: whether a row is visible, and what is written back of it, is decided by the table's row.
+//!
+//! A function is judged when a job looks it up, and where it was compiled before, once more when it is called: by the state of that moment ([`state`]) and by what
+//! has changed in the catalogs since it was compiled ([`AGE`]). From its first call on a job keeps what it has, as any session does.
+//!
+//! Hooks of the function manager tell. It asks about each function that is not built in when it looks the function up
+//! (`fmgr_info_cxt_security`), and tells of the calls if that is answered so, and of the calls of functions that change settings or the role by
+//! themselves, in the state that they have made (`fmgr_security_definer`). A function that is compiled for the first time is called without that detour. Where the state
+//! changes between its look-up and its call, nobody knows under which it was compiled, so it is compiled anew for the next job; hooks of the settings tell.
 //!
 //! The caches of types and relations keep what the planner has folded in the checks of domains, in indexes and in partition keys. They are
 //! emptied where the settings or the roles are others than those that they were filled under.
-//!
-//! Hooks of the function manager tell. It asks about each function that is not built in when it looks the function up (`fmgr_info_cxt_security`), but
-//! for those that change settings or the role by themselves: those run in a state of their own, and of their calls it tells
-//! (`fmgr_security_definer`). What they call is asked about in that state.
 
-use super::{adopt, compat, raw};
+use super::local::Exclusive;
+use super::{compat, memory, proc, raw};
 use core::cell::Cell;
-use core::ptr;
-use pgrx::pg_sys::{self, Datum, FormData_pg_proc, Oid, SysCacheIdentifier};
+use core::ffi::{CStr, c_char, c_int, c_void};
+use pgrx::pg_sys::{self, Datum, FormData_pg_proc, ItemPointerData, Oid, SysCacheIdentifier};
+use std::hash::{DefaultHasher, Hasher};
 
 /// `INTERNALlanguageId` of `catalog/pg_language_d.h`.
 const INTERNAL: u32 = 12;
@@ -28,41 +33,82 @@ const C: u32 = 13;
 /// `SQLlanguageId` of `catalog/pg_language_d.h`.
 const SQL: u32 = 14;
 
-/// What was seen in this process.
+/// Besides the roles, what decides what a function is compiled to: its types by the search path, its text by the settings of strings and of PL/pgSQL,
+/// its name in the context of an error by how names are quoted.
+const SETTINGS: [&CStr; 8] = [
+    c"search_path",
+    c"standard_conforming_strings",
+    c"backslash_quote",
+    c"quote_all_identifiers",
+    c"plpgsql.variable_conflict",
+    c"plpgsql.print_strict_params",
+    c"plpgsql.extra_warnings",
+    c"plpgsql.extra_errors",
+];
+
+/// Settings that jobs change while they run, and that what a function is compiled to depends on. The other ones of [`SETTINGS`] are known by the text of the job
+/// or by the functions that they are set for.
+const WATCHED: [&CStr; 3] = [c"search_path", c"role", c"session_authorization"];
+
+const NONE: (*const pg_sys::FmgrInfo, u32) = (core::ptr::null(), 0);
+
+/// A process that knows more functions than this ends after its job.
+const MANY: usize = 10_000;
+
+/// A function that some job has looked up.
 #[derive(Clone, Copy)]
-struct Seen {
-    /// A function was called that may have been compiled.
-    any: bool,
-    /// Since the job began, a function was compiled in another state than that which the job was launched in.
-    elsewhere: bool,
-    /// The job's own text changes that state.
-    changes: bool,
-    /// A relation has changed since, below this oid: those from there on have come after all that was compiled.
-    relation_changed: bool,
-    first_new: u32,
-    /// Some role has become a member of another, or is one no more: which schemas of a search path may be used is not looked up again.
-    roles_changed: bool,
+struct Known {
+    function: u32,
+    /// The row's own xmin, and its place in the table.
+    xmin: u32,
+    place: (u32, u16),
+    /// The xmin that the row has here.
+    shown: u32,
+    /// The state in which it was compiled, 0 where that is not known.
+    state: u64,
+    age: u64,
+    /// The job that it is compiled for.
+    made_by: u64,
+    /// The last job that has looked it up, and the last of which a call was seen.
+    job: u64,
+    called: u64,
 }
 
+/// What this process knows of functions.
+struct Memory {
+    /// In the order of their oids.
+    known: Vec<Known>,
+    /// The last xmin that was given.
+    last: u32,
+    job: u64,
+    /// The next transaction's number when the job began. What has a later xmin was not there for any job before.
+    began: u32,
+}
+
+static MEMORY: Exclusive<Memory> = Exclusive::new();
+
 thread_local! {
-    static SEEN: Cell<Seen> = const {
-        Cell::new(Seen {
-            any: false,
-            elsewhere: false,
-            changes: false,
-            relation_changed: false,
-            first_new: 0,
-            roles_changed: false,
-        })
-    };
-    /// How many functions that change the state by themselves are being called, each by the one before.
-    static DEPTH: Cell<u32> = const { Cell::new(0) };
+    /// Counts what may make a function's types others: changes of types, of relations, of schemas, and of who is a member of whom.
+    static AGE: Cell<u64> = const { Cell::new(0) };
+    /// Whether the state has changed within the job, other than by a function's SET clause.
+    static CHANGED: Cell<bool> = const { Cell::new(false) };
+    /// The function whose call was judged last; none where the state may have changed since.
+    static LAST: Cell<(*const pg_sys::FmgrInfo, u32)> = const { Cell::new(NONE) };
     static NEXT_LOOK_UP: Cell<pg_sys::needs_fmgr_hook_type> = const { Cell::new(None) };
     static NEXT_CALL: Cell<pg_sys::fmgr_hook_type> = const { Cell::new(None) };
+    static NEXT_ASSIGN: [Cell<pg_sys::GucStringAssignHook>; WATCHED.len()] = const { [const { Cell::new(None) }; WATCHED.len()] };
+    static WATCHED_SETTINGS: [Cell<*mut pg_sys::config_generic>; WATCHED.len()] =
+        const { [const { Cell::new(core::ptr::null_mut()) }; WATCHED.len()] };
 }
 
 /// From now on it is seen. Once for each process.
 pub fn watch() {
+    MEMORY.set(Memory {
+        known: Vec::new(),
+        last: 0,
+        job: 0,
+        began: 0,
+    });
     // SAFETY: the hooks are called in this thread; whoever was there before is called too.
     unsafe {
         NEXT_LOOK_UP.set(pg_sys::needs_fmgr_hook);
@@ -71,107 +117,128 @@ pub fn watch() {
         pg_sys::fmgr_hook = Some(is_called);
         raw::CacheRegisterRelcacheCallback(Some(relation_has_changed), Datum::from(0usize));
     }
+    for cache in [
+        SysCacheIdentifier::TYPEOID,
+        SysCacheIdentifier::NAMESPACEOID,
+        SysCacheIdentifier::AUTHOID,
+    ] {
+        compat::on_cache_change(cache, row_has_changed);
+    }
     compat::on_cache_change(SysCacheIdentifier::AUTHMEMROLEMEM, members_have_changed);
+    watch_setting::<0>();
+    watch_setting::<1>();
+    watch_setting::<2>();
 }
 
-unsafe extern "C-unwind" fn relation_has_changed(_argument: Datum, relation: Oid) {
-    let seen = SEEN.get();
-    SEEN.set(Seen {
-        relation_changed: seen.relation_changed || relation.to_u32() < seen.first_new,
-        ..seen
-    });
+fn watch_setting<const N: usize>() {
+    let Some(setting) = compat::find_setting(WATCHED[N]) else {
+        return;
+    };
+    WATCHED_SETTINGS.with(|settings| settings[N].set(setting));
+    // SAFETY: these settings are PostgreSQL's own, and texts.
+    let hook = unsafe { compat::assign_hook(setting) };
+    // SAFETY: the setting lives as long as the process; whoever was there before is called too.
+    NEXT_ASSIGN.with(|next| next[N].set(unsafe { core::mem::replace(&mut *hook, Some(is_assigned::<N>)) }));
 }
 
-unsafe extern "C-unwind" fn members_have_changed(_argument: Datum, _cache: core::ffi::c_int, _hash: u32) {
-    SEEN.set(Seen {
-        roles_changed: true,
-        ..SEEN.get()
-    });
+/// A setting is about to get a value. A SET clause of a function takes effect and is taken back without further ado, since what the function calls is looked up in between.
+/// The first of the two is known by the variable, which still has the value that is kept for the end, and the second by the value, which is that one.
+unsafe extern "C-unwind" fn is_assigned<const N: usize>(value: *const c_char, extra: *mut c_void) {
+    // SAFETY: the setting was found, and is a text.
+    let by_clause = unsafe {
+        let setting = WATCHED_SETTINGS.with(|settings| settings[N].get());
+        let variable = *compat::setting_variable(setting).cast::<*const c_char>();
+        (*setting).stack.as_ref().is_some_and(|stack| {
+            let kept = stack.prior.val.stringval.cast_const();
+            value == kept || stack.state == pg_sys::GucStackState::GUC_SAVE && variable == kept
+        })
+    };
+    if !by_clause {
+        CHANGED.set(true);
+    }
+    LAST.set(NONE);
+    if let Some(next) = NEXT_ASSIGN.with(|next| next[N].get()) {
+        // SAFETY: it was the hook.
+        unsafe { next(value, extra) };
+    }
+}
+
+unsafe extern "C-unwind" fn relation_has_changed(_argument: Datum, _relation: Oid) {
+    AGE.set(AGE.get() + 1);
+}
+
+unsafe extern "C-unwind" fn row_has_changed(_argument: Datum, _cache: c_int, _hash: u32) {
+    AGE.set(AGE.get() + 1);
+}
+
+/// Some role has become a member of another, or is one no more: which schemas of the search path it may use is to be looked up again. Up to version 16 PostgreSQL does
+/// not see that by itself.
+unsafe extern "C-unwind" fn members_have_changed(_argument: Datum, _cache: c_int, _hash: u32) {
+    AGE.set(AGE.get() + 1);
+    // SAFETY: only marks the path as one to be looked up, whatever the arguments.
+    unsafe { raw::assign_search_path(core::ptr::null(), core::ptr::null_mut()) };
 }
 
 /// A job begins, in the state that it was launched in.
 pub fn job_begins() {
-    SEEN.set(Seen {
-        elsewhere: false,
-        changes: false,
-        ..SEEN.get()
+    MEMORY.recover();
+    MEMORY.with(|memory| {
+        memory.job += 1;
+        memory.began = compat::next_xid();
     });
-    DEPTH.set(0);
-}
-
-/// Whether this process may have kept compiled functions.
-pub fn anything() -> bool {
-    SEEN.get().any
+    CHANGED.set(false);
+    LAST.set(NONE);
 }
 
 /// The job's own text changes the state that it was launched in. `is_used` tells whether this process has run others before.
 pub fn text_changes_state(is_used: bool) {
-    SEEN.set(Seen {
-        changes: true,
-        ..SEEN.get()
-    });
+    CHANGED.set(true);
     if is_used {
         empty_caches();
     }
 }
 
-/// Whether what this process has kept is out of date: a relation that was there when a function was compiled has changed, or the members of roles. What others
-/// have committed by now is taken in. Raw.
-pub fn is_outdated() -> bool {
-    // SAFETY: only calls back.
-    unsafe { raw::AcceptInvalidationMessages() };
-    let seen = SEEN.get();
-    seen.roles_changed || seen.any && seen.relation_changed
-}
-
-/// After a job: no plan is kept for the next. False where a function was compiled in another state than the job's, or what was compiled is out of date.
+/// After a job: no plan is kept for the next, nor a function of which nobody knows in which state it was compiled. False where this process has come to know too many.
 pub fn forget_plans() -> bool {
-    let seen = SEEN.get();
     // SAFETY: only marks the plans.
     unsafe { raw::ResetPlanCache() };
-    if seen.changes {
+    MEMORY.recover();
+    if CHANGED.get() {
+        MEMORY.with(Memory::doubt_last_job);
         empty_caches();
     }
-    SEEN.set(Seen {
-        first_new: if seen.any { compat::next_oid() } else { 0 },
-        ..SEEN.get()
-    });
-    !seen.elsewhere && !is_outdated()
+    MEMORY.with(|memory| memory.known.len() < MANY).unwrap_or(false)
 }
 
 /// Empties the caches of the catalogs, and with them all that was made of their contents.
 pub fn empty_caches() {
-    let seen = SEEN.get();
+    let age = AGE.get();
     // SAFETY: callable at any time, as after a message that others have changed more than fits into messages.
     unsafe { raw::InvalidateSystemCaches() }
     // It says of all that it may have changed.
-    SEEN.set(seen);
+    AGE.set(age);
 }
 
-/// Answers whether the calls of the function are to be told: never for our sake.
+/// Answers whether the calls of the function are to be told.
 unsafe extern "C-unwind" fn is_looked_up(function: Oid) -> bool {
-    if compiles(function) {
-        note(adopt::is_in_force);
-    }
+    let is_kept = judge(function, Moment::LookUp);
     // SAFETY: it was the hook.
-    NEXT_LOOK_UP.get().is_some_and(|next| unsafe { next(function) })
+    is_kept | NEXT_LOOK_UP.get().is_some_and(|next| unsafe { next(function) })
 }
 
-/// A function that changes the state by itself is called, or has ended.
+/// A function whose calls are told is called, or has ended.
 unsafe extern "C-unwind" fn is_called(
     event: pg_sys::FmgrHookEventType::Type,
     function: *mut pg_sys::FmgrInfo,
     argument: *mut Datum,
 ) {
-    let depth = DEPTH.get();
     if event == pg_sys::FmgrHookEventType::FHET_START {
-        DEPTH.set(depth + 1);
         // SAFETY: the function manager's own struct.
-        if compiles(unsafe { (*function).fn_oid }) {
-            note(|| depth == 0);
+        let oid = unsafe { (*function).fn_oid };
+        let this = (function.cast_const(), oid.to_u32());
+        if LAST.replace(this) != this {
+            judge(oid, Moment::Call);
         }
-    } else {
-        DEPTH.set(depth.saturating_sub(1));
     }
     if let Some(next) = NEXT_CALL.get() {
         // SAFETY: it was the hook.
@@ -179,50 +246,147 @@ unsafe extern "C-unwind" fn is_called(
     }
 }
 
-/// A function may be compiled from here on, in the state of its job if `is_in_force`. Where the text changes that state, it may do so between the look-up
-/// and the call.
-fn note(is_in_force: impl FnOnce() -> bool) {
-    let seen = SEEN.get();
-    let first_new = match seen.first_new {
-        0 => compat::next_oid(),
-        known => known,
-    };
-    SEEN.set(Seen {
-        any: true,
-        elsewhere: seen.elsewhere || seen.changes || !is_in_force(),
-        first_new,
-        ..seen
-    });
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Moment {
+    LookUp,
+    Call,
 }
 
-/// Whether a call of the function may leave something compiled: not where its language is `internal` or `c`, nor up to version 17
-/// `sql`. Of the functions in C the validators of languages do it, which take an oid and return nothing.
-fn compiles(function: Oid) -> bool {
-    // SAFETY: a row of pg_proc begins with the columns of its struct, and is released.
+/// A function may be called from here on: what its language has kept of it serves, or it is compiled anew. Gives whether something is kept that serves.
+fn judge(function: Oid, moment: Moment) -> bool {
+    // SAFETY: a row of pg_proc begins with the columns of its struct, and is released. Its header is in this process's own memory.
     unsafe {
         let row = compat::cached_row(SysCacheIdentifier::PROCOID, function);
         if row.is_null() {
             return false;
         }
-        let data = (*row).t_data;
-        let columns = data.cast::<u8>().add((*data).t_hoff.into()).cast::<FormData_pg_proc>();
-        let compiles = match (*columns).prolang.to_u32() {
-            INTERNAL => false,
-            C => (*columns).prorettype == pg_sys::VOIDOID && takes_oid(columns),
-            // Those of the system mean the same under all settings.
-            SQL => cfg!(since_18) && function.to_u32() >= pg_sys::FirstNormalObjectId,
-            _ => true,
-        };
+        let header = (*row).t_data;
+        let columns = header
+            .cast::<u8>()
+            .add((*header).t_hoff.into())
+            .cast::<FormData_pg_proc>();
+        let mut is_kept = false;
+        if is_compiled(function, (*columns).prolang.to_u32()) {
+            let xmin = &raw mut (*header).t_choice.t_heap.t_xmin;
+            let found = u32::from(*xmin);
+            let state = state();
+            let place = place(&(*row).t_self);
+            if let Some(known) = MEMORY.with(|memory| memory.judge(function.to_u32(), found, place, state, moment)) {
+                *xmin = known.shown.into();
+                // A function in SQL whose calls are told could not be inlined. Its statements are analysed for each job, whatever its types.
+                is_kept = known.is_kept() && (*columns).prolang.to_u32() != SQL;
+            }
+        }
         raw::ReleaseSysCache(row);
-        compiles
+        is_kept
     }
 }
 
-/// Whether the only argument of the function is an oid.
-unsafe fn takes_oid(columns: *const FormData_pg_proc) -> bool {
-    // SAFETY: the vector of types has as many values as its head says.
-    unsafe {
-        let types = &raw const (*columns).proargtypes;
-        (*types).dim1 == 1 && ptr::read((&raw const (*types).values).cast::<Oid>()) == pg_sys::OIDOID
+/// Whether a call of a function in this language may leave something compiled: not where that is `internal` or `c`, nor up to version 17 `sql`.
+/// The system's own functions in SQL mean the same in all states.
+fn is_compiled(function: Oid, language: u32) -> bool {
+    match language {
+        INTERNAL | C => false,
+        SQL => cfg!(since_18) && function.to_u32() >= pg_sys::FirstNormalObjectId,
+        _ => true,
+    }
+}
+
+fn place(pointer: &ItemPointerData) -> (u32, u16) {
+    let block = (u32::from(pointer.ip_blkid.bi_hi) << 16) | u32::from(pointer.ip_blkid.bi_lo);
+    (block, pointer.ip_posid)
+}
+
+/// A number for the roles and the [`SETTINGS`] of this moment, not 0.
+fn state() -> u64 {
+    let mut state = DefaultHasher::new();
+    let (session, role, current, security_context) = proc::acting();
+    [session, role, current, security_context as u32]
+        .into_iter()
+        .for_each(|number| state.write_u32(number));
+    for name in SETTINGS {
+        // SAFETY: raises nothing for a setting that is not there, and gives a C string or NULL that lasts until the next call.
+        state.write(memory::c_bytes(unsafe {
+            raw::GetConfigOption(name.as_ptr(), true, false)
+        }));
+        state.write_u8(0);
+    }
+    state.finish().max(1)
+}
+
+impl Known {
+    /// Whether it may have been compiled for an earlier job, and serves.
+    fn is_kept(&self) -> bool {
+        self.made_by < self.job
+    }
+}
+
+impl Memory {
+    /// Judges a function whose row has `xmin` now, its own or one that was given here. Gives what is known of it from here on.
+    fn judge(&mut self, function: u32, xmin: u32, place: (u32, u16), state: u64, moment: Moment) -> Known {
+        let (job, age) = (self.job, AGE.get());
+        let at = self.known.binary_search_by_key(&function, |known| known.function);
+        if let Ok(at) = at {
+            let known = &mut self.known[at];
+            if known.place == place && (xmin == known.xmin || xmin == known.shown) {
+                let serves = (known.state, known.age) == (state, age);
+                if known.job != job || known.is_kept() && known.called != job {
+                    // Not called yet.
+                    if !serves {
+                        known.shown = another(&mut self.last, known.xmin);
+                        (known.state, known.age) = (state, age);
+                        known.made_by = job;
+                    }
+                } else if known.state != state {
+                    // With arguments of other types it is compiled once more.
+                    known.state = 0;
+                }
+                known.job = job;
+                if moment == Moment::Call {
+                    known.called = job;
+                }
+                return *known;
+            }
+        }
+        let is_new = xmin.wrapping_sub(self.began) as i32 >= 0;
+        let known = Known {
+            function,
+            xmin,
+            place,
+            // CREATE FUNCTION may have compiled it: for this job, which keeps that, or for one before.
+            shown: if is_new { xmin } else { another(&mut self.last, xmin) },
+            state: if is_new { 0 } else { state },
+            age,
+            made_by: job,
+            job,
+            called: if moment == Moment::Call { job } else { 0 },
+        };
+        match at {
+            Ok(at) => self.known[at] = known,
+            Err(at) => {
+                memory::push_raw(&mut self.known, known);
+                self.known[at..].rotate_right(1);
+            }
+        }
+        known
+    }
+
+    /// Nobody knows in which state the functions of the last job were compiled.
+    fn doubt_last_job(&mut self) {
+        let job = self.job;
+        self.known
+            .iter_mut()
+            .filter(|known| known.job == job)
+            .for_each(|known| known.state = 0);
+    }
+}
+
+/// An xmin that no function had, `real` neither.
+fn another(last: &mut u32, real: u32) -> u32 {
+    loop {
+        *last = last.wrapping_add(1);
+        if *last != real {
+            return *last;
+        }
     }
 }

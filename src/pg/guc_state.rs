@@ -345,12 +345,15 @@ pub fn step(state: &[u8], before: &[u8], own: &[u8], base: &[u8], but: &CStr) ->
     clean
 }
 
+/// Whether something was left out when a state was reached.
+pub fn is_anything_left_out() -> bool {
+    LEFT_OUT.get()
+}
+
 /// Sets what was left out when the state was reached, for PostgreSQL would have looked up what it names. `scratch` is used up. Outside of a
 /// transaction, where PostgreSQL takes such names on faith. Raw.
 pub fn set_left_out(state: &[u8], scratch: &mut Buffer) {
-    if !LEFT_OUT.replace(false) {
-        return;
-    }
+    LEFT_OUT.set(false);
     write(scratch);
     let ours = Entries::of_bytes(scratch.bytes());
     for entry in Entries::of_bytes(state).filter(Entry::names_object) {

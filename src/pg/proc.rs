@@ -533,20 +533,6 @@ pub struct Identity {
     pub outer_is_superuser: bool,
 }
 
-impl Identity {
-    /// Nobody.
-    pub const NONE: Identity = Identity {
-        authenticated: 0,
-        session: 0,
-        outer: 0,
-        current: 0,
-        role: 0,
-        security_context: 0,
-        session_is_superuser: false,
-        outer_is_superuser: false,
-    };
-}
-
 /// The identity of this process now. Guarded.
 pub fn identity() -> Identity {
     let mut current = Oid::INVALID;

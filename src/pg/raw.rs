@@ -291,6 +291,8 @@ unsafe extern "C-unwind" {
 
     // utils/inval.h, utils/syscache.h, access/table.h, access/skey.h, access/genam.h
     pub fn AcceptInvalidationMessages();
+    // catalog/namespace.h, from version 16 on utils/guc_hooks.h
+    pub fn assign_search_path(newval: *const c_char, extra: *mut c_void);
     pub fn ReleaseSysCache(row: HeapTuple);
     pub fn table_open(relation: Oid, mode: LOCKMODE) -> Relation;
     pub fn table_close(relation: Relation, mode: LOCKMODE);

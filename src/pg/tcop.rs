@@ -173,35 +173,6 @@ pub fn parse(sql: &CStr) -> Statements {
     }
 }
 
-/// [`Statements::change_state`] of a string that has not begun. What the parser says of it, it says again when the string is run.
-pub fn changes_state(sql: &CStr) -> bool {
-    may_change_state(sql.to_bytes()) && parse(sql).change_state()
-}
-
-fn may_change_state(sql: &[u8]) -> bool {
-    const WORDS: [&[u8]; 2] = [b"set", b"discard"];
-    let has = |word: &&[u8]| sql.windows(word.len()).any(|part| part.eq_ignore_ascii_case(word));
-    WORDS.iter().any(has)
-}
-
-/// Whether a string looks as if it changed settings or roles itself, by the first words of what lies between semicolons. Whoever can ask for a process by
-/// that spares it the way over another one; neither answer does harm.
-pub fn seems_to_change_state(sql: &[u8]) -> bool {
-    let is = |word: &[u8], known: &str| word.eq_ignore_ascii_case(known.as_bytes());
-    sql.split(|byte| *byte == b';').any(|statement| {
-        let mut words = statement
-            .split(|byte| !(byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.')))
-            .filter(|word| !word.is_empty());
-        match words.next() {
-            Some(first) if is(first, "set") => words
-                .find(|word| !is(word, "local") && !is(word, "session"))
-                .is_some_and(|name| !is(name, "transaction") && !guc_state::is_immaterial(name)),
-            Some(first) => is(first, "reset") || is(first, "discard") || words.any(|word| is(word, "set_config")),
-            None => false,
-        }
-    })
-}
-
 impl Statements {
     /// How many.
     pub fn len(&self) -> usize {

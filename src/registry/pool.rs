@@ -14,7 +14,7 @@ use super::job::{Job, Slot};
 use super::room::{Caps, Room, Short, Shortage, Spot, Waiter};
 use super::segment;
 use crate::pg::error::Result;
-use crate::pg::proc::{Identity, Process, Registered, WorkerStatus};
+use crate::pg::proc::{Process, Registered, WorkerStatus};
 use crate::pg::shmem::{self, Locked, NOWHERE, Offset};
 use crate::pg::{guc, proc};
 use core::cell::Cell;
@@ -82,39 +82,22 @@ enum State {
 pub struct Fit {
     /// The database that it is connected to.
     pub database: u32,
-    /// The role that it connected as, and those that its last job acted as.
-    pub identity: Identity,
+    /// The role that it connected as.
+    pub role: u32,
     /// What a new connection would have got when it connected.
     pub standing: u64,
     /// The settings, if any, that it can never be without again.
     pub custom: u64,
-    /// The settings under which it has compiled or planned what it has kept; 0 where it has kept nothing.
-    pub compiled: u64,
 }
 
 impl Fit {
     /// A process that is connected to no database yet: it fits every job.
     pub const ANY: Fit = Fit {
         database: 0,
-        identity: Identity::NONE,
+        role: 0,
         standing: 0,
         custom: 0,
-        compiled: 0,
     };
-
-    /// The same for a job that a worker which has kept anything compiled must not serve.
-    pub fn unbound(self) -> Self {
-        Self {
-            compiled: u64::MAX,
-            ..self
-        }
-    }
-
-    /// Whether a worker that is like this may serve a job that asks for `job`, as far as settings and roles go.
-    fn allows(&self, job: &Fit) -> bool {
-        (self.custom == 0 || self.custom == job.custom)
-            && (self.compiled == 0 || (self.compiled, self.identity) == (job.compiled, job.identity))
-    }
 }
 
 /// A worker that was claimed.
@@ -490,15 +473,14 @@ fn find(pool: &mut Pool, fit: Fit, read_at: i64, is_ours: impl Fn(&Place) -> boo
 /// is sent away.
 fn serves(pool: &mut Pool, place: &Place, fit: Fit) -> bool {
     let has = place.fit.get();
-    let connection = |fit: &Fit| (fit.database, fit.identity.authenticated);
-    if fit.standing == 0 || connection(&has) != connection(&fit) {
+    if fit.standing == 0 || (has.database, has.role) != (fit.database, fit.role) {
         return false;
     }
     if has.standing != fit.standing {
         place.dismiss(pool);
         return false;
     }
-    has.allows(&fit)
+    has.custom == 0 || has.custom == fit.custom
 }
 
 /// Whether a worker's process is about to end, or has ended and the postmaster has not seen it yet: then its slot will be free in

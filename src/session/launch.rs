@@ -20,7 +20,6 @@ use crate::pg::params::Outgoing;
 use crate::pg::proc::{self, Identity, WorkerStatus};
 use crate::pg::shmem::{self, Offset, Owned};
 use crate::pg::spi;
-use crate::pg::tcop;
 use crate::registry::counters::Counters;
 use crate::registry::job::{LABEL_MAX, Slot};
 use crate::registry::keep;
@@ -147,10 +146,7 @@ fn prepare(order: &Order, queue_size: i32, identity: Identity, counters: Offset)
         None => None,
     };
     let cookie = proc::strong_random()?;
-    let (request, mut fit) = request::store(identity, &database, parameters.as_ref())?;
-    if tcop::seems_to_change_state(order.sql) {
-        fit = fit.unbound();
-    }
+    let (request, fit) = request::store(identity, &database, parameters.as_ref())?;
     // The worker needs the text as a C string.
     let sql = Owned::new(shmem::allocate(order.sql.len() + 1)?);
     shmem::write(sql.place(), order.sql);

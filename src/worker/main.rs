@@ -162,10 +162,9 @@ impl Attached {
             }
             request.adopt(name.text());
             foreign::values_go_to(request.home().filter(|_| keeps_result));
-            let taken = request.take(sql, &mut records);
-            (taken, !is_first && is_for_another(sql))
+            request.take(sql, &mut records)
         });
-        let ((sql, parameters), is_for_another) = match adopted {
+        let (sql, parameters) = match adopted {
             Ok(taken) => taken,
             Err(edata) => {
                 // A process that failed here has no state to go on with.
@@ -182,13 +181,6 @@ impl Attached {
             }
         };
         let terms = Terms::of(&request, is_first);
-        if is_for_another {
-            self.hand_on();
-            // Nothing was done here: this process is as it was.
-            let stays = terms.prepare();
-            tcop::finish(c"pg_background:idle");
-            return stays.then_some(terms);
-        }
         // What is said up to here concerns the process and not the job.
         output::begin(self, queue_size, keeps_result);
         compiled::job_begins();
@@ -211,7 +203,7 @@ impl Attached {
         let verdict = match executed {
             Ok(()) => Verdict::SUCCESS,
             Err(edata) => {
-                if compiled::anything() && error::sqlstate(edata) == wire::pack(b"XX000") {
+                if error::sqlstate(edata) == wire::pack(b"XX000") {
                     // What PostgreSQL did not expect may come of what this process has kept compiled.
                     rest::spoil();
                 }
@@ -302,11 +294,6 @@ impl Attached {
         }
         proc::clear_pending_cancel();
     }
-}
-
-/// Whether a job with this text takes a process that has kept nothing compiled. Launches ask for one where they see that; not all do.
-fn is_for_another(sql: &CStr) -> bool {
-    compiled::is_outdated() || compiled::anything() && tcop::changes_state(sql)
 }
 
 /// `pg_background:<label>:<pid>`, or without a label `pg_background:<pid>`, with the pid of the handle. Of a label that is too long for a name the end is left out,

@@ -10,9 +10,8 @@
 
 use super::main::{self, Attached};
 use crate::channel::request::Request;
-use crate::pg::proc::Identity;
 use crate::pg::standing::Kind;
-use crate::pg::{adopt, compiled, error, library, proc, reset, standing};
+use crate::pg::{adopt, error, library, proc, reset, standing};
 use crate::registry::job::Error;
 use crate::registry::pool::{self, Fit, Found, Place};
 use crate::registry::segment::segment;
@@ -105,23 +104,7 @@ impl Terms {
                 }
             })
             .unwrap_or(false);
-        clean && place.offer(self.kept_fit(), self.session, self.max_idle)
-    }
-
-    /// What this process is fit for: jobs with the settings and the roles of the last one where something was compiled for it or one before,
-    /// else all of its connection.
-    fn kept_fit(&self) -> Fit {
-        if compiled::anything() {
-            return self.fit;
-        }
-        Fit {
-            identity: Identity {
-                authenticated: self.fit.identity.authenticated,
-                ..Identity::NONE
-            },
-            compiled: 0,
-            ..self.fit
-        }
+        clean && place.offer(self.fit, self.session, self.max_idle)
     }
 }
 
@@ -189,12 +172,7 @@ pub fn wait(terms: &Terms) -> Option<Attached> {
                 }
                 // It was taken back meanwhile.
                 sleeps = false;
-                let fit = if terms.is_connected() {
-                    terms.kept_fit()
-                } else {
-                    terms.fit
-                };
-                if !place.offer(fit, terms.session, terms.max_idle) {
+                if !place.offer(terms.fit, terms.session, terms.max_idle) {
                     return leave(place);
                 }
             }
@@ -237,9 +215,7 @@ fn leave(place: &'static Place) -> Option<Attached> {
 fn is_to_go(terms: &Terms) -> bool {
     library_was_replaced()
         || terms.is_connected()
-            && (compiled::is_outdated()
-                || reset::database_is_wanted()
-                || standing::of_this_process(terms.kind) != terms.fit.standing)
+            && (reset::database_is_wanted() || standing::of_this_process(terms.kind) != terms.fit.standing)
 }
 
 /// The process ends with a job posted that it never took. Whoever was told to end while asleep gives the job back to the launch,

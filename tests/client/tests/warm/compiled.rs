@@ -7,7 +7,7 @@
 use harness::order::Step::{Admin, Connect, Job, Session};
 use harness::order::{Order, Step, agree};
 
-use crate::{alice, left, run_in, silent};
+use crate::{alice, cleared, left, run_in, silent};
 
 const SETUP: &str = r"
     SET check_function_bodies = off;
@@ -152,6 +152,33 @@ const SETUP: &str = r"
     CREATE FUNCTION of_row_or_error() RETURNS text LANGUAGE plpgsql AS
         $$ DECLARE r item%ROWTYPE; BEGIN SELECT * INTO r FROM item; RETURN r;
            EXCEPTION WHEN OTHERS THEN RETURN SQLSTATE; END $$;
+    CREATE FUNCTION of_b_first(x text) RETURNS text LANGUAGE plpgsql SET search_path = tenant_b, public AS
+        $$ BEGIN RETURN of_domain(x); END $$;
+    CREATE FUNCTION of_b_then_a(x text) RETURNS text LANGUAGE plpgsql SET search_path = tenant_b, public AS
+        $$ BEGIN PERFORM set_config('search_path', 'tenant_a, public', true); RETURN of_domain(x); END $$;
+    CREATE FUNCTION of_b_or(path text, x text) RETURNS text LANGUAGE plpgsql SET search_path = tenant_b, public AS
+        $$ BEGIN PERFORM set_config('search_path', path, true); RETURN of_domain(x); END $$;
+    CREATE FUNCTION path_is(path text) RETURNS text LANGUAGE plpgsql AS
+        $$ BEGIN RETURN set_config('search_path', path, true); END $$;
+    CREATE FUNCTION path_is_in_sql(path text) RETURNS text LANGUAGE sql AS
+        $$ SELECT set_config('search_path', path, true) $$;
+    CREATE FUNCTION act_as(name text) RETURNS text LANGUAGE sql AS $$ SELECT set_config('role', name, true) $$;
+    CREATE FUNCTION any_of_domain(kind anyelement, x text) RETURNS text LANGUAGE plpgsql AS
+        $$ DECLARE d short; BEGIN d := x; RETURN pg_typeof(kind)::text || d; END $$;
+    CREATE FUNCTION any_of_b_first(x text) RETURNS text LANGUAGE plpgsql SET search_path = tenant_b, public AS
+        $$ BEGIN RETURN any_of_domain(1::int, x); END $$;
+    CREATE ROLE carol;
+    CREATE ROLE dave;
+    CREATE SCHEMA carol AUTHORIZATION carol;
+    CREATE SCHEMA dave AUTHORIZATION dave;
+    CREATE DOMAIN carol.own AS text CHECK (value <> 'abcdef');
+    CREATE DOMAIN dave.own AS text;
+    CREATE FUNCTION of_own(x text) RETURNS text LANGUAGE plpgsql AS
+        $$ DECLARE d own; BEGIN d := x; RETURN current_user || d; END $$;
+    CREATE FUNCTION of_own_as_owner(x text) RETURNS text LANGUAGE plpgsql SECURITY DEFINER AS
+        $$ BEGIN RETURN of_own(x); END $$;
+    GRANT CREATE ON SCHEMA public TO dave;
+    ALTER FUNCTION of_own_as_owner OWNER TO dave;
     CREATE TABLE watched (n int);
     CREATE TABLE tenant_a.log (n int, seen text DEFAULT 'a');
     CREATE TABLE tenant_b.log (seen text DEFAULT 'b', n int);
@@ -670,6 +697,171 @@ fn names() {
                 Job("SELECT says()"),
                 Admin("DROP FUNCTION said(), says()"),
                 Job("SELECT says()"),
+            ],
+        )),
+    ]);
+}
+
+/// A function that is compiled in another state than the one of its job, and yet the process stays.
+#[test]
+fn states_of_functions() {
+    run(&[
+        silent(cleared(
+            "compiled, then called by a function with a search path",
+            &[
+                Session(A),
+                Job("SELECT of_domain('ab')"),
+                Job("SELECT of_b_first('abcdef')"),
+                Job("SELECT of_domain('abcdef')"),
+                Job("SELECT of_b_first('abcdef')"),
+            ],
+        )),
+        silent(cleared(
+            "a search path that is set between look-up and call",
+            &[
+                Session(A),
+                Job("SELECT of_domain('ab')"),
+                Job("SELECT path_is('tenant_b, public') || of_domain('abcdef')"),
+                Job("SELECT of_domain('abcdef')"),
+                Job("SELECT path_is_in_sql('tenant_b, public') || of_domain('abcdef')"),
+                Job("SELECT of_domain('ab') || of_domain('abcdef')"),
+            ],
+        )),
+        silent(cleared(
+            "a search path that is set between two calls",
+            &[
+                Session(A),
+                Job("SELECT of_domain('ab')"),
+                Job(
+                    "DO $$ DECLARE r text; BEGIN FOR i IN 1..2 LOOP r := of_domain('ab'); RAISE NOTICE '%', r;
+                         PERFORM set_config('search_path', 'tenant_b, public', true); END LOOP;
+                         r := of_domain('abcdef'); RAISE NOTICE '%', r; END $$",
+                ),
+                Job("SELECT of_domain('ab') || path_is('tenant_b, public') || of_domain('abcdef')"),
+                Job("SELECT of_domain(x) || path_is('tenant_b, public') FROM (VALUES ('ab'), ('abcdef')) v (x)"),
+                Job("SELECT path_is('tenant_b, public') || of_domain(x) FROM (VALUES ('ab'), ('abcdef')) v (x)"),
+                Job("SELECT of_domain('abcdef')"),
+            ],
+        )),
+        silent(cleared(
+            "a function that leaves its own search path",
+            &[
+                Session(A),
+                Job("SELECT of_b_then_a('ab')"),
+                Job("SELECT of_b_first('abcdef')"),
+                Job("SELECT of_b_then_a('abcdef')"),
+                Job("SELECT of_b_or('tenant_a, public', 'ab')"),
+                Job("SELECT of_b_or('tenant_b, public', 'abcdef')"),
+                Job("SELECT of_b_or('tenant_a, public', 'abcdef')"),
+            ],
+        )),
+        silent(cleared(
+            "compiled for other arguments in another state",
+            &[
+                Session(A),
+                Job("SELECT any_of_domain('x'::text, 'ab') || any_of_b_first('abcdef')"),
+                Job("SELECT any_of_domain(1::int, 'abcdef')"),
+                Job("SELECT any_of_domain(1::int, 'ab')"),
+            ],
+        )),
+        silent(cleared(
+            "a role that is set between look-up and call",
+            &[
+                Job("SELECT act_as('carol'), of_own('ab')"),
+                Job("SELECT act_as('dave') || of_own('abcdef')"),
+                Job("SELECT act_as('carol') || of_own('abcdef')"),
+                Job("SELECT act_as('dave') || of_own_as_owner('abcdef')"),
+                Job("SELECT of_own_as_owner('abcdef')"),
+                Job("SELECT act_as('carol') || of_own('abcdef')"),
+            ],
+        )),
+        silent(cleared(
+            "created and called under different paths",
+            &[
+                Session(A),
+                Job("CREATE FUNCTION public.young(x text) RETURNS text LANGUAGE plpgsql AS
+                         $$ DECLARE d short; BEGIN d := x; RETURN d; END $$;
+                     SET LOCAL search_path = tenant_b, public; SELECT young('ab')"),
+                Session(B),
+                Job("SELECT young('abcdef')"),
+                Session(A),
+                Job("SELECT young('abcdef')"),
+                Session("DROP FUNCTION public.young(text)"),
+            ],
+        )),
+    ]);
+}
+
+/// What a name means has changed since the function was compiled.
+#[test]
+fn names_that_change() {
+    run(&[
+        silent(cleared(
+            "a type that comes before",
+            &[
+                Session("SET search_path = tenant_c, tenant_a, public"),
+                Admin("CREATE SCHEMA tenant_c; GRANT USAGE ON SCHEMA tenant_c TO PUBLIC"),
+                Job("SELECT of_domain('abcdef')"),
+                Admin("CREATE DOMAIN tenant_c.short AS text"),
+                Job("SELECT of_domain('abcdef')"),
+                Admin("ALTER SCHEMA tenant_c RENAME TO tenant_d"),
+                Job("SELECT of_domain('abcdef')"),
+                Admin("ALTER SCHEMA tenant_d RENAME TO tenant_c"),
+                Job("SELECT of_domain('abcdef')"),
+                Admin("REVOKE USAGE ON SCHEMA tenant_c FROM PUBLIC; DROP SCHEMA tenant_c CASCADE"),
+                Job("SELECT of_domain('abcdef')"),
+            ],
+        )),
+        silent(cleared(
+            "a type is dropped and made again",
+            &[
+                Admin("CREATE DOMAIN passing AS int; CREATE FUNCTION of_passing() RETURNS text LANGUAGE plpgsql AS
+                           $$ DECLARE d passing := 1.4; BEGIN RETURN d; END $$"),
+                Job("SELECT of_passing()"),
+                Admin("DROP DOMAIN passing; CREATE DOMAIN passing AS numeric"),
+                Job("SELECT of_passing()"),
+                Admin("DROP DOMAIN passing"),
+                Job("SELECT of_passing()"),
+                Admin("CREATE TYPE passing AS ENUM ('1.4')"),
+                Job("SELECT of_passing()"),
+                Admin("DROP TYPE passing; DROP FUNCTION of_passing()"),
+            ],
+        )),
+        silent(cleared(
+            "a column gets another type",
+            &[
+                Admin("CREATE TABLE changing (c int); CREATE FUNCTION of_changing() RETURNS text LANGUAGE plpgsql AS
+                           $$ DECLARE d changing.c%TYPE := 1.4; BEGIN RETURN d; END $$"),
+                Job("SELECT of_changing()"),
+                Admin("ALTER TABLE changing ALTER c TYPE numeric"),
+                Job("SELECT of_changing()"),
+                Admin("DROP TABLE changing; CREATE TABLE changing (c text)"),
+                Job("SELECT of_changing()"),
+                Admin("DROP TABLE changing; DROP FUNCTION of_changing()"),
+            ],
+        )),
+        alice(silent(cleared(
+            "a schema that may be used no more, by what a role is a member of",
+            &[
+                Admin("CREATE SCHEMA shut; CREATE DOMAIN shut.short AS text; CREATE ROLE keyholder; GRANT USAGE ON SCHEMA shut TO keyholder;
+                       GRANT keyholder TO alice"),
+                Session("SET search_path = shut, tenant_a, public"),
+                Job("SELECT of_domain('abcdef')"),
+                Admin("REVOKE keyholder FROM alice"),
+                Job("SELECT of_domain('abcdef')"),
+                Admin("GRANT keyholder TO alice"),
+                Job("SELECT of_domain('abcdef')"),
+                Admin("DROP SCHEMA shut CASCADE; DROP ROLE keyholder"),
+            ],
+        ))),
+        silent(left(
+            "a temporary table of the job's",
+            &[
+                Job("CREATE TEMP TABLE item (name text); INSERT INTO item VALUES ('temporary'); SELECT of_row()"),
+                Session(A),
+                Job("SELECT of_row()"),
+                Job("CREATE TEMP TABLE item (a text, b text); INSERT INTO item VALUES ('t', 'u'); SELECT of_row()"),
+                Job("SELECT of_row()"),
             ],
         )),
     ]);
