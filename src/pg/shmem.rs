@@ -273,6 +273,29 @@ pub fn look<T>(place: Offset) -> Option<&'static T> {
     look_address(place).map(|address| unsafe { &*address.cast::<T>() })
 }
 
+/// The value that this process looked at last, of those at places that are never freed.
+pub struct Last<T: 'static>(Cell<(Offset, Option<&'static T>)>);
+
+impl<T> Last<T> {
+    /// None yet.
+    pub const fn new() -> Self {
+        Self(Cell::new((NOWHERE, None)))
+    }
+
+    /// As [`look`].
+    pub fn look(&self, place: Offset) -> Option<&'static T> {
+        let (last, value) = self.0.get();
+        if last == place {
+            return value;
+        }
+        let value = look(place);
+        if value.is_some() {
+            self.0.set((place, value));
+        }
+        value
+    }
+}
+
 /// Maps the segment of a place that is allocated. The system's own error where it refuses to: no file descriptor or address space
 /// left. Call it without a lock held.
 pub fn map(place: Offset) -> Result<()> {

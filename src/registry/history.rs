@@ -41,11 +41,12 @@ pub struct History {
     first: u64,
 }
 
+/// Changed under the lock of the history only.
 #[repr(C)]
-#[derive(Clone, Copy)]
 struct Record {
-    head: Head,
-    texts: [u8; TEXTS],
+    head: Cell<Head>,
+    /// As many bytes as the head says; what follows them is of another record.
+    texts: [Cell<u8>; TEXTS],
 }
 
 #[repr(C)]
@@ -144,6 +145,23 @@ fn lay_out(texts: [Option<&[u8]>; 4], room: usize, mut put: impl FnMut(usize, &[
     })
 }
 
+impl Record {
+    fn take_from(&self, other: &Record) {
+        self.head.set(other.head.get());
+        self.texts
+            .iter()
+            .zip(&other.texts)
+            .for_each(|(to, from)| to.set(from.get()));
+    }
+
+    fn copy(&self) -> Self {
+        Self {
+            head: self.head.clone(),
+            texts: self.texts.clone(),
+        }
+    }
+}
+
 impl Entry {
     /// What is known of a job now.
     pub fn of(slot: &Slot, job: &Job) -> Self {
@@ -163,15 +181,15 @@ impl Entry {
 
     fn stored(record: &Record) -> Self {
         let mut entry = Self {
-            facts: record.head.facts,
-            lens: record.head.lens,
+            facts: record.head.get().facts,
+            lens: record.head.get().lens,
             texts: [0; _],
         };
         entry
             .texts
             .iter_mut()
-            .zip(record.texts)
-            .for_each(|(to, from)| *to = from);
+            .zip(&record.texts)
+            .for_each(|(to, from)| *to = from.get());
         entry
     }
 
@@ -229,20 +247,23 @@ pub fn push(slot: &Slot, job: &Job) {
         }
         let n = history.written;
         if let Some(record) = history.ring().record(n) {
-            let mut kept = [0; TEXTS];
-            let lens = lay_out(texts, TEXTS, |at, text| kept[at..at + text.len()].copy_from_slice(text));
-            record.set(Record {
-                head: Head { facts, lens },
-                texts: kept,
+            let lens = lay_out(texts, TEXTS, |at, text| {
+                record.texts[at..].iter().zip(text).for_each(|(to, from)| to.set(*from))
             });
+            record.head.set(Head { facts, lens });
             history.written += 1;
         }
     });
 }
 
-/// Maps the records for this process, if it can.
+/// Maps the records for this process, if it can, where it has not asked for them before. Another ring it maps when it writes there.
 pub(super) fn reach() {
-    if let Some(segment) = segment::attached() {
+    thread_local! {
+        static ASKED: Cell<bool> = const { Cell::new(false) };
+    }
+    if let Some(segment) = segment::attached()
+        && !ASKED.replace(true)
+    {
         let ring = segment.history.lock().ring;
         shmem::look_address(ring);
     }
@@ -257,8 +278,8 @@ struct Ring {
 
 impl Ring {
     /// Where record number `n` is, or goes; None where this process cannot map it. Under the lock.
-    fn record(self, n: u64) -> Option<&'static Cell<Record>> {
-        let first = shmem::look::<Cell<Record>>(self.place)?;
+    fn record(self, n: u64) -> Option<&'static Record> {
+        let first = shmem::look::<Record>(self.place)?;
         Some(shmem::neighbour(first, (n % u64::from(self.size)) as usize))
     }
 }
@@ -316,7 +337,7 @@ impl History {
             }
             let n = self.unmoved - 1;
             let from = self.ring_before().record(n)?;
-            self.ring().record(n)?.set(from.get());
+            self.ring().record(n)?.take_from(from);
             self.unmoved = n;
         }
         Some(NOWHERE)
@@ -423,7 +444,7 @@ impl Reading {
             self.next = self.next.max(history.numbers().start);
             while self.next < self.end && self.records.len() < BATCH {
                 if let Some(record) = history.ring_of(self.next).record(self.next) {
-                    self.records.push(record.get());
+                    self.records.push(record.copy());
                 }
                 self.next += 1;
             }

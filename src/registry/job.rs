@@ -553,7 +553,7 @@ impl Slot {
         if let Some(counters) = shmem::look::<Counters>(job.counters) {
             counters.ended(end.count, finished_at - began);
         }
-        if let Some(totals) = shmem::look::<Totals>(job.totals) {
+        if let Some(totals) = Totals::look(job.totals) {
             totals.ended(end.count, finished_at - began, job.queue.spilled());
         }
         let reader = job.queue.reader();
@@ -573,15 +573,19 @@ impl Slot {
 
     /// Maps what publishing the end of this job needs. The system's own error where it refuses.
     pub fn reach(&self, cookie: u64) -> Result<()> {
-        let places = match self.lock_if(cookie) {
-            Some(job) => [job.counters, job.totals, job.role_count],
+        let (counters, totals, role) = match self.lock_if(cookie) {
+            Some(job) => (job.counters, job.totals, job.role_count),
             None => return Ok(()),
         };
-        for place in places {
-            if let Err(failure) = shmem::map(place) {
-                // A job that was taken back meanwhile has taken its counters along.
-                return self.lock_if(cookie).map_or(Ok(()), |_| Err(failure));
-            }
+        if let Err(failure) = shmem::map(counters) {
+            // A job that was taken back meanwhile has taken its counters along.
+            return self.lock_if(cookie).map_or(Ok(()), |_| Err(failure));
+        }
+        if Totals::look(totals).is_none() {
+            shmem::map(totals)?;
+        }
+        if room::role(role).is_none() {
+            shmem::map(role)?;
         }
         pool::reach()?;
         history::reach();

@@ -16,7 +16,7 @@ use super::list::{self, Linked};
 use super::pool;
 use crate::pg::error::Result;
 use crate::pg::proc;
-use crate::pg::shmem::{self, NOWHERE, Offset};
+use crate::pg::shmem::{self, Last, NOWHERE, Offset};
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::cell::Cell;
 
@@ -42,7 +42,7 @@ pub const NO_SPOT: Spot = 0;
 
 /// The jobs of one role: of the one that the workers connect as, which is the one that settings of roles hold for. Never freed.
 #[repr(C)]
-struct Role {
+pub(super) struct Role {
     next: AtomicU64,
     role: AtomicU32,
     running: AtomicU32,
@@ -121,9 +121,12 @@ impl Waiter {
     }
 }
 
-/// The count of a role, which the launch has mapped, and the worker before it takes the job.
-fn role(place: Offset) -> Option<&'static Role> {
-    shmem::look(place)
+/// The count of a role, which is never freed. The launch has mapped it, and the worker before it takes the job.
+pub(super) fn role(place: Offset) -> Option<&'static Role> {
+    thread_local! {
+        static LAST: Last<Role> = const { Last::new() };
+    }
+    LAST.with(|last| last.look(place))
 }
 
 /// The count of a role, made on first use. 53200 where memory is out.

@@ -5,7 +5,7 @@ use super::list::{self, Linked};
 use super::segment::segment;
 use crate::pg::error::Result;
 use crate::pg::proc;
-use crate::pg::shmem::{self, NOWHERE, Offset};
+use crate::pg::shmem::{self, Last, NOWHERE, Offset};
 use core::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::cell::Cell;
 
@@ -89,6 +89,14 @@ impl Totals {
     /// The counters at `place`, which this process has mapped.
     pub fn at(place: Offset) -> &'static Totals {
         shmem::at(place)
+    }
+
+    /// The counters at `place`, None where this process cannot map them.
+    pub fn look(place: Offset) -> Option<&'static Totals> {
+        thread_local! {
+            static LAST: Last<Totals> = const { Last::new() };
+        }
+        LAST.with(|last| last.look(place))
     }
 
     /// The database and the role.

@@ -1,4 +1,7 @@
-//! Who sleeps until a job's end: for each slot a bit for each process that the server can have, changed under the job's lock.
+//! Who sleeps until a job's end: for each slot a bit for each process that the server can have.
+//!
+//! Who waits enters before it looks at the job's state, which it does under the job's lock; who ends the job sets the state under that lock before it looks who
+//! waits. So one of the two sees the other.
 //!
 //! Bits need no memory, so whoever enters, leaves or wakes can do so at any time, also while its process ends. A process takes itself
 //! off when its wait is over; the bit of one that has died without is a wake-up in vain. The bits are also the edges in the graph
@@ -8,7 +11,7 @@ use super::job::Slot;
 use super::segment;
 use crate::pg::proc;
 use crate::pg::shmem;
-use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 
 /// The processes that wait for the job in one slot.
 #[derive(Clone, Copy)]
@@ -60,15 +63,13 @@ impl Waiters {
 /// Enters this process.
 pub fn enter(slot: &'static Slot) {
     let (word, bit) = segment::waiters(slot).word(proc::my_procno());
-    let _job = slot.lock();
-    word.fetch_or(bit, Relaxed);
+    word.fetch_or(bit, SeqCst);
 }
 
 /// Takes this process off.
 pub fn leave(slot: &'static Slot) {
     let (word, bit) = segment::waiters(slot).word(proc::my_procno());
-    let _job = slot.lock();
-    word.fetch_and(!bit, Relaxed);
+    word.fetch_and(!bit, SeqCst);
 }
 
 /// Whether the process at place `procno` waits for the job in this slot.
