@@ -18,6 +18,10 @@ use std::time::{Duration, Instant};
 /// How long a condition may take that has to come true: far above anything that a loaded machine needs.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// The setting under which workers wait for the next job, however long that takes and whatever `WORKERS` says: for tests in which
+/// the same process must run more jobs than one.
+pub const KEPT: &str = "pg_background.worker_idle_timeout = '10min'";
+
 /// Polls `condition` until it holds; panics with `what` when it never does.
 #[track_caller]
 pub fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {

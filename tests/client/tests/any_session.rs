@@ -1,6 +1,6 @@
 //! A job is known to the whole cluster: what a session of the job's role may do, whoever launched it.
 
-use harness::{Cluster, Handle, Session};
+use harness::{Cluster, Handle, KEPT, Session};
 
 fn start() -> (Cluster, Session, Session) {
     let cluster = Cluster::start(&[]);
@@ -600,7 +600,7 @@ fn thousands_of_handles() {
 /// A handle that was good once is unknown, whatever its pid runs now; a mismatch is only a cookie that never belonged to that pid.
 #[test]
 fn handles_that_were_good_once() {
-    let cluster = Cluster::start(&["pg_background.worker_idle_timeout = '10min'"]);
+    let cluster = Cluster::start(&[KEPT]);
     let (mut session, mut other) = (cluster.session(), cluster.session());
     let calls = [
         "wait",

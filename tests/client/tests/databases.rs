@@ -1,6 +1,6 @@
 //! Jobs in other databases of the cluster.
 
-use harness::{Cluster, Session, quoted};
+use harness::{Cluster, KEPT, Session, quoted};
 
 /// A cluster with databases of three encodings and a role that may use the extension.
 fn start() -> (Cluster, Session) {
@@ -165,7 +165,7 @@ fn settings_are_those_of_a_new_connection_there() {
 
 #[test]
 fn a_worker_there_serves_one_job_after_another() {
-    let (cluster, mut session) = start_with(&["pg_background.worker_idle_timeout = '10min'"]);
+    let (cluster, mut session) = start_with(&[KEPT]);
     session.exec("CREATE ROLE team; GRANT team TO alice; GRANT pgbackground_role TO team");
     let show = "SELECT current_user, current_setting('work_mem'), current_setting('search_path'), current_setting('role'), pg_backend_pid()";
     let columns = "a name, b text, c text, d text, e int";

@@ -1,6 +1,6 @@
 //! The view of all jobs that the cluster knows.
 
-use harness::{Cluster, Session};
+use harness::{Cluster, KEPT, Session};
 
 fn start(settings: &[&str]) -> (Cluster, Session) {
     let cluster = Cluster::start(settings);
@@ -233,10 +233,7 @@ fn types_of_another_database_are_not_read() {
 #[test]
 fn each_job_is_shown_once_while_others_end() {
     const SIZES: [&str; 4] = ["100000", "3000", "20000", "1"];
-    let cluster = Cluster::start(&[
-        "pg_background.history_size = 100000",
-        "pg_background.worker_idle_timeout = '10min'",
-    ]);
+    let cluster = Cluster::start(&["pg_background.history_size = 100000", KEPT]);
     let mut observer = cluster.session();
     observer.exec("SELECT count(pg_background_run('')) FROM generate_series(1, 3000)");
     let count = "SELECT count(*), count(DISTINCT cookie) FROM pg_background_jobs";

@@ -3,7 +3,7 @@
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::time::{Duration, Instant};
 
-use harness::{Cluster, Handle, Session, wait_for};
+use harness::{Cluster, Handle, KEPT, Session, wait_for};
 
 /// More than a queue holds.
 const LARGE: &str = "SELECT repeat('x', 1000) FROM generate_series(1, 3000)";
@@ -417,7 +417,7 @@ fn memory_and_disk_that_are_refused() {
     // Shared memory is in files here, so one limit refuses both.
     let (cluster, mut superuser) = start(&[
         "dynamic_shared_memory_type = mmap",
-        "pg_background.worker_idle_timeout = '10min'",
+        KEPT,
         "pg_background.max_idle_workers = 1",
     ]);
     let mut session = cluster.session_as("mallory");

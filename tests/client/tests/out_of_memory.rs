@@ -1,6 +1,6 @@
 //! Memory that a process asks for and does not get: an error, and no end of the server.
 
-use harness::{Cluster, Session, process_status, quoted};
+use harness::{Cluster, KEPT, Session, process_status, quoted};
 
 /// How much more than it has a process may have, in kB; so much that each allocation is the first to fail at some time.
 const ROOM: [u64; 9] = [
@@ -50,10 +50,7 @@ fn in_little_room(cluster: &Cluster, database: &str, prepare: &str, sql: &str) {
 }
 
 fn start() -> (Cluster, Session) {
-    let cluster = Cluster::start(&[
-        "pg_background.worker_idle_timeout = '10min'",
-        "log_min_messages = 'panic'",
-    ]);
+    let cluster = Cluster::start(&[KEPT, "log_min_messages = 'panic'"]);
     let mut session = cluster.session();
     session.exec("CREATE DATABASE latin ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0");
     (cluster, session)

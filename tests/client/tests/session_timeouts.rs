@@ -1,6 +1,6 @@
 //! Time limits that end a session: those on idleness are none of a worker's, and the one on a transaction is the job's own error.
 
-use harness::{Cluster, Session};
+use harness::{Cluster, KEPT, Session};
 
 /// The limits hold for the launching transaction, which is short, and for the job, which adopts them.
 fn outcome(session: &mut Session, limits: &str, job: &str) -> (String, String, i32) {
@@ -14,7 +14,7 @@ fn outcome(session: &mut Session, limits: &str, job: &str) -> (String, String, i
 
 #[test]
 fn idleness_ends_no_worker() {
-    let cluster = Cluster::start(&["pg_background.worker_idle_timeout = '10min'"]);
+    let cluster = Cluster::start(&[KEPT]);
     let mut session = cluster.session();
     let limits = "SET LOCAL idle_session_timeout = 10; SET LOCAL idle_in_transaction_session_timeout = 10";
     let job = "BEGIN; SELECT pg_sleep(0.05); COMMIT; SELECT pg_sleep(0.05)";
@@ -26,7 +26,7 @@ fn idleness_ends_no_worker() {
 
 #[test]
 fn a_transaction_that_takes_too_long_is_the_jobs_error() {
-    let cluster = Cluster::start(&["pg_background.worker_idle_timeout = '10min'"]);
+    let cluster = Cluster::start(&[KEPT]);
     let mut session = cluster.session();
     if session.holds("current_setting('server_version_num')::int < 170000") {
         return;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use harness::{Cluster, Session, Shutdown};
+use harness::{Cluster, KEPT, Session, Shutdown};
 
 /// Sessions with a job that computes, one that waits for a lock, one that sleeps, one whose rows are being read and one
 /// that has ended with its result unread.
@@ -128,7 +128,7 @@ fn words_about_workers(cluster: &Cluster) -> Vec<String> {
 #[test]
 fn idle_workers_leave_without_a_word_when_the_server_stops() {
     for mode in [Shutdown::Fast, Shutdown::Smart] {
-        let cluster = Cluster::start(&["pg_background.worker_idle_timeout = '10min'"]);
+        let cluster = Cluster::start(&[KEPT]);
         let mut session = cluster.session();
         session.exec("CREATE DATABASE other");
         let mut other = cluster.session_in("other", "postgres");

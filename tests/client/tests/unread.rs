@@ -1,6 +1,6 @@
 //! Results that nobody reads: the job ends all the same, its rows wait in temporary files.
 
-use harness::{Cluster, Handle, Session, process_status, try_process_status, wait_for};
+use harness::{Cluster, Handle, KEPT, Session, process_status, try_process_status, wait_for};
 
 /// 200 MB.
 const LARGE: &str = "SELECT g, repeat('x', 1000) FROM generate_series(1, 200000) g";
@@ -188,7 +188,8 @@ fn submitted_jobs_keep_no_rows() {
 
 #[test]
 fn what_is_said_last_leaves_the_next_job_its_tablespaces() {
-    let (cluster, mut session) = start();
+    let cluster = Cluster::start(&["shared_buffers = 16MB", "work_mem = 4MB", "autovacuum = off", KEPT]);
+    let mut session = cluster.session();
     let place = cluster.socket_dir().join("elsewhere");
     std::fs::create_dir(&place).unwrap();
     harness::give_to_server(&place);

@@ -1,8 +1,6 @@
 //! A worker that has run thousands of jobs, or a large one, is as small as one that has run a few.
 
-use harness::{Cluster, Session, process_entries, process_status, try_process_status};
-
-const KEPT: &str = "pg_background.worker_idle_timeout = '10min'";
+use harness::{Cluster, KEPT, Session, process_entries, process_status, try_process_status};
 
 /// A hundred jobs of many kinds, all of which leave a worker clean.
 const HUNDRED: &str = "DO $$

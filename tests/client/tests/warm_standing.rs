@@ -3,7 +3,7 @@
 
 use harness::order::Step::{Admin, Connect, Job};
 use harness::order::{Order, Step, compare};
-use harness::{Cluster, wait_for};
+use harness::{Cluster, KEPT, wait_for};
 
 const SETUP: &str = "
     CREATE ROLE alice LOGIN;
@@ -45,7 +45,7 @@ fn what_a_new_connection_would_get() {
         cluster.session().exec(SETUP);
         cluster
     };
-    let warm = start("pg_background.worker_idle_timeout = '10min'");
+    let warm = start(KEPT);
     let fresh = start("pg_background.worker_idle_timeout = 0");
     let plain = start("pg_background.worker_idle_timeout = 0");
     compare(
@@ -224,7 +224,7 @@ fn what_a_new_connection_would_get() {
 /// Configuration files that are read again are those of the next job too.
 #[test]
 fn the_configuration_is_read_again() {
-    let cluster = Cluster::start(&["pg_background.worker_idle_timeout = '10min'"]);
+    let cluster = Cluster::start(&[KEPT]);
     let mut session = cluster.session();
     for value in ["321ms", "322ms", "323ms"] {
         session.exec("SELECT pg_background_run('SELECT 1')");

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use harness::{Cluster, Handle, Random, Session, quoted};
+use harness::{Cluster, Handle, KEPT, Random, Session, quoted};
 
 const SESSIONS: u64 = 4;
 const PAIRS: u64 = 600;
@@ -23,10 +23,7 @@ struct Seen {
 
 #[test]
 fn no_cancel_hits_the_next_job() {
-    let cluster = Arc::new(Cluster::start(&[
-        "pg_background.worker_idle_timeout = '10min'",
-        "max_worker_processes = 64",
-    ]));
+    let cluster = Arc::new(Cluster::start(&[KEPT, "max_worker_processes = 64"]));
     cluster.session().exec("CREATE TABLE innocent (id bigint PRIMARY KEY)");
     let threads: Vec<_> = (1..=SESSIONS)
         .map(|number| {
@@ -111,7 +108,7 @@ fn launch_innocent(session: &mut Session, id: u64) -> Handle {
 /// `run` cancels its job at the timeout; whatever runs next is not touched.
 #[test]
 fn no_timeout_of_run_hits_the_next_job() {
-    let cluster = Cluster::start(&["pg_background.worker_idle_timeout = '10min'"]);
+    let cluster = Cluster::start(&[KEPT]);
     let mut session = cluster.session();
     session.exec("CREATE TABLE innocent (id bigint PRIMARY KEY)");
     let mut random = Random::new(7);

@@ -43,10 +43,15 @@ const SETUP: &str = "
     CREATE EXTENSION pg_trgm;
 ";
 
-const SETTINGS: [&str; 2] = ["max_prepared_transactions = 4", "max_wal_senders = 4"];
+/// A worker that has compiled anything goes when a table was analysed.
+const SETTINGS: [&str; 3] = [
+    "max_prepared_transactions = 4",
+    "max_wal_senders = 4",
+    "autovacuum = off",
+];
 
 fn cluster(setup: &str, workers: &str) -> Cluster {
-    let cluster = Cluster::start(&[SETTINGS[0], SETTINGS[1], workers]);
+    let cluster = Cluster::start(&[&SETTINGS[..], &[workers]].concat());
     cluster.session().exec(setup);
     cluster
 }

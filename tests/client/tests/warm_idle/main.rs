@@ -3,13 +3,12 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use harness::{Cluster, Session, Shutdown, wait_for};
+use harness::{Cluster, KEPT, Session, Shutdown, wait_for};
 
 mod neighbours;
 mod serving;
 mod staying;
 
-const KEPT: &str = "pg_background.worker_idle_timeout = '10min'";
 const IDLE: &str = "FROM pg_stat_activity WHERE backend_type = 'pg_background' AND state = 'idle'";
 
 /// Runs a job whose worker then waits for the next.
