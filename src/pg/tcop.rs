@@ -25,7 +25,9 @@ use core::cell::Cell;
 use core::ffi::{CStr, c_char, c_int};
 use core::ptr;
 use pgrx::PgSqlErrorCode;
-use pgrx::pg_sys::{self, BackendState, CommandTag, List, LogStmtLevel, NodeTag, QueryCompletion, RawStmt};
+use pgrx::pg_sys::{
+    self, BackendState, CommandTag, List, LogStmtLevel, NodeTag, QueryCompletion, RawStmt, TransactionStmtKind,
+};
 
 // utils/elog.h
 unsafe extern "C-unwind" {
@@ -284,6 +286,8 @@ pub enum Care {
     Chain,
     /// A utility command that runs transactions of its own.
     OwnTransactions,
+    /// A utility command that must not be in a transaction block, and runs none of its own.
+    Alone,
     /// CALL or DO, whose code may commit and roll back.
     Procedural,
 }
@@ -350,6 +354,12 @@ impl Statement {
                 NodeTag::T_CallStmt | NodeTag::T_DoStmt => Care::Procedural,
                 NodeTag::T_ListenStmt => Care::Listen,
                 NodeTag::T_TransactionStmt if (*node.cast::<pg_sys::TransactionStmt>()).chain => Care::Chain,
+                NodeTag::T_TransactionStmt => match (*node.cast::<pg_sys::TransactionStmt>()).kind {
+                    TransactionStmtKind::TRANS_STMT_COMMIT_PREPARED
+                    | TransactionStmtKind::TRANS_STMT_ROLLBACK_PREPARED => Care::Alone,
+                    _ => Care::None,
+                },
+                NodeTag::T_DiscardStmt => Care::Alone,
                 NodeTag::T_VacuumStmt
                 | compat::REWRITE_STATEMENT
                 | NodeTag::T_ReindexStmt

@@ -140,6 +140,8 @@ fn run(
             guc::lock_roles(false);
             done
         }
+        // Within the security context: there PostgreSQL itself refuses what it would do to the session's user.
+        Care::Alone => statement.run(parameters, is_last, true, to),
         Care::None | Care::Chain | Care::OwnTransactions | Care::Procedural => {
             statement.run(parameters, is_last, !user.is_confined(), to)
         }

@@ -3,7 +3,11 @@
 use harness::{Cluster, Session, quoted};
 
 fn start() -> (Cluster, Session) {
-    let cluster = Cluster::start(&[]);
+    start_with(&[])
+}
+
+fn start_with(settings: &[&str]) -> (Cluster, Session) {
+    let cluster = Cluster::start(settings);
     let mut superuser = cluster.session();
     superuser.exec(
         "CREATE ROLE alice LOGIN; CREATE ROLE bob LOGIN; CREATE ROLE nologin_role NOLOGIN; CREATE ROLE mallory LOGIN;
@@ -129,6 +133,71 @@ fn security_definer_cannot_be_escaped() {
         "stopped"
     );
     assert!(superuser.holds("EXISTS (SELECT FROM who WHERE who = 'mallory')"));
+}
+
+/// What may not be in a transaction block may be the job of a SECURITY DEFINER function, as far as the owner may do it.
+#[test]
+fn commands_that_must_be_alone_in_a_security_definer() {
+    let (cluster, mut superuser) = start_with(&["max_prepared_transactions = 4"]);
+    let mut mallory = cluster.session_as("mallory");
+    mallory.exec(
+        "CREATE FUNCTION run_as_owner(sql text) RETURNS text LANGUAGE plpgsql SECURITY DEFINER AS $$
+         DECLARE outcome pg_background_run_result := pg_background_run(sql);
+         BEGIN RETURN format('%s %s %s', outcome.state, outcome.sqlstate, outcome.error_message); END $$;
+         CREATE TABLE mine (n int)",
+    );
+    superuser.exec("BEGIN; INSERT INTO secret VALUES (1); PREPARE TRANSACTION 'superuser'");
+    let mut alice = cluster.session_as("alice");
+    let steps = [
+        (
+            "BEGIN; INSERT INTO mine VALUES (1); PREPARE TRANSACTION 'one'",
+            "stopped  ",
+        ),
+        (
+            "BEGIN; INSERT INTO mine VALUES (2); PREPARE TRANSACTION 'two'",
+            "stopped  ",
+        ),
+        (
+            "SELECT 1; COMMIT PREPARED 'one'",
+            "error 25001 COMMIT PREPARED cannot run inside a transaction block",
+        ),
+        (
+            "BEGIN; ROLLBACK PREPARED 'one'",
+            "error 25001 ROLLBACK PREPARED cannot run inside a transaction block",
+        ),
+        ("COMMIT PREPARED 'one'", "stopped  "),
+        ("ROLLBACK PREPARED 'two'", "stopped  "),
+        (
+            "COMMIT PREPARED 'one'",
+            "error 42704 prepared transaction with identifier \"one\" does not exist",
+        ),
+        (
+            "ROLLBACK PREPARED 'superuser'",
+            "error 42501 permission denied to finish prepared transaction",
+        ),
+        (
+            "COMMIT PREPARED 'superuser'",
+            "error 42501 permission denied to finish prepared transaction",
+        ),
+        // It begins with the session's user, who is locked there.
+        (
+            "DISCARD ALL",
+            "error 42501 cannot set parameter \"session_authorization\" within security-definer function",
+        ),
+        ("DISCARD TEMP", "stopped  "),
+        ("SELECT 1; DISCARD PLANS", "stopped  "),
+    ];
+    for caller in [&mut alice, &mut superuser] {
+        for (sql, wanted) in steps {
+            assert_eq!(
+                caller.value::<String>(&format!("SELECT run_as_owner({})", quoted(sql))),
+                wanted,
+                "{sql}"
+            );
+        }
+        assert_eq!(mallory.rows("DELETE FROM mine RETURNING n"), [[Some("1".to_owned())]]);
+    }
+    superuser.exec("ROLLBACK PREPARED 'superuser'");
 }
 
 #[test]
