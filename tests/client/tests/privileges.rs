@@ -246,6 +246,85 @@ fn one_roles_jobs_are_not_anothers() {
     assert_eq!(alice.state(job), "canceled");
 }
 
+/// A session that could come back launches jobs as alice, which leave her role. What they read then is not for whoever may only act for her.
+#[test]
+fn what_a_job_reads_when_it_has_left_its_role() {
+    const SAID: &str = "not for alice";
+    let (cluster, mut superuser) = start();
+    superuser.exec(
+        "CREATE TABLE hidden AS SELECT 'not for alice'::text AS words;
+         CREATE TABLE checked (n int); GRANT ALL ON checked TO alice;
+         CREATE FUNCTION leave() RETURNS trigger LANGUAGE plpgsql AS $$
+         BEGIN
+             PERFORM set_config('role', 'none', false);
+             PERFORM pg_background_report_progress(1, (SELECT words FROM hidden));
+             RAISE NOTICE '%', (SELECT words FROM hidden);
+             RETURN NULL;
+         END $$;
+         CREATE CONSTRAINT TRIGGER leave AFTER INSERT ON checked DEFERRABLE INITIALLY DEFERRED
+             FOR EACH ROW EXECUTE FUNCTION leave();
+         SET ROLE alice",
+    );
+    let mut alice = cluster.session_as("alice");
+    let reads = "RESET ROLE; RAISE NOTICE '%', (SELECT words FROM hidden);
+        PERFORM pg_background_report_progress(1, (SELECT words FROM hidden));";
+    for (how, sql, end) in [
+        (
+            "between two statements",
+            "RESET ROLE; SELECT words FROM hidden".to_owned(),
+            "stopped",
+        ),
+        ("in its last statement", format!("DO $$BEGIN {reads} END$$"), "stopped"),
+        (
+            "in a statement that fails",
+            format!("DO $$BEGIN {reads} RAISE '%', (SELECT words FROM hidden); END$$"),
+            "error",
+        ),
+        (
+            "while it dies",
+            format!(
+                "DO $$BEGIN {reads} RAISE NOTICE '%', repeat('x', 100000); PERFORM pg_terminate_backend(pg_backend_pid()); END$$"
+            ),
+            "error",
+        ),
+        ("at its commit", "INSERT INTO checked VALUES (1)".to_owned(), "stopped"),
+        (
+            "at a commit within",
+            "BEGIN; INSERT INTO checked VALUES (1); COMMIT; SELECT 1".to_owned(),
+            "stopped",
+        ),
+    ] {
+        let job = superuser.launch(&sql);
+        superuser.exec("RESET ROLE");
+        superuser.wait(job);
+        assert_eq!(superuser.state(job), end, "{how}");
+        let result = format!("SELECT * FROM pg_background_result({job}) AS (words text)");
+        let mut calls = ["wait", "get_progress", "error_info", "result_info", "full_sql"]
+            .map(|call| format!("SELECT pg_background_{call}({job})"))
+            .to_vec();
+        calls.push(result.clone());
+        for call in calls {
+            let error = alice.error(&call);
+            assert_eq!(error.sqlstate, "42501", "{how}: {call}");
+            assert!(!format!("{error:?}").contains(SAID), "{how}: {call}: {error:?}");
+        }
+        assert!(alice.take_notices().is_empty(), "{how}");
+        let shown = alice.rows(&format!(
+            "SELECT * FROM pg_background_jobs WHERE cookie = {}",
+            job.cookie
+        ));
+        assert!(!format!("{shown:?}").contains(SAID), "{how}: {shown:?}");
+        // Who could have launched it so reads it.
+        superuser.exec("SET ROLE alice");
+        let answer = match superuser.try_rows(&result) {
+            Ok(rows) => format!("{rows:?}"),
+            Err(error) => format!("{error:?}"),
+        };
+        let said = format!("{answer} {:?}", superuser.take_notices());
+        assert!(said.contains(SAID), "{how}: {said}");
+    }
+}
+
 #[test]
 fn hostile_search_path() {
     let (_cluster, mut superuser) = start();
