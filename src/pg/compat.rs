@@ -892,7 +892,8 @@ unsafe extern "C-unwind" fn run(
     unsafe {
         if let Some(watcher) = RUN_WATCHER.get() {
             let forward = direction == pg_sys::ScanDirection::ForwardScanDirection;
-            watcher((*query).estate, forward && (count == 0 || is_of_spi(query)));
+            // All queries come by here. If this fails, rows are collected first.
+            super::error::if_possible(|| watcher((*query).estate, forward && (count == 0 || is_of_spi(query))));
         }
         #[cfg(not(since_18))]
         match NEXT_RUN.get() {

@@ -438,7 +438,14 @@ impl Digits {
 
 #[cfg(test)]
 mod tests {
-    use super::Digits;
+    use super::{Digits, if_possible};
+
+    #[test]
+    fn a_panic_where_it_can_be_done_without() {
+        assert_eq!(if_possible(|| 1), Some(1));
+        assert_eq!(if_possible::<i32>(|| panic!("meant")), None);
+        assert_eq!(if_possible::<i32>(|| std::panic::panic_any(2)), None);
+    }
 
     #[test]
     fn digits_of_the_extremes() {

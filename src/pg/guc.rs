@@ -1,6 +1,6 @@
 //! Settings: the definition of ours, and the values of PostgreSQL's that are needed here.
 
-use super::error::raise_raw;
+use super::error::{self, raise_raw};
 use super::{compat, memory, raw};
 use core::cell::Cell;
 use core::ffi::{CStr, c_char, c_int};
@@ -227,6 +227,19 @@ pub fn lock_roles(lock: bool) {
     }
 }
 
+/// The role's setting that a command would set or reset though it is locked.
+unsafe fn locked_role(node: *const pg_sys::Node) -> Option<&'static [u8]> {
+    // SAFETY: a utility command, which lives as long as it runs; the cast follows the node's tag.
+    unsafe {
+        if !roles_are_locked() || (*node).type_ != pg_sys::NodeTag::T_VariableSetStmt {
+            return None;
+        }
+        let name = memory::c_bytes((*node.cast::<pg_sys::VariableSetStmt>()).name);
+        let is_role = ROLES.iter().any(|role| role.to_bytes().eq_ignore_ascii_case(name));
+        is_role.then_some(name)
+    }
+}
+
 unsafe extern "C-unwind" fn planner(
     query: *mut pg_sys::Query,
     text: *const c_char,
@@ -264,18 +277,15 @@ unsafe extern "C-unwind" fn utility(
     to: *mut pg_sys::DestReceiver,
     completion: *mut pg_sys::QueryCompletion,
 ) {
-    // SAFETY: PostgreSQL's own arguments, passed on; the cast follows the node's tag. Nothing is owned here.
+    // SAFETY: PostgreSQL's own arguments, passed on. Nothing is owned here.
     unsafe {
-        let node = (*statement).utilityStmt;
-        if roles_are_locked() && (*node).type_ == pg_sys::NodeTag::T_VariableSetStmt {
-            let name = memory::c_bytes((*node.cast::<pg_sys::VariableSetStmt>()).name);
-            if ROLES.iter().any(|role| role.to_bytes().eq_ignore_ascii_case(name)) {
-                raise_raw(
-                    PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
-                    &[b"cannot set parameter \"", name, b"\" within security-definer function"],
-                    None,
-                );
-            }
+        // If this fails, so does the statement.
+        if let Some(name) = error::at_border(|| locked_role((*statement).utilityStmt)) {
+            raise_raw(
+                PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+                &[b"cannot set parameter \"", name, b"\" within security-definer function"],
+                None,
+            );
         }
         match NEXT_UTILITY.get() {
             Some(next) => next(
