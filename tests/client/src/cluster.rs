@@ -298,7 +298,7 @@ impl Drop for Cluster {
 /// Whether the tests are to run with a fresh process for each job: `WORKERS=fresh` in the environment. Otherwise (`warm`, or
 /// nothing) workers wait for the next job as they do by default. A test that sets `pg_background.worker_idle_timeout` itself is
 /// not touched.
-fn workers_are_fresh() -> bool {
+pub(crate) fn workers_are_fresh() -> bool {
     match std::env::var("WORKERS").as_deref() {
         Ok("fresh") => true,
         Ok("warm" | "") | Err(_) => false,

@@ -241,6 +241,31 @@ impl Session {
         row[1].as_deref().unwrap().parse().unwrap()
     }
 
+    /// A running job in a worker that has run others before, unless workers are fresh; `verb` is launch or submit.
+    #[track_caller]
+    pub fn launch_in_used_worker(&mut self, verb: &str, sql: &str) -> Handle {
+        let worker = self.run();
+        let job = self.handle(&format!(
+            "SELECT pid, cookie FROM pg_background_{verb}({})",
+            quoted(sql)
+        ));
+        if !crate::cluster::workers_are_fresh() {
+            assert_eq!(job.pid, worker, "the worker was not kept");
+        }
+        self.wait_running(job);
+        job
+    }
+
+    /// Waits for a job that must be lost with its process, and gives the error of reading it.
+    #[track_caller]
+    pub fn lost(&mut self, job: Handle) -> SqlError {
+        self.wait(job);
+        assert_eq!((self.state(job), self.sqlstate(job)), ("error".into(), "08006".into()));
+        let error = self.error(&format!("SELECT * FROM pg_background_result({job}) AS (x text)"));
+        assert_eq!(error.sqlstate, "08006", "{error:?}");
+        error
+    }
+
     /// The handle that a query gives as `pid, cookie`.
     #[track_caller]
     pub fn handle(&mut self, query: &str) -> Handle {
