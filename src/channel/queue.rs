@@ -74,6 +74,8 @@ pub enum Next {
     },
     /// Nothing yet; the reader's latch will be set.
     Nothing,
+    /// There may be one, which the reader takes when it has seen that it still may.
+    Withheld,
     End,
 }
 

@@ -48,6 +48,8 @@ pub enum Event {
     Broken,
     /// This row, and those after it, come from a transaction that has written and not ended ([`Pump::heed_writes`]).
     Unsettled(*mut u8),
+    /// The job has left the role that it began with: who reads on must be allowed to.
+    LeftRole,
 }
 
 /// What comes next in the stream.
@@ -79,12 +81,15 @@ pub struct Pump {
     /// had written and not ended.
     heeds_writes: bool,
     unsettled: bool,
+    /// As [`Job::also_for`](crate::registry::job::Job::also_for), when the last piece was taken.
+    also_for: u32,
 }
 
 enum More {
     Window,
     Nothing,
     End,
+    LeftRole,
 }
 
 impl Reader {
@@ -142,6 +147,7 @@ impl Pump {
             row_memory: None,
             heeds_writes: false,
             unsettled: false,
+            also_for: slot.lock().also_for,
         };
         if let Some((piece, done)) = reader.begun.take() {
             pump.piece = Some(piece);
@@ -242,6 +248,7 @@ impl Pump {
                         More::Window => (),
                         More::Nothing => return Item::Other(Event::Drained),
                         More::End => return Item::Other(Event::End),
+                        More::LeftRole => return Item::Other(Event::LeftRole),
                     }
                 }
                 match self.header() {
@@ -296,6 +303,7 @@ impl Pump {
                     More::Nothing => Some(Event::Drained),
                     // It died in the middle of a message: the rest never comes.
                     More::End => Some(Event::Broken),
+                    More::LeftRole => Some(Event::LeftRole),
                 };
                 continue;
             }
@@ -353,6 +361,7 @@ impl Pump {
                 Next::Unknown(_) => return More::Nothing,
                 Next::End => return More::End,
                 Next::Nothing => return More::Nothing,
+                Next::Withheld => return More::LeftRole,
                 Next::Piece { piece, wake_writer } => {
                     self.piece = Some(piece);
                     if wake_writer {
@@ -375,6 +384,9 @@ impl Pump {
     fn take(&mut self, known: Offset) -> Next {
         match self.slot.lock_if(self.cookie) {
             Some(mut job) => {
+                if job.also_for != core::mem::replace(&mut self.also_for, job.also_for) {
+                    return Next::Withheld;
+                }
                 self.unsettled |= self.heeds_writes && job.queue.is_unsettled();
                 job.queue.next(known)
             }

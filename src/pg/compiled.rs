@@ -94,6 +94,8 @@ thread_local! {
     static CHANGED: Cell<bool> = const { Cell::new(false) };
     /// The function whose call was judged last; none where the state may have changed since.
     static LAST: Cell<(*const pg_sys::FmgrInfo, u32)> = const { Cell::new(NONE) };
+    /// What is told when the role is set while a job runs.
+    static ROLE_WATCHER: Cell<Option<fn()>> = const { Cell::new(None) };
     static NEXT_LOOK_UP: Cell<pg_sys::needs_fmgr_hook_type> = const { Cell::new(None) };
     static NEXT_CALL: Cell<pg_sys::fmgr_hook_type> = const { Cell::new(None) };
     static NEXT_ASSIGN: [Cell<pg_sys::GucStringAssignHook>; WATCHED.len()] = const { [const { Cell::new(None) }; WATCHED.len()] };
@@ -156,6 +158,11 @@ unsafe extern "C-unwind" fn is_assigned<const N: usize>(value: *const c_char, ex
     if !by_clause {
         CHANGED.set(true);
     }
+    if N > 0
+        && let Some(watcher) = ROLE_WATCHER.get()
+    {
+        watcher();
+    }
     LAST.set(NONE);
     if let Some(next) = NEXT_ASSIGN.with(|next| next[N].get()) {
         // SAFETY: it was the hook.
@@ -177,6 +184,11 @@ unsafe extern "C-unwind" fn members_have_changed(_argument: Datum, _cache: c_int
     AGE.set(AGE.get() + 1);
     // SAFETY: only marks the path as one to be looked up, whatever the arguments.
     unsafe { raw::assign_search_path(core::ptr::null(), core::ptr::null_mut()) };
+}
+
+/// From now on the watcher, which raises nothing, is told when the role is about to be set; None tells nobody.
+pub fn watch_role(watcher: Option<fn()>) {
+    ROLE_WATCHER.set(watcher);
 }
 
 /// A job begins, in the state that it was launched in.

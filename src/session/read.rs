@@ -240,6 +240,7 @@ impl Session {
                     return Ok(Some(Outcome::TimedOut));
                 }
             }
+            Event::LeftRole => self.handle.check()?,
             Event::End => return Ok(Some(Outcome::Read)),
             Event::Broken | Event::Unsettled(_) => {
                 self.reader.torn = true;

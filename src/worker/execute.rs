@@ -150,8 +150,15 @@ fn run(
 
 /// Notes that the job has left the roles that it began with: what it reads from here on is not for everybody who may act as those.
 pub fn note_roles(slot: &Slot, identity: &Identity, began_with: (u32, u32)) {
+    if proc::roles() != began_with {
+        note_other_role(slot, identity);
+    }
+}
+
+/// The same where the role is about to change.
+pub fn note_other_role(slot: &Slot, identity: &Identity) {
     // Within a security context there is no other role.
-    if identity.security_context == 0 && proc::roles() != began_with {
+    if identity.security_context == 0 {
         slot.lock().also_for = identity.authenticated;
     }
 }

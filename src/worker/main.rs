@@ -197,6 +197,7 @@ impl Attached {
         tcop::enter_message_context();
         let roles = proc::roles();
         let parameters = parameters.as_ref();
+        compiled::watch_role(Some(leaves_its_role));
         let executed = error::catch(|| execute::execute(self.slot, sql, parameters, &identity, !is_first));
         // An end of the process would be said of a job that has ended otherwise by now.
         proc::hold_interrupts();
@@ -221,6 +222,7 @@ impl Attached {
         if timeout > 0 {
             proc::stop_timer(TIMER.get());
         }
+        compiled::watch_role(None);
         execute::leave(&identity);
         output::finish();
         let stays = rest::end_session() && terms.prepare();
@@ -334,6 +336,13 @@ extern "C-unwind" fn time_is_over() {
     if let Some(job) = CURRENT.get() {
         job.slot.request_stop(Stop::WorkerTimeout);
         proc::interrupt_self();
+    }
+}
+
+/// The job that is running sets the role: what it reads from here on is not for everybody who may act as the one it began with.
+fn leaves_its_role() {
+    if let (Some(job), Some(identity)) = (CURRENT.get(), adopt::identity()) {
+        execute::note_other_role(job.slot, &identity);
     }
 }
 

@@ -325,6 +325,43 @@ fn what_a_job_reads_when_it_has_left_its_role() {
     }
 }
 
+/// The same while the job runs, and somebody reads along.
+#[test]
+fn what_a_job_says_when_it_has_left_its_role() {
+    const SAID: &str = "not for alice";
+    let (cluster, mut superuser) = start();
+    let mut gate = cluster.session();
+    superuser.exec("CREATE TABLE hidden AS SELECT 'not for alice'::text AS words; SET ROLE alice");
+    let says = "RAISE NOTICE '%', (SELECT words FROM hidden);
+        PERFORM pg_background_report_progress(1, (SELECT words FROM hidden));
+        RAISE NOTICE '%', repeat('x', 100000);";
+    for sql in [
+        format!("RESET ROLE; DO $$BEGIN {says} PERFORM pg_advisory_xact_lock(1); END$$"),
+        format!("DO $$BEGIN RESET ROLE; {says} PERFORM pg_advisory_xact_lock(1); END$$"),
+        format!("DO $$BEGIN RESET ROLE; {says} SET ROLE alice; PERFORM pg_advisory_xact_lock(1); END$$"),
+    ] {
+        gate.exec("SELECT pg_advisory_lock(1)");
+        let job = superuser.launch(&sql);
+        let reading = cluster
+            .session_as("alice")
+            .start(&format!("SELECT * FROM pg_background_result({job}) AS (words text)"));
+        gate.wait_blocked(job.pid);
+        let mut alice = cluster.session_as("alice");
+        assert_eq!(
+            alice
+                .error(&format!("SELECT pg_background_get_progress({job})"))
+                .sqlstate,
+            "42501",
+            "{sql}"
+        );
+        gate.exec("SELECT pg_advisory_unlock(1)");
+        let (mut reader, read) = reading.join();
+        assert_eq!(read.unwrap_err().sqlstate, "42501", "{sql}");
+        let heard = format!("{:?}", reader.take_notices());
+        assert!(!heard.contains(SAID), "{sql}: {heard}");
+    }
+}
+
 #[test]
 fn hostile_search_path() {
     let (_cluster, mut superuser) = start();
