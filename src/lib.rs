@@ -29,10 +29,10 @@ pgrx::pg_module_magic!(name = c"pg_background", version = c"2.1");
 #[unsafe(no_mangle)]
 extern "C-unwind" fn _PG_init() {
     settings::define();
-    if pg::library::is_preloaded() {
+    if pg::reuse::library::is_preloaded() {
         registry::segment::reserve();
     }
-    if !pg::proc::is_job_worker() {
+    if !pg::process::proc::is_job_worker() {
         api::run::init();
     }
 }

@@ -1,7 +1,7 @@
 //! The settings of the extension. What concerns a session's own jobs every user may set, what concerns the cluster's processes
 //! superusers, and what is the cluster's alone its configuration; each in every way that PostgreSQL knows.
 
-use crate::pg::guc::{self, IntSetting, TextSetting, Who};
+use crate::pg::guc::own::{self, IntSetting, TextSetting, Who};
 use core::ffi::c_char;
 use core::sync::atomic::{AtomicI32, AtomicPtr, Ordering::Relaxed};
 use pgrx::pg_sys::{GUC_UNIT_BYTE, GUC_UNIT_MS};
@@ -151,7 +151,7 @@ const TEXTS: [TextSetting; 1] = [TextSetting {
 
 /// Makes the settings known, when the library is loaded. Raw.
 pub fn define() {
-    guc::define(c"pg_background", &SETTINGS, &TEXTS);
+    own::define(c"pg_background", &SETTINGS, &TEXTS);
 }
 
 /// `pg_background.max_workers`: running jobs of one session.
@@ -178,7 +178,7 @@ pub fn worker_idle_timeout() -> i32 {
 /// cannot ask for those that wait.
 pub fn max_idle_workers() -> i32 {
     match MAX_IDLE_WORKERS.load(Relaxed) {
-        -1 => (guc::max_worker_processes() / 4).max(2),
+        -1 => (own::max_worker_processes() / 4).max(2),
         count => count,
     }
 }

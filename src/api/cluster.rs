@@ -1,8 +1,12 @@
 //! What the cluster knows: the functions behind the views `pg_background_jobs` and `pg_background_cluster_stats`.
 
+use crate::pg::catalog::role;
 use crate::pg::error::{Failure, Report, Result};
-use crate::pg::fmgr::{Answer, Call, Value};
-use crate::pg::{encoding, proc, role, tcop, text};
+use crate::pg::function::call::{Answer, Call, Value};
+use crate::pg::process::proc;
+use crate::pg::query::simple_query;
+use crate::pg::text;
+use crate::pg::value::encoding;
 use crate::registry::history::{Entry, PREVIEW_CHARACTERS, Reading};
 use crate::registry::keep;
 use crate::registry::segment::segment;
@@ -63,7 +67,7 @@ fn jobs(call: &Call) -> Result<Answer> {
             Value::time_or_null(facts.finished_at),
             Value::Int8(facts.row_count),
             if facts.has_tag {
-                Value::Text(tcop::tag_name(facts.tag))
+                Value::Text(simple_query::tag_name(facts.tag))
             } else {
                 Value::Null
             },

@@ -1,8 +1,8 @@
 //! `cancel`, `detach` and their kin.
 
-use super::handle;
+use crate::api::handle;
 use crate::pg::error::Result;
-use crate::pg::fmgr::{Answer, Call, Value};
+use crate::pg::function::call::{Answer, Call, Value};
 use crate::pg::{memory, text};
 use crate::registry::job::Stop;
 use crate::session::jobs::{self, Handle};

@@ -1,9 +1,11 @@
 //! What is known of jobs: `list`, `stats`, `outcome`, `result_info`, `error_info`, `full_sql`.
 
-use super::handle;
+use crate::api::handle;
 use crate::pg::error::{self, Report, Result};
-use crate::pg::fmgr::{self, Answer, Call, Value};
-use crate::pg::{encoding, tcop, text, wire};
+use crate::pg::function::call::{self, Answer, Call, Value};
+use crate::pg::query::simple_query;
+use crate::pg::value::encoding;
+use crate::pg::{text, wire};
 use crate::registry::counters::Counters;
 use crate::registry::history::PREVIEW_CHARACTERS;
 use crate::registry::job::{Error, Job, State};
@@ -34,16 +36,16 @@ crate::sql_function! {
 
 /// The types of the list's columns, of which the last one may be left out.
 const LIST: [u32; 10] = [
-    fmgr::INT4,
-    fmgr::INT8,
-    fmgr::TIMESTAMPTZ,
-    fmgr::OID,
-    fmgr::INT4,
-    fmgr::TEXT,
-    fmgr::TEXT,
-    fmgr::TEXT,
-    fmgr::BOOL,
-    fmgr::TEXT,
+    call::INT4,
+    call::INT8,
+    call::TIMESTAMPTZ,
+    call::OID,
+    call::INT4,
+    call::TEXT,
+    call::TEXT,
+    call::TEXT,
+    call::BOOL,
+    call::TEXT,
 ];
 
 /// `list()`: the jobs of this session. Of those that the current role may not act on, say after a SET ROLE, neither the cookie nor
@@ -232,7 +234,7 @@ impl Outcome {
             Value::Bool(seen.state.has_ended()),
             Value::Bool(matches!(seen.state, State::Error | State::Canceled)),
             Value::Int8(seen.row_count),
-            Value::text_or_null(seen.tag.map(tcop::tag_name)),
+            Value::text_or_null(seen.tag.map(simple_query::tag_name)),
             Value::text_or_null(seen.error(b'C')),
             Value::text_or_null(seen.error(b'M')),
             Value::text_or_null(seen.label.as_deref()),
@@ -289,7 +291,7 @@ fn result_info(call: &Call) -> Result<Answer> {
     };
     call.composite(&[
         Value::Int8(row_count),
-        Value::text_or_null(tag.map(tcop::tag_name)),
+        Value::text_or_null(tag.map(simple_query::tag_name)),
         Value::Bool(state.has_ended()),
         Value::Bool(matches!(state, State::Error | State::Canceled)),
         Value::time_or_null(started_at),

@@ -1,7 +1,7 @@
 //! `launch` and `submit`.
 
 use crate::pg::error::{Report, Result};
-use crate::pg::fmgr::{Answer, Call, Value};
+use crate::pg::function::call::{Answer, Call, Value};
 use crate::session::launch::{self, Launched, Order};
 use pgrx::PgSqlErrorCode;
 

@@ -11,7 +11,7 @@ pub mod run;
 pub mod wait;
 
 use crate::pg::error::Result;
-use crate::pg::fmgr::Call;
+use crate::pg::function::call::Call;
 use crate::session::jobs::{self, Handle};
 use std::rc::Rc;
 

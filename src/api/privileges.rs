@@ -1,7 +1,7 @@
 //! Who may use the extension: `grant_privileges`, `revoke_privileges`, `drop_executor_role`.
 
 use crate::pg::error::{self, Failure, Result};
-use crate::pg::fmgr::{Answer, Call, Value};
+use crate::pg::function::call::{Answer, Call, Value};
 use crate::pg::spi;
 use core::ffi::CStr;
 use pgrx::PgSqlErrorCode;

@@ -1,8 +1,9 @@
 //! `report_progress` and `get_progress`.
 
 use crate::pg::error::{Report, Result};
-use crate::pg::fmgr::{Answer, Call, Value};
-use crate::pg::{encoding, text};
+use crate::pg::function::call::{Answer, Call, Value};
+use crate::pg::text;
+use crate::pg::value::encoding;
 use crate::registry::job::PROGRESS_MAX;
 use crate::session::jobs;
 use crate::worker::main::current;

@@ -1,12 +1,13 @@
 //! `run`, `run_query`, `do`: a launch and its end in one call; and `result`.
 
-use super::handle;
-use super::info::Outcome;
-use super::launch::{plain, sql, with_params};
+use crate::api::handle;
+use crate::api::info::Outcome;
+use crate::api::launch::{plain, sql, with_params};
 use crate::pg::error::{Report, Result};
-use crate::pg::fmgr::{Answer, Call, Rows, Value};
-use crate::pg::scan::{self, Scan};
-use crate::pg::{proc, spi};
+use crate::pg::function::call::{Answer, Call, Rows, Value};
+use crate::pg::function::scan::{self, Scan};
+use crate::pg::process::proc;
+use crate::pg::spi;
 use crate::registry::job::Stop;
 use crate::session::jobs::{self, Handle};
 use crate::session::launch::{self, Order};

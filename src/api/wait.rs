@@ -1,9 +1,9 @@
 //! `wait`, `wait_any` and `drain`.
 
-use super::handle;
-use super::info::Outcome;
+use crate::api::handle;
+use crate::api::info::Outcome;
 use crate::pg::error::Result;
-use crate::pg::fmgr::{Answer, Call, Value};
+use crate::pg::function::call::{Answer, Call, Value};
 use crate::pg::memory;
 use crate::session::jobs;
 use crate::session::wait::{self, Deadline};

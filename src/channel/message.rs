@@ -85,7 +85,7 @@ pub fn parse(header: [u8; HEADER]) -> Option<(Kind, usize)> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::channel::*;
 
     #[test]
     fn columns_survive() {

@@ -3,15 +3,15 @@
 //! A [`Reader`] knows what the stream has told so far, a [`Pump`] moves rows; both live for one call. What a reading that is broken
 //! off before the first row leaves to the next one, be it in another session, is kept with the job. The pump is raw and owns nothing: it stops at everything that is not a row, and the caller deals with it.
 
-use super::message::{self, Column, HEADER, Kind, padded};
-use super::queue::{self, Next, Taken};
+use crate::channel::message::{self, Column, HEADER, Kind, padded};
+use crate::channel::queue::{self, Next, Taken};
 use crate::pg::error::Result;
 use crate::pg::files::Reading;
-use crate::pg::fmgr::Rows;
+use crate::pg::function::call::Rows;
 use crate::pg::memory::{self, Buffer, Context};
-use crate::pg::proc;
-use crate::pg::record::Numbers;
+use crate::pg::process::proc;
 use crate::pg::shmem::{NOWHERE, Offset};
+use crate::pg::value::record::Numbers;
 use crate::registry::job::Slot;
 
 /// How much of a file is read at once, in bytes.

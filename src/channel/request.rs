@@ -1,15 +1,18 @@
 //! What a worker needs to know before it runs the SQL: where it runs, who acts, the session's state of settings, and the
 //! parameters.
 
-use crate::pg::database::Database;
+use crate::pg::catalog::database::Database;
 use crate::pg::error::Result;
+use crate::pg::guc::serialized;
 use crate::pg::memory::padded;
-use crate::pg::params::{Outgoing, Parameters};
-use crate::pg::proc::{self, Identity};
-use crate::pg::record::Numbers;
+use crate::pg::process::proc::{self, Identity};
+use crate::pg::query::simple_query;
+use crate::pg::reuse::standing::Kind;
+use crate::pg::reuse::{adopt, standing};
 use crate::pg::shmem::{self, Offset, Owned};
-use crate::pg::standing::Kind;
-use crate::pg::{adopt, encoding, guc_state, standing, tcop};
+use crate::pg::value::encoding;
+use crate::pg::value::params::{Outgoing, Parameters};
+use crate::pg::value::record::Numbers;
 use crate::registry::pool::Fit;
 use crate::settings;
 use core::ffi::CStr;
@@ -52,7 +55,7 @@ pub struct Request {
 /// limits that it has set itself. Tells which workers fit it. 53200 where memory is out.
 pub fn store(identity: Identity, database: &Database, parameters: Option<&Outgoing>) -> Result<(Owned, Fit)> {
     if database.is_other {
-        let limits = guc_state::explicit_limits()?;
+        let limits = serialized::explicit_limits()?;
         let settings = Sent {
             state: &limits,
             mark: 0,
@@ -61,7 +64,7 @@ pub fn store(identity: Identity, database: &Database, parameters: Option<&Outgoi
         };
         return store_with(identity, database, parameters, settings, &[0]);
     }
-    guc_state::with_settings(|settings| {
+    serialized::with_settings(|settings| {
         let libraries = settings.libraries();
         let settings = Sent {
             state: settings.bytes(),
@@ -76,7 +79,7 @@ pub fn store(identity: Identity, database: &Database, parameters: Option<&Outgoi
 /// Settings that go along with a job.
 struct Sent<'a> {
     state: &'a [u8],
-    /// The numbers of [`guc_state::Settings`].
+    /// The numbers of [`serialized::Settings`].
     mark: u64,
     custom: u64,
     material: u64,
@@ -225,7 +228,7 @@ impl Request {
         if len == 0 && !converts {
             return (sql, None);
         }
-        tcop::in_message_context(|| {
+        simple_query::in_message_context(|| {
             records.texts_come_in(self.head.encoding);
             let sql = encoding::c_string(sql, self.head.encoding);
             let parameters = (len > 0).then(|| Parameters::take(shmem::address(self.parameters_at()), len, records));

@@ -8,14 +8,16 @@
 //! Rows that fill the local buffer are likely to go on. From then on the buffer is a page in shared memory, which becomes the piece
 //! as it is; pages that were read come back and are filled again.
 
-use super::message::{self, Column, HEADER, Kind, padded};
-use super::queue::{self, Page, Room};
+use crate::channel::message::{self, Column, HEADER, Kind, padded};
+use crate::channel::queue::{self, Page, Room};
 use crate::pg::error::{Digits, raise_raw};
 use crate::pg::files::{Owner, Writing};
+use crate::pg::guc::own;
 use crate::pg::memory::{Buffer, Context};
-use crate::pg::receiver::RowSlot;
-use crate::pg::tuples::{self, Row, SLACK, Shape};
-use crate::pg::{guc, proc, record, rowtype};
+use crate::pg::process::proc;
+use crate::pg::query::receiver::RowSlot;
+use crate::pg::value::tuple::{self, Row, SLACK, Shape};
+use crate::pg::value::{fingerprint, record};
 use crate::registry::job::Slot;
 use pgrx::PgSqlErrorCode;
 
@@ -141,7 +143,7 @@ impl Writer {
             let kind = shape.column_type(n);
             let column = Column {
                 kind,
-                print: rowtype::fingerprint(kind),
+                print: fingerprint::fingerprint(kind),
                 modifier: shape.column_modifier(n),
             };
             self.put(&column.bytes());
@@ -158,10 +160,10 @@ impl Writer {
         if shape.has_records {
             self.describe_records(slot, &shape);
         }
-        if self.row_in_place(|to, room| tuples::form_at_once(to, room, slot, &shape)) {
+        if self.row_in_place(|to, room| tuple::form_at_once(to, room, slot, &shape)) {
             return;
         }
-        match self.row_memory.enter(|| tuples::look(slot, &shape)) {
+        match self.row_memory.enter(|| tuple::look(slot, &shape)) {
             Row::Ready { from, len } => {
                 self.make_room(len);
                 self.header(Kind::Row, len);
@@ -182,10 +184,10 @@ impl Writer {
                     );
                 }
                 self.make_room(len + SLACK);
-                if !self.row_in_place(|to, room| tuples::form(to, room, &shape, has_null)) {
+                if !self.row_in_place(|to, room| tuple::form(to, room, &shape, has_null)) {
                     let scratch = &mut self.scratch;
                     crate::pg::memory::for_process(|| scratch.restart(len + SLACK));
-                    let formed = tuples::form(scratch.as_ptr(), len + SLACK, &shape, has_null);
+                    let formed = tuple::form(scratch.as_ptr(), len + SLACK, &shape, has_null);
                     debug_assert_eq!(formed, Some(len));
                     self.header(Kind::Row, len);
                     self.put_from(self.scratch.as_ptr(), len);
@@ -392,7 +394,7 @@ impl Writer {
         let until = match self.patience.filter(|patience| patience.read == read) {
             Some(patience) => patience.until,
             None => {
-                let until = now + i64::from(guc::deadlock_timeout().max(1)) * 1000;
+                let until = now + i64::from(own::deadlock_timeout().max(1)) * 1000;
                 self.patience = Some(Patience { read, until });
                 until
             }
@@ -498,7 +500,7 @@ impl Writer {
     /// PostgreSQL counts a temporary file against `temp_file_limit` while the process has it open. Ours are closed and still
     /// there, so what waits in files is counted here too.
     fn check_file_limit(&self) {
-        let limit = guc::temp_file_limit();
+        let limit = own::temp_file_limit();
         if limit < 0 {
             return;
         }

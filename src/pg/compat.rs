@@ -1,6 +1,6 @@
 //! Everything that differs between server versions, and the constants that the bindings lack.
 
-use super::raw;
+use crate::pg::raw;
 use core::cell::Cell;
 use core::ffi::{CStr, c_char, c_int, c_void};
 use pgrx::pg_sys::{self, BufFile, CommandDest, DestReceiver, LWLock, List, Portal, QueryCompletion, RawStmt};

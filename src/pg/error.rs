@@ -1,7 +1,7 @@
 //! Errors: how ours are made, how PostgreSQL's are caught whole and raised again.
 
-use super::memory::copy_text;
-use super::raw;
+use crate::pg::memory::copy_text;
+use crate::pg::raw;
 use cee_scape::call_with_sigsetjmp;
 use core::ffi::CStr;
 use core::mem::MaybeUninit;
@@ -438,7 +438,7 @@ impl Digits {
 
 #[cfg(test)]
 mod tests {
-    use super::{Digits, if_possible};
+    use crate::pg::{Digits, if_possible};
 
     #[test]
     fn a_panic_where_it_can_be_done_without() {

@@ -3,7 +3,7 @@
 //! PostgreSQL's file sets (`storage/fileset.h`): a directory below `base/pgsql_tmp` or in `temp_tablespaces`, counted against
 //! `temp_file_limit` while open, logged by `log_temp_files`, removed after a crash.
 
-use super::{compat, error, raw};
+use crate::pg::{compat, error, raw};
 use compat::FileSet;
 use core::ffi::CStr;
 use pgrx::pg_sys::{self, BufFile, ResourceOwner};
@@ -174,7 +174,7 @@ impl Owner {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::pg::*;
 
     #[test]
     fn names_count_up() {

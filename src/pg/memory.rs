@@ -1,7 +1,7 @@
 //! Memory contexts.
 
-use super::error::{self, Failure, Result};
-use super::raw;
+use crate::pg::error::{self, Failure, Result};
+use crate::pg::raw;
 use core::ffi::{CStr, c_char};
 use pgrx::pg_sys::{self, MemoryContext};
 

@@ -11,39 +11,22 @@
     reason = "the bindings of PostgreSQL are foreign code; everything above this module is safe"
 )]
 
-pub mod adopt;
-mod assign;
-pub mod callbacks;
+mod allocator;
+pub mod catalog;
 pub mod compat;
-pub mod compiled;
-pub mod database;
-pub mod encoding;
 pub mod error;
+pub mod exclusive;
 pub mod files;
-pub mod fmgr;
-pub mod foreign;
+#[macro_use]
+pub mod function;
 pub mod guc;
-pub mod guc_state;
-pub mod guc_written;
-pub mod library;
-pub mod local;
-pub mod lock;
 pub mod memory;
-pub mod params;
-pub mod parsed;
-pub mod proc;
+pub mod process;
+pub mod query;
 pub mod raw;
-pub mod receiver;
-pub mod record;
-mod reserve;
-pub mod reset;
-pub mod role;
-pub mod rowtype;
-pub mod scan;
+pub mod reuse;
 pub mod shmem;
 pub mod spi;
-pub mod standing;
-pub mod tcop;
 pub mod text;
-pub mod tuples;
+pub mod value;
 pub mod wire;

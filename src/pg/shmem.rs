@@ -1,7 +1,7 @@
 //! Shared memory: the struct that all backends find by name, the area that grows, and locks over values in both.
 
-use super::error::{self, Failure, Report, Result};
-use super::{compat, memory, raw, wire};
+use crate::pg::error::{self, Failure, Report, Result};
+use crate::pg::{compat, memory, raw, wire};
 use core::cell::{Cell, UnsafeCell};
 use core::ffi::{CStr, c_int};
 use core::ops::{Deref, DerefMut};

@@ -1,8 +1,8 @@
 //! Text in the database's encoding. Guarded.
 
-use super::error::{self, Result};
-use super::fmgr::text_datum;
-use super::raw;
+use crate::pg::error::{self, Result};
+use crate::pg::function::call::text_datum;
+use crate::pg::raw;
 use pgrx::pg_sys;
 
 /// As many whole characters from the beginning as fit into `limit` bytes.

@@ -3,10 +3,10 @@
 //! <https://www.postgresql.org/docs/current/protocol-error-fields.html>. PostgreSQL writes this form itself when it sends a
 //! message to a client; an error that the worker caught is written here in the same form, so that one reader serves both.
 
-use super::encoding;
-use super::error::{Digits, Result, new_error_data};
-use super::memory::{self, c_bytes, copy_text};
-use super::shmem::{self, Offset};
+use crate::pg::error::{Digits, Result, new_error_data};
+use crate::pg::memory::{self, c_bytes, copy_text};
+use crate::pg::shmem::{self, Offset};
+use crate::pg::value::encoding;
 use pgrx::pg_sys::{self, ErrorData};
 use std::borrow::Cow;
 
@@ -217,7 +217,7 @@ pub fn unpack(mut packed: i32) -> [u8; 5] {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::pg::*;
 
     #[test]
     fn sqlstates_survive_packing() {

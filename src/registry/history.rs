@@ -6,11 +6,11 @@
 //!
 //! Every job that ends needs the lock for a moment. So whoever has to do with many records takes it for a few at a time.
 
-use super::job::{Job, LABEL_MAX, MESSAGE_MAX, PROGRESS_MAX, Slot, State};
-use super::segment;
-use crate::pg::encoding;
 use crate::pg::error::Result;
 use crate::pg::shmem::{self, Guard, Locked, NOWHERE, Offset};
+use crate::pg::value::encoding;
+use crate::registry::job::{Job, LABEL_MAX, MESSAGE_MAX, PROGRESS_MAX, Slot, State};
+use crate::registry::segment;
 use core::cell::Cell;
 use core::sync::atomic::Ordering::Relaxed;
 
@@ -466,7 +466,7 @@ pub fn knows(pid: i32, cookie: u64) -> Result<bool> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::registry::*;
 
     #[test]
     fn records_move_from_one_ring_to_another() {

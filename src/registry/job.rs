@@ -1,17 +1,19 @@
 //! One job. Its slot is the truth about it: nothing that another process could need lives only in a backend's memory.
 
-use super::counters::{Count, Counters};
-use super::history;
-use super::history::{PREVIEW, preview};
-use super::pool;
-use super::room;
-use super::segment;
-use super::totals::Totals;
 use crate::channel::queue::Queue;
 use crate::pg::error::{self, Result};
-use crate::pg::proc::{Process, Registered};
+use crate::pg::files::Files;
+use crate::pg::process::proc;
+use crate::pg::process::proc::{Process, Registered};
 use crate::pg::shmem::{self, Guard, Locked, NOWHERE, Offset};
-use crate::pg::{files::Files, proc, wire};
+use crate::pg::wire;
+use crate::registry::counters::{Count, Counters};
+use crate::registry::history;
+use crate::registry::history::{PREVIEW, preview};
+use crate::registry::pool;
+use crate::registry::room;
+use crate::registry::segment;
+use crate::registry::totals::Totals;
 use core::sync::atomic::{AtomicI32, AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::borrow::Cow;
 

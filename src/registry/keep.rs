@@ -6,15 +6,15 @@
 //! A result that somebody is reading is not taken away from the reader: what becomes of the handle meanwhile counts when the
 //! reading is over.
 
-use super::counters::Counters;
-use super::job::{Error, Job, Slot};
-use super::pool;
-use super::room;
-use super::segment;
-use super::totals::Totals;
 use crate::pg::error::Result;
-use crate::pg::proc::{self, Process, WorkerStatus};
+use crate::pg::process::proc::{self, Process, WorkerStatus};
 use crate::pg::shmem::{self, Guard, NOWHERE};
+use crate::registry::counters::Counters;
+use crate::registry::job::{Error, Job, Slot};
+use crate::registry::pool;
+use crate::registry::room;
+use crate::registry::segment;
+use crate::registry::totals::Totals;
 use core::sync::atomic::Ordering::Relaxed;
 
 impl Job {

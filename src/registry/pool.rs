@@ -10,13 +10,14 @@
 //!
 //! Nothing under the pool's lock allocates, maps or raises. The place of a process that is gone without a word is free.
 
-use super::job::{Job, Slot};
-use super::room::{Caps, Room, Short, Shortage, Spot, Waiter};
-use super::segment;
 use crate::pg::error::Result;
-use crate::pg::proc::{Process, Registered, WorkerStatus};
+use crate::pg::guc::own;
+use crate::pg::process::proc;
+use crate::pg::process::proc::{Process, Registered, WorkerStatus};
 use crate::pg::shmem::{self, Locked, NOWHERE, Offset};
-use crate::pg::{guc, proc};
+use crate::registry::job::{Job, Slot};
+use crate::registry::room::{Caps, Room, Short, Shortage, Spot, Waiter};
+use crate::registry::segment;
 use core::cell::Cell;
 use core::sync::atomic::{AtomicI32, AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed};
 
@@ -168,7 +169,7 @@ impl Place {
 }
 
 fn len() -> usize {
-    guc::max_worker_processes().max(0) as usize
+    own::max_worker_processes().max(0) as usize
 }
 
 thread_local! {

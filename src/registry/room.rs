@@ -11,12 +11,12 @@
 //!
 //! All of this is under the pool's lock. Nothing here allocates, maps or raises, so it can be called with a job's lock held, too.
 
-use super::job::Job;
-use super::list::{self, Linked};
-use super::pool;
 use crate::pg::error::Result;
-use crate::pg::proc;
+use crate::pg::process::proc;
 use crate::pg::shmem::{self, Last, NOWHERE, Offset};
+use crate::registry::job::Job;
+use crate::registry::list::{self, Linked};
+use crate::registry::pool;
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::cell::Cell;
 

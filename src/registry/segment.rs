@@ -5,13 +5,13 @@
 //! A block is never given back to the area, so a slot that was once seen can always be looked at; whether it still is the same
 //! job is told by its cookie, under its lock.
 
-use super::history::History;
-use super::job::Slot;
-use super::pool::Pool;
-use super::totals::Directory;
-use super::waiters::{self, Waiters};
 use crate::pg::error::Result;
 use crate::pg::shmem::{self, Locked, Offset};
+use crate::registry::history::History;
+use crate::registry::job::Slot;
+use crate::registry::pool::Pool;
+use crate::registry::totals::Directory;
+use crate::registry::waiters::{self, Waiters};
 use core::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::cell::Cell;
 
@@ -309,7 +309,7 @@ pub(super) fn waiters(slot: &'static Slot) -> Waiters {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::registry::*;
 
     #[test]
     fn slots_are_numbered_through_the_blocks() {

@@ -1,11 +1,11 @@
 //! What became of the jobs of each database and role since the server's start: never less by itself, and never freed.
 
-use super::counters::Count;
-use super::list::{self, Linked};
-use super::segment::segment;
 use crate::pg::error::Result;
-use crate::pg::proc;
+use crate::pg::process::proc;
 use crate::pg::shmem::{self, Last, NOWHERE, Offset};
+use crate::registry::counters::Count;
+use crate::registry::list::{self, Linked};
+use crate::registry::segment::segment;
 use core::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::cell::Cell;
 

@@ -7,10 +7,10 @@
 //! off when its wait is over; the bit of one that has died without is a wake-up in vain. The bits are also the edges in the graph
 //! that deadlocks are looked for in.
 
-use super::job::Slot;
-use super::segment;
-use crate::pg::proc;
+use crate::pg::process::proc;
 use crate::pg::shmem;
+use crate::registry::job::Slot;
+use crate::registry::segment;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 
 /// The processes that wait for the job in one slot.

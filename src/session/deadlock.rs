@@ -4,10 +4,11 @@
 //! a session that has slept for `deadlock_timeout` looks whether a job that it waits for is blocked, directly or through
 //! others, by itself. Then neither can go on, and the job is the victim: it fails with 40P01.
 
-use super::jobs::Handle;
-use crate::pg::{lock, proc};
+use crate::pg::catalog::lock;
+use crate::pg::process::proc;
 use crate::registry::job::Stop;
 use crate::registry::{segment, waiters};
+use crate::session::jobs::Handle;
 use core::sync::atomic::Ordering::Relaxed;
 use std::collections::HashSet;
 use std::rc::Rc;

@@ -3,15 +3,16 @@
 //! A handle is good in every session whose role may act for the job's. Whoever uses one keeps the job for the time of the call,
 //! so that nobody can take it away meanwhile.
 
-use super::wait;
+use crate::pg::catalog::role;
 use crate::pg::error::{Report, Result};
-use crate::pg::proc;
+use crate::pg::memory;
+use crate::pg::process::proc;
 use crate::pg::shmem::{Guard, NOWHERE, Offset};
-use crate::pg::{memory, role};
 use crate::registry::counters::Counters;
 use crate::registry::job::{Job, Slot, Stop};
 use crate::registry::segment::segment;
 use crate::registry::{history, keep, room};
+use crate::session::wait;
 use crate::settings;
 use core::ffi::c_int;
 use core::sync::atomic::Ordering::Relaxed;

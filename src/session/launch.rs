@@ -7,19 +7,16 @@
 //!
 //! Each step consumes the one before. What is dropped on the way, by an error or a cancel, is given back.
 
-use super::jobs;
-use super::line::{Line, Places};
-use super::spare;
 use crate::channel::request;
-use crate::pg::database::Database;
-use crate::pg::encoding;
+use crate::pg::catalog::database::Database;
 use crate::pg::error::{Report, Result};
-use crate::pg::fmgr::Answer;
-use crate::pg::guc;
-use crate::pg::params::Outgoing;
-use crate::pg::proc::{self, Identity, WorkerStatus};
+use crate::pg::function::call::Answer;
+use crate::pg::guc::own;
+use crate::pg::process::proc::{self, Identity, WorkerStatus};
 use crate::pg::shmem::{self, Offset, Owned};
 use crate::pg::spi;
+use crate::pg::value::encoding;
+use crate::pg::value::params::Outgoing;
 use crate::registry::counters::Counters;
 use crate::registry::job::{LABEL_MAX, Slot};
 use crate::registry::keep;
@@ -27,6 +24,9 @@ use crate::registry::pool::{self, Admitted, Fit};
 use crate::registry::room::{self, Caps, Short, Shortage};
 use crate::registry::segment::segment;
 use crate::registry::totals::{self, Totals};
+use crate::session::jobs;
+use crate::session::line::{Line, Places};
+use crate::session::spare;
 use crate::settings;
 use core::ffi::CStr;
 use core::sync::atomic::Ordering::Relaxed;
@@ -106,7 +106,7 @@ impl TakenSlot {
                 return Ok(taken);
             }
             // The worker wakes this session, unless it is gone without a word.
-            proc::wait(guc::deadlock_timeout().max(1).into())?;
+            proc::wait(own::deadlock_timeout().max(1).into())?;
         }
     }
 
@@ -168,7 +168,7 @@ fn prepare(order: &Order, queue_size: i32, identity: Identity, counters: Offset)
         job.keeps_result = order.keeps_result;
         job.set_label(order.label);
         job.worker_timeout = settings::worker_timeout();
-        job.is_limited = job.worker_timeout > 0 || guc::statement_timeout() > 0;
+        job.is_limited = job.worker_timeout > 0 || own::statement_timeout() > 0;
         job.owner_procno = proc::my_procno();
         job.set_preview(order.sql);
         job.sql_len = order.sql.len() as u64;
@@ -310,7 +310,7 @@ impl Prepared {
         let caps = Caps {
             cluster: settings::max_cluster_workers(),
             role: settings::max_role_workers(),
-            read_at: guc::configuration_read_at(),
+            read_at: own::configuration_read_at(),
         };
         let TakenSlot { slot, cookie, .. } = self.slot;
         loop {

@@ -5,8 +5,9 @@
 //! free only after it has seen the process go, a moment after that has told.
 
 use crate::pg::error::{Report, Result};
+use crate::pg::process::proc;
 use crate::pg::shmem::Offset;
-use crate::pg::{proc, spi};
+use crate::pg::spi;
 use crate::registry::room::{self, NO_SPOT, Short, Shortage};
 use crate::registry::totals::Totals;
 use crate::registry::{keep, pool};

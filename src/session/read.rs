@@ -1,17 +1,19 @@
 //! A job's rows, messages and error, as they reach the session that reads.
 
-use super::jobs::{self, Handle, Hidden};
-use super::wait::{self, Deadline};
 use crate::channel::message::{Column, Kind};
 use crate::channel::queue::Taken;
 use crate::channel::reader::{self, Event, Pump, Reader};
 use crate::pg::error::{self, Failure, Report, Result};
-use crate::pg::fmgr::{Rows, Value};
-use crate::pg::scan::{Source, Turn};
+use crate::pg::function::call::{Rows, Value};
+use crate::pg::function::scan::{Source, Turn};
+use crate::pg::process::proc;
 use crate::pg::shmem::{self, NOWHERE};
-use crate::pg::{encoding, foreign, memory, proc, record, rowtype, wire};
+use crate::pg::value::{border, encoding, fingerprint, record};
+use crate::pg::{memory, wire};
 use crate::registry::job::{self, Job};
 use crate::registry::totals::Totals;
+use crate::session::jobs::{self, Handle, Hidden};
+use crate::session::wait::{self, Deadline};
 use pgrx::PgSqlErrorCode;
 use std::rc::Rc;
 
@@ -313,7 +315,7 @@ impl Session {
         let changed = error::catching(|| {
             columns
                 .iter()
-                .any(|column| rowtype::fingerprint(column.kind) != column.print)
+                .any(|column| fingerprint::fingerprint(column.kind) != column.print)
         })?;
         if changed {
             return Err(changed_type());
@@ -359,12 +361,12 @@ impl Session {
     }
 
     /// Where the job ran in another database than this session's: what its values cross.
-    fn border(&self) -> Option<foreign::Border> {
+    fn border(&self) -> Option<border::Border> {
         let (database, encoding) = {
             let job = self.handle.slot.lock();
             (job.database, job.encoding)
         };
-        (database != proc::my_database().to_u32()).then(|| foreign::Border {
+        (database != proc::my_database().to_u32()).then(|| border::Border {
             from: encoding,
             to: encoding::of_database(),
             outward: false,

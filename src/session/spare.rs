@@ -5,7 +5,7 @@
 //! whatever session, the processes for the next ones are started while a job runs. They are connected to nothing, so they are in nobody's
 //! way; they serve whatever job of the cluster comes first; and they end soon when none comes.
 
-use crate::pg::proc;
+use crate::pg::process::proc;
 use crate::registry::pool;
 use crate::settings;
 use crate::worker;

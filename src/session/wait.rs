@@ -1,12 +1,14 @@
 //! Until jobs end. The worker wakes this session the moment it publishes the end. A worker that is gone without a word is looked for every
 //! `deadlock_timeout`; nothing else is polled.
 
-use super::deadlock;
-use super::jobs::Handle;
 use crate::pg::error::{Failure, Result};
-use crate::pg::{guc, memory, proc, spi};
+use crate::pg::guc::own;
+use crate::pg::process::proc;
+use crate::pg::{memory, spi};
 use crate::registry::job::Slot;
 use crate::registry::waiters;
+use crate::session::deadlock;
+use crate::session::jobs::Handle;
 use std::cell::RefCell;
 use std::collections::HashSet;
 use std::rc::Rc;
@@ -89,7 +91,7 @@ pub fn until<T>(
         handles.retain(|handle| named.insert(handle.cookie));
     }
     let _waiting = Waiting::begin(&handles);
-    let patience = i64::from(guc::deadlock_timeout().max(1));
+    let patience = i64::from(own::deadlock_timeout().max(1));
     let mut look_at = proc::now() + patience * 1000;
     loop {
         proc::reset_latch();

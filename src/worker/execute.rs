@@ -6,15 +6,15 @@
 //! 3. the statement is analysed, planned and run; the rows of the last one are the result;
 //! 4. after the last one, and after those that control transactions, the transaction is closed.
 
-use super::{output, rest};
-use crate::pg::compiled;
 use crate::pg::error::{emit_raw, raise_raw};
-use crate::pg::guc;
-use crate::pg::params::Parameters;
-use crate::pg::proc::{self, Identity};
-use crate::pg::receiver;
-use crate::pg::tcop::{self, Care, Completion, Statement};
+use crate::pg::guc::own;
+use crate::pg::process::proc::{self, Identity};
+use crate::pg::query::receiver;
+use crate::pg::query::simple_query::{self, Care, Completion, Statement};
+use crate::pg::reuse::compiled;
+use crate::pg::value::params::Parameters;
 use crate::registry::job::{Slot, Stop};
+use crate::worker::{output, rest};
 use core::ffi::CStr;
 use pgrx::PgSqlErrorCode;
 
@@ -25,9 +25,9 @@ pub fn execute(slot: &'static Slot, sql: &CStr, parameters: Option<&Parameters>,
     let roles = proc::roles();
     give_up_if_asked(slot);
     user.begin();
-    tcop::begin(sql);
+    simple_query::begin(sql);
     user.act();
-    let statements = tcop::parse(sql);
+    let statements = simple_query::parse(sql);
     if statements.change_state() {
         compiled::text_changes_state(is_used);
     }
@@ -45,18 +45,18 @@ pub fn execute(slot: &'static Slot, sql: &CStr, parameters: Option<&Parameters>,
         let statement = statements.get(n);
         let is_last = n + 1 == count;
         give_up_if_asked(slot);
-        if tcop::transaction_is_aborted() && !statement.is_transaction_exit() {
+        if simple_query::transaction_is_aborted() && !statement.is_transaction_exit() {
             raise_raw(
                 PgSqlErrorCode::ERRCODE_IN_FAILED_SQL_TRANSACTION,
                 &[b"current transaction is aborted, commands ignored until end of transaction block"],
                 None,
             );
         }
-        if tcop::start_command() {
+        if simple_query::start_command() {
             user.act();
         }
         if grouped {
-            tcop::begin_implicit_block();
+            simple_query::begin_implicit_block();
         }
         proc::check_for_interrupts_raw();
         let done = run(&statement, parameters, is_last, grouped, &user);
@@ -66,7 +66,7 @@ pub fn execute(slot: &'static Slot, sql: &CStr, parameters: Option<&Parameters>,
             output::flush();
             give_up_if_asked(slot);
             if grouped {
-                tcop::end_implicit_block();
+                simple_query::end_implicit_block();
             }
             user.finish_command();
             // What is deferred to the commit may have changed them.
@@ -75,16 +75,16 @@ pub fn execute(slot: &'static Slot, sql: &CStr, parameters: Option<&Parameters>,
             user.finish_command();
             note_roles(slot, identity, roles);
         } else {
-            tcop::next_command();
-            tcop::stop_statement_timer();
+            simple_query::next_command();
+            simple_query::stop_statement_timer();
         }
     }
     user.finish_command();
     // The job has done what it was to do. Even a message in the server's log is a moment in which interrupts are served.
     proc::hold_interrupts();
     statements.log_end(was_logged);
-    if tcop::block_is_open() {
-        tcop::roll_back();
+    if simple_query::block_is_open() {
+        simple_query::roll_back();
         emit_raw(
             pgrx::pg_sys::WARNING,
             PgSqlErrorCode::ERRCODE_ACTIVE_SQL_TRANSACTION,
@@ -125,19 +125,19 @@ fn run(
         ),
         Care::Listen => {
             rest::spoil();
-            tcop::pretend_backend(true);
+            simple_query::pretend_backend(true);
             let done = statement.run(parameters, is_last, true, to);
-            tcop::pretend_backend(false);
+            simple_query::pretend_backend(false);
             done
         }
         // Such a command commits within, or runs code of a user's that may, and a transaction must not begin inside a security context. It acts as the
         // owner without one, from transaction to transaction, and what takes the roles back is locked instead.
         Care::OwnTransactions | Care::Procedural if user.is_confined() && !grouped => {
-            guc::lock_roles(true);
+            own::lock_roles(true);
             user.act_unconfined();
             let done = statement.run(parameters, is_last, true, to);
             user.act();
-            guc::lock_roles(false);
+            own::lock_roles(false);
             done
         }
         // Within the security context: there PostgreSQL itself refuses what it would do to the session's user.
@@ -221,9 +221,9 @@ impl User<'_> {
     /// Closes the transaction command; what runs at the commit still acts for the user, the next transaction must begin outside of
     /// any security context. Within an open block the identity stays.
     fn finish_command(&self) {
-        let was_open = tcop::command_is_open();
-        tcop::finish_command();
-        if was_open && self.is_confined() && !tcop::block_is_open() {
+        let was_open = simple_query::command_is_open();
+        simple_query::finish_command();
+        if was_open && self.is_confined() && !simple_query::block_is_open() {
             proc::set_user(self.identity.outer, 0);
         }
     }

@@ -8,18 +8,22 @@
 //! Whatever ends the process before the third step, [`worker_ends`] publishes the loss. What that takes is at hand before the job is
 //! taken, so that neither it nor the third step needs memory or can fail.
 
-use super::rest::{self, Terms};
-use super::verdict::{self, Verdict};
-use super::{execute, output};
 use crate::channel::request::Request;
 use crate::pg::error::{self, Digits, Result};
-use crate::pg::proc::Process;
+use crate::pg::process::proc;
+use crate::pg::process::proc::Process;
+use crate::pg::query::{callbacks, simple_query};
+use crate::pg::reuse::{adopt, compiled};
 use crate::pg::shmem::{self, NOWHERE};
-use crate::pg::{adopt, callbacks, compat, compiled, foreign, proc, record, tcop, wire};
+use crate::pg::value::{border, record};
+use crate::pg::{compat, wire};
 use crate::registry::job::{self, End, Slot, State, Stop};
 use crate::registry::segment::segment;
 use crate::registry::totals::{Start, Totals};
 use crate::registry::{pool, room};
+use crate::worker::rest::{self, Terms};
+use crate::worker::verdict::{self, Verdict};
+use crate::worker::{execute, output};
 use core::ffi::{CStr, c_int};
 use core::sync::atomic::Ordering::Relaxed;
 use pgrx::pg_sys::{Datum, NAMEDATALEN};
@@ -150,7 +154,7 @@ impl Attached {
         };
         let identity = request.identity();
         let sql = crate::pg::memory::c_str(sql);
-        tcop::enter_message_context();
+        simple_query::enter_message_context();
 
         let is_first = !CONNECTED.replace(true);
         // What an error jumps over must not own anything, so it is owned here.
@@ -161,7 +165,7 @@ impl Attached {
                 proc::connect(database.into(), role.into());
             }
             request.adopt(name.text());
-            foreign::values_go_to(request.home().filter(|_| keeps_result));
+            border::values_go_to(request.home().filter(|_| keeps_result));
             request.take(sql, &mut records)
         });
         let (sql, parameters) = match adopted {
@@ -169,7 +173,7 @@ impl Attached {
             Err(edata) => {
                 // A process that failed here has no state to go on with.
                 proc::adoption_failed();
-                tcop::recover();
+                simple_query::recover();
                 if is_first || self.slot.stop() != Stop::No {
                     let verdict = verdict::of(edata, self.slot);
                     error::log_caught(edata);
@@ -194,7 +198,7 @@ impl Attached {
         if timeout > 0 {
             proc::start_timer(TIMER.get(), timeout);
         }
-        tcop::enter_message_context();
+        simple_query::enter_message_context();
         let roles = proc::roles();
         let parameters = parameters.as_ref();
         compiled::watch_role(Some(leaves_its_role));
@@ -213,7 +217,7 @@ impl Attached {
                 execute::note_roles(self.slot, &identity, roles);
                 output::after_error();
                 error::log_caught(edata);
-                if !tcop::recover() {
+                if !simple_query::recover() {
                     rest::spoil();
                 }
                 verdict
@@ -227,10 +231,10 @@ impl Attached {
         output::finish();
         let stays = rest::end_session() && terms.prepare();
         // Publishing may free the text.
-        tcop::forget_text();
+        simple_query::forget_text();
         self.publish(verdict);
         proc::resume_interrupts();
-        tcop::finish(c"pg_background:idle");
+        simple_query::finish(c"pg_background:idle");
         compat::report_statistics();
         stays.then_some(terms)
     }

@@ -1,15 +1,15 @@
 //! Rows and messages on their way into the channel. PostgreSQL calls in here from within the executor and from wherever a message
 //! is raised; so everything is raw, and a message that comes while another is being written is dropped.
 
-use super::main::Attached;
 use crate::channel::writer::Writer;
 use crate::pg::error;
-use crate::pg::foreign;
-use crate::pg::local::Exclusive;
-use crate::pg::receiver::{Receiver, RowSlot};
-use crate::pg::tuples::Shape;
+use crate::pg::exclusive::Exclusive;
+use crate::pg::query::receiver::{Receiver, RowSlot};
+use crate::pg::value::border;
+use crate::pg::value::tuple::Shape;
 use crate::pg::{text, wire};
 use crate::registry::job::{MESSAGE_MAX, Slot};
+use crate::worker::main::Attached;
 
 static WRITER: Exclusive<Writer> = Exclusive::new();
 static LAST_WORDS: Exclusive<LastWords> = Exclusive::new();
@@ -62,7 +62,7 @@ fn write(body: impl FnOnce(&mut Writer)) {
 }
 
 fn start_rows(shape: Shape) {
-    foreign::check_columns(&shape);
+    border::check_columns(&shape);
     write(|writer| writer.start_rows(shape));
 }
 

@@ -8,15 +8,17 @@
 //!
 //! A spare process, which the postmaster was asked for before there was a job for it, begins with [`stand_by`].
 
-use super::main::{self, Attached};
 use crate::channel::request::Request;
-use crate::pg::standing::Kind;
-use crate::pg::{adopt, error, library, proc, reset, standing};
+use crate::pg::error;
+use crate::pg::process::proc;
+use crate::pg::reuse::standing::Kind;
+use crate::pg::reuse::{adopt, library, reset, standing};
 use crate::registry::job::Error;
 use crate::registry::pool::{self, Fit, Found, Place};
 use crate::registry::segment::segment;
 use crate::session::jobs;
 use crate::settings;
+use crate::worker::main::{self, Attached};
 use std::cell::Cell;
 
 /// How often an idle worker looks whether it should go, and how soon after a job for the first time, in milliseconds. Who wants

@@ -1,10 +1,11 @@
 //! What an error means for the job: its state, the counter that it lands in, and the error that readers get.
 
-use super::output::LastWords;
 use crate::pg::error::{self, Report};
-use crate::pg::{proc, text, wire};
+use crate::pg::process::proc;
+use crate::pg::{text, wire};
 use crate::registry::counters::Count;
 use crate::registry::job::{self, MESSAGE_MAX, Slot, State, Stop};
+use crate::worker::output::LastWords;
 use core::sync::atomic::Ordering::Relaxed;
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::ErrorData;

@@ -3,9 +3,10 @@
 //! PostgreSQL walks the settings twice to write them, up to version 15 all of them, and prints each value; a short job takes hardly
 //! longer. To see that nothing has changed since takes one look at each that was written, and one at whether others have joined them.
 
-use super::guc_state::{self, Entry};
-use super::memory::{self, Buffer};
-use super::{compat, guc};
+use crate::pg::compat;
+use crate::pg::guc::own;
+use crate::pg::guc::serialized::{self, Entry};
+use crate::pg::memory::{self, Buffer};
 #[cfg(not(since_16))]
 use core::ffi::c_void;
 use core::ffi::{CStr, c_char, c_int};
@@ -29,7 +30,7 @@ impl Written {
     /// Writes them. Raw.
     pub fn write(&mut self) {
         self.marks.forget();
-        guc_state::write(&mut self.state);
+        serialized::write(&mut self.state);
         self.marks.set(self.state.bytes());
     }
 
@@ -112,15 +113,15 @@ impl Marks {
     #[cfg(not(since_16))]
     fn set(&mut self, state: &[u8]) {
         // Those at the end that are empty are at their default.
-        let mut entries = guc_state::Entries::of_bytes(state)
+        let mut entries = serialized::Entries::of_bytes(state)
             .filter(|entry| !entry.is_emptied())
             .peekable();
-        for &setting in guc_state::all() {
+        for &setting in serialized::all() {
             memory::push_raw(&mut self.all, setting);
-            if guc_state::is_fixed(setting) {
+            if serialized::is_fixed(setting) {
                 continue;
             }
-            if guc_state::is_default(setting) {
+            if serialized::is_default(setting) {
                 memory::push_raw(&mut self.defaults, setting);
                 continue;
             }
@@ -132,27 +133,27 @@ impl Marks {
         }
         self.defaults.sort_unstable();
         self.each.sort_unstable_by_key(|mark| mark.setting);
-        self.read_at = guc::configuration_read_at();
+        self.read_at = own::configuration_read_at();
         self.complete = entries.next().is_none();
     }
 
     #[cfg(not(since_16))]
     fn are_current(&self, state: &[u8], but: Option<&CStr>) -> bool {
         self.complete
-            && self.read_at == guc::configuration_read_at()
-            && are_same(guc_state::all(), &self.all)
-            && guc_state::are_default(&self.defaults)
+            && self.read_at == own::configuration_read_at()
+            && are_same(serialized::all(), &self.all)
+            && serialized::are_default(&self.defaults)
             && self.each.iter().all(|mark| mark.holds(state, but))
     }
 
     /// Marks the settings that `state` was just written from.
     #[cfg(since_16)]
     fn set(&mut self, state: &[u8]) {
-        self.read_at = guc::configuration_read_at();
+        self.read_at = own::configuration_read_at();
         // SAFETY: only looks.
-        self.size = unsafe { super::raw::EstimateGUCStateSpace() };
+        self.size = unsafe { crate::pg::raw::EstimateGUCStateSpace() };
         self.number = compat::settings_number();
-        self.complete = guc_state::Entries::of_bytes(state).all(|entry| {
+        self.complete = serialized::Entries::of_bytes(state).all(|entry| {
             let setting = name_at(state, offset(entry.name, state)).and_then(compat::find_setting);
             if let Some(setting) = setting {
                 // SAFETY: it was just found.
@@ -168,13 +169,13 @@ impl Marks {
     #[cfg(since_16)]
     fn are_current(&self, state: &[u8], _but: Option<&CStr>) -> bool {
         self.complete
-            && self.read_at == guc::configuration_read_at()
+            && self.read_at == own::configuration_read_at()
             && self
                 .each
                 .iter()
                 .all(|mark| mark.is_there(state) && mark.holds(state, None))
             // SAFETY: only looks.
-            && self.size == unsafe { super::raw::EstimateGUCStateSpace() }
+            && self.size == unsafe { crate::pg::raw::EstimateGUCStateSpace() }
             && self.number == compat::settings_number()
     }
 }
@@ -200,7 +201,7 @@ impl Mark {
                 #[cfg(not(since_16))]
                 value: entry.map_or(Value::Left, |entry| Value::of(setting, offset(entry.rest, state))),
                 #[cfg(since_16)]
-                undefined: guc_state::is_undefined(setting).then(|| offset(entry.name, state)),
+                undefined: serialized::is_undefined(setting).then(|| offset(entry.name, state)),
             }
         }
     }
@@ -210,7 +211,7 @@ impl Mark {
     fn is_there(&self, state: &[u8]) -> bool {
         self.undefined.is_none_or(|at| {
             name_at(state, at).and_then(compat::find_setting) == Some(self.setting)
-                && guc_state::is_undefined(self.setting)
+                && serialized::is_undefined(self.setting)
         })
     }
 

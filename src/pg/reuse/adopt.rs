@@ -5,13 +5,16 @@
 //! state as the one before, nothing is done at all. What a job did change is undone by going back to `base`, and whether that
 //! succeeded is seen by the bytes.
 
-use super::guc_state::{self, Entries, Entry};
-use super::guc_written::Written;
-use super::library::{self, files};
-use super::local::Exclusive;
-use super::memory::{self, Buffer};
-use super::proc::{self, Identity, assume_user};
-use super::{compat, compiled, database, parsed, raw};
+use crate::pg::catalog::database;
+use crate::pg::exclusive::Exclusive;
+use crate::pg::guc::serialized::{self, Entries, Entry};
+use crate::pg::guc::unchanged::Written;
+use crate::pg::memory::{self, Buffer};
+use crate::pg::process::proc::{self, Identity, assume_user};
+use crate::pg::query::parse_cache;
+use crate::pg::reuse::compiled;
+use crate::pg::reuse::library::{self, files};
+use crate::pg::{compat, raw};
 use core::ffi::CStr;
 use pgrx::pg_sys::{self, GucContext, GucSource};
 
@@ -125,7 +128,7 @@ pub fn adopt(
     if STATE.with(|state| state.is_of(identity, settings, mark)) == Some(true) {
         return rename(application_name);
     }
-    parsed::forget();
+    parse_cache::forget();
     let before = STATE.with(|state| state.filled_under.replace((*identity, material)));
     if before.flatten().is_some_and(|before| before != (*identity, material)) {
         compiled::empty_caches();
@@ -137,12 +140,12 @@ pub fn adopt(
     };
     transaction(|| {
         STATE.with(|state| state.reach(identity, settings, libraries));
-        if !guc_state::is_anything_left_out() {
+        if !serialized::is_anything_left_out() {
             finish();
         }
     });
-    if guc_state::is_anything_left_out() {
-        STATE.with(|state| guc_state::set_left_out(settings, &mut state.scratch));
+    if serialized::is_anything_left_out() {
+        STATE.with(|state| serialized::set_left_out(settings, &mut state.scratch));
         transaction(finish);
     }
 }
@@ -156,7 +159,7 @@ pub fn identity() -> Option<Identity> {
 /// session has set itself. 42501 where the role may not connect to this database.
 pub fn adopt_limits(identity: &Identity, (limits, material): (&[u8], u64), application_name: &CStr) {
     connected();
-    let settings = STATE.with(|state| guc_state::with_limits(state.base.bytes(), limits));
+    let settings = STATE.with(|state| serialized::with_limits(state.base.bytes(), limits));
     transaction(|| database::check_connect_raw(identity.current));
     if let Some(settings) = settings {
         adopt(
@@ -194,13 +197,13 @@ pub fn restore(is_stateless: fn(&[u8]) -> bool) -> bool {
             if state.is_unchanged() {
                 return true;
             }
-            if !guc_state::same_but(state.own.bytes(), state.now.bytes(), |entry| entry.is_immaterial()) {
+            if !serialized::same_but(state.own.bytes(), state.now.bytes(), |entry| entry.is_immaterial()) {
                 compiled::empty_caches();
             }
             transaction(|| state.go_back());
-            guc_state::write(&mut state.scratch);
+            serialized::write(&mut state.scratch);
             // A setting that nobody defined stays known when it is emptied. Those that are there have come with a session's state.
-            guc_state::same_but(state.scratch.bytes(), state.base.bytes(), |entry| entry.is_emptied())
+            serialized::same_but(state.scratch.bytes(), state.base.bytes(), |entry| entry.is_emptied())
         })
         .unwrap_or(false)
 }
@@ -223,7 +226,7 @@ impl State {
                 harmless: Buffer::new(256),
             };
             take_libraries(&mut state.first);
-            guc_state::write(&mut state.base);
+            serialized::write(&mut state.base);
             state
         })
     }
@@ -239,12 +242,12 @@ impl State {
         let same = self.identity == *identity;
         let warm = same && !self.theirs.is_empty();
         let (before, own, base) = (self.theirs.bytes(), self.own.bytes(), self.base.bytes());
-        if !(warm && guc_state::step(settings, before, own, base, APPLICATION_NAME)) {
+        if !(warm && serialized::step(settings, before, own, base, APPLICATION_NAME)) {
             if !self.own.is_empty() {
                 self.go_back();
             }
             assume_user(identity);
-            guc_state::adopt_settings(settings, self.base.bytes());
+            serialized::adopt_settings(settings, self.base.bytes());
             if identity.role != 0 {
                 install_role(identity);
             }
@@ -286,7 +289,7 @@ impl State {
         }
         self.now.write();
         let is_name = |entry: &Entry| entry.is(APPLICATION_NAME);
-        let same = guc_state::same_but(self.own.bytes(), self.now.bytes(), is_name);
+        let same = serialized::same_but(self.own.bytes(), self.now.bytes(), is_name);
         if same {
             // Set and set back, or defined by a library: what is looked at next time is how they are now.
             core::mem::swap(&mut self.own, &mut self.now);

@@ -4,9 +4,10 @@
 //! type before the first row that holds one, and the reader writes its own number into the values. Types that can hold a
 //! record at any depth are `record` and `record[]` alone: columns of tables and fields of named types cannot be pseudo-types.
 
-use super::error::{self, Result};
-use super::tuples::{column_type, tuple_desc_attr};
-use super::{compat, encoding, foreign, memory, raw};
+use crate::pg::error::{self, Result};
+use crate::pg::value::tuple::{column_type, tuple_desc_attr};
+use crate::pg::value::{border, encoding};
+use crate::pg::{compat, memory, raw};
 use core::ptr;
 use pgrx::pg_sys::{self, Datum, HeapTupleHeader, Oid, TupleDesc};
 
@@ -42,7 +43,7 @@ pub fn each_number(value: Datum, kind: u32, visit: &mut dyn FnMut(i32)) {
             visit((*desc).tdtypmod);
             release(desc);
         } else {
-            foreign::check_named_record(named_type(value));
+            border::check_named_record(named_type(value));
         }
     }
 }
@@ -57,13 +58,13 @@ pub fn describe(number: i32, write: &mut dyn FnMut(&[u8])) {
         write(&(*desc).natts.to_ne_bytes());
         for n in 0..(*desc).natts as usize {
             let column = tuple_desc_attr(desc, n);
-            foreign::check_record_column(
+            border::check_record_column(
                 (*column).atttypid.to_u32(),
                 memory::c_bytes((*column).attname.data.as_ptr()),
             );
             write(&(*column).atttypid.to_u32().to_ne_bytes());
             write(&(*column).atttypmod.to_ne_bytes());
-            write(&super::rowtype::fingerprint((*column).atttypid.to_u32()).to_ne_bytes());
+            write(&crate::pg::value::fingerprint::fingerprint((*column).atttypid.to_u32()).to_ne_bytes());
             write(&(*column).attname.data.map(|byte| byte as u8));
         }
         release(desc);
@@ -83,7 +84,8 @@ pub fn description_len(number: i32) -> usize {
 
 /// Whether a column's type in a description looks different here and now. Raw.
 pub fn has_changed(description: &[u8]) -> bool {
-    columns(description).any(|column| super::rowtype::fingerprint(number(column, 0) as u32) != number(column, 8) as u32)
+    columns(description)
+        .any(|column| crate::pg::value::fingerprint::fingerprint(number(column, 0) as u32) != number(column, 8) as u32)
 }
 
 /// Calls `visit` with type and name of each column in a description.
@@ -248,7 +250,7 @@ unsafe fn open(value: Datum) -> Option<(HeapTupleHeader, TupleDesc, *mut Datum, 
     }
 }
 
-pub(super) unsafe fn deform(header: HeapTupleHeader, desc: TupleDesc) -> (*mut Datum, *mut bool) {
+pub(in crate::pg) unsafe fn deform(header: HeapTupleHeader, desc: TupleDesc) -> (*mut Datum, *mut bool) {
     // SAFETY: the header belongs to a row of `desc`; the arrays have room for its columns.
     unsafe {
         let natts = (*desc).natts as usize;
@@ -283,7 +285,7 @@ unsafe fn elements(value: Datum) -> (*mut Datum, *mut bool, usize, *mut pg_sys::
     }
 }
 
-pub(super) unsafe fn release(desc: TupleDesc) {
+pub(in crate::pg) unsafe fn release(desc: TupleDesc) {
     // SAFETY: lookup_rowtype_tupdesc pinned it where it is counted (ReleaseTupleDesc).
     unsafe {
         if (*desc).tdrefcount >= 0 {

@@ -5,9 +5,9 @@
 //! not. It can wait while ALTER DOMAIN asks more of the domain's values, too, and PostgreSQL relies on it that they all are
 //! as asked. So the worker sends along what such a type looked like, and the reader compares.
 
-use super::foreign::FIRST_USER_TYPE;
-use super::tuples::tuple_desc_attr;
-use super::{compat, raw};
+use crate::pg::value::border::FIRST_USER_TYPE;
+use crate::pg::value::tuple::tuple_desc_attr;
+use crate::pg::{compat, raw};
 use core::cell::Cell;
 use core::ptr;
 use pgrx::pg_sys::{self, Datum, Oid};
@@ -83,7 +83,7 @@ unsafe fn columns(kind: Oid, depth: u32) -> u32 {
             hash.add(u32::from((*column).attisdropped));
             hash.add(within(inner, depth + 1));
         }
-        super::record::release(desc);
+        crate::pg::value::record::release(desc);
         hash.end()
     }
 }

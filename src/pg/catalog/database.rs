@@ -1,7 +1,8 @@
 //! Databases of the cluster, as somebody who is about to connect sees them. Guarded.
 
-use super::error::{Report, Result};
-use super::{compat, memory, proc};
+use crate::pg::error::{Report, Result};
+use crate::pg::process::proc;
+use crate::pg::{compat, memory};
 use core::ffi::CStr;
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::{self, Oid};
@@ -20,7 +21,7 @@ impl Database {
     pub fn own() -> Self {
         Self {
             oid: proc::my_database().to_u32(),
-            encoding: super::encoding::of_database(),
+            encoding: crate::pg::value::encoding::of_database(),
             is_other: false,
         }
     }
@@ -111,8 +112,8 @@ impl Form {
 pub fn check_connect_raw(role: u32) {
     if !compat::may_connect_raw(proc::my_database(), Oid::from(role)) {
         // SAFETY: a database that a process is connected to has a name.
-        let name = memory::c_bytes(unsafe { super::raw::get_database_name(proc::my_database()) });
-        super::error::raise_raw(
+        let name = memory::c_bytes(unsafe { crate::pg::raw::get_database_name(proc::my_database()) });
+        crate::pg::error::raise_raw(
             PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
             &[b"permission denied for database \"", name, b"\""],
             None,

@@ -5,12 +5,13 @@
 //! the session in a few settings only, so it compares the two states and sets those. Where the session's state cannot be
 //! reached that way, PostgreSQL's way is taken.
 
-use super::error::{self, Report, Result};
-use super::guc_written::Written;
-use super::library::{file_name, files};
-use super::local::Exclusive;
-use super::memory::{self, Buffer};
-use super::{compat, proc, raw};
+use crate::pg::error::{self, Report, Result};
+use crate::pg::exclusive::Exclusive;
+use crate::pg::guc::unchanged::Written;
+use crate::pg::memory::{self, Buffer};
+use crate::pg::process::proc;
+use crate::pg::reuse::library::{file_name, files};
+use crate::pg::{compat, raw};
 use core::cell::Cell;
 use core::ffi::{CStr, c_char};
 use pgrx::PgSqlErrorCode;
@@ -411,8 +412,8 @@ pub struct Entries<'a>(&'a [u8]);
 /// One setting: its name, and value, source file with line, source, context and role as they stand.
 #[derive(Clone, Copy)]
 pub struct Entry<'a> {
-    pub(super) name: &'a [u8],
-    pub(super) rest: &'a [u8],
+    pub(in crate::pg) name: &'a [u8],
+    pub(in crate::pg) rest: &'a [u8],
 }
 
 /// The bytes of source, context and, where the version keeps it, role, at the end of an entry.
@@ -648,7 +649,7 @@ impl ResetValues {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::pg::*;
 
     fn state(entries: &[(&str, &str, &str, u32)]) -> Vec<u8> {
         let mut bytes = Vec::new();

@@ -104,7 +104,7 @@ unsafe impl GlobalAlloc for Allocator {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::pg::*;
 
     #[test]
     fn pieces_are_apart_and_all_come_back() {

@@ -1,6 +1,6 @@
 //! The executor's rows on their way out: a DestReceiver that calls functions of ours. Raw.
 
-use super::tuples::Shape;
+use crate::pg::value::tuple::Shape;
 use core::ffi::c_int;
 use core::ptr;
 use pgrx::pg_sys::{self, CommandDest, DestReceiver, TupleDesc, TupleTableSlot};
@@ -44,7 +44,7 @@ impl Receiver {
 
 /// Where a statement's rows go.
 #[derive(Clone, Copy)]
-pub struct Destination(pub(super) *mut DestReceiver);
+pub struct Destination(pub(in crate::pg) *mut DestReceiver);
 
 /// To nowhere.
 pub fn nowhere() -> Destination {

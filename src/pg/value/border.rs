@@ -3,9 +3,10 @@
 //! What is built in has one number in all of them; a type that somebody created exists in one only, and its number may be another
 //! type's elsewhere. So a value of such a type does not leave its database.
 
-use super::error::{Result, raise_raw};
-use super::tuples::{Shape, column_type};
-use super::{encoding, memory, raw, record};
+use crate::pg::error::{Result, raise_raw};
+use crate::pg::value::tuple::{Shape, column_type};
+use crate::pg::value::{encoding, record};
+use crate::pg::{memory, raw};
 use core::cell::Cell;
 use core::ffi::CStr;
 use pgrx::PgSqlErrorCode;

@@ -11,10 +11,10 @@
 //!
 //! Elsewhere the planner keeps the FunctionScan, or the scan does what a FunctionScan does: the function fills a tuplestore.
 
-use super::assign::Assignments;
-use super::error::{self, Result};
-use super::fmgr::{Entry, Rows};
-use super::{compat, raw};
+use crate::pg::error::{self, Result};
+use crate::pg::function::call::{Entry, Rows};
+use crate::pg::value::assign::Assignments;
+use crate::pg::{compat, raw};
 use core::cell::Cell;
 use core::ffi::{CStr, c_int, c_void};
 use core::ptr;
@@ -54,7 +54,7 @@ pub enum Turn {
 pub struct Scan(*mut State);
 
 impl Scan {
-    pub(super) fn of(extra: *mut c_void) -> Option<Self> {
+    pub(in crate::pg) fn of(extra: *mut c_void) -> Option<Self> {
         (!extra.is_null()).then_some(Self(extra.cast()))
     }
 

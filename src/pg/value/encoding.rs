@@ -3,9 +3,10 @@
 //! Databases of one cluster can have different encodings. PostgreSQL's own conversions are used, with its own rules: nothing is
 //! converted to SQL_ASCII, and what comes from SQL_ASCII is only checked.
 
-use super::error::Result;
-use super::record::{self, Numbers};
-use super::{compat, memory, raw, tuples};
+use crate::pg::error::Result;
+use crate::pg::value::record::{self, Numbers};
+use crate::pg::value::tuple;
+use crate::pg::{compat, memory, raw};
 use core::ffi::{CStr, c_char, c_int};
 use core::ptr;
 use pgrx::pg_sys::{self, Datum, Oid};
@@ -85,7 +86,7 @@ pub fn c_string(text: &'static CStr, encoding: i32) -> &'static CStr {
 
 /// A value of a type other than `record` and `record[]`, with all text in it in this database's encoding. The type is none that
 /// [`is_sealed`]. Raw.
-pub(super) unsafe fn value(value: Datum, kind: u32, numbers: &Numbers, encoding: i32) -> Datum {
+pub(in crate::pg) unsafe fn value(value: Datum, kind: u32, numbers: &Numbers, encoding: i32) -> Datum {
     // SAFETY: `value` is a non-NULL value of type `kind`, which says how it is laid out.
     unsafe {
         match kind {
@@ -140,7 +141,7 @@ unsafe fn name_value(value: Datum, encoding: i32) -> Datum {
 }
 
 /// The name of a column, in a place of its size. Raw.
-pub(super) fn name_here(name: &[u8; NAME_SIZE], encoding: i32) -> [u8; NAME_SIZE] {
+pub(in crate::pg) fn name_here(name: &[u8; NAME_SIZE], encoding: i32) -> [u8; NAME_SIZE] {
     // SAFETY: what comes back is a name.
     unsafe {
         let made = name_value(Datum::from(name.as_ptr().cast_mut()), encoding);
@@ -214,7 +215,7 @@ unsafe fn row(value: Datum, numbers: &Numbers) -> Datum {
         let (values, nulls) = record::deform(header, desc);
         for n in 0..(*desc).natts as usize {
             if !*nulls.add(n) {
-                *values.add(n) = record::renumber(*values.add(n), tuples::column_type(desc, n), numbers);
+                *values.add(n) = record::renumber(*values.add(n), tuple::column_type(desc, n), numbers);
             }
         }
         let tuple = raw::heap_form_tuple(desc, values, nulls);

@@ -1,7 +1,8 @@
 //! Where PostgreSQL calls back into a worker with what it has to say to its client. Raw.
 
-use super::memory::Context;
-use super::{compat, encoding, memory, raw};
+use crate::pg::memory::Context;
+use crate::pg::value::encoding;
+use crate::pg::{compat, memory, raw};
 use core::cell::{Cell, UnsafeCell};
 use core::ffi::{c_char, c_int, c_void};
 use core::ptr;

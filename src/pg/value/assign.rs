@@ -4,13 +4,13 @@
 //! it), so each value of such a column goes through the expression that the parser puts before an assignment: it rounds, pads, or raises
 //! an error. It may call functions of users.
 
-use super::raw;
-use super::tuples::tuple_desc_attr;
+use crate::pg::raw;
+use crate::pg::value::tuple::tuple_desc_attr;
 use core::ptr;
 use pgrx::pg_sys::{self, CoercionContext, CoercionForm, Datum, ExprContext, ExprState, TupleTableSlot};
 
 /// The assignments to the columns of one set of rows. It lives in the memory of the rows' slot.
-pub(super) struct Assignments {
+pub(in crate::pg) struct Assignments {
     context: *mut ExprContext,
     columns: *mut Column,
     count: usize,
@@ -24,19 +24,19 @@ struct Column {
 
 impl Assignments {
     /// None yet, in the current memory context.
-    pub(super) fn none() -> *mut Self {
+    pub(in crate::pg) fn none() -> *mut Self {
         // SAFETY: all-zero is a valid value.
         unsafe { raw::palloc0(size_of::<Self>()).cast() }
     }
 
     /// Whether values are taken as they are.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::pg) fn is_empty(&self) -> bool {
         self.count == 0
     }
 
     /// From now on the columns of the rows in `slot` come with these type modifiers; a modifier that is the list's own was seen to by
     /// whoever made the value.
-    pub(super) unsafe fn prepare(&mut self, slot: *mut TupleTableSlot, modifier: impl Fn(usize) -> i32) {
+    pub(in crate::pg) unsafe fn prepare(&mut self, slot: *mut TupleTableSlot, modifier: impl Fn(usize) -> i32) {
         // SAFETY: the slot's descriptor has the types of the values that will come; what is made here lives as long as the slot.
         unsafe {
             let desc = (*slot).tts_tupleDescriptor;
@@ -81,7 +81,7 @@ impl Assignments {
 
     /// Puts what becomes of the values in their places in the slot, which holds a row with all its columns. What they need is valid
     /// until the next row.
-    pub(super) unsafe fn apply(&self, slot: *mut TupleTableSlot) {
+    pub(in crate::pg) unsafe fn apply(&self, slot: *mut TupleTableSlot) {
         if self.is_empty() {
             return;
         }

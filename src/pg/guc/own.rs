@@ -1,7 +1,7 @@
 //! Settings: the definition of ours, and the values of PostgreSQL's that are needed here.
 
-use super::error::{self, raise_raw};
-use super::{compat, memory, raw};
+use crate::pg::error::{self, raise_raw};
+use crate::pg::{compat, memory, raw};
 use core::cell::Cell;
 use core::ffi::{CStr, c_char, c_int};
 use core::sync::atomic::{AtomicI32, AtomicPtr, Ordering::Relaxed};
@@ -72,7 +72,7 @@ pub fn define(prefix: &'static CStr, settings: &[IntSetting], texts: &[TextSetti
 /// to find it, and does all of it.
 #[cfg(not(since_16))]
 fn define_at_once(prefix: &CStr, define: impl FnOnce()) {
-    use super::proc;
+    use crate::pg::process::proc;
     let prefix = prefix.to_bytes();
     let lower = |name: *const c_char| memory::c_bytes(name).iter().map(u8::to_ascii_lowercase);
     let mut nameless = pg_sys::config_generic {

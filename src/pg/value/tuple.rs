@@ -1,7 +1,7 @@
 //! Rows in PostgreSQL's own form, MinimalTuples, and their descriptions. Raw.
 
-use super::memory::padded;
-use super::raw;
+use crate::pg::memory::padded;
+use crate::pg::raw;
 use core::ffi::{CStr, c_int};
 use core::ptr;
 use pgrx::pg_sys::{self, Datum, MinimalTupleData, TupleDesc, TupleTableSlot, varlena};
@@ -27,10 +27,10 @@ pub fn column_type(desc: TupleDesc, n: usize) -> u32 {
 /// The name of column `n`.
 pub fn column_name<'a>(desc: TupleDesc, n: usize) -> &'a [u8] {
     // SAFETY: callers stay below the number of columns, and keep the descriptor while they look at the name.
-    unsafe { super::memory::c_bytes((*tuple_desc_attr(desc, n)).attname.data.as_ptr()) }
+    unsafe { crate::pg::memory::c_bytes((*tuple_desc_attr(desc, n)).attname.data.as_ptr()) }
 }
 
-pub(super) unsafe fn tuple_desc_attr(desc: TupleDesc, n: usize) -> *mut pg_sys::FormData_pg_attribute {
+pub(in crate::pg) unsafe fn tuple_desc_attr(desc: TupleDesc, n: usize) -> *mut pg_sys::FormData_pg_attribute {
     // SAFETY: `n` is below natts, and attrs is an array of that length.
     #[cfg(not(since_18))]
     unsafe {
@@ -149,7 +149,7 @@ impl Shape {
         // SAFETY: a valid descriptor; the arrays have a place for every column.
         unsafe {
             let natts = (*desc).natts as usize;
-            let has_records = (0..natts).any(|n| super::record::may_hold(column_type(desc, n)));
+            let has_records = (0..natts).any(|n| crate::pg::value::record::may_hold(column_type(desc, n)));
             Self {
                 desc,
                 natts,
@@ -189,7 +189,7 @@ impl Shape {
             all_columns(slot, self.natts);
             for n in 0..self.natts {
                 let kind = self.column_type(n);
-                if super::record::may_hold(kind) && !*(*slot).tts_isnull.add(n) {
+                if crate::pg::value::record::may_hold(kind) && !*(*slot).tts_isnull.add(n) {
                     visit(*(*slot).tts_values.add(n), kind);
                 }
             }

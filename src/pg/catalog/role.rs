@@ -1,6 +1,6 @@
 //! What the current role may do to another one's jobs. Guarded.
 
-use super::raw;
+use crate::pg::raw;
 use pgrx::pg_sys::{self, Oid};
 
 /// `ROLE_PG_READ_ALL_STATS` of `catalog/pg_authid.h`.

@@ -19,8 +19,9 @@
 //! The caches of types and relations keep what the planner has folded in the checks of domains, in indexes and in partition keys. They are
 //! emptied where the settings or the roles are others than those that they were filled under.
 
-use super::local::Exclusive;
-use super::{compat, memory, proc, raw};
+use crate::pg::exclusive::Exclusive;
+use crate::pg::process::proc;
+use crate::pg::{compat, memory, raw};
 use core::cell::Cell;
 use core::ffi::{CStr, c_char, c_int, c_void};
 use pgrx::pg_sys::{self, Datum, FormData_pg_proc, ItemPointerData, Oid, SysCacheIdentifier};

@@ -4,7 +4,7 @@
 //! `ALTER DATABASE … SET`), and the extension's. Rows are only ever replaced, so another row has another place or another
 //! inserting transaction. Configuration files are not in it; a worker that is told to read them again goes.
 
-use super::{compat, raw};
+use crate::pg::{compat, raw};
 use core::cell::Cell;
 use core::ptr;
 use pgrx::pg_sys::{self, Datum, HeapTuple, Oid, SysCacheIdentifier};

@@ -1,6 +1,6 @@
 //! The files that libraries were loaded from, and this one's.
 
-use super::memory;
+use crate::pg::memory;
 use core::ffi::{c_char, c_int, c_void};
 use std::cell::Cell;
 use std::ffi::OsStr;

@@ -18,9 +18,12 @@
 //! * errdetail_abort: a conflict with recovery fails the job at once, so no later statement can find it.
 //! * What looks for errors in the server itself: Valgrind, MEMORY_CONTEXT_CHECKING, the probes for DTrace.
 
-use super::params::Parameters;
-use super::receiver::Destination;
-use super::{compat, error, guc, guc_state, parsed, proc, raw};
+use crate::pg::guc::{own, serialized};
+use crate::pg::process::proc;
+use crate::pg::query::parse_cache;
+use crate::pg::query::receiver::Destination;
+use crate::pg::value::params::Parameters;
+use crate::pg::{compat, error, raw};
 use core::cell::Cell;
 use core::ffi::{CStr, c_char, c_int};
 use core::ptr;
@@ -77,7 +80,7 @@ impl Completion {
     /// Writes the tag as the protocol shows it, with its count, to `buffer`; gives the length (`BuildQueryCompletionString`).
     pub fn text(&self, buffer: &mut [u8; 64]) -> usize {
         let name = tag_name(self.tag());
-        let digits = super::error::Digits::of(self.0.nprocessed);
+        let digits = crate::pg::error::Digits::of(self.0.nprocessed);
         // SAFETY: a tag number that PostgreSQL made.
         let counts = unsafe { pg_sys::command_tag_display_rowcount(self.0.commandTag) };
         let insert = self.0.commandTag == CommandTag::CMDTAG_INSERT;
@@ -98,7 +101,7 @@ impl Completion {
 /// The bare name of a command tag.
 pub fn tag_name(tag: u32) -> &'static [u8] {
     // SAFETY: a tag number that PostgreSQL made; the names are static.
-    super::memory::c_bytes(unsafe { raw::GetCommandTagName(tag as _) })
+    crate::pg::memory::c_bytes(unsafe { raw::GetCommandTagName(tag as _) })
 }
 
 /// A string begins: its start is the statement's start for all who look.
@@ -126,7 +129,7 @@ pub fn start_command() -> bool {
             raw::StartTransactionCommand();
             STARTED.set(true);
         }
-        let timeout = guc::statement_timeout();
+        let timeout = own::statement_timeout();
         if timeout > 0 {
             if !raw::get_timeout_active(compat::STATEMENT_TIMEOUT) {
                 raw::enable_timeout_after(compat::STATEMENT_TIMEOUT, timeout);
@@ -166,7 +169,7 @@ pub fn parse(sql: &CStr) -> Statements {
     unsafe {
         let before = pg_sys::CurrentMemoryContext;
         pg_sys::CurrentMemoryContext = pg_sys::MessageContext;
-        let list = parsed::parse(sql);
+        let list = parse_cache::parse(sql);
         pg_sys::CurrentMemoryContext = before;
         Statements {
             list,
@@ -197,7 +200,7 @@ impl Statements {
     pub fn change_state(&self) -> bool {
         const LONG: usize = 64 << 10;
         const FUNCTION: &[u8] = b"set_config";
-        let text = super::memory::c_bytes(self.sql);
+        let text = crate::pg::memory::c_bytes(self.sql);
         let sets = (0..self.len()).any(|n| self.get(n).sets_state());
         sets || text.len() > LONG
             || text
@@ -316,10 +319,10 @@ impl Statement {
             // SAFETY: checked above; the name is NULL for all settings.
             let name = unsafe { (*self.node().cast::<pg_sys::VariableSetStmt>()).name };
             name.is_null() || {
-                let name = super::memory::c_bytes(name);
+                let name = crate::pg::memory::c_bytes(name);
                 !name.starts_with(b"TRANSACTION")
                     && name != b"SESSION CHARACTERISTICS"
-                    && !guc_state::is_immaterial(name)
+                    && !serialized::is_immaterial(name)
             }
         }
     }
@@ -536,7 +539,7 @@ fn clean_up() {
         raw::disable_all_timeouts(false);
         proc::clear_pending_cancel();
         pretend_backend(false);
-        guc::lock_roles(false);
+        own::lock_roles(false);
         pg_sys::debug_query_string = ptr::null();
         raw::AbortCurrentTransaction();
         raw::PortalErrorCleanup();

@@ -1,6 +1,8 @@
 //! What `DISCARD ALL` does to a session (commands/discard.c), and what it leaves. Raw, outside of a transaction.
 
-use super::{compat, proc, raw, tcop};
+use crate::pg::process::proc;
+use crate::pg::query::simple_query;
+use crate::pg::{compat, raw};
 use core::ffi::c_int;
 use pgrx::pg_sys::{self, Datum, LOCKTAG, Oid};
 
@@ -26,7 +28,7 @@ pub fn is_marked() -> bool {
 /// Lets go of replication slots: the one in hand and temporary ones. A job's session ends with the job, so whoever sees its end sees
 /// them free.
 pub fn release_slots() {
-    tcop::release_slot();
+    simple_query::release_slot();
     compat::drop_temporary_slots();
 }
 

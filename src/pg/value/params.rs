@@ -7,11 +7,12 @@
 //! found from its place in the statement, as for a parameter that a client sends without a type; where nothing there tells, it is
 //! text.
 
-use super::error::{self, Result, raise_raw};
-use super::memory::padded;
-use super::record::{self, Numbers};
-use super::tuples::{column_type, tuple_desc_attr};
-use super::{compat, foreign, memory, raw, rowtype};
+use crate::pg::error::{self, Result, raise_raw};
+use crate::pg::memory::padded;
+use crate::pg::value::record::{self, Numbers};
+use crate::pg::value::tuple::{column_type, tuple_desc_attr};
+use crate::pg::value::{border, fingerprint};
+use crate::pg::{compat, memory, raw};
 use core::ffi::{c_char, c_int};
 use core::ptr;
 use pgrx::PgSqlErrorCode;
@@ -38,7 +39,7 @@ struct Head {
 struct Column {
     kind: u32,
     modifier: i32,
-    /// What the type looked like ([`rowtype::fingerprint`]).
+    /// What the type looked like ([`fingerprint::fingerprint`]).
     print: u32,
     unused: u32,
 }
@@ -58,7 +59,7 @@ impl Outgoing {
     /// The columns of `record`, which go to a database with this encoding, None for this process's own database. None where there
     /// are no columns. 0A000 where a value cannot be passed on.
     pub fn of(record: Datum, encoding: Option<i32>) -> Result<Option<Self>> {
-        foreign::while_values_go_to(encoding, || Self::collect(record, encoding))
+        border::while_values_go_to(encoding, || Self::collect(record, encoding))
     }
 
     fn collect(record: Datum, encoding: Option<i32>) -> Result<Option<Self>> {
@@ -98,7 +99,7 @@ impl Outgoing {
 
     /// Writes them to `place`, which is aligned and has room for them.
     pub fn write(&self, place: *mut u8) -> Result<()> {
-        foreign::while_values_go_to(self.encoding, || error::catching(|| self.write_raw(place)))
+        border::while_values_go_to(self.encoding, || error::catching(|| self.write_raw(place)))
     }
 
     fn write_raw(&self, place: *mut u8) {
@@ -118,7 +119,7 @@ impl Outgoing {
             let modifier = unsafe { (*tuple_desc_attr(self.desc, n)).atttypmod };
             put(&kind.to_ne_bytes());
             put(&modifier.to_ne_bytes());
-            put(&rowtype::fingerprint(kind).to_ne_bytes());
+            put(&fingerprint::fingerprint(kind).to_ne_bytes());
             put(&[0; 4]);
         }
         for number in &self.records {
@@ -163,7 +164,7 @@ fn check(desc: TupleDesc) {
     for n in 0..width(desc) {
         let kind = column_type(desc, n);
         let number = error::Digits::of(n as u64 + 1);
-        if let Some(border) = foreign::border() {
+        if let Some(border) = border::border() {
             border.check(kind, &[b"parameter $", number.bytes()]);
         }
         // SAFETY: a look-up in the catalog.
@@ -175,7 +176,7 @@ fn check(desc: TupleDesc) {
                     b"parameter $",
                     number.bytes(),
                     b" has pseudo-type ",
-                    foreign::type_name(kind),
+                    border::type_name(kind),
                 ],
                 None,
             );
@@ -284,7 +285,7 @@ impl Parameters {
     }
 
     /// The values as the planner and the executor take them.
-    pub(super) fn list(&self) -> ParamListInfo {
+    pub(in crate::pg) fn list(&self) -> ParamListInfo {
         self.list
     }
 
@@ -292,7 +293,7 @@ impl Parameters {
     ///
     /// # Safety
     /// The tree comes from the parser and `sql` is the text that it was parsed from.
-    pub(super) unsafe fn analyze(&self, statement: *mut RawStmt, sql: *const c_char) -> *mut List {
+    pub(in crate::pg) unsafe fn analyze(&self, statement: *mut RawStmt, sql: *const c_char) -> *mut List {
         // SAFETY: as above.
         unsafe {
             if self.has_unknown {
@@ -369,7 +370,7 @@ impl Parameters {
     }
 
     /// The values as the server log shows them, NULL where the settings ask for none. Raw.
-    pub(super) fn for_log(&self) -> *mut c_char {
+    pub(in crate::pg) fn for_log(&self) -> *mut c_char {
         // SAFETY: plain reads; the output functions are those of the types.
         unsafe {
             if pg_sys::log_parameter_max_length == 0 {
@@ -383,7 +384,7 @@ impl Parameters {
 fn check_arrived(column: &Column, n: usize) {
     let number = error::Digits::of(n as u64 + 1);
     check_exists(column.kind, &[b"parameter $", number.bytes()]);
-    if rowtype::fingerprint(column.kind) != column.print {
+    if fingerprint::fingerprint(column.kind) != column.print {
         changed_type();
     }
 }

@@ -1,7 +1,7 @@
 //! Processes: this one and others, latches, signals, interrupts, timers, background workers and identities.
 
-use super::error::{self, Report, Result};
-use super::{compat, raw};
+use crate::pg::error::{self, Report, Result};
+use crate::pg::{compat, raw};
 use core::cell::{Cell, RefCell};
 use core::ffi::{CStr, c_int, c_long};
 use core::ptr;
@@ -540,7 +540,7 @@ pub fn identity() -> Identity {
     // SAFETY: plain reads of this backend's state; superuser_arg looks into the catalog.
     unsafe {
         raw::GetUserIdAndSecContext(&mut current, &mut security_context);
-        if super::guc::roles_are_locked() {
+        if crate::pg::guc::own::roles_are_locked() {
             // What is launched from here must not become the caller either.
             security_context |= pg_sys::SECURITY_LOCAL_USERID_CHANGE as c_int;
         }
@@ -611,7 +611,7 @@ pub fn set_user(user: u32, context: i32) {
     unsafe { raw::SetUserIdAndSecContext(Oid::from(user), context) }
 }
 
-/// Undoes the one thing that an error within [`super::adopt`] would leave behind.
+/// Undoes the one thing that an error within [`crate::pg::reuse::adopt`] would leave behind.
 pub fn adoption_failed() {
     // SAFETY: a plain variable.
     unsafe { pg_sys::InitializingParallelWorker = false }

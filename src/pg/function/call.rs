@@ -1,9 +1,10 @@
 //! Functions that SQL calls: arguments in, answers out, errors raised in a frame that owns nothing.
 
-use super::assign::Assignments;
-use super::error::{self, Report, Result};
-use super::scan::Scan;
-use super::{memory, raw, tuples};
+use crate::pg::error::{self, Report, Result};
+use crate::pg::function::scan::Scan;
+use crate::pg::value::assign::Assignments;
+use crate::pg::value::tuple;
+use crate::pg::{memory, raw};
 use core::ffi::CStr;
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::{self, Datum, FunctionCallInfo, TupleDesc, Tuplestorestate};
@@ -16,21 +17,21 @@ use pgrx::pg_sys::{self, Datum, FunctionCallInfo, TupleDesc, Tuplestorestate};
 macro_rules! sql_function {
     // What SQL calls these functions through is put into a static list.
     (static $list:ident; $($name:ident => $body:path;)*) => {
-        static $list: &[$crate::pg::fmgr::Entry] = &[$($crate::sql_function!(entry $name => $body)),*];
+        static $list: &[$crate::pg::function::call::Entry] = &[$($crate::sql_function!(entry $name => $body)),*];
     };
     ($($name:ident => $body:path;)*) => {$(
-        const _: $crate::pg::fmgr::Entry = $crate::sql_function!(entry $name => $body);
+        const _: $crate::pg::function::call::Entry = $crate::sql_function!(entry $name => $body);
     )*};
     (entry $name:ident => $body:path) => {{
         #[allow(unsafe_code, reason = "the symbol's name is the interface")]
         #[unsafe(export_name = concat!("pg_finfo_", stringify!($name)))]
-        extern "C" fn info() -> &'static $crate::pg::fmgr::FunctionInfo {
-            &$crate::pg::fmgr::VERSION_1
+        extern "C" fn info() -> &'static $crate::pg::function::call::FunctionInfo {
+            &$crate::pg::function::call::VERSION_1
         }
         #[allow(unsafe_code, reason = "the symbol's name is the interface")]
         #[unsafe(export_name = stringify!($name))]
-        extern "C-unwind" fn entry(call: $crate::pg::fmgr::RawCall) -> $crate::pg::fmgr::Answer {
-            $crate::pg::fmgr::enter(call, $body)
+        extern "C-unwind" fn entry(call: $crate::pg::function::call::RawCall) -> $crate::pg::function::call::Answer {
+            $crate::pg::function::call::enter(call, $body)
         }
         entry
     }};
@@ -44,8 +45,8 @@ macro_rules! worker_function {
         const _: () = {
             #[allow(unsafe_code, reason = "the symbol's name is the interface")]
             #[unsafe(export_name = stringify!($name))]
-            extern "C-unwind" fn entry(argument: $crate::pg::fmgr::Answer) {
-                $crate::pg::fmgr::enter_worker(argument, $body)
+            extern "C-unwind" fn entry(argument: $crate::pg::function::call::Answer) {
+                $crate::pg::function::call::enter_worker(argument, $body)
             }
         };
     };
@@ -105,7 +106,7 @@ fn fits(desc: TupleDesc, values: &[Value]) -> bool {
         && values
             .iter()
             .enumerate()
-            .all(|(n, value)| value.kind().is_none_or(|kind| kind == tuples::column_type(desc, n)))
+            .all(|(n, value)| value.kind().is_none_or(|kind| kind == tuple::column_type(desc, n)))
 }
 
 /// A value on its way out.
@@ -427,7 +428,7 @@ impl Rows {
     ///
     /// # Safety
     /// Descriptor, slot and assignments live as long as the rows are used.
-    pub(super) unsafe fn shown(
+    pub(in crate::pg) unsafe fn shown(
         desc: TupleDesc,
         slot: *mut pg_sys::TupleTableSlot,
         assignments: *mut Assignments,
@@ -468,7 +469,7 @@ impl Rows {
     }
 
     /// Where the rows are that were added; NULL where none could be.
-    pub(super) fn store(&self) -> *mut Tuplestorestate {
+    pub(in crate::pg) fn store(&self) -> *mut Tuplestorestate {
         self.store
     }
 
@@ -480,12 +481,12 @@ impl Rows {
 
     /// The type of column `n`.
     pub fn column_type(&self, n: usize) -> u32 {
-        tuples::column_type(self.desc, n)
+        tuple::column_type(self.desc, n)
     }
 
     /// The name of column `n`.
     pub fn column_name(&self, n: usize) -> &[u8] {
-        tuples::column_name(self.desc, n)
+        tuple::column_name(self.desc, n)
     }
 
     /// Adds a row. 42804 where the number of values is wrong.
@@ -530,14 +531,14 @@ impl Rows {
 
     /// Adds a row in PostgreSQL's own form whose values are not yet what they are to be here: anonymous records have other numbers, type
     /// modifiers are others. Raw.
-    pub fn push_foreign_tuple_raw(&self, tuple: *mut u8, records: &super::record::Numbers) {
+    pub fn push_foreign_tuple_raw(&self, tuple: *mut u8, records: &crate::pg::value::record::Numbers) {
         self.show_foreign_tuple_raw(tuple, records);
         // SAFETY: the slot's values are all there, and valid until it is filled again.
         unsafe { raw::tuplestore_putvalues(self.store, self.desc, (*self.slot).tts_values, (*self.slot).tts_isnull) };
     }
 
     /// The same into the slot. What the records need is allocated in the current memory context. Raw.
-    pub fn show_foreign_tuple_raw(&self, tuple: *mut u8, records: &super::record::Numbers) {
+    pub fn show_foreign_tuple_raw(&self, tuple: *mut u8, records: &crate::pg::value::record::Numbers) {
         self.show_tuple_raw(tuple);
         // SAFETY: the slot holds a row.
         unsafe {
@@ -547,7 +548,7 @@ impl Rows {
             for i in (0..natts as usize).filter(|_| !records.is_empty()) {
                 if !*nulls.add(i) {
                     *values.add(i) =
-                        super::record::renumber(*values.add(i), tuples::column_type(self.desc, i), records);
+                        crate::pg::value::record::renumber(*values.add(i), tuple::column_type(self.desc, i), records);
                 }
             }
             (*self.assignments).apply(self.slot);
