@@ -32,7 +32,7 @@ extern "C-unwind" fn _PG_init() {
     if pg::reuse::library::is_preloaded() {
         registry::segment::reserve();
     }
-    if !pg::process::proc::is_job_worker() {
+    if !pg::process::bgworker::is_job_worker() {
         api::run::init();
     }
 }

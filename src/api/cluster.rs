@@ -3,7 +3,7 @@
 use crate::pg::catalog::role;
 use crate::pg::error::{Failure, Report, Result};
 use crate::pg::function::call::{Answer, Call, Value};
-use crate::pg::process::proc;
+use crate::pg::process::signals;
 use crate::pg::query::simple_query;
 use crate::pg::text;
 use crate::pg::value::encoding;
@@ -120,7 +120,7 @@ fn each_known(mut show: impl FnMut(&Entry) -> Result<()>) -> Result<()> {
                 show(&entry)?;
             }
         }
-        proc::check_for_interrupts()?;
+        signals::check_for_interrupts()?;
     }
     Ok(())
 }

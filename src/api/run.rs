@@ -6,7 +6,7 @@ use crate::api::launch::{plain, sql, with_params};
 use crate::pg::error::{Report, Result};
 use crate::pg::function::call::{Answer, Call, Rows, Value};
 use crate::pg::function::scan::{self, Scan};
-use crate::pg::process::proc;
+use crate::pg::process::backend;
 use crate::pg::spi;
 use crate::registry::job::Stop;
 use crate::session::jobs::{self, Handle};
@@ -69,7 +69,7 @@ fn run_params(call: &Call) -> Result<Answer> {
 }
 
 fn outcome_of(call: &Call, order: &Order, timeout_ms: Option<i32>) -> Result<Answer> {
-    let began = proc::now();
+    let began = backend::now();
     let handle = start(order)?;
     let deadline = Deadline::after(timeout_ms.unwrap_or(0));
     if !wait::for_job(&handle, deadline)? {
@@ -77,7 +77,7 @@ fn outcome_of(call: &Call, order: &Order, timeout_ms: Option<i32>) -> Result<Ans
     }
     let outcome = Outcome::of_job(handle.pid, handle.cookie as i64, Some(&handle))?;
     let timed_out = matches!(handle.slot.stop(), Stop::RunTimeout | Stop::WorkerTimeout) && !outcome.succeeded();
-    let elapsed_ms = (proc::now() - began) / 1000;
+    let elapsed_ms = (backend::now() - began) / 1000;
     let mut columns = [Value::Null; 14];
     let (of_job, own) = columns.split_at_mut(12);
     of_job.copy_from_slice(&outcome.values());

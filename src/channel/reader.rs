@@ -9,7 +9,8 @@ use crate::pg::error::Result;
 use crate::pg::files::Reading;
 use crate::pg::function::call::Rows;
 use crate::pg::memory::{self, Buffer, Context};
-use crate::pg::process::proc;
+use crate::pg::process::latch;
+use crate::pg::process::signals;
 use crate::pg::shmem::{NOWHERE, Offset};
 use crate::pg::value::record::Numbers;
 use crate::registry::job::Slot;
@@ -187,7 +188,7 @@ impl Pump {
             };
             self.push(tuple, rows, records, count);
             if count.is_multiple_of(1024) {
-                proc::check_for_interrupts_raw();
+                signals::check_for_interrupts_raw();
             }
         }
     }
@@ -348,7 +349,7 @@ impl Pump {
                     piece.free();
                 }
             }
-            proc::reset_latch();
+            latch::reset_latch();
             let next = match self.take(NOWHERE) {
                 Next::Unknown(place) => {
                     queue::map(place);

@@ -5,7 +5,8 @@ use crate::pg::catalog::database::Database;
 use crate::pg::error::Result;
 use crate::pg::guc::serialized;
 use crate::pg::memory::padded;
-use crate::pg::process::proc::{self, Identity};
+use crate::pg::process::backend;
+use crate::pg::process::identity::Identity;
 use crate::pg::query::simple_query;
 use crate::pg::reuse::standing::Kind;
 use crate::pg::reuse::{adopt, standing};
@@ -115,7 +116,7 @@ fn store_with(
         material: settings.material,
         idle_timeout,
         max_idle: settings::max_idle_workers(),
-        session: proc::my_pid(),
+        session: backend::my_pid(),
         is_elsewhere: database.is_other,
         encoding: encoding::of_database(),
         settings_mark: settings.mark,

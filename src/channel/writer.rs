@@ -14,7 +14,9 @@ use crate::pg::error::{Digits, raise_raw};
 use crate::pg::files::{Owner, Writing};
 use crate::pg::guc::own;
 use crate::pg::memory::{Buffer, Context};
-use crate::pg::process::proc;
+use crate::pg::process::backend;
+use crate::pg::process::latch;
+use crate::pg::process::signals;
 use crate::pg::query::receiver::RowSlot;
 use crate::pg::value::tuple::{self, Row, SLACK, Shape};
 use crate::pg::value::{fingerprint, record};
@@ -232,7 +234,7 @@ impl Writer {
         if !self.keep {
             return;
         }
-        if proc::interrupts_held() {
+        if signals::interrupts_held() {
             if self.buffer.room() >= HEADER + padded(fields.len()) {
                 self.message(Kind::Notice, fields);
             }
@@ -243,7 +245,7 @@ impl Writer {
             let reader = self.slot.lock().queue.reader();
             if let Some(reader) = reader {
                 self.flush();
-                proc::wake(reader);
+                latch::wake(reader);
             }
         }
     }
@@ -352,7 +354,7 @@ impl Writer {
     /// Hands the buffer over as a piece of the queue.
     pub fn flush(&mut self) {
         while !self.buffer.is_empty() {
-            proc::reset_latch();
+            latch::reset_latch();
             let Some(mut job) = self.slot.lock_if(self.cookie) else {
                 return self.discard();
             };
@@ -375,11 +377,11 @@ impl Writer {
             drop(job);
             match room {
                 Room::Memory => return self.hand_over(),
-                Room::Wait if !self.hurries && !proc::interrupts_held() => match self.patience_left(read) {
+                Room::Wait if !self.hurries && !signals::interrupts_held() => match self.patience_left(read) {
                     0 => return self.spill(),
                     left => {
-                        proc::wait_raw(left);
-                        proc::check_for_interrupts_raw();
+                        latch::wait_raw(left);
+                        signals::check_for_interrupts_raw();
                     }
                 },
                 Room::Wait | Room::File => return self.spill(),
@@ -390,7 +392,7 @@ impl Writer {
     /// For how many more milliseconds to wait for a reader that has taken `read` bytes; each piece that it takes gives it all of the time
     /// again.
     fn patience_left(&mut self, read: u64) -> i64 {
-        let now = proc::now();
+        let now = backend::now();
         let until = match self.patience.filter(|patience| patience.read == read) {
             Some(patience) => patience.until,
             None => {
@@ -430,11 +432,11 @@ impl Writer {
 
     fn append(&mut self, piece: crate::pg::shmem::Offset) {
         let appended = self.slot.lock_if(self.cookie).and_then(|mut job| {
-            job.queue.note_written(proc::transaction_has_written());
+            job.queue.note_written(backend::transaction_has_written());
             job.keeps_result.then(|| job.queue.append(piece, self.limit))
         });
         match appended {
-            Some(Ok(Some(reader))) if !self.ending => proc::wake(reader),
+            Some(Ok(Some(reader))) if !self.ending => latch::wake(reader),
             Some(Ok(_)) => (),
             Some(Err(queue::Unreachable)) => {
                 crate::pg::shmem::free(piece);

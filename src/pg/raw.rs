@@ -409,3 +409,16 @@ unsafe extern "C-unwind" {
     pub fn BufFileClose(file: *mut BufFile);
     pub fn BufFileSeek(file: *mut BufFile, fileno: c_int, offset: off_t, whence: c_int) -> c_int;
 }
+
+pub const SIGHUP: c_int = 1;
+pub const SIGINT: c_int = 2;
+pub const SIGTERM: c_int = 15;
+
+// signal.h, unistd.h, sched.h, stdlib.h
+unsafe extern "C" {
+    pub fn kill(pid: c_int, signal: c_int) -> c_int;
+    pub fn getppid() -> c_int;
+    pub fn sched_yield() -> c_int;
+    pub fn atexit(handler: extern "C" fn()) -> c_int;
+    pub fn _exit(code: c_int) -> !;
+}

@@ -3,8 +3,10 @@
 use crate::channel::queue::Queue;
 use crate::pg::error::{self, Result};
 use crate::pg::files::Files;
-use crate::pg::process::proc;
-use crate::pg::process::proc::{Process, Registered};
+use crate::pg::process::backend;
+use crate::pg::process::backend::Process;
+use crate::pg::process::bgworker::Registered;
+use crate::pg::process::latch;
 use crate::pg::shmem::{self, Guard, Locked, NOWHERE, Offset};
 use crate::pg::wire;
 use crate::registry::counters::{Count, Counters};
@@ -447,7 +449,7 @@ impl Slot {
         self.expires_at.store(0, Relaxed);
         self.stop.store(Stop::No as u32, Relaxed);
         job.state = State::Starting;
-        job.launched_at = proc::now();
+        job.launched_at = backend::now();
         job.started_at = 0;
         job.finished_at = 0;
         job.consumed = false;
@@ -486,7 +488,7 @@ impl Slot {
     pub fn give_back(&self, cookie: u64) {
         if let Some(mut job) = self.lock_if(cookie) {
             job.given_back = true;
-            proc::wake(job.owner_procno);
+            latch::wake(job.owner_procno);
         }
     }
 
@@ -535,7 +537,7 @@ impl Slot {
     }
 
     fn publish_once(&'static self, cookie: u64, end: &End) -> Option<Stop> {
-        let finished_at = proc::now();
+        let finished_at = backend::now();
         let mut job = self.lock_if(cookie)?;
         if job.state.has_ended() {
             return None;
@@ -568,7 +570,7 @@ impl Slot {
         // the slot is another job's by now, its waiters wake for nothing.
         segment::waiters(self).wake();
         if let Some(reader) = reader {
-            proc::wake(reader);
+            latch::wake(reader);
         }
         Some(stop)
     }

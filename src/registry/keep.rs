@@ -7,7 +7,9 @@
 //! reading is over.
 
 use crate::pg::error::Result;
-use crate::pg::process::proc::{self, Process, WorkerStatus};
+use crate::pg::process::backend;
+use crate::pg::process::backend::Process;
+use crate::pg::process::bgworker::WorkerStatus;
 use crate::pg::shmem::{self, Guard, NOWHERE};
 use crate::registry::counters::Counters;
 use crate::registry::job::{Error, Job, Slot};
@@ -106,7 +108,7 @@ impl Slot {
             job.released = true;
             return;
         }
-        let at = proc::now() + i64::from(job.retention) * 1000;
+        let at = backend::now() + i64::from(job.retention) * 1000;
         self.expires_at.store(at, Relaxed);
         if let Some(segment) = segment::attached() {
             segment.next_expiry.fetch_min(at, Relaxed);
@@ -115,13 +117,13 @@ impl Slot {
 
     fn has_expired(&self) -> bool {
         let at = self.expires_at.load(Relaxed);
-        at != 0 && at <= proc::now()
+        at != 0 && at <= backend::now()
     }
 
     /// This process reads the result no more; a worker that waits for room goes on.
     pub fn stop_reading(&'static self, cookie: u64) {
         let Some(mut job) = self.lock_if(cookie) else { return };
-        if job.queue.reader() != Some(proc::my_procno()) {
+        if job.queue.reader() != Some(backend::my_procno()) {
             return;
         }
         let writer = job.queue.set_reader(None).then_some(job.runner);
@@ -134,7 +136,7 @@ impl Slot {
     /// This process ends, perhaps while it reads: then what it had taken, and what it knew, is lost.
     pub fn abandon_reading(&'static self, cookie: u64) {
         if let Some(mut job) = self.lock_if(cookie)
-            && job.queue.reader() == Some(proc::my_procno())
+            && job.queue.reader() == Some(backend::my_procno())
         {
             job.consumed |= job.queue.read() > 0;
         }
@@ -260,7 +262,7 @@ pub fn look_after_all() -> Result<bool> {
 /// has expired is not found any more before that.
 pub fn sweep() {
     let Some(segment) = segment::attached() else { return };
-    if segment.next_expiry.load(Relaxed) > proc::now() {
+    if segment.next_expiry.load(Relaxed) > backend::now() {
         return;
     }
     // What is added from here on is noted by whoever adds it, the rest below.
@@ -275,7 +277,7 @@ pub fn sweep() {
             }
             continue;
         }
-        if at > proc::now() {
+        if at > backend::now() {
             segment.next_expiry.fetch_min(at, Relaxed);
         } else if slot.lock_if(cookie).is_some_and(|_job| slot.has_expired()) {
             slot.release(cookie);

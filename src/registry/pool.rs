@@ -12,8 +12,11 @@
 
 use crate::pg::error::Result;
 use crate::pg::guc::own;
-use crate::pg::process::proc;
-use crate::pg::process::proc::{Process, Registered, WorkerStatus};
+use crate::pg::process::backend;
+use crate::pg::process::backend::Process;
+use crate::pg::process::bgworker::Registered;
+use crate::pg::process::bgworker::WorkerStatus;
+use crate::pg::process::latch;
 use crate::pg::shmem::{self, Locked, NOWHERE, Offset};
 use crate::registry::job::{Job, Slot};
 use crate::registry::room::{Caps, Room, Short, Shortage, Spot, Waiter};
@@ -164,7 +167,7 @@ impl Place {
 
     fn dismiss(&self, pool: &mut Pool) {
         self.set_state(pool, State::Dismissed);
-        proc::wake(self.procno.load(Relaxed));
+        latch::wake(self.procno.load(Relaxed));
     }
 }
 
@@ -219,7 +222,7 @@ pub fn prepare() -> Result<()> {
     let pool = shared()?;
     if pool.lock().places == NOWHERE {
         let made = shmem::Owned::new(shmem::allocate(
-            len() * size_of::<Place>() + proc::count() * size_of::<Waiter>(),
+            len() * size_of::<Place>() + backend::count() * size_of::<Waiter>(),
         )?);
         let mut guard = pool.lock();
         if guard.places == NOWHERE {
@@ -251,8 +254,8 @@ pub fn enter() -> Option<&'static Place> {
     let mut guard = attached()?.lock();
     let place = free_place(&mut guard)?;
     place.cookie.store(0, Relaxed);
-    place.pid.store(proc::my_pid(), Relaxed);
-    place.procno.store(proc::my_procno(), Relaxed);
+    place.pid.store(backend::my_pid(), Relaxed);
+    place.procno.store(backend::my_procno(), Relaxed);
     place.set_state(&mut guard, State::Busy);
     Some(place)
 }
@@ -272,7 +275,7 @@ impl Place {
         }
         self.fit.set(fit);
         self.session.store(session, Relaxed);
-        self.idle_since.store(proc::now(), Relaxed);
+        self.idle_since.store(backend::now(), Relaxed);
         self.sleeps.store(0, Relaxed);
         self.set_state(&mut guard, State::Idle);
         guard.room.wake_first();
@@ -330,7 +333,7 @@ impl Place {
     pub fn leave(&self) -> Option<(u32, u64, bool)> {
         let mut guard = attached()?.lock();
         // Who has retired has no place: it is free, or another's with that one's jobs.
-        if self.state() == State::Free || self.pid.load(Relaxed) != proc::my_pid() {
+        if self.state() == State::Free || self.pid.load(Relaxed) != backend::my_pid() {
             return None;
         }
         let cookie = self.cookie.swap(0, Relaxed);
@@ -423,7 +426,7 @@ fn claim(pool: &mut Pool, fit: Fit, read_at: i64, slot: u32, cookie: u64) -> Opt
         /// Where this session found its worker last.
         static LAST: Cell<Option<&'static Place>> = const { Cell::new(None) };
     }
-    let me = proc::my_pid();
+    let me = backend::my_pid();
     let is_ours = |place: &Place| place.session.load(Relaxed) == me;
     let last = LAST
         .get()
@@ -492,7 +495,7 @@ pub fn is_one_going() -> bool {
     let mut found = places(&pool).any(|place| place.state() == State::Dismissed) || places(&pool).any(is_coming);
     for pid in &mut pool.going {
         // The postmaster frees the slot in the same step in which it lets the process go.
-        if *pid != 0 && proc::exists(*pid) {
+        if *pid != 0 && backend::exists(*pid) {
             found = true;
         } else {
             *pid = 0;
@@ -503,7 +506,7 @@ pub fn is_one_going() -> bool {
 
 /// A job was given a fresh process now. Gives for how many microseconds before none had been, in the whole cluster.
 pub fn use_fresh() -> i64 {
-    let now = proc::now();
+    let now = backend::now();
     attached().map_or(i64::MAX, |pool| {
         now - core::mem::replace(&mut pool.lock().fresh_at, now)
     })
@@ -528,11 +531,11 @@ pub fn expect_spare(token: u64, limit: i32) -> Option<Expected> {
         return None;
     }
     let place = free_place(&mut guard)?;
-    place.asked_at.store(proc::now(), Relaxed);
+    place.asked_at.store(backend::now(), Relaxed);
     place.token.store(token, Relaxed);
     place.pid.store(0, Relaxed);
     place.cookie.store(0, Relaxed);
-    place.session.store(proc::my_pid(), Relaxed);
+    place.session.store(backend::my_pid(), Relaxed);
     place.fit.set(Fit::ANY);
     place.worker.set(Registered::NONE);
     place.set_state(&mut guard, State::Coming);
@@ -575,11 +578,11 @@ pub fn arrive(number: u32, token: u64) -> Option<&'static Place> {
     if place.token.swap(0, Relaxed) != token {
         return None;
     }
-    place.pid.store(proc::my_pid(), Relaxed);
-    place.procno.store(proc::my_procno(), Relaxed);
+    place.pid.store(backend::my_pid(), Relaxed);
+    place.procno.store(backend::my_procno(), Relaxed);
     place.sleeps.store(0, Relaxed);
     if place.state() == State::Coming {
-        place.idle_since.store(proc::now(), Relaxed);
+        place.idle_since.store(backend::now(), Relaxed);
         place.set_state(&mut guard, State::Idle);
         guard.room.wake_first();
     }
@@ -588,7 +591,7 @@ pub fn arrive(number: u32, token: u64) -> Option<&'static Place> {
 
 impl Pool {
     fn note_going(&mut self) {
-        let pid = proc::my_pid();
+        let pid = backend::my_pid();
         if !self.going.contains(&pid) {
             let next = self.next_going % GOING;
             self.going[next] = pid;

@@ -12,7 +12,8 @@
 //! All of this is under the pool's lock. Nothing here allocates, maps or raises, so it can be called with a job's lock held, too.
 
 use crate::pg::error::Result;
-use crate::pg::process::proc;
+use crate::pg::process::backend;
+use crate::pg::process::latch;
 use crate::pg::shmem::{self, Last, NOWHERE, Offset};
 use crate::registry::job::Job;
 use crate::registry::list::{self, Linked};
@@ -261,8 +262,8 @@ impl Room {
                 Shortage::Role => waiter.role.load(Relaxed) == role && !core::mem::replace(&mut of_role, true),
                 Shortage::Cluster | Shortage::Server => !core::mem::replace(&mut all, true),
             };
-            if is_next && (me_too || procno != proc::my_procno()) {
-                proc::wake(procno);
+            if is_next && (me_too || procno != backend::my_procno()) {
+                latch::wake(procno);
             }
         }
     }
@@ -270,7 +271,7 @@ impl Room {
     /// Wakes the first who waits for what all need: there may be a process more.
     pub fn wake_first(&self) {
         if let Some((procno, _)) = self.line().find(|(_, waiter)| waiter.holds_up_all()) {
-            proc::wake(procno);
+            latch::wake(procno);
         }
     }
 
@@ -285,7 +286,7 @@ impl Room {
     fn line(&self) -> impl Iterator<Item = (u32, &'static Waiter)> + use<> {
         self.spots()
             .map(|(spot, waiter)| (spot - 1, waiter))
-            .filter(|(procno, waiter)| proc::owner_of_latch(*procno) == waiter.pid.load(Relaxed))
+            .filter(|(procno, waiter)| backend::owner_of_latch(*procno) == waiter.pid.load(Relaxed))
     }
 
     fn spots(&self) -> impl Iterator<Item = (Spot, &'static Waiter)> + use<> {
@@ -337,12 +338,12 @@ pub fn my_place() -> Spot {
 /// Goes to the end of the line, for a job that counts in these two places. The system's own error where it refuses to map the line.
 pub fn enter(role_count: Offset, counters: Offset, of: Shortage) -> Result<()> {
     pool::reach()?;
-    let spot = proc::my_procno() + 1;
+    let spot = backend::my_procno() + 1;
     let (Some(me), pool) = (waiter(spot), pool::shared()?) else {
         return Ok(());
     };
     let room = &mut pool.lock().room;
-    me.pid.store(proc::my_pid(), Relaxed);
+    me.pid.store(backend::my_pid(), Relaxed);
     me.short_of.store(of as u32, Relaxed);
     me.is_promised.store(false, Relaxed);
     me.role.store(role_count, Relaxed);

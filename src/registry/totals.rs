@@ -1,7 +1,7 @@
 //! What became of the jobs of each database and role since the server's start: never less by itself, and never freed.
 
 use crate::pg::error::Result;
-use crate::pg::process::proc;
+use crate::pg::process::backend;
 use crate::pg::shmem::{self, Last, NOWHERE, Offset};
 use crate::registry::counters::Count;
 use crate::registry::list::{self, Linked};
@@ -72,7 +72,7 @@ pub fn of(database: u32, user: u32) -> Result<Offset> {
         |totals| {
             totals.database.store(database, Relaxed);
             totals.user.store(user, Relaxed);
-            totals.since.store(proc::now(), Relaxed);
+            totals.since.store(backend::now(), Relaxed);
         },
     )?;
     KNOWN.set((database, user, place));
@@ -178,6 +178,6 @@ impl Totals {
         for counter in self.counts() {
             counter.store(0, Relaxed);
         }
-        self.since.store(proc::now(), Relaxed);
+        self.since.store(backend::now(), Relaxed);
     }
 }

@@ -7,7 +7,8 @@
 //! off when its wait is over; the bit of one that has died without is a wake-up in vain. The bits are also the edges in the graph
 //! that deadlocks are looked for in.
 
-use crate::pg::process::proc;
+use crate::pg::process::backend;
+use crate::pg::process::latch;
 use crate::pg::shmem;
 use crate::registry::job::Slot;
 use crate::registry::segment;
@@ -20,7 +21,7 @@ pub struct Waiters {
 }
 
 fn words() -> usize {
-    proc::count().div_ceil(64)
+    backend::count().div_ceil(64)
 }
 
 /// How many bytes the bits of one slot take.
@@ -53,7 +54,7 @@ impl Waiters {
         for n in 0..words() {
             let mut bits = shmem::neighbour(self.first, n).load(Relaxed);
             while bits != 0 {
-                proc::wake((n * 64) as u32 + bits.trailing_zeros());
+                latch::wake((n * 64) as u32 + bits.trailing_zeros());
                 bits &= bits - 1;
             }
         }
@@ -62,13 +63,13 @@ impl Waiters {
 
 /// Enters this process.
 pub fn enter(slot: &'static Slot) {
-    let (word, bit) = segment::waiters(slot).word(proc::my_procno());
+    let (word, bit) = segment::waiters(slot).word(backend::my_procno());
     word.fetch_or(bit, SeqCst);
 }
 
 /// Takes this process off.
 pub fn leave(slot: &'static Slot) {
-    let (word, bit) = segment::waiters(slot).word(proc::my_procno());
+    let (word, bit) = segment::waiters(slot).word(backend::my_procno());
     word.fetch_and(!bit, SeqCst);
 }
 

@@ -5,7 +5,7 @@
 //! others, by itself. Then neither can go on, and the job is the victim: it fails with 40P01.
 
 use crate::pg::catalog::lock;
-use crate::pg::process::proc;
+use crate::pg::process::backend;
 use crate::registry::job::Stop;
 use crate::registry::{segment, waiters};
 use crate::session::jobs::Handle;
@@ -25,7 +25,7 @@ pub fn resolve(handles: &[Rc<Handle>]) {
         if relevant && leads_here(worker) && leads_here(worker) {
             let on_snapshot = lock::waits_for_snapshot(worker);
             if let Some(mut job) = handle.slot.lock_if(handle.cookie) {
-                job.deadlock_pid = proc::my_pid();
+                job.deadlock_pid = backend::my_pid();
                 job.deadlock_on_snapshot = on_snapshot;
             }
             handle.slot.cancel(handle.cookie, Stop::Deadlock);
@@ -35,7 +35,7 @@ pub fn resolve(handles: &[Rc<Handle>]) {
 
 /// Whether the waits that begin at process `start` lead to this one: for locks, and for jobs.
 fn leads_here(start: i32) -> bool {
-    let me = proc::my_pid();
+    let me = backend::my_pid();
     let mut seen = HashSet::from([start]);
     let mut open = vec![start];
     while let Some(pid) = open.pop() {
@@ -57,7 +57,7 @@ fn workers_awaited_by(pid: i32) -> Vec<i32> {
     let Some(segment) = segment::attached() else {
         return Vec::new();
     };
-    let Some(procno) = (0..proc::count() as u32).find(|procno| proc::owner_of_latch(*procno) == pid) else {
+    let Some(procno) = (0..backend::count() as u32).find(|procno| backend::owner_of_latch(*procno) == pid) else {
         return Vec::new();
     };
     let Ok(slots) = segment.all() else {

@@ -6,7 +6,7 @@
 use crate::pg::catalog::role;
 use crate::pg::error::{Report, Result};
 use crate::pg::memory;
-use crate::pg::process::proc;
+use crate::pg::process::bgworker;
 use crate::pg::shmem::{Guard, NOWHERE, Offset};
 use crate::registry::counters::Counters;
 use crate::registry::job::{Job, Slot, Stop};
@@ -86,7 +86,7 @@ pub fn has_launched() -> bool {
 pub fn join() -> Result<()> {
     segment()?;
     if !WILL_END.replace(true) {
-        proc::on_exit(session_ends);
+        bgworker::on_exit(session_ends);
     }
     history::set_size(settings::history_size())?;
     keep::sweep();

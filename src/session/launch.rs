@@ -12,7 +12,12 @@ use crate::pg::catalog::database::Database;
 use crate::pg::error::{Report, Result};
 use crate::pg::function::call::Answer;
 use crate::pg::guc::own;
-use crate::pg::process::proc::{self, Identity, WorkerStatus};
+use crate::pg::process::backend;
+use crate::pg::process::bgworker;
+use crate::pg::process::bgworker::WorkerStatus;
+use crate::pg::process::identity;
+use crate::pg::process::identity::Identity;
+use crate::pg::process::latch;
 use crate::pg::shmem::{self, Offset, Owned};
 use crate::pg::spi;
 use crate::pg::value::encoding;
@@ -64,7 +69,7 @@ pub struct Launched {
 /// [`Database::by_name`] for the database.
 pub fn launch(order: &Order) -> Result<Launched> {
     let queue_size = check(order)?;
-    let identity = proc::identity();
+    let identity = identity::identity();
     let mut line = Line::default();
     let counters = find_room_in_session(&mut line, identity)?;
     match prepare(order, queue_size, identity, counters)?.find_worker(line)? {
@@ -101,12 +106,12 @@ impl TakenSlot {
     /// Waits until the worker that the job was posted to has taken it; false where it has given it back.
     fn was_taken(&self) -> Result<bool> {
         loop {
-            proc::reset_latch();
+            latch::reset_latch();
             if let Some(taken) = self.slot.was_taken() {
                 return Ok(taken);
             }
             // The worker wakes this session, unless it is gone without a word.
-            proc::wait(own::deadlock_timeout().max(1).into())?;
+            latch::wait(own::deadlock_timeout().max(1).into())?;
         }
     }
 
@@ -145,7 +150,7 @@ fn prepare(order: &Order, queue_size: i32, identity: Identity, counters: Offset)
         Some(record) => Outgoing::of(record, home)?,
         None => None,
     };
-    let cookie = proc::strong_random()?;
+    let cookie = backend::strong_random()?;
     let (request, fit) = request::store(identity, &database, parameters.as_ref())?;
     // The worker needs the text as a C string.
     let sql = Owned::new(shmem::allocate(order.sql.len() + 1)?);
@@ -160,7 +165,7 @@ fn prepare(order: &Order, queue_size: i32, identity: Identity, counters: Offset)
         job.database = database.oid;
         job.encoding = database.encoding;
         job.text_encoding = encoding::of_database();
-        job.launcher_pid = proc::my_pid();
+        job.launcher_pid = backend::my_pid();
         job.retention = settings::result_retention();
         job.totals = totals;
         job.role_count = role_count;
@@ -169,7 +174,7 @@ fn prepare(order: &Order, queue_size: i32, identity: Identity, counters: Offset)
         job.set_label(order.label);
         job.worker_timeout = settings::worker_timeout();
         job.is_limited = job.worker_timeout > 0 || own::statement_timeout() > 0;
-        job.owner_procno = proc::my_procno();
+        job.owner_procno = backend::my_procno();
         job.set_preview(order.sql);
         job.sql_len = order.sql.len() as u64;
         job.sql = sql.hand_over();
@@ -208,14 +213,14 @@ fn prepare(order: &Order, queue_size: i32, identity: Identity, counters: Offset)
 
 /// Checks what can be checked without shared memory and gives the size of the queue in bytes.
 fn check(order: &Order) -> Result<i32> {
-    if proc::is_parallel_worker() {
+    if backend::is_parallel_worker() {
         return Err(Report::new(
             PgSqlErrorCode::ERRCODE_INVALID_TRANSACTION_STATE,
             "cannot launch a background job in a parallel worker",
         )
         .into());
     }
-    if proc::in_restricted_operation() {
+    if identity::in_restricted_operation() {
         return Err(Report::new(
             PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
             "cannot launch a background job within security-restricted operation",
@@ -270,7 +275,7 @@ fn find_room_in_session(line: &mut Line, identity: Identity) -> Result<Offset> {
         let places = Places {
             session,
             role: room::count_of_role(identity.authenticated)?,
-            totals: totals::of(proc::my_database().to_u32(), identity.current)?,
+            totals: totals::of(backend::my_database().to_u32(), identity.current)?,
         };
         line.wait(short, places)?;
     }
@@ -287,12 +292,12 @@ enum Found {
 /// A job that the postmaster is to start a worker for.
 struct Registered {
     slot: TakenSlot,
-    worker: proc::Registered,
+    worker: bgworker::Registered,
 }
 
 impl Prepared {
     /// The postmaster knows the job's worker as `worker`.
-    fn registered_as(self, worker: proc::Registered) -> Registered {
+    fn registered_as(self, worker: bgworker::Registered) -> Registered {
         self.slot.slot.lock().worker = worker;
         Registered {
             slot: self.slot,
@@ -330,7 +335,7 @@ impl Prepared {
                 }
                 Ok(Admitted::Coming(worker)) => return Ok(Found::New(self.registered_as(worker))),
                 Ok(Admitted::New { made_room }) => {
-                    let registered = proc::register_worker(crate::worker::MAIN, slot.number(), cookie);
+                    let registered = bgworker::register_worker(crate::worker::MAIN, slot.number(), cookie);
                     if let Some(worker) = registered {
                         return Ok(Found::New(self.registered_as(worker)));
                     }
@@ -351,11 +356,11 @@ impl Registered {
     /// for: until then a cancel is noted in the slot, and a worker that ends before is noticed by its status.
     fn wait_for_worker(self) -> Result<Launched> {
         loop {
-            proc::reset_latch();
+            latch::reset_latch();
             let pid = match self.worker.status() {
                 WorkerStatus::Running(pid) => pid,
                 WorkerStatus::NotYetStarted => {
-                    proc::wait(-1)?;
+                    latch::wait(-1)?;
                     continue;
                 }
                 // It was fast; or it could not start.

@@ -5,7 +5,8 @@
 //! free only after it has seen the process go, a moment after that has told.
 
 use crate::pg::error::{Report, Result};
-use crate::pg::process::proc;
+use crate::pg::process::backend;
+use crate::pg::process::latch;
 use crate::pg::shmem::Offset;
 use crate::pg::spi;
 use crate::registry::room::{self, NO_SPOT, Short, Shortage};
@@ -56,7 +57,7 @@ pub struct Line {
 impl Line {
     /// A worker was sent away, which makes room for this launch.
     pub fn expect_slot(&mut self) {
-        let now = proc::now();
+        let now = backend::now();
         self.dismissed = Some(now);
         self.expects_until = now + MOMENT;
     }
@@ -65,7 +66,7 @@ impl Line {
     /// with, the refusal is counted and is the error: 53000 for the server's slots, 53400 for a cap. Where an idle worker can make room
     /// for this launch, it is sent away, and that is waited for in any case, as is the slot of a process that has just ended.
     pub fn wait(&mut self, short: Short, places: Places) -> Result<()> {
-        let now = proc::now();
+        let now = backend::now();
         let began = *self.began.get_or_insert(now);
         if short.of != Shortage::Server {
             // A job that is lost counts until somebody looks after it.
@@ -107,7 +108,7 @@ impl Line {
             self.sleep(short, now, until)?;
         }
         // Whatever happens from here on, the caller sees it or is woken.
-        proc::reset_latch();
+        latch::reset_latch();
         Ok(())
     }
 
@@ -121,8 +122,8 @@ impl Line {
         };
         let pause = look.min((until - now + 999) / 1000);
         spi::forget_catalog_snapshot();
-        proc::wait(pause)?;
-        let woken = proc::now();
+        latch::wait(pause)?;
+        let woken = backend::now();
         if woken - now < pause * 1000 {
             self.expects_until = woken + MOMENT;
         }

@@ -6,7 +6,7 @@ use crate::channel::reader::{self, Event, Pump, Reader};
 use crate::pg::error::{self, Failure, Report, Result};
 use crate::pg::function::call::{Rows, Value};
 use crate::pg::function::scan::{Source, Turn};
-use crate::pg::process::proc;
+use crate::pg::process::backend;
 use crate::pg::shmem::{self, NOWHERE};
 use crate::pg::value::{border, encoding, fingerprint, record};
 use crate::pg::{memory, wire};
@@ -189,7 +189,7 @@ impl Session {
             left = job.queue.left();
             read_before = job.queue.read();
             known = (job.known, job.known_len as usize);
-            job.queue.set_reader(Some(proc::my_procno()));
+            job.queue.set_reader(Some(backend::my_procno()));
             reader.records.texts_come_in(job.encoding);
         }
         let pump = Pump::new(handle.slot, handle.cookie, &mut reader);
@@ -366,7 +366,7 @@ impl Session {
             let job = self.handle.slot.lock();
             (job.database, job.encoding)
         };
-        (database != proc::my_database().to_u32()).then(|| border::Border {
+        (database != backend::my_database().to_u32()).then(|| border::Border {
             from: encoding,
             to: encoding::of_database(),
             outward: false,
@@ -421,7 +421,7 @@ impl Refusal {
             return Some(Self::Released);
         }
         match job.queue.reader() {
-            Some(reader) if reader == proc::my_procno() => return Some(Self::ReadHere),
+            Some(reader) if reader == backend::my_procno() => return Some(Self::ReadHere),
             Some(_) => return Some(Self::ReadElsewhere),
             None => (),
         }

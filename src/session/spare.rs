@@ -5,7 +5,8 @@
 //! whatever session, the processes for the next ones are started while a job runs. They are connected to nothing, so they are in nobody's
 //! way; they serve whatever job of the cluster comes first; and they end soon when none comes.
 
-use crate::pg::process::proc;
+use crate::pg::process::backend;
+use crate::pg::process::bgworker;
 use crate::registry::pool;
 use crate::settings;
 use crate::worker;
@@ -19,9 +20,9 @@ pub fn is_used() {
     let goes_on = pool::use_fresh() < SOON;
     while goes_on
         && settings::worker_idle_timeout() == 0
-        && let Ok(token) = proc::strong_random()
+        && let Ok(token) = backend::strong_random()
         && let Some(expected) = pool::expect_spare(token, settings::max_idle_workers())
-        && let Some(worker) = proc::register_worker(worker::SPARE_MAIN, expected.number, token)
+        && let Some(worker) = bgworker::register_worker(worker::SPARE_MAIN, expected.number, token)
     {
         expected.comes_as(worker);
     }

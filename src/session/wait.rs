@@ -3,7 +3,8 @@
 
 use crate::pg::error::{Failure, Result};
 use crate::pg::guc::own;
-use crate::pg::process::proc;
+use crate::pg::process::backend;
+use crate::pg::process::latch;
 use crate::pg::{memory, spi};
 use crate::registry::job::Slot;
 use crate::registry::waiters;
@@ -20,16 +21,16 @@ pub struct Deadline(Option<i64>);
 impl Deadline {
     /// In `timeout_ms` milliseconds; 0 and below never.
     pub fn after(timeout_ms: i32) -> Self {
-        Self((timeout_ms > 0).then(|| proc::now() + i64::from(timeout_ms) * 1000))
+        Self((timeout_ms > 0).then(|| backend::now() + i64::from(timeout_ms) * 1000))
     }
 
     /// Milliseconds left, rounded up, so that a wait for them does not end too early. None without a limit.
     fn left(self) -> Option<i64> {
-        self.0.map(|at| (at - proc::now() + 999).div_euclid(1000).max(0))
+        self.0.map(|at| (at - backend::now() + 999).div_euclid(1000).max(0))
     }
 
     fn has_passed(self) -> bool {
-        self.0.is_some_and(|at| proc::now() >= at)
+        self.0.is_some_and(|at| backend::now() >= at)
     }
 }
 
@@ -92,23 +93,23 @@ pub fn until<T>(
     }
     let _waiting = Waiting::begin(&handles);
     let patience = i64::from(own::deadlock_timeout().max(1));
-    let mut look_at = proc::now() + patience * 1000;
+    let mut look_at = backend::now() + patience * 1000;
     loop {
-        proc::reset_latch();
+        latch::reset_latch();
         if let Some(answer) = answer()? {
             return Ok(Some(answer));
         }
         if deadline.has_passed() {
             return Ok(None);
         }
-        let now = proc::now();
+        let now = backend::now();
         if now >= look_at {
             deadlock::resolve(&handles);
             look_at = now + patience * 1000;
         }
         spi::forget_catalog_snapshot();
         let next_look = (look_at - now + 999) / 1000;
-        proc::wait(deadline.left().map_or(next_look, |left| left.min(next_look)))?;
+        latch::wait(deadline.left().map_or(next_look, |left| left.min(next_look)))?;
     }
 }
 

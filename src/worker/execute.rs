@@ -8,7 +8,9 @@
 
 use crate::pg::error::{emit_raw, raise_raw};
 use crate::pg::guc::own;
-use crate::pg::process::proc::{self, Identity};
+use crate::pg::process::identity;
+use crate::pg::process::identity::Identity;
+use crate::pg::process::signals;
 use crate::pg::query::receiver;
 use crate::pg::query::simple_query::{self, Care, Completion, Statement};
 use crate::pg::reuse::compiled;
@@ -22,7 +24,7 @@ use pgrx::PgSqlErrorCode;
 /// has run others before.
 pub fn execute(slot: &'static Slot, sql: &CStr, parameters: Option<&Parameters>, identity: &Identity, is_used: bool) {
     let user = User { identity };
-    let roles = proc::roles();
+    let roles = identity::roles();
     give_up_if_asked(slot);
     user.begin();
     simple_query::begin(sql);
@@ -58,7 +60,7 @@ pub fn execute(slot: &'static Slot, sql: &CStr, parameters: Option<&Parameters>,
         if grouped {
             simple_query::begin_implicit_block();
         }
-        proc::check_for_interrupts_raw();
+        signals::check_for_interrupts_raw();
         let done = run(&statement, parameters, is_last, grouped, &user);
         note_roles(slot, identity, roles);
         note(slot, &done);
@@ -81,7 +83,7 @@ pub fn execute(slot: &'static Slot, sql: &CStr, parameters: Option<&Parameters>,
     }
     user.finish_command();
     // The job has done what it was to do. Even a message in the server's log is a moment in which interrupts are served.
-    proc::hold_interrupts();
+    signals::hold_interrupts();
     statements.log_end(was_logged);
     if simple_query::block_is_open() {
         simple_query::roll_back();
@@ -96,7 +98,7 @@ pub fn execute(slot: &'static Slot, sql: &CStr, parameters: Option<&Parameters>,
 /// The job's transaction is over, one way or the other: the process is the session's user's again.
 pub fn leave(identity: &Identity) {
     if identity.security_context != 0 {
-        proc::set_user(identity.outer, 0);
+        identity::set_user(identity.outer, 0);
     }
 }
 
@@ -150,7 +152,7 @@ fn run(
 
 /// Notes that the job has left the roles that it began with: what it reads from here on is not for everybody who may act as those.
 pub fn note_roles(slot: &Slot, identity: &Identity, began_with: (u32, u32)) {
-    if proc::roles() != began_with {
+    if identity::roles() != began_with {
         note_other_role(slot, identity);
     }
 }
@@ -210,12 +212,12 @@ impl User<'_> {
     /// In each transaction anew, since its end takes the identity back.
     fn act(&self) {
         if self.is_confined() {
-            proc::set_user(self.identity.current, self.identity.security_context);
+            identity::set_user(self.identity.current, self.identity.security_context);
         }
     }
 
     fn act_unconfined(&self) {
-        proc::set_user(self.identity.current, 0);
+        identity::set_user(self.identity.current, 0);
     }
 
     /// Closes the transaction command; what runs at the commit still acts for the user, the next transaction must begin outside of
@@ -224,7 +226,7 @@ impl User<'_> {
         let was_open = simple_query::command_is_open();
         simple_query::finish_command();
         if was_open && self.is_confined() && !simple_query::block_is_open() {
-            proc::set_user(self.identity.outer, 0);
+            identity::set_user(self.identity.outer, 0);
         }
     }
 }

@@ -10,8 +10,12 @@
 
 use crate::channel::request::Request;
 use crate::pg::error::{self, Digits, Result};
-use crate::pg::process::proc;
-use crate::pg::process::proc::Process;
+use crate::pg::process::backend;
+use crate::pg::process::backend::Process;
+use crate::pg::process::bgworker;
+use crate::pg::process::identity;
+use crate::pg::process::latch;
+use crate::pg::process::signals;
 use crate::pg::query::{callbacks, simple_query};
 use crate::pg::reuse::{adopt, compiled};
 use crate::pg::shmem::{self, NOWHERE};
@@ -53,39 +57,39 @@ pub fn current() -> Option<Attached> {
 
 /// Where the postmaster starts a worker for a job.
 pub fn run(argument: Datum) -> Result<()> {
-    let (number, cookie) = proc::worker_arguments(argument)?;
+    let (number, cookie) = bgworker::worker_arguments(argument)?;
     let slot = segment()?.slot(number)?;
     prepare_for_the_end();
     let job = attach(slot, cookie)?;
     if job.is_some() {
         prepare_for_jobs(slot);
     }
-    proc::accept_signals();
+    signals::accept_signals();
     serve(job);
     Ok(())
 }
 
 /// Where the postmaster starts a spare worker, which waits for its job.
 pub fn run_spare(argument: Datum) -> Result<()> {
-    let (place, token) = proc::worker_arguments(argument)?;
+    let (place, token) = bgworker::worker_arguments(argument)?;
     // There is a first slot: whoever asks for a spare worker has launched jobs.
     let slot = segment()?.slot(0)?;
     prepare_for_the_end();
     prepare_for_jobs(slot);
-    proc::accept_signals();
+    signals::accept_signals();
     serve(rest::stand_by(place, token));
     Ok(())
 }
 
 fn prepare_for_the_end() {
-    proc::skip_inherited_exit_handlers();
-    proc::on_exit(worker_ends);
+    bgworker::skip_inherited_exit_handlers();
+    bgworker::on_exit(worker_ends);
 }
 
 fn prepare_for_jobs(slot: &'static Slot) {
     output::init(slot);
     callbacks::redirect_messages(output::message_for_client);
-    TIMER.set(proc::register_timer(time_is_over));
+    TIMER.set(signals::register_timer(time_is_over));
     compiled::watch();
 }
 
@@ -100,13 +104,13 @@ fn serve(mut next: Option<Attached>) {
 /// process cannot reach the job it is the system's own error, and the process has to end: then the job is found to be lost.
 pub fn take(number: u32, cookie: u64, launch_waits: bool) -> Result<Option<Attached>> {
     // A cancel that is pending now was meant for an idle process. One that was meant for this job is seen in its slot.
-    proc::clear_pending_cancel();
+    signals::clear_pending_cancel();
     let Some(job) = attach(segment()?.slot(number)?, cookie)? else {
         return Ok(None);
     };
     if launch_waits {
         let owner = job.slot.lock().owner_procno;
-        proc::wake(owner);
+        latch::wake(owner);
     }
     Ok(Some(job))
 }
@@ -121,15 +125,15 @@ fn attach_to(slot: &'static Slot, cookie: u64) -> Option<Attached> {
     let mut job = slot.lock_if(cookie)?;
     job.runner = Process::me();
     if slot.pid.load(Relaxed) == 0 {
-        slot.pid.store(proc::my_pid(), Relaxed);
+        slot.pid.store(backend::my_pid(), Relaxed);
     }
-    slot.worker_pid.store(proc::my_pid(), Relaxed);
+    slot.worker_pid.store(backend::my_pid(), Relaxed);
     let attached = Attached { slot, cookie };
     CURRENT.set(Some(attached));
     if slot.stop() != Stop::No {
         // It was cancelled before there was a process to signal. So this one signals itself, and wherever it waits first, be it
         // for a lock on its way into the database, the cancel is found.
-        proc::interrupt_self();
+        signals::interrupt_self();
     }
     Some(attached)
 }
@@ -162,7 +166,7 @@ impl Attached {
         let adopted = error::catch(|| {
             if is_first {
                 let (database, role) = request.connection();
-                proc::connect(database.into(), role.into());
+                bgworker::connect(database.into(), role.into());
             }
             request.adopt(name.text());
             border::values_go_to(request.home().filter(|_| keeps_result));
@@ -172,7 +176,7 @@ impl Attached {
             Ok(taken) => taken,
             Err(edata) => {
                 // A process that failed here has no state to go on with.
-                proc::adoption_failed();
+                identity::adoption_failed();
                 simple_query::recover();
                 if is_first || self.slot.stop() != Stop::No {
                     let verdict = verdict::of(edata, self.slot);
@@ -190,21 +194,21 @@ impl Attached {
         compiled::job_begins();
         if is_first {
             // Registered after the callback that rolls an open transaction back, so called before it.
-            proc::on_exit(worker_leaves);
+            bgworker::on_exit(worker_leaves);
         }
         self.starts(if is_first { Start::Cold } else { Start::Warm });
         shmem::free(request_at);
 
         if timeout > 0 {
-            proc::start_timer(TIMER.get(), timeout);
+            signals::start_timer(TIMER.get(), timeout);
         }
         simple_query::enter_message_context();
-        let roles = proc::roles();
+        let roles = identity::roles();
         let parameters = parameters.as_ref();
         compiled::watch_role(Some(leaves_its_role));
         let executed = error::catch(|| execute::execute(self.slot, sql, parameters, &identity, !is_first));
         // An end of the process would be said of a job that has ended otherwise by now.
-        proc::hold_interrupts();
+        signals::hold_interrupts();
         let verdict = match executed {
             Ok(()) => Verdict::SUCCESS,
             Err(edata) => {
@@ -224,7 +228,7 @@ impl Attached {
             }
         };
         if timeout > 0 {
-            proc::stop_timer(TIMER.get());
+            signals::stop_timer(TIMER.get());
         }
         compiled::watch_role(None);
         execute::leave(&identity);
@@ -233,7 +237,7 @@ impl Attached {
         // Publishing may free the text.
         simple_query::forget_text();
         self.publish(verdict);
-        proc::resume_interrupts();
+        signals::resume_interrupts();
         simple_query::finish(c"pg_background:idle");
         compat::report_statistics();
         stays.then_some(terms)
@@ -243,7 +247,7 @@ impl Attached {
     /// postmaster has a slot, which nobody tells; idle workers make room. 53000 where it has none in time. Whoever launched the job may have taken it back
     /// meanwhile.
     fn hand_on(self) {
-        let until = proc::now() + HAND_ON;
+        let until = backend::now() + HAND_ON;
         if let Some(mut job) = self.slot.lock_if(self.cookie) {
             job.handed_on = true;
             job.runner = Process::NONE;
@@ -251,19 +255,19 @@ impl Attached {
         }
         loop {
             // Who was told to end does not give on what it was to end with.
-            if proc::cancel_is_pending() {
+            if signals::cancel_is_pending() {
                 self.slot.request_stop(Stop::Cancel);
             }
-            proc::serve_interrupts_when_idle();
+            signals::serve_interrupts_when_idle();
             if self.slot.cookie.load(Relaxed) != self.cookie {
                 return CURRENT.set(None);
             }
             match self.slot.stop() {
-                Stop::No if proc::now() < until => (),
+                Stop::No if backend::now() < until => (),
                 Stop::No => return self.publish(verdict::no_process(self.slot)),
                 _ => return self.publish(verdict::canceled(self.slot)),
             }
-            if let Some(worker) = proc::register_worker(super::MAIN, self.slot.number(), self.cookie) {
+            if let Some(worker) = bgworker::register_worker(super::MAIN, self.slot.number(), self.cookie) {
                 CURRENT.set(None);
                 if let Some(mut job) = self.slot.lock_if(self.cookie) {
                     job.worker = worker;
@@ -271,15 +275,15 @@ impl Attached {
                 return;
             }
             pool::dismiss_one(room::my_place());
-            proc::reset_latch();
-            proc::sleep_raw(HAND_ON_LOOK);
+            latch::reset_latch();
+            latch::sleep_raw(HAND_ON_LOOK);
         }
     }
 
     fn starts(self, start: Start) {
         let mut job = self.slot.lock();
         job.state = State::Running;
-        job.started_at = proc::now();
+        job.started_at = backend::now();
         job.request = NOWHERE;
         // Mapped before the job was taken.
         Totals::at(job.totals).started(start, job.started_at - job.launched_at);
@@ -296,9 +300,9 @@ impl Attached {
         let stop = self.slot.publish(self.cookie, end);
         // A cancel was sent under the lock that publishing took: what has been sent by now was meant for this job.
         if stop != Some(Stop::No) {
-            proc::receive_signals();
+            signals::receive_signals();
         }
-        proc::clear_pending_cancel();
+        signals::clear_pending_cancel();
     }
 }
 
@@ -339,7 +343,7 @@ impl ApplicationName {
 extern "C-unwind" fn time_is_over() {
     if let Some(job) = CURRENT.get() {
         job.slot.request_stop(Stop::WorkerTimeout);
-        proc::interrupt_self();
+        signals::interrupt_self();
     }
 }
 
@@ -371,7 +375,7 @@ extern "C-unwind" fn worker_ends(_code: c_int, _argument: Datum) {
             CURRENT.set(None);
             let words = last_words.as_ref().map_or(&b""[..], |words| words.message());
             job.slot
-                .publish_lost(job.cookie, job::Error::lost(proc::my_pid(), words));
+                .publish_lost(job.cookie, job::Error::lost(backend::my_pid(), words));
         }
     }
 }

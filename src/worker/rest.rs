@@ -10,7 +10,9 @@
 
 use crate::channel::request::Request;
 use crate::pg::error;
-use crate::pg::process::proc;
+use crate::pg::process::backend;
+use crate::pg::process::latch;
+use crate::pg::process::signals;
 use crate::pg::reuse::standing::Kind;
 use crate::pg::reuse::{adopt, library, reset, standing};
 use crate::registry::job::Error;
@@ -92,12 +94,12 @@ impl Terms {
         let Some(place) = PLACE.get().filter(|_| self.may_stay()) else {
             return false;
         };
-        let Ok(random) = proc::strong_random() else {
+        let Ok(random) = backend::strong_random() else {
             return false;
         };
         let clean = !SPOILED.get()
             && !jobs::has_launched()
-            && !proc::is_to_go()
+            && !signals::is_to_go()
             && !library_was_replaced()
             && error::catch(|| {
                 !reset::is_marked() && adopt::restore(settings::is_stateless_library) && {
@@ -127,7 +129,7 @@ pub fn spoil() {
 }
 
 fn library_was_replaced() -> bool {
-    let now = proc::now();
+    let now = backend::now();
     if now - LIBRARY_SEEN.get() < LIBRARY {
         return false;
     }
@@ -152,18 +154,18 @@ pub fn stand_by(number: u32, token: u64) -> Option<Attached> {
 /// Waits for the next job. None where the process is to end. Guarded; the process has offered itself.
 pub fn wait(terms: &Terms) -> Option<Attached> {
     let place = PLACE.get()?;
-    let began = proc::now();
+    let began = backend::now();
     let mut sleeps = false;
     loop {
-        proc::reset_latch();
+        latch::reset_latch();
         // A server that stops sends everybody away, which is no news of this process.
-        if proc::server_stops() && place.retire() {
+        if signals::server_stops() && place.retire() {
             return None;
         }
         if sleeps {
             // Who was told to end while it had nothing to do takes no job any more; the launch that has claimed it waits to see.
             // Right after a job it is the other way round: no launch waits, and what comes with the job is meant for the job.
-            proc::serve_interrupts_when_idle();
+            signals::serve_interrupts_when_idle();
         }
         match place.look() {
             Found::Job(number, cookie, launch_waits) => {
@@ -181,21 +183,21 @@ pub fn wait(terms: &Terms) -> Option<Attached> {
             Found::Dismissed => return leave(place),
             Found::Nothing => (),
         }
-        let rested = (proc::now() - began) / 1000;
-        let over = rested >= terms.idle_timeout.into() || proc::is_to_go();
+        let rested = (backend::now() - began) / 1000;
+        let over = rested >= terms.idle_timeout.into() || signals::is_to_go();
         let looks = rested >= FIRST_LOOK;
         if (over || looks && is_to_go(terms)) && place.retire() {
-            if !proc::server_stops() {
+            if !signals::server_stops() {
                 // Told to end by somebody, it says so.
-                proc::serve_interrupts_when_idle();
+                signals::serve_interrupts_when_idle();
             }
             return None;
         }
         if !sleeps {
-            if terms.is_connected() && proc::spin() {
+            if terms.is_connected() && latch::spin() {
                 // Who is to go takes its offer back first: what a launch posts while the process ends would be lost.
-                if !place.has_news() && !proc::is_to_go() {
-                    proc::serve_interrupts_when_idle();
+                if !place.has_news() && !signals::is_to_go() {
+                    signals::serve_interrupts_when_idle();
                 }
                 continue;
             }
@@ -205,7 +207,7 @@ pub fn wait(terms: &Terms) -> Option<Attached> {
             }
         }
         let left = i64::from(terms.idle_timeout) - rested;
-        proc::sleep_raw(left.clamp(1, if looks { LOOK } else { FIRST_LOOK }));
+        latch::sleep_raw(left.clamp(1, if looks { LOOK } else { FIRST_LOOK }));
     }
 }
 
@@ -230,7 +232,7 @@ pub fn abandon() {
             if launch_waits {
                 slot.give_back(cookie);
             } else if slot.reach(cookie).is_ok() {
-                slot.publish_lost(cookie, Error::lost(proc::my_pid(), b""));
+                slot.publish_lost(cookie, Error::lost(backend::my_pid(), b""));
             }
         }
     }

@@ -1,7 +1,7 @@
 //! What an error means for the job: its state, the counter that it lands in, and the error that readers get.
 
 use crate::pg::error::{self, Report};
-use crate::pg::process::proc;
+use crate::pg::process::backend;
 use crate::pg::{text, wire};
 use crate::registry::counters::Count;
 use crate::registry::job::{self, MESSAGE_MAX, Slot, State, Stop};
@@ -136,7 +136,7 @@ fn deadlock(slot: &Slot) -> Report {
         let job = slot.lock();
         (job.deadlock_pid, job.deadlock_on_snapshot)
     };
-    let me = proc::my_pid();
+    let me = backend::my_pid();
     let held = if on_snapshot { "the snapshot" } else { "a lock" };
     let report = Report::new(PgSqlErrorCode::ERRCODE_T_R_DEADLOCK_DETECTED, "deadlock detected")
         .detail(format!("Process {waiter} waits for the job of process {me}; process {me} waits, directly or through others, for {held} of process {waiter}."));

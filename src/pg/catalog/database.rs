@@ -1,7 +1,7 @@
 //! Databases of the cluster, as somebody who is about to connect sees them. Guarded.
 
 use crate::pg::error::{Report, Result};
-use crate::pg::process::proc;
+use crate::pg::process::backend;
 use crate::pg::{compat, memory};
 use core::ffi::CStr;
 use pgrx::PgSqlErrorCode;
@@ -20,7 +20,7 @@ impl Database {
     /// This process's own.
     pub fn own() -> Self {
         Self {
-            oid: proc::my_database().to_u32(),
+            oid: backend::my_database().to_u32(),
             encoding: crate::pg::value::encoding::of_database(),
             is_other: false,
         }
@@ -40,7 +40,7 @@ impl Database {
             )
             .into());
         };
-        if oid == proc::my_database() {
+        if oid == backend::my_database() {
             return Ok(Self::own());
         }
         if !found.takes_connections {
@@ -110,9 +110,9 @@ impl Form {
 
 /// Raises 42501 where the role may not connect to this process's database any more. In a transaction. Raw.
 pub fn check_connect_raw(role: u32) {
-    if !compat::may_connect_raw(proc::my_database(), Oid::from(role)) {
+    if !compat::may_connect_raw(backend::my_database(), Oid::from(role)) {
         // SAFETY: a database that a process is connected to has a name.
-        let name = memory::c_bytes(unsafe { crate::pg::raw::get_database_name(proc::my_database()) });
+        let name = memory::c_bytes(unsafe { crate::pg::raw::get_database_name(backend::my_database()) });
         crate::pg::error::raise_raw(
             PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
             &[b"permission denied for database \"", name, b"\""],

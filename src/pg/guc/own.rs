@@ -72,7 +72,7 @@ pub fn define(prefix: &'static CStr, settings: &[IntSetting], texts: &[TextSetti
 /// to find it, and does all of it.
 #[cfg(not(since_16))]
 fn define_at_once(prefix: &CStr, define: impl FnOnce()) {
-    use crate::pg::process::proc;
+    use crate::pg::process::bgworker;
     let prefix = prefix.to_bytes();
     let lower = |name: *const c_char| memory::c_bytes(name).iter().map(u8::to_ascii_lowercase);
     let mut nameless = pg_sys::config_generic {
@@ -88,7 +88,7 @@ fn define_at_once(prefix: &CStr, define: impl FnOnce()) {
         let is_known = others
             .get(at)
             .is_some_and(|next| lower((**next).name).take(prefix.len()).eq(prefix.iter().copied()));
-        if is_known || !proc::is_job_worker() {
+        if is_known || !bgworker::is_job_worker() {
             return define();
         }
         let kept = raw::palloc(size_of_val(others)).cast::<*mut pg_sys::config_generic>();

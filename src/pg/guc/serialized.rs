@@ -9,7 +9,7 @@ use crate::pg::error::{self, Report, Result};
 use crate::pg::exclusive::Exclusive;
 use crate::pg::guc::unchanged::Written;
 use crate::pg::memory::{self, Buffer};
-use crate::pg::process::proc;
+use crate::pg::process::backend;
 use crate::pg::reuse::library::{file_name, files};
 use crate::pg::{compat, raw};
 use core::cell::Cell;
@@ -60,7 +60,7 @@ impl Settings {
         if error::catching(|| self.written.is_current(None))? {
             return Ok(());
         }
-        self.mark = proc::strong_random()?;
+        self.mark = backend::strong_random()?;
         error::catching(|| self.written.write())?;
         self.custom = 0;
         self.material = 1;

@@ -1,5 +1,13 @@
 //! This process and others.
 //!
-//! * [`proc`]: latches, signals, timers, background workers and identities.
+//! * [`backend`]: this process and the others, as shared memory knows them;
+//! * [`latch`]: waiting for them, and waking them;
+//! * [`signals`]: signals, interrupts and timers;
+//! * [`identity`]: who this process acts for;
+//! * [`bgworker`]: background workers, from both sides.
 
-pub mod proc;
+pub mod backend;
+pub mod bgworker;
+pub mod identity;
+pub mod latch;
+pub mod signals;

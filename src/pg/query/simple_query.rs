@@ -19,7 +19,7 @@
 //! * What looks for errors in the server itself: Valgrind, MEMORY_CONTEXT_CHECKING, the probes for DTrace.
 
 use crate::pg::guc::{own, serialized};
-use crate::pg::process::proc;
+use crate::pg::process::signals;
 use crate::pg::query::parse_cache;
 use crate::pg::query::receiver::Destination;
 use crate::pg::value::params::Parameters;
@@ -143,8 +143,8 @@ pub fn start_command() -> bool {
 
 /// Stops the statement's timer.
 pub fn stop_statement_timer() {
-    if proc::timer_active(compat::STATEMENT_TIMEOUT) {
-        proc::stop_timer(compat::STATEMENT_TIMEOUT);
+    if signals::timer_active(compat::STATEMENT_TIMEOUT) {
+        signals::stop_timer(compat::STATEMENT_TIMEOUT);
     }
 }
 
@@ -426,7 +426,7 @@ impl Statement {
             if with_snapshot {
                 raw::PopActiveSnapshot();
             }
-            proc::check_for_interrupts_raw();
+            signals::check_for_interrupts_raw();
             let portal = raw::CreatePortal(c"".as_ptr(), true, true);
             (*portal).visible = false;
             raw::PortalDefineQuery(portal, ptr::null(), self.sql, tag, plans, ptr::null_mut());
@@ -537,7 +537,7 @@ fn clean_up() {
         pg_sys::InterruptHoldoffCount += 1;
         raw::BackgroundWorkerUnblockSignals();
         raw::disable_all_timeouts(false);
-        proc::clear_pending_cancel();
+        signals::clear_pending_cancel();
         pretend_backend(false);
         own::lock_roles(false);
         pg_sys::debug_query_string = ptr::null();

@@ -10,7 +10,9 @@ use crate::pg::exclusive::Exclusive;
 use crate::pg::guc::serialized::{self, Entries, Entry};
 use crate::pg::guc::unchanged::Written;
 use crate::pg::memory::{self, Buffer};
-use crate::pg::process::proc::{self, Identity, assume_user};
+use crate::pg::process::identity;
+use crate::pg::process::identity::Identity;
+use crate::pg::process::identity::assume_user;
 use crate::pg::query::parse_cache;
 use crate::pg::reuse::compiled;
 use crate::pg::reuse::library::{self, files};
@@ -280,7 +282,7 @@ impl State {
 
     /// Whether settings and roles are as the job found them.
     fn is_unchanged(&mut self) -> bool {
-        let (session, role, ..) = proc::acting();
+        let (session, role, ..) = identity::acting();
         if (session, role) != (self.identity.session, self.identity.role) {
             return false;
         }

@@ -20,7 +20,7 @@
 //! emptied where the settings or the roles are others than those that they were filled under.
 
 use crate::pg::exclusive::Exclusive;
-use crate::pg::process::proc;
+use crate::pg::process::identity;
 use crate::pg::{compat, memory, raw};
 use core::cell::Cell;
 use core::ffi::{CStr, c_char, c_int, c_void};
@@ -313,7 +313,7 @@ fn place(pointer: &ItemPointerData) -> (u32, u16) {
 /// A number for the roles and the [`SETTINGS`] of this moment, not 0.
 fn state() -> u64 {
     let mut state = DefaultHasher::new();
-    let (session, role, current, security_context) = proc::acting();
+    let (session, role, current, security_context) = identity::acting();
     [session, role, current, security_context as u32]
         .into_iter()
         .for_each(|number| state.write_u32(number));

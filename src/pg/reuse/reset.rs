@@ -1,6 +1,6 @@
 //! What `DISCARD ALL` does to a session (commands/discard.c), and what it leaves. Raw, outside of a transaction.
 
-use crate::pg::process::proc;
+use crate::pg::process::backend;
 use crate::pg::query::simple_query;
 use crate::pg::{compat, raw};
 use core::ffi::c_int;
@@ -53,7 +53,7 @@ pub fn database_is_wanted() -> bool {
     let tag = LOCKTAG {
         locktag_field1: 0,
         locktag_field2: pg_sys::DatabaseRelationId.to_u32(),
-        locktag_field3: proc::my_database().to_u32(),
+        locktag_field3: backend::my_database().to_u32(),
         locktag_field4: 0,
         locktag_type: pg_sys::LockTagType::LOCKTAG_OBJECT as u8,
         locktag_lockmethodid: DEFAULT_LOCKMETHOD,

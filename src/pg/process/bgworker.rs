@@ -1,0 +1,165 @@
+//! Background workers: asking the postmaster for them, and being one.
+
+use crate::pg::error::{Report, Result};
+use crate::pg::process::backend::my_pid;
+use crate::pg::raw;
+use core::cell::Cell;
+use core::ffi::{CStr, c_int};
+use core::ptr;
+use pgrx::PgSqlErrorCode;
+use pgrx::pg_sys::{self, BackgroundWorkerHandle, BgwHandleStatus, Datum, Oid};
+
+/// Calls `callback` when this process ends, before it leaves shared memory. Later registrations run earlier.
+pub fn on_exit(callback: unsafe extern "C-unwind" fn(c_int, Datum)) {
+    // SAFETY: the function lives as long as the process. Guarded.
+    unsafe { pg_sys::before_shmem_exit(Some(callback), Datum::from(0usize)) }
+}
+
+/// Ends this process without the exit handlers that libraries had registered before it was forked, once PostgreSQL's own callbacks
+/// are through. Called once.
+///
+/// Those handlers take the state of libraries apart which the postmaster has set up, OpenSSL's above all; in a forked process that
+/// costs more than a short job. Handlers that were registered since, by a library that the job has loaded, run as ever: the
+/// last registered runs first.
+pub fn skip_inherited_exit_handlers() {
+    thread_local! {
+        /// The exit code, when the callbacks of PostgreSQL have been called.
+        static THROUGH: Cell<Option<c_int>> = const { Cell::new(None) };
+    }
+    unsafe extern "C-unwind" fn through(code: c_int, _argument: Datum) {
+        THROUGH.set(Some(code));
+    }
+    extern "C" fn leave() {
+        // A library that calls exit by itself is not through: PostgreSQL's own handler is among those that were registered before.
+        if let Some(code) = THROUGH.get() {
+            // SAFETY: does not return.
+            unsafe { raw::_exit(code) }
+        }
+    }
+    // SAFETY: both functions live as long as the process.
+    unsafe {
+        pg_sys::on_proc_exit(Some(through), Datum::from(0usize));
+        raw::atexit(leave);
+    }
+}
+
+/// A background worker that was asked for, as every process may know it: `BackgroundWorkerHandle` of postmaster/bgworker.c, a slot
+/// of the postmaster's and how many times that has been used.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Registered {
+    slot: c_int,
+    generation: u64,
+}
+
+/// What the postmaster knows of a worker.
+#[derive(PartialEq, Eq, Clone, Copy, Debug)]
+pub enum WorkerStatus {
+    NotYetStarted,
+    /// It runs under this PID.
+    Running(i32),
+    Stopped,
+}
+
+/// The number of this build.
+fn build() -> u64 {
+    env!("PG_BACKGROUND_BUILD").parse().unwrap_or(0)
+}
+
+/// Asks the postmaster for a worker that runs `function` of this library with `argument` and `extra`; None where no slot is
+/// free. This process's latch is set when the worker starts and when it stops. Guarded.
+pub fn register_worker(function: &CStr, argument: u32, extra: u64) -> Option<Registered> {
+    let mut worker = pg_sys::BackgroundWorker::default();
+    fill(&mut worker.bgw_name, c"pg_background");
+    fill(&mut worker.bgw_type, c"pg_background");
+    fill(&mut worker.bgw_library_name, c"pg_background");
+    fill(&mut worker.bgw_function_name, function);
+    worker.bgw_flags = (pg_sys::BGWORKER_SHMEM_ACCESS | pg_sys::BGWORKER_BACKEND_DATABASE_CONNECTION) as _;
+    worker.bgw_start_time = pg_sys::BgWorkerStartTime::BgWorkerStart_ConsistentState;
+    worker.bgw_restart_time = pg_sys::BGW_NEVER_RESTART;
+    worker.bgw_main_arg = Datum::from(argument);
+    worker.bgw_notify_pid = my_pid();
+    for (to, from) in worker
+        .bgw_extra
+        .iter_mut()
+        .zip(extra.to_ne_bytes().into_iter().chain(build().to_ne_bytes()))
+    {
+        *to = from as _;
+    }
+    let mut handle = ptr::null_mut();
+    // SAFETY: all fields are set. The handle is a palloc'd struct of the two fields, copied and freed.
+    unsafe {
+        pg_sys::RegisterDynamicBackgroundWorker(&mut worker, &mut handle).then(|| {
+            let registered = *handle.cast::<Registered>();
+            pg_sys::pfree(handle.cast());
+            registered
+        })
+    }
+}
+
+fn fill<const N: usize>(to: &mut [core::ffi::c_char; N], from: &CStr) {
+    for (to, from) in to.iter_mut().zip(from.to_bytes_with_nul()) {
+        *to = *from as _;
+    }
+}
+
+impl Registered {
+    /// No worker yet.
+    pub const NONE: Registered = Registered {
+        slot: -1,
+        generation: 0,
+    };
+
+    /// Whether the worker runs. [`WorkerStatus::NotYetStarted`] for [`Registered::NONE`].
+    pub fn status(mut self) -> WorkerStatus {
+        if self == Self::NONE {
+            return WorkerStatus::NotYetStarted;
+        }
+        let mut pid = 0;
+        let handle = (&raw mut self).cast::<BackgroundWorkerHandle>();
+        // SAFETY: the two fields came from RegisterDynamicBackgroundWorker, here or in another process of this server; it looks
+        // the slot up under the postmaster's lock and compares how many times it has been used.
+        match unsafe { pg_sys::GetBackgroundWorkerPid(handle, &mut pid) } {
+            BgwHandleStatus::BGWH_STARTED => WorkerStatus::Running(pid),
+            BgwHandleStatus::BGWH_NOT_YET_STARTED => WorkerStatus::NotYetStarted,
+            _ => WorkerStatus::Stopped,
+        }
+    }
+}
+
+/// Whether this process is a worker that [`register_worker`] asked for.
+pub fn is_job_worker() -> bool {
+    // SAFETY: NULL or the entry that this process was started for.
+    unsafe {
+        let entry = pg_sys::MyBgworkerEntry;
+        !entry.is_null() && CStr::from_ptr((*entry).bgw_library_name.as_ptr()) == c"pg_background"
+    }
+}
+
+/// The two values that [`register_worker`] gave to this worker. 55000 where they come from another build of this library: the
+/// session has the one that was installed before.
+pub fn worker_arguments(argument: Datum) -> Result<(u32, u64)> {
+    let mut extra = [0u8; 16];
+    // SAFETY: MyBgworkerEntry is set in a background worker.
+    unsafe {
+        for (to, from) in extra.iter_mut().zip((*pg_sys::MyBgworkerEntry).bgw_extra) {
+            *to = from as u8;
+        }
+    }
+    let (both, _) = extra.as_chunks::<8>();
+    let [cookie, built] = [both[0], both[1]].map(u64::from_ne_bytes);
+    if built != build() {
+        return Err(Report::new(
+            PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            "the pg_background library was replaced since the launching session loaded it",
+        )
+        .into());
+    }
+    Ok((argument.value() as u32, cookie))
+}
+
+/// Opens the database for this worker as the role, as for a new connection: 28000, 55000 and their like end the process. Raw.
+pub fn connect(database: Oid, role: Oid) {
+    // SAFETY: a background worker that asked for a database connection, called once.
+    unsafe { raw::BackgroundWorkerInitializeConnectionByOid(database, role, 0) }
+}

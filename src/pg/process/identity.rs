@@ -1,0 +1,97 @@
+//! Who this process acts for.
+
+use crate::pg::raw;
+use core::ffi::c_int;
+use pgrx::pg_sys::{self, Oid};
+
+/// Who the current statement acts for.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Identity {
+    pub authenticated: u32,
+    pub session: u32,
+    pub outer: u32,
+    pub current: u32,
+    pub role: u32,
+    pub security_context: i32,
+    pub session_is_superuser: bool,
+    pub outer_is_superuser: bool,
+}
+
+/// The identity of this process now. Guarded.
+pub fn identity() -> Identity {
+    let mut current = Oid::INVALID;
+    let mut security_context = 0;
+    // SAFETY: plain reads of this backend's state; superuser_arg looks into the catalog.
+    unsafe {
+        raw::GetUserIdAndSecContext(&mut current, &mut security_context);
+        if crate::pg::guc::own::roles_are_locked() {
+            // What is launched from here must not become the caller either.
+            security_context |= pg_sys::SECURITY_LOCAL_USERID_CHANGE as c_int;
+        }
+        let (session, outer) = (raw::GetSessionUserId(), raw::GetOuterUserId());
+        let session_is_superuser = pg_sys::superuser_arg(session);
+        Identity {
+            authenticated: raw::GetAuthenticatedUserId().to_u32(),
+            session: session.to_u32(),
+            outer: outer.to_u32(),
+            current: current.to_u32(),
+            role: raw::GetCurrentRoleId().to_u32(),
+            security_context,
+            session_is_superuser,
+            outer_is_superuser: if outer == session {
+                session_is_superuser
+            } else {
+                pg_sys::superuser_arg(outer)
+            },
+        }
+    }
+}
+
+/// The session's user, the role, the current user and the security context of this process now.
+pub fn acting() -> (u32, u32, u32, i32) {
+    let (mut current, mut security_context) = (Oid::INVALID, 0);
+    // SAFETY: plain reads of this backend's state.
+    unsafe {
+        raw::GetUserIdAndSecContext(&mut current, &mut security_context);
+        (
+            raw::GetSessionUserId().to_u32(),
+            raw::GetCurrentRoleId().to_u32(),
+            current.to_u32(),
+            security_context,
+        )
+    }
+}
+
+/// The roles that SET SESSION AUTHORIZATION and SET ROLE change: another pair, and the job acts as somebody else. Raw.
+pub fn roles() -> (u32, u32) {
+    // SAFETY: plain reads.
+    unsafe { (raw::GetSessionUserId().to_u32(), raw::GetOuterUserId().to_u32()) }
+}
+
+/// Whether something runs that may not be escaped: an index build, a refresh, ANALYZE.
+pub fn in_restricted_operation() -> bool {
+    // SAFETY: a plain read.
+    unsafe { raw::InSecurityRestrictedOperation() }
+}
+
+/// Sets who the statements of this worker act for; within a transaction, as parallel.c does it. Raw.
+pub fn assume_user(identity: &Identity) {
+    // SAFETY: roles by number, installed without checks, as the launching session had passed them.
+    unsafe {
+        raw::SetSessionAuthorization(Oid::from(identity.session), identity.session_is_superuser);
+        raw::SetCurrentRoleId(Oid::from(identity.role), identity.outer_is_superuser);
+    }
+}
+
+/// Acts as `user` within `context` until the end of the transaction or the next call. Raw.
+pub fn set_user(user: u32, context: i32) {
+    // SAFETY: plain assignment of this backend's state.
+    unsafe { raw::SetUserIdAndSecContext(Oid::from(user), context) }
+}
+
+/// Undoes the one thing that an error within [`crate::pg::reuse::adopt`] would leave behind.
+pub fn adoption_failed() {
+    // SAFETY: a plain variable.
+    unsafe { pg_sys::InitializingParallelWorker = false }
+}
