@@ -3,7 +3,8 @@
 
 use crate::pg::guc::own::{self, IntSetting, TextSetting, Who};
 use core::ffi::c_char;
-use core::sync::atomic::{AtomicI32, AtomicPtr, Ordering::Relaxed};
+use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::{AtomicI32, AtomicPtr};
 use pgrx::pg_sys::{GUC_UNIT_BYTE, GUC_UNIT_MS};
 
 /// The smallest queue, in bytes. Smaller sizes that are asked for count as this one.

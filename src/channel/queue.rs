@@ -7,7 +7,8 @@
 //! takes it; the worker has made all pieces itself.
 
 use crate::pg::shmem::{self, NOWHERE, Offset};
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::{AtomicU32, AtomicU64};
 
 /// The header of a piece; its bytes follow unless they are in a file.
 #[repr(C)]

@@ -9,10 +9,9 @@ use crate::pg::error::Result;
 use crate::pg::files::Reading;
 use crate::pg::function::call::Rows;
 use crate::pg::memory::{self, Buffer, Context};
-use crate::pg::process::latch;
-use crate::pg::process::signals;
+use crate::pg::process::{latch, signals};
 use crate::pg::shmem::{NOWHERE, Offset};
-use crate::pg::value::record::Numbers;
+use crate::pg::value::describe::Numbers;
 use crate::registry::job::Slot;
 
 /// How much of a file is read at once, in bytes.

@@ -14,12 +14,10 @@ use crate::pg::error::{Digits, raise_raw};
 use crate::pg::files::{Owner, Writing};
 use crate::pg::guc::own;
 use crate::pg::memory::{Buffer, Context};
-use crate::pg::process::backend;
-use crate::pg::process::latch;
-use crate::pg::process::signals;
+use crate::pg::process::{backend, latch, signals};
 use crate::pg::query::receiver::RowSlot;
 use crate::pg::value::tuple::{self, Row, SLACK, Shape};
-use crate::pg::value::{fingerprint, record};
+use crate::pg::value::{describe, fingerprint, translate};
 use crate::registry::job::Slot;
 use pgrx::PgSqlErrorCode;
 
@@ -265,7 +263,7 @@ impl Writer {
         let memory = self.row_memory;
         memory.enter(|| {
             shape.each_record(slot, |value, kind| {
-                record::each_number(value, kind, &mut |number| self.describe(number))
+                translate::each_number(value, kind, &mut |number| self.describe(number))
             })
         });
         memory.reset();
@@ -280,9 +278,9 @@ impl Writer {
         {
             return;
         }
-        let len = record::description_len(number);
+        let len = describe::description_len(number);
         self.header(Kind::Record, len);
-        record::describe(number, &mut |bytes| self.put(bytes));
+        describe::describe(number, &mut |bytes| self.put(bytes));
         self.pad(len);
         if let Some(place) = self.known_records.get_mut(self.known_count) {
             *place = number;

@@ -6,7 +6,8 @@
 
 use core::cell::UnsafeCell;
 use core::ptr;
-use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use core::sync::atomic::AtomicUsize;
+use core::sync::atomic::Ordering::Relaxed;
 use std::alloc::{GlobalAlloc, Layout, System};
 
 /// Bytes of the reserve. As long as it is not used it takes none.

@@ -2,8 +2,8 @@
 
 use crate::pg::error::Result;
 use crate::pg::shmem::{self, Offset};
-use core::sync::atomic::Ordering::AcqRel;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::Ordering::{AcqRel, Relaxed};
+use core::sync::atomic::{AtomicU32, AtomicU64};
 
 /// One session's counters. Lives as long as the session or a job of it.
 #[repr(C)]

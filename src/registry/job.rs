@@ -3,20 +3,17 @@
 use crate::channel::queue::Queue;
 use crate::pg::error::{self, Result};
 use crate::pg::files::Files;
-use crate::pg::process::backend;
-use crate::pg::process::backend::Process;
+use crate::pg::process::backend::{self, Process};
 use crate::pg::process::bgworker::Registered;
 use crate::pg::process::latch;
 use crate::pg::shmem::{self, Guard, Locked, NOWHERE, Offset};
 use crate::pg::wire;
 use crate::registry::counters::{Count, Counters};
-use crate::registry::history;
-use crate::registry::history::{PREVIEW, preview};
-use crate::registry::pool;
-use crate::registry::room;
-use crate::registry::segment;
+use crate::registry::history::{self, PREVIEW, preview};
 use crate::registry::totals::Totals;
-use core::sync::atomic::{AtomicI32, AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed};
+use crate::registry::{pool, room, segment};
+use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::{AtomicI32, AtomicI64, AtomicU32, AtomicU64};
 use std::borrow::Cow;
 
 /// The longest label, in bytes.

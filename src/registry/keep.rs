@@ -7,16 +7,13 @@
 //! reading is over.
 
 use crate::pg::error::Result;
-use crate::pg::process::backend;
-use crate::pg::process::backend::Process;
+use crate::pg::process::backend::{self, Process};
 use crate::pg::process::bgworker::WorkerStatus;
 use crate::pg::shmem::{self, Guard, NOWHERE};
 use crate::registry::counters::Counters;
 use crate::registry::job::{Error, Job, Slot};
-use crate::registry::pool;
-use crate::registry::room;
-use crate::registry::segment;
 use crate::registry::totals::Totals;
+use crate::registry::{pool, room, segment};
 use core::sync::atomic::Ordering::Relaxed;
 
 impl Job {

@@ -3,7 +3,8 @@
 
 use crate::pg::error::Result;
 use crate::pg::shmem::{self, Locked, NOWHERE, Offset};
-use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::AtomicU64;
+use core::sync::atomic::Ordering::Relaxed;
 
 /// What stands in a list. Zeroed memory is a valid entry.
 pub trait Linked: 'static {

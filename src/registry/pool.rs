@@ -12,17 +12,16 @@
 
 use crate::pg::error::Result;
 use crate::pg::guc::own;
-use crate::pg::process::backend;
-use crate::pg::process::backend::Process;
-use crate::pg::process::bgworker::Registered;
-use crate::pg::process::bgworker::WorkerStatus;
+use crate::pg::process::backend::{self, Process};
+use crate::pg::process::bgworker::{Registered, WorkerStatus};
 use crate::pg::process::latch;
 use crate::pg::shmem::{self, Locked, NOWHERE, Offset};
 use crate::registry::job::{Job, Slot};
 use crate::registry::room::{Caps, Room, Short, Shortage, Spot, Waiter};
 use crate::registry::segment;
 use core::cell::Cell;
-use core::sync::atomic::{AtomicI32, AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::{AtomicI32, AtomicI64, AtomicU32, AtomicU64};
 
 /// All places, as many as the server can have workers.
 #[repr(C)]

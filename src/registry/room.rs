@@ -12,13 +12,13 @@
 //! All of this is under the pool's lock. Nothing here allocates, maps or raises, so it can be called with a job's lock held, too.
 
 use crate::pg::error::Result;
-use crate::pg::process::backend;
-use crate::pg::process::latch;
+use crate::pg::process::{backend, latch};
 use crate::pg::shmem::{self, Last, NOWHERE, Offset};
 use crate::registry::job::Job;
 use crate::registry::list::{self, Linked};
 use crate::registry::pool;
-use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64};
 use std::cell::Cell;
 
 /// The counts and the line.

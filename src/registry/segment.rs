@@ -12,7 +12,8 @@ use crate::registry::job::Slot;
 use crate::registry::pool::Pool;
 use crate::registry::totals::Directory;
 use crate::registry::waiters::{self, Waiters};
-use core::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::{AtomicI64, AtomicU64};
 use std::cell::Cell;
 
 /// Slots in the first block; block `n` has `FIRST << n`.

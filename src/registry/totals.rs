@@ -6,7 +6,8 @@ use crate::pg::shmem::{self, Last, NOWHERE, Offset};
 use crate::registry::counters::Count;
 use crate::registry::list::{self, Linked};
 use crate::registry::segment::segment;
-use core::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::{AtomicI64, AtomicU32, AtomicU64};
 use std::cell::Cell;
 
 /// Where the counters are.

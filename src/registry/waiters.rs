@@ -7,12 +7,12 @@
 //! off when its wait is over; the bit of one that has died without is a wake-up in vain. The bits are also the edges in the graph
 //! that deadlocks are looked for in.
 
-use crate::pg::process::backend;
-use crate::pg::process::latch;
+use crate::pg::process::{backend, latch};
 use crate::pg::shmem;
 use crate::registry::job::Slot;
 use crate::registry::segment;
-use core::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use core::sync::atomic::AtomicU64;
+use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 /// The processes that wait for the job in one slot.
 #[derive(Clone, Copy)]

@@ -5,8 +5,7 @@
 //! free only after it has seen the process go, a moment after that has told.
 
 use crate::pg::error::{Report, Result};
-use crate::pg::process::backend;
-use crate::pg::process::latch;
+use crate::pg::process::{backend, latch};
 use crate::pg::shmem::Offset;
 use crate::pg::spi;
 use crate::registry::room::{self, NO_SPOT, Short, Shortage};

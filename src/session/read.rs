@@ -8,7 +8,7 @@ use crate::pg::function::call::{Rows, Value};
 use crate::pg::function::scan::{Source, Turn};
 use crate::pg::process::backend;
 use crate::pg::shmem::{self, NOWHERE};
-use crate::pg::value::{border, encoding, fingerprint, record};
+use crate::pg::value::{border, describe, encoding, fingerprint};
 use crate::pg::{memory, wire};
 use crate::registry::job::{self, Job};
 use crate::registry::totals::Totals;
@@ -267,12 +267,12 @@ impl Session {
                 let torn = core::mem::replace(&mut self.reader.torn, true);
                 if let Some(border) = self.border() {
                     error::catching(|| {
-                        record::each_column(body, &mut |kind, name| {
+                        describe::each_column(body, &mut |kind, name| {
                             border.check(kind, &[b"column \"", name, b"\" of a record"]);
                         })
                     })?;
                 }
-                if error::catching(|| record::has_changed(body))? {
+                if error::catching(|| describe::has_changed(body))? {
                     return Err(changed_type());
                 }
                 self.reader.records.learn(body)?;

@@ -5,11 +5,9 @@
 //! whatever session, the processes for the next ones are started while a job runs. They are connected to nothing, so they are in nobody's
 //! way; they serve whatever job of the cluster comes first; and they end soon when none comes.
 
-use crate::pg::process::backend;
-use crate::pg::process::bgworker;
+use crate::pg::process::{backend, bgworker};
 use crate::registry::pool;
-use crate::settings;
-use crate::worker;
+use crate::{settings, worker};
 
 /// How soon after one job the next has to come for processes to be started ahead, in microseconds.
 const SOON: i64 = 1_000_000;

@@ -3,8 +3,7 @@
 
 use crate::pg::error::{Failure, Result};
 use crate::pg::guc::own;
-use crate::pg::process::backend;
-use crate::pg::process::latch;
+use crate::pg::process::{backend, latch};
 use crate::pg::{memory, spi};
 use crate::registry::job::Slot;
 use crate::registry::waiters;

@@ -8,8 +8,7 @@
 
 use crate::pg::error::{emit_raw, raise_raw};
 use crate::pg::guc::own;
-use crate::pg::process::identity;
-use crate::pg::process::identity::Identity;
+use crate::pg::process::identity::{self, Identity};
 use crate::pg::process::signals;
 use crate::pg::query::receiver;
 use crate::pg::query::simple_query::{self, Care, Completion, Statement};

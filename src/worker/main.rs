@@ -10,16 +10,12 @@
 
 use crate::channel::request::Request;
 use crate::pg::error::{self, Digits, Result};
-use crate::pg::process::backend;
-use crate::pg::process::backend::Process;
-use crate::pg::process::bgworker;
-use crate::pg::process::identity;
-use crate::pg::process::latch;
-use crate::pg::process::signals;
+use crate::pg::process::backend::{self, Process};
+use crate::pg::process::{bgworker, identity, latch, signals};
 use crate::pg::query::{callbacks, simple_query};
 use crate::pg::reuse::{adopt, compiled};
 use crate::pg::shmem::{self, NOWHERE};
-use crate::pg::value::{border, record};
+use crate::pg::value::{border, describe};
 use crate::pg::{compat, wire};
 use crate::registry::job::{self, End, Slot, State, Stop};
 use crate::registry::segment::segment;
@@ -162,7 +158,7 @@ impl Attached {
 
         let is_first = !CONNECTED.replace(true);
         // What an error jumps over must not own anything, so it is owned here.
-        let mut records = record::Numbers::default();
+        let mut records = describe::Numbers::default();
         let adopted = error::catch(|| {
             if is_first {
                 let (database, role) = request.connection();

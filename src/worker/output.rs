@@ -2,12 +2,11 @@
 //! is raised; so everything is raw, and a message that comes while another is being written is dropped.
 
 use crate::channel::writer::Writer;
-use crate::pg::error;
 use crate::pg::exclusive::Exclusive;
 use crate::pg::query::receiver::{Receiver, RowSlot};
 use crate::pg::value::border;
 use crate::pg::value::tuple::Shape;
-use crate::pg::{text, wire};
+use crate::pg::{error, text, wire};
 use crate::registry::job::{MESSAGE_MAX, Slot};
 use crate::worker::main::Attached;
 

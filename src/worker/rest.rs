@@ -10,11 +10,9 @@
 
 use crate::channel::request::Request;
 use crate::pg::error;
-use crate::pg::process::backend;
-use crate::pg::process::latch;
-use crate::pg::process::signals;
-use crate::pg::reuse::standing::Kind;
-use crate::pg::reuse::{adopt, library, reset, standing};
+use crate::pg::process::{backend, latch, signals};
+use crate::pg::reuse::standing::{self, Kind};
+use crate::pg::reuse::{adopt, library, reset};
 use crate::registry::job::Error;
 use crate::registry::pool::{self, Fit, Found, Place};
 use crate::registry::segment::segment;

@@ -3,7 +3,7 @@
 use crate::pg::error::{self, Report, Result};
 use crate::pg::function::scan::Scan;
 use crate::pg::value::assign::Assignments;
-use crate::pg::value::tuple;
+use crate::pg::value::desc;
 use crate::pg::{memory, raw};
 use core::ffi::CStr;
 use pgrx::PgSqlErrorCode;
@@ -106,7 +106,7 @@ fn fits(desc: TupleDesc, values: &[Value]) -> bool {
         && values
             .iter()
             .enumerate()
-            .all(|(n, value)| value.kind().is_none_or(|kind| kind == tuple::column_type(desc, n)))
+            .all(|(n, value)| value.kind().is_none_or(|kind| kind == desc::column_type(desc, n)))
 }
 
 /// A value on its way out.
@@ -481,12 +481,12 @@ impl Rows {
 
     /// The type of column `n`.
     pub fn column_type(&self, n: usize) -> u32 {
-        tuple::column_type(self.desc, n)
+        desc::column_type(self.desc, n)
     }
 
     /// The name of column `n`.
     pub fn column_name(&self, n: usize) -> &[u8] {
-        tuple::column_name(self.desc, n)
+        desc::column_name(self.desc, n)
     }
 
     /// Adds a row. 42804 where the number of values is wrong.
@@ -531,14 +531,14 @@ impl Rows {
 
     /// Adds a row in PostgreSQL's own form whose values are not yet what they are to be here: anonymous records have other numbers, type
     /// modifiers are others. Raw.
-    pub fn push_foreign_tuple_raw(&self, tuple: *mut u8, records: &crate::pg::value::record::Numbers) {
+    pub fn push_foreign_tuple_raw(&self, tuple: *mut u8, records: &crate::pg::value::describe::Numbers) {
         self.show_foreign_tuple_raw(tuple, records);
         // SAFETY: the slot's values are all there, and valid until it is filled again.
         unsafe { raw::tuplestore_putvalues(self.store, self.desc, (*self.slot).tts_values, (*self.slot).tts_isnull) };
     }
 
     /// The same into the slot. What the records need is allocated in the current memory context. Raw.
-    pub fn show_foreign_tuple_raw(&self, tuple: *mut u8, records: &crate::pg::value::record::Numbers) {
+    pub fn show_foreign_tuple_raw(&self, tuple: *mut u8, records: &crate::pg::value::describe::Numbers) {
         self.show_tuple_raw(tuple);
         // SAFETY: the slot holds a row.
         unsafe {
@@ -548,7 +548,7 @@ impl Rows {
             for i in (0..natts as usize).filter(|_| !records.is_empty()) {
                 if !*nulls.add(i) {
                     *values.add(i) =
-                        crate::pg::value::record::renumber(*values.add(i), tuple::column_type(self.desc, i), records);
+                        crate::pg::value::translate::renumber(*values.add(i), desc::column_type(self.desc, i), records);
                 }
             }
             (*self.assignments).apply(self.slot);

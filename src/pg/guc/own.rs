@@ -4,7 +4,8 @@ use crate::pg::error::{self, raise_raw};
 use crate::pg::{compat, memory, raw};
 use core::cell::Cell;
 use core::ffi::{CStr, c_char, c_int};
-use core::sync::atomic::{AtomicI32, AtomicPtr, Ordering::Relaxed};
+use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::{AtomicI32, AtomicPtr};
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::{self, GucContext};
 

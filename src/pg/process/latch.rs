@@ -7,7 +7,7 @@ use core::cell::Cell;
 use core::ffi::{c_int, c_long};
 use core::ptr;
 use core::time::Duration;
-use pgrx::pg_sys::{self};
+use pgrx::pg_sys;
 use std::time::Instant;
 
 /// Wakes the process at `procno`. If another one lives there by now it wakes for nothing, which every latch user expects.

@@ -4,7 +4,7 @@ use crate::pg::error::{self, Result};
 use crate::pg::process::backend::{my_pid, send_interrupt};
 use crate::pg::{compat, raw};
 use core::ptr;
-use pgrx::pg_sys::{self};
+use pgrx::pg_sys;
 
 /// `CHECK_FOR_INTERRUPTS`, whose error comes back as a failure.
 pub fn check_for_interrupts() -> Result<()> {

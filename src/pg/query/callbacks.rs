@@ -1,8 +1,8 @@
 //! Where PostgreSQL calls back into a worker with what it has to say to its client. Raw.
 
-use crate::pg::memory::Context;
+use crate::pg::memory::{self, Context};
 use crate::pg::value::encoding;
-use crate::pg::{compat, memory, raw};
+use crate::pg::{compat, raw};
 use core::cell::{Cell, UnsafeCell};
 use core::ffi::{c_char, c_int, c_void};
 use core::ptr;

@@ -6,9 +6,9 @@
 //! `RevalidateCachedQuery` of utils/cache/plancache.c). All that depends on more, be it names, types, privileges or plans, is made anew for
 //! each job.
 
-use crate::pg::memory::Context;
+use crate::pg::memory::{self, Context};
 use crate::pg::query::callbacks;
-use crate::pg::{error, memory, raw};
+use crate::pg::{error, raw};
 use core::cell::Cell;
 use core::ffi::CStr;
 use core::ptr;

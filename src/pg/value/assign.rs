@@ -5,7 +5,7 @@
 //! an error. It may call functions of users.
 
 use crate::pg::raw;
-use crate::pg::value::tuple::tuple_desc_attr;
+use crate::pg::value::desc::tuple_desc_attr;
 use core::ptr;
 use pgrx::pg_sys::{self, CoercionContext, CoercionForm, Datum, ExprContext, ExprState, TupleTableSlot};
 

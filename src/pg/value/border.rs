@@ -4,8 +4,9 @@
 //! type's elsewhere. So a value of such a type does not leave its database.
 
 use crate::pg::error::{Result, raise_raw};
-use crate::pg::value::tuple::{Shape, column_type};
-use crate::pg::value::{encoding, record};
+use crate::pg::value::desc::{self, column_type};
+use crate::pg::value::encoding;
+use crate::pg::value::tuple::Shape;
 use crate::pg::{memory, raw};
 use core::cell::Cell;
 use core::ffi::CStr;
@@ -132,10 +133,10 @@ impl Border {
             return Some(Trouble::Local);
         }
         // The columns of anonymous records are looked at where their types are described.
-        if record::may_hold(kind) || matches!(kind, UNKNOWN | CSTRING | VOID) {
+        if desc::may_hold(kind) || matches!(kind, UNKNOWN | CSTRING | VOID) {
             return None;
         }
-        if encoding::is_sealed(kind) {
+        if is_sealed(kind) {
             return encoding::differ(self.from, self.to).then_some(Trouble::Sealed);
         }
         let oid = Oid::from(kind);
@@ -148,7 +149,7 @@ impl Border {
                 b'c' => {
                     let desc = raw::lookup_rowtype_tupdesc(oid, -1);
                     let found = (0..(*desc).natts as usize).find_map(|n| self.trouble(column_type(desc, n), depth + 1));
-                    record::release(desc);
+                    desc::release(desc);
                     found
                 }
                 b'b' => match raw::get_element_type(oid) {
@@ -165,4 +166,16 @@ impl Border {
 pub fn type_name(kind: u32) -> &'static [u8] {
     // SAFETY: a string in the current memory context, which outlives the error that quotes it.
     memory::c_bytes(unsafe { raw::format_type_be(Oid::from(kind)) })
+}
+
+const TSVECTOR: u32 = 3614;
+
+const TSQUERY: u32 = 3615;
+
+/// `PG_MCV_LISTOID` of `catalog/pg_type_d.h`.
+const MCV_LIST: u32 = 5017;
+
+/// Whether values of a built-in type hold text in a form of their own, which cannot be converted where it lies.
+fn is_sealed(kind: u32) -> bool {
+    matches!(kind, TSVECTOR | TSQUERY | MCV_LIST)
 }

@@ -4,8 +4,6 @@
 //! converted to SQL_ASCII, and what comes from SQL_ASCII is only checked.
 
 use crate::pg::error::Result;
-use crate::pg::value::record::{self, Numbers};
-use crate::pg::value::tuple;
 use crate::pg::{compat, memory, raw};
 use core::ffi::{CStr, c_char, c_int};
 use core::ptr;
@@ -20,24 +18,6 @@ pub const UTF8: i32 = 6;
 
 /// `NAMEDATALEN` of `pg_config_manual.h`.
 const NAME_SIZE: usize = 64;
-
-const NAME: u32 = 19;
-const TEXT: u32 = 25;
-const JSON: u32 = 114;
-const XML: u32 = 142;
-/// `PG_NODE_TREEOID` of `catalog/pg_type_d.h`.
-const NODE_TREE: u32 = 194;
-const UNKNOWN: u32 = 705;
-const BPCHAR: u32 = 1042;
-const VARCHAR: u32 = 1043;
-const REFCURSOR: u32 = 1790;
-const CSTRING: u32 = 2275;
-const TSVECTOR: u32 = 3614;
-const TSQUERY: u32 = 3615;
-const JSONB: u32 = 3802;
-const JSONPATH: u32 = 4072;
-/// `PG_MCV_LISTOID` of `catalog/pg_type_d.h`.
-const MCV_LIST: u32 = 5017;
 
 /// The encoding of this process's database.
 pub fn of_database() -> i32 {
@@ -56,13 +36,8 @@ pub fn name(encoding: i32) -> &'static [u8] {
     memory::c_bytes(unsafe { compat::pg_encoding_to_char(encoding) })
 }
 
-/// Whether values of a built-in type hold text in a form of their own, which cannot be converted where it lies.
-pub fn is_sealed(kind: u32) -> bool {
-    matches!(kind, TSVECTOR | TSQUERY | MCV_LIST)
-}
-
 /// `len` bytes of text in this database's encoding. 22021 and 22P05 where that cannot be. Raw.
-unsafe fn convert(text: *const u8, len: usize, encoding: i32) -> (*const u8, usize) {
+pub(super) unsafe fn convert(text: *const u8, len: usize, encoding: i32) -> (*const u8, usize) {
     // SAFETY: the text is readable; the result is the text itself or a C string.
     unsafe {
         let made = raw::pg_do_encoding_conversion(text.cast_mut(), len as c_int, encoding, of_database()).cast_const();
@@ -84,143 +59,12 @@ pub fn c_string(text: &'static CStr, encoding: i32) -> &'static CStr {
     }
 }
 
-/// A value of a type other than `record` and `record[]`, with all text in it in this database's encoding. The type is none that
-/// [`is_sealed`]. Raw.
-pub(in crate::pg) unsafe fn value(value: Datum, kind: u32, numbers: &Numbers, encoding: i32) -> Datum {
-    // SAFETY: `value` is a non-NULL value of type `kind`, which says how it is laid out.
-    unsafe {
-        match kind {
-            TEXT | VARCHAR | BPCHAR | JSON | XML | REFCURSOR | NODE_TREE => text(value, encoding),
-            NAME => name_value(value, encoding),
-            UNKNOWN | CSTRING => {
-                let bytes = memory::c_bytes(value.cast_mut_ptr::<c_char>());
-                Datum::from(convert(bytes.as_ptr(), bytes.len(), encoding).0.cast_mut())
-            }
-            JSONB | JSONPATH => as_text(value, kind, encoding),
-            _ => {
-                let element = raw::get_element_type(Oid::from(kind));
-                match raw::get_typtype(Oid::from(kind)) as u8 {
-                    b'd' => self::value(value, raw::getBaseType(Oid::from(kind)).to_u32(), numbers, encoding),
-                    b'c' => row(value, numbers),
-                    b'b' if element != Oid::INVALID => array(value, element, numbers),
-                    _ => value,
-                }
-            }
-        }
-    }
-}
-
-unsafe fn text(value: Datum, encoding: i32) -> Datum {
-    // SAFETY: a varlena of text.
-    unsafe {
-        let plain = raw::pg_detoast_datum(value.cast_mut_ptr());
-        let (from, len) = (
-            pgrx::varlena::vardata_any(plain).cast::<u8>(),
-            pgrx::varlena::varsize_any_exhdr(plain),
-        );
-        let (made, made_len) = convert(from, len, encoding);
-        if ptr::eq(made, from) {
-            value
-        } else {
-            Datum::from(raw::cstring_to_text_with_len(made.cast(), made_len as c_int))
-        }
-    }
-}
-
-/// A name that becomes too long is cut, as everywhere that a text becomes a name.
-unsafe fn name_value(value: Datum, encoding: i32) -> Datum {
-    // SAFETY: a name is a C string in `NAME_SIZE` bytes.
-    unsafe {
-        let bytes = memory::c_bytes(value.cast_mut_ptr::<c_char>());
-        let (made, len) = convert(bytes.as_ptr(), bytes.len(), encoding);
-        let len = pg_sys::pg_mbcliplen(made.cast(), len as c_int, NAME_SIZE as c_int - 1) as usize;
-        let name = raw::palloc0(NAME_SIZE).cast::<u8>();
-        ptr::copy_nonoverlapping(made, name, len);
-        Datum::from(name)
-    }
-}
-
 /// The name of a column, in a place of its size. Raw.
 pub(in crate::pg) fn name_here(name: &[u8; NAME_SIZE], encoding: i32) -> [u8; NAME_SIZE] {
     // SAFETY: what comes back is a name.
     unsafe {
         let made = name_value(Datum::from(name.as_ptr().cast_mut()), encoding);
         *made.cast_mut_ptr::<[u8; NAME_SIZE]>()
-    }
-}
-
-/// Out of its own form into text, and back. The output of these types does not look into the characters of the text in them, so it
-/// does not matter that they are another encoding's.
-unsafe fn as_text(value: Datum, kind: u32, encoding: i32) -> Datum {
-    // SAFETY: the type's own functions; what they give is a C string.
-    unsafe {
-        let (mut output, mut input, mut parameter, mut varlena) = (Oid::INVALID, Oid::INVALID, Oid::INVALID, false);
-        raw::getTypeOutputInfo(Oid::from(kind), &mut output, &mut varlena);
-        raw::getTypeInputInfo(Oid::from(kind), &mut input, &mut parameter);
-        let shown = raw::OidOutputFunctionCall(output, value);
-        let bytes = memory::c_bytes(shown);
-        let (made, _) = convert(bytes.as_ptr(), bytes.len(), encoding);
-        raw::OidInputFunctionCall(input, made.cast_mut().cast(), parameter, -1)
-    }
-}
-
-unsafe fn array(value: Datum, element: Oid, numbers: &Numbers) -> Datum {
-    // SAFETY: an array of `element`.
-    unsafe {
-        let array = raw::pg_detoast_datum(value.cast_mut_ptr()).cast::<pg_sys::ArrayType>();
-        if (*array).ndim == 0 {
-            return value;
-        }
-        let (mut len, mut by_value, mut align) = (0, false, 0);
-        raw::get_typlenbyvalalign(element, &mut len, &mut by_value, &mut align);
-        let (mut elements, mut nulls, mut count) = (ptr::null_mut(), ptr::null_mut(), 0);
-        raw::deconstruct_array(
-            array,
-            element,
-            len.into(),
-            by_value,
-            align,
-            &mut elements,
-            &mut nulls,
-            &mut count,
-        );
-        for n in 0..count as usize {
-            if !*nulls.add(n) {
-                *elements.add(n) = record::renumber(*elements.add(n), element.to_u32(), numbers);
-            }
-        }
-        let dims = array.cast::<u8>().add(size_of::<pg_sys::ArrayType>()).cast::<i32>();
-        let ndim = (*array).ndim;
-        Datum::from(raw::construct_md_array(
-            elements,
-            nulls,
-            ndim,
-            dims,
-            dims.add(ndim as usize),
-            element,
-            len.into(),
-            by_value,
-            align,
-        ))
-    }
-}
-
-/// A row of a system catalog or view.
-unsafe fn row(value: Datum, numbers: &Numbers) -> Datum {
-    // SAFETY: a composite value; its header names its type.
-    unsafe {
-        let header = raw::pg_detoast_datum(value.cast_mut_ptr()).cast::<pg_sys::HeapTupleHeaderData>();
-        let kind = (*header).t_choice.t_datum;
-        let desc = raw::lookup_rowtype_tupdesc(kind.datum_typeid, kind.datum_typmod);
-        let (values, nulls) = record::deform(header, desc);
-        for n in 0..(*desc).natts as usize {
-            if !*nulls.add(n) {
-                *values.add(n) = record::renumber(*values.add(n), tuple::column_type(desc, n), numbers);
-            }
-        }
-        let tuple = raw::heap_form_tuple(desc, values, nulls);
-        record::release(desc);
-        raw::HeapTupleHeaderGetDatum((*tuple).t_data)
     }
 }
 
@@ -296,5 +140,18 @@ fn beginning(piece: &[u8], from: i32, to: i32, made: &mut Vec<u8>) -> usize {
         let end = buffer.iter().position(|byte| *byte == 0).unwrap_or(PIECE * GROWTH);
         made.extend_from_slice(&buffer[..end]);
         (done.max(0) as usize).min(piece.len())
+    }
+}
+
+/// A name that becomes too long is cut, as everywhere that a text becomes a name.
+pub(super) unsafe fn name_value(value: Datum, encoding: i32) -> Datum {
+    // SAFETY: a name is a C string in `NAME_SIZE` bytes.
+    unsafe {
+        let bytes = memory::c_bytes(value.cast_mut_ptr::<c_char>());
+        let (made, len) = convert(bytes.as_ptr(), bytes.len(), encoding);
+        let len = pg_sys::pg_mbcliplen(made.cast(), len as c_int, NAME_SIZE as c_int - 1) as usize;
+        let name = raw::palloc0(NAME_SIZE).cast::<u8>();
+        ptr::copy_nonoverlapping(made, name, len);
+        Datum::from(name)
     }
 }

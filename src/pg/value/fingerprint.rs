@@ -6,7 +6,7 @@
 //! as asked. So the worker sends along what such a type looked like, and the reader compares.
 
 use crate::pg::value::border::FIRST_USER_TYPE;
-use crate::pg::value::tuple::tuple_desc_attr;
+use crate::pg::value::desc::tuple_desc_attr;
 use crate::pg::{compat, raw};
 use core::cell::Cell;
 use core::ptr;
@@ -83,7 +83,7 @@ unsafe fn columns(kind: Oid, depth: u32) -> u32 {
             hash.add(u32::from((*column).attisdropped));
             hash.add(within(inner, depth + 1));
         }
-        crate::pg::value::record::release(desc);
+        crate::pg::value::desc::release(desc);
         hash.end()
     }
 }

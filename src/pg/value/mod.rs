@@ -1,17 +1,21 @@
 //! Values, rows and their types, between processes and between databases.
 //!
+//! * [`desc`]: the columns of a row, and their types;
+//! * [`tuple`]: rows in PostgreSQL's own form;
 //! * [`assign`]: what is read becomes what the column definition list says, as an assignment does it;
-//! * [`border`]: types that exist in one database only;
 //! * [`encoding`]: texts of another encoding;
+//! * [`border`]: types that exist in one database only;
 //! * [`fingerprint`]: whether a type is still what it was;
-//! * [`params`]: the parameters of a job;
-//! * [`record`]: anonymous records, which a number of one process names;
-//! * [`tuple`]: rows in PostgreSQL's own form.
+//! * [`describe`]: the row types of anonymous records, which a number of one process names;
+//! * [`translate`]: values of another process, made into values of this one;
+//! * [`params`]: the parameters of a job.
 
 pub mod assign;
 pub mod border;
+pub mod desc;
+pub mod describe;
 pub mod encoding;
 pub mod fingerprint;
 pub mod params;
-pub mod record;
+pub mod translate;
 pub mod tuple;

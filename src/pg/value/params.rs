@@ -8,11 +8,11 @@
 //! text.
 
 use crate::pg::error::{self, Result, raise_raw};
-use crate::pg::memory::padded;
-use crate::pg::value::record::{self, Numbers};
-use crate::pg::value::tuple::{column_type, tuple_desc_attr};
-use crate::pg::value::{border, fingerprint};
-use crate::pg::{compat, memory, raw};
+use crate::pg::memory::{self, padded};
+use crate::pg::value::desc::{self, column_type, tuple_desc_attr};
+use crate::pg::value::describe::{self, Numbers};
+use crate::pg::value::{border, fingerprint, translate};
+use crate::pg::{compat, raw};
 use core::ffi::{c_char, c_int};
 use core::ptr;
 use pgrx::PgSqlErrorCode;
@@ -79,7 +79,7 @@ impl Outgoing {
         })?;
         let mut len = size_of::<Head>() + count * size_of::<Column>();
         for number in &records {
-            len += 8 + padded(error::catching(|| record::description_len(*number))?);
+            len += 8 + padded(error::catching(|| describe::description_len(*number))?);
         }
         // SAFETY: a tuple that was just formed.
         len += unsafe { (*tuple).t_len as usize };
@@ -123,9 +123,9 @@ impl Outgoing {
             put(&[0; 4]);
         }
         for number in &self.records {
-            let len = record::description_len(*number);
+            let len = describe::description_len(*number);
             put(&(len as u64).to_ne_bytes());
-            record::describe(*number, &mut put);
+            describe::describe(*number, &mut put);
             put(&[0; 8][..padded(len) - len]);
         }
         // SAFETY: a tuple has `t_len` bytes.
@@ -145,7 +145,7 @@ fn flatten(record: Datum) -> (TupleDesc, pg_sys::HeapTuple) {
         let header = raw::pg_detoast_datum(record.cast_mut_ptr()).cast::<pg_sys::HeapTupleHeaderData>();
         let kind = (*header).t_choice.t_datum;
         let desc = raw::lookup_rowtype_tupdesc(kind.datum_typeid, kind.datum_typmod);
-        let (values, nulls) = record::deform(header, desc);
+        let (values, nulls) = desc::deform(header, desc);
         let is_live = |n: &usize| !(*tuple_desc_attr(desc, *n)).attisdropped;
         let live = raw::CreateTemplateTupleDesc((0..width(desc)).filter(is_live).count() as c_int);
         for (to, from) in (0..width(desc)).filter(is_live).enumerate() {
@@ -154,7 +154,7 @@ fn flatten(record: Datum) -> (TupleDesc, pg_sys::HeapTuple) {
             *nulls.add(to) = *nulls.add(from);
         }
         compat::finish_descriptor(live);
-        record::release(desc);
+        desc::release(desc);
         (live, raw::heap_form_tuple(live, values, nulls))
     }
 }
@@ -169,7 +169,7 @@ fn check(desc: TupleDesc) {
         }
         // SAFETY: a look-up in the catalog.
         let is_pseudo = unsafe { raw::get_typtype(Oid::from(kind)) as u8 } == b'p';
-        if is_pseudo && kind != UNKNOWN && !record::may_hold(kind) {
+        if is_pseudo && kind != UNKNOWN && !desc::may_hold(kind) {
             raise_raw(
                 PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
                 &[
@@ -185,16 +185,16 @@ fn check(desc: TupleDesc) {
 }
 
 fn each_record(desc: TupleDesc, tuple: pg_sys::HeapTuple, visit: &mut dyn FnMut(i32)) {
-    if !(0..width(desc)).any(|n| record::may_hold(column_type(desc, n))) {
+    if !(0..width(desc)).any(|n| desc::may_hold(column_type(desc, n))) {
         return;
     }
     // SAFETY: a tuple of the descriptor.
     unsafe {
-        let (values, nulls) = record::deform((*tuple).t_data, desc);
+        let (values, nulls) = desc::deform((*tuple).t_data, desc);
         for n in 0..width(desc) {
             let kind = column_type(desc, n);
-            if record::may_hold(kind) && !*nulls.add(n) {
-                record::each_number(*values.add(n), kind, visit);
+            if desc::may_hold(kind) && !*nulls.add(n) {
+                translate::each_number(*values.add(n), kind, visit);
             }
         }
     }
@@ -227,10 +227,10 @@ impl Parameters {
             for _ in 0..head.descriptions {
                 let len = at.cast::<u64>().read() as usize;
                 let description = memory::view(at.add(8), len);
-                record::each_column(description, &mut |kind, _| {
+                describe::each_column(description, &mut |kind, _| {
                     check_exists(kind, &[b"a column of a record"])
                 });
-                if record::has_changed(description) {
+                if describe::has_changed(description) {
                     changed_type();
                 }
                 records.learn_raw(description);
@@ -266,7 +266,7 @@ impl Parameters {
     unsafe fn fill(list: ParamListInfo, desc: TupleDesc, tuple: HeapTupleHeader, records: &Numbers) {
         // SAFETY: the tuple is one of the descriptor; the list has a place for each column.
         unsafe {
-            let (values, nulls) = record::deform(tuple, desc);
+            let (values, nulls) = desc::deform(tuple, desc);
             for n in 0..width(desc) {
                 let kind = column_type(desc, n);
                 let parameter = (*list).params.as_mut_ptr().add(n);
@@ -278,7 +278,7 @@ impl Parameters {
                 } else if records.is_empty() {
                     *values.add(n)
                 } else {
-                    record::renumber(*values.add(n), kind, records)
+                    translate::renumber(*values.add(n), kind, records)
                 };
             }
         }

@@ -2,13 +2,17 @@
 
 use crate::pg::memory::padded;
 use crate::pg::raw;
+use crate::pg::value::desc::{column_name, column_type, tuple_desc_attr};
 use core::ffi::{CStr, c_int};
 use core::ptr;
 use pgrx::pg_sys::{self, Datum, MinimalTupleData, TupleDesc, TupleTableSlot, varlena};
 
 const HAS_NULL: u16 = pg_sys::HEAP_HASNULL as u16;
+
 const HAS_VAR_WIDTH: u16 = pg_sys::HEAP_HASVARWIDTH as u16;
+
 const HAS_EXTERNAL: u16 = pg_sys::HEAP_HASEXTERNAL as u16;
+
 const NATTS_MASK: u16 = pg_sys::HEAP_NATTS_MASK as u16;
 
 /// `SizeofMinimalTupleHeader` of `access/htup_details.h`.
@@ -17,36 +21,6 @@ const MINIMAL_HEADER: usize = core::mem::offset_of!(MinimalTupleData, t_bits);
 /// `MINIMAL_TUPLE_OFFSET`: what a heap tuple's header has more than a minimal one's.
 const MINIMAL_OFFSET: usize =
     (core::mem::offset_of!(pg_sys::HeapTupleHeaderData, t_infomask2) - size_of::<u32>()) / 8 * 8;
-
-/// The type of column `n`.
-pub fn column_type(desc: TupleDesc, n: usize) -> u32 {
-    // SAFETY: callers stay below the number of columns.
-    unsafe { (*tuple_desc_attr(desc, n)).atttypid.to_u32() }
-}
-
-/// The name of column `n`.
-pub fn column_name<'a>(desc: TupleDesc, n: usize) -> &'a [u8] {
-    // SAFETY: callers stay below the number of columns, and keep the descriptor while they look at the name.
-    unsafe { crate::pg::memory::c_bytes((*tuple_desc_attr(desc, n)).attname.data.as_ptr()) }
-}
-
-pub(in crate::pg) unsafe fn tuple_desc_attr(desc: TupleDesc, n: usize) -> *mut pg_sys::FormData_pg_attribute {
-    // SAFETY: `n` is below natts, and attrs is an array of that length.
-    #[cfg(not(since_18))]
-    unsafe {
-        (*desc).attrs.as_mut_ptr().add(n)
-    }
-    // SAFETY: from version 18 on the full attributes follow the compact ones (TupleDescAttr).
-    #[cfg(since_18)]
-    unsafe {
-        (*desc)
-            .compact_attrs
-            .as_mut_ptr()
-            .add((*desc).natts as usize)
-            .cast::<pg_sys::FormData_pg_attribute>()
-            .add(n)
-    }
-}
 
 /// What is to know of a result's columns before its first row.
 #[derive(Clone, Copy)]
@@ -123,6 +97,7 @@ impl Column {
 
 /// `VARHDRSZ` of `c.h`.
 const LONG_HEADER: usize = 4;
+
 /// `VARATT_SHORT_MAX` of `varatt.h`.
 const SHORT_MAX: usize = 0x7f;
 
@@ -149,7 +124,7 @@ impl Shape {
         // SAFETY: a valid descriptor; the arrays have a place for every column.
         unsafe {
             let natts = (*desc).natts as usize;
-            let has_records = (0..natts).any(|n| crate::pg::value::record::may_hold(column_type(desc, n)));
+            let has_records = (0..natts).any(|n| crate::pg::value::desc::may_hold(column_type(desc, n)));
             Self {
                 desc,
                 natts,
@@ -189,7 +164,7 @@ impl Shape {
             all_columns(slot, self.natts);
             for n in 0..self.natts {
                 let kind = self.column_type(n);
-                if crate::pg::value::record::may_hold(kind) && !*(*slot).tts_isnull.add(n) {
+                if crate::pg::value::desc::may_hold(kind) && !*(*slot).tts_isnull.add(n) {
                     visit(*(*slot).tts_values.add(n), kind);
                 }
             }

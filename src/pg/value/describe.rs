@@ -1,0 +1,138 @@
+//! Descriptions of the row types of anonymous records, between processes.
+//!
+//! A value of type `record` names its row type by a number that only its own process knows. The worker describes each such
+//! type before the first row that holds one, and the reader writes its own number into the values. Types that can hold a
+//! record at any depth are `record` and `record[]` alone: columns of tables and fields of named types cannot be pseudo-types.
+
+use crate::pg::error::{self, Result};
+use crate::pg::value::desc::{RECORD, release, tuple_desc_attr};
+use crate::pg::value::{border, encoding};
+use crate::pg::{compat, memory, raw};
+use pgrx::pg_sys::Oid;
+
+/// Bytes of one column in a description.
+const COLUMN: usize = 4 + 4 + 4 + 64;
+
+/// The description of an anonymous row type for another process: its number, the number of columns, then for each column type,
+/// modifier, fingerprint of the type and name. Raw.
+pub fn describe(number: i32, write: &mut dyn FnMut(&[u8])) {
+    // SAFETY: the number came from a value of this process.
+    unsafe {
+        let desc = raw::lookup_rowtype_tupdesc(Oid::from(RECORD), number);
+        write(&number.to_ne_bytes());
+        write(&(*desc).natts.to_ne_bytes());
+        for n in 0..(*desc).natts as usize {
+            let column = tuple_desc_attr(desc, n);
+            border::check_record_column(
+                (*column).atttypid.to_u32(),
+                memory::c_bytes((*column).attname.data.as_ptr()),
+            );
+            write(&(*column).atttypid.to_u32().to_ne_bytes());
+            write(&(*column).atttypmod.to_ne_bytes());
+            write(&crate::pg::value::fingerprint::fingerprint((*column).atttypid.to_u32()).to_ne_bytes());
+            write(&(*column).attname.data.map(|byte| byte as u8));
+        }
+        release(desc);
+    }
+}
+
+/// How many bytes [`describe`] writes. Raw.
+pub fn description_len(number: i32) -> usize {
+    // SAFETY: as in `describe`.
+    unsafe {
+        let desc = raw::lookup_rowtype_tupdesc(Oid::from(RECORD), number);
+        let len = 8 + COLUMN * (*desc).natts as usize;
+        release(desc);
+        len
+    }
+}
+
+/// Whether a column's type in a description looks different here and now. Raw.
+pub fn has_changed(description: &[u8]) -> bool {
+    columns(description)
+        .any(|column| crate::pg::value::fingerprint::fingerprint(number(column, 0) as u32) != number(column, 8) as u32)
+}
+
+/// Calls `visit` with type and name of each column in a description.
+pub fn each_column(description: &[u8], visit: &mut dyn FnMut(u32, &[u8])) {
+    for column in columns(description) {
+        let name = column.get(12..).unwrap_or_default();
+        let end = name.iter().position(|byte| *byte == 0).unwrap_or(name.len());
+        visit(number(column, 0) as u32, &name[..end]);
+    }
+}
+
+fn columns(description: &[u8]) -> impl Iterator<Item = &[u8]> {
+    description.get(8..).unwrap_or_default().chunks_exact(COLUMN)
+}
+
+fn number(bytes: &[u8], at: usize) -> i32 {
+    bytes
+        .get(at..at + 4)
+        .and_then(|bytes| bytes.try_into().ok())
+        .map_or(0, i32::from_ne_bytes)
+}
+
+/// What the values of another process need to be values of this one: the numbers of its anonymous row types with those that they
+/// have here, and the encoding of its texts.
+#[derive(Default)]
+pub struct Numbers {
+    pairs: Vec<(i32, i32)>,
+    /// None where it is this process's own.
+    pub(super) encoding: Option<i32>,
+}
+
+impl Numbers {
+    /// Whether values are taken as they are.
+    pub fn is_empty(&self) -> bool {
+        self.pairs.is_empty() && self.encoding.is_none()
+    }
+
+    /// The texts come in this encoding.
+    pub fn texts_come_in(&mut self, from: i32) {
+        self.encoding = encoding::differ(from, encoding::of_database()).then_some(from);
+    }
+
+    /// Makes the row type of a description known to this process.
+    pub fn learn(&mut self, description: &[u8]) -> Result<()> {
+        error::catching(|| self.learn_raw(description))
+    }
+
+    /// The same. Raw.
+    pub fn learn_raw(&mut self, description: &[u8]) {
+        let natts = number(description, 4);
+        // SAFETY: a descriptor of `natts` columns is made and filled; BlessTupleDesc copies it into the type cache.
+        let here = unsafe {
+            let desc = raw::CreateTemplateTupleDesc(natts);
+            for (n, column) in columns(description).take(natts as usize).enumerate() {
+                let mut name = [0u8; 64];
+                name.iter_mut()
+                    .zip(column.iter().skip(12))
+                    .for_each(|(to, from)| *to = *from);
+                let name = match self.encoding {
+                    Some(from) => encoding::name_here(&name, from),
+                    None => name,
+                };
+                raw::TupleDescInitEntry(
+                    desc,
+                    (n + 1) as _,
+                    name.as_ptr().cast(),
+                    Oid::from(number(column, 0) as u32),
+                    number(column, 4),
+                    0,
+                );
+            }
+            compat::finish_descriptor(desc);
+            (*raw::BlessTupleDesc(desc)).tdtypmod
+        };
+        memory::push_raw(&mut self.pairs, (number(description, 0), here));
+    }
+
+    pub(super) fn local(&self, number: i32) -> Option<i32> {
+        self.pairs
+            .iter()
+            .rev()
+            .find(|(there, _)| *there == number)
+            .map(|(_, here)| *here)
+    }
+}
