@@ -2,7 +2,8 @@
 
 use crate::pg::catalog::role;
 use crate::pg::error::{Failure, Report, Result};
-use crate::pg::function::call::{Answer, Call, Value};
+use crate::pg::function::call::{Answer, Call};
+use crate::pg::function::rows::Value;
 use crate::pg::process::signals;
 use crate::pg::query::simple_query;
 use crate::pg::text;

@@ -2,8 +2,9 @@
 
 use crate::api::handle;
 use crate::pg::error::Result;
-use crate::pg::function::call::{Answer, Call, Value};
-use crate::pg::{memory, text};
+use crate::pg::function::call::{Answer, Call};
+use crate::pg::function::rows::Value;
+use crate::pg::{fallible, text};
 use crate::registry::job::Stop;
 use crate::session::jobs::{self, Handle};
 use crate::session::wait::{self, Deadline};
@@ -54,7 +55,7 @@ fn cancel_by_label(call: &Call) -> Result<Answer> {
         if let Some(label) = label
             && text::is_like(&label, pattern)?
         {
-            memory::push(&mut matching, handle)?;
+            fallible::push(&mut matching, handle)?;
         }
     }
     let canceled = cancel_each(&matching, call.int4(1).unwrap_or(0))?;
@@ -64,7 +65,7 @@ fn cancel_by_label(call: &Call) -> Result<Answer> {
 /// Cancels the running jobs among `handles`, all with one grace; gives how many those were.
 fn cancel_each(handles: &[Rc<Handle>], grace_ms: i32) -> Result<i32> {
     let mut running = Vec::new();
-    memory::reserve(&mut running, handles.len())?;
+    fallible::reserve(&mut running, handles.len())?;
     running.extend(handles.iter().filter(|handle| handle.cancel(Stop::Cancel)).cloned());
     if grace_ms > 0 && !running.is_empty() {
         let deadline = Deadline::after(grace_ms.min(GRACE_MAX));

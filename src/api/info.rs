@@ -2,7 +2,8 @@
 
 use crate::api::handle;
 use crate::pg::error::{self, Report, Result};
-use crate::pg::function::call::{self, Answer, Call, Value};
+use crate::pg::function::call::{Answer, Call};
+use crate::pg::function::rows::{self, Value};
 use crate::pg::query::simple_query;
 use crate::pg::value::encoding;
 use crate::pg::{text, wire};
@@ -36,16 +37,16 @@ crate::sql_function! {
 
 /// The types of the list's columns, of which the last one may be left out.
 const LIST: [u32; 10] = [
-    call::INT4,
-    call::INT8,
-    call::TIMESTAMPTZ,
-    call::OID,
-    call::INT4,
-    call::TEXT,
-    call::TEXT,
-    call::TEXT,
-    call::BOOL,
-    call::TEXT,
+    rows::INT4,
+    rows::INT8,
+    rows::TIMESTAMPTZ,
+    rows::OID,
+    rows::INT4,
+    rows::TEXT,
+    rows::TEXT,
+    rows::TEXT,
+    rows::BOOL,
+    rows::TEXT,
 ];
 
 /// `list()`: the jobs of this session. Of those that the current role may not act on, say after a SET ROLE, neither the cookie nor

@@ -1,7 +1,8 @@
 //! `launch` and `submit`.
 
 use crate::pg::error::{Report, Result};
-use crate::pg::function::call::{Answer, Call, Value};
+use crate::pg::function::call::{Answer, Call};
+use crate::pg::function::rows::Value;
 use crate::session::launch::{self, Launched, Order};
 use pgrx::PgSqlErrorCode;
 

@@ -1,7 +1,8 @@
 //! Who may use the extension: `grant_privileges`, `revoke_privileges`, `drop_executor_role`.
 
 use crate::pg::error::{self, Failure, Result};
-use crate::pg::function::call::{Answer, Call, Value};
+use crate::pg::function::call::{Answer, Call};
+use crate::pg::function::rows::Value;
 use crate::pg::spi;
 use core::ffi::CStr;
 use pgrx::PgSqlErrorCode;

@@ -1,7 +1,8 @@
 //! `report_progress` and `get_progress`.
 
 use crate::pg::error::{Report, Result};
-use crate::pg::function::call::{Answer, Call, Value};
+use crate::pg::function::call::{Answer, Call};
+use crate::pg::function::rows::Value;
 use crate::pg::text;
 use crate::pg::value::encoding;
 use crate::registry::job::PROGRESS_MAX;

@@ -3,8 +3,9 @@
 use crate::api::handle;
 use crate::api::info::Outcome;
 use crate::pg::error::Result;
-use crate::pg::function::call::{Answer, Call, Value};
-use crate::pg::memory;
+use crate::pg::fallible;
+use crate::pg::function::call::{Answer, Call};
+use crate::pg::function::rows::Value;
 use crate::session::jobs;
 use crate::session::wait::{self, Deadline};
 
@@ -34,7 +35,7 @@ fn wait_any(call: &Call) -> Result<Answer> {
     let mut found = jobs::Found::default();
     for (pid, cookie) in call.handles(0)? {
         if let Some(handle) = found.or_none(pid, cookie)? {
-            memory::push(&mut handles, handle)?;
+            fallible::push(&mut handles, handle)?;
         }
     }
     if handles.is_empty() {
@@ -57,9 +58,9 @@ fn drain(call: &Call) -> Result<Answer> {
     let mut asked = Vec::new();
     let mut found = jobs::Found::default();
     for (pid, cookie) in call.handles(0)? {
-        memory::push(&mut asked, (pid, cookie, found.or_none(pid, cookie)?))?;
+        fallible::push(&mut asked, (pid, cookie, found.or_none(pid, cookie)?))?;
     }
-    let handles = memory::collected(asked.iter().filter_map(|(_, _, handle)| handle.clone()))?;
+    let handles = fallible::collected(asked.iter().filter_map(|(_, _, handle)| handle.clone()))?;
     let deadline = Deadline::after(call.int4(1).unwrap_or(0));
     if !handles.is_empty() {
         wait::until(&handles, deadline, || {

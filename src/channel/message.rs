@@ -85,7 +85,7 @@ pub fn parse(header: [u8; HEADER]) -> Option<(Kind, usize)> {
 
 #[cfg(test)]
 mod tests {
-    use crate::channel::*;
+    use super::*;
 
     #[test]
     fn columns_survive() {

@@ -6,9 +6,10 @@
 use crate::channel::message::{self, Column, HEADER, Kind, padded};
 use crate::channel::queue::{self, Next, Taken};
 use crate::pg::error::Result;
+use crate::pg::fallible;
 use crate::pg::files::Reading;
-use crate::pg::function::call::Rows;
-use crate::pg::memory::{self, Buffer, Context};
+use crate::pg::function::rows::Rows;
+use crate::pg::memory::{Buffer, Context};
 use crate::pg::process::{latch, signals};
 use crate::pg::shmem::{NOWHERE, Offset};
 use crate::pg::value::describe::Numbers;
@@ -95,7 +96,7 @@ enum More {
 impl Reader {
     /// Keeps a message for a later reading. 53200.
     pub fn remember(&mut self, kind: Kind, body: &[u8]) -> Result<()> {
-        memory::reserve(&mut self.known, HEADER + padded(body.len()))?;
+        fallible::reserve(&mut self.known, HEADER + padded(body.len()))?;
         self.known.extend_from_slice(&message::header(kind, body.len()));
         self.known.extend_from_slice(body);
         self.known.resize(self.known.len().next_multiple_of(HEADER), 0);
@@ -104,7 +105,7 @@ impl Reader {
 
     /// Keeps a command tag. 53200.
     pub fn add_tag(&mut self, tag: &[u8]) -> Result<()> {
-        memory::reserve(&mut self.tags, tag.len() + 1)?;
+        fallible::reserve(&mut self.tags, tag.len() + 1)?;
         self.tags.extend_from_slice(tag);
         self.tags.push(0);
         Ok(())

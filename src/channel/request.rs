@@ -3,7 +3,7 @@
 
 use crate::pg::catalog::database::Database;
 use crate::pg::error::Result;
-use crate::pg::guc::serialized;
+use crate::pg::guc::apply;
 use crate::pg::memory::padded;
 use crate::pg::process::backend;
 use crate::pg::process::identity::Identity;
@@ -56,7 +56,7 @@ pub struct Request {
 /// limits that it has set itself. Tells which workers fit it. 53200 where memory is out.
 pub fn store(identity: Identity, database: &Database, parameters: Option<&Outgoing>) -> Result<(Owned, Fit)> {
     if database.is_other {
-        let limits = serialized::explicit_limits()?;
+        let limits = apply::explicit_limits()?;
         let settings = Sent {
             state: &limits,
             mark: 0,
@@ -65,7 +65,7 @@ pub fn store(identity: Identity, database: &Database, parameters: Option<&Outgoi
         };
         return store_with(identity, database, parameters, settings, &[0]);
     }
-    serialized::with_settings(|settings| {
+    apply::with_settings(|settings| {
         let libraries = settings.libraries();
         let settings = Sent {
             state: settings.bytes(),
@@ -80,7 +80,7 @@ pub fn store(identity: Identity, database: &Database, parameters: Option<&Outgoi
 /// Settings that go along with a job.
 struct Sent<'a> {
     state: &'a [u8],
-    /// The numbers of [`serialized::Settings`].
+    /// The numbers of [`apply::Settings`].
     mark: u64,
     custom: u64,
     material: u64,

@@ -243,7 +243,7 @@ impl Writer {
             let reader = self.slot.lock().queue.reader();
             if let Some(reader) = reader {
                 self.flush();
-                latch::wake(reader);
+                backend::wake(reader);
             }
         }
     }
@@ -434,7 +434,7 @@ impl Writer {
             job.keeps_result.then(|| job.queue.append(piece, self.limit))
         });
         match appended {
-            Some(Ok(Some(reader))) if !self.ending => latch::wake(reader),
+            Some(Ok(Some(reader))) if !self.ending => backend::wake(reader),
             Some(Ok(_)) => (),
             Some(Err(queue::Unreachable)) => {
                 crate::pg::shmem::free(piece);

@@ -105,7 +105,7 @@ unsafe impl GlobalAlloc for Allocator {
 
 #[cfg(test)]
 mod tests {
-    use crate::pg::*;
+    use super::*;
 
     #[test]
     fn pieces_are_apart_and_all_come_back() {

@@ -438,7 +438,7 @@ impl Digits {
 
 #[cfg(test)]
 mod tests {
-    use crate::pg::{Digits, if_possible};
+    use super::{Digits, if_possible};
 
     #[test]
     fn a_panic_where_it_can_be_done_without() {

@@ -174,7 +174,7 @@ impl Owner {
 
 #[cfg(test)]
 mod tests {
-    use crate::pg::*;
+    use super::*;
 
     #[test]
     fn names_count_up() {

@@ -1,6 +1,7 @@
 //! Memory contexts.
 
 use crate::pg::error::{self, Failure, Result};
+use crate::pg::fallible::{copied, push};
 use crate::pg::raw;
 use core::ffi::{CStr, c_char};
 use pgrx::pg_sys::{self, MemoryContext};
@@ -217,45 +218,6 @@ pub fn copy_text(bytes: &[u8]) -> *mut c_char {
         core::ptr::copy_nonoverlapping(bytes.as_ptr(), text, len);
         text.add(len).write(0);
         text.cast()
-    }
-}
-
-/// Makes room for `more` elements; Rust's own allocations end the process where memory is out. 53200.
-pub fn reserve<T>(into: &mut Vec<T>, more: usize) -> Result<()> {
-    into.try_reserve(more)
-        .map_err(|_| Failure::OutOfMemory((into.len() + more).saturating_mul(size_of::<T>())))
-}
-
-/// A copy. 53200.
-pub fn copied<T: Clone>(from: &[T]) -> Result<Vec<T>> {
-    let mut copy = Vec::new();
-    reserve(&mut copy, from.len())?;
-    copy.extend_from_slice(from);
-    Ok(copy)
-}
-
-/// What an iterator gives. 53200.
-pub fn collected<T>(from: impl Iterator<Item = T>) -> Result<Vec<T>> {
-    let mut all = Vec::new();
-    for element in from {
-        push(&mut all, element)?;
-    }
-    Ok(all)
-}
-
-/// Adds an element. 53200.
-pub fn push<T>(into: &mut Vec<T>, element: T) -> Result<()> {
-    if into.len() == into.capacity() {
-        reserve(into, 1)?;
-    }
-    into.push(element);
-    Ok(())
-}
-
-/// Adds an element; 53200 jumps. Raw.
-pub fn push_raw<T: Copy>(into: &mut Vec<T>, element: T) {
-    if let Err(failure) = push(into, element) {
-        error::throw(failure);
     }
 }
 

@@ -16,6 +16,7 @@ pub mod catalog;
 pub mod compat;
 pub mod error;
 pub mod exclusive;
+pub mod fallible;
 pub mod files;
 #[macro_use]
 pub mod function;
@@ -27,6 +28,7 @@ pub mod raw;
 pub mod reuse;
 pub mod shmem;
 pub mod spi;
+pub mod sqlstate;
 pub mod text;
 pub mod value;
 pub mod wire;

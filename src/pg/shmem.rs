@@ -1,7 +1,7 @@
 //! Shared memory: the struct that all backends find by name, the area that grows, and locks over values in both.
 
 use crate::pg::error::{self, Failure, Report, Result};
-use crate::pg::{compat, memory, raw, wire};
+use crate::pg::{compat, memory, raw, sqlstate};
 use core::cell::{Cell, UnsafeCell};
 use core::ffi::{CStr, c_int};
 use core::ops::{Deref, DerefMut};
@@ -307,7 +307,7 @@ pub fn map(place: Offset) -> Result<()> {
         // From version 17 on what failed to be attached once cannot be tried again in the same process: dsm.c says that it is attached.
         if cfg!(since_17)
             && let Failure::Caught(edata) = failure
-            && error::sqlstate(*edata) == wire::pack(b"XX000")
+            && error::sqlstate(*edata) == sqlstate::pack(b"XX000")
         {
             let report = Report::new(PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY, "out of memory")
                 .detail("A segment of shared memory could not be attached before.")

@@ -1,7 +1,7 @@
 //! Statements that this session runs for itself, and its snapshots.
 
 use crate::pg::error::{self, Result};
-use crate::pg::function::call;
+use crate::pg::function::rows;
 use crate::pg::raw;
 use core::ffi::{CStr, c_char, c_int, c_long};
 use core::ptr;
@@ -82,13 +82,13 @@ pub fn execute(sql: &CStr) -> Result<()> {
 /// Runs a query of one column with arguments of type text and gives the values that are not NULL. Errors of the query as in
 /// [`execute`].
 pub fn texts(query: &CStr, arguments: &[&[u8]]) -> Result<Vec<CString>> {
-    let mut types = vec![Oid::from(call::TEXT); arguments.len()];
+    let mut types = vec![Oid::from(rows::TEXT); arguments.len()];
     let mut datums = vec![Datum::from(0usize); arguments.len()];
     let (count, types) = (arguments.len() as c_int, types.as_mut_ptr());
     // SAFETY: as many types and values as arguments, none NULL. The closure owns nothing.
     let (texts, count) = error::catching(|| unsafe {
         for (datum, argument) in datums.iter_mut().zip(arguments) {
-            *datum = call::text_datum(argument);
+            *datum = rows::text_datum(argument);
         }
         SPI_connect();
         SPI_execute_with_args(query.as_ptr(), count, types, datums.as_mut_ptr(), ptr::null(), false, 0);

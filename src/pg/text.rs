@@ -1,7 +1,7 @@
 //! Text in the database's encoding. Guarded.
 
 use crate::pg::error::{self, Result};
-use crate::pg::function::call::text_datum;
+use crate::pg::function::rows::text_datum;
 use crate::pg::raw;
 use pgrx::pg_sys;
 

@@ -4,8 +4,10 @@
 //! message to a client; an error that the worker caught is written here in the same form, so that one reader serves both.
 
 use crate::pg::error::{Digits, Result, new_error_data};
-use crate::pg::memory::{self, c_bytes, copy_text};
+use crate::pg::fallible;
+use crate::pg::memory::{c_bytes, copy_text};
 use crate::pg::shmem::{self, Offset};
+use crate::pg::sqlstate::{pack, unpack};
 use crate::pg::value::encoding;
 use pgrx::pg_sys::{self, ErrorData};
 use std::borrow::Cow;
@@ -40,7 +42,7 @@ impl<'a> Fields<'a> {
         for field in self.0.split_inclusive(|byte| *byte == 0) {
             let text = field.strip_suffix(b"\0").unwrap_or(field);
             let text = encoding::readable(text, from)?;
-            memory::reserve(&mut made, text.len() + 1)?;
+            fallible::reserve(&mut made, text.len() + 1)?;
             made.extend_from_slice(&text);
             made.push(0);
         }
@@ -198,26 +200,9 @@ fn put(out: &mut Vec<u8>, code: u8, value: &[u8]) {
     out.push(0);
 }
 
-/// `MAKE_SQLSTATE` of `utils/elog.h`: six bits for each character.
-pub fn pack(code: &[u8]) -> i32 {
-    code.iter().rev().fold(0, |packed, byte| {
-        (packed << 6) | i32::from(byte.wrapping_sub(b'0') & 0x3f)
-    })
-}
-
-/// The five characters of a packed SQLSTATE (`unpack_sql_state`).
-pub fn unpack(mut packed: i32) -> [u8; 5] {
-    let mut code = [0; 5];
-    for byte in &mut code {
-        *byte = ((packed & 0x3f) as u8) + b'0';
-        packed >>= 6;
-    }
-    code
-}
-
 #[cfg(test)]
 mod tests {
-    use crate::pg::*;
+    use super::*;
 
     #[test]
     fn sqlstates_survive_packing() {

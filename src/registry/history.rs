@@ -466,7 +466,7 @@ pub fn knows(pid: i32, cookie: u64) -> Result<bool> {
 
 #[cfg(test)]
 mod tests {
-    use crate::registry::*;
+    use super::*;
 
     #[test]
     fn records_move_from_one_ring_to_another() {

@@ -485,7 +485,7 @@ impl Slot {
     pub fn give_back(&self, cookie: u64) {
         if let Some(mut job) = self.lock_if(cookie) {
             job.given_back = true;
-            latch::wake(job.owner_procno);
+            backend::wake(job.owner_procno);
         }
     }
 
@@ -567,7 +567,7 @@ impl Slot {
         // the slot is another job's by now, its waiters wake for nothing.
         segment::waiters(self).wake();
         if let Some(reader) = reader {
-            latch::wake(reader);
+            backend::wake(reader);
         }
         Some(stop)
     }

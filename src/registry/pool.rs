@@ -166,7 +166,7 @@ impl Place {
 
     fn dismiss(&self, pool: &mut Pool) {
         self.set_state(pool, State::Dismissed);
-        latch::wake(self.procno.load(Relaxed));
+        backend::wake(self.procno.load(Relaxed));
     }
 }
 

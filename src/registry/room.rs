@@ -263,7 +263,7 @@ impl Room {
                 Shortage::Cluster | Shortage::Server => !core::mem::replace(&mut all, true),
             };
             if is_next && (me_too || procno != backend::my_procno()) {
-                latch::wake(procno);
+                backend::wake(procno);
             }
         }
     }
@@ -271,7 +271,7 @@ impl Room {
     /// Wakes the first who waits for what all need: there may be a process more.
     pub fn wake_first(&self) {
         if let Some((procno, _)) = self.line().find(|(_, waiter)| waiter.holds_up_all()) {
-            latch::wake(procno);
+            backend::wake(procno);
         }
     }
 

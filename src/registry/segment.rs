@@ -310,7 +310,7 @@ pub(super) fn waiters(slot: &'static Slot) -> Waiters {
 
 #[cfg(test)]
 mod tests {
-    use crate::registry::*;
+    use super::*;
 
     #[test]
     fn slots_are_numbered_through_the_blocks() {

@@ -54,7 +54,7 @@ impl Waiters {
         for n in 0..words() {
             let mut bits = shmem::neighbour(self.first, n).load(Relaxed);
             while bits != 0 {
-                latch::wake((n * 64) as u32 + bits.trailing_zeros());
+                backend::wake((n * 64) as u32 + bits.trailing_zeros());
                 bits &= bits - 1;
             }
         }

@@ -5,7 +5,7 @@
 
 use crate::pg::catalog::role;
 use crate::pg::error::{Report, Result};
-use crate::pg::memory;
+use crate::pg::fallible;
 use crate::pg::process::bgworker;
 use crate::pg::shmem::{Guard, NOWHERE, Offset};
 use crate::registry::counters::Counters;
@@ -279,8 +279,8 @@ pub fn look_up(pid: i32, cookie: i64) -> Option<Rc<Handle>> {
 
 /// All jobs that this session launched, in that order, as long as their handles are known. 53200.
 pub fn all() -> Result<Vec<Rc<Handle>>> {
-    let launched = TABLE.with_borrow(|table| memory::collected(table.launched.values().copied()))?;
-    memory::collected(
+    let launched = TABLE.with_borrow(|table| fallible::collected(table.launched.values().copied()))?;
+    fallible::collected(
         launched
             .into_iter()
             .filter_map(|job| take(job.slot, job.cookie, job.pid)),

@@ -4,12 +4,12 @@ use crate::channel::message::{Column, Kind};
 use crate::channel::queue::Taken;
 use crate::channel::reader::{self, Event, Pump, Reader};
 use crate::pg::error::{self, Failure, Report, Result};
-use crate::pg::function::call::{Rows, Value};
+use crate::pg::function::rows::{Rows, Value};
 use crate::pg::function::scan::{Source, Turn};
 use crate::pg::process::backend;
 use crate::pg::shmem::{self, NOWHERE};
 use crate::pg::value::{border, describe, encoding, fingerprint};
-use crate::pg::{memory, wire};
+use crate::pg::{fallible, memory, wire};
 use crate::registry::job::{self, Job};
 use crate::registry::totals::Totals;
 use crate::session::jobs::{self, Handle, Hidden};
@@ -202,7 +202,7 @@ impl Session {
             done: false,
         };
         // What is claimed by now nobody else frees; and if it cannot be mapped, it stays as it is.
-        let known = memory::copied(shmem::mapped_bytes(known.0, known.1)?)?;
+        let known = fallible::copied(shmem::mapped_bytes(known.0, known.1)?)?;
         if let Some((place, done)) = left {
             shmem::map(place)?;
             session.reader.begun = Some((Taken::at(place), done));

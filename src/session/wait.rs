@@ -4,7 +4,7 @@
 use crate::pg::error::{Failure, Result};
 use crate::pg::guc::own;
 use crate::pg::process::{backend, latch};
-use crate::pg::{memory, spi};
+use crate::pg::{fallible, spi};
 use crate::registry::job::Slot;
 use crate::registry::waiters;
 use crate::session::deadlock;
@@ -47,7 +47,7 @@ thread_local! {
 impl Waiting {
     fn begin(handles: &[Rc<Handle>]) -> Result<Self> {
         JOBS.with_borrow_mut(|jobs| {
-            memory::reserve(jobs, handles.len())?;
+            fallible::reserve(jobs, handles.len())?;
             jobs.extend(handles.iter().map(|handle| handle.slot));
             Ok::<_, Failure>(())
         })?;
@@ -85,7 +85,7 @@ pub fn until<T>(
         return Ok(Some(answer));
     }
     // Who names a job a million times waits for it once.
-    let mut handles = memory::copied(handles)?;
+    let mut handles = fallible::copied(handles)?;
     if handles.len() > 1 {
         let mut named = HashSet::new();
         handles.retain(|handle| named.insert(handle.cookie));

@@ -16,7 +16,7 @@ use crate::pg::query::{callbacks, simple_query};
 use crate::pg::reuse::{adopt, compiled};
 use crate::pg::shmem::{self, NOWHERE};
 use crate::pg::value::{border, describe};
-use crate::pg::{compat, wire};
+use crate::pg::{compat, sqlstate};
 use crate::registry::job::{self, End, Slot, State, Stop};
 use crate::registry::segment::segment;
 use crate::registry::totals::{Start, Totals};
@@ -106,7 +106,7 @@ pub fn take(number: u32, cookie: u64, launch_waits: bool) -> Result<Option<Attac
     };
     if launch_waits {
         let owner = job.slot.lock().owner_procno;
-        latch::wake(owner);
+        backend::wake(owner);
     }
     Ok(Some(job))
 }
@@ -208,7 +208,7 @@ impl Attached {
         let verdict = match executed {
             Ok(()) => Verdict::SUCCESS,
             Err(edata) => {
-                if error::sqlstate(edata) == wire::pack(b"XX000") {
+                if error::sqlstate(edata) == sqlstate::pack(b"XX000") {
                     // What PostgreSQL did not expect may come of what this process has kept compiled.
                     rest::spoil();
                 }

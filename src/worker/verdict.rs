@@ -2,7 +2,7 @@
 
 use crate::pg::error::{self, Report};
 use crate::pg::process::backend;
-use crate::pg::{text, wire};
+use crate::pg::{sqlstate, text, wire};
 use crate::registry::counters::Count;
 use crate::registry::job::{self, MESSAGE_MAX, Slot, State, Stop};
 use crate::worker::output::LastWords;
@@ -30,7 +30,7 @@ impl Verdict {
 /// interrupt a statement, PostgreSQL only knows that somebody asked for it. The error is stored here, before anything is published: then
 /// there is no more to be done that needs memory. Where there is none, the beginning of its message is what is kept.
 pub fn of(edata: *mut ErrorData, slot: &Slot) -> Verdict {
-    let interrupted = error::sqlstate(edata) == wire::pack(b"57014");
+    let interrupted = error::sqlstate(edata) == sqlstate::pack(b"57014");
     let stop = slot.stop();
     if interrupted {
         match stop {
@@ -63,7 +63,7 @@ pub fn of(edata: *mut ErrorData, slot: &Slot) -> Verdict {
 }
 
 fn kept(edata: *mut ErrorData, pid: i32) -> job::Error {
-    let code = wire::unpack(error::sqlstate(edata));
+    let code = sqlstate::unpack(error::sqlstate(edata));
     let error = job::Error::new(code, text::clip(wire::message(edata), MESSAGE_MAX), pid);
     match wire::store(edata, pid) {
         Some((place, len)) => error.with_whole(place, len),
@@ -84,7 +84,7 @@ pub fn no_process(slot: &Slot) -> Verdict {
 /// The verdict on a job whose process has ended with these last words. None where they say nothing of the job: it is lost (08006).
 pub fn of_death(last_words: Option<&LastWords>, slot: &Slot) -> Option<Verdict> {
     let words = last_words?;
-    if slot.stop() != Stop::No && words.sqlstate == wire::pack(b"57014") {
+    if slot.stop() != Stop::No && words.sqlstate == sqlstate::pack(b"57014") {
         return Some(canceled(slot));
     }
     let own = own_error(words.sqlstate)?;
@@ -109,7 +109,7 @@ fn own_error(sqlstate: i32) -> Option<&'static [u8; 5]> {
     ];
     OF_THE_TRANSACTION
         .into_iter()
-        .find(|code| wire::pack(*code) == sqlstate)
+        .find(|code| sqlstate::pack(*code) == sqlstate)
 }
 
 /// The verdict on a process that ended because its job was cancelled before it had begun.

@@ -1,13 +1,15 @@
 //! Functions that SQL calls: arguments in, answers out, errors raised in a frame that owns nothing.
 
 use crate::pg::error::{self, Report, Result};
+use crate::pg::function::rows::{Rows, Value, fits, unexpected_row_type};
 use crate::pg::function::scan::Scan;
 use crate::pg::value::assign::Assignments;
 use crate::pg::value::desc;
-use crate::pg::{memory, raw};
+use crate::pg::{fallible, raw};
 use core::ffi::CStr;
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::{self, Datum, FunctionCallInfo, TupleDesc, Tuplestorestate};
+pub use pgrx::pg_sys::{Datum as Answer, FunctionCallInfo as RawCall};
 
 /// Exports `$name` as a version-1 function of the shared library: its symbol and its `pg_finfo_` record.
 ///
@@ -17,10 +19,10 @@ use pgrx::pg_sys::{self, Datum, FunctionCallInfo, TupleDesc, Tuplestorestate};
 macro_rules! sql_function {
     // What SQL calls these functions through is put into a static list.
     (static $list:ident; $($name:ident => $body:path;)*) => {
-        static $list: &[$crate::pg::function::call::Entry] = &[$($crate::sql_function!(entry $name => $body)),*];
+        static $list: &[$crate::pg::function::Entry] = &[$($crate::sql_function!(entry $name => $body)),*];
     };
     ($($name:ident => $body:path;)*) => {$(
-        const _: $crate::pg::function::call::Entry = $crate::sql_function!(entry $name => $body);
+        const _: $crate::pg::function::Entry = $crate::sql_function!(entry $name => $body);
     )*};
     (entry $name:ident => $body:path) => {{
         #[allow(unsafe_code, reason = "the symbol's name is the interface")]
@@ -52,11 +54,6 @@ macro_rules! worker_function {
     };
 }
 
-pub use pgrx::pg_sys::{Datum as Answer, FunctionCallInfo as RawCall};
-
-/// What SQL calls a function through.
-pub type Entry = extern "C-unwind" fn(RawCall) -> Answer;
-
 /// `Pg_finfo_record`.
 pub type FunctionInfo = pg_sys::Pg_finfo_record;
 
@@ -86,86 +83,6 @@ pub fn enter_worker(argument: Datum, body: fn(Datum) -> Result<()>) {
 /// One call of a function.
 pub struct Call {
     fcinfo: FunctionCallInfo,
-}
-
-/// The numbers of built-in types (`catalog/pg_type_d.h`).
-pub const BOOL: u32 = 16;
-pub const INT8: u32 = 20;
-pub const INT4: u32 = 23;
-pub const TEXT: u32 = 25;
-pub const OID: u32 = 26;
-pub const FLOAT8: u32 = 701;
-pub const TIMESTAMPTZ: u32 = 1184;
-
-/// Whether the values are what the columns are declared as. A catalog that was not made for this library must not make one type
-/// pass for another.
-fn fits(desc: TupleDesc, values: &[Value]) -> bool {
-    // SAFETY: a valid descriptor.
-    let width = unsafe { (*desc).natts as usize };
-    width == values.len()
-        && values
-            .iter()
-            .enumerate()
-            .all(|(n, value)| value.kind().is_none_or(|kind| kind == desc::column_type(desc, n)))
-}
-
-/// A value on its way out.
-#[derive(Clone, Copy)]
-pub enum Value<'a> {
-    Null,
-    Bool(bool),
-    Int4(i32),
-    Int8(i64),
-    Float8(f64),
-    Oid(u32),
-    Timestamp(i64),
-    Text(&'a [u8]),
-}
-
-impl Value<'_> {
-    /// The value as PostgreSQL passes it, in the current memory context, and whether it is NULL. Raw.
-    fn to_datum(self) -> (Datum, bool) {
-        let datum = match self {
-            Value::Null => return (Datum::from(0usize), true),
-            Value::Bool(value) => Datum::from(value),
-            Value::Int4(value) => Datum::from(value),
-            Value::Int8(value) | Value::Timestamp(value) => Datum::from(value),
-            Value::Float8(value) => Datum::from(value.to_bits()),
-            Value::Oid(value) => Datum::from(value),
-            Value::Text(bytes) => text_datum(bytes),
-        };
-        (datum, false)
-    }
-
-    /// The type that the value is passed as; None for NULL, which fits all.
-    fn kind(&self) -> Option<u32> {
-        Some(match self {
-            Value::Null => return None,
-            Value::Bool(_) => BOOL,
-            Value::Int4(_) => INT4,
-            Value::Int8(_) => INT8,
-            Value::Float8(_) => FLOAT8,
-            Value::Oid(_) => OID,
-            Value::Timestamp(_) => TIMESTAMPTZ,
-            Value::Text(_) => TEXT,
-        })
-    }
-
-    /// `Text`, or NULL for none.
-    pub fn text_or_null(text: Option<&[u8]>) -> Value<'_> {
-        text.map_or(Value::Null, Value::Text)
-    }
-
-    /// `Timestamp`, or NULL for 0.
-    pub fn time_or_null(time: i64) -> Value<'static> {
-        if time == 0 { Value::Null } else { Value::Timestamp(time) }
-    }
-}
-
-/// A `text` in the current memory context. Raw.
-pub fn text_datum(bytes: &[u8]) -> Datum {
-    // SAFETY: the bytes are in the database's encoding, because they came from it.
-    unsafe { Datum::from(raw::cstring_to_text_with_len(bytes.as_ptr().cast(), bytes.len() as _)) }
 }
 
 impl Call {
@@ -247,7 +164,7 @@ impl Call {
                 &mut nulls,
                 &mut count,
             );
-            memory::reserve(&mut out, count as usize)?;
+            fallible::reserve(&mut out, count as usize)?;
             for i in (0..count as usize).filter(|i| !*nulls.add(*i)) {
                 out.extend(handle_parts(*elements.add(i)));
             }
@@ -390,16 +307,6 @@ impl Call {
     }
 }
 
-/// 42804.
-pub fn unexpected_row_type() -> error::Failure {
-    Report::new(
-        PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
-        "the declared row type is not the one that this library returns",
-    )
-    .hint("The extension in the database and the installed library differ; run ALTER EXTENSION pg_background UPDATE.")
-    .into()
-}
-
 unsafe fn handle_parts(datum: Datum) -> Option<(i32, i64)> {
     // SAFETY: a non-null composite value; GetAttributeByNum checks the column number.
     unsafe {
@@ -411,147 +318,5 @@ unsafe fn handle_parts(datum: Datum) -> Option<(i32, i64)> {
         }
         let cookie = pg_sys::GetAttributeByNum(tuple, 2, &mut null);
         (!null).then(|| (pid.value() as i32, cookie.value() as i64))
-    }
-}
-
-/// The rows of a set-returning answer.
-#[derive(Clone, Copy)]
-pub struct Rows {
-    store: *mut Tuplestorestate,
-    desc: TupleDesc,
-    slot: *mut pg_sys::TupleTableSlot,
-    assignments: *mut Assignments,
-}
-
-impl Rows {
-    /// Rows that are shown one by one in `slot`, a slot for minimal tuples.
-    ///
-    /// # Safety
-    /// Descriptor, slot and assignments live as long as the rows are used.
-    pub(in crate::pg) unsafe fn shown(
-        desc: TupleDesc,
-        slot: *mut pg_sys::TupleTableSlot,
-        assignments: *mut Assignments,
-    ) -> Self {
-        Self {
-            store: core::ptr::null_mut(),
-            desc,
-            slot,
-            assignments,
-        }
-    }
-
-    /// The columns of the rows that are added or shown from now on come with these type modifiers; they get those that were asked for as
-    /// if they were assigned to such columns. Raw.
-    pub fn come_with(&self, modifier: impl Fn(usize) -> i32) {
-        // SAFETY: they live as long as the slot.
-        unsafe { (*self.assignments).prepare(self.slot, modifier) }
-    }
-
-    /// Whether rows are taken as they are.
-    #[inline]
-    pub fn are_whole(&self) -> bool {
-        // SAFETY: as above.
-        unsafe { (*self.assignments).is_empty() }
-    }
-
-    /// From now on rows can be added. Guarded.
-    pub fn collect(&mut self) {
-        if self.store.is_null() {
-            // SAFETY: the store lives as long as the slot.
-            unsafe {
-                let before = pg_sys::CurrentMemoryContext;
-                pg_sys::CurrentMemoryContext = (*self.slot).tts_mcxt;
-                self.store = pg_sys::tuplestore_begin_heap(false, false, pg_sys::work_mem);
-                pg_sys::CurrentMemoryContext = before;
-            }
-        }
-    }
-
-    /// Where the rows are that were added; NULL where none could be.
-    pub(in crate::pg) fn store(&self) -> *mut Tuplestorestate {
-        self.store
-    }
-
-    /// How many columns a row has.
-    pub fn width(&self) -> usize {
-        // SAFETY: the descriptor lives as long as the query.
-        unsafe { (*self.desc).natts as usize }
-    }
-
-    /// The type of column `n`.
-    pub fn column_type(&self, n: usize) -> u32 {
-        desc::column_type(self.desc, n)
-    }
-
-    /// The name of column `n`.
-    pub fn column_name(&self, n: usize) -> &[u8] {
-        desc::column_name(self.desc, n)
-    }
-
-    /// Adds a row. 42804 where the number of values is wrong.
-    pub fn push(&self, values: &[Value]) -> Result<()> {
-        if !fits(self.desc, values) {
-            return Err(unexpected_row_type());
-        }
-        let (mut datums, mut nulls) = (vec![Datum::from(0usize); values.len()], vec![false; values.len()]);
-        // SAFETY: as many values as the descriptor has columns. What an error jumps over owns nothing.
-        error::catching(|| unsafe {
-            for (n, value) in values.iter().enumerate() {
-                (datums[n], nulls[n]) = value.to_datum();
-            }
-            if !self.are_whole() {
-                let slot = self.slot;
-                if let Some(clear) = (*(*slot).tts_ops).clear {
-                    clear(slot);
-                }
-                core::ptr::copy_nonoverlapping(datums.as_ptr(), (*slot).tts_values, datums.len());
-                core::ptr::copy_nonoverlapping(nulls.as_ptr(), (*slot).tts_isnull, nulls.len());
-                raw::ExecStoreVirtualTuple(slot);
-                (*self.assignments).apply(slot);
-                raw::tuplestore_putvalues(self.store, self.desc, (*slot).tts_values, (*slot).tts_isnull);
-                return;
-            }
-            raw::tuplestore_putvalues(self.store, self.desc, datums.as_mut_ptr(), nulls.as_mut_ptr());
-        })
-    }
-
-    /// Adds a row in PostgreSQL's own form, aligned, which is copied. Raw.
-    pub fn push_tuple_raw(&self, tuple: *mut u8) {
-        self.show_tuple_raw(tuple);
-        // SAFETY: the slot holds a row.
-        unsafe { raw::tuplestore_puttupleslot(self.store, self.slot) };
-    }
-
-    /// Puts a row in PostgreSQL's own form, aligned, into the slot, without copying it. Raw.
-    pub fn show_tuple_raw(&self, tuple: *mut u8) {
-        // SAFETY: the tuple was formed with a descriptor of the same column types.
-        unsafe { raw::ExecStoreMinimalTuple(tuple.cast(), self.slot, false) };
-    }
-
-    /// Adds a row in PostgreSQL's own form whose values are not yet what they are to be here: anonymous records have other numbers, type
-    /// modifiers are others. Raw.
-    pub fn push_foreign_tuple_raw(&self, tuple: *mut u8, records: &crate::pg::value::describe::Numbers) {
-        self.show_foreign_tuple_raw(tuple, records);
-        // SAFETY: the slot's values are all there, and valid until it is filled again.
-        unsafe { raw::tuplestore_putvalues(self.store, self.desc, (*self.slot).tts_values, (*self.slot).tts_isnull) };
-    }
-
-    /// The same into the slot. What the records need is allocated in the current memory context. Raw.
-    pub fn show_foreign_tuple_raw(&self, tuple: *mut u8, records: &crate::pg::value::describe::Numbers) {
-        self.show_tuple_raw(tuple);
-        // SAFETY: the slot holds a row.
-        unsafe {
-            let natts = (*self.desc).natts;
-            raw::slot_getsomeattrs_int(self.slot, natts as _);
-            let (values, nulls) = ((*self.slot).tts_values, (*self.slot).tts_isnull);
-            for i in (0..natts as usize).filter(|_| !records.is_empty()) {
-                if !*nulls.add(i) {
-                    *values.add(i) =
-                        crate::pg::value::translate::renumber(*values.add(i), desc::column_type(self.desc, i), records);
-                }
-            }
-            (*self.assignments).apply(self.slot);
-        }
     }
 }

@@ -12,7 +12,8 @@
 //! Elsewhere the planner keeps the FunctionScan, or the scan does what a FunctionScan does: the function fills a tuplestore.
 
 use crate::pg::error::{self, Result};
-use crate::pg::function::call::{Entry, Rows};
+use crate::pg::function::Entry;
+use crate::pg::function::rows::Rows;
 use crate::pg::value::assign::Assignments;
 use crate::pg::{compat, raw};
 use core::cell::Cell;

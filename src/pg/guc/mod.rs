@@ -4,6 +4,7 @@
 //! * [`serialized`]: the state of a session's settings, written and taken over;
 //! * [`unchanged`]: whether it is still what was written.
 
+pub mod apply;
 pub mod own;
 pub mod serialized;
 pub mod unchanged;

@@ -3,10 +3,10 @@
 //! PostgreSQL walks the settings twice to write them, up to version 15 all of them, and prints each value; a short job takes hardly
 //! longer. To see that nothing has changed since takes one look at each that was written, and one at whether others have joined them.
 
-use crate::pg::compat;
 use crate::pg::guc::own;
 use crate::pg::guc::serialized::{self, Entry};
 use crate::pg::memory::{self, Buffer};
+use crate::pg::{compat, fallible};
 #[cfg(not(since_16))]
 use core::ffi::c_void;
 use core::ffi::{CStr, c_char, c_int};
@@ -117,18 +117,18 @@ impl Marks {
             .filter(|entry| !entry.is_emptied())
             .peekable();
         for &setting in serialized::all() {
-            memory::push_raw(&mut self.all, setting);
+            fallible::push_raw(&mut self.all, setting);
             if serialized::is_fixed(setting) {
                 continue;
             }
             if serialized::is_default(setting) {
-                memory::push_raw(&mut self.defaults, setting);
+                fallible::push_raw(&mut self.defaults, setting);
                 continue;
             }
             // SAFETY: the settings live as long as the process.
             unsafe {
                 let entry = entries.next_if(|entry| entry.name == memory::c_bytes((*setting).name));
-                memory::push_raw(&mut self.each, Mark::of(setting, entry, state));
+                fallible::push_raw(&mut self.each, Mark::of(setting, entry, state));
             }
         }
         self.defaults.sort_unstable();
@@ -157,7 +157,7 @@ impl Marks {
             let setting = name_at(state, offset(entry.name, state)).and_then(compat::find_setting);
             if let Some(setting) = setting {
                 // SAFETY: it was just found.
-                memory::push_raw(&mut self.each, unsafe { Mark::of(setting, entry, state) });
+                fallible::push_raw(&mut self.each, unsafe { Mark::of(setting, entry, state) });
             }
             setting.is_some()
         });

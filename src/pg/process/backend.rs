@@ -1,7 +1,6 @@
 //! This process and the others of the server, as shared memory knows them; the clock, and random numbers.
 
 use crate::pg::error::{Report, Result};
-use crate::pg::process::latch::wake;
 use crate::pg::raw;
 use core::cell::RefCell;
 use core::ptr;
@@ -24,6 +23,12 @@ pub fn my_procno() -> u32 {
 pub fn my_database() -> Oid {
     // SAFETY: a plain variable.
     unsafe { pg_sys::MyDatabaseId }
+}
+
+/// Wakes the process at `procno`. If another one lives there by now it wakes for nothing, which every latch user expects.
+pub fn wake(procno: u32) {
+    // SAFETY: callers give numbers from `my_procno`, so they lie within the array; SetLatch raises nothing.
+    unsafe { raw::SetLatch(&raw mut (*(*pg_sys::ProcGlobal).allProcs.add(procno as usize)).procLatch) }
 }
 
 /// A process, known by its place in the array of all and by its pid there. A pid alone is given out again, and says nothing of who

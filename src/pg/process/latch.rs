@@ -10,12 +10,6 @@ use core::time::Duration;
 use pgrx::pg_sys;
 use std::time::Instant;
 
-/// Wakes the process at `procno`. If another one lives there by now it wakes for nothing, which every latch user expects.
-pub fn wake(procno: u32) {
-    // SAFETY: callers give numbers from `my_procno`, so they lie within the array; SetLatch raises nothing.
-    unsafe { raw::SetLatch(&raw mut (*(*pg_sys::ProcGlobal).allProcs.add(procno as usize)).procLatch) }
-}
-
 /// Forgets wake-ups so far. Look at what is waited for after this and before [`wait`].
 pub fn reset_latch() {
     // SAFETY: our own latch.

@@ -7,6 +7,7 @@
 
 use crate::pg::catalog::database;
 use crate::pg::exclusive::Exclusive;
+use crate::pg::guc::apply;
 use crate::pg::guc::serialized::{self, Entries, Entry};
 use crate::pg::guc::unchanged::Written;
 use crate::pg::memory::{self, Buffer};
@@ -140,12 +141,12 @@ pub fn adopt(
     };
     transaction(|| {
         STATE.with(|state| state.reach(identity, settings, libraries));
-        if !serialized::is_anything_left_out() {
+        if !apply::is_anything_left_out() {
             finish();
         }
     });
-    if serialized::is_anything_left_out() {
-        STATE.with(|state| serialized::set_left_out(settings, &mut state.scratch));
+    if apply::is_anything_left_out() {
+        STATE.with(|state| apply::set_left_out(settings, &mut state.scratch));
         transaction(finish);
     }
 }
@@ -159,7 +160,7 @@ pub fn identity() -> Option<Identity> {
 /// session has set itself. 42501 where the role may not connect to this database.
 pub fn adopt_limits(identity: &Identity, (limits, material): (&[u8], u64), application_name: &CStr) {
     connected();
-    let settings = STATE.with(|state| serialized::with_limits(state.base.bytes(), limits));
+    let settings = STATE.with(|state| apply::with_limits(state.base.bytes(), limits));
     transaction(|| database::check_connect_raw(identity.current));
     if let Some(settings) = settings {
         adopt(
@@ -242,12 +243,12 @@ impl State {
         let same = self.identity == *identity;
         let warm = same && !self.theirs.is_empty();
         let (before, own, base) = (self.theirs.bytes(), self.own.bytes(), self.base.bytes());
-        if !(warm && serialized::step(settings, before, own, base, APPLICATION_NAME)) {
+        if !(warm && apply::step(settings, before, own, base, APPLICATION_NAME)) {
             if !self.own.is_empty() {
                 self.go_back();
             }
             assume_user(identity);
-            serialized::adopt_settings(settings, self.base.bytes());
+            apply::adopt_settings(settings, self.base.bytes());
             if identity.role != 0 {
                 install_role(identity);
             }

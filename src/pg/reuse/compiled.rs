@@ -21,7 +21,7 @@
 
 use crate::pg::exclusive::Exclusive;
 use crate::pg::process::identity;
-use crate::pg::{compat, memory, raw};
+use crate::pg::{compat, fallible, memory, raw};
 use core::cell::Cell;
 use core::ffi::{CStr, c_char, c_int, c_void};
 use pgrx::pg_sys::{self, Datum, FormData_pg_proc, ItemPointerData, Oid, SysCacheIdentifier};
@@ -377,7 +377,7 @@ impl Memory {
         match at {
             Ok(at) => self.known[at] = known,
             Err(at) => {
-                memory::push_raw(&mut self.known, known);
+                fallible::push_raw(&mut self.known, known);
                 self.known[at..].rotate_right(1);
             }
         }

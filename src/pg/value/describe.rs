@@ -7,7 +7,7 @@
 use crate::pg::error::{self, Result};
 use crate::pg::value::desc::{RECORD, release, tuple_desc_attr};
 use crate::pg::value::{border, encoding};
-use crate::pg::{compat, memory, raw};
+use crate::pg::{compat, fallible, memory, raw};
 use pgrx::pg_sys::Oid;
 
 /// Bytes of one column in a description.
@@ -125,7 +125,7 @@ impl Numbers {
             compat::finish_descriptor(desc);
             (*raw::BlessTupleDesc(desc)).tdtypmod
         };
-        memory::push_raw(&mut self.pairs, (number(description, 0), here));
+        fallible::push_raw(&mut self.pairs, (number(description, 0), here));
     }
 
     pub(super) fn local(&self, number: i32) -> Option<i32> {

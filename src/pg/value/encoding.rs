@@ -4,7 +4,7 @@
 //! converted to SQL_ASCII, and what comes from SQL_ASCII is only checked.
 
 use crate::pg::error::Result;
-use crate::pg::{compat, memory, raw};
+use crate::pg::{compat, fallible, memory, raw};
 use core::ffi::{CStr, c_char, c_int};
 use core::ptr;
 use pgrx::pg_sys::{self, Datum, Oid};
@@ -87,7 +87,7 @@ pub fn readable(text: &[u8], encoding: i32) -> Result<Cow<'_, [u8]>> {
     let mut made = Vec::new();
     let mut rest = text;
     while !rest.is_empty() {
-        memory::reserve(&mut made, PIECE * GROWTH)?;
+        fallible::reserve(&mut made, PIECE * GROWTH)?;
         let piece = &rest[..rest.len().min(PIECE)];
         let done = beginning(piece, encoding, here, &mut made);
         rest = &rest[done..];

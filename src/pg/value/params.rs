@@ -12,7 +12,7 @@ use crate::pg::memory::{self, padded};
 use crate::pg::value::desc::{self, column_type, tuple_desc_attr};
 use crate::pg::value::describe::{self, Numbers};
 use crate::pg::value::{border, fingerprint, translate};
-use crate::pg::{compat, raw};
+use crate::pg::{compat, fallible, raw};
 use core::ffi::{c_char, c_int};
 use core::ptr;
 use pgrx::PgSqlErrorCode;
@@ -73,7 +73,7 @@ impl Outgoing {
         error::catching(|| {
             each_record(desc, tuple, &mut |number| {
                 if !records.contains(&number) {
-                    memory::push_raw(&mut records, number);
+                    fallible::push_raw(&mut records, number);
                 }
             });
         })?;

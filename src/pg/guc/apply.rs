@@ -1,0 +1,399 @@
+//! A session's settings on their way to a worker, and taken over there.
+//!
+//! The session writes them with PostgreSQL's own `SerializeGUCState`. `RestoreGUCState`, its counterpart for parallel workers,
+//! sets everything back to the compiled-in defaults and then everything anew. A worker that has just connected differs from
+//! the session in a few settings only, so it compares the two states and sets those. Where the session's state cannot be
+//! reached that way, PostgreSQL's way is taken.
+
+use crate::pg::error::{self, Report, Result};
+use crate::pg::exclusive::Exclusive;
+use crate::pg::guc::serialized::{Entries, Entry, TAIL, all, changeable, compare, split_string, write};
+use crate::pg::guc::unchanged::Written;
+use crate::pg::memory::{self, Buffer};
+use crate::pg::process::backend;
+use crate::pg::reuse::library::{file_name, files};
+use crate::pg::{compat, fallible, raw};
+use core::cell::Cell;
+use core::ffi::{CStr, c_char};
+use pgrx::PgSqlErrorCode;
+use pgrx::pg_sys::{self, GucContext, GucSource};
+use std::hash::{DefaultHasher, Hasher};
+
+/// The settings of this session, and what follows from them.
+pub struct Settings {
+    written: Written,
+    mark: u64,
+    custom: u64,
+    material: u64,
+    prefixes: Vec<Vec<u8>>,
+}
+
+static SETTINGS: Exclusive<Settings> = Exclusive::new();
+
+thread_local! {
+    /// Whether something was left out that [`set_left_out`] sets.
+    static LEFT_OUT: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Gives `body` the settings of this session, serialized.
+pub fn with_settings<T>(body: impl FnOnce(&Settings) -> Result<T>) -> Result<T> {
+    SETTINGS.recover();
+    if SETTINGS.with(|_| ()).is_none() {
+        let written = error::catching(|| memory::for_process(Written::nothing))?;
+        SETTINGS.set(Settings {
+            written,
+            mark: 0,
+            custom: 0,
+            material: 0,
+            prefixes: Vec::new(),
+        });
+    }
+    let given = SETTINGS.with(|settings| {
+        settings.refresh()?;
+        body(settings)
+    });
+    // It was set above, and nothing that writes settings launches jobs.
+    given.unwrap_or_else(|| Err(Report::new(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, "settings are in use").into()))
+}
+
+impl Settings {
+    fn refresh(&mut self) -> Result<()> {
+        if error::catching(|| self.written.is_current(None))? {
+            return Ok(());
+        }
+        self.mark = backend::strong_random()?;
+        error::catching(|| self.written.write())?;
+        self.custom = 0;
+        self.material = 1;
+        self.prefixes.clear();
+        for entry in Entries::of_bytes(self.written.bytes()) {
+            let mut mark = DefaultHasher::new();
+            mark.write(entry.name);
+            let Some(dot) = entry.name.iter().position(|byte| *byte == b'.') else {
+                entry.add_material(mark, &mut self.material);
+                continue;
+            };
+            self.custom = self.custom.wrapping_add(mark.finish());
+            entry.add_material(mark, &mut self.material);
+            let prefix = &entry.name[..dot];
+            // This library is there.
+            if prefix != b"pg_background" && !self.prefixes.iter().any(|known| known == prefix) {
+                fallible::push(&mut self.prefixes, fallible::copied(prefix)?)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// As `SerializeGUCState` writes them.
+    pub fn bytes(&self) -> &[u8] {
+        self.written.bytes()
+    }
+
+    /// A number that no other settings have, of whatever process, not 0.
+    pub fn mark(&self) -> u64 {
+        self.mark
+    }
+
+    /// A number that stands for those which PostgreSQL does not define itself, 0 where there are none. A process that has once
+    /// known such a setting is never again as if it had not.
+    pub fn mark_of_custom(&self) -> u64 {
+        self.custom
+    }
+
+    /// A number that stands for the values of those that something which is compiled or planned may depend on, whatever the order in which
+    /// they were set.
+    pub fn mark_of_material(&self) -> u64 {
+        self.material
+    }
+
+    /// The libraries that a worker must load before it takes over this session's settings, in the form of `SerializeLibraryState`:
+    /// file names, each with its NUL, and a NUL at the end. Guarded.
+    ///
+    /// Those are the libraries with a setting of their own that is not at its default: they check its value, and act on it. They
+    /// are known by their name, which is the first part of their settings' names by convention. All others are loaded when they
+    /// are first used, as in a new connection; to load what the session happens to have used would cost each job many times what
+    /// the rest of its start does. What the server itself has loaded is there in any case.
+    pub fn libraries(&self) -> Vec<u8> {
+        if self.prefixes.is_empty() {
+            return vec![0];
+        }
+        // SAFETY: the estimate is that of the same state.
+        let state = unsafe {
+            let mut state = vec![0u8; pg_sys::EstimateLibraryStateSpace()];
+            pg_sys::SerializeLibraryState(state.len(), state.as_mut_ptr().cast());
+            state
+        };
+        let mut wanted = Vec::new();
+        for file in files(&state) {
+            if self.prefixes.iter().any(|prefix| is_library_of(file, prefix)) {
+                wanted.extend_from_slice(file);
+                wanted.push(0);
+            }
+        }
+        wanted.push(0);
+        wanted
+    }
+}
+
+/// The settings of a session that hold for its jobs in other databases too, where it has set them itself.
+const LIMITS: [&[u8]; 3] = [b"lock_timeout", b"statement_timeout", b"work_mem"];
+
+/// The state of those alone, in the same form.
+pub fn explicit_limits() -> Result<Vec<u8>> {
+    with_settings(|settings| {
+        let mut chosen = Vec::new();
+        for entry in Entries::of_bytes(settings.bytes()) {
+            if LIMITS.contains(&entry.name) && entry.source() >= GucSource::PGC_S_CLIENT {
+                chosen.extend_from_slice(entry.name);
+                chosen.push(0);
+                chosen.extend_from_slice(entry.rest);
+            }
+        }
+        let mut state = chosen.len().to_ne_bytes().to_vec();
+        state.append(&mut chosen);
+        Ok(state)
+    })
+}
+
+/// The state `base` with what [`explicit_limits`] gave in place of its own values, in the current memory context; and without a
+/// role, which is set by its number. Raw.
+pub fn with_limits(base: &[u8], limits: &[u8]) -> Buffer {
+    let (base, limits) = (Entries::of_bytes(base), Entries::of_bytes(limits));
+    let each = |visit: &mut dyn FnMut(&Entry)| {
+        base.filter(|entry| entry.name != b"role" && !limits.has(entry.name))
+            .for_each(|entry| visit(&entry));
+        limits.for_each(|entry| visit(&entry));
+    };
+    let mut len = 0;
+    each(&mut |entry| len += entry.name.len() + 1 + entry.rest.len());
+    let mut state = Buffer::new(size_of::<usize>() + len);
+    let mut put = |bytes: &[u8]| state.push(bytes.as_ptr(), bytes.len());
+    put(&len.to_ne_bytes());
+    each(&mut |entry| {
+        put(entry.name);
+        put(&[0]);
+        put(entry.rest);
+    });
+    state
+}
+
+/// Whether the file is the library whose settings begin with `prefix`; a version may follow its name.
+fn is_library_of(file: &[u8], prefix: &[u8]) -> bool {
+    file_name(file)
+        .strip_prefix(prefix)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with(b".") || rest.starts_with(b"-"))
+}
+
+/// Puts this worker, whose state is that of its connecting, `own`, into the state of settings `state`. In a transaction. Raw.
+pub fn adopt_settings(state: &[u8], own: &[u8]) {
+    let (theirs, ours) = (Entries::of_bytes(state), Entries::of_bytes(own));
+    let weaker = |entry: &Entry, have: Option<Entry>| have.is_none_or(|have| have.source() <= entry.source());
+    if compare(theirs, ours, &mut |entry, have| weaker(entry, have)) {
+        compare(theirs, ours, &mut |entry, _| entry.set());
+    } else {
+        let reset_values = ResetValues::remember();
+        let defined = without_emptied(state);
+        // SAFETY: the state was written by SerializeGUCState.
+        unsafe { raw::RestoreGUCState(defined.as_ptr().cast()) };
+        reset_values.put_back();
+        theirs.filter(Entry::is_emptied).for_each(|entry| entry.set_now());
+    }
+}
+
+/// The state without the settings that are empty, which PostgreSQL would give this value of their own. Raw.
+fn without_emptied(state: &[u8]) -> Buffer {
+    let entries = state.get(size_of::<usize>()..).unwrap_or_default();
+    let emptied = Entries::of_bytes(state).filter(Entry::is_emptied);
+    // They are at the end.
+    let len = entries.len()
+        - emptied
+            .map(|entry| entry.name.len() + 1 + entry.rest.len())
+            .sum::<usize>();
+    let mut defined = Buffer::new(size_of::<usize>() + len);
+    defined.push(len.to_ne_bytes().as_ptr(), size_of::<usize>());
+    defined.push(entries.as_ptr(), len);
+    defined
+}
+
+/// Puts this worker, which was put into the state `before` and has the settings `own`, into the state `state` by setting what
+/// differs. False, with nothing done, where that would leave something behind that a worker which has just connected, with the
+/// settings `base`, would not have. The setting `but` is left as it is here. In a transaction. Raw.
+pub fn step(state: &[u8], before: &[u8], own: &[u8], base: &[u8], but: &CStr) -> bool {
+    let [theirs, before, ours, base] = [state, before, own, base].map(Entries::of_bytes);
+    let but = but.to_bytes();
+    let clean = compare(theirs, ours, &mut |entry, have| {
+        if entry.name == but {
+            return before.named(but).is_some_and(|before| before.rest == entry.rest);
+        }
+        match have {
+            // The value below it that RESET gives stays what it is.
+            Some(have) if have.source() == entry.source() => true,
+            Some(have) if have.source() > entry.source() => false,
+            have => {
+                let have = have.filter(|have| !have.is_emptied());
+                have.map(|have| have.rest) == base.named(entry.name).map(|found| found.rest)
+            }
+        }
+    });
+    if clean {
+        compare(theirs, ours, &mut |entry, _| entry.name == but || entry.set());
+    }
+    clean
+}
+
+/// Whether something was left out when a state was reached.
+pub fn is_anything_left_out() -> bool {
+    LEFT_OUT.get()
+}
+
+/// Sets what was left out when the state was reached, for PostgreSQL would have looked up what it names. `scratch` is used up. Outside of a
+/// transaction, where PostgreSQL takes such names on faith. Raw.
+pub fn set_left_out(state: &[u8], scratch: &mut Buffer) {
+    LEFT_OUT.set(false);
+    write(scratch);
+    let ours = Entries::of_bytes(scratch.bytes());
+    for entry in Entries::of_bytes(state).filter(Entry::names_object) {
+        if ours.named(entry.name).is_none_or(|have| have.rest != entry.rest) {
+            entry.set_now();
+        }
+    }
+}
+
+unsafe extern "C-unwind" fn say_which(entry: *mut core::ffi::c_void) {
+    // SAFETY: the argument is the entry that is being set; its texts end with their NULs. The words are those of guc_restore_error_context_callback.
+    unsafe {
+        let entry = &*entry.cast::<Entry>();
+        raw::errcontext_msg(
+            c"while setting parameter \"%s\" to \"%s\"".as_ptr(),
+            entry.name.as_ptr(),
+            entry.rest.as_ptr(),
+        );
+    }
+}
+
+/// One setting as this process found it when it connected.
+struct Found {
+    setting: *mut pg_sys::config_generic,
+    value: *mut c_char,
+    source: pg_sys::GucSource::Type,
+    context: GucContext::Type,
+    role: pg_sys::Oid,
+}
+
+/// What RESET gives in this process: the values from the configuration, the database and the role. Raw.
+///
+/// `RestoreGUCState` is made for parallel workers, which never RESET: where the session had set a value itself, it leaves the
+/// compiled-in default below it. So they are remembered before and put back below after.
+pub struct ResetValues {
+    first: *mut Found,
+    count: usize,
+}
+
+impl ResetValues {
+    /// The values now, right after connecting.
+    pub fn remember() -> Self {
+        let settings = changeable();
+        let most = settings.size_hint().1.unwrap_or_default();
+        // SAFETY: the settings live as long as the process; there is room for all of them.
+        unsafe {
+            let first = raw::palloc(size_of::<Found>() * most).cast::<Found>();
+            let mut count = 0;
+            for setting in settings {
+                let value = raw::GetConfigOption((*setting).name, false, false);
+                if value.is_null() {
+                    continue;
+                }
+                first.add(count).write(Found {
+                    setting,
+                    value: raw::pstrdup(value),
+                    source: (*setting).source,
+                    context: (*setting).scontext,
+                    role: compat::setting_role(setting),
+                });
+                count += 1;
+            }
+            Self { first, count }
+        }
+    }
+
+    /// Puts them below what the session had set since. In a transaction.
+    pub fn put_back(self) {
+        // SAFETY: as above. A setting that has a stronger source keeps its value; only what RESET gives changes.
+        unsafe {
+            for n in 0..self.count {
+                let found = &*self.first.add(n);
+                if (*found.setting).source > found.source {
+                    compat::set_setting(
+                        (*found.setting).name,
+                        found.value,
+                        found.context,
+                        found.source,
+                        found.role,
+                        0,
+                    );
+                }
+            }
+        }
+    }
+}
+
+impl Entry<'_> {
+    /// Adds name and value, unless they are immaterial; `mark` has taken in the name.
+    fn add_material(&self, mut mark: DefaultHasher, sum: &mut u64) {
+        if !self.is_immaterial() {
+            mark.write_u8(0);
+            mark.write(split_string(self.rest).map_or(self.rest, |(value, _)| value));
+            *sum = sum.wrapping_add(mark.finish()).max(1);
+        }
+    }
+
+    /// Whether its value names something in the catalogs, which is looked up when it is set within a transaction.
+    fn names_object(&self) -> bool {
+        const NAMES: [&[u8]; 4] = [
+            b"default_table_access_method",
+            b"default_tablespace",
+            b"default_text_search_config",
+            b"temp_tablespaces",
+        ];
+        NAMES.contains(&self.name)
+    }
+
+    /// Sets it here, or leaves it to [`set_left_out`]; always true. What it names was there when the session set it, and may be gone.
+    fn set(&self) -> bool {
+        if self.names_object() {
+            LEFT_OUT.set(true);
+        } else {
+            self.set_now();
+        }
+        true
+    }
+
+    /// Sets it. Whether the session may set it was asked there; so where only some may, it is set as they would. An error says which setting it is.
+    fn set_now(&self) {
+        let role = pg_sys::Oid::from(if TAIL > 8 { self.number(2) } else { 0 });
+        let (name, value, context) = (self.name.as_ptr().cast(), self.rest.as_ptr().cast(), self.number(1));
+        // SAFETY: name and value are followed by their NULs in the state. The callback is on its stack while it and its argument live.
+        unsafe {
+            let setting = compat::find_setting(CStr::from_ptr(name));
+            let is_restricted = setting.is_some_and(|setting| (*setting).context == GucContext::PGC_SUSET);
+            let trusted = if is_restricted { GucContext::PGC_SUSET } else { context };
+            let mut callback = pg_sys::ErrorContextCallback {
+                previous: pg_sys::error_context_stack,
+                callback: Some(say_which),
+                arg: core::ptr::from_ref(self).cast_mut().cast(),
+            };
+            pg_sys::error_context_stack = &raw mut callback;
+            if self.is_emptied() {
+                // As RESET empties it: an empty value of its own would be given to the library that defines it.
+                let source = GucSource::PGC_S_SESSION;
+                compat::set_setting(name, core::ptr::null(), trusted, source, role, pg_sys::PGERROR as _);
+            } else {
+                compat::set_setting(name, value, trusted, self.source(), role, pg_sys::PGERROR as _);
+            }
+            pg_sys::error_context_stack = callback.previous;
+            if let Some(setting) = setting.filter(|_| trusted != context) {
+                (*setting).scontext = context;
+            }
+        }
+    }
+}
