@@ -1,9 +1,6 @@
 //! Vectors that grow only where there is memory: 53200 instead of an abort.
 
 use crate::pg::error::{self, Failure, Result};
-use crate::pg::raw;
-use core::ffi::{CStr, c_char};
-use pgrx::pg_sys::{self, MemoryContext};
 
 /// Makes room for `more` elements; Rust's own allocations end the process where memory is out. 53200.
 pub fn reserve<T>(into: &mut Vec<T>, more: usize) -> Result<()> {

@@ -1,7 +1,5 @@
 //! Memory contexts.
 
-use crate::pg::error::{self, Failure, Result};
-use crate::pg::fallible::{copied, push};
 use crate::pg::raw;
 use core::ffi::{CStr, c_char};
 use pgrx::pg_sys::{self, MemoryContext};

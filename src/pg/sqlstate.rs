@@ -1,13 +1,5 @@
 //! SQLSTATEs in PostgreSQL's packed form.
 
-use crate::pg::error::{Digits, Result, new_error_data};
-use crate::pg::fallible;
-use crate::pg::memory::{c_bytes, copy_text};
-use crate::pg::shmem::{self, Offset};
-use crate::pg::value::encoding;
-use pgrx::pg_sys::{self, ErrorData};
-use std::borrow::Cow;
-
 /// `MAKE_SQLSTATE` of `utils/elog.h`: six bits for each character.
 pub fn pack(code: &[u8]) -> i32 {
     code.iter().rev().fold(0, |packed, byte| {

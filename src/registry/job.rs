@@ -5,7 +5,6 @@ use crate::pg::error::{self, Result};
 use crate::pg::files::Files;
 use crate::pg::process::backend::{self, Process};
 use crate::pg::process::bgworker::Registered;
-use crate::pg::process::latch;
 use crate::pg::shmem::{self, Guard, Locked, NOWHERE, Offset};
 use crate::pg::wire;
 use crate::registry::counters::{Count, Counters};

@@ -14,7 +14,6 @@ use crate::pg::error::Result;
 use crate::pg::guc::own;
 use crate::pg::process::backend::{self, Process};
 use crate::pg::process::bgworker::{Registered, WorkerStatus};
-use crate::pg::process::latch;
 use crate::pg::shmem::{self, Locked, NOWHERE, Offset};
 use crate::registry::job::{Job, Slot};
 use crate::registry::room::{Caps, Room, Short, Shortage, Spot, Waiter};

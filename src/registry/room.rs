@@ -12,7 +12,7 @@
 //! All of this is under the pool's lock. Nothing here allocates, maps or raises, so it can be called with a job's lock held, too.
 
 use crate::pg::error::Result;
-use crate::pg::process::{backend, latch};
+use crate::pg::process::backend;
 use crate::pg::shmem::{self, Last, NOWHERE, Offset};
 use crate::registry::job::Job;
 use crate::registry::list::{self, Linked};

@@ -7,7 +7,7 @@
 //! off when its wait is over; the bit of one that has died without is a wake-up in vain. The bits are also the edges in the graph
 //! that deadlocks are looked for in.
 
-use crate::pg::process::{backend, latch};
+use crate::pg::process::backend;
 use crate::pg::shmem;
 use crate::registry::job::Slot;
 use crate::registry::segment;

@@ -4,11 +4,10 @@ use crate::pg::error::{self, Report, Result};
 use crate::pg::function::rows::{Rows, Value, fits, unexpected_row_type};
 use crate::pg::function::scan::Scan;
 use crate::pg::value::assign::Assignments;
-use crate::pg::value::desc;
 use crate::pg::{fallible, raw};
 use core::ffi::CStr;
 use pgrx::PgSqlErrorCode;
-use pgrx::pg_sys::{self, Datum, FunctionCallInfo, TupleDesc, Tuplestorestate};
+use pgrx::pg_sys::{self, Datum, FunctionCallInfo, TupleDesc};
 pub use pgrx::pg_sys::{Datum as Answer, FunctionCallInfo as RawCall};
 
 /// Exports `$name` as a version-1 function of the shared library: its symbol and its `pg_finfo_` record.

@@ -1,14 +1,11 @@
 //! Rows that a function of SQL returns, and the values in them.
 
 use crate::pg::error::{self, Report, Result};
-use crate::pg::function::scan::Scan;
+use crate::pg::raw;
 use crate::pg::value::assign::Assignments;
 use crate::pg::value::desc;
-use crate::pg::{fallible, raw};
-use core::ffi::CStr;
 use pgrx::PgSqlErrorCode;
-use pgrx::pg_sys::{self, Datum, FunctionCallInfo, TupleDesc, Tuplestorestate};
-pub use pgrx::pg_sys::{Datum as Answer, FunctionCallInfo as RawCall};
+use pgrx::pg_sys::{self, Datum, TupleDesc, Tuplestorestate};
 
 /// The numbers of built-in types (`catalog/pg_type_d.h`).
 pub const BOOL: u32 = 16;
@@ -52,7 +49,7 @@ pub enum Value<'a> {
 
 impl Value<'_> {
     /// The value as PostgreSQL passes it, in the current memory context, and whether it is NULL. Raw.
-    fn to_datum(self) -> (Datum, bool) {
+    pub(super) fn to_datum(self) -> (Datum, bool) {
         let datum = match self {
             Value::Null => return (Datum::from(0usize), true),
             Value::Bool(value) => Datum::from(value),
@@ -109,10 +106,10 @@ pub fn unexpected_row_type() -> error::Failure {
 /// The rows of a set-returning answer.
 #[derive(Clone, Copy)]
 pub struct Rows {
-    store: *mut Tuplestorestate,
-    desc: TupleDesc,
-    slot: *mut pg_sys::TupleTableSlot,
-    assignments: *mut Assignments,
+    pub(super) store: *mut Tuplestorestate,
+    pub(super) desc: TupleDesc,
+    pub(super) slot: *mut pg_sys::TupleTableSlot,
+    pub(super) assignments: *mut Assignments,
 }
 
 impl Rows {

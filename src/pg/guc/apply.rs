@@ -7,7 +7,7 @@
 
 use crate::pg::error::{self, Report, Result};
 use crate::pg::exclusive::Exclusive;
-use crate::pg::guc::serialized::{Entries, Entry, TAIL, all, changeable, compare, split_string, write};
+use crate::pg::guc::serialized::{Entries, Entry, TAIL, changeable, compare, split_string, write};
 use crate::pg::guc::unchanged::Written;
 use crate::pg::memory::{self, Buffer};
 use crate::pg::process::backend;

@@ -1,17 +1,10 @@
 //! Settings as `SerializeGUCState` writes them, and the settings that there are.
 
-use crate::pg::error::{self, Report, Result};
-use crate::pg::exclusive::Exclusive;
-use crate::pg::guc::unchanged::Written;
 use crate::pg::memory::{self, Buffer};
-use crate::pg::process::backend;
-use crate::pg::reuse::library::{file_name, files};
-use crate::pg::{compat, fallible, raw};
+use crate::pg::{compat, raw};
 use core::cell::Cell;
-use core::ffi::{CStr, c_char};
-use pgrx::PgSqlErrorCode;
+use core::ffi::CStr;
 use pgrx::pg_sys::{self, GucContext, GucSource};
-use std::hash::{DefaultHasher, Hasher};
 
 /// The settings of this process, serialized; `into` grows in the memory that lives as long as the process. Raw.
 ///
