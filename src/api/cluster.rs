@@ -8,9 +8,10 @@ use crate::pg::process::signals;
 use crate::pg::query::simple_query;
 use crate::pg::text;
 use crate::pg::value::encoding;
-use crate::registry::history::{Entry, PREVIEW_CHARACTERS, Reading};
+use crate::registry::history::{Entry, Reading};
+use crate::registry::job::PREVIEW_CHARACTERS;
 use crate::registry::segment::segment;
-use crate::registry::{keep, totals};
+use crate::registry::{life, totals};
 use crate::session::jobs;
 use core::sync::atomic::Ordering::Relaxed;
 use pgrx::PgSqlErrorCode;
@@ -113,7 +114,7 @@ fn each_known(mut show: impl FnMut(&Entry) -> Result<()>) -> Result<()> {
         seen.insert(cookie);
         show(&entry)?;
     }
-    let mut reading = Reading::begin()?;
+    let mut reading = Reading::begin(&segment()?.history);
     while let Some(entries) = reading.next()? {
         for entry in entries {
             if !seen.contains(&entry.facts.cookie) {
@@ -132,8 +133,8 @@ fn out_of_memory() -> Failure {
 /// `cluster_stats()`: what became of the jobs of each database and role.
 fn cluster_stats(call: &Call) -> Result<Answer> {
     let rows = call.rows()?;
-    keep::look_after_all()?;
-    for totals in totals::all()? {
+    life::look_after_all()?;
+    for totals in totals::all(&segment()?.totals)? {
         let (database, user) = totals.key();
         let counts = totals.counts().map(|count| count.load(Relaxed));
         if counts.iter().all(|count| *count == 0) {
@@ -152,7 +153,7 @@ fn cluster_stats(call: &Call) -> Result<Answer> {
 
 /// `reset_cluster_stats()`: begins anew.
 fn reset_cluster_stats(call: &Call) -> Result<Answer> {
-    for totals in totals::all()? {
+    for totals in totals::all(&segment()?.totals)? {
         totals.reset();
     }
     call.void()

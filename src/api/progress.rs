@@ -7,7 +7,7 @@ use crate::pg::text;
 use crate::pg::value::encoding;
 use crate::registry::job::PROGRESS_MAX;
 use crate::session::jobs;
-use crate::worker::main::current;
+use crate::worker::attached::current;
 use pgrx::PgSqlErrorCode;
 
 crate::sql_function! {

@@ -8,17 +8,9 @@
 
 use crate::pg::error::Result;
 use crate::pg::shmem::{self, Guard, Locked, NOWHERE, Offset};
-use crate::pg::value::encoding;
-use crate::registry::job::{Job, LABEL_MAX, MESSAGE_MAX, PROGRESS_MAX, Slot, State};
-use crate::registry::segment;
+use crate::registry::job::{Job, LABEL_MAX, MESSAGE_MAX, PREVIEW, PROGRESS_MAX, Slot, State, head_of};
 use core::cell::Cell;
 use core::sync::atomic::Ordering::Relaxed;
-
-/// Characters of the SQL that are shown.
-pub const PREVIEW_CHARACTERS: usize = 120;
-
-/// How much of the SQL is kept, in bytes; more than those take.
-pub const PREVIEW: usize = (PREVIEW_CHARACTERS + 1) * 4;
 
 /// How much of a record is text, in bytes. Of long texts the later ones are cut.
 const TEXTS: usize = 880;
@@ -220,28 +212,12 @@ impl Entry {
     }
 }
 
-/// The characters of the SQL that are shown, or some more.
-pub fn preview(sql: &[u8], encoding: i32) -> &[u8] {
-    let sql = head_of(sql, PREVIEW);
-    if encoding != encoding::UTF8 {
-        return sql;
-    }
-    let is_first = |byte: &u8| byte & 0xc0 != 0x80;
-    let starts = sql.iter().enumerate().filter(|(_, byte)| is_first(byte));
-    head_of(sql, starts.map(|(at, _)| at).nth(PREVIEW_CHARACTERS).unwrap_or(PREVIEW))
-}
-
-fn head_of(text: &[u8], len: usize) -> &[u8] {
-    text.get(..len).unwrap_or(text)
-}
-
 /// Remembers a job that has just ended. Allocates and raises nothing, so its lock may be held, and writes no more than there is. A
 /// process that cannot map the records does not remember it.
-pub fn push(slot: &Slot, job: &Job) {
-    let Some(segment) = segment::attached() else { return };
+pub fn push(history: &Locked<History>, slot: &Slot, job: &Job) {
     let facts = Facts::of(slot, job);
     with_texts(job, |texts| {
-        let mut history = segment.history.lock();
+        let mut history = history.lock();
         if history.size == 0 {
             return;
         }
@@ -257,14 +233,12 @@ pub fn push(slot: &Slot, job: &Job) {
 }
 
 /// Maps the records for this process, if it can, where it has not asked for them before. Another ring it maps when it writes there.
-pub(super) fn reach() {
+pub(super) fn reach(history: &Locked<History>) {
     thread_local! {
         static ASKED: Cell<bool> = const { Cell::new(false) };
     }
-    if let Some(segment) = segment::attached()
-        && !ASKED.replace(true)
-    {
-        let ring = segment.history.lock().ring;
+    if !ASKED.replace(true) {
+        let ring = history.lock().ring;
         shmem::look_address(ring);
     }
 }
@@ -353,12 +327,11 @@ impl History {
 
 /// Sets how many jobs are remembered. Sessions pass the setting on: a worker need not know the settings. 53200 where memory is
 /// out, the system's own error where it refuses to map the records.
-pub fn set_size(size: u32) -> Result<()> {
+pub fn set_size(history: &Locked<History>, size: u32) -> Result<()> {
     thread_local! {
         /// What this process has passed on.
         static KNOWN: Cell<Option<u32>> = const { Cell::new(None) };
     }
-    let history = &segment::segment()?.history;
     if KNOWN.get() == Some(size) {
         return Ok(());
     }
@@ -420,6 +393,7 @@ fn map(history: &Locked<History>) -> Result<Guard<'_, History>> {
 /// What is remembered, read a few records at a time: the oldest first, up to what had been remembered when the reading began. What the
 /// ring loses meanwhile is left out.
 pub struct Reading {
+    history: &'static Locked<History>,
     next: u64,
     end: u64,
     records: Vec<Record>,
@@ -427,20 +401,21 @@ pub struct Reading {
 
 impl Reading {
     /// Begins to read.
-    pub fn begin() -> Result<Self> {
-        let numbers = segment::segment()?.history.lock().numbers();
-        Ok(Self {
+    pub fn begin(history: &'static Locked<History>) -> Self {
+        let numbers = history.lock().numbers();
+        Self {
+            history,
             next: numbers.start,
             end: numbers.end,
             records: Vec::with_capacity(BATCH),
-        })
+        }
     }
 
     /// The next ones; None after the last. The system's own error where it refuses to map them.
     pub fn next(&mut self) -> Result<Option<impl Iterator<Item = Entry> + '_>> {
         self.records.clear();
         {
-            let history = map(&segment::segment()?.history)?;
+            let history = map(self.history)?;
             self.next = self.next.max(history.numbers().start);
             while self.next < self.end && self.records.len() < BATCH {
                 if let Some(record) = history.ring_of(self.next).record(self.next) {
@@ -454,8 +429,8 @@ impl Reading {
 }
 
 /// Whether a job that has ended is remembered by this handle. Errors as [`Reading::next`].
-pub fn knows(pid: i32, cookie: u64) -> Result<bool> {
-    let mut reading = Reading::begin()?;
+pub fn knows(history: &'static Locked<History>, pid: i32, cookie: u64) -> Result<bool> {
+    let mut reading = Reading::begin(history);
     while let Some(mut entries) = reading.next()? {
         if entries.any(|entry| (entry.facts.pid, entry.facts.cookie) == (pid, cookie)) {
             return Ok(true);

@@ -2,7 +2,7 @@
 //!
 //! * [`segment`]: where the slots are, which are free, and which is whose;
 //! * [`job`]: one job, from its launch to its end;
-//! * [`keep`]: until nobody needs to know of it any more;
+//! * [`life`]: it begins, ends and is forgotten;
 //! * [`waiters`]: who sleeps until its end;
 //! * [`history`]: what is remembered of it afterwards;
 //! * [`pool`]: the workers that serve one job after another, and who gets them;
@@ -14,7 +14,7 @@
 pub mod counters;
 pub mod history;
 pub mod job;
-pub mod keep;
+pub mod life;
 pub mod list;
 pub mod pool;
 pub mod room;

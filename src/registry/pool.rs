@@ -10,17 +10,17 @@
 //!
 //! Nothing under the pool's lock allocates, maps or raises. The place of a process that is gone without a word is free.
 
-use crate::pg::error::Result;
+use crate::pg::error::{Report, Result};
 use crate::pg::guc::own;
 use crate::pg::process::backend::{self, Process};
 use crate::pg::process::bgworker::{Registered, WorkerStatus};
 use crate::pg::shmem::{self, Locked, NOWHERE, Offset};
 use crate::registry::job::{Job, Slot};
-use crate::registry::room::{Caps, Room, Short, Shortage, Spot, Waiter};
-use crate::registry::segment;
+use crate::registry::room::{self, Caps, NO_SPOT, Room, Short, Shortage, Spot, Waiter};
 use core::cell::Cell;
 use core::sync::atomic::Ordering::Relaxed;
 use core::sync::atomic::{AtomicI32, AtomicI64, AtomicU32, AtomicU64};
+use pgrx::PgSqlErrorCode;
 
 /// All places, as many as the server can have workers.
 #[repr(C)]
@@ -176,6 +176,7 @@ fn len() -> usize {
 thread_local! {
     /// The first place, once this process has mapped it. It is never freed.
     static FIRST: Cell<Option<&'static Place>> = const { Cell::new(None) };
+    static POOL: Cell<Option<&'static Locked<Pool>>> = const { Cell::new(None) };
 }
 
 /// The places; none in a process that has not called [`reach`].
@@ -186,30 +187,33 @@ fn places(_pool: &Pool) -> impl Iterator<Item = &'static Place> + use<> {
         .flat_map(|first| (0..len()).map(move |n| shmem::neighbour(first, n)))
 }
 
-/// The first spot of the line.
-pub(super) fn line() -> Option<&'static Waiter> {
-    Some(shmem::behind(FIRST.get()?, len()))
-}
-
 /// Maps the places for this process. The system's own error where it refuses.
 pub(super) fn reach() -> Result<()> {
     if FIRST.get().is_none() {
         let place = shared()?.lock().places;
         if place != NOWHERE {
-            FIRST.set(Some(shmem::mapped(place)?));
+            let first = shmem::mapped::<Place>(place)?;
+            room::spots_begin_with(shmem::behind(first, len()));
+            FIRST.set(Some(first));
         }
     }
     Ok(())
 }
 
-/// The pool, where this process has attached to the registry.
-pub(super) fn attached() -> Option<&'static Locked<Pool>> {
-    segment::attached().map(segment::Segment::pool)
+/// This process has attached to the registry, in which this is the pool.
+pub(super) fn attach(pool: &'static Locked<Pool>) {
+    POOL.set(Some(pool));
 }
 
-/// The pool.
-pub(super) fn shared() -> Result<&'static Locked<Pool>> {
-    Ok(segment::segment()?.pool())
+/// The pool, where this process has attached to the registry.
+fn attached() -> Option<&'static Locked<Pool>> {
+    POOL.get()
+}
+
+/// The pool of a process that has attached.
+fn shared() -> Result<&'static Locked<Pool>> {
+    let not_attached = || Report::new(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, "the registry is not attached");
+    attached().ok_or_else(|| not_attached().into())
 }
 
 /// Makes the places, once for the cluster, and maps them for this process. 53200 where memory is out.
@@ -621,4 +625,30 @@ fn dismiss_longest_of(pool: &mut Pool, is_wanted: impl Fn(&Place) -> bool) -> bo
         .filter(|place| place.state() == State::Idle && is_wanted(place))
         .min_by_key(|place| place.idle_since.load(Relaxed));
     longest.inspect(|place| place.dismiss(pool)).is_some()
+}
+
+/// Goes to the end of the line, for a job that counts in these two places. The system's own error where it refuses to map the line.
+pub fn enter_line(role_count: Offset, counters: Offset, of: Shortage) -> Result<()> {
+    reach()?;
+    shared()?.lock().room.enter(role_count, counters, of);
+    Ok(())
+}
+
+/// Tells the others in line what this process waits for now.
+pub fn wait_for(of: Shortage) {
+    if let Some(pool) = attached().filter(|_| room::my_place() != NO_SPOT) {
+        pool.lock().room.change(of);
+    }
+}
+
+/// Leaves the line, and lets the next one look. Does nothing where this process does not stand there.
+pub fn leave_line() {
+    if let Some(pool) = attached().filter(|_| room::my_place() != NO_SPOT) {
+        pool.lock().room.leave();
+    }
+}
+
+/// The count of a role, made on first use. 53200 where memory is out.
+pub fn count_of_role(number: u32) -> Result<Offset> {
+    room::count_of_role(shared()?, |pool| &mut pool.room, number)
 }

@@ -13,10 +13,9 @@
 
 use crate::pg::error::Result;
 use crate::pg::process::backend;
-use crate::pg::shmem::{self, Last, NOWHERE, Offset};
+use crate::pg::shmem::{self, Last, Locked, NOWHERE, Offset};
 use crate::registry::job::Job;
 use crate::registry::list::{self, Linked};
-use crate::registry::pool;
 use core::sync::atomic::Ordering::Relaxed;
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64};
 use std::cell::Cell;
@@ -128,29 +127,6 @@ pub(super) fn role(place: Offset) -> Option<&'static Role> {
         static LAST: Last<Role> = const { Last::new() };
     }
     LAST.with(|last| last.look(place))
-}
-
-/// The count of a role, made on first use. 53200 where memory is out.
-pub fn count_of_role(number: u32) -> Result<Offset> {
-    thread_local! {
-        /// What this process asked for last.
-        static KNOWN: Cell<(u32, Offset)> = const { Cell::new((0, NOWHERE)) };
-    }
-    let known = KNOWN.get();
-    if known.1 != NOWHERE && known.0 == number {
-        return Ok(known.1);
-    }
-    let is_it = |role: &Role| role.role.load(Relaxed) == number;
-    let place = list::find_or_add(
-        pool::shared()?,
-        |pool| &mut pool.room.roles,
-        is_it,
-        |role| {
-            role.role.store(number, Relaxed);
-        },
-    )?;
-    KNOWN.set((number, place));
-    Ok(place)
 }
 
 /// A job of the role gets a slot.
@@ -298,6 +274,36 @@ impl Room {
         self.line().take_while(move |(procno, _)| procno + 1 != me)
     }
 
+    /// This process goes to the end of the line, for a job that counts in these two places.
+    pub fn enter(&mut self, role_count: Offset, counters: Offset, of: Shortage) {
+        let spot = backend::my_procno() + 1;
+        let Some(me) = waiter(spot) else { return };
+        me.pid.store(backend::my_pid(), Relaxed);
+        me.short_of.store(of as u32, Relaxed);
+        me.is_promised.store(false, Relaxed);
+        me.role.store(role_count, Relaxed);
+        me.counters.store(counters, Relaxed);
+        self.append(spot);
+        SPOT.set(spot);
+    }
+
+    /// This process, which stands in line, waits for something else now.
+    pub fn change(&self, of: Shortage) {
+        let Some(me) = mine() else { return };
+        let held_up_all = me.holds_up_all();
+        me.short_of.store(of as u32, Relaxed);
+        if held_up_all && !me.holds_up_all() {
+            self.wake_first();
+        }
+    }
+
+    /// This process leaves the line.
+    pub fn leave(&mut self) {
+        let Some(me) = mine() else { return };
+        self.remove(SPOT.take());
+        self.wake_next(me.role.load(Relaxed), me.counters.load(Relaxed), true);
+    }
+
     fn append(&mut self, spot: Spot) {
         // Where a process has died without leaving, the next at its place finds itself in line.
         self.remove(spot);
@@ -322,48 +328,19 @@ impl Room {
 /// Who stands, or could stand, at a spot.
 fn waiter(spot: Spot) -> Option<&'static Waiter> {
     let n = spot.checked_sub(1)?;
-    Some(shmem::neighbour(pool::line()?, n as usize))
+    Some(shmem::neighbour(FIRST.get()?, n as usize))
 }
 
 thread_local! {
     /// This process's place in line.
     static SPOT: Cell<Spot> = const { Cell::new(NO_SPOT) };
+    /// The first spot, once this process has mapped them.
+    static FIRST: Cell<Option<&'static Waiter>> = const { Cell::new(None) };
 }
 
 /// Where this process stands in line, [`NO_SPOT`] if it does not.
 pub fn my_place() -> Spot {
     SPOT.get()
-}
-
-/// Goes to the end of the line, for a job that counts in these two places. The system's own error where it refuses to map the line.
-pub fn enter(role_count: Offset, counters: Offset, of: Shortage) -> Result<()> {
-    pool::reach()?;
-    let spot = backend::my_procno() + 1;
-    let (Some(me), pool) = (waiter(spot), pool::shared()?) else {
-        return Ok(());
-    };
-    let room = &mut pool.lock().room;
-    me.pid.store(backend::my_pid(), Relaxed);
-    me.short_of.store(of as u32, Relaxed);
-    me.is_promised.store(false, Relaxed);
-    me.role.store(role_count, Relaxed);
-    me.counters.store(counters, Relaxed);
-    room.append(spot);
-    SPOT.set(spot);
-    Ok(())
-}
-
-/// Tells the others in line what this process waits for now.
-pub fn wait_for(of: Shortage) {
-    let (Some(pool), Some(me)) = (pool::attached(), mine()) else {
-        return;
-    };
-    let room = &pool.lock().room;
-    let held_up_all = me.holds_up_all();
-    me.short_of.store(of as u32, Relaxed);
-    if held_up_all && !me.holds_up_all() {
-        room.wake_first();
-    }
 }
 
 /// Whether an idle worker was sent away for this process, and it may count on the slot.
@@ -373,16 +350,28 @@ pub fn set_promised(is_promised: bool) {
     }
 }
 
-/// Leaves the line, and lets the next one look. Does nothing where this process does not stand there.
-pub fn leave() {
-    let (Some(pool), Some(me)) = (pool::attached(), mine()) else {
-        return;
-    };
-    let room = &mut pool.lock().room;
-    room.remove(SPOT.take());
-    room.wake_next(me.role.load(Relaxed), me.counters.load(Relaxed), true);
-}
-
 fn mine() -> Option<&'static Waiter> {
     waiter(SPOT.get())
+}
+
+/// This process has mapped the spots, as many as the server can have processes.
+pub(super) fn spots_begin_with(first: &'static Waiter) {
+    FIRST.set(Some(first));
+}
+
+/// The count of a role in the room that `keeper` keeps, made on first use. 53200 where memory is out.
+pub(super) fn count_of_role<H>(keeper: &Locked<H>, room: impl Fn(&mut H) -> &mut Room, number: u32) -> Result<Offset> {
+    thread_local! {
+        /// What this process asked for last.
+        static KNOWN: Cell<(u32, Offset)> = const { Cell::new((0, NOWHERE)) };
+    }
+    let known = KNOWN.get();
+    if known.1 != NOWHERE && known.0 == number {
+        return Ok(known.1);
+    }
+    let is_it = |role: &Role| role.role.load(Relaxed) == number;
+    let fill = |role: &Role| role.role.store(number, Relaxed);
+    let place = list::find_or_add(keeper, |keeper| &mut room(keeper).roles, is_it, fill)?;
+    KNOWN.set((number, place));
+    Ok(place)
 }

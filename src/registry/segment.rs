@@ -9,7 +9,7 @@ use crate::pg::error::Result;
 use crate::pg::shmem::{self, Locked, Offset};
 use crate::registry::history::History;
 use crate::registry::job::Slot;
-use crate::registry::pool::Pool;
+use crate::registry::pool::{self, Pool};
 use crate::registry::totals::Directory;
 use crate::registry::waiters::{self, Waiters};
 use core::sync::atomic::Ordering::Relaxed;
@@ -63,6 +63,7 @@ pub fn segment() -> Result<&'static Segment> {
         segment.totals.init(tranche);
         segment.next_expiry.store(i64::MAX, Relaxed);
     })?;
+    pool::attach(&segment.pool);
     SEGMENT.set(Some(segment));
     Ok(segment)
 }
@@ -94,11 +95,6 @@ fn slots_in(blocks: u32) -> u32 {
 }
 
 impl Segment {
-    /// The workers that serve one job after another.
-    pub fn pool(&self) -> &Locked<Pool> {
-        &self.pool
-    }
-
     /// Maps what this process has not seen of the slots. Whoever looks at one with the index locked has them all: nothing is mapped
     /// under the lock. Gives how many blocks there were. The system's own error where it refuses.
     fn know_all(&self) -> Result<u32> {
@@ -302,7 +298,7 @@ fn slot_in(n: u32) -> &'static Slot {
 }
 
 /// Who waits for the job in this slot. The lists lie behind the slots of a block.
-pub(super) fn waiters(slot: &'static Slot) -> Waiters {
+pub fn waiters(slot: &'static Slot) -> Waiters {
     let (block, place) = locate(slot.number());
     let first = shmem::behind::<Slot, AtomicU64>(shmem::neighbour(slot, 0), block_len(block) as usize - place);
     Waiters::at(first, place)

@@ -2,10 +2,9 @@
 
 use crate::pg::error::Result;
 use crate::pg::process::backend;
-use crate::pg::shmem::{self, Last, NOWHERE, Offset};
+use crate::pg::shmem::{self, Last, Locked, NOWHERE, Offset};
 use crate::registry::counters::Count;
 use crate::registry::list::{self, Linked};
-use crate::registry::segment::segment;
 use core::sync::atomic::Ordering::Relaxed;
 use core::sync::atomic::{AtomicI64, AtomicU32, AtomicU64};
 use std::cell::Cell;
@@ -60,14 +59,14 @@ thread_local! {
 }
 
 /// The counters of a database and a role, made on first use. 53200 where memory is out.
-pub fn of(database: u32, user: u32) -> Result<Offset> {
+pub fn of(directory: &Locked<Directory>, database: u32, user: u32) -> Result<Offset> {
     let known = KNOWN.get();
     if known.2 != NOWHERE && (known.0, known.1) == (database, user) {
         return Ok(known.2);
     }
     let is_it = |totals: &Totals| totals.key() == (database, user);
     let place = list::find_or_add(
-        &segment()?.totals,
+        directory,
         |directory| &mut directory.first,
         is_it,
         |totals| {
@@ -81,8 +80,8 @@ pub fn of(database: u32, user: u32) -> Result<Offset> {
 }
 
 /// All counters there are. Nothing is ever taken off the list.
-pub fn all() -> Result<Vec<&'static Totals>> {
-    let first = segment()?.totals.lock().first;
+pub fn all(directory: &Locked<Directory>) -> Result<Vec<&'static Totals>> {
+    let first = directory.lock().first;
     list::all(first)
 }
 

@@ -9,8 +9,6 @@
 
 use crate::pg::process::backend;
 use crate::pg::shmem;
-use crate::registry::job::Slot;
-use crate::registry::segment;
 use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 
@@ -59,22 +57,22 @@ impl Waiters {
             }
         }
     }
-}
 
-/// Enters this process.
-pub fn enter(slot: &'static Slot) {
-    let (word, bit) = segment::waiters(slot).word(backend::my_procno());
-    word.fetch_or(bit, SeqCst);
-}
+    /// Enters this process.
+    pub fn enter(self) {
+        let (word, bit) = self.word(backend::my_procno());
+        word.fetch_or(bit, SeqCst);
+    }
 
-/// Takes this process off.
-pub fn leave(slot: &'static Slot) {
-    let (word, bit) = segment::waiters(slot).word(backend::my_procno());
-    word.fetch_and(!bit, SeqCst);
-}
+    /// Takes this process off.
+    pub fn leave(self) {
+        let (word, bit) = self.word(backend::my_procno());
+        word.fetch_and(!bit, SeqCst);
+    }
 
-/// Whether the process at place `procno` waits for the job in this slot.
-pub fn includes(slot: &'static Slot, procno: u32) -> bool {
-    let (word, bit) = segment::waiters(slot).word(procno);
-    word.load(Relaxed) & bit != 0
+    /// Whether the process at place `procno` is among them.
+    pub fn include(self, procno: u32) -> bool {
+        let (word, bit) = self.word(procno);
+        word.load(Relaxed) & bit != 0
+    }
 }

@@ -7,7 +7,7 @@
 use crate::pg::catalog::lock;
 use crate::pg::process::backend;
 use crate::registry::job::Stop;
-use crate::registry::{segment, waiters};
+use crate::registry::segment;
 use crate::session::jobs::Handle;
 use core::sync::atomic::Ordering::Relaxed;
 use std::collections::HashSet;
@@ -65,7 +65,7 @@ fn workers_awaited_by(pid: i32) -> Vec<i32> {
     };
     slots
         .map(|slot| (slot, slot.worker_pid.load(Relaxed)))
-        .filter(|(slot, worker)| *worker > 0 && waiters::includes(slot, procno))
+        .filter(|(slot, worker)| *worker > 0 && segment::waiters(slot).include(procno))
         .map(|(_, worker)| worker)
         .collect()
 }

@@ -11,8 +11,8 @@ use crate::pg::shmem::{Guard, NOWHERE, Offset};
 use crate::registry::counters::Counters;
 use crate::registry::job::{Job, Slot, Stop};
 use crate::registry::segment::segment;
-use crate::registry::{history, keep, room};
-use crate::session::wait;
+use crate::registry::{history, life, pool};
+use crate::session::waiting;
 use crate::settings;
 use core::ffi::c_int;
 use core::sync::atomic::Ordering::Relaxed;
@@ -88,8 +88,8 @@ pub fn join() -> Result<()> {
     if !WILL_END.replace(true) {
         bgworker::on_exit(session_ends);
     }
-    history::set_size(settings::history_size())?;
-    keep::sweep();
+    history::set_size(&segment()?.history, settings::history_size())?;
+    life::sweep();
     Ok(())
 }
 
@@ -105,8 +105,8 @@ extern "C-unwind" fn session_ends(_code: c_int, _argument: Datum) {
         slot.release(cookie);
         slot.unpin(cookie);
     }
-    wait::end();
-    room::leave();
+    waiting::end();
+    pool::leave_line();
     for (cookie, (slot, count)) in table.pins {
         slot.abandon_reading(cookie);
         for _ in 0..count {
@@ -116,7 +116,7 @@ extern "C-unwind" fn session_ends(_code: c_int, _argument: Datum) {
     for job in table.launched.into_values() {
         job.slot.orphan(job.cookie);
     }
-    keep::sweep();
+    life::sweep();
     let counters = COUNTERS.replace(NOWHERE);
     if counters != NOWHERE {
         Counters::release(counters);
@@ -246,7 +246,9 @@ fn find_for(pid: i32, cookie: i64, may: impl FnOnce(Roles) -> bool) -> Result<Rc
 /// Whether a handle that is not known was once: its job has a slot still, or a record, or this session has released it itself.
 fn was_good(pid: i32, cookie: u64) -> Result<bool> {
     let has_slot = slot_of(cookie)?.is_some_and(|slot| slot.has_pid(cookie, pid));
-    Ok(has_slot || TABLE.with_borrow(|table| table.released.contains(&(pid, cookie))) || history::knows(pid, cookie)?)
+    Ok(has_slot
+        || TABLE.with_borrow(|table| table.released.contains(&(pid, cookie)))
+        || history::knows(&segment()?.history, pid, cookie)?)
 }
 
 /// 42704: no job is known by this pid.

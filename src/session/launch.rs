@@ -21,7 +21,7 @@ use crate::pg::value::encoding;
 use crate::pg::value::params::Outgoing;
 use crate::registry::counters::Counters;
 use crate::registry::job::{LABEL_MAX, Slot};
-use crate::registry::keep;
+use crate::registry::life;
 use crate::registry::pool::{self, Admitted, Fit};
 use crate::registry::room::{self, Caps, Short, Shortage};
 use crate::registry::segment::segment;
@@ -152,8 +152,8 @@ fn prepare(order: &Order, queue_size: i32, identity: Identity, counters: Offset)
     let sql = Owned::new(shmem::allocate(order.sql.len() + 1)?);
     shmem::write(sql.place(), order.sql);
 
-    let totals = totals::of(database.oid, identity.current)?;
-    let role_count = room::count_of_role(identity.authenticated)?;
+    let totals = totals::of(&segment()?.totals, database.oid, identity.current)?;
+    let role_count = pool::count_of_role(identity.authenticated)?;
     let slot = segment()?.take(cookie)?;
     slot.begin(cookie, counters, |job| {
         job.user = identity.current;
@@ -182,7 +182,7 @@ fn prepare(order: &Order, queue_size: i32, identity: Identity, counters: Offset)
     let is_over = || limit > 0 && room::kept(role_count) > limit;
     if is_over() {
         // A job that is lost keeps its slot until somebody looks after it.
-        keep::look_after_all()?;
+        life::look_after_all()?;
     }
     if is_over() {
         let kept = room::kept(role_count) - 1;
@@ -252,12 +252,13 @@ fn check(order: &Order) -> Result<i32> {
 
 /// Waits until the session runs fewer jobs than it may. Gives its counters.
 fn find_room_in_session(line: &mut Line, identity: Identity) -> Result<Offset> {
+    segment()?;
     pool::prepare()?;
     let limit = settings::max_workers();
     let session = jobs::counters()?;
     let active = &Counters::at(session).active;
     while active.load(Relaxed) >= limit {
-        keep::look_after_all()?;
+        life::look_after_all()?;
         let running = active.load(Relaxed);
         if running < limit {
             break;
@@ -270,8 +271,8 @@ fn find_room_in_session(line: &mut Line, identity: Identity) -> Result<Offset> {
         };
         let places = Places {
             session,
-            role: room::count_of_role(identity.authenticated)?,
-            totals: totals::of(backend::my_database().to_u32(), identity.current)?,
+            role: pool::count_of_role(identity.authenticated)?,
+            totals: totals::of(&segment()?.totals, backend::my_database().to_u32(), identity.current)?,
         };
         line.wait(short, places)?;
     }
@@ -319,7 +320,7 @@ impl Prepared {
                 Ok(Admitted::Claimed(worker)) => {
                     worker.wake();
                     // Its room is found, whether by this worker or another: nobody behind waits for the answer.
-                    room::wait_for(Shortage::Session);
+                    pool::wait_for(Shortage::Session);
                     if !worker.slept || self.slot.was_taken()? {
                         if worker.is_fresh {
                             spare::is_used();

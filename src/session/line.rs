@@ -10,7 +10,7 @@ use crate::pg::shmem::Offset;
 use crate::pg::spi;
 use crate::registry::room::{self, NO_SPOT, Short, Shortage};
 use crate::registry::totals::Totals;
-use crate::registry::{keep, pool};
+use crate::registry::{life, pool};
 use crate::settings;
 use pgrx::PgSqlErrorCode;
 
@@ -69,7 +69,7 @@ impl Line {
         let began = *self.began.get_or_insert(now);
         if short.of != Shortage::Server {
             // A job that is lost counts until somebody looks after it.
-            if keep::look_after_all()? {
+            if life::look_after_all()? {
                 return Ok(());
             }
         }
@@ -100,10 +100,10 @@ impl Line {
             return Err(refusal(short, (now - began) / 1000).into());
         }
         if room::my_place() == NO_SPOT {
-            room::enter(places.role, places.session, short.of)?;
+            pool::enter_line(places.role, places.session, short.of)?;
             room::set_promised(self.dismissed.is_some());
         } else {
-            room::wait_for(short.of);
+            pool::wait_for(short.of);
             self.sleep(short, now, until)?;
         }
         // Whatever happens from here on, the caller sees it or is woken.
@@ -132,7 +132,7 @@ impl Line {
 
 impl Drop for Line {
     fn drop(&mut self) {
-        room::leave();
+        pool::leave_line();
     }
 }
 

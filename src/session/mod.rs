@@ -14,3 +14,4 @@ pub mod line;
 pub mod read;
 pub mod spare;
 pub mod wait;
+pub mod waiting;

@@ -1,15 +1,13 @@
 //! Until jobs end. The worker wakes this session the moment it publishes the end. A worker that is gone without a word is looked for every
 //! `deadlock_timeout`; nothing else is polled.
 
-use crate::pg::error::{Failure, Result};
+use crate::pg::error::Result;
 use crate::pg::guc::own;
 use crate::pg::process::{backend, latch};
 use crate::pg::{fallible, spi};
-use crate::registry::job::Slot;
-use crate::registry::waiters;
 use crate::session::deadlock;
 use crate::session::jobs::Handle;
-use std::cell::RefCell;
+use crate::session::waiting::Waiting;
 use std::collections::HashSet;
 use std::rc::Rc;
 
@@ -33,47 +31,6 @@ impl Deadline {
     }
 }
 
-/// For how many jobs memory is kept from one wait to the next.
-const FEW: usize = 64;
-
-/// This session on the jobs' lists of those who wait, for whoever ends a job or looks for deadlocks.
-struct Waiting;
-
-thread_local! {
-    /// The jobs that this process waits for, which it has in hand.
-    static JOBS: RefCell<Vec<&'static Slot>> = const { RefCell::new(Vec::new()) };
-}
-
-impl Waiting {
-    fn begin(handles: &[Rc<Handle>]) -> Result<Self> {
-        JOBS.with_borrow_mut(|jobs| {
-            fallible::reserve(jobs, handles.len())?;
-            jobs.extend(handles.iter().map(|handle| handle.slot));
-            Ok::<_, Failure>(())
-        })?;
-        for handle in handles {
-            waiters::enter(handle.slot);
-        }
-        Ok(Self)
-    }
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        end();
-        JOBS.with_borrow_mut(|jobs| jobs.shrink_to(FEW));
-    }
-}
-
-/// Takes this process off the lists, at the end of a wait or in the middle of one at the end of the process. The jobs are still in
-/// hand.
-pub fn end() {
-    JOBS.with(|jobs| {
-        let Ok(mut jobs) = jobs.try_borrow_mut() else { return };
-        jobs.drain(..).for_each(waiters::leave);
-    });
-}
-
 /// Sleeps until `answer` gives something, which is asked again each time somebody wakes this session, or until the deadline:
 /// then None. While it sleeps for longer than `deadlock_timeout`, jobs among `handles` that wait for this very session are made to fail.
 pub fn until<T>(
@@ -90,7 +47,7 @@ pub fn until<T>(
         let mut named = HashSet::new();
         handles.retain(|handle| named.insert(handle.cookie));
     }
-    let _waiting = Waiting::begin(&handles);
+    let _waiting = Waiting::begin(handles.iter().map(|handle| handle.slot));
     let patience = i64::from(own::deadlock_timeout().max(1));
     let mut look_at = backend::now() + patience * 1000;
     loop {

@@ -9,6 +9,7 @@
 //! taken, so that neither it nor the third step needs memory or can fail.
 
 use crate::channel::request::Request;
+use crate::pg::compat;
 use crate::pg::error::{self, Digits, Result};
 use crate::pg::process::backend::{self, Process};
 use crate::pg::process::{bgworker, identity, latch, signals};
@@ -16,11 +17,11 @@ use crate::pg::query::{callbacks, simple_query};
 use crate::pg::reuse::{adopt, compiled};
 use crate::pg::shmem::{self, NOWHERE};
 use crate::pg::value::{border, describe};
-use crate::pg::{compat, sqlstate};
 use crate::registry::job::{self, End, Slot, State, Stop};
 use crate::registry::segment::segment;
 use crate::registry::totals::{Start, Totals};
 use crate::registry::{pool, room};
+use crate::worker::attached::{self, Attached, attach};
 use crate::worker::rest::{self, Terms};
 use crate::worker::verdict::{self, Verdict};
 use crate::worker::{execute, output};
@@ -30,26 +31,14 @@ use pgrx::pg_sys::{Datum, NAMEDATALEN};
 use std::cell::Cell;
 
 thread_local! {
-    static CURRENT: Cell<Option<Attached>> = const { Cell::new(None) };
     static TIMER: Cell<u32> = const { Cell::new(compat::USER_TIMEOUT) };
     static CONNECTED: Cell<bool> = const { Cell::new(false) };
 }
 
 /// How long a job that is handed on waits for a slot of the postmaster's, in microseconds, and how often it looks, in milliseconds.
 const HAND_ON: i64 = 10_000_000;
+
 const HAND_ON_LOOK: i64 = 20;
-
-/// A job that this worker has in hand.
-#[derive(Clone, Copy)]
-pub struct Attached {
-    pub slot: &'static Slot,
-    pub cookie: u64,
-}
-
-/// The job that this process runs, None in a session.
-pub fn current() -> Option<Attached> {
-    CURRENT.get()
-}
 
 /// Where the postmaster starts a worker for a job.
 pub fn run(argument: Datum) -> Result<()> {
@@ -94,44 +83,6 @@ fn serve(mut next: Option<Attached>) {
     while let Some(job) = next {
         next = job.run().and_then(|terms| rest::wait(&terms));
     }
-}
-
-/// Takes a job that was posted to this process, and tells its launch if that waits for it. None where it was taken back. Where this
-/// process cannot reach the job it is the system's own error, and the process has to end: then the job is found to be lost.
-pub fn take(number: u32, cookie: u64, launch_waits: bool) -> Result<Option<Attached>> {
-    // A cancel that is pending now was meant for an idle process. One that was meant for this job is seen in its slot.
-    signals::clear_pending_cancel();
-    let Some(job) = attach(segment()?.slot(number)?, cookie)? else {
-        return Ok(None);
-    };
-    if launch_waits {
-        let owner = job.slot.lock().owner_procno;
-        backend::wake(owner);
-    }
-    Ok(Some(job))
-}
-
-/// Takes the job. None where it was taken back before this process came.
-fn attach(slot: &'static Slot, cookie: u64) -> Result<Option<Attached>> {
-    slot.reach(cookie)?;
-    Ok(attach_to(slot, cookie))
-}
-
-fn attach_to(slot: &'static Slot, cookie: u64) -> Option<Attached> {
-    let mut job = slot.lock_if(cookie)?;
-    job.runner = Process::me();
-    if slot.pid.load(Relaxed) == 0 {
-        slot.pid.store(backend::my_pid(), Relaxed);
-    }
-    slot.worker_pid.store(backend::my_pid(), Relaxed);
-    let attached = Attached { slot, cookie };
-    CURRENT.set(Some(attached));
-    if slot.stop() != Stop::No {
-        // It was cancelled before there was a process to signal. So this one signals itself, and wherever it waits first, be it
-        // for a lock on its way into the database, the cancel is found.
-        signals::interrupt_self();
-    }
-    Some(attached)
 }
 
 impl Attached {
@@ -208,10 +159,6 @@ impl Attached {
         let verdict = match executed {
             Ok(()) => Verdict::SUCCESS,
             Err(edata) => {
-                if error::sqlstate(edata) == sqlstate::pack(b"XX000") {
-                    // What PostgreSQL did not expect may come of what this process has kept compiled.
-                    rest::spoil();
-                }
                 let verdict = verdict::of(edata, self.slot);
                 // The statement that failed may have changed them.
                 execute::note_roles(self.slot, &identity, roles);
@@ -256,7 +203,7 @@ impl Attached {
             }
             signals::serve_interrupts_when_idle();
             if self.slot.cookie.load(Relaxed) != self.cookie {
-                return CURRENT.set(None);
+                return attached::let_go();
             }
             match self.slot.stop() {
                 Stop::No if backend::now() < until => (),
@@ -264,7 +211,7 @@ impl Attached {
                 _ => return self.publish(verdict::canceled(self.slot)),
             }
             if let Some(worker) = bgworker::register_worker(super::MAIN, self.slot.number(), self.cookie) {
-                CURRENT.set(None);
+                attached::let_go();
                 if let Some(mut job) = self.slot.lock_if(self.cookie) {
                     job.worker = worker;
                 }
@@ -292,7 +239,7 @@ impl Attached {
             count: verdict.count,
             error: verdict.error,
         };
-        CURRENT.set(None);
+        attached::let_go();
         let stop = self.slot.publish(self.cookie, end);
         // A cancel was sent under the lock that publishing took: what has been sent by now was meant for this job.
         if stop != Some(Stop::No) {
@@ -337,7 +284,7 @@ impl ApplicationName {
 
 /// `pg_background.worker_timeout` is over. A signal handler: atomics and a signal to ourselves only.
 extern "C-unwind" fn time_is_over() {
-    if let Some(job) = CURRENT.get() {
+    if let Some(job) = attached::current() {
         job.slot.request_stop(Stop::WorkerTimeout);
         signals::interrupt_self();
     }
@@ -345,14 +292,14 @@ extern "C-unwind" fn time_is_over() {
 
 /// The job that is running sets the role: what it reads from here on is not for everybody who may act as the one it began with.
 fn leaves_its_role() {
-    if let (Some(job), Some(identity)) = (CURRENT.get(), adopt::identity()) {
+    if let (Some(job), Some(identity)) = (attached::current(), adopt::identity()) {
         execute::note_other_role(job.slot, &identity);
     }
 }
 
 /// The process ends, and an open transaction is about to be rolled back.
 extern "C-unwind" fn worker_leaves(_code: c_int, _argument: Datum) {
-    if let (Some(job), Some(identity)) = (CURRENT.get(), adopt::identity()) {
+    if let (Some(job), Some(identity)) = (attached::current(), adopt::identity()) {
         execute::note_roles(job.slot, &identity, (identity.session, identity.outer));
     }
     output::abandon();
@@ -362,13 +309,13 @@ extern "C-unwind" fn worker_leaves(_code: c_int, _argument: Datum) {
 /// registered later. A job that is still in hand is lost, and its session learns that here.
 extern "C-unwind" fn worker_ends(_code: c_int, _argument: Datum) {
     rest::abandon();
-    let Some(job) = CURRENT.get() else { return };
+    let Some(job) = attached::current() else { return };
     output::recover();
     let last_words = output::last_words();
     match verdict::of_death(last_words.as_ref(), job.slot) {
         Some(verdict) => job.publish(verdict),
         None => {
-            CURRENT.set(None);
+            attached::let_go();
             let words = last_words.as_ref().map_or(&b""[..], |words| words.message());
             job.slot
                 .publish_lost(job.cookie, job::Error::lost(backend::my_pid(), words));
@@ -377,4 +324,5 @@ extern "C-unwind" fn worker_ends(_code: c_int, _argument: Datum) {
 }
 
 crate::worker_function!(pg_background_worker_main => run);
+
 crate::worker_function!(pg_background_spare_worker_main => run_spare);

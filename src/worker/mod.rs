@@ -1,11 +1,13 @@
 //! The other process: takes a job, puts itself into the job's state, runs it, tells how it ended.
 //!
 //! * [`main`]: one job after another, and what happens when the process must go in the middle;
+//! * [`attached`]: the job that it has in hand;
 //! * [`execute`]: the SQL, as the simple-query protocol runs it;
 //! * [`output`]: rows and messages on their way into the channel;
 //! * [`rest`]: from one job to the next;
 //! * [`verdict`]: what an error means for the job.
 
+pub mod attached;
 pub mod execute;
 pub mod main;
 pub mod output;

@@ -8,7 +8,7 @@ use crate::pg::value::border;
 use crate::pg::value::tuple::Shape;
 use crate::pg::{error, text, wire};
 use crate::registry::job::{MESSAGE_MAX, Slot};
-use crate::worker::main::Attached;
+use crate::worker::attached::Attached;
 
 static WRITER: Exclusive<Writer> = Exclusive::new();
 static LAST_WORDS: Exclusive<LastWords> = Exclusive::new();

@@ -18,7 +18,7 @@ use crate::registry::pool::{self, Fit, Found, Place};
 use crate::registry::segment::segment;
 use crate::session::jobs;
 use crate::settings;
-use crate::worker::main::{self, Attached};
+use crate::worker::attached::{self, Attached};
 use std::cell::Cell;
 
 /// How often an idle worker looks whether it should go, and how soon after a job for the first time, in milliseconds. Who wants
@@ -167,7 +167,7 @@ pub fn wait(terms: &Terms) -> Option<Attached> {
         }
         match place.look() {
             Found::Job(number, cookie, launch_waits) => {
-                match main::take(number, cookie, launch_waits) {
+                match attached::take(number, cookie, launch_waits) {
                     Ok(None) => (),
                     Ok(job) => return job,
                     Err(failure) => error::throw(failure),

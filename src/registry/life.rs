@@ -1,4 +1,4 @@
-//! Who keeps a job's slot, and when it is free again.
+//! The life of a job: it begins in a slot, ends, and is forgotten. This is the only file that knows all others of the registry.
 //!
 //! The handle keeps it, until it is forgotten; the worker, until it has published the end; and each call in some session that has
 //! the job in hand, the launch to begin with. Whoever lets go last frees the slot, with the job's request, its unread rows and its files.
@@ -8,12 +8,12 @@
 
 use crate::pg::error::Result;
 use crate::pg::process::backend::{self, Process};
-use crate::pg::process::bgworker::WorkerStatus;
-use crate::pg::shmem::{self, Guard, NOWHERE};
-use crate::registry::counters::Counters;
-use crate::registry::job::{Error, Job, Slot};
+use crate::pg::process::bgworker::{Registered, WorkerStatus};
+use crate::pg::shmem::{self, Guard, NOWHERE, Offset};
+use crate::registry::counters::{Count, Counters};
+use crate::registry::job::{End, Error, Job, Slot, State, Stop};
 use crate::registry::totals::Totals;
-use crate::registry::{pool, room, segment};
+use crate::registry::{history, pool, room, segment};
 use core::sync::atomic::Ordering::Relaxed;
 
 impl Job {
@@ -29,6 +29,178 @@ impl Job {
 }
 
 impl Slot {
+    /// Begins a job in this slot, which was just taken: nobody else looks at it before the cookie is set. The owner and the
+    /// worker to come both keep it, and so does the launch, until [`Slot::introduce`]: whoever is fast may find the job,
+    /// see its end and forget it before the launch has learned that it was taken.
+    pub fn begin(&'static self, cookie: u64, counters: Offset, fill: impl FnOnce(&mut Job)) {
+        let mut job = self.lock();
+        segment::waiters(self).clear();
+        self.pid.store(0, Relaxed);
+        self.worker_pid.store(0, Relaxed);
+        self.expires_at.store(0, Relaxed);
+        self.stop.store(Stop::No as u32, Relaxed);
+        job.state = State::Starting;
+        job.launched_at = backend::now();
+        job.started_at = 0;
+        job.finished_at = 0;
+        job.consumed = false;
+        job.has_progress = false;
+        job.has_tag = false;
+        job.row_count = 0;
+        job.tag = 0;
+        job.progress_len = 0;
+        job.also_for = 0;
+        job.deadlock_pid = 0;
+        job.deadlock_on_snapshot = false;
+        job.orphaned = false;
+        job.released = false;
+        job.worker_gone = false;
+        job.given_back = false;
+        job.handed_on = false;
+        job.pins = 1;
+        job.is_counted = false;
+        job.worker = Registered::NONE;
+        job.runner = Process::NONE;
+        job.preview_len = 0;
+        job.has_error = false;
+        job.known = NOWHERE;
+        job.known_len = 0;
+        job.counters = counters;
+        job.queue.clear();
+        Counters::hold(counters);
+        Counters::at(counters).began();
+        fill(&mut job);
+        room::is_kept(job.role_count);
+        Totals::at(job.totals).launched();
+        self.cookie.store(cookie, Relaxed);
+    }
+
+    /// A worker that the job was posted to goes without taking it: the launch is to find another.
+    pub fn give_back(&self, cookie: u64) {
+        if let Some(mut job) = self.lock_if(cookie) {
+            job.given_back = true;
+            backend::wake(job.owner_procno);
+        }
+    }
+
+    /// What has become of a job that was posted to a worker: None while it has not been taken, then whether it was. A worker that
+    /// has gone without a word has not.
+    pub fn was_taken(&self) -> Option<bool> {
+        let mut job = self.lock();
+        if self.worker_pid.load(Relaxed) != 0 || job.handed_on {
+            return Some(true);
+        }
+        let given_back = core::mem::take(&mut job.given_back) || !job.runner.is_alive();
+        given_back.then_some(false)
+    }
+
+    /// Asks the job to end early. False where it has ended already, or the slot is another's.
+    ///
+    /// The signal is sent under the lock that the worker needs to end the job or to begin another: it reaches the process while
+    /// that process still has this very job in hand, and the worker forgets it under the same lock when it changes jobs. A process
+    /// that has gone without publishing the end is not signalled: its pid may be another's by now.
+    pub fn cancel(&self, cookie: u64, why: Stop) -> bool {
+        let Some(job) = self.lock_if(cookie) else { return false };
+        if job.state.has_ended() {
+            return false;
+        }
+        self.request_stop(why);
+        if self.worker_pid.load(Relaxed) != 0 {
+            job.runner.interrupt();
+        }
+        true
+    }
+
+    /// Publishes the end of the job, unless it has been published: state, counters, error, history, then whoever waits wakes. The
+    /// transaction is over, so what the job wrote is visible to them. With that the worker lets go of the slot, in the same
+    /// step: a waiter that lets go next finds itself the last. Gives why the job was to end early; None where the end had been published
+    /// before, and then the error's part in the area is freed.
+    ///
+    /// Needs no memory and raises no error. Who publishes has called [`Slot::reach`] before, at a time when an error may be raised.
+    pub fn publish(&'static self, cookie: u64, end: End) -> Option<Stop> {
+        let stop = self.publish_once(cookie, &end);
+        if stop.is_none()
+            && let Some(error) = end.error
+        {
+            error.free();
+        }
+        stop
+    }
+
+    fn publish_once(&'static self, cookie: u64, end: &End) -> Option<Stop> {
+        let finished_at = backend::now();
+        let mut job = self.lock_if(cookie)?;
+        if job.state.has_ended() {
+            return None;
+        }
+        job.state = end.state;
+        job.finished_at = finished_at;
+        job.has_error = end.error.is_some();
+        if let Some(error) = end.error {
+            job.error = error;
+        }
+        job.queue.seal();
+        let began = if job.started_at != 0 {
+            job.started_at
+        } else {
+            job.launched_at
+        };
+        if let Some(counters) = shmem::look::<Counters>(job.counters) {
+            counters.ended(end.count, finished_at - began);
+        }
+        if let Some(totals) = Totals::look(job.totals) {
+            totals.ended(end.count, finished_at - began, job.queue.spilled());
+        }
+        let reader = job.queue.reader();
+        pool::uncount(&mut job, true);
+        let stop = self.stop();
+        job.worker_gone = true;
+        if let Some(segment) = segment::attached() {
+            history::push(&segment.history, self, &job);
+        }
+        self.worker_lets_go(job);
+        // Without the lock, which those who wake take next. Who waits has entered before it looked at the state, so it is among them; and where
+        // the slot is another job's by now, its waiters wake for nothing.
+        segment::waiters(self).wake();
+        if let Some(reader) = reader {
+            backend::wake(reader);
+        }
+        Some(stop)
+    }
+
+    /// Maps what publishing the end of this job needs. The system's own error where it refuses.
+    pub fn reach(&self, cookie: u64) -> Result<()> {
+        let (counters, totals, role) = match self.lock_if(cookie) {
+            Some(job) => (job.counters, job.totals, job.role_count),
+            None => return Ok(()),
+        };
+        if let Err(failure) = shmem::map(counters) {
+            // A job that was taken back meanwhile has taken its counters along.
+            return self.lock_if(cookie).map_or(Ok(()), |_| Err(failure));
+        }
+        if Totals::look(totals).is_none() {
+            shmem::map(totals)?;
+        }
+        if room::role(role).is_none() {
+            shmem::map(role)?;
+        }
+        pool::reach()?;
+        if let Some(segment) = segment::attached() {
+            history::reach(&segment.history);
+        }
+        Ok(())
+    }
+
+    /// Publishes that the worker of the job is gone, as [`Slot::publish`].
+    pub fn publish_lost(&'static self, cookie: u64, error: Error) {
+        let end = End {
+            state: State::Error,
+            count: Count::Failed,
+            error: Some(error),
+        };
+        self.publish(cookie, end);
+    }
+
     /// From now on the job is known by the handle `(pid, cookie)`, and its launch lets go of the slot.
     pub fn introduce(&'static self, cookie: u64, pid: i32) {
         if let Some(mut job) = self.lock_if(cookie) {

@@ -1,0 +1,68 @@
+//! The job that this worker has in hand.
+
+use crate::pg::error::Result;
+use crate::pg::process::backend::{self, Process};
+use crate::pg::process::signals;
+use crate::registry::job::{Slot, Stop};
+use crate::registry::segment::segment;
+use core::sync::atomic::Ordering::Relaxed;
+use std::cell::Cell;
+
+thread_local! {
+    static CURRENT: Cell<Option<Attached>> = const { Cell::new(None) };
+}
+
+/// A job that this worker has in hand.
+#[derive(Clone, Copy)]
+pub struct Attached {
+    pub slot: &'static Slot,
+    pub cookie: u64,
+}
+
+/// The job that this process runs, None in a session.
+pub fn current() -> Option<Attached> {
+    CURRENT.get()
+}
+
+/// Takes a job that was posted to this process, and tells its launch if that waits for it. None where it was taken back. Where this
+/// process cannot reach the job it is the system's own error, and the process has to end: then the job is found to be lost.
+pub fn take(number: u32, cookie: u64, launch_waits: bool) -> Result<Option<Attached>> {
+    // A cancel that is pending now was meant for an idle process. One that was meant for this job is seen in its slot.
+    signals::clear_pending_cancel();
+    let Some(job) = attach(segment()?.slot(number)?, cookie)? else {
+        return Ok(None);
+    };
+    if launch_waits {
+        let owner = job.slot.lock().owner_procno;
+        backend::wake(owner);
+    }
+    Ok(Some(job))
+}
+
+/// Takes the job. None where it was taken back before this process came.
+pub fn attach(slot: &'static Slot, cookie: u64) -> Result<Option<Attached>> {
+    slot.reach(cookie)?;
+    Ok(attach_to(slot, cookie))
+}
+
+fn attach_to(slot: &'static Slot, cookie: u64) -> Option<Attached> {
+    let mut job = slot.lock_if(cookie)?;
+    job.runner = Process::me();
+    if slot.pid.load(Relaxed) == 0 {
+        slot.pid.store(backend::my_pid(), Relaxed);
+    }
+    slot.worker_pid.store(backend::my_pid(), Relaxed);
+    let attached = Attached { slot, cookie };
+    CURRENT.set(Some(attached));
+    if slot.stop() != Stop::No {
+        // It was cancelled before there was a process to signal. So this one signals itself, and wherever it waits first, be it
+        // for a lock on its way into the database, the cancel is found.
+        signals::interrupt_self();
+    }
+    Some(attached)
+}
+
+/// The job is in hand no more: it has ended, or another process has it.
+pub fn let_go() {
+    CURRENT.set(None);
+}
