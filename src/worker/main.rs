@@ -15,7 +15,7 @@ use crate::channel::request::Request;
 use crate::pg::error::{self, Digits, Result};
 use crate::pg::proc::Process;
 use crate::pg::shmem::{self, NOWHERE};
-use crate::pg::{adopt, callbacks, compat, compiled, foreign, proc, record, tcop, wire};
+use crate::pg::{adopt, callbacks, compat, compiled, foreign, proc, record, tcop};
 use crate::registry::job::{self, End, Slot, State, Stop};
 use crate::registry::segment::segment;
 use crate::registry::totals::{Start, Totals};
@@ -204,10 +204,6 @@ impl Attached {
         let verdict = match executed {
             Ok(()) => Verdict::SUCCESS,
             Err(edata) => {
-                if error::sqlstate(edata) == wire::pack(b"XX000") {
-                    // What PostgreSQL did not expect may come of what this process has kept compiled.
-                    rest::spoil();
-                }
                 let verdict = verdict::of(edata, self.slot);
                 // The statement that failed may have changed them.
                 execute::note_roles(self.slot, &identity, roles);
