@@ -141,7 +141,7 @@ fn watch_setting<const N: usize>() {
     // SAFETY: these settings are PostgreSQL's own, and texts.
     let hook = unsafe { compat::assign_hook(setting) };
     // SAFETY: the setting lives as long as the process; whoever was there before is called too.
-    NEXT_ASSIGN.with(|next| next[N].set(unsafe { core::mem::replace(&mut *hook, Some(is_assigned::<N>)) }));
+    NEXT_ASSIGN.with(|next| next[N].set(unsafe { (*hook).replace(is_assigned::<N>) }));
 }
 
 /// A setting is about to get a value. A SET clause of a function takes effect and is taken back without further ado, since what the function calls is looked up in between.
