@@ -1,4 +1,14 @@
-//! PostgreSQL as the rest of the crate sees it: the only home of `unsafe`.
+//! PostgreSQL as the rest of the crate sees it: the only home of `unsafe`. The rooms by what they do:
+//!
+//! * [`value`]: values, rows and their types;
+//! * [`guc`]: settings;
+//! * [`function`]: functions that SQL calls;
+//! * [`query`]: the SQL of a job;
+//! * [`reuse`]: a worker between two jobs;
+//! * [`catalog`]: what is looked up in the catalogs;
+//! * [`process`]: this process and others.
+//!
+//! What stands beside them is the ground that they stand on.
 //!
 //! Two ways lead into PostgreSQL, and each wrapper says by its module which one it takes:
 //!

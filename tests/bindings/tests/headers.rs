@@ -60,10 +60,17 @@ fn major() -> u32 {
 fn declarations_are_those_of_the_headers() {
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../src/pg");
     let mut program = Program::new(major());
-    for entry in std::fs::read_dir(sources).unwrap() {
-        let path = entry.unwrap().path();
-        let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        program.add(&name, &std::fs::read_to_string(&path).unwrap()).unwrap();
+    let mut folders = vec![sources];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            program.add(&name, &std::fs::read_to_string(&path).unwrap()).unwrap();
+        }
     }
     assert!(program.len() > 150, "only {} declarations found", program.len());
     let differences = differences(&program);
