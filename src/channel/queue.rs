@@ -6,6 +6,7 @@
 //! The ends of the list are under the job's lock, where nothing may raise an error. So the reader maps the first piece before it
 //! takes it; the worker has made all pieces itself.
 
+use crate::pg::error;
 use crate::pg::shmem::{self, NOWHERE, Offset};
 use core::sync::atomic::Ordering::Relaxed;
 use core::sync::atomic::{AtomicU32, AtomicU64};
@@ -95,7 +96,9 @@ pub enum Room {
 
 /// Maps a piece that [`Next::Unknown`] has told of; nobody else takes it meanwhile. Raw.
 pub fn map(place: Offset) {
-    shmem::address(place);
+    if let Err(failure) = shmem::map(place) {
+        error::throw(failure);
+    }
 }
 
 /// A new piece in memory with these bytes, not yet in a queue. Raw.
@@ -220,7 +223,7 @@ impl Queue {
         }
     }
 
-    /// Appends a piece that this process has made. Gives the reader where it is to wake: when half of the `limit` bytes wait, or a file
+    /// Appends a piece that this process has made. Returns the reader where it is to wake: when half of the `limit` bytes wait, or a file
     /// does. Nothing is appended where this process cannot map the last piece, which another worker has made that had the job
     /// before.
     pub fn append(&mut self, place: Offset, limit: u64) -> Result<Option<u32>, Unreachable> {
@@ -360,7 +363,7 @@ impl Queue {
         self.reader.checked_sub(1)
     }
 
-    /// Somebody reads from now on, or nobody any more. Gives whether the worker is to wake.
+    /// Somebody reads from now on, or nobody any more. Returns whether the worker is to wake.
     pub fn set_reader(&mut self, procno: Option<u32>) -> bool {
         self.reader = procno.map_or(0, |procno| procno + 1);
         core::mem::take(&mut self.writer_waits)

@@ -1,7 +1,7 @@
 //! PostgreSQL as the rest of the crate sees it: the only home of `unsafe`. The rooms by what they do:
 //!
 //! * [`value`]: values, rows and their types;
-//! * [`guc`]: settings;
+//! * [`guc`]: the settings of a session;
 //! * [`function`]: functions that SQL calls;
 //! * [`query`]: the SQL of a job;
 //! * [`reuse`]: a worker between two jobs;

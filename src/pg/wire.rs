@@ -159,7 +159,7 @@ fn field(code: u8, value: &[u8], put: &mut dyn FnMut(&[u8])) {
     put(b"\0");
 }
 
-/// Stores an error that the process `pid` caught in the area, in the protocol's form. Gives the place and the length; None where there is
+/// Stores an error that the process `pid` caught in the area, in the protocol's form. Returns the place and the length; None where there is
 /// no memory. What of it a user decides the size of goes nowhere else.
 pub fn store(edata: *mut ErrorData, pid: i32) -> Option<(Offset, usize)> {
     let mut len = 0;

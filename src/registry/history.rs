@@ -301,7 +301,7 @@ impl History {
         self.end_of_move()
     }
 
-    /// Moves some records, the youngest first. Gives the ring before, which is the caller's, when all have moved. Stops where this process
+    /// Moves some records, the youngest first. Returns the ring before, which is the caller's, when all have moved. Stops where this process
     /// cannot map one of the two.
     fn move_some(&mut self) -> Option<Offset> {
         for _ in 0..BATCH {

@@ -1,7 +1,7 @@
 //! The life of a job: it begins in a slot, ends, and is forgotten. This is the only file that knows all others of the registry.
 //!
 //! The handle keeps it, until it is forgotten; the worker, until it has published the end; and each call in some session that has
-//! the job in hand, the launch to begin with. Whoever lets go last frees the slot, with the job's request, its unread rows and its files.
+//! the job in hand, the launch to begin with. The last holder frees the slot, with the job's request, its unread rows and its files.
 //!
 //! A result that somebody is reading is not taken away from the reader: what becomes of the handle meanwhile counts when the
 //! reading is over.
@@ -113,7 +113,7 @@ impl Slot {
 
     /// Publishes the end of the job, unless it has been published: state, counters, error, history, then whoever waits wakes. The
     /// transaction is over, so what the job wrote is visible to them. With that the worker lets go of the slot, in the same
-    /// step: a waiter that lets go next finds itself the last. Gives why the job was to end early; None where the end had been published
+    /// step: a waiter that lets go next finds itself the last. Returns the reason why the job was to end early; None where the end had been published
     /// before, and then the error's part in the area is freed.
     ///
     /// Needs no memory and raises no error. Who publishes has called [`Slot::reach`] before, at a time when an error may be raised.

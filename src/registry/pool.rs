@@ -331,7 +331,7 @@ impl Place {
         true
     }
 
-    /// The process ends. Gives the job that was posted and that it never took, and whether its launch waits to see.
+    /// The process ends. Returns the job that was posted and that it never took, and whether its launch waits to see.
     pub fn leave(&self) -> Option<(u32, u64, bool)> {
         let mut guard = attached()?.lock();
         // Who has retired has no place: it is free, or another's with that one's jobs.
@@ -506,7 +506,7 @@ pub fn is_one_going() -> bool {
     found
 }
 
-/// A job was given a fresh process now. Gives for how many microseconds before none had been, in the whole cluster.
+/// A job was given a fresh process now. Returns for how many microseconds before none had been, in the whole cluster.
 pub fn use_fresh() -> i64 {
     let now = backend::now();
     attached().map_or(i64::MAX, |pool| {

@@ -26,7 +26,7 @@ pub struct Room {
     /// Jobs of the cluster that have a worker, or are about to.
     running: u32,
     /// `pg_background.max_cluster_workers` as that launch knew it whose process has read the configuration last, and when that was:
-    /// whoever waits reads no configuration, and would hold up others by a cap that is none any more.
+    /// whoever waits reads no configuration, and would hold up others by a stale cap.
     cap: u32,
     cap_read_at: i64,
     roles: Offset,

@@ -96,7 +96,7 @@ fn slots_in(blocks: u32) -> u32 {
 
 impl Segment {
     /// Maps what this process has not seen of the slots. Whoever looks at one with the index locked has them all: nothing is mapped
-    /// under the lock. Gives how many blocks there were. The system's own error where it refuses.
+    /// under the lock. Returns how many blocks there were. The system's own error where it refuses.
     fn know_all(&self) -> Result<u32> {
         let (blocks, places) = {
             let index = self.index.lock();

@@ -250,7 +250,7 @@ fn check(order: &Order) -> Result<i32> {
     })
 }
 
-/// Waits until the session runs fewer jobs than it may. Gives its counters.
+/// Waits until the session runs fewer jobs than it may. Returns its counters.
 fn find_room_in_session(line: &mut Line, identity: Identity) -> Result<Offset> {
     segment()?;
     pool::prepare()?;

@@ -86,7 +86,7 @@ fn serve(mut next: Option<Attached>) {
 }
 
 impl Attached {
-    /// Runs the job to its end. Gives the terms on which this process has offered itself for another.
+    /// Runs the job to its end. Returns the terms on which this process has offered itself for another.
     fn run(self) -> Option<Terms> {
         let (sql, request_at, name, queue_size, keeps_result, timeout) = {
             let job = self.slot.lock();

@@ -397,3 +397,19 @@ impl Entry<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn libraries_are_known_by_their_names() {
+        assert!(is_library_of(
+            b"/usr/lib/postgresql/15/lib/auto_explain.so",
+            b"auto_explain"
+        ));
+        assert!(is_library_of(b"/lib/timescaledb-2.14.so", b"timescaledb"));
+        assert!(!is_library_of(b"/lib/plpgsql.so", b"plpgsql_check"));
+        assert!(!is_library_of(b"/lib/plpgsql_check.so", b"plpgsql"));
+    }
+}

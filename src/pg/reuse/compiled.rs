@@ -265,7 +265,7 @@ enum Moment {
     Call,
 }
 
-/// A function may be called from here on: what its language has kept of it serves, or it is compiled anew. Gives whether something is kept that serves.
+/// A function may be called from here on: what its language has kept of it serves, or it is compiled anew. Returns whether something is kept that serves.
 fn judge(function: Oid, moment: Moment) -> bool {
     // SAFETY: a row of pg_proc begins with the columns of its struct, and is released. Its header is in this process's own memory.
     unsafe {
@@ -335,7 +335,7 @@ impl Known {
 }
 
 impl Memory {
-    /// Judges a function whose row has `xmin` now, its own or one that was given here. Gives what is known of it from here on.
+    /// Judges a function whose row has `xmin` now, its own or one that was given here. Returns what is known of it from here on.
     fn judge(&mut self, function: u32, xmin: u32, place: (u32, u16), state: u64, moment: Moment) -> Known {
         let (job, age) = (self.job, AGE.get());
         let at = self.known.binary_search_by_key(&function, |known| known.function);

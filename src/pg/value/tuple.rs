@@ -260,7 +260,7 @@ pub fn look(slot: *mut TupleTableSlot, shape: &Shape) -> Row {
 }
 
 /// Writes the row in `slot` to `to`, which is aligned, where it takes no more than `room` bytes there less [`SLACK`] and lies in the slot as
-/// values, none of which points elsewhere. Gives its length.
+/// values, none of which points elsewhere. Returns its length.
 pub fn form_at_once(to: *mut u8, room: usize, slot: *mut TupleTableSlot, shape: &Shape) -> Option<usize> {
     // SAFETY: the slot has a value for each column.
     unsafe {
