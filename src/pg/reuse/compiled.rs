@@ -158,11 +158,11 @@ unsafe extern "C-unwind" fn is_assigned<const N: usize>(value: *const c_char, ex
     };
     if !by_clause {
         CHANGED.set(true);
-    }
-    if N > 0
-        && let Some(watcher) = ROLE_WATCHER.get()
-    {
-        watcher();
+        if N > 0
+            && let Some(watcher) = ROLE_WATCHER.get()
+        {
+            watcher();
+        }
     }
     LAST.set(NONE);
     if let Some(next) = NEXT_ASSIGN.with(|next| next[N].get()) {
@@ -187,7 +187,7 @@ unsafe extern "C-unwind" fn members_have_changed(_argument: Datum, _cache: c_int
     unsafe { raw::assign_search_path(core::ptr::null(), core::ptr::null_mut()) };
 }
 
-/// From now on the watcher, which raises nothing, is told when the role is about to be set; None tells nobody.
+/// From now on the watcher, which raises nothing, is told when the role is about to be set, other than by a function's SET clause; None tells nobody.
 pub fn watch_role(watcher: Option<fn()>) {
     ROLE_WATCHER.set(watcher);
 }
