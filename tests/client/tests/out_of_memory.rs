@@ -15,8 +15,8 @@ const ROOM: [u64; 9] = [
     160 << 10,
 ];
 
-/// The library is there, and the registry.
-const LOADED: &str = "SELECT pg_background_run('SELECT 1')";
+/// The library is there, and the registry, and the library that converts texts.
+const LOADED: &str = "SELECT pg_background_run('SELECT 1'), convert_from('a', 'LATIN1')";
 
 fn limit(pid: i32, bytes: &str) {
     let mut prlimit = harness::as_server("prlimit");
