@@ -76,8 +76,8 @@ pub enum Next {
     },
     /// Nothing yet; the reader's latch will be set.
     Nothing,
-    /// There may be one, which the reader takes when it has seen that it still may.
-    Withheld,
+    /// The job has left the role that it began with: the reader takes the next piece when it has seen that it still may.
+    LeftRole,
     End,
 }
 

@@ -362,7 +362,7 @@ impl Pump {
                 Next::Unknown(_) => return More::Nothing,
                 Next::End => return More::End,
                 Next::Nothing => return More::Nothing,
-                Next::Withheld => return More::LeftRole,
+                Next::LeftRole => return More::LeftRole,
                 Next::Piece { piece, wake_writer } => {
                     self.piece = Some(piece);
                     if wake_writer {
@@ -386,7 +386,7 @@ impl Pump {
         match self.slot.lock_if(self.cookie) {
             Some(mut job) => {
                 if job.also_for != core::mem::replace(&mut self.also_for, job.also_for) {
-                    return Next::Withheld;
+                    return Next::LeftRole;
                 }
                 self.unsettled |= self.heeds_writes && job.queue.is_unsettled();
                 job.queue.next(known)

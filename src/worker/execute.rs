@@ -23,7 +23,6 @@ use pgrx::PgSqlErrorCode;
 /// has run others before.
 pub fn execute(slot: &'static Slot, sql: &CStr, parameters: Option<&Parameters>, identity: &Identity, is_used: bool) {
     let user = User { identity };
-    let roles = identity::roles();
     give_up_if_asked(slot);
     user.begin();
     simple_query::begin(sql);
@@ -61,7 +60,6 @@ pub fn execute(slot: &'static Slot, sql: &CStr, parameters: Option<&Parameters>,
         }
         signals::check_for_interrupts_raw();
         let done = run(&statement, parameters, is_last, grouped, &user);
-        note_roles(slot, identity, roles);
         note(slot, &done);
         if is_last {
             output::flush();
@@ -70,11 +68,8 @@ pub fn execute(slot: &'static Slot, sql: &CStr, parameters: Option<&Parameters>,
                 simple_query::end_implicit_block();
             }
             user.finish_command();
-            // What is deferred to the commit may have changed them.
-            note_roles(slot, identity, roles);
         } else if statement.is_transaction_control() {
             user.finish_command();
-            note_roles(slot, identity, roles);
         } else {
             simple_query::next_command();
             simple_query::stop_statement_timer();

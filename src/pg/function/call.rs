@@ -4,6 +4,7 @@ use crate::pg::error::{self, Report, Result};
 use crate::pg::function::rows::{Rows, Value, fits, unexpected_row_type};
 use crate::pg::function::scan::Scan;
 use crate::pg::value::assign::Assignments;
+use crate::pg::value::desc;
 use crate::pg::{fallible, raw};
 use core::ffi::CStr;
 use pgrx::PgSqlErrorCode;
@@ -151,20 +152,9 @@ impl Call {
         };
         // SAFETY: the argument's type is an array of our composite type, whose two columns are int4 and int8.
         unsafe {
-            let array = pg_sys::pg_detoast_datum(datum.cast_mut_ptr()).cast::<pg_sys::ArrayType>();
-            let (mut elements, mut nulls, mut count) = (core::ptr::null_mut(), core::ptr::null_mut(), 0);
-            pg_sys::deconstruct_array(
-                array,
-                (*array).elemtype,
-                -1,
-                false,
-                b'd' as _,
-                &mut elements,
-                &mut nulls,
-                &mut count,
-            );
-            fallible::reserve(&mut out, count as usize)?;
-            for i in (0..count as usize).filter(|i| !*nulls.add(*i)) {
+            let (elements, nulls, count, _) = error::catching(|| desc::elements(datum))?;
+            fallible::reserve(&mut out, count)?;
+            for i in (0..count).filter(|i| !*nulls.add(*i)) {
                 out.extend(handle_parts(*elements.add(i)));
             }
             Ok(out)

@@ -7,20 +7,7 @@ use crate::pg::value::desc;
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::{self, Datum, TupleDesc, Tuplestorestate};
 
-/// The numbers of built-in types (`catalog/pg_type_d.h`).
-pub const BOOL: u32 = 16;
-
-pub const INT8: u32 = 20;
-
-pub const INT4: u32 = 23;
-
-pub const TEXT: u32 = 25;
-
-pub const OID: u32 = 26;
-
-pub const FLOAT8: u32 = 701;
-
-pub const TIMESTAMPTZ: u32 = 1184;
+pub use crate::pg::value::desc::{BOOL, FLOAT8, INT4, INT8, OID, TEXT, TIMESTAMPTZ};
 
 /// Whether the values are what the columns are declared as. A catalog that was not made for this library must not make one type
 /// pass for another.

@@ -8,13 +8,14 @@
 //! like in the other languages, `cached_function_compile` from version 18 on). So this process's own copy of the row, in the cache of that catalog, gets
 //! another xmin. Nothing else looks at it there: whether a row is visible, and what is written back of it, is decided by the table's row.
 //!
-//! A function is judged when a job looks it up, and where it was compiled before, once more when it is called: by the state of that moment ([`state`]) and by what
-//! has changed in the catalogs since it was compiled ([`AGE`]). From its first call on a job keeps what it has, as any session does.
+//! A function is judged when a job looks it up. One that was compiled for an earlier job is judged again at its first call. What counts is the state of
+//! that moment ([`state`]), and what has changed in the catalogs since the function was compiled ([`AGE`]). From its first call on a job keeps what it has, as any
+//! session does.
 //!
-//! Hooks of the function manager tell. It asks about each function that is not built in when it looks the function up
-//! (`fmgr_info_cxt_security`), and tells of the calls if that is answered so, and of the calls of functions that change settings or the role by
-//! themselves, in the state that they have made (`fmgr_security_definer`). A function that is compiled for the first time is called without that detour. Where the state
-//! changes between its look-up and its call, nobody knows under which it was compiled, so it is compiled anew for the next job; hooks of the settings tell.
+//! The function manager has two hooks. It calls the first one for each function that is not built in, when it looks the function up (`fmgr_info_cxt_security`). The
+//! answer decides whether it calls the second one at each call of that function (`fmgr_security_definer`). It calls only the second one for functions that change settings
+//! or the role by themselves, after they have done so. A function that is compiled for the first time is called without that detour. Its state may change between its
+//! look-up and its call. Hooks of the settings see that, and the function is compiled anew for the next job.
 //!
 //! The caches of types and relations keep what the planner has folded in the checks of domains, in indexes and in partition keys. They are
 //! emptied where the settings or the roles are others than those that they were filled under.
@@ -234,9 +235,9 @@ pub fn empty_caches() {
 
 /// Answers whether the calls of the function are to be told.
 unsafe extern "C-unwind" fn is_looked_up(function: Oid) -> bool {
-    let is_kept = judge(function, Moment::LookUp);
+    let at_call = judge(function, Moment::LookUp);
     // SAFETY: it was the hook.
-    is_kept | NEXT_LOOK_UP.get().is_some_and(|next| unsafe { next(function) })
+    at_call | NEXT_LOOK_UP.get().is_some_and(|next| unsafe { next(function) })
 }
 
 /// A function whose calls are told is called, or has ended.
@@ -265,7 +266,7 @@ enum Moment {
     Call,
 }
 
-/// A function may be called from here on: what its language has kept of it serves, or it is compiled anew. Returns whether something is kept that serves.
+/// A function may be called from here on: what its language has kept of it serves, or it is compiled anew. Returns whether it is to be judged at its call, too.
 fn judge(function: Oid, moment: Moment) -> bool {
     // SAFETY: a row of pg_proc begins with the columns of its struct, and is released. Its header is in this process's own memory.
     unsafe {
@@ -278,7 +279,7 @@ fn judge(function: Oid, moment: Moment) -> bool {
             .cast::<u8>()
             .add((*header).t_hoff.into())
             .cast::<FormData_pg_proc>();
-        let mut is_kept = false;
+        let mut at_call = false;
         if is_compiled(function, (*columns).prolang.to_u32()) {
             let xmin = &raw mut (*header).t_choice.t_heap.t_xmin;
             let found = u32::from(*xmin);
@@ -287,11 +288,11 @@ fn judge(function: Oid, moment: Moment) -> bool {
             if let Some(known) = MEMORY.with(|memory| memory.judge(function.to_u32(), found, place, state, moment)) {
                 *xmin = known.shown.into();
                 // A function in SQL whose calls are told could not be inlined. Its statements are analysed for each job, whatever its types.
-                is_kept = known.is_kept() && (*columns).prolang.to_u32() != SQL;
+                at_call = known.is_kept() && (*columns).prolang.to_u32() != SQL;
             }
         }
         raw::ReleaseSysCache(row);
-        is_kept
+        at_call
     }
 }
 
@@ -328,9 +329,9 @@ fn state() -> u64 {
 }
 
 impl Known {
-    /// Whether it may have been compiled for an earlier job, and serves.
+    /// Whether it may have been compiled for an earlier job, and no call in this one has been seen.
     fn is_kept(&self) -> bool {
-        self.made_by < self.job
+        self.made_by < self.job && self.called != self.job
     }
 }
 
@@ -343,8 +344,7 @@ impl Memory {
             let known = &mut self.known[at];
             if known.place == place && (xmin == known.xmin || xmin == known.shown) {
                 let serves = (known.state, known.age) == (state, age);
-                if known.job != job || known.is_kept() && known.called != job {
-                    // Not called yet.
+                if known.job != job || known.is_kept() {
                     if !serves {
                         known.shown = another(&mut self.last, known.xmin);
                         (known.state, known.age) = (state, age);

@@ -4,7 +4,7 @@
 //! type's elsewhere. So a value of such a type does not leave its database.
 
 use crate::pg::error::{Result, raise_raw};
-use crate::pg::value::desc::{self, column_type};
+use crate::pg::value::desc::{self, CSTRING, FIRST_USER_TYPE, MCV_LIST, TSQUERY, TSVECTOR, UNKNOWN, VOID, column_type};
 use crate::pg::value::encoding;
 use crate::pg::value::tuple::Shape;
 use crate::pg::{memory, raw};
@@ -12,14 +12,6 @@ use core::cell::Cell;
 use core::ffi::CStr;
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::Oid;
-
-/// `FirstNormalObjectId` of `access/transam.h`: types from this number on were created by somebody.
-pub const FIRST_USER_TYPE: u32 = 16384;
-
-/// Pseudo-types that have values of their own which can be passed on.
-const UNKNOWN: u32 = 705;
-const CSTRING: u32 = 2275;
-const VOID: u32 = 2278;
 
 const HINT: &CStr = c"Cast it to a built-in type, for example to text.";
 
@@ -167,13 +159,6 @@ pub fn type_name(kind: u32) -> &'static [u8] {
     // SAFETY: a string in the current memory context, which outlives the error that quotes it.
     memory::c_bytes(unsafe { raw::format_type_be(Oid::from(kind)) })
 }
-
-const TSVECTOR: u32 = 3614;
-
-const TSQUERY: u32 = 3615;
-
-/// `PG_MCV_LISTOID` of `catalog/pg_type_d.h`.
-const MCV_LIST: u32 = 5017;
 
 /// Whether values of a built-in type hold text in a form of their own, which cannot be converted where it lies.
 fn is_sealed(kind: u32) -> bool {

@@ -1,7 +1,37 @@
 //! Descriptions of rows: the types of their columns. Raw.
 
 use crate::pg::raw;
+use core::ptr;
 use pgrx::pg_sys::{self, Datum, HeapTupleHeader, TupleDesc};
+
+// Oids of `catalog/pg_type_d.h`.
+pub const BOOL: u32 = 16;
+pub const NAME: u32 = 19;
+pub const INT8: u32 = 20;
+pub const INT4: u32 = 23;
+pub const TEXT: u32 = 25;
+pub const OID: u32 = 26;
+pub const JSON: u32 = 114;
+pub const XML: u32 = 142;
+pub const NODE_TREE: u32 = 194;
+pub const FLOAT8: u32 = 701;
+pub const UNKNOWN: u32 = 705;
+pub const BPCHAR: u32 = 1042;
+pub const VARCHAR: u32 = 1043;
+pub const TIMESTAMPTZ: u32 = 1184;
+pub const REFCURSOR: u32 = 1790;
+pub const RECORD: u32 = 2249;
+pub const CSTRING: u32 = 2275;
+pub const VOID: u32 = 2278;
+pub const RECORD_ARRAY: u32 = 2287;
+pub const TSVECTOR: u32 = 3614;
+pub const TSQUERY: u32 = 3615;
+pub const JSONB: u32 = 3802;
+pub const JSONPATH: u32 = 4072;
+pub const MCV_LIST: u32 = 5017;
+
+/// `FirstNormalObjectId` of `access/transam.h`: types from this number on were created by somebody.
+pub const FIRST_USER_TYPE: u32 = 16384;
 
 /// The type of column `n`.
 pub fn column_type(desc: TupleDesc, n: usize) -> u32 {
@@ -33,11 +63,6 @@ pub(in crate::pg) unsafe fn tuple_desc_attr(desc: TupleDesc, n: usize) -> *mut p
     }
 }
 
-pub const RECORD: u32 = 2249;
-
-/// `RECORDARRAYOID` of `catalog/pg_type_d.h`.
-pub const RECORD_ARRAY: u32 = 2287;
-
 /// Whether a column of this type may hold an anonymous record.
 pub fn may_hold(kind: u32) -> bool {
     kind == RECORD || kind == RECORD_ARRAY
@@ -65,5 +90,28 @@ pub(in crate::pg) unsafe fn release(desc: TupleDesc) {
         if (*desc).tdrefcount >= 0 {
             raw::DecrTupleDescRefCount(desc);
         }
+    }
+}
+
+/// The elements of an array of rows, which of them are NULL, how many there are, and the array. Raw.
+///
+/// # Safety
+/// A non-NULL array of a composite type.
+pub(in crate::pg) unsafe fn elements(value: Datum) -> (*mut Datum, *mut bool, usize, *mut pg_sys::ArrayType) {
+    // SAFETY: see above.
+    unsafe {
+        let array = raw::pg_detoast_datum(value.cast_mut_ptr()).cast::<pg_sys::ArrayType>();
+        let (mut elements, mut nulls, mut count) = (ptr::null_mut(), ptr::null_mut(), 0);
+        raw::deconstruct_array(
+            array,
+            (*array).elemtype,
+            -1,
+            false,
+            b'd' as _,
+            &mut elements,
+            &mut nulls,
+            &mut count,
+        );
+        (elements, nulls, count as usize, array)
     }
 }

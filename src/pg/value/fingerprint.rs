@@ -5,8 +5,7 @@
 //! not. It can wait while ALTER DOMAIN asks more of the domain's values, too, and PostgreSQL relies on it that they all are
 //! as asked. So the worker sends along what such a type looked like, and the reader compares.
 
-use crate::pg::value::border::FIRST_USER_TYPE;
-use crate::pg::value::desc::tuple_desc_attr;
+use crate::pg::value::desc::{FIRST_USER_TYPE, tuple_desc_attr};
 use crate::pg::{compat, raw};
 use core::cell::Cell;
 use core::ptr;

@@ -1,6 +1,9 @@
 //! Values that come from another process, made into values of this one: the numbers of their records, and the encoding of their texts. Raw.
 
-use crate::pg::value::desc::{self, RECORD, RECORD_ARRAY, column_type, deform, may_hold, release};
+use crate::pg::value::desc::{
+    self, BPCHAR, CSTRING, JSON, JSONB, JSONPATH, NAME, NODE_TREE, RECORD, RECORD_ARRAY, REFCURSOR, TEXT, UNKNOWN,
+    VARCHAR, XML, column_type, deform, elements, may_hold, release,
+};
 use crate::pg::value::describe::Numbers;
 use crate::pg::value::{border, encoding};
 use crate::pg::{memory, raw};
@@ -110,50 +113,6 @@ unsafe fn open(value: Datum) -> Option<(HeapTupleHeader, TupleDesc, *mut Datum, 
         Some((header, desc, values, nulls))
     }
 }
-
-unsafe fn elements(value: Datum) -> (*mut Datum, *mut bool, usize, *mut pg_sys::ArrayType) {
-    // SAFETY: a non-NULL array of records.
-    unsafe {
-        let array = raw::pg_detoast_datum(value.cast_mut_ptr()).cast::<pg_sys::ArrayType>();
-        let (mut elements, mut nulls, mut count) = (ptr::null_mut(), ptr::null_mut(), 0);
-        raw::deconstruct_array(
-            array,
-            Oid::from(RECORD),
-            -1,
-            false,
-            b'd' as _,
-            &mut elements,
-            &mut nulls,
-            &mut count,
-        );
-        (elements, nulls, count as usize, array)
-    }
-}
-
-const NAME: u32 = 19;
-
-const TEXT: u32 = 25;
-
-const JSON: u32 = 114;
-
-const XML: u32 = 142;
-
-/// `PG_NODE_TREEOID` of `catalog/pg_type_d.h`.
-const NODE_TREE: u32 = 194;
-
-const UNKNOWN: u32 = 705;
-
-const BPCHAR: u32 = 1042;
-
-const VARCHAR: u32 = 1043;
-
-const REFCURSOR: u32 = 1790;
-
-const CSTRING: u32 = 2275;
-
-const JSONB: u32 = 3802;
-
-const JSONPATH: u32 = 4072;
 
 /// A value of a type other than `record` and `record[]`, with all text in it in this database's encoding. The type is none that
 /// [`is_sealed`]. Raw.
