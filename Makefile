@@ -82,6 +82,7 @@ installcheck:
 lint: setup
 	$(CARGO) fmt --all --check
 	scripts/circles
+	$(if $(is_19),,$(CARGO) rustc -q --lib $(features) -- --emit=mir && scripts/raw-frames $(CARGO_TARGET_DIR)/debug/deps/pg_background.mir)
 	$(if $(is_19),,$(CARGO) clippy --all-targets $(features) -- -D warnings)
 	diff <(sed -n '/^version/p; /^\[profile/,$$p' Cargo.toml) <(sed -n '/^version/p; /^\[profile/,$$p' pg19/Cargo.toml)
 	$(CARGO) clippy --all-targets $(members) -p pg_background_bindings_test -- -D warnings

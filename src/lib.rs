@@ -28,11 +28,11 @@ pgrx::pg_module_magic!(name = c"pg_background", version = c"2.1");
 #[allow(unsafe_code, reason = "the symbol's name is the interface")]
 #[unsafe(no_mangle)]
 extern "C-unwind" fn _PG_init() {
-    settings::define();
+    pg::error::uncaught(settings::define);
     if pg::reuse::library::is_preloaded() {
         registry::segment::reserve();
     }
     if !pg::process::bgworker::is_job_worker() {
-        api::run::init();
+        pg::error::uncaught(api::run::init);
     }
 }

@@ -2,6 +2,7 @@
 //! superusers, and what is the cluster's alone its configuration; each in every way that PostgreSQL knows.
 
 use crate::pg::guc::own::{self, IntSetting, TextSetting, Who};
+use crate::pg::raw::Raw;
 use core::ffi::c_char;
 use core::sync::atomic::Ordering::Relaxed;
 use core::sync::atomic::{AtomicI32, AtomicPtr};
@@ -150,9 +151,9 @@ const TEXTS: [TextSetting; 1] = [TextSetting {
     value: &STATELESS_LIBRARIES,
 }];
 
-/// Makes the settings known, when the library is loaded. Raw.
-pub fn define() {
-    own::define(c"pg_background", &SETTINGS, &TEXTS);
+/// Makes the settings known, when the library is loaded.
+pub fn define(raw: Raw<'_>) {
+    own::define(raw, c"pg_background", &SETTINGS, &TEXTS);
 }
 
 /// `pg_background.max_workers`: running jobs of one session.

@@ -67,7 +67,7 @@ fn list(call: &Call) -> Result<Answer> {
         )
         .into());
     }
-    error::catching(|| rows.come_with(|_| -1))?;
+    error::catching(|raw| rows.come_with(raw, &|_| -1))?;
     for handle in jobs::all()? {
         let seen = Seen::of(&handle)?;
         let mut values = [

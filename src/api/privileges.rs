@@ -113,7 +113,7 @@ fn commands(call: &Call, template: &[u8], role: &[u8]) -> Result<Vec<CString>> {
 
 /// An error of our own in the form that an error of a command has.
 fn refuse(code: PgSqlErrorCode, message: &'static [u8]) -> Result<()> {
-    error::catching(|| error::raise_raw(code, &[message], None))
+    error::catching(|raw| error::raise_raw(raw, code, &[message], None))
 }
 
 /// `drop_executor_role()`: takes back what the extension granted to its role in this database, and drops the role. 2BP01 where

@@ -8,6 +8,7 @@ use crate::pg::function::call::{Answer, Call};
 use crate::pg::function::rows::{Rows, Value};
 use crate::pg::function::scan::{self, Scan};
 use crate::pg::process::backend;
+use crate::pg::raw::Raw;
 use crate::pg::spi;
 use crate::registry::job::Stop;
 use crate::session::jobs::{self, Handle};
@@ -141,8 +142,8 @@ fn run_and_wait(call: &Call) -> Result<Answer> {
 }
 
 /// Once for each session.
-pub fn init() {
-    scan::init(ROWS);
+pub fn init(raw: Raw<'_>) {
+    scan::init(raw, ROWS);
 }
 
 fn start(order: &Order) -> Result<Rc<Handle>> {

@@ -7,6 +7,7 @@
 //! takes it; the worker has made all pieces itself.
 
 use crate::pg::error;
+use crate::pg::raw::Raw;
 use crate::pg::shmem::{self, NOWHERE, Offset};
 use core::sync::atomic::Ordering::Relaxed;
 use core::sync::atomic::{AtomicU32, AtomicU64};
@@ -94,24 +95,24 @@ pub enum Room {
     File,
 }
 
-/// Maps a piece that [`Next::Unknown`] has told of; nobody else takes it meanwhile. Raw.
-pub fn map(place: Offset) {
+/// Maps a piece that [`Next::Unknown`] has told of; nobody else takes it meanwhile.
+pub fn map(raw: Raw<'_>, place: Offset) {
     if let Err(failure) = shmem::map(place) {
-        error::throw(failure);
+        error::throw(raw, failure);
     }
 }
 
-/// A new piece in memory with these bytes, not yet in a queue. Raw.
-pub fn piece_in_memory(bytes: &[u8]) -> Offset {
-    let place = shmem::allocate_raw(PIECE + bytes.len());
+/// A new piece in memory with these bytes, not yet in a queue.
+pub fn piece_in_memory(raw: Raw<'_>, bytes: &[u8]) -> Offset {
+    let place = shmem::allocate_raw(raw, PIECE + bytes.len());
     fill(place, bytes.len() as u64, 0);
     shmem::write(place + PIECE as u64, bytes);
     place
 }
 
-/// A new page that takes `size` bytes of memory, to be filled in place. Raw.
-pub fn page(size: usize) -> Page {
-    let place = shmem::allocate_raw(size);
+/// A new page that takes `size` bytes of memory, to be filled in place.
+pub fn page(raw: Raw<'_>, size: usize) -> Page {
+    let place = shmem::allocate_raw(raw, size);
     fill(place, 0, 0);
     shmem::at::<Piece>(place).page.store(1, Relaxed);
     Page { place }
@@ -148,9 +149,9 @@ impl Page {
     }
 }
 
-/// A new piece that stands for `len` bytes in file number `file`. Raw.
-pub fn piece_in_file(file: u32, len: u64) -> Offset {
-    let place = shmem::allocate_raw(PIECE);
+/// A new piece that stands for `len` bytes in file number `file`.
+pub fn piece_in_file(raw: Raw<'_>, file: u32, len: u64) -> Offset {
+    let place = shmem::allocate_raw(raw, PIECE);
     fill(place, len, file + 1);
     place
 }

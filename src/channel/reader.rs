@@ -11,6 +11,7 @@ use crate::pg::files::Reading;
 use crate::pg::function::rows::Rows;
 use crate::pg::memory::{Buffer, Context};
 use crate::pg::process::{latch, signals};
+use crate::pg::raw::Raw;
 use crate::pg::shmem::{NOWHERE, Offset};
 use crate::pg::value::describe::Numbers;
 use crate::registry::job::Slot;
@@ -172,31 +173,31 @@ impl Pump {
         }
     }
 
-    /// Closes an open file. Raw.
-    pub fn close(&mut self) {
+    /// Closes an open file.
+    pub fn close(&mut self, raw: Raw<'_>) {
         if let Some(file) = self.file.take() {
-            file.close();
+            file.close(raw);
         }
     }
 
-    /// Moves rows until something else comes. `rows` of None drops them. Raw.
-    pub fn run(&mut self, rows: Option<&Rows>, records: &Numbers, count: &mut u64) -> Event {
+    /// Moves rows until something else comes. `rows` of None drops them.
+    pub fn run(&mut self, raw: Raw<'_>, rows: Option<&Rows>, records: &Numbers, count: &mut u64) -> Event {
         loop {
-            let tuple = match self.next() {
+            let tuple = match self.next(raw) {
                 Item::Row(tuple) => tuple,
                 Item::Other(event) => return event,
             };
-            self.push(tuple, rows, records, count);
+            self.push(raw, tuple, rows, records, count);
             if count.is_multiple_of(1024) {
-                signals::check_for_interrupts_raw();
+                signals::check_for_interrupts_raw(raw);
             }
         }
     }
 
-    /// Shows the next row in `rows`, where it stays until the pump goes on. Something else that comes instead is given back. Raw.
+    /// Shows the next row in `rows`, where it stays until the pump goes on. Something else that comes instead is given back.
     #[inline]
-    pub fn show(&mut self, rows: &Rows, records: &Numbers, count: &mut u64) -> Option<Event> {
-        let tuple = match self.next() {
+    pub fn show(&mut self, raw: Raw<'_>, rows: &Rows, records: &Numbers, count: &mut u64) -> Option<Event> {
+        let tuple = match self.next(raw) {
             Item::Row(tuple) => tuple,
             Item::Other(event) => return Some(event),
         };
@@ -206,25 +207,25 @@ impl Pump {
         }
         *count += 1;
         if records.is_empty() && rows.are_whole() {
-            rows.show_tuple_raw(tuple);
+            rows.show_tuple_raw(raw, tuple);
         } else {
-            let memory = self.row_memory();
-            memory.reset();
-            memory.enter(|| rows.show_foreign_tuple_raw(tuple, records));
+            let memory = self.row_memory(raw);
+            memory.reset(raw);
+            memory.enter(|| rows.show_foreign_tuple_raw(raw, tuple, records));
         }
         None
     }
 
-    /// Adds a row to `rows`; None drops it. Raw.
-    pub fn push(&mut self, tuple: *mut u8, rows: Option<&Rows>, records: &Numbers, count: &mut u64) {
+    /// Adds a row to `rows`; None drops it.
+    pub fn push(&mut self, raw: Raw<'_>, tuple: *mut u8, rows: Option<&Rows>, records: &Numbers, count: &mut u64) {
         *count += 1;
         let Some(rows) = rows else { return };
         if records.is_empty() && rows.are_whole() {
-            rows.push_tuple_raw(tuple);
+            rows.push_tuple_raw(raw, tuple);
         } else {
-            let memory = self.row_memory();
-            memory.enter(|| rows.push_foreign_tuple_raw(tuple, records));
-            memory.reset();
+            let memory = self.row_memory(raw);
+            memory.enter(|| rows.push_foreign_tuple_raw(raw, tuple, records));
+            memory.reset(raw);
         }
     }
 
@@ -234,18 +235,18 @@ impl Pump {
         (self.heeds_writes, self.unsettled) = (true, unsettled);
     }
 
-    fn row_memory(&mut self) -> Context {
-        *self.row_memory.get_or_insert_with(Context::below_current)
+    fn row_memory(&mut self, raw: Raw<'_>) -> Context {
+        *self.row_memory.get_or_insert_with(|| Context::below_current(raw))
     }
 
-    /// The next row or something else. Raw.
+    /// The next row or something else.
     #[inline]
-    fn next(&mut self) -> Item {
+    fn next(&mut self, raw: Raw<'_>) -> Item {
         let (kind, len) = match self.begun {
             Some(begun) => begun,
             None => {
                 while self.at == self.window_len {
-                    match self.more() {
+                    match self.more(raw) {
                         More::Window => (),
                         More::Nothing => return Item::Other(Event::Drained),
                         More::End => return Item::Other(Event::End),
@@ -258,7 +259,7 @@ impl Pump {
                 }
             }
         };
-        let body = match self.body(kind, len) {
+        let body = match self.body(raw, kind, len) {
             Ok(body) => body,
             Err(event) => return Item::Other(event),
         };
@@ -279,27 +280,27 @@ impl Pump {
     /// The body of a message, in place where it lies in one window, else put together. Where the worker has yet to send the rest, which
     /// may take it as long as its next row, the pump goes on with it later.
     #[inline]
-    fn body(&mut self, kind: Kind, len: usize) -> core::result::Result<*mut u8, Event> {
+    fn body(&mut self, raw: Raw<'_>, kind: Kind, len: usize) -> core::result::Result<*mut u8, Event> {
         let whole = padded(len);
         if self.begun.is_none() && whole <= self.window_len - self.at {
             let body = self.window.wrapping_add(self.at);
             self.at += whole;
             return Ok(body);
         }
-        self.put_together(kind, len)
+        self.put_together(raw, kind, len)
     }
 
-    fn put_together(&mut self, kind: Kind, len: usize) -> core::result::Result<*mut u8, Event> {
+    fn put_together(&mut self, raw: Raw<'_>, kind: Kind, len: usize) -> core::result::Result<*mut u8, Event> {
         let whole = padded(len);
-        let mut scratch = self.scratch.take().unwrap_or_else(|| Buffer::new(whole));
+        let mut scratch = self.scratch.take().unwrap_or_else(|| Buffer::new(raw, whole));
         if self.begun.is_none() {
-            scratch.restart(whole);
+            scratch.restart(raw, whole);
             self.begun = Some((kind, len));
         }
         let mut event = None;
         while scratch.len() < whole && event.is_none() {
             if self.at == self.window_len {
-                event = match self.more() {
+                event = match self.more(raw) {
                     More::Window => continue,
                     More::Nothing => Some(Event::Drained),
                     // It died in the middle of a message: the rest never comes.
@@ -324,7 +325,7 @@ impl Pump {
     }
 
     /// The next bytes of the stream.
-    fn more(&mut self) -> More {
+    fn more(&mut self, raw: Raw<'_>) -> More {
         loop {
             self.window_len = 0;
             self.at = 0;
@@ -332,19 +333,19 @@ impl Pump {
                 if let Some(number) = piece.file
                     && self.shown < piece.len
                 {
-                    self.read_block(number, piece.len);
+                    self.read_block(raw, number, piece.len);
                     return More::Window;
                 }
                 if let Some(number) = piece.file {
-                    self.close();
-                    let mut files = self.slot.lock().files;
-                    files.delete(number);
+                    self.close(raw);
+                    let mut files = self.slot.look(|job| job.files);
+                    files.delete(raw, number);
                 }
                 self.piece = None;
                 if self
                     .slot
-                    .lock_if(self.cookie)
-                    .is_some_and(|mut job| job.queue.put_down(piece))
+                    .look_if(self.cookie, |job| job.queue.put_down(piece))
+                    .unwrap_or(false)
                 {
                     piece.free();
                 }
@@ -352,7 +353,7 @@ impl Pump {
             latch::reset_latch();
             let next = match self.take(NOWHERE) {
                 Next::Unknown(place) => {
-                    queue::map(place);
+                    queue::map(raw, place);
                     self.take(place)
                 }
                 next => next,
@@ -366,7 +367,7 @@ impl Pump {
                 Next::Piece { piece, wake_writer } => {
                     self.piece = Some(piece);
                     if wake_writer {
-                        let writer = self.slot.lock().runner;
+                        let writer = self.slot.look(|job| job.runner);
                         writer.wake();
                     }
                     if piece.file.is_none() {
@@ -395,22 +396,23 @@ impl Pump {
         }
     }
 
-    fn read_block(&mut self, number: u32, len: u64) {
+    fn read_block(&mut self, raw: Raw<'_>, number: u32, len: u64) {
         let file = match self.file {
             Some(file) => file,
             None => {
-                let mut files = self.slot.lock().files;
-                let file = files.read(number);
-                file.seek(self.shown);
+                let mut files = self.slot.look(|job| job.files);
+                let file = files.read(raw, number);
+                file.seek(raw, self.shown);
                 self.file = Some(file);
                 file
             }
         };
-        let block = self.block.take().unwrap_or_else(|| Buffer::new(BLOCK));
+        let block = self.block.take().unwrap_or_else(|| Buffer::new(raw, BLOCK));
         let want = BLOCK.min((len - self.shown) as usize);
-        let got = file.read(block.as_ptr(), want);
+        let got = file.read(raw, block.as_ptr(), want);
         if got < want {
             crate::pg::error::raise_raw(
+                raw,
                 pgrx::PgSqlErrorCode::ERRCODE_IO_ERROR,
                 &[b"could not read a job's result from its temporary file"],
                 None,

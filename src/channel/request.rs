@@ -8,6 +8,7 @@ use crate::pg::memory::padded;
 use crate::pg::process::backend;
 use crate::pg::process::identity::Identity;
 use crate::pg::query::simple_query;
+use crate::pg::raw::Raw;
 use crate::pg::reuse::adopt;
 use crate::pg::reuse::standing::{self, Kind};
 use crate::pg::shmem::{self, Offset, Owned};
@@ -209,30 +210,30 @@ impl Request {
         self.head.is_elsewhere.then_some(self.head.encoding)
     }
 
-    /// Puts this worker into the session's state. Raw.
-    pub fn adopt(&self, application_name: &CStr) {
+    /// Puts this worker into the session's state.
+    pub fn adopt(&self, raw: Raw<'_>, application_name: &CStr) {
         let libraries = shmem::address(self.libraries_at());
         if self.head.is_elsewhere {
             let limits = (self.settings(), self.head.material);
-            adopt::adopt_limits(&self.head.identity, limits, application_name);
+            adopt::adopt_limits(raw, &self.head.identity, limits, application_name);
         } else {
             let settings = (self.settings(), self.head.settings_mark, self.head.material);
-            adopt::adopt(&self.head.identity, settings, libraries, application_name);
+            adopt::adopt(raw, &self.head.identity, settings, libraries, application_name);
         }
     }
 
     /// Takes over the SQL and the parameters, for as long as the job runs. `records` outlives the call. Outside of a transaction.
-    /// Raw.
-    pub fn take(&self, sql: &'static CStr, records: &mut Numbers) -> (&'static CStr, Option<Parameters>) {
+    pub fn take(&self, raw: Raw<'_>, sql: &'static CStr, records: &mut Numbers) -> (&'static CStr, Option<Parameters>) {
         let len = self.head.parameters_len as usize;
         let converts = encoding::differ(self.head.encoding, encoding::of_database());
         if len == 0 && !converts {
             return (sql, None);
         }
-        simple_query::in_message_context(|| {
+        simple_query::in_message_context(raw, || {
             records.texts_come_in(self.head.encoding);
-            let sql = encoding::c_string(sql, self.head.encoding);
-            let parameters = (len > 0).then(|| Parameters::take(shmem::address(self.parameters_at()), len, records));
+            let sql = encoding::c_string(raw, sql, self.head.encoding);
+            let parameters =
+                (len > 0).then(|| Parameters::take(raw, shmem::address(self.parameters_at()), len, records));
             (sql, parameters)
         })
     }

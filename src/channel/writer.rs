@@ -16,6 +16,7 @@ use crate::pg::guc::own;
 use crate::pg::memory::{Buffer, Context};
 use crate::pg::process::{backend, latch, signals};
 use crate::pg::query::receiver::RowSlot;
+use crate::pg::raw::Raw;
 use crate::pg::value::tuple::{self, Row, SLACK, Shape};
 use crate::pg::value::{describe, fingerprint, translate};
 use crate::registry::job::Slot;
@@ -81,8 +82,8 @@ struct Patience {
 
 impl Writer {
     /// A writer for this process; `begin` gives it a job. Where memory is out the process ends.
-    pub fn new(slot: &'static Slot) -> Self {
-        let local = crate::pg::memory::for_process(|| Buffer::new(*BUFFER.start()));
+    pub fn new(raw: Raw<'_>, slot: &'static Slot) -> Self {
+        let local = crate::pg::memory::for_process(|| Buffer::new(raw, *BUFFER.start()));
         crate::pg::memory::for_process(|| Self {
             slot,
             cookie: 0,
@@ -94,8 +95,8 @@ impl Writer {
             buffer: local.view(*BUFFER.start()),
             local,
             page: None,
-            scratch: Buffer::new(*BUFFER.start()),
-            row_memory: Context::for_process(c"pg_background row"),
+            scratch: Buffer::new(raw, *BUFFER.start()),
+            row_memory: Context::for_process(raw, c"pg_background row"),
             shape: None,
             known_records: [0; KNOWN_RECORDS],
             known_count: 0,
@@ -110,9 +111,9 @@ impl Writer {
     }
 
     /// Starts on a job's messages.
-    pub fn begin(&mut self, slot: &'static Slot, cookie: u64, queue_size: u32, keep: bool) {
+    pub fn begin(&mut self, raw: Raw<'_>, slot: &'static Slot, cookie: u64, queue_size: u32, keep: bool) {
         let size = (queue_size as usize / 4).clamp(*BUFFER.start(), *BUFFER.end()) & !7;
-        crate::pg::memory::for_process(|| self.local.restart(size));
+        crate::pg::memory::for_process(|| self.local.restart(raw, size));
         self.size = size;
         self.leave_page();
         self.slot = slot;
@@ -132,48 +133,49 @@ impl Writer {
     }
 
     /// A statement's rows will come.
-    pub fn start_rows(&mut self, shape: Shape) {
+    pub fn start_rows(&mut self, raw: Raw<'_>, shape: Shape) {
         self.shape = Some(shape);
         if !self.keep {
             return;
         }
         let len = shape.width() * Column::LEN;
-        self.header(Kind::Columns, len);
+        self.header(raw, Kind::Columns, len);
         for n in 0..shape.width() {
             let kind = shape.column_type(n);
             let column = Column {
                 kind,
-                print: fingerprint::fingerprint(kind),
+                print: fingerprint::fingerprint(raw, kind),
                 modifier: shape.column_modifier(n),
             };
-            self.put(&column.bytes());
+            self.put(raw, &column.bytes());
         }
-        self.pad(len);
+        self.pad(raw, len);
     }
 
     /// One row.
-    pub fn row(&mut self, slot: RowSlot) {
+    pub fn row(&mut self, raw: Raw<'_>, slot: RowSlot) {
         let Some(shape) = self.shape else { return };
         if !self.keep {
             return;
         }
         if shape.has_records {
-            self.describe_records(slot, &shape);
+            self.describe_records(raw, slot, &shape);
         }
-        if self.row_in_place(|to, room| tuple::form_at_once(to, room, slot, &shape)) {
+        if self.row_in_place(raw, |to, room| tuple::form_at_once(to, room, slot, &shape)) {
             return;
         }
-        match self.row_memory.enter(|| tuple::look(slot, &shape)) {
+        match self.row_memory.enter(|| tuple::look(raw, slot, &shape)) {
             Row::Ready { from, len } => {
-                self.make_room(len);
-                self.header(Kind::Row, len);
-                self.put(&(len as u32).to_ne_bytes());
-                self.put_from(from.wrapping_add(4), len - 4);
-                self.pad(len);
+                self.make_room(raw, len);
+                self.header(raw, Kind::Row, len);
+                self.put(raw, &(len as u32).to_ne_bytes());
+                self.put_from(raw, from.wrapping_add(4), len - 4);
+                self.pad(raw, len);
             }
             Row::Loose { len, has_null } => {
                 if len > LARGEST_ROW {
                     raise_raw(
+                        raw,
                         PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
                         &[
                             b"row of a result is too large (",
@@ -183,17 +185,17 @@ impl Writer {
                         None,
                     );
                 }
-                self.make_room(len + SLACK);
-                if !self.row_in_place(|to, room| tuple::form(to, room, &shape, has_null)) {
+                self.make_room(raw, len + SLACK);
+                if !self.row_in_place(raw, |to, room| tuple::form(to, room, &shape, has_null)) {
                     let scratch = &mut self.scratch;
-                    crate::pg::memory::for_process(|| scratch.restart(len + SLACK));
+                    crate::pg::memory::for_process(|| scratch.restart(raw, len + SLACK));
                     let formed = tuple::form(scratch.as_ptr(), len + SLACK, &shape, has_null);
                     debug_assert_eq!(formed, Some(len));
-                    self.header(Kind::Row, len);
-                    self.put_from(self.scratch.as_ptr(), len);
-                    self.pad(len);
+                    self.header(raw, Kind::Row, len);
+                    self.put_from(raw, self.scratch.as_ptr(), len);
+                    self.pad(raw, len);
                 }
-                self.row_memory.reset();
+                self.row_memory.reset(raw);
             }
         }
     }
@@ -201,13 +203,13 @@ impl Writer {
     /// A row that `form` writes where it goes, up to a whole number of words: it gets the place and the room there, and gives the row's
     /// length, or nothing if there is too little room.
     #[inline]
-    fn row_in_place(&mut self, form: impl FnOnce(*mut u8, usize) -> Option<usize>) -> bool {
+    fn row_in_place(&mut self, raw: Raw<'_>, form: impl FnOnce(*mut u8, usize) -> Option<usize>) -> bool {
         let room = self.buffer.room().saturating_sub(HEADER) & !7;
         let place = self.buffer.end().wrapping_add(HEADER);
         let Some(len) = form(place, room) else {
             return false;
         };
-        self.check_whole();
+        self.check_whole(raw);
         if !self.buffer.push_word(message::header(Kind::Row, len)) {
             return false;
         }
@@ -216,60 +218,60 @@ impl Writer {
     }
 
     /// The statement's rows have all come. What is in an open file is handed over, since the transaction may end next.
-    pub fn finish_rows(&mut self) {
+    pub fn finish_rows(&mut self, raw: Raw<'_>) {
         self.shape = None;
-        self.finish_file();
+        self.finish_file(raw);
     }
 
     /// A statement's command tag.
-    pub fn tag(&mut self, tag: &[u8]) {
-        self.message(Kind::Tag, tag);
+    pub fn tag(&mut self, raw: Raw<'_>, tag: &[u8]) {
+        self.message(raw, Kind::Tag, tag);
     }
 
     /// A notice in the protocol's form. While interrupts are held, which is where waiting and allocating may be forbidden, it is
     /// kept only if it fits the buffer.
-    pub fn notice(&mut self, fields: &[u8]) {
+    pub fn notice(&mut self, raw: Raw<'_>, fields: &[u8]) {
         if !self.keep {
             return;
         }
         if signals::interrupts_held() {
             if self.buffer.room() >= HEADER + padded(fields.len()) {
-                self.message(Kind::Notice, fields);
+                self.message(raw, Kind::Notice, fields);
             }
             return;
         }
-        self.message(Kind::Notice, fields);
+        self.message(raw, Kind::Notice, fields);
         if self.shape.is_none() {
-            let reader = self.slot.lock().queue.reader();
+            let reader = self.slot.look(|job| job.queue.reader());
             if let Some(reader) = reader {
-                self.flush();
+                self.flush(raw);
                 backend::wake(reader);
             }
         }
     }
 
-    fn message(&mut self, kind: Kind, body: &[u8]) {
+    fn message(&mut self, raw: Raw<'_>, kind: Kind, body: &[u8]) {
         if self.keep {
-            self.header(kind, body.len());
-            self.put(body);
-            self.pad(body.len());
+            self.header(raw, kind, body.len());
+            self.put(raw, body);
+            self.pad(raw, body.len());
             if self.shape.is_none() {
-                self.finish_file();
+                self.finish_file(raw);
             }
         }
     }
 
-    fn describe_records(&mut self, slot: RowSlot, shape: &Shape) {
+    fn describe_records(&mut self, raw: Raw<'_>, slot: RowSlot, shape: &Shape) {
         let memory = self.row_memory;
         memory.enter(|| {
-            shape.each_record(slot, |value, kind| {
-                translate::each_number(value, kind, &mut |number| self.describe(number))
+            shape.each_record(raw, slot, &mut |value, kind| {
+                translate::each_number(raw, value, kind, &mut |number| self.describe(raw, number))
             })
         });
-        memory.reset();
+        memory.reset(raw);
     }
 
-    fn describe(&mut self, number: i32) {
+    fn describe(&mut self, raw: Raw<'_>, number: i32) {
         if self
             .known_records
             .iter()
@@ -278,10 +280,10 @@ impl Writer {
         {
             return;
         }
-        let len = describe::description_len(number);
-        self.header(Kind::Record, len);
-        describe::describe(number, &mut |bytes| self.put(bytes));
-        self.pad(len);
+        let len = describe::description_len(raw, number);
+        self.header(raw, Kind::Record, len);
+        describe::describe(raw, number, &mut |bytes| self.put(raw, bytes));
+        self.pad(raw, len);
         if let Some(place) = self.known_records.get_mut(self.known_count) {
             *place = number;
             self.known_count += 1;
@@ -289,17 +291,18 @@ impl Writer {
     }
 
     /// Sends off the buffer where a message of `len` bytes does not fit but would fit an empty one: whole rows are read in place.
-    fn make_room(&mut self, len: usize) {
+    fn make_room(&mut self, raw: Raw<'_>, len: usize) {
         let need = HEADER + padded(len);
         if need > self.buffer.room() && need <= self.buffer.capacity() {
-            self.flush();
+            self.flush(raw);
         }
     }
 
     /// SQL may have caught the error that tore a message, and the job gone on.
-    fn check_whole(&self) {
+    fn check_whole(&self, raw: Raw<'_>) {
         if self.torn {
             raise_raw(
+                raw,
                 PgSqlErrorCode::ERRCODE_INSUFFICIENT_RESOURCES,
                 &[b"the job's result is incomplete, since a message of it could not be kept"],
                 None,
@@ -308,81 +311,81 @@ impl Writer {
     }
 
     /// Begins a message; [`Writer::pad`] completes it.
-    fn header(&mut self, kind: Kind, len: usize) {
-        self.check_whole();
+    fn header(&mut self, raw: Raw<'_>, kind: Kind, len: usize) {
+        self.check_whole(raw);
         self.torn = true;
-        self.put(&message::header(kind, len));
+        self.put(raw, &message::header(kind, len));
     }
 
-    fn pad(&mut self, len: usize) {
+    fn pad(&mut self, raw: Raw<'_>, len: usize) {
         const ZEROES: [u8; 8] = [0; 8];
-        self.put_from(ZEROES.as_ptr(), padded(len) - len);
+        self.put_from(raw, ZEROES.as_ptr(), padded(len) - len);
         self.torn = false;
     }
 
-    fn put(&mut self, bytes: &[u8]) {
-        self.put_from(bytes.as_ptr(), bytes.len());
+    fn put(&mut self, raw: Raw<'_>, bytes: &[u8]) {
+        self.put_from(raw, bytes.as_ptr(), bytes.len());
     }
 
-    fn put_from(&mut self, from: *const u8, len: usize) {
+    fn put_from(&mut self, raw: Raw<'_>, from: *const u8, len: usize) {
         let mut done = 0;
         while done < len {
             done += self.buffer.push(from.wrapping_add(done), len - done);
             if done < len {
-                self.flush();
+                self.flush(raw);
             }
         }
     }
 
     /// Hands over what there is before the job ends. The reader need not wake for it: the end wakes it.
-    pub fn flush_at_end(&mut self) {
+    pub fn flush_at_end(&mut self, raw: Raw<'_>) {
         self.ending = true;
-        self.flush();
+        self.flush(raw);
         self.leave_page();
-        self.give_back();
+        self.give_back(raw);
     }
 
     /// Gives back what a large row took, also where an error has ended it half-way.
-    fn give_back(&mut self) {
-        self.row_memory.reset();
+    fn give_back(&mut self, raw: Raw<'_>) {
+        self.row_memory.reset(raw);
         let scratch = &mut self.scratch;
-        crate::pg::memory::for_process(|| scratch.shrink(*BUFFER.end()));
+        crate::pg::memory::for_process(|| scratch.shrink(raw, *BUFFER.end()));
     }
 
     /// Hands the buffer over as a piece of the queue.
-    pub fn flush(&mut self) {
+    pub fn flush(&mut self, raw: Raw<'_>) {
         while !self.buffer.is_empty() {
             latch::reset_latch();
             let Some(mut job) = self.slot.lock_if(self.cookie) else {
-                return self.discard();
+                return self.discard(raw);
             };
             if !job.keeps_result {
                 drop(job);
-                return self.discard();
+                return self.discard(raw);
             }
             if self.file.is_some() {
                 let somebody_reads = job.queue.reader().is_some();
                 let read = job.queue.read();
                 drop(job);
                 if somebody_reads && self.patience.is_none_or(|patience| patience.read != read) {
-                    self.finish_file();
+                    self.finish_file(raw);
                     continue;
                 }
-                return self.spill();
+                return self.spill(raw);
             }
             let room = job.queue.room(self.buffer.len() as u64, self.limit);
             let read = job.queue.read();
             drop(job);
             match room {
-                Room::Memory => return self.hand_over(),
+                Room::Memory => return self.hand_over(raw),
                 Room::Wait if !self.hurries && !signals::interrupts_held() => match self.patience_left(read) {
-                    0 => return self.spill(),
+                    0 => return self.spill(raw),
                     left => {
-                        latch::wait_raw(left);
-                        signals::check_for_interrupts_raw();
+                        latch::wait_raw(raw, left);
+                        signals::check_for_interrupts_raw(raw);
                     }
                 },
-                Room::Wait | Room::File => return self.spill(),
+                Room::Wait | Room::File => return self.spill(raw),
             }
         }
     }
@@ -403,18 +406,18 @@ impl Writer {
     }
 
     /// Makes the buffer a piece in memory, and chooses where the next bytes go.
-    fn hand_over(&mut self) {
+    fn hand_over(&mut self, raw: Raw<'_>) {
         let more = self.shape.is_some() && !self.ending && self.buffer.len() > self.buffer.capacity() / 2;
         let piece = match self.page.take() {
             Some(page) => page.complete(self.buffer.len()),
-            None => queue::piece_in_memory(self.buffer.bytes()),
+            None => queue::piece_in_memory(raw, self.buffer.bytes()),
         };
         self.buffer = self.local.view(self.size);
-        self.append(piece);
+        self.append(raw, piece);
         if more && self.keep {
             let spare = self.slot.lock_if(self.cookie).and_then(|mut job| job.queue.spare());
             let size = self.size;
-            let page = spare.unwrap_or_else(|| queue::page(size));
+            let page = spare.unwrap_or_else(|| queue::page(raw, size));
             self.buffer = Buffer::over(page.as_ptr(), Page::room(size));
             self.page = Some(page);
         }
@@ -428,7 +431,7 @@ impl Writer {
         self.buffer = self.local.view(self.size);
     }
 
-    fn append(&mut self, piece: crate::pg::shmem::Offset) {
+    fn append(&mut self, raw: Raw<'_>, piece: crate::pg::shmem::Offset) {
         let appended = self.slot.lock_if(self.cookie).and_then(|mut job| {
             job.queue.note_written(backend::transaction_has_written());
             job.keeps_result.then(|| job.queue.append(piece, self.limit))
@@ -439,6 +442,7 @@ impl Writer {
             Some(Err(queue::Unreachable)) => {
                 crate::pg::shmem::free(piece);
                 raise_raw(
+                    raw,
                     PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY,
                     &[b"could not map the shared memory of a background job"],
                     None,
@@ -449,65 +453,67 @@ impl Writer {
         }
     }
 
-    fn spill(&mut self) {
-        self.check_file_limit();
+    fn spill(&mut self, raw: Raw<'_>) {
+        self.check_file_limit(raw);
         let file = match self.file {
             Some(file) => file,
             None => {
-                let file = self.open_file();
+                let file = self.open_file(raw);
                 self.file = Some(file);
                 file
             }
         };
         let (owner, buffer) = (self.owner, &self.buffer);
-        owner.with(|| file.write(buffer.bytes()));
+        owner.with(|| file.write(raw, buffer.bytes()));
         self.file_len += self.buffer.len() as u64;
         self.buffer.clear();
         // Between statements the transaction may end next; in the middle of a message it cannot.
         if (self.shape.is_none() && !self.torn) || self.file_len >= self.file_size {
-            self.finish_file();
+            self.finish_file(raw);
         }
     }
 
-    fn open_file(&mut self) -> Writing {
+    fn open_file(&mut self, raw: Raw<'_>) -> Writing {
         // The set is made and kept in the slot, where whoever frees the slot finds it. Making it may raise an error, so it is
         // made in a copy; nobody else makes it.
-        let mut files = self.slot.lock().files;
+        let mut files = self.slot.look(|job| job.files);
         let owner = self.owner;
         let set = self.cookie as u32;
-        owner.with(|| files.prepare(set));
-        self.slot.lock().files = files;
+        owner.with(|| files.prepare(raw, set));
+        self.slot.look(|job| job.files = files);
         self.file_len = 0;
         let number = self.next_file;
         self.next_file += 1;
         // Whatever memory is current now, an error message's or a row's, may go before the file is complete.
-        crate::pg::memory::for_process(|| owner.with(|| files.write(number)))
+        crate::pg::memory::for_process(|| owner.with(|| files.write(raw, number)))
     }
 
     /// Completes the open file and queues it.
-    pub fn finish_file(&mut self) {
+    pub fn finish_file(&mut self, raw: Raw<'_>) {
         let Some(file) = self.file.take() else { return };
         let owner = self.owner;
         // If this fails, what is in the file is missing from the stream.
         let torn = core::mem::replace(&mut self.torn, true);
-        owner.with(|| file.finish());
-        let piece = queue::piece_in_file(self.next_file - 1, self.file_len);
+        owner.with(|| file.finish(raw));
+        let piece = queue::piece_in_file(raw, self.next_file - 1, self.file_len);
         self.file_size = (self.file_size * 2).min(LARGEST_FILE);
-        self.append(piece);
+        self.append(raw, piece);
         self.torn = torn;
     }
 
     /// PostgreSQL counts a temporary file against `temp_file_limit` while the process has it open. Ours are closed and still
     /// there, so what waits in files is counted here too.
-    fn check_file_limit(&self) {
+    fn check_file_limit(&self, raw: Raw<'_>) {
         let limit = own::temp_file_limit();
         if limit < 0 {
             return;
         }
-        let waiting =
-            self.slot.lock().queue.file_bytes() + self.file.map_or(0, |_| self.file_len) + self.buffer.len() as u64;
+        let waiting = self.slot.look(|job| job.queue.file_bytes())
+            + self.file.map_or(0, |_| self.file_len)
+            + self.buffer.len() as u64;
         if waiting > limit as u64 * 1024 {
             raise_raw(
+                raw,
                 PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
                 &[
                     b"temporary file size exceeds temp_file_limit (",
@@ -524,23 +530,23 @@ impl Writer {
         self.leave_page();
     }
 
-    fn discard(&mut self) {
+    fn discard(&mut self, raw: Raw<'_>) {
         self.stop_keeping();
         if let Some(file) = self.file.take() {
             let owner = self.owner;
-            owner.with(|| file.finish());
+            owner.with(|| file.finish(raw));
         }
     }
 
     /// After an error, before the transaction is aborted: an open file is closed now, or PostgreSQL closes it under us. Nothing may
     /// follow a torn message, which would be taken for the rest of it.
-    pub fn after_error(&mut self) {
+    pub fn after_error(&mut self, raw: Raw<'_>) {
         self.shape = None;
         self.hurries = true;
         if self.torn {
             self.stop_keeping();
         }
-        self.finish_file();
+        self.finish_file(raw);
         // A file whose completion failed is still open.
         self.owner.release();
     }

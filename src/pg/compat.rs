@@ -1,6 +1,6 @@
 //! Everything that differs between server versions, and the constants that the bindings lack.
 
-use crate::pg::raw;
+use crate::pg::raw::{self, Raw, may_raise};
 use core::cell::Cell;
 use core::ffi::{CStr, c_char, c_int, c_void};
 use pgrx::pg_sys::{self, BufFile, CommandDest, DestReceiver, LWLock, List, Portal, QueryCompletion, RawStmt};
@@ -44,12 +44,13 @@ pub fn request_shared_memory(size: usize) {
             static NEXT: Cell<pg_sys::shmem_request_hook_type> = const { Cell::new(None) };
         }
         unsafe extern "C-unwind" fn request() {
-            // SAFETY: the postmaster calls this when it may be asked; whoever was there before is called too. Raw.
+            // SAFETY: the postmaster calls this when it may be asked; whoever was there before is called too. Nothing is owned here.
             unsafe {
+                let raw = Raw::assume();
                 if let Some(next) = NEXT.get() {
                     next();
                 }
-                raw::RequestAddinShmemSpace(SIZE.get());
+                raw::RequestAddinShmemSpace(raw, SIZE.get());
             }
         }
         SIZE.set(size);
@@ -161,9 +162,11 @@ pub fn dsa_create(tranche: c_int) -> *mut pg_sys::dsa_area {
     }
 }
 
-// tcop/tcopprot.h, mb/pg_wchar.h, parser/parse_node.h, parser/analyze.h, parser/parse_param.h, utils/acl.h, tcop/pquery.h,
-// utils/guc_tables.h
+// mb/pg_wchar.h, utils/guc_tables.h: these raise nothing.
 unsafe extern "C-unwind" {
+    // From version 17 on the server's own copy has another name than libpq's.
+    #[cfg_attr(since_17, link_name = "pg_encoding_to_char_private")]
+    pub fn pg_encoding_to_char(encoding: c_int) -> *const c_char;
     #[cfg(since_16)]
     fn find_option(
         name: *const c_char,
@@ -171,6 +174,10 @@ unsafe extern "C-unwind" {
         skip_errors: bool,
         elevel: c_int,
     ) -> *mut pg_sys::config_generic;
+}
+
+// tcop/tcopprot.h, parser/parse_node.h, parser/analyze.h, parser/parse_param.h, utils/acl.h, tcop/pquery.h
+may_raise! {
     #[cfg(since_15)]
     fn pg_analyze_and_rewrite_fixedparams(
         stmt: *mut RawStmt,
@@ -187,9 +194,6 @@ unsafe extern "C-unwind" {
         n: c_int,
         env: *mut pg_sys::QueryEnvironment,
     ) -> *mut List;
-    // From version 17 on the server's own copy has another name than libpq's.
-    #[cfg_attr(since_17, link_name = "pg_encoding_to_char_private")]
-    pub fn pg_encoding_to_char(encoding: c_int) -> *const c_char;
     fn make_parsestate(parent: *mut pg_sys::ParseState) -> *mut pg_sys::ParseState;
     fn free_parsestate(state: *mut pg_sys::ParseState);
     fn transformTopLevelStmt(state: *mut pg_sys::ParseState, stmt: *mut RawStmt) -> *mut pg_sys::Query;
@@ -222,11 +226,12 @@ unsafe extern "C-unwind" {
     ) -> bool;
 }
 
-/// Analyses and rewrites one statement with `count` parameters of the given types. Raw.
+/// Analyses and rewrites one statement with `count` parameters of the given types.
 ///
 /// # Safety
 /// The tree comes from the parser, `sql` is the text that it was parsed from, and there are as many types.
 pub unsafe fn analyze_and_rewrite(
+    raw: Raw<'_>,
     stmt: *mut RawStmt,
     sql: *const c_char,
     types: *mut pg_sys::Oid,
@@ -235,18 +240,19 @@ pub unsafe fn analyze_and_rewrite(
     // SAFETY: see above.
     unsafe {
         #[cfg(since_15)]
-        return pg_analyze_and_rewrite_fixedparams(stmt, sql, types, count, core::ptr::null_mut());
+        return pg_analyze_and_rewrite_fixedparams(raw, stmt, sql, types, count, core::ptr::null_mut());
         #[cfg(not(since_15))]
         return pg_analyze_and_rewrite(stmt, sql, types, count, core::ptr::null_mut());
     }
 }
 
 /// Finds the types that a statement asks for where a parameter's type is 0, by analysing it; `unknown` where it uses the parameter
-/// and asks for none. The array grows where the statement names more parameters. Raw.
+/// and asks for none. The array grows where the statement names more parameters.
 ///
 /// # Safety
 /// As for [`analyze_and_rewrite`]; the array was allocated by PostgreSQL. The tree is used up.
 pub unsafe fn find_parameter_types(
+    raw: Raw<'_>,
     stmt: *mut RawStmt,
     sql: *const c_char,
     types: &mut *mut pg_sys::Oid,
@@ -254,14 +260,14 @@ pub unsafe fn find_parameter_types(
 ) {
     // SAFETY: see above; as parse_analyze_varparams does it, but that it leaves out that all must have been found.
     unsafe {
-        let state = make_parsestate(core::ptr::null_mut());
+        let state = make_parsestate(raw, core::ptr::null_mut());
         (*state).p_sourcetext = sql;
         #[cfg(since_15)]
-        setup_parse_variable_parameters(state, types, count);
+        setup_parse_variable_parameters(raw, state, types, count);
         #[cfg(not(since_15))]
         parse_variable_parameters(state, types, count);
-        transformTopLevelStmt(state, stmt);
-        free_parsestate(state);
+        transformTopLevelStmt(raw, state, stmt);
+        free_parsestate(raw, state);
     }
 }
 
@@ -277,29 +283,43 @@ pub fn may_connect(database: pg_sys::Oid, role: pg_sys::Oid) -> bool {
     answer == pg_sys::AclResult::ACLCHECK_OK
 }
 
-/// The same. Raw.
-pub fn may_connect_raw(database: pg_sys::Oid, role: pg_sys::Oid) -> bool {
+/// The same.
+pub fn may_connect_raw(raw: Raw<'_>, database: pg_sys::Oid, role: pg_sys::Oid) -> bool {
     // SAFETY: a look-up in the catalogs.
     #[cfg(not(since_16))]
-    let answer = unsafe { pg_database_aclcheck(database, role, pg_sys::ACL_CONNECT as _) };
+    let answer = unsafe { pg_database_aclcheck(raw, database, role, pg_sys::ACL_CONNECT as _) };
     // SAFETY: as above.
     #[cfg(since_16)]
-    let answer = unsafe { object_aclcheck(pg_sys::DatabaseRelationId, database, role, pg_sys::ACL_CONNECT as _) };
+    let answer = unsafe {
+        object_aclcheck(
+            raw,
+            pg_sys::DatabaseRelationId,
+            database,
+            role,
+            pg_sys::ACL_CONNECT as _,
+        )
+    };
     answer == pg_sys::AclResult::ACLCHECK_OK
 }
 
-/// Runs a portal to its end. Raw.
+/// Runs a portal to its end.
 ///
 /// # Safety
 /// The portal is started and the receiver alive.
-pub unsafe fn portal_run(portal: Portal, top_level: bool, dest: *mut DestReceiver, qc: *mut QueryCompletion) {
+pub unsafe fn portal_run(
+    raw: Raw<'_>,
+    portal: Portal,
+    top_level: bool,
+    dest: *mut DestReceiver,
+    qc: *mut QueryCompletion,
+) {
     const FETCH_ALL: core::ffi::c_long = core::ffi::c_long::MAX;
     // SAFETY: see above.
     unsafe {
         #[cfg(not(since_18))]
-        PortalRun(portal, FETCH_ALL, top_level, true, dest, dest, qc);
+        PortalRun(raw, portal, FETCH_ALL, top_level, true, dest, dest, qc);
         #[cfg(since_18)]
-        PortalRun(portal, FETCH_ALL, top_level, dest, dest, qc);
+        PortalRun(raw, portal, FETCH_ALL, top_level, dest, dest, qc);
     }
 }
 
@@ -309,12 +329,8 @@ pub use pg_sys::FileSet;
 #[cfg(not(since_15))]
 pub use pg_sys::SharedFileSet as FileSet;
 
-#[allow(
-    clashing_extern_declarations,
-    reason = "the guarded twins in pgrx have the same signatures"
-)]
 #[cfg(since_15)]
-unsafe extern "C-unwind" {
+may_raise! {
     fn FileSetDeleteAll(fileset: *mut FileSet);
     fn BufFileCreateFileSet(fileset: *mut FileSet, name: *const c_char) -> *mut BufFile;
     fn BufFileExportFileSet(file: *mut BufFile);
@@ -322,13 +338,9 @@ unsafe extern "C-unwind" {
     fn BufFileDeleteFileSet(fileset: *mut FileSet, name: *const c_char, missing_ok: bool);
 }
 
-#[allow(
-    clashing_extern_declarations,
-    reason = "the guarded twins in pgrx have the same signatures"
-)]
 // storage/sharedfileset.h
 #[cfg(not(since_15))]
-unsafe extern "C-unwind" {
+may_raise! {
     fn SharedFileSetDelete(fileset: *mut FileSet, name: *const c_char, error_on_failure: bool) -> bool;
     fn SharedFileSetDeleteAll(fileset: *mut FileSet);
     fn BufFileCreateShared(fileset: *mut FileSet, name: *const c_char) -> *mut BufFile;
@@ -336,12 +348,12 @@ unsafe extern "C-unwind" {
     fn BufFileOpenShared(fileset: *mut FileSet, name: *const c_char, mode: c_int) -> *mut BufFile;
 }
 
-/// An empty set with this number, which no process removes when it exits. Raw.
+/// An empty set with this number, which no process removes when it exits.
 ///
 /// FileSetInit is not called for it, since it does not work outside of a transaction, where what was said last is kept. There
 /// the setting temp_tablespaces cannot be looked up, and the database's own tablespace takes the files. To tell PostgreSQL that
 /// no tablespaces are set would serve too, but it believes that until the end of the next transaction, which is another job's.
-pub fn new_file_set(number: u32) -> FileSet {
+pub fn new_file_set(raw: Raw<'_>, number: u32) -> FileSet {
     // SAFETY: reads of this process's own state. The tablespaces are looked up where they can be, and forgotten at the end of the
     // transaction; there is room for as many as are asked for.
     unsafe {
@@ -355,8 +367,8 @@ pub fn new_file_set(number: u32) -> FileSet {
             set.refcnt = 1;
         }
         let count = if raw::IsTransactionState() {
-            raw::PrepareTempTablespaces();
-            raw::GetTempTablespaces(set.tablespaces.as_mut_ptr(), set.tablespaces.len() as c_int)
+            raw::PrepareTempTablespaces(raw);
+            raw::GetTempTablespaces(raw, set.tablespaces.as_mut_ptr(), set.tablespaces.len() as c_int)
         } else {
             0
         };
@@ -371,15 +383,15 @@ pub fn new_file_set(number: u32) -> FileSet {
     }
 }
 
-/// Deletes all files of the set. Raw.
+/// Deletes all files of the set.
 ///
 /// # Safety
 /// The set is initialised.
-pub unsafe fn file_set_delete_all(set: *mut FileSet) {
+pub unsafe fn file_set_delete_all(raw: Raw<'_>, set: *mut FileSet) {
     // SAFETY: see above.
     #[cfg(since_15)]
     unsafe {
-        FileSetDeleteAll(set);
+        FileSetDeleteAll(raw, set);
     }
     // SAFETY: see above.
     #[cfg(not(since_15))]
@@ -388,58 +400,58 @@ pub unsafe fn file_set_delete_all(set: *mut FileSet) {
     }
 }
 
-/// Creates a file in the set. Raw.
+/// Creates a file in the set.
 ///
 /// # Safety
 /// The set is initialised and the name NUL-terminated.
-pub unsafe fn file_create(set: *mut FileSet, name: &CStr) -> *mut BufFile {
+pub unsafe fn file_create(raw: Raw<'_>, set: *mut FileSet, name: &CStr) -> *mut BufFile {
     // SAFETY: see above.
     unsafe {
         #[cfg(since_15)]
-        return BufFileCreateFileSet(set, name.as_ptr());
+        return BufFileCreateFileSet(raw, set, name.as_ptr());
         #[cfg(not(since_15))]
         return BufFileCreateShared(set, name.as_ptr());
     }
 }
 
-/// Makes a file that was written complete and readable by others. Raw.
+/// Makes a file that was written complete and readable by others.
 ///
 /// # Safety
 /// `file` was created by [`file_create`] and is open.
-pub unsafe fn file_export(file: *mut BufFile) {
+pub unsafe fn file_export(raw: Raw<'_>, file: *mut BufFile) {
     // SAFETY: see above.
     unsafe {
         #[cfg(since_15)]
-        BufFileExportFileSet(file);
+        BufFileExportFileSet(raw, file);
         #[cfg(not(since_15))]
         BufFileExportShared(file);
     }
 }
 
-/// Opens a file of the set for reading. Raw.
+/// Opens a file of the set for reading.
 ///
 /// # Safety
 /// The set is initialised and the name NUL-terminated.
-pub unsafe fn file_open(set: *mut FileSet, name: &CStr) -> *mut BufFile {
+pub unsafe fn file_open(raw: Raw<'_>, set: *mut FileSet, name: &CStr) -> *mut BufFile {
     const O_RDONLY: c_int = 0;
     // SAFETY: see above.
     unsafe {
         #[cfg(since_15)]
-        return BufFileOpenFileSet(set, name.as_ptr(), O_RDONLY, false);
+        return BufFileOpenFileSet(raw, set, name.as_ptr(), O_RDONLY, false);
         #[cfg(not(since_15))]
         return BufFileOpenShared(set, name.as_ptr(), O_RDONLY);
     }
 }
 
-/// Deletes a file of the set, where there is one. Raw.
+/// Deletes a file of the set, where there is one.
 ///
 /// # Safety
 /// The set is initialised and the name NUL-terminated.
-pub unsafe fn file_delete(set: *mut FileSet, name: &CStr) {
+pub unsafe fn file_delete(raw: Raw<'_>, set: *mut FileSet, name: &CStr) {
     // SAFETY: see above.
     #[cfg(since_15)]
     unsafe {
-        BufFileDeleteFileSet(set, name.as_ptr(), true);
+        BufFileDeleteFileSet(raw, set, name.as_ptr(), true);
     }
     // SAFETY: see above. BufFileDeleteShared would refuse a file that is not there; what it deletes are the segments.
     #[cfg(not(since_15))]
@@ -505,7 +517,7 @@ pub fn handle_signal(signal: c_int, handler: SignalHandler) {
 }
 
 // utils/ps_status.h, utils/backend_status.h
-unsafe extern "C-unwind" {
+may_raise! {
     #[cfg(since_16)]
     fn set_ps_display_with_len(activity: *const c_char, len: usize);
     #[cfg(not(since_16))]
@@ -518,27 +530,27 @@ unsafe extern "C-unwind" {
     fn pgstat_report_plan_id(plan_id: i64, force: bool);
 }
 
-/// What the process's title says that it does. Raw.
-pub fn show_activity(activity: &CStr) {
+/// What the process's title says that it does.
+pub fn show_activity(raw: Raw<'_>, activity: &CStr) {
     // SAFETY: the text is copied.
     #[cfg(since_16)]
     unsafe {
-        set_ps_display_with_len(activity.as_ptr(), activity.count_bytes());
+        set_ps_display_with_len(raw, activity.as_ptr(), activity.count_bytes());
     }
     // SAFETY: the text is copied.
     #[cfg(not(since_16))]
     unsafe {
-        set_ps_display(activity.as_ptr());
+        set_ps_display(raw, activity.as_ptr());
     }
 }
 
-/// A statement begins whose identifiers are not known yet. Raw.
-pub fn forget_query_id() {
+/// A statement begins whose identifiers are not known yet.
+pub fn forget_query_id(raw: Raw<'_>) {
     // SAFETY: only writes this process's own statistics.
     unsafe {
-        pgstat_report_query_id(0, true);
+        pgstat_report_query_id(raw, 0, true);
         #[cfg(since_18)]
-        pgstat_report_plan_id(0, true);
+        pgstat_report_plan_id(raw, 0, true);
     }
 }
 
@@ -595,36 +607,37 @@ pub unsafe fn all_settings() -> (*mut *mut pg_sys::config_generic, usize) {
 ///
 /// # Safety
 /// It is used no more.
-pub unsafe fn free_settings(settings: *mut *mut pg_sys::config_generic) {
+pub unsafe fn free_settings(raw: Raw<'_>, settings: *mut *mut pg_sys::config_generic) {
     // SAFETY: see above; up to version 15 it is no copy.
     #[cfg(not(since_16))]
-    let _ = settings;
+    let _ = (raw, settings);
     // SAFETY: see above.
     #[cfg(since_16)]
     unsafe {
-        raw::pfree(settings.cast());
+        raw::pfree(raw, settings.cast());
     }
 }
 
-/// A number that changes whenever a setting becomes known. Raw.
+/// A number that changes whenever a setting becomes known.
 ///
 /// From version 16 on the settings are in a hash table of PostgreSQL's own. To have them all means to sort them, which takes longer
 /// than the rest of a job; but the list of those that EXPLAIN shows is short, and has room for all.
-pub fn settings_number() -> usize {
+pub fn settings_number(raw: Raw<'_>) -> usize {
     // SAFETY: a plain read.
     #[cfg(not(since_16))]
     unsafe {
+        let _ = raw;
         raw::GetNumConfigOptions() as usize
     }
     #[cfg(since_16)]
     {
         // utils/guc_tables.h
-        unsafe extern "C-unwind" {
+        may_raise! {
             fn get_explain_guc_options(count: *mut c_int) -> *mut *mut pg_sys::config_generic;
         }
-        super::memory::size_taken(|| {
+        super::memory::size_taken(raw, || {
             // SAFETY: a list in the current memory context.
-            unsafe { get_explain_guc_options(&mut 0).cast() }
+            unsafe { get_explain_guc_options(raw, &mut 0).cast() }
         })
     }
 }
@@ -701,7 +714,7 @@ pub unsafe fn setting_role(setting: *mut pg_sys::config_generic) -> pg_sys::Oid 
 }
 
 // utils/guc.h
-unsafe extern "C-unwind" {
+may_raise! {
     #[cfg(since_15)]
     fn set_config_option_ext(
         name: *const c_char,
@@ -728,11 +741,12 @@ unsafe extern "C-unwind" {
 }
 
 /// Sets a setting as its source would. Where the value in force comes from a stronger source, it only becomes what RESET gives.
-/// `elevel` 0 makes a refusal a message. Raw.
+/// `elevel` 0 makes a refusal a message.
 ///
 /// # Safety
 /// Name and value are NUL-terminated.
 pub unsafe fn set_setting(
+    raw: Raw<'_>,
     name: *const c_char,
     value: *const c_char,
     context: u32,
@@ -745,7 +759,18 @@ pub unsafe fn set_setting(
     // SAFETY: see above.
     #[cfg(since_15)]
     unsafe {
-        set_config_option_ext(name, value, context, source, role, GUC_ACTION_SET, true, elevel, true);
+        set_config_option_ext(
+            raw,
+            name,
+            value,
+            context,
+            source,
+            role,
+            GUC_ACTION_SET,
+            true,
+            elevel,
+            true,
+        );
     }
     // SAFETY: see above.
     #[cfg(not(since_15))]
@@ -784,10 +809,10 @@ pub fn is_in_lock_table() -> bool {
     }
 }
 
-/// Drops the temporary replication slots of this process. Raw.
-pub fn drop_temporary_slots() {
+/// Drops the temporary replication slots of this process.
+pub fn drop_temporary_slots(raw: Raw<'_>) {
     // replication/slot.h
-    unsafe extern "C-unwind" {
+    may_raise! {
         #[cfg(not(since_17))]
         fn ReplicationSlotCleanup();
         #[cfg(since_17)]
@@ -796,26 +821,28 @@ pub fn drop_temporary_slots() {
     // SAFETY: callable outside of a transaction, as PostgresMain does after an error.
     #[cfg(not(since_17))]
     unsafe {
-        ReplicationSlotCleanup();
+        ReplicationSlotCleanup(raw);
     }
     // SAFETY: as above.
     #[cfg(since_17)]
     unsafe {
-        ReplicationSlotCleanup(false);
+        ReplicationSlotCleanup(raw, false);
     }
 }
 
-/// Forgets what an error within a commit or rollback of a procedure's leaves of SPI. From version 15 on there is nothing left. Raw.
-pub fn spi_cleanup() {
+/// Forgets what an error within a commit or rollback of a procedure's leaves of SPI. From version 15 on there is nothing left.
+pub fn spi_cleanup(raw: Raw<'_>) {
+    #[cfg(since_15)]
+    let _ = raw;
     // executor/spi.h
     #[cfg(not(since_15))]
-    unsafe extern "C-unwind" {
+    may_raise! {
         fn SPICleanup();
     }
     // SAFETY: callable after any error, as PostgresMain does it.
     #[cfg(not(since_15))]
     unsafe {
-        SPICleanup();
+        SPICleanup(raw);
     }
 }
 
@@ -851,7 +878,7 @@ pub fn report_statistics() {
 }
 
 // executor/executor.h
-unsafe extern "C-unwind" {
+may_raise! {
     #[cfg(not(since_18))]
     fn standard_ExecutorRun(
         query: *mut pg_sys::QueryDesc,
@@ -888,8 +915,9 @@ unsafe extern "C-unwind" fn run(
     count: u64,
     #[cfg(not(since_18))] once: bool,
 ) {
-    // SAFETY: the executor's own arguments, passed on; nothing is owned here.
+    // SAFETY: the executor's own arguments, passed on; PostgreSQL calls this, and nothing is owned here.
     unsafe {
+        let raw = Raw::assume();
         if let Some(watcher) = RUN_WATCHER.get() {
             let forward = direction == pg_sys::ScanDirection::ForwardScanDirection;
             // All queries come by here. If this fails, rows are collected first.
@@ -898,12 +926,12 @@ unsafe extern "C-unwind" fn run(
         #[cfg(not(since_18))]
         match NEXT_RUN.get() {
             Some(next) => next(query, direction, count, once),
-            None => standard_ExecutorRun(query, direction, count, once),
+            None => standard_ExecutorRun(raw, query, direction, count, once),
         }
         #[cfg(since_18)]
         match NEXT_RUN.get() {
             Some(next) => next(query, direction, count),
-            None => standard_ExecutorRun(query, direction, count),
+            None => standard_ExecutorRun(raw, query, direction, count),
         }
     }
 }
@@ -933,17 +961,17 @@ pub const CONSTRAINT_VALIDATED: c_int = 7;
 #[cfg(since_18)]
 pub const CONSTRAINT_VALIDATED: c_int = 8;
 
-/// A row of a catalog with an oid, from its cache, to be released; NULL where there is none. Raw.
-pub fn cached_row(cache: pg_sys::SysCacheIdentifier::Type, oid: pg_sys::Oid) -> pg_sys::HeapTuple {
+/// A row of a catalog with an oid, from its cache, to be released; NULL where there is none.
+pub fn cached_row(raw: Raw<'_>, cache: pg_sys::SysCacheIdentifier::Type, oid: pg_sys::Oid) -> pg_sys::HeapTuple {
     // utils/syscache.h
-    unsafe extern "C-unwind" {
+    may_raise! {
         #[cfg(not(since_19))]
         fn SearchSysCache1(cache: c_int, key: pg_sys::Datum) -> pg_sys::HeapTuple;
         #[cfg(since_19)]
         fn SearchSysCache1(cache: u32, key: pg_sys::Datum) -> pg_sys::HeapTuple;
     }
     // SAFETY: the caches that are asked for have one key, an oid.
-    unsafe { SearchSysCache1(cache as _, oid.into()) }
+    unsafe { SearchSysCache1(raw, cache as _, oid.into()) }
 }
 
 thread_local! {
@@ -951,24 +979,24 @@ thread_local! {
 }
 
 /// From now on `watcher` is called when a constraint has changed in this database, as soon as this process learns of it. Once for each
-/// process. Raw.
-pub fn watch_constraints(watcher: fn()) {
+/// process.
+pub fn watch_constraints(raw: Raw<'_>, watcher: fn()) {
     unsafe extern "C-unwind" fn changed(_argument: pg_sys::Datum, _cache: c_int, _hash: u32) {
         if let Some(watcher) = CONSTRAINT_WATCHER.get() {
             watcher();
         }
     }
     CONSTRAINT_WATCHER.set(Some(watcher));
-    on_cache_change(pg_sys::SysCacheIdentifier::CONSTROID, changed);
+    on_cache_change(raw, pg_sys::SysCacheIdentifier::CONSTROID, changed);
 }
 
 /// What is called when rows of a cached catalog have changed.
 pub type CacheCallback = unsafe extern "C-unwind" fn(pg_sys::Datum, c_int, u32);
 
-/// From now on the callback is called for the cache, as long as the process lives. Raw.
-pub fn on_cache_change(cache: pg_sys::SysCacheIdentifier::Type, callback: CacheCallback) {
+/// From now on the callback is called for the cache, as long as the process lives.
+pub fn on_cache_change(raw: Raw<'_>, cache: pg_sys::SysCacheIdentifier::Type, callback: CacheCallback) {
     // utils/inval.h
-    unsafe extern "C-unwind" {
+    may_raise! {
         #[cfg(not(since_19))]
         fn CacheRegisterSyscacheCallback(
             cache: c_int,
@@ -983,14 +1011,15 @@ pub fn on_cache_change(cache: pg_sys::SysCacheIdentifier::Type, callback: CacheC
         );
     }
     // SAFETY: the callback lives as long as the process.
-    unsafe { CacheRegisterSyscacheCallback(cache as _, Some(callback), 0usize.into()) }
+    unsafe { CacheRegisterSyscacheCallback(raw, cache as _, Some(callback), 0usize.into()) }
 }
 
-/// Plans a query by the hook `next`, where there is one. Raw.
+/// Plans a query by the hook `next`, where there is one.
 ///
 /// # Safety
 /// The arguments are those of a planner's hook.
 pub unsafe fn plan(
+    raw: Raw<'_>,
     next: pg_sys::planner_hook_type,
     query: *mut pg_sys::Query,
     text: *const c_char,
@@ -999,7 +1028,7 @@ pub unsafe fn plan(
     #[cfg(since_19)] explain: *mut pg_sys::ExplainState,
 ) -> *mut pg_sys::PlannedStmt {
     // optimizer/planner.h
-    unsafe extern "C-unwind" {
+    may_raise! {
         #[cfg(not(since_19))]
         fn standard_planner(
             query: *mut pg_sys::Query,
@@ -1021,12 +1050,12 @@ pub unsafe fn plan(
         #[cfg(not(since_19))]
         return match next {
             Some(next) => next(query, text, options, parameters),
-            None => standard_planner(query, text, options, parameters),
+            None => standard_planner(raw, query, text, options, parameters),
         };
         #[cfg(since_19)]
         return match next {
             Some(next) => next(query, text, options, parameters, explain),
-            None => standard_planner(query, text, options, parameters, explain),
+            None => standard_planner(raw, query, text, options, parameters, explain),
         };
     }
 }
@@ -1045,26 +1074,26 @@ pub fn next_xid() -> u32 {
     }
 }
 
-/// The columns of a descriptor that was made by hand are all there: from version 19 on, that must be said before it is used. Raw.
+/// The columns of a descriptor that was made by hand are all there: from version 19 on, that must be said before it is used.
 ///
 /// # Safety
 /// Each column was initialised.
-pub unsafe fn finish_descriptor(desc: pg_sys::TupleDesc) {
+pub unsafe fn finish_descriptor(raw: Raw<'_>, desc: pg_sys::TupleDesc) {
     // access/tupdesc.h
-    unsafe extern "C-unwind" {
+    may_raise! {
         #[cfg(since_19)]
         fn TupleDescFinalize(desc: pg_sys::TupleDesc);
     }
     #[cfg(not(since_19))]
-    let _ = desc;
+    let _ = (raw, desc);
     // SAFETY: see above.
     #[cfg(since_19)]
     unsafe {
-        TupleDescFinalize(desc);
+        TupleDescFinalize(raw, desc);
     }
 }
 
-/// The text of a String node. Raw.
+/// The text of a String node.
 ///
 /// # Safety
 /// The node is one.

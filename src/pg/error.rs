@@ -1,10 +1,10 @@
 //! Errors: how ours are made, how PostgreSQL's are caught whole and raised again.
 
 use crate::pg::memory::copy_text;
-use crate::pg::raw;
+use crate::pg::raw::{self, Raw};
 use cee_scape::call_with_sigsetjmp;
 use core::ffi::CStr;
-use core::mem::MaybeUninit;
+use core::mem::{MaybeUninit, needs_drop};
 use core::ptr;
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::{self, ErrorData};
@@ -117,8 +117,8 @@ fn out_of_memory(size: usize) -> *mut ErrorData {
     edata
 }
 
-/// Raises the failure as PostgreSQL's ERROR. The calling frame, and all above it up to PostgreSQL, must own nothing.
-pub fn throw(failure: Failure) -> ! {
+/// Raises the failure as PostgreSQL's ERROR.
+pub fn throw(raw: Raw<'_>, failure: Failure) -> ! {
     let (edata, again) = match failure {
         Failure::Report(report) => (report.into_error_data(), false),
         Failure::Foreign(edata) => (edata, false),
@@ -128,9 +128,9 @@ pub fn throw(failure: Failure) -> ! {
     // SAFETY: `edata` is a palloc'd error of level ERROR, and nothing is owned here any more.
     unsafe {
         if !again {
-            raw::ThrowErrorData(edata);
+            raw::ThrowErrorData(raw, edata);
         }
-        raw::ReThrowError(edata)
+        raw::ReThrowError(raw, edata)
     }
 }
 
@@ -140,15 +140,23 @@ pub fn at_border<T>(body: impl FnOnce() -> T) -> T {
     unsafe { pg_sys::panic::pgrx_extern_c_guard(body) }
 }
 
+/// Runs what PostgreSQL calls, or what a process begins with, where no handler of ours is above: an error jumps to PostgreSQL's own, over
+/// the caller, too.
+pub fn uncaught<T, F: FnOnce(Raw) -> T>(body: F) -> T {
+    const { assert!(!needs_drop::<F>(), "an error jumps over what the closure owns") };
+    // SAFETY: PostgreSQL has a handler; the frames of whoever calls this are looked at as those with the token are.
+    body(unsafe { Raw::assume() })
+}
+
 /// The same where PostgreSQL can go on without it: a panic gives None, and so does an error in a guarded call.
 pub fn if_possible<T>(body: impl FnOnce() -> T) -> Option<T> {
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(body)).ok()
 }
 
-/// Sends a message below ERROR to whoever receives this backend's messages. Raw.
-pub fn emit(edata: *mut ErrorData) {
+/// Sends a message below ERROR to whoever receives this backend's messages.
+pub fn emit(raw: Raw<'_>, edata: *mut ErrorData) {
     // SAFETY: a palloc'd error; the caller keeps no owned value alive (raw).
-    unsafe { raw::ThrowErrorData(edata) }
+    unsafe { raw::ThrowErrorData(raw, edata) }
 }
 
 /// Emits a NOTICE, WARNING or INFO with a message and an optional detail. Guarded.
@@ -162,19 +170,25 @@ pub fn message(level: u32, code: PgSqlErrorCode, text: &str, detail: Option<&str
         if let Some(detail) = detail {
             (*edata).detail = copy_text(detail.as_bytes());
         }
-        pg_sys::ffi::pg_guard_ffi_boundary(|| raw::ThrowErrorData(edata));
+        pg_sys::ffi::pg_guard_ffi_boundary(|| raw::ThrowErrorData(Raw::assume(), edata));
     }
 }
 
 /// Runs `body`, and gives back an error that it raised as a copy in the memory context that was current before.
 ///
-/// Nothing between this call and the place of the error may own anything: the jump passes over it. The transaction is left as
-/// the error left it; the caller raises the error again or aborts. Only the lightweight locks are released at once, as an abort
+/// Nothing between this call and the place of the error owns anything: the jump passes over it. What the closure captures and returns
+/// is checked here, what its frames own by `scripts/raw-frames`. The transaction is left as the error left it; the caller raises the error again or aborts. Only the lightweight locks are released at once, as an abort
 /// does first of all: on its way out the caller gives back shared memory, for which it may need the very lock that the error
 /// left behind. So no lock may be held around the call.
 ///
 /// While the process ends PostgreSQL makes every error a FATAL one, which nobody can catch; what is called here is an exception.
-pub fn catch<T>(body: impl FnOnce() -> T) -> core::result::Result<T, *mut ErrorData> {
+pub fn catch<T, F: FnOnce(Raw) -> T>(body: F) -> core::result::Result<T, *mut ErrorData> {
+    const {
+        assert!(
+            !needs_drop::<F>() && !needs_drop::<T>(),
+            "an error jumps over what the closure owns"
+        )
+    };
     // SAFETY: one thread only. The saved handler, context stack and memory context are put back on both ways out, as PG_TRY
     // does (utils/elog.h).
     unsafe {
@@ -186,7 +200,7 @@ pub fn catch<T>(body: impl FnOnce() -> T) -> core::result::Result<T, *mut ErrorD
         let target = ptr::from_mut(&mut answer);
         let jumped = call_with_sigsetjmp(false, move |buffer| {
             pg_sys::PG_exception_stack = ptr::from_ref(buffer).cast_mut().cast();
-            (*target).write(body());
+            (*target).write(body(Raw::assume()));
             0
         });
         pg_sys::PG_exception_stack = handler;
@@ -241,7 +255,13 @@ impl Exit {
 /// while the process ends, and over live values; not where an error is being reported.
 ///
 /// Nothing within `body` may own anything, nor hold a lightweight lock of its own where it may fail.
-pub fn quietly<T>(body: impl FnOnce() -> T) -> Option<T> {
+pub fn quietly<T, F: FnOnce(Raw) -> T>(body: F) -> Option<T> {
+    const {
+        assert!(
+            !needs_drop::<F>() && !needs_drop::<T>(),
+            "an error jumps over what the closure owns"
+        )
+    };
     // SAFETY: as in `catch`; an error has set the three counts to zero.
     unsafe {
         let exit = Exit::suspend();
@@ -259,7 +279,7 @@ pub fn quietly<T>(body: impl FnOnce() -> T) -> Option<T> {
         let target = ptr::from_mut(&mut answer);
         let jumped = call_with_sigsetjmp(false, move |buffer| {
             pg_sys::PG_exception_stack = ptr::from_ref(buffer).cast_mut().cast();
-            (*target).write(body());
+            (*target).write(body(Raw::assume()));
             0
         });
         pg_sys::PG_exception_stack = handler;
@@ -293,7 +313,7 @@ fn take_error() -> *mut ErrorData {
         let target = &raw mut edata;
         let jumped = call_with_sigsetjmp(false, move |buffer| {
             pg_sys::PG_exception_stack = ptr::from_ref(buffer).cast_mut().cast();
-            target.write(raw::CopyErrorData());
+            target.write(raw::CopyErrorData(Raw::assume()));
             0
         });
         pg_sys::PG_exception_stack = handler;
@@ -319,7 +339,7 @@ struct NoMemory(core::cell::UnsafeCell<MaybeUninit<ErrorData>>);
 unsafe impl Sync for NoMemory {}
 
 /// [`catch`] for the session's side: the error becomes a [`Failure`] that [`throw`] lets go on.
-pub fn catching<T>(body: impl FnOnce() -> T) -> Result<T> {
+pub fn catching<T, F: FnOnce(Raw) -> T>(body: F) -> Result<T> {
     catch(body).map_err(Failure::Caught)
 }
 
@@ -334,12 +354,12 @@ pub fn log_caught(edata: *mut ErrorData) {
         let jumped = call_with_sigsetjmp(false, move |buffer| {
             pg_sys::PG_exception_stack = ptr::from_ref(buffer).cast_mut().cast();
             pg_sys::error_context_stack = ptr::null_mut();
-            raw::ReThrowError(edata)
+            raw::ReThrowError(Raw::assume(), edata)
         });
         debug_assert!(jumped != 0);
         pg_sys::PG_exception_stack = handler;
         pg_sys::error_context_stack = callbacks;
-        raw::EmitErrorReport();
+        raw::EmitErrorReport(Raw::assume());
         pg_sys::CurrentMemoryContext = memory;
         raw::FlushErrorState();
     }
@@ -365,8 +385,8 @@ pub fn replace(edata: *mut ErrorData, report: Report) {
 /// The most that [`raise_raw`] takes of a message.
 const RAW_MESSAGE: usize = 320;
 
-/// Raises an error where nothing may be owned: the message is put together from pieces in a buffer of the frame. Raw.
-pub fn raise_raw(code: PgSqlErrorCode, message: &[&[u8]], hint: Option<&'static CStr>) -> ! {
+/// Raises an error where nothing may be owned: the message is put together from pieces in a buffer of the frame.
+pub fn raise_raw(raw: Raw<'_>, code: PgSqlErrorCode, message: &[&[u8]], hint: Option<&'static CStr>) -> ! {
     let mut text = [0u8; RAW_MESSAGE];
     for (to, from) in text
         .iter_mut()
@@ -384,21 +404,21 @@ pub fn raise_raw(code: PgSqlErrorCode, message: &[&[u8]], hint: Option<&'static 
         edata.sqlerrcode = code as _;
         edata.message = text.as_mut_ptr().cast();
         edata.hint = hint.map_or(ptr::null_mut(), |text| text.as_ptr().cast_mut());
-        raw::ThrowErrorData(&raw mut edata);
-        raw::ReThrowError(&raw mut edata)
+        raw::ThrowErrorData(raw, &raw mut edata);
+        raw::ReThrowError(raw, &raw mut edata)
     }
 }
 
-/// Sends a message below ERROR. Raw.
-pub fn emit_raw(level: u32, code: PgSqlErrorCode, message: &'static CStr) {
+/// Sends a message below ERROR.
+pub fn emit_raw(raw: Raw<'_>, level: u32, code: PgSqlErrorCode, message: &'static CStr) {
     // SAFETY: as in `raise_raw`.
     unsafe {
-        let edata = raw::palloc0(size_of::<ErrorData>()).cast::<ErrorData>();
+        let edata = raw::palloc0(raw, size_of::<ErrorData>()).cast::<ErrorData>();
         (*edata).elevel = level as _;
         (*edata).sqlerrcode = code as _;
         (*edata).message = message.as_ptr().cast_mut();
-        raw::ThrowErrorData(edata);
-        raw::pfree(edata.cast());
+        raw::ThrowErrorData(raw, edata);
+        raw::pfree(raw, edata.cast());
     }
 }
 

@@ -1,6 +1,7 @@
 //! Vectors that grow only where there is memory: 53200 instead of an abort.
 
 use crate::pg::error::{self, Failure, Result};
+use crate::pg::raw::Raw;
 
 /// Makes room for `more` elements; Rust's own allocations end the process where memory is out. 53200.
 pub fn reserve<T>(into: &mut Vec<T>, more: usize) -> Result<()> {
@@ -34,9 +35,9 @@ pub fn push<T>(into: &mut Vec<T>, element: T) -> Result<()> {
     Ok(())
 }
 
-/// Adds an element; 53200 jumps. Raw.
-pub fn push_raw<T: Copy>(into: &mut Vec<T>, element: T) {
+/// Adds an element; 53200 jumps.
+pub fn push_raw<T: Copy>(raw: Raw<'_>, into: &mut Vec<T>, element: T) {
     if let Err(failure) = push(into, element) {
-        error::throw(failure);
+        error::throw(raw, failure);
     }
 }

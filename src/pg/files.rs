@@ -1,9 +1,10 @@
-//! Temporary files that outlive the process that wrote them. Raw.
+//! Temporary files that outlive the process that wrote them.
 //!
 //! PostgreSQL's file sets (`storage/fileset.h`): a directory below `base/pgsql_tmp` or in `temp_tablespaces`, counted against
 //! `temp_file_limit` while open, logged by `log_temp_files`, removed after a crash.
 
-use crate::pg::{compat, error, raw};
+use crate::pg::raw::{self, Raw};
+use crate::pg::{compat, error};
 use compat::FileSet;
 use core::ffi::CStr;
 use pgrx::pg_sys::{self, BufFile, ResourceOwner};
@@ -40,38 +41,38 @@ fn name(n: u32, buffer: &mut [u8; 16]) -> &CStr {
 impl Files {
     /// Makes the set where it has not been made yet. PostgreSQL tells sets apart by the process that made them and a count of its
     /// own. Ours outlive that process, and another one can get its number; so `number` takes the place of the count, a random one.
-    pub fn prepare(&mut self, number: u32) {
+    pub fn prepare(&mut self, raw: Raw<'_>, number: u32) {
         if !self.made {
-            self.set = compat::new_file_set(number);
+            self.set = compat::new_file_set(raw, number);
             self.made = true;
         }
     }
 
     /// Starts file number `n`. It is complete, and others may read it, after [`Writing::finish`].
-    pub fn write(&mut self, n: u32) -> Writing {
+    pub fn write(&mut self, raw: Raw<'_>, n: u32) -> Writing {
         // SAFETY: the set is prepared.
-        Writing(unsafe { compat::file_create(&mut self.set, name(n, &mut [0; 16])) })
+        Writing(unsafe { compat::file_create(raw, &mut self.set, name(n, &mut [0; 16])) })
     }
 
     /// Opens file number `n`, which must be complete, within the current transaction.
-    pub fn read(&mut self, n: u32) -> Reading {
+    pub fn read(&mut self, raw: Raw<'_>, n: u32) -> Reading {
         // SAFETY: the set is prepared.
-        Reading(unsafe { compat::file_open(&mut self.set, name(n, &mut [0; 16])) })
+        Reading(unsafe { compat::file_open(raw, &mut self.set, name(n, &mut [0; 16])) })
     }
 
     /// Deletes file number `n`.
-    pub fn delete(&mut self, n: u32) {
+    pub fn delete(&mut self, raw: Raw<'_>, n: u32) {
         // SAFETY: the set is prepared.
-        unsafe { compat::file_delete(&mut self.set, name(n, &mut [0; 16])) }
+        unsafe { compat::file_delete(raw, &mut self.set, name(n, &mut [0; 16])) }
     }
 
     /// Deletes all files. What fails is only logged, and interrupts wait: the caller has more to give back.
     pub fn delete_all(&mut self) {
         if self.made {
             // SAFETY: the set is prepared; an error sets the count of hold-offs to zero itself.
-            let deleted = error::catch(|| unsafe {
+            let deleted = error::catch(|raw| unsafe {
                 pg_sys::InterruptHoldoffCount += 1;
-                compat::file_set_delete_all(&mut self.set);
+                compat::file_set_delete_all(raw, &mut self.set);
                 pg_sys::InterruptHoldoffCount -= 1;
             });
             if let Err(edata) = deleted {
@@ -88,17 +89,17 @@ pub struct Writing(*mut BufFile);
 
 impl Writing {
     /// Appends bytes.
-    pub fn write(self, bytes: &[u8]) {
+    pub fn write(self, raw: Raw<'_>, bytes: &[u8]) {
         // SAFETY: the file is open, the bytes are readable.
-        unsafe { raw::BufFileWrite(self.0, bytes.as_ptr().cast_mut().cast(), bytes.len()) }
+        unsafe { raw::BufFileWrite(raw, self.0, bytes.as_ptr().cast_mut().cast(), bytes.len()) }
     }
 
     /// Completes and closes it.
-    pub fn finish(self) {
+    pub fn finish(self, raw: Raw<'_>) {
         // SAFETY: the file is open and used no more afterwards.
         unsafe {
-            compat::file_export(self.0);
-            raw::BufFileClose(self.0);
+            compat::file_export(raw, self.0);
+            raw::BufFileClose(raw, self.0);
         }
     }
 }
@@ -109,22 +110,22 @@ pub struct Reading(*mut BufFile);
 
 impl Reading {
     /// Goes to byte `offset`.
-    pub fn seek(self, offset: u64) {
+    pub fn seek(self, raw: Raw<'_>, offset: u64) {
         const SEGMENT: u64 = 1 << 30;
         // SAFETY: the file is open; a BufFile consists of segments of 1 GB (MAX_PHYSICAL_FILESIZE).
-        unsafe { raw::BufFileSeek(self.0, (offset / SEGMENT) as _, (offset % SEGMENT) as _, 0) };
+        unsafe { raw::BufFileSeek(raw, self.0, (offset / SEGMENT) as _, (offset % SEGMENT) as _, 0) };
     }
 
     /// Reads up to `len` bytes to `to`, gives how many.
-    pub fn read(self, to: *mut u8, len: usize) -> usize {
+    pub fn read(self, raw: Raw<'_>, to: *mut u8, len: usize) -> usize {
         // SAFETY: the file is open, `to` has room.
-        unsafe { raw::BufFileRead(self.0, to.cast(), len) }
+        unsafe { raw::BufFileRead(raw, self.0, to.cast(), len) }
     }
 
     /// Closes it.
-    pub fn close(self) {
+    pub fn close(self, raw: Raw<'_>) {
         // SAFETY: the file is open and used no more afterwards.
-        unsafe { raw::BufFileClose(self.0) }
+        unsafe { raw::BufFileClose(raw, self.0) }
     }
 }
 

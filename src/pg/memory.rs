@@ -1,6 +1,6 @@
 //! Memory contexts.
 
-use crate::pg::raw;
+use crate::pg::raw::{self, Raw};
 use core::ffi::{CStr, c_char};
 use pgrx::pg_sys::{self, MemoryContext};
 
@@ -22,9 +22,9 @@ pub fn for_process<T>(body: impl FnOnce() -> T) -> T {
     within(unsafe { pg_sys::TopMemoryContext }, body)
 }
 
-/// How many bytes the piece of memory takes that `body` allocates in the current context. Raw.
+/// How many bytes the piece of memory takes that `body` allocates in the current context.
 #[cfg(since_16)]
-pub fn size_taken(body: impl FnOnce() -> *mut core::ffi::c_void) -> usize {
+pub fn size_taken(raw: Raw<'_>, body: impl FnOnce() -> *mut core::ffi::c_void) -> usize {
     thread_local! {
         static EXACT: core::cell::Cell<MemoryContext> = const { core::cell::Cell::new(core::ptr::null_mut()) };
     }
@@ -33,6 +33,7 @@ pub fn size_taken(body: impl FnOnce() -> *mut core::ffi::c_void) -> usize {
     unsafe {
         if EXACT.get().is_null() {
             EXACT.set(raw::GenerationContextCreate(
+                raw,
                 pg_sys::TopMemoryContext,
                 c"pg_background sizes".as_ptr(),
                 0,
@@ -40,8 +41,8 @@ pub fn size_taken(body: impl FnOnce() -> *mut core::ffi::c_void) -> usize {
                 8 * 1024 * 1024,
             ));
         }
-        let size = within(EXACT.get(), || raw::GetMemoryChunkSpace(body()));
-        raw::MemoryContextReset(EXACT.get());
+        let size = within(EXACT.get(), || raw::GetMemoryChunkSpace(raw, body()));
+        raw::MemoryContextReset(raw, EXACT.get());
         size
     }
 }
@@ -51,21 +52,21 @@ pub fn size_taken(body: impl FnOnce() -> *mut core::ffi::c_void) -> usize {
 pub struct Context(MemoryContext);
 
 impl Context {
-    /// A new child of TopMemoryContext. Raw.
-    pub fn for_process(name: &'static CStr) -> Self {
+    /// A new child of TopMemoryContext.
+    pub fn for_process(raw: Raw<'_>, name: &'static CStr) -> Self {
         // SAFETY: TopMemoryContext exists in every backend.
-        Self::below(unsafe { pg_sys::TopMemoryContext }, name)
+        Self::below(raw, unsafe { pg_sys::TopMemoryContext }, name)
     }
 
-    /// A new child of the current context, which goes with it. Raw.
-    pub fn below_current() -> Self {
+    /// A new child of the current context, which goes with it.
+    pub fn below_current(raw: Raw<'_>) -> Self {
         // SAFETY: a plain variable.
-        Self::below(unsafe { pg_sys::CurrentMemoryContext }, c"pg_background row")
+        Self::below(raw, unsafe { pg_sys::CurrentMemoryContext }, c"pg_background row")
     }
 
-    fn below(parent: MemoryContext, name: &'static CStr) -> Self {
+    fn below(raw: Raw<'_>, parent: MemoryContext, name: &'static CStr) -> Self {
         // SAFETY: the parent is alive and the name static; the sizes are ALLOCSET_DEFAULT_SIZES.
-        Self(unsafe { raw::AllocSetContextCreateInternal(parent, name.as_ptr(), 0, 8 * 1024, 8 * 1024 * 1024) })
+        Self(unsafe { raw::AllocSetContextCreateInternal(raw, parent, name.as_ptr(), 0, 8 * 1024, 8 * 1024 * 1024) })
     }
 
     /// Runs `body` with this context current.
@@ -74,14 +75,14 @@ impl Context {
     }
 
     /// Frees all that was allocated here.
-    pub fn reset(self) {
+    pub fn reset(self, raw: Raw<'_>) {
         // SAFETY: the context is alive and nothing in use points into it (the caller's promise).
-        unsafe { raw::MemoryContextReset(self.0) }
+        unsafe { raw::MemoryContextReset(raw, self.0) }
     }
 }
 
 /// A byte buffer in PostgreSQL's memory: an allocation that fails raises an error instead of ending the process. It belongs to
-/// a memory context, so losing it in an error leaks nothing. Raw.
+/// a memory context, so losing it in an error leaks nothing.
 pub struct Buffer {
     data: *mut u8,
     capacity: usize,
@@ -90,9 +91,9 @@ pub struct Buffer {
 
 impl Buffer {
     /// A buffer of `capacity` bytes in the current memory context.
-    pub fn new(capacity: usize) -> Self {
+    pub fn new(raw: Raw<'_>, capacity: usize) -> Self {
         // SAFETY: gives at least `capacity` bytes or raises.
-        let data = unsafe { raw::MemoryContextAllocHuge(pg_sys::CurrentMemoryContext, capacity.max(8)) };
+        let data = unsafe { raw::MemoryContextAllocHuge(raw, pg_sys::CurrentMemoryContext, capacity.max(8)) };
         Self {
             data: data.cast(),
             capacity: capacity.max(8),
@@ -180,23 +181,23 @@ impl Buffer {
     }
 
     /// Empties it and gives back memory beyond `capacity` bytes. A smaller piece is allocated in the current memory context.
-    pub fn shrink(&mut self, capacity: usize) {
+    pub fn shrink(&mut self, raw: Raw<'_>, capacity: usize) {
         if self.capacity > capacity {
             let before = self.data;
-            *self = Buffer::new(capacity);
+            *self = Buffer::new(raw, capacity);
             // SAFETY: as in `restart`.
-            unsafe { raw::pfree(before.cast()) };
+            unsafe { raw::pfree(raw, before.cast()) };
         }
         self.len = 0;
     }
 
     /// Empties it and makes sure that `capacity` bytes fit.
-    pub fn restart(&mut self, capacity: usize) {
+    pub fn restart(&mut self, raw: Raw<'_>, capacity: usize) {
         if capacity > self.capacity {
             let before = self.data;
-            *self = Buffer::new(capacity.max(self.capacity * 2));
+            *self = Buffer::new(raw, capacity.max(self.capacity * 2));
             // SAFETY: `before` came from the same allocator and is used no more.
-            unsafe { raw::pfree(before.cast()) };
+            unsafe { raw::pfree(raw, before.cast()) };
         }
         self.len = 0;
     }
@@ -219,11 +220,11 @@ pub fn copy_text(bytes: &[u8]) -> *mut c_char {
     }
 }
 
-/// Copies bytes into the current memory context, whose life the caller minds. Raw.
-pub fn copy_bytes(bytes: &[u8]) -> &'static [u8] {
+/// Copies bytes into the current memory context, whose life the caller minds.
+pub fn copy_bytes(raw: Raw<'_>, bytes: &[u8]) -> &'static [u8] {
     // SAFETY: as much is allocated as is copied, and nobody else writes there.
     unsafe {
-        let copy = raw::palloc(bytes.len()).cast::<u8>();
+        let copy = raw::palloc(raw, bytes.len()).cast::<u8>();
         core::ptr::copy_nonoverlapping(bytes.as_ptr(), copy, bytes.len());
         core::slice::from_raw_parts(copy, bytes.len())
     }

@@ -10,12 +10,13 @@
 //!
 //! What stands beside them is the ground that they stand on.
 //!
-//! Two ways lead into PostgreSQL, and each wrapper says by its module which one it takes:
+//! Two ways lead into PostgreSQL, and the signature of a function says which one it takes:
 //!
 //! * **guarded** (`pgrx::pg_sys`): an `ereport(ERROR)` becomes a Rust unwind, so callers may own things. The price: of the
 //!   error only level, SQLSTATE, message, detail and hint survive.
 //! * **raw** ([`raw`]): an `ereport(ERROR)` is a `longjmp` to the innermost [`error::catch`] (or to PostgreSQL itself), and the
-//!   error stays whole. No frame in between may own anything. The job's SQL runs this way, and so do loops over rows.
+//!   error stays whole. No frame in between may own anything. The job's SQL runs this way, and so do loops over rows. Such a function
+//!   takes the token [`raw::Raw`], which exists in the closure that `catch` is given and in what PostgreSQL calls back.
 #![allow(
     unsafe_code,
     reason = "the bindings of PostgreSQL are foreign code; everything above this module is safe"

@@ -1,10 +1,52 @@
-//! Unguarded declarations: an error in one of these jumps straight to the innermost handler.
+//! PostgreSQL's functions without a guard: an error in one of these jumps straight to the innermost handler.
 //!
-//! Call them only where no frame up to that handler owns anything (see the module above). The signatures are those of
-//! PostgreSQL's headers; what differs between server versions is in [`super::compat`].
+//! [`Raw`] is the border. Who has it may be jumped over, and each function that may raise takes it. It exists within
+//! [`catch`](super::error::catch) and in what PostgreSQL calls back, so a call outside of these does not compile. What a frame with it
+//! owns the compiler cannot tell: `scripts/raw-frames` looks at what it has compiled, and finds each value that is dropped in
+//! such a frame.
+//!
+//! The signatures are those of PostgreSQL's headers; what differs between server versions is in [`super::compat`].
 
 use core::ffi::{c_char, c_int, c_long, c_void};
+use core::marker::PhantomData;
 use pgrx::pg_sys::*;
+
+/// Shows that an error may be raised here, by a `longjmp` that passes over this frame and all above it up to the handler: none of
+/// them owns anything that has to be dropped.
+///
+/// It is bound to the call of the closure that it was made for, and takes no space.
+#[derive(Clone, Copy)]
+pub struct Raw<'a>(PhantomData<fn(&'a ()) -> &'a ()>);
+
+impl Raw<'_> {
+    /// Whoever calls this vouches for the frames.
+    ///
+    /// # Safety
+    /// There is a handler, and no frame between it and the use of this owns anything.
+    pub(super) unsafe fn assume() -> Self {
+        Self(PhantomData)
+    }
+}
+
+/// Declares functions of PostgreSQL's that may raise an error: each takes the token first.
+macro_rules! may_raise {
+    ($($(#[$condition:meta])* $visibility:vis fn $name:ident($($argument:ident: $type:ty),* $(,)?) $(-> $result:ty)?;)*) => {$(
+        $(#[$condition])*
+        #[allow(non_snake_case, clippy::too_many_arguments, reason = "PostgreSQL's own")]
+        #[inline(always)]
+        /// # Safety
+        /// As its header says.
+        $visibility unsafe fn $name(_: $crate::pg::raw::Raw<'_>, $($argument: $type),*) $(-> $result)? {
+            #[allow(clashing_extern_declarations, reason = "the guarded twins in pgrx have the same signatures")]
+            unsafe extern "C-unwind" {
+                fn $name($($argument: $type),*) $(-> $result)?;
+            }
+            // SAFETY: the caller's; an error is caught, as the token shows.
+            unsafe { $name($($argument),*) }
+        }
+    )*};
+}
+pub(in crate::pg) use may_raise;
 
 /// `PQcommMethods` of `libpq/libpq.h`.
 #[repr(C)]
@@ -22,6 +64,8 @@ pub struct PQcommMethods {
     reason = "the guarded twins in pgrx have the same signatures"
 )]
 unsafe extern "C-unwind" {
+    // These raise nothing where they are called, as their callers argue, or are only named.
+    //
     // miscadmin.h, access/xact.h, utils/timestamp.h, mb/pg_wchar.h, catalog/namespace.h, access/xlog.h, utils/snapmgr.h,
     // utils/guc_tables.h: these raise nothing, and are called many times for each job.
     pub fn GetCurrentTimestamp() -> TimestampTz;
@@ -43,26 +87,77 @@ unsafe extern "C-unwind" {
     pub fn GetNumConfigOptions() -> c_int;
 
     // utils/elog.h
-    pub fn ThrowErrorData(edata: *mut ErrorData);
-    pub fn ReThrowError(edata: *mut ErrorData) -> !;
-    pub fn CopyErrorData() -> *mut ErrorData;
     pub fn FlushErrorState();
-    pub fn EmitErrorReport();
     pub fn errcontext_msg(format: *const c_char, ...) -> c_int;
-
-    // utils/inval.h
-    pub fn InvalidateSystemCaches();
-    pub fn CacheRegisterRelcacheCallback(callback: RelcacheCallbackFunction, argument: Datum);
 
     // libpq/libpq.h, libpq/libpq-be.h
     pub static mut PqCommMethods: *const PQcommMethods;
     pub static mut FrontendProtocol: u32;
 
     // miscadmin.h, storage/ipc.h, postmaster/bgworker.h, tcop/tcopprot.h, utils/guc.h
-    pub fn ProcessInterrupts();
-    pub fn BackgroundWorkerInitializeConnectionByOid(dboid: Oid, useroid: Oid, flags: u32);
     pub fn BackgroundWorkerUnblockSignals();
     pub fn SetUserIdAndSecContext(userid: Oid, sec_context: c_int);
+    pub fn SetClientEncoding(encoding: c_int) -> c_int;
+    pub fn pg_get_client_encoding() -> c_int;
+
+    // storage/latch.h, storage/lwlock.h, utils/dsa.h
+    pub fn ResetLatch(latch: *mut Latch);
+    pub fn SetLatch(latch: *mut Latch);
+    // It raises where a process holds 200 locks: here it holds four at most.
+    pub fn LWLockAcquire(lock: *mut LWLock, mode: LWLockMode::Type) -> bool;
+    pub fn LWLockRelease(lock: *mut LWLock);
+    pub fn LWLockReleaseAll();
+    // Of a place that this process has mapped.
+    pub fn dsa_get_address(area: *mut dsa_area, dp: dsa_pointer) -> *mut c_void;
+
+    // utils/timeout.h
+    pub fn RegisterTimeout(id: u32, handler: Option<unsafe extern "C-unwind" fn()>) -> u32;
+    pub fn enable_timeout_after(id: u32, delay_ms: c_int);
+    pub fn disable_timeout(id: u32, keep_indicator: bool);
+    pub fn disable_all_timeouts(keep_indicators: bool);
+    pub fn get_timeout_active(id: u32) -> bool;
+
+    // tcop/tcopprot.h, tcop/utility.h, tcop/cmdtag.h, tcop/pquery.h, parser/analyze.h, access/xact.h, utils/portal.h,
+    // utils/plancache.h, utils/snapmgr.h, utils/backend_status.h, commands/prepare.h, commands/sequence.h, storage/lock.h,
+    // storage/sinval.h, replication/slot.h
+    pub fn CreateCommandTag(parsetree: *mut Node) -> CommandTag::Type;
+    pub fn GetCommandTagName(tag: CommandTag::Type) -> *const c_char;
+    pub fn analyze_requires_snapshot(parsetree: *mut RawStmt) -> bool;
+    pub fn check_log_duration(msec_str: *mut c_char, was_logged: bool) -> c_int;
+    pub fn setseed(fcinfo: FunctionCallInfo) -> Datum;
+    pub fn IsAbortedTransactionBlockState() -> bool;
+    pub fn IsTransactionState() -> bool;
+    pub fn GetTopTransactionIdIfAny() -> TransactionId;
+    pub fn SetCurrentStatementStartTimestamp();
+    pub fn pgstat_report_activity(state: BackendState::Type, cmd: *const c_char);
+    pub fn pgstat_report_appname(appname: *const c_char);
+
+    // executor/executor.h, nodes/extensible.h, nodes/pg_list.h, nodes/makefuncs.h, optimizer/optimizer.h,
+    // optimizer/restrictinfo.h, utils/lsyscache.h, fmgr.h
+    pub fn bms_is_member(number: c_int, set: *const Bitmapset) -> bool;
+    pub fn bms_next_member(set: *const Bitmapset, before: c_int) -> c_int;
+
+    // catalog/namespace.h, from version 16 on utils/guc_hooks.h
+    pub fn assign_search_path(newval: *const c_char, extra: *mut c_void);
+
+    // utils/fmgrprotos.h
+    pub fn textlike(fcinfo: FunctionCallInfo) -> Datum;
+}
+
+may_raise! {
+    // utils/elog.h
+    pub fn ThrowErrorData(edata: *mut ErrorData);
+    pub fn ReThrowError(edata: *mut ErrorData) -> !;
+    pub fn CopyErrorData() -> *mut ErrorData;
+    pub fn EmitErrorReport();
+
+    // utils/inval.h
+    pub fn InvalidateSystemCaches();
+    pub fn CacheRegisterRelcacheCallback(callback: RelcacheCallbackFunction, argument: Datum);
+
+    // miscadmin.h, storage/ipc.h, postmaster/bgworker.h, tcop/tcopprot.h, utils/guc.h
+    pub fn ProcessInterrupts();
+    pub fn BackgroundWorkerInitializeConnectionByOid(dboid: Oid, useroid: Oid, flags: u32);
     pub fn SetSessionAuthorization(userid: Oid, is_superuser: bool);
     pub fn SetCurrentRoleId(roleid: Oid, is_superuser: bool);
     pub fn process_session_preload_libraries();
@@ -108,18 +203,10 @@ unsafe extern "C-unwind" {
         source: GucSource::Type,
     );
     pub fn GetConfigOption(name: *const c_char, missing_ok: bool, restrict_privileged: bool) -> *const c_char;
-    pub fn SetClientEncoding(encoding: c_int) -> c_int;
-    pub fn pg_get_client_encoding() -> c_int;
 
     // storage/latch.h, storage/lwlock.h, utils/dsa.h
     pub fn WaitLatch(latch: *mut Latch, events: c_int, timeout: c_long, wait_event: u32) -> c_int;
-    pub fn ResetLatch(latch: *mut Latch);
-    pub fn SetLatch(latch: *mut Latch);
-    pub fn LWLockAcquire(lock: *mut LWLock, mode: LWLockMode::Type) -> bool;
-    pub fn LWLockRelease(lock: *mut LWLock);
-    pub fn LWLockReleaseAll();
     pub fn dsa_allocate_extended(area: *mut dsa_area, size: usize, flags: c_int) -> dsa_pointer;
-    pub fn dsa_get_address(area: *mut dsa_area, dp: dsa_pointer) -> *mut c_void;
     pub fn dsa_free(area: *mut dsa_area, dp: dsa_pointer);
 
     // storage/shmem.h
@@ -127,11 +214,6 @@ unsafe extern "C-unwind" {
     pub fn RequestAddinShmemSpace(size: Size);
 
     // utils/timeout.h
-    pub fn RegisterTimeout(id: u32, handler: Option<unsafe extern "C-unwind" fn()>) -> u32;
-    pub fn enable_timeout_after(id: u32, delay_ms: c_int);
-    pub fn disable_timeout(id: u32, keep_indicator: bool);
-    pub fn disable_all_timeouts(keep_indicators: bool);
-    pub fn get_timeout_active(id: u32) -> bool;
 
     // tcop/tcopprot.h, tcop/utility.h, tcop/cmdtag.h, tcop/pquery.h, parser/analyze.h, access/xact.h, utils/portal.h,
     // utils/plancache.h, utils/snapmgr.h, utils/backend_status.h, commands/prepare.h, commands/sequence.h, storage/lock.h,
@@ -147,7 +229,6 @@ unsafe extern "C-unwind" {
         cursor_options: c_int,
         params: ParamListInfo,
     ) -> *mut List;
-    pub fn CreateCommandTag(parsetree: *mut Node) -> CommandTag::Type;
     pub fn standard_ProcessUtility(
         statement: *mut PlannedStmt,
         text: *const c_char,
@@ -159,9 +240,6 @@ unsafe extern "C-unwind" {
         completion: *mut QueryCompletion,
     );
     pub fn GetCommandLogLevel(parsetree: *mut Node) -> LogStmtLevel::Type;
-    pub fn GetCommandTagName(tag: CommandTag::Type) -> *const c_char;
-    pub fn analyze_requires_snapshot(parsetree: *mut RawStmt) -> bool;
-    pub fn check_log_duration(msec_str: *mut c_char, was_logged: bool) -> c_int;
     pub fn CreatePortal(name: *const c_char, allow_dup: bool, dup_silent: bool) -> Portal;
     pub fn PortalDefineQuery(
         portal: Portal,
@@ -181,7 +259,6 @@ unsafe extern "C-unwind" {
     pub fn LockRelease(tag: *const LOCKTAG, mode: LOCKMODE, session: bool) -> bool;
     pub fn LockReleaseAll(method: LOCKMETHODID, all: bool);
     pub fn ProcessCatchupInterrupt();
-    pub fn setseed(fcinfo: FunctionCallInfo) -> Datum;
     pub fn DirectFunctionCall1Coll(func: PGFunction, collation: Oid, arg1: Datum) -> Datum;
     pub fn DirectFunctionCall2Coll(func: PGFunction, collation: Oid, arg1: Datum, arg2: Datum) -> Datum;
     pub fn PortalDrop(portal: Portal, is_top_commit: bool);
@@ -192,16 +269,10 @@ unsafe extern "C-unwind" {
     pub fn AbortOutOfAnyTransaction();
     pub fn BeginImplicitTransactionBlock();
     pub fn EndImplicitTransactionBlock();
-    pub fn IsAbortedTransactionBlockState() -> bool;
-    pub fn IsTransactionState() -> bool;
-    pub fn GetTopTransactionIdIfAny() -> TransactionId;
     pub fn CommandCounterIncrement();
-    pub fn SetCurrentStatementStartTimestamp();
     pub fn GetTransactionSnapshot() -> Snapshot;
     pub fn PushActiveSnapshot(snapshot: Snapshot);
     pub fn PopActiveSnapshot();
-    pub fn pgstat_report_activity(state: BackendState::Type, cmd: *const c_char);
-    pub fn pgstat_report_appname(appname: *const c_char);
 
     // executor/tuptable.h, access/detoast.h, utils/tuplestore.h
     pub fn slot_getsomeattrs_int(slot: *mut TupleTableSlot, attnum: c_int);
@@ -291,8 +362,7 @@ unsafe extern "C-unwind" {
 
     // utils/inval.h, utils/syscache.h, access/table.h, access/skey.h, access/genam.h
     pub fn AcceptInvalidationMessages();
-    // catalog/namespace.h, from version 16 on utils/guc_hooks.h
-    pub fn assign_search_path(newval: *const c_char, extra: *mut c_void);
+
     pub fn ReleaseSysCache(row: HeapTuple);
     pub fn table_open(relation: Oid, mode: LOCKMODE) -> Relation;
     pub fn table_close(relation: Relation, mode: LOCKMODE);
@@ -363,14 +433,9 @@ unsafe extern "C-unwind" {
     ) -> *mut Var;
     pub fn makeTargetEntry(expr: *mut Expr, number: AttrNumber, name: *mut c_char, junk: bool) -> *mut TargetEntry;
     pub fn pull_varattnos(node: *mut Node, number: Index, columns: *mut *mut Bitmapset);
-    pub fn bms_is_member(number: c_int, set: *const Bitmapset) -> bool;
-    pub fn bms_next_member(set: *const Bitmapset, before: c_int) -> c_int;
     pub fn extract_actual_clauses(list: *mut List, pseudoconstant: bool) -> *mut List;
     pub fn get_func_name(function: Oid) -> *mut c_char;
     pub fn fmgr_info(function: Oid, info: *mut FmgrInfo);
-
-    // utils/fmgrprotos.h
-    pub fn textlike(fcinfo: FunctionCallInfo) -> Datum;
 
     // utils/palloc.h, utils/memutils.h
     pub fn palloc(size: usize) -> *mut c_void;

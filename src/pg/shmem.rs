@@ -1,7 +1,8 @@
 //! Shared memory: the struct that all backends find by name, the area that grows, and locks over values in both.
 
 use crate::pg::error::{self, Failure, Report, Result};
-use crate::pg::{compat, memory, raw, sqlstate};
+use crate::pg::raw::{self, Raw};
+use crate::pg::{compat, memory, sqlstate};
 use core::cell::{Cell, UnsafeCell};
 use core::ffi::{CStr, c_int};
 use core::ops::{Deref, DerefMut};
@@ -116,15 +117,16 @@ pub fn reserve_root<T>() {
 }
 
 unsafe extern "C-unwind" fn make_root() {
-    // SAFETY: as in `attach_root`; raw, and nothing is owned here.
+    // SAFETY: as in `attach_root`; PostgreSQL calls this, and nothing is owned here.
     unsafe {
+        let raw = Raw::assume();
         if let Some(next) = NEXT_STARTUP.get() {
             next();
         }
         let lock = compat::addin_shmem_init_lock();
         raw::LWLockAcquire(lock, LWLockMode::LW_EXCLUSIVE);
         let mut found = false;
-        let root = raw::ShmemInitStruct(ROOT_NAME.as_ptr().cast(), ROOT_SIZE.get(), &mut found);
+        let root = raw::ShmemInitStruct(raw, ROOT_NAME.as_ptr().cast(), ROOT_SIZE.get(), &mut found);
         if !found {
             ptr::write_bytes(root.cast::<u8>(), 0, ROOT_SIZE.get());
         }
@@ -191,7 +193,7 @@ fn attach_area<T>(root: &Root<T>) -> Result<()> {
 }
 
 /// [`error::catching`], in which segments are attached for nobody, and after which what failed to be is left to nobody.
-fn as_owner<T>(body: impl FnOnce() -> T) -> Result<T> {
+fn as_owner<T>(body: impl FnOnce(Raw) -> T) -> Result<T> {
     let owner = compat::SegmentOwner::enter();
     let answer = error::catching(body);
     owner.leave(answer.is_err());
@@ -203,8 +205,9 @@ fn as_owner<T>(body: impl FnOnce() -> T) -> Result<T> {
 pub fn allocate(size: usize) -> Result<Offset> {
     // SAFETY: the area is attached. The flags make one failure a value; that of a new segment is an error all the same, raised
     // with the area's locks held, and caught here where they are released before anything is given back.
-    let place = as_owner(|| unsafe {
+    let place = as_owner(|raw| unsafe {
         raw::dsa_allocate_extended(
+            raw,
             AREA.get(),
             size,
             (pg_sys::DSA_ALLOC_HUGE | pg_sys::DSA_ALLOC_NO_OOM | pg_sys::DSA_ALLOC_ZERO) as _,
@@ -220,17 +223,18 @@ pub fn allocate(size: usize) -> Result<Offset> {
     Ok(place)
 }
 
-/// Allocates in the area without zeroing; an error jumps. Raw.
-pub fn allocate_raw(size: usize) -> Offset {
+/// Allocates in the area without zeroing; an error jumps.
+pub fn allocate_raw(raw: Raw<'_>, size: usize) -> Offset {
     // SAFETY: the area is attached; a failure raises.
-    unsafe { raw::dsa_allocate_extended(AREA.get(), size, pg_sys::DSA_ALLOC_HUGE as _) }
+    unsafe { raw::dsa_allocate_extended(raw, AREA.get(), size, pg_sys::DSA_ALLOC_HUGE as _) }
 }
 
 /// [`allocate`] without an error: None where there is no memory. Call it without a lock held.
 pub fn try_allocate(size: usize) -> Option<Offset> {
     // SAFETY: as in `allocate`; the locks of the area go before anything else is done.
-    let place = as_owner(|| unsafe {
+    let place = as_owner(|raw| unsafe {
         raw::dsa_allocate_extended(
+            raw,
             AREA.get(),
             size,
             (pg_sys::DSA_ALLOC_HUGE | pg_sys::DSA_ALLOC_NO_OOM) as _,
@@ -244,13 +248,12 @@ pub fn try_allocate(size: usize) -> Option<Offset> {
 pub fn free(place: Offset) {
     if place != NOWHERE {
         // SAFETY: allocated in this area and referenced by nobody any more (the caller's promise).
-        let _ = as_owner(|| unsafe { raw::dsa_free(AREA.get(), place as dsa_pointer) });
+        let _ = as_owner(|raw| unsafe { raw::dsa_free(raw, AREA.get(), place as dsa_pointer) });
     }
 }
 
-/// The address of a place in this process. Maps the segment where this process has not seen it yet, which may raise an error:
-/// under a lock, in an exit callback or over a live value only for places that this process has mapped, by allocating them or by one
-/// of the functions below. What is mapped stays so as long as the place is allocated.
+/// The address of a place that this process has mapped, by allocating it or by one of the functions below. What is mapped stays so as
+/// long as the place is allocated, and then this raises nothing; where the segment has to be mapped first, it may.
 pub fn address(place: Offset) -> *mut u8 {
     // SAFETY: the area is attached.
     unsafe { raw::dsa_get_address(AREA.get(), place as dsa_pointer).cast() }
@@ -262,7 +265,7 @@ pub fn look_address(place: Offset) -> Option<*mut u8> {
         return None;
     }
     let owner = compat::SegmentOwner::enter();
-    let address = error::quietly(|| address(place));
+    let address = error::quietly(|_| address(place));
     owner.leave(address.is_none());
     address
 }
@@ -303,7 +306,7 @@ pub fn map(place: Offset) -> Result<()> {
         return Ok(());
     }
     // Once more, for the words of the error.
-    as_owner(|| address(place)).map(drop).inspect_err(|failure| {
+    as_owner(|_| address(place)).map(drop).inspect_err(|failure| {
         // From version 17 on what failed to be attached once cannot be tried again in the same process: dsm.c says that it is attached.
         if cfg!(since_17)
             && let Failure::Caught(edata) = failure

@@ -2,7 +2,7 @@
 
 use crate::pg::error::{self, Result};
 use crate::pg::function::rows;
-use crate::pg::raw;
+use crate::pg::raw::{self, may_raise};
 use core::ffi::{CStr, c_char, c_int, c_long};
 use core::ptr;
 use pgrx::pg_sys::{self, Datum, ErrorData, HeapTuple, Oid, TupleDesc};
@@ -48,11 +48,7 @@ pub fn in_subtransaction<T>(body: impl FnOnce() -> Result<T>) -> Result<T> {
 }
 
 // executor/spi.h, unguarded: the errors of these statements are caught whole.
-#[allow(
-    clashing_extern_declarations,
-    reason = "the guarded twins in pgrx have the same signatures"
-)]
-unsafe extern "C-unwind" {
+may_raise! {
     fn SPI_connect() -> c_int;
     fn SPI_finish() -> c_int;
     fn SPI_execute(src: *const c_char, read_only: bool, tcount: c_long) -> c_int;
@@ -72,10 +68,10 @@ unsafe extern "C-unwind" {
 /// end, which cleans SPI up.
 pub fn execute(sql: &CStr) -> Result<()> {
     // SAFETY: the statement is NUL-terminated; SPI is connected for the time of the call. The closure owns nothing.
-    error::catching(|| unsafe {
-        SPI_connect();
-        SPI_execute(sql.as_ptr(), false, 0);
-        SPI_finish();
+    error::catching(|raw| unsafe {
+        SPI_connect(raw);
+        SPI_execute(raw, sql.as_ptr(), false, 0);
+        SPI_finish(raw);
     })
 }
 
@@ -86,16 +82,25 @@ pub fn texts(query: &CStr, arguments: &[&[u8]]) -> Result<Vec<CString>> {
     let mut datums = vec![Datum::from(0usize); arguments.len()];
     let (count, types) = (arguments.len() as c_int, types.as_mut_ptr());
     // SAFETY: as many types and values as arguments, none NULL. The closure owns nothing.
-    let (texts, count) = error::catching(|| unsafe {
+    let (texts, count) = error::catching(|raw| unsafe {
         for (datum, argument) in datums.iter_mut().zip(arguments) {
-            *datum = rows::text_datum(argument);
+            *datum = rows::text_datum(raw, argument);
         }
-        SPI_connect();
-        SPI_execute_with_args(query.as_ptr(), count, types, datums.as_mut_ptr(), ptr::null(), false, 0);
+        SPI_connect(raw);
+        SPI_execute_with_args(
+            raw,
+            query.as_ptr(),
+            count,
+            types,
+            datums.as_mut_ptr(),
+            ptr::null(),
+            false,
+            0,
+        );
         let (table, count) = (pg_sys::SPI_tuptable, pg_sys::SPI_processed as usize);
-        let texts = raw::palloc(size_of::<*mut c_char>() * count).cast::<*mut c_char>();
+        let texts = raw::palloc(raw, size_of::<*mut c_char>() * count).cast::<*mut c_char>();
         for row in 0..count {
-            *texts.add(row) = SPI_getvalue(*(*table).vals.add(row), (*table).tupdesc, 1);
+            *texts.add(row) = SPI_getvalue(raw, *(*table).vals.add(row), (*table).tupdesc, 1);
         }
         (texts, count)
     })?;
@@ -105,7 +110,7 @@ pub fn texts(query: &CStr, arguments: &[&[u8]]) -> Result<Vec<CString>> {
         texts.map(|text| CStr::from_ptr(text).to_owned()).collect()
     };
     // SAFETY: connected above.
-    error::catching(|| unsafe { SPI_finish() })?;
+    error::catching(|raw| unsafe { SPI_finish(raw) })?;
     Ok(answer)
 }
 
@@ -117,7 +122,7 @@ pub fn info(text: &CStr) -> Result<()> {
         (*edata).elevel = pg_sys::INFO as _;
         (*edata).message = text.as_ptr().cast_mut();
     }
-    error::catching(|| error::emit(edata))
+    error::catching(|raw| error::emit(raw, edata))
 }
 
 /// Emits a caught error as a NOTICE. Its context is that of the caller, who is asked for it anew.
@@ -127,5 +132,5 @@ pub fn notice(edata: *mut ErrorData) -> Result<()> {
         (*edata).elevel = pg_sys::NOTICE as _;
         (*edata).context = ptr::null_mut();
     }
-    error::catching(|| error::emit(edata))
+    error::catching(|raw| error::emit(raw, edata))
 }

@@ -24,12 +24,13 @@ pub fn first_characters(text: &[u8], count: usize) -> &[u8] {
 /// SQL's `text LIKE pattern`. 22025 for a pattern that ends in its escape character.
 pub fn is_like(text: &[u8], pattern: &[u8]) -> Result<bool> {
     // SAFETY: textlike takes two texts and a collation.
-    error::catching(|| unsafe {
+    error::catching(|raw| unsafe {
         let datum = raw::DirectFunctionCall2Coll(
+            raw,
             Some(raw::textlike),
             pg_sys::DEFAULT_COLLATION_OID,
-            text_datum(text),
-            text_datum(pattern),
+            text_datum(raw, text),
+            text_datum(raw, pattern),
         );
         datum.value() & 0xff != 0
     })

@@ -426,6 +426,16 @@ impl Slot {
         (self.cookie.load(Relaxed) == cookie).then_some(job)
     }
 
+    /// Calls `look` with the job, whose lock is released before this returns.
+    pub fn look<T>(&self, look: impl FnOnce(&mut Job) -> T) -> T {
+        look(&mut self.lock())
+    }
+
+    /// [`Slot::look`] for the job that has this cookie.
+    pub fn look_if<T>(&self, cookie: u64, look: impl FnOnce(&mut Job) -> T) -> Option<T> {
+        self.lock_if(cookie).map(|mut job| look(&mut job))
+    }
+
     /// Why the job is to end early.
     pub fn stop(&self) -> Stop {
         Stop::from(self.stop.load(Relaxed))

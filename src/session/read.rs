@@ -7,6 +7,7 @@ use crate::pg::error::{self, Failure, Report, Result};
 use crate::pg::function::rows::{Rows, Value};
 use crate::pg::function::scan::{Source, Turn};
 use crate::pg::process::backend;
+use crate::pg::raw::Raw;
 use crate::pg::shmem::{self, NOWHERE};
 use crate::pg::value::{border, describe, encoding, fingerprint};
 use crate::pg::{fallible, memory, wire};
@@ -97,7 +98,7 @@ impl Stream {
         };
         rows.collect();
         let Session { pump, reader, .. } = session;
-        error::catching(|| pump.push(tuple, Some(rows), &reader.records, &mut reader.rows))?;
+        error::catching(|raw| pump.push(raw, tuple, Some(rows), &reader.records, &mut reader.rows))?;
         session.pass_on_all(Some(rows), Deadline::after(0)).map(Some)
     }
 
@@ -131,11 +132,11 @@ impl Drop for Stream {
 }
 
 impl Source for Stream {
-    fn show(&mut self) -> bool {
+    fn show(&mut self, raw: Raw<'_>) -> bool {
         let Some(Session { pump, reader, .. }) = &mut self.session else {
             return false;
         };
-        self.event = pump.show(&self.rows, &reader.records, &mut reader.rows);
+        self.event = pump.show(raw, &self.rows, &reader.records, &mut reader.rows);
         self.event.is_none()
     }
 
@@ -222,7 +223,7 @@ impl Session {
             let Reader {
                 records, rows: count, ..
             } = reader;
-            let event = error::catching(|| pump.run(rows, records, count))?;
+            let event = error::catching(|raw| pump.run(raw, rows, records, count))?;
             if let Some(outcome) = self.see_to(event, rows, deadline)? {
                 return Ok(outcome);
             }
@@ -266,13 +267,13 @@ impl Session {
                 // The description is out of the stream: if it is not learned now, rows that need it must not be read later.
                 let torn = core::mem::replace(&mut self.reader.torn, true);
                 if let Some(border) = self.border() {
-                    error::catching(|| {
+                    error::catching(|raw| {
                         describe::each_column(body, &mut |kind, name| {
-                            border.check(kind, &[b"column \"", name, b"\" of a record"]);
+                            border.check(raw, kind, &[b"column \"", name, b"\" of a record"]);
                         })
                     })?;
                 }
-                if error::catching(|| describe::has_changed(body))? {
+                if error::catching(|raw| describe::has_changed(raw, body))? {
                     return Err(changed_type());
                 }
                 self.reader.records.learn(body)?;
@@ -282,7 +283,7 @@ impl Session {
             Kind::Tag => self.reader.add_tag(body),
             Kind::Notice => {
                 let edata = self.error_data(wire::Fields(body), None)?;
-                error::catching(|| error::emit(edata))
+                error::catching(|raw| error::emit(raw, edata))
             }
             Kind::Row => Ok(()),
         }
@@ -306,21 +307,21 @@ impl Session {
             .into());
         }
         if let Some(border) = self.border() {
-            error::catching(|| {
+            error::catching(|raw| {
                 for (n, column) in columns.iter().enumerate() {
-                    border.check(column.kind, &[b"column \"", rows.column_name(n), b"\""]);
+                    border.check(raw, column.kind, &[b"column \"", rows.column_name(n), b"\""]);
                 }
             })?;
         }
-        let changed = error::catching(|| {
+        let changed = error::catching(|raw| {
             columns
                 .iter()
-                .any(|column| fingerprint::fingerprint(column.kind) != column.print)
+                .any(|column| fingerprint::fingerprint(raw, column.kind) != column.print)
         })?;
         if changed {
             return Err(changed_type());
         }
-        error::catching(|| rows.come_with(|n| columns.get(n).map_or(-1, |column| column.modifier)))
+        error::catching(|raw| rows.come_with(raw, &|n| columns.get(n).map_or(-1, |column| column.modifier)))
     }
 
     /// Everything is read: the error is raised, or the tags are the result, and the handle is released.

@@ -12,6 +12,7 @@ use crate::pg::process::identity::{self, Identity};
 use crate::pg::process::signals;
 use crate::pg::query::receiver;
 use crate::pg::query::simple_query::{self, Care, Completion, Statement};
+use crate::pg::raw::Raw;
 use crate::pg::reuse::compiled;
 use crate::pg::value::params::Parameters;
 use crate::registry::job::{Slot, Stop};
@@ -21,20 +22,28 @@ use pgrx::PgSqlErrorCode;
 
 /// Runs the string to its end, or raises. With parameters it is one statement at most, as in the extended protocol. `is_used` tells whether this process
 /// has run others before.
-pub fn execute(slot: &'static Slot, sql: &CStr, parameters: Option<&Parameters>, identity: &Identity, is_used: bool) {
+pub fn execute(
+    raw: Raw<'_>,
+    slot: &'static Slot,
+    sql: &CStr,
+    parameters: Option<&Parameters>,
+    identity: &Identity,
+    is_used: bool,
+) {
     let user = User { identity };
-    give_up_if_asked(slot);
+    give_up_if_asked(raw, slot);
     user.begin();
-    simple_query::begin(sql);
+    simple_query::begin(raw, sql);
     user.act();
-    let statements = simple_query::parse(sql);
+    let statements = simple_query::parse(raw, sql);
     if statements.change_state() {
-        compiled::text_changes_state(is_used);
+        compiled::text_changes_state(raw, is_used);
     }
-    let was_logged = statements.log(parameters);
+    let was_logged = statements.log(raw, parameters);
     let count = statements.len();
     if count > 1 && parameters.is_some() {
         raise_raw(
+            raw,
             PgSqlErrorCode::ERRCODE_SYNTAX_ERROR,
             &[b"cannot insert multiple commands into a prepared statement"],
             None,
@@ -44,44 +53,46 @@ pub fn execute(slot: &'static Slot, sql: &CStr, parameters: Option<&Parameters>,
     for n in 0..count {
         let statement = statements.get(n);
         let is_last = n + 1 == count;
-        give_up_if_asked(slot);
+        give_up_if_asked(raw, slot);
         if simple_query::transaction_is_aborted() && !statement.is_transaction_exit() {
             raise_raw(
+                raw,
                 PgSqlErrorCode::ERRCODE_IN_FAILED_SQL_TRANSACTION,
                 &[b"current transaction is aborted, commands ignored until end of transaction block"],
                 None,
             );
         }
-        if simple_query::start_command() {
+        if simple_query::start_command(raw) {
             user.act();
         }
         if grouped {
-            simple_query::begin_implicit_block();
+            simple_query::begin_implicit_block(raw);
         }
-        signals::check_for_interrupts_raw();
-        let done = run(&statement, parameters, is_last, grouped, &user);
-        note(slot, &done);
+        signals::check_for_interrupts_raw(raw);
+        let done = run(raw, &statement, parameters, is_last, grouped, &user);
+        note(raw, slot, &done);
         if is_last {
-            output::flush();
-            give_up_if_asked(slot);
+            output::flush(raw);
+            give_up_if_asked(raw, slot);
             if grouped {
-                simple_query::end_implicit_block();
+                simple_query::end_implicit_block(raw);
             }
-            user.finish_command();
+            user.finish_command(raw);
         } else if statement.is_transaction_control() {
-            user.finish_command();
+            user.finish_command(raw);
         } else {
-            simple_query::next_command();
+            simple_query::next_command(raw);
             simple_query::stop_statement_timer();
         }
     }
-    user.finish_command();
+    user.finish_command(raw);
     // The job has done what it was to do. Even a message in the server's log is a moment in which interrupts are served.
     signals::hold_interrupts();
-    statements.log_end(was_logged);
+    statements.log_end(raw, was_logged);
     if simple_query::block_is_open() {
-        simple_query::roll_back();
+        simple_query::roll_back(raw);
         emit_raw(
+            raw,
             pgrx::pg_sys::WARNING,
             PgSqlErrorCode::ERRCODE_ACTIVE_SQL_TRANSACTION,
             c"transaction block was still open at the end of the job and has been rolled back",
@@ -97,6 +108,7 @@ pub fn leave(identity: &Identity) {
 }
 
 fn run(
+    raw: Raw<'_>,
     statement: &Statement,
     parameters: Option<&Parameters>,
     is_last: bool,
@@ -110,11 +122,13 @@ fn run(
     };
     match statement.care() {
         Care::CopyClient => raise_raw(
+            raw,
             PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
             &[b"COPY from or to the client is not supported in a background job"],
             Some(c"Use a file on the server or a program, or a query whose rows are the job's result."),
         ),
         Care::Chain if user.is_confined() => raise_raw(
+            raw,
             PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
             &[b"AND CHAIN is not supported in a job launched by a security-definer function"],
             None,
@@ -122,7 +136,7 @@ fn run(
         Care::Listen => {
             rest::spoil();
             simple_query::pretend_backend(true);
-            let done = statement.run(parameters, is_last, true, to);
+            let done = statement.run(raw, parameters, is_last, true, to);
             simple_query::pretend_backend(false);
             done
         }
@@ -131,15 +145,15 @@ fn run(
         Care::OwnTransactions | Care::Procedural if user.is_confined() && !grouped => {
             own::lock_roles(true);
             user.act_unconfined();
-            let done = statement.run(parameters, is_last, true, to);
+            let done = statement.run(raw, parameters, is_last, true, to);
             user.act();
             own::lock_roles(false);
             done
         }
         // Within the security context: there PostgreSQL itself refuses what it would do to the session's user.
-        Care::Alone => statement.run(parameters, is_last, true, to),
+        Care::Alone => statement.run(raw, parameters, is_last, true, to),
         Care::None | Care::Chain | Care::OwnTransactions | Care::Procedural => {
-            statement.run(parameters, is_last, !user.is_confined(), to)
+            statement.run(raw, parameters, is_last, !user.is_confined(), to)
         }
     }
 }
@@ -160,22 +174,22 @@ pub fn note_other_role(slot: &Slot, identity: &Identity) {
 }
 
 /// Publishes what the statement was, and keeps its tag for a job without a result.
-fn note(slot: &'static Slot, done: &Completion) {
-    {
-        let mut job = slot.lock();
+fn note(raw: Raw<'_>, slot: &'static Slot, done: &Completion) {
+    slot.look(|job| {
         job.has_tag = true;
         job.tag = done.tag();
         job.row_count = done.rows() as i64;
-    }
+    });
     let mut text = [0; 64];
     let len = done.text(&mut text);
-    output::tag(text.get(..len).unwrap_or_default());
+    output::tag(raw, text.get(..len).unwrap_or_default());
 }
 
 /// A cancel interrupts a statement; SQL can catch that and go on. Between statements and before the commit the job looks itself.
-fn give_up_if_asked(slot: &Slot) {
+fn give_up_if_asked(raw: Raw<'_>, slot: &Slot) {
     if slot.stop() != Stop::No {
         raise_raw(
+            raw,
             PgSqlErrorCode::ERRCODE_QUERY_CANCELED,
             &[b"canceling statement due to user request"],
             None,
@@ -216,9 +230,9 @@ impl User<'_> {
 
     /// Closes the transaction command; what runs at the commit still acts for the user, the next transaction must begin outside of
     /// any security context. Within an open block the identity stays.
-    fn finish_command(&self) {
+    fn finish_command(&self, raw: Raw<'_>) {
         let was_open = simple_query::command_is_open();
-        simple_query::finish_command();
+        simple_query::finish_command(raw);
         if was_open && self.is_confined() && !simple_query::block_is_open() {
             identity::set_user(self.identity.outer, 0);
         }

@@ -14,6 +14,7 @@ use crate::pg::error::{self, Digits, Result};
 use crate::pg::process::backend::{self, Process};
 use crate::pg::process::{bgworker, identity, latch, signals};
 use crate::pg::query::{callbacks, simple_query};
+use crate::pg::raw::Raw;
 use crate::pg::reuse::{adopt, compiled};
 use crate::pg::shmem::{self, NOWHERE};
 use crate::pg::value::{border, describe};
@@ -41,28 +42,28 @@ const HAND_ON: i64 = 10_000_000;
 const HAND_ON_LOOK: i64 = 20;
 
 /// Where the postmaster starts a worker for a job.
-pub fn run(argument: Datum) -> Result<()> {
+pub fn run(raw: Raw<'_>, argument: Datum) -> Result<()> {
     let (number, cookie) = bgworker::worker_arguments(argument)?;
     let slot = segment()?.slot(number)?;
     prepare_for_the_end();
     let job = attach(slot, cookie)?;
     if job.is_some() {
-        prepare_for_jobs(slot);
+        prepare_for_jobs(raw, slot);
     }
     signals::accept_signals();
-    serve(job);
+    serve(raw, job);
     Ok(())
 }
 
 /// Where the postmaster starts a spare worker, which waits for its job.
-pub fn run_spare(argument: Datum) -> Result<()> {
+pub fn run_spare(raw: Raw<'_>, argument: Datum) -> Result<()> {
     let (place, token) = bgworker::worker_arguments(argument)?;
     // There is a first slot: whoever asks for a spare worker has launched jobs.
     let slot = segment()?.slot(0)?;
     prepare_for_the_end();
-    prepare_for_jobs(slot);
+    prepare_for_jobs(raw, slot);
     signals::accept_signals();
-    serve(rest::stand_by(place, token));
+    serve(raw, rest::stand_by(raw, place, token));
     Ok(())
 }
 
@@ -71,23 +72,23 @@ fn prepare_for_the_end() {
     bgworker::on_exit(worker_ends);
 }
 
-fn prepare_for_jobs(slot: &'static Slot) {
-    output::init(slot);
-    callbacks::redirect_messages(output::message_for_client);
+fn prepare_for_jobs(raw: Raw<'_>, slot: &'static Slot) {
+    output::init(raw, slot);
+    callbacks::redirect_messages(raw, output::message_for_client);
     TIMER.set(signals::register_timer(time_is_over));
-    compiled::watch();
+    compiled::watch(raw);
 }
 
 /// One job after another.
-fn serve(mut next: Option<Attached>) {
+fn serve(raw: Raw<'_>, mut next: Option<Attached>) {
     while let Some(job) = next {
-        next = job.run().and_then(|terms| rest::wait(&terms));
+        next = job.run(raw).and_then(|terms| rest::wait(raw, &terms));
     }
 }
 
 impl Attached {
     /// Runs the job to its end. Returns the terms on which this process has offered itself for another.
-    fn run(self) -> Option<Terms> {
+    fn run(self, raw: Raw<'_>) -> Option<Terms> {
         let (sql, request_at, name, queue_size, keeps_result, timeout) = {
             let job = self.slot.lock();
             (
@@ -101,7 +102,7 @@ impl Attached {
         };
         let (request, sql) = match Request::mapped(request_at).and_then(|request| Ok((request, sql.read()?))) {
             Ok(mapped) => mapped,
-            Err(failure) => error::throw(failure),
+            Err(failure) => error::throw(raw, failure),
         };
         let identity = request.identity();
         let sql = crate::pg::memory::c_str(sql);
@@ -110,34 +111,34 @@ impl Attached {
         let is_first = !CONNECTED.replace(true);
         // What an error jumps over must not own anything, so it is owned here.
         let mut records = describe::Numbers::default();
-        let adopted = error::catch(|| {
+        let adopted = error::catch(|raw| {
             if is_first {
                 let (database, role) = request.connection();
-                bgworker::connect(database.into(), role.into());
+                bgworker::connect(raw, database.into(), role.into());
             }
-            request.adopt(name.text());
+            request.adopt(raw, name.text());
             border::values_go_to(request.home().filter(|_| keeps_result));
-            request.take(sql, &mut records)
+            request.take(raw, sql, &mut records)
         });
         let (sql, parameters) = match adopted {
             Ok(taken) => taken,
             Err(edata) => {
                 // A process that failed here has no state to go on with.
                 identity::adoption_failed();
-                simple_query::recover();
+                simple_query::recover(raw);
                 if is_first || self.slot.stop() != Stop::No {
                     let verdict = verdict::of(edata, self.slot);
                     error::log_caught(edata);
                     self.publish(verdict);
                 } else {
-                    self.hand_on();
+                    self.hand_on(raw);
                 }
                 return None;
             }
         };
         let terms = Terms::of(&request, is_first);
         // What is said up to here concerns the process and not the job.
-        output::begin(self, queue_size, keeps_result);
+        output::begin(raw, self, queue_size, keeps_result);
         compiled::job_begins();
         if is_first {
             // Registered after the callback that rolls an open transaction back, so called before it.
@@ -153,7 +154,7 @@ impl Attached {
         let roles = identity::roles();
         let parameters = parameters.as_ref();
         compiled::watch_role(Some(leaves_its_role));
-        let executed = error::catch(|| execute::execute(self.slot, sql, parameters, &identity, !is_first));
+        let executed = error::catch(|raw| execute::execute(raw, self.slot, sql, parameters, &identity, !is_first));
         // An end of the process would be said of a job that has ended otherwise by now.
         signals::hold_interrupts();
         let verdict = match executed {
@@ -164,7 +165,7 @@ impl Attached {
                 execute::note_roles(self.slot, &identity, roles);
                 output::after_error();
                 error::log_caught(edata);
-                if !simple_query::recover() {
+                if !simple_query::recover(raw) {
                     rest::spoil();
                 }
                 verdict
@@ -181,7 +182,7 @@ impl Attached {
         simple_query::forget_text();
         self.publish(verdict);
         signals::resume_interrupts();
-        simple_query::finish(c"pg_background:idle");
+        simple_query::finish(raw, c"pg_background:idle");
         compat::report_statistics();
         stays.then_some(terms)
     }
@@ -189,7 +190,7 @@ impl Attached {
     /// Gives the job, which has not begun, to a new process: what fails because of what this one has been is no error of the job. Waits until the
     /// postmaster has a slot, which nobody tells; idle workers make room. 53000 where it has none in time. Whoever launched the job may have taken it back
     /// meanwhile.
-    fn hand_on(self) {
+    fn hand_on(self, raw: Raw<'_>) {
         let until = backend::now() + HAND_ON;
         if let Some(mut job) = self.slot.lock_if(self.cookie) {
             job.handed_on = true;
@@ -201,7 +202,7 @@ impl Attached {
             if signals::cancel_is_pending() {
                 self.slot.request_stop(Stop::Cancel);
             }
-            signals::serve_interrupts_when_idle();
+            signals::serve_interrupts_when_idle(raw);
             if self.slot.cookie.load(Relaxed) != self.cookie {
                 return attached::let_go();
             }
@@ -219,7 +220,7 @@ impl Attached {
             }
             pool::dismiss_one(room::my_place());
             latch::reset_latch();
-            latch::sleep_raw(HAND_ON_LOOK);
+            latch::sleep_raw(raw, HAND_ON_LOOK);
         }
     }
 

@@ -4,6 +4,7 @@
 use crate::channel::writer::Writer;
 use crate::pg::exclusive::Exclusive;
 use crate::pg::query::receiver::{Receiver, RowSlot};
+use crate::pg::raw::Raw;
 use crate::pg::value::border;
 use crate::pg::value::tuple::Shape;
 use crate::pg::{error, text, wire};
@@ -44,13 +45,13 @@ impl LastWords {
 pub static ROWS: Receiver = Receiver::new(start_rows, row, finish_rows);
 
 /// Once for each process. Guarded.
-pub fn init(slot: &'static Slot) {
-    WRITER.set(Writer::new(slot));
+pub fn init(raw: Raw<'_>, slot: &'static Slot) {
+    WRITER.set(Writer::new(raw, slot));
 }
 
 /// A job begins.
-pub fn begin(job: Attached, queue_size: u32, keep: bool) {
-    WRITER.with(|writer| writer.begin(job.slot, job.cookie, queue_size, keep));
+pub fn begin(raw: Raw<'_>, job: Attached, queue_size: u32, keep: bool) {
+    WRITER.with(|writer| writer.begin(raw, job.slot, job.cookie, queue_size, keep));
 }
 
 /// Lets the executor's side write. It is never called from within the writer; if that looks busy, an error jumped out of the
@@ -60,27 +61,27 @@ fn write(body: impl FnOnce(&mut Writer)) {
     WRITER.with(body);
 }
 
-fn start_rows(shape: Shape) {
-    border::check_columns(&shape);
-    write(|writer| writer.start_rows(shape));
+fn start_rows(raw: Raw<'_>, shape: Shape) {
+    border::check_columns(raw, &shape);
+    write(|writer| writer.start_rows(raw, shape));
 }
 
-fn row(slot: RowSlot) {
-    write(|writer| writer.row(slot));
+fn row(raw: Raw<'_>, slot: RowSlot) {
+    write(|writer| writer.row(raw, slot));
 }
 
-fn finish_rows() {
-    write(Writer::finish_rows);
+fn finish_rows(raw: Raw<'_>) {
+    write(|writer| writer.finish_rows(raw));
 }
 
 /// The tag of a statement that has ended.
-pub fn tag(tag: &[u8]) {
-    write(|writer| writer.tag(tag));
+pub fn tag(raw: Raw<'_>, tag: &[u8]) {
+    write(|writer| writer.tag(raw, tag));
 }
 
 /// Everything so far goes into the queue: before the commit, so that a result that cannot be kept is the job's error.
-pub fn flush() {
-    write(Writer::flush_at_end);
+pub fn flush(raw: Raw<'_>) {
+    write(|writer| writer.flush_at_end(raw));
 }
 
 /// What was said during the commit goes after it; that it might not be kept is no reason to call the job failed.
@@ -93,7 +94,7 @@ pub fn finish() {
 /// After an error, before the transaction is aborted.
 pub fn after_error() {
     WRITER.recover();
-    if error::catch(|| WRITER.with(Writer::after_error)).is_err() {
+    if error::catch(|raw| WRITER.with(|writer| writer.after_error(raw))).is_err() {
         WRITER.recover();
         WRITER.with(Writer::give_up_file);
     }
@@ -118,10 +119,10 @@ pub fn last_words() -> Option<LastWords> {
 }
 
 /// A message for the client. `N` is a notice. `E` is only seen when an error is not caught, which is when the process ends.
-pub fn message_for_client(kind: u8, body: &[u8]) {
+pub fn message_for_client(raw: Raw<'_>, kind: u8, body: &[u8]) {
     match kind {
         b'N' => {
-            WRITER.with(|writer| writer.notice(body));
+            WRITER.with(|writer| writer.notice(raw, body));
         }
         b'E' => LAST_WORDS.set(LastWords::of(wire::Fields(body))),
         _ => (),

@@ -11,6 +11,7 @@
 use crate::channel::request::Request;
 use crate::pg::error;
 use crate::pg::process::{backend, latch, signals};
+use crate::pg::raw::Raw;
 use crate::pg::reuse::standing::{self, Kind};
 use crate::pg::reuse::{adopt, library, reset};
 use crate::registry::job::Error;
@@ -79,7 +80,7 @@ impl Terms {
         self.idle_timeout > 0 && self.max_idle > 0
     }
 
-    /// Cleans up, and offers this process for another job. False where it is to end. Raw.
+    /// Cleans up, and offers this process for another job. False where it is to end.
     pub fn prepare(&self) -> bool {
         let stays = self.clean_and_offer();
         if !stays {
@@ -99,9 +100,9 @@ impl Terms {
             && !jobs::has_launched()
             && !signals::is_to_go()
             && !library_was_replaced()
-            && error::catch(|| {
-                !reset::is_marked() && adopt::restore(settings::is_stateless_library) && {
-                    reset::discard(random);
+            && error::catch(|raw| {
+                !reset::is_marked() && adopt::restore(raw, settings::is_stateless_library) && {
+                    reset::discard(raw, random);
                     true
                 }
             })
@@ -110,7 +111,7 @@ impl Terms {
     }
 }
 
-/// Lets go of what a session has until it ends, however this process goes on. False where that fails: it is to end. Raw.
+/// Lets go of what a session has until it ends, however this process goes on. False where that fails: it is to end.
 pub fn end_session() -> bool {
     match error::catch(reset::release_slots) {
         Ok(()) => true,
@@ -137,7 +138,7 @@ fn library_was_replaced() -> bool {
 
 /// This process, which is connected to nothing yet, takes place `number` of the pool, which waits for it by this token, and waits for
 /// whatever job comes. None where the process is to end. Guarded.
-pub fn stand_by(number: u32, token: u64) -> Option<Attached> {
+pub fn stand_by(raw: Raw<'_>, number: u32, token: u64) -> Option<Attached> {
     let terms = Terms {
         idle_timeout: SPARE_TIMEOUT,
         max_idle: i32::MAX,
@@ -146,11 +147,11 @@ pub fn stand_by(number: u32, token: u64) -> Option<Attached> {
         kind: Kind::Own,
     };
     PLACE.set(pool::arrive(number, token));
-    wait(&terms)
+    wait(raw, &terms)
 }
 
 /// Waits for the next job. None where the process is to end. Guarded; the process has offered itself.
-pub fn wait(terms: &Terms) -> Option<Attached> {
+pub fn wait(raw: Raw<'_>, terms: &Terms) -> Option<Attached> {
     let place = PLACE.get()?;
     let began = backend::now();
     let mut sleeps = false;
@@ -163,14 +164,14 @@ pub fn wait(terms: &Terms) -> Option<Attached> {
         if sleeps {
             // Who was told to end while it had nothing to do takes no job any more; the launch that has claimed it waits to see.
             // Right after a job it is the other way round: no launch waits, and what comes with the job is meant for the job.
-            signals::serve_interrupts_when_idle();
+            signals::serve_interrupts_when_idle(raw);
         }
         match place.look() {
             Found::Job(number, cookie, launch_waits) => {
                 match attached::take(number, cookie, launch_waits) {
                     Ok(None) => (),
                     Ok(job) => return job,
-                    Err(failure) => error::throw(failure),
+                    Err(failure) => error::throw(raw, failure),
                 }
                 // It was taken back meanwhile.
                 sleeps = false;
@@ -184,10 +185,10 @@ pub fn wait(terms: &Terms) -> Option<Attached> {
         let rested = (backend::now() - began) / 1000;
         let over = rested >= terms.idle_timeout.into() || signals::is_to_go();
         let looks = rested >= FIRST_LOOK;
-        if (over || looks && is_to_go(terms)) && place.retire() {
+        if (over || looks && is_to_go(raw, terms)) && place.retire() {
             if !signals::server_stops() {
                 // Told to end by somebody, it says so.
-                signals::serve_interrupts_when_idle();
+                signals::serve_interrupts_when_idle(raw);
             }
             return None;
         }
@@ -195,7 +196,7 @@ pub fn wait(terms: &Terms) -> Option<Attached> {
             if terms.is_connected() && latch::spin() {
                 // Who is to go takes its offer back first: what a launch posts while the process ends would be lost.
                 if !place.has_news() && !signals::is_to_go() {
-                    signals::serve_interrupts_when_idle();
+                    signals::serve_interrupts_when_idle(raw);
                 }
                 continue;
             }
@@ -205,7 +206,7 @@ pub fn wait(terms: &Terms) -> Option<Attached> {
             }
         }
         let left = i64::from(terms.idle_timeout) - rested;
-        latch::sleep_raw(left.clamp(1, if looks { LOOK } else { FIRST_LOOK }));
+        latch::sleep_raw(raw, left.clamp(1, if looks { LOOK } else { FIRST_LOOK }));
     }
 }
 
@@ -214,10 +215,10 @@ fn leave(place: &'static Place) -> Option<Attached> {
     None
 }
 
-fn is_to_go(terms: &Terms) -> bool {
+fn is_to_go(raw: Raw<'_>, terms: &Terms) -> bool {
     library_was_replaced()
         || terms.is_connected()
-            && (reset::database_is_wanted() || standing::of_this_process(terms.kind) != terms.fit.standing)
+            && (reset::database_is_wanted(raw) || standing::of_this_process(terms.kind) != terms.fit.standing)
 }
 
 /// The process ends with a job posted that it never took. Whoever was told to end while asleep gives the job back to the launch,

@@ -2,6 +2,7 @@
 
 use crate::pg::error::{Report, Result};
 use crate::pg::process::backend;
+use crate::pg::raw::Raw;
 use crate::pg::{compat, memory};
 use core::ffi::CStr;
 use pgrx::PgSqlErrorCode;
@@ -108,12 +109,13 @@ impl Form {
     }
 }
 
-/// Raises 42501 where the role may not connect to this process's database any more. In a transaction. Raw.
-pub fn check_connect_raw(role: u32) {
-    if !compat::may_connect_raw(backend::my_database(), Oid::from(role)) {
+/// Raises 42501 where the role may not connect to this process's database any more. In a transaction.
+pub fn check_connect_raw(raw: Raw<'_>, role: u32) {
+    if !compat::may_connect_raw(raw, backend::my_database(), Oid::from(role)) {
         // SAFETY: a database that a process is connected to has a name.
-        let name = memory::c_bytes(unsafe { crate::pg::raw::get_database_name(backend::my_database()) });
+        let name = memory::c_bytes(unsafe { crate::pg::raw::get_database_name(raw, backend::my_database()) });
         crate::pg::error::raise_raw(
+            raw,
             PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
             &[b"permission denied for database \"", name, b"\""],
             None,

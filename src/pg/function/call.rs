@@ -1,11 +1,12 @@
 //! Functions that SQL calls: arguments in, answers out, errors raised in a frame that owns nothing.
 
-use crate::pg::error::{self, Report, Result};
+use crate::pg::error::{self, Failure, Report, Result};
+use crate::pg::fallible;
 use crate::pg::function::rows::{Rows, Value, fits, unexpected_row_type};
 use crate::pg::function::scan::Scan;
+use crate::pg::raw::{self, Raw};
 use crate::pg::value::assign::Assignments;
 use crate::pg::value::desc;
-use crate::pg::{fallible, raw};
 use core::ffi::CStr;
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::{self, Datum, FunctionCallInfo, TupleDesc};
@@ -39,7 +40,7 @@ macro_rules! sql_function {
     }};
 }
 
-/// Exports `$name` as the main function of a background worker. The body is a `fn(Datum) -> Result<()>`; its error ends the
+/// Exports `$name` as the main function of a background worker. The body is a `fn(Raw, Datum) -> Result<()>`; its error ends the
 /// process.
 #[macro_export]
 macro_rules! worker_function {
@@ -64,20 +65,34 @@ pub static VERSION_1: FunctionInfo = FunctionInfo { api_version: 1 };
 pub fn enter(fcinfo: FunctionCallInfo, body: fn(&Call) -> Result<Datum>) -> Datum {
     // SAFETY: called by the function manager with a valid call; the guard turns a panic into an error. What `body` owned is
     // gone when its error is raised.
-    let answer = unsafe { pg_sys::panic::pgrx_extern_c_guard(|| body(&Call { fcinfo })) };
+    let (answer, raw) = unsafe {
+        let answer = pg_sys::panic::pgrx_extern_c_guard(|| body(&Call { fcinfo }));
+        (answer, Raw::assume())
+    };
     match answer {
         Ok(datum) => datum,
-        Err(failure) => error::throw(failure),
+        Err(failure) => error::throw(raw, failure),
     }
 }
 
 /// Runs the body of a background worker and raises its error.
-pub fn enter_worker(argument: Datum, body: fn(Datum) -> Result<()>) {
-    // SAFETY: as in `enter`.
-    let answer = unsafe { pg_sys::panic::pgrx_extern_c_guard(|| body(argument)) };
+pub fn enter_worker(argument: Datum, body: fn(Raw, Datum) -> Result<()>) {
+    // SAFETY: as in `enter`. An error that nobody catches ends the process, with all that it owns.
+    let (answer, raw) = unsafe {
+        let raw = Raw::assume();
+        (pg_sys::panic::pgrx_extern_c_guard(|| body(raw, argument)), raw)
+    };
     if let Err(failure) = answer {
-        error::throw(failure);
+        error::throw(raw, failure);
     }
+}
+
+fn not_composite() -> Failure {
+    Report::new(
+        PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+        "function returning record called in context that cannot accept type record",
+    )
+    .into()
 }
 
 /// One call of a function.
@@ -152,7 +167,7 @@ impl Call {
         };
         // SAFETY: the argument's type is an array of our composite type, whose two columns are int4 and int8.
         unsafe {
-            let (elements, nulls, count, _) = error::catching(|| desc::elements(datum))?;
+            let (elements, nulls, count, _) = error::catching(|raw| desc::elements(raw, datum))?;
             fallible::reserve(&mut out, count)?;
             for i in (0..count).filter(|i| !*nulls.add(*i)) {
                 out.extend(handle_parts(*elements.add(i)));
@@ -186,7 +201,7 @@ impl Call {
 
     /// A scalar answer.
     pub fn scalar(&self, value: Value) -> Result<Datum> {
-        match error::catching(|| value.to_datum())? {
+        match error::catching(|raw| value.to_datum(raw))? {
             (_, true) => self.null(),
             (datum, false) => Ok(datum),
         }
@@ -195,41 +210,34 @@ impl Call {
     /// A composite answer with the function's own row type.
     pub fn composite<const N: usize>(&self, values: &[Value; N]) -> Result<Datum> {
         // SAFETY: the function manager filled in flinfo; the values have the types of the declared row type, in order.
-        error::catching(|| unsafe {
-            let desc = self.row_type()?;
+        let row = error::catching(|raw| unsafe {
+            let desc = self.row_type(raw).ok_or(not_composite as fn() -> Failure)?;
             if !fits(desc, values) {
-                return Err(unexpected_row_type());
+                return Err(unexpected_row_type as fn() -> Failure);
             }
-            let row = values.map(Value::to_datum);
+            let row = values.map(|value| value.to_datum(raw));
             let (mut datums, mut nulls) = (row.map(|(datum, _)| datum), row.map(|(_, null)| null));
-            let tuple = raw::heap_form_tuple(desc, datums.as_mut_ptr(), nulls.as_mut_ptr());
-            Ok(raw::HeapTupleHeaderGetDatum((*tuple).t_data))
-        })?
+            let tuple = raw::heap_form_tuple(raw, desc, datums.as_mut_ptr(), nulls.as_mut_ptr());
+            Ok(raw::HeapTupleHeaderGetDatum(raw, (*tuple).t_data))
+        })?;
+        row.map_err(|failure| failure())
     }
 
     /// The row type that the function is declared with. A named one is the type cache's own: a copy, as
-    /// `get_call_result_type` makes it, takes longer than all else here. It stays until the catalog is looked at again. Raw.
-    unsafe fn row_type(&self) -> Result<TupleDesc> {
+    /// `get_call_result_type` makes it, takes longer than all else here. It stays until the catalog is looked at again.
+    unsafe fn row_type(&self, raw: Raw<'_>) -> Option<TupleDesc> {
         // SAFETY: as in `composite`. A type that has no columns has no descriptor.
         unsafe {
-            let kind = raw::get_fn_expr_rettype((*self.fcinfo).flinfo);
+            let kind = raw::get_fn_expr_rettype(raw, (*self.fcinfo).flinfo);
             if kind != pg_sys::InvalidOid {
-                let desc = (*raw::lookup_type_cache(kind, pg_sys::TYPECACHE_TUPDESC as _)).tupDesc;
+                let desc = (*raw::lookup_type_cache(raw, kind, pg_sys::TYPECACHE_TUPDESC as _)).tupDesc;
                 if !desc.is_null() {
-                    return Ok(desc);
+                    return Some(desc);
                 }
             }
             let mut desc: TupleDesc = core::ptr::null_mut();
-            if raw::get_call_result_type(self.fcinfo, core::ptr::null_mut(), &mut desc)
-                != pg_sys::TypeFuncClass::TYPEFUNC_COMPOSITE
-            {
-                return Err(Report::new(
-                    PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
-                    "function returning record called in context that cannot accept type record",
-                )
-                .into());
-            }
-            Ok(raw::BlessTupleDesc(desc))
+            let class = raw::get_call_result_type(raw, self.fcinfo, core::ptr::null_mut(), &mut desc);
+            (class == pg_sys::TypeFuncClass::TYPEFUNC_COMPOSITE).then(|| raw::BlessTupleDesc(raw, desc))
         }
     }
 

@@ -1,7 +1,7 @@
 //! Rows that a function of SQL returns, and the values in them.
 
 use crate::pg::error::{self, Report, Result};
-use crate::pg::raw;
+use crate::pg::raw::{self, Raw};
 use crate::pg::value::assign::Assignments;
 use crate::pg::value::desc;
 use pgrx::PgSqlErrorCode;
@@ -35,8 +35,8 @@ pub enum Value<'a> {
 }
 
 impl Value<'_> {
-    /// The value as PostgreSQL passes it, in the current memory context, and whether it is NULL. Raw.
-    pub(super) fn to_datum(self) -> (Datum, bool) {
+    /// The value as PostgreSQL passes it, in the current memory context, and whether it is NULL.
+    pub(super) fn to_datum(self, raw: Raw<'_>) -> (Datum, bool) {
         let datum = match self {
             Value::Null => return (Datum::from(0usize), true),
             Value::Bool(value) => Datum::from(value),
@@ -44,7 +44,7 @@ impl Value<'_> {
             Value::Int8(value) | Value::Timestamp(value) => Datum::from(value),
             Value::Float8(value) => Datum::from(value.to_bits()),
             Value::Oid(value) => Datum::from(value),
-            Value::Text(bytes) => text_datum(bytes),
+            Value::Text(bytes) => text_datum(raw, bytes),
         };
         (datum, false)
     }
@@ -74,10 +74,16 @@ impl Value<'_> {
     }
 }
 
-/// A `text` in the current memory context. Raw.
-pub fn text_datum(bytes: &[u8]) -> Datum {
+/// A `text` in the current memory context.
+pub fn text_datum(raw: Raw<'_>, bytes: &[u8]) -> Datum {
     // SAFETY: the bytes are in the database's encoding, because they came from it.
-    unsafe { Datum::from(raw::cstring_to_text_with_len(bytes.as_ptr().cast(), bytes.len() as _)) }
+    unsafe {
+        Datum::from(raw::cstring_to_text_with_len(
+            raw,
+            bytes.as_ptr().cast(),
+            bytes.len() as _,
+        ))
+    }
 }
 
 /// 42804.
@@ -118,10 +124,10 @@ impl Rows {
     }
 
     /// The columns of the rows that are added or shown from now on come with these type modifiers; they get those that were asked for as
-    /// if they were assigned to such columns. Raw.
-    pub fn come_with(&self, modifier: impl Fn(usize) -> i32) {
+    /// if they were assigned to such columns.
+    pub fn come_with(&self, raw: Raw<'_>, modifier: &dyn Fn(usize) -> i32) {
         // SAFETY: they live as long as the slot.
-        unsafe { (*self.assignments).prepare(self.slot, modifier) }
+        unsafe { (*self.assignments).prepare(raw, self.slot, modifier) }
     }
 
     /// Whether rows are taken as they are.
@@ -172,9 +178,9 @@ impl Rows {
         }
         let (mut datums, mut nulls) = (vec![Datum::from(0usize); values.len()], vec![false; values.len()]);
         // SAFETY: as many values as the descriptor has columns. What an error jumps over owns nothing.
-        error::catching(|| unsafe {
+        error::catching(|raw| unsafe {
             for (n, value) in values.iter().enumerate() {
-                (datums[n], nulls[n]) = value.to_datum();
+                (datums[n], nulls[n]) = value.to_datum(raw);
             }
             if !self.are_whole() {
                 let slot = self.slot;
@@ -183,51 +189,63 @@ impl Rows {
                 }
                 core::ptr::copy_nonoverlapping(datums.as_ptr(), (*slot).tts_values, datums.len());
                 core::ptr::copy_nonoverlapping(nulls.as_ptr(), (*slot).tts_isnull, nulls.len());
-                raw::ExecStoreVirtualTuple(slot);
-                (*self.assignments).apply(slot);
-                raw::tuplestore_putvalues(self.store, self.desc, (*slot).tts_values, (*slot).tts_isnull);
+                raw::ExecStoreVirtualTuple(raw, slot);
+                (*self.assignments).apply(raw, slot);
+                raw::tuplestore_putvalues(raw, self.store, self.desc, (*slot).tts_values, (*slot).tts_isnull);
                 return;
             }
-            raw::tuplestore_putvalues(self.store, self.desc, datums.as_mut_ptr(), nulls.as_mut_ptr());
+            raw::tuplestore_putvalues(raw, self.store, self.desc, datums.as_mut_ptr(), nulls.as_mut_ptr());
         })
     }
 
-    /// Adds a row in PostgreSQL's own form, aligned, which is copied. Raw.
-    pub fn push_tuple_raw(&self, tuple: *mut u8) {
-        self.show_tuple_raw(tuple);
+    /// Adds a row in PostgreSQL's own form, aligned, which is copied.
+    pub fn push_tuple_raw(&self, raw: Raw<'_>, tuple: *mut u8) {
+        self.show_tuple_raw(raw, tuple);
         // SAFETY: the slot holds a row.
-        unsafe { raw::tuplestore_puttupleslot(self.store, self.slot) };
+        unsafe { raw::tuplestore_puttupleslot(raw, self.store, self.slot) };
     }
 
-    /// Puts a row in PostgreSQL's own form, aligned, into the slot, without copying it. Raw.
-    pub fn show_tuple_raw(&self, tuple: *mut u8) {
+    /// Puts a row in PostgreSQL's own form, aligned, into the slot, without copying it.
+    pub fn show_tuple_raw(&self, raw: Raw<'_>, tuple: *mut u8) {
         // SAFETY: the tuple was formed with a descriptor of the same column types.
-        unsafe { raw::ExecStoreMinimalTuple(tuple.cast(), self.slot, false) };
+        unsafe { raw::ExecStoreMinimalTuple(raw, tuple.cast(), self.slot, false) };
     }
 
     /// Adds a row in PostgreSQL's own form whose values are not yet what they are to be here: anonymous records have other numbers, type
-    /// modifiers are others. Raw.
-    pub fn push_foreign_tuple_raw(&self, tuple: *mut u8, records: &crate::pg::value::describe::Numbers) {
-        self.show_foreign_tuple_raw(tuple, records);
+    /// modifiers are others.
+    pub fn push_foreign_tuple_raw(&self, raw: Raw<'_>, tuple: *mut u8, records: &crate::pg::value::describe::Numbers) {
+        self.show_foreign_tuple_raw(raw, tuple, records);
         // SAFETY: the slot's values are all there, and valid until it is filled again.
-        unsafe { raw::tuplestore_putvalues(self.store, self.desc, (*self.slot).tts_values, (*self.slot).tts_isnull) };
+        unsafe {
+            raw::tuplestore_putvalues(
+                raw,
+                self.store,
+                self.desc,
+                (*self.slot).tts_values,
+                (*self.slot).tts_isnull,
+            )
+        };
     }
 
-    /// The same into the slot. What the records need is allocated in the current memory context. Raw.
-    pub fn show_foreign_tuple_raw(&self, tuple: *mut u8, records: &crate::pg::value::describe::Numbers) {
-        self.show_tuple_raw(tuple);
+    /// The same into the slot. What the records need is allocated in the current memory context.
+    pub fn show_foreign_tuple_raw(&self, raw: Raw<'_>, tuple: *mut u8, records: &crate::pg::value::describe::Numbers) {
+        self.show_tuple_raw(raw, tuple);
         // SAFETY: the slot holds a row.
         unsafe {
             let natts = (*self.desc).natts;
-            raw::slot_getsomeattrs_int(self.slot, natts as _);
+            raw::slot_getsomeattrs_int(raw, self.slot, natts as _);
             let (values, nulls) = ((*self.slot).tts_values, (*self.slot).tts_isnull);
             for i in (0..natts as usize).filter(|_| !records.is_empty()) {
                 if !*nulls.add(i) {
-                    *values.add(i) =
-                        crate::pg::value::translate::renumber(*values.add(i), desc::column_type(self.desc, i), records);
+                    *values.add(i) = crate::pg::value::translate::renumber(
+                        raw,
+                        *values.add(i),
+                        desc::column_type(self.desc, i),
+                        records,
+                    );
                 }
             }
-            (*self.assignments).apply(self.slot);
+            (*self.assignments).apply(raw, self.slot);
         }
     }
 }

@@ -11,11 +11,12 @@
 //!
 //! Elsewhere the planner keeps the FunctionScan, or the scan does what a FunctionScan does: the function fills a tuplestore.
 
+use crate::pg::compat;
 use crate::pg::error::{self, Result};
 use crate::pg::function::Entry;
 use crate::pg::function::rows::Rows;
+use crate::pg::raw::{self, Raw};
 use crate::pg::value::assign::Assignments;
-use crate::pg::{compat, raw};
 use core::cell::Cell;
 use core::ffi::{CStr, c_int, c_void};
 use core::ptr;
@@ -30,8 +31,8 @@ const NAME: &CStr = c"PgBackgroundResult";
 /// Where the rows of a scan come from.
 pub trait Source {
     /// Shows the next row in the scan's rows, where it stays until the next call. False where something else has to be done first.
-    /// Called for each row, raw.
-    fn show(&mut self) -> bool;
+    /// Called for each row.
+    fn show(&mut self, raw: Raw) -> bool;
     /// Does it. Guarded.
     fn go_on(&mut self) -> Result<Turn>;
     /// Does all that there is to do but showing rows. Guarded.
@@ -149,11 +150,11 @@ struct Shared<T>(T);
 unsafe impl<T> Sync for Shared<T> {}
 
 /// From now on the rows of the functions behind `entries` are scanned this way. Once for each process.
-pub fn init(entries: &'static [Entry]) {
+pub fn init(raw: Raw<'_>, entries: &'static [Entry]) {
     ENTRIES.set(entries);
     // SAFETY: the methods are static; the hook is called in this thread, and whoever was there before is called too.
     unsafe {
-        raw::RegisterCustomScanMethods(&raw const SCAN_METHODS.0);
+        raw::RegisterCustomScanMethods(raw, &raw const SCAN_METHODS.0);
         NEXT.set(pg_sys::set_rel_pathlist_hook);
         pg_sys::set_rel_pathlist_hook = Some(offer);
     }
@@ -207,29 +208,30 @@ unsafe extern "C-unwind" fn offer(
 ) {
     // SAFETY: the planner's own structs.
     unsafe {
+        let raw = Raw::assume();
         if let Some(next) = NEXT.get() {
             next(root, rel, rti, rte);
         }
         if (*rte).rtekind == pg_sys::RTEKind::RTE_FUNCTION {
             // All queries come by here. If this fails, theirs is the FunctionScan.
-            error::if_possible(|| replace(root, rel, rte));
+            error::if_possible(|| replace(raw, root, rel, rte));
         }
     }
 }
 
-unsafe fn replace(root: *mut PlannerInfo, rel: *mut RelOptInfo, rte: *mut pg_sys::RangeTblEntry) {
+unsafe fn replace(raw: Raw<'_>, root: *mut PlannerInfo, rel: *mut RelOptInfo, rte: *mut pg_sys::RangeTblEntry) {
     // SAFETY: the planner's own structs.
     unsafe {
         if let Some(path) = only_path(rel)
-            && is_for_us(root, rel, rte)
+            && is_for_us(raw, root, rel, rte)
         {
-            let ours = raw::palloc0(size_of::<CustomPath>()).cast::<CustomPath>();
+            let ours = raw::palloc0(raw, size_of::<CustomPath>()).cast::<CustomPath>();
             (*ours).path = *path;
             (*ours).path.type_ = NodeTag::T_CustomPath;
             (*ours).path.pathtype = NodeTag::T_CustomScan;
             (*ours).flags = compat::PATH_FLAGS;
             (*ours).methods = &raw const PATH_METHODS.0;
-            (*rel).pathlist = raw::lappend(ptr::null_mut(), ours.cast());
+            (*rel).pathlist = raw::lappend(raw, ptr::null_mut(), ours.cast());
         }
     }
 }
@@ -250,7 +252,12 @@ unsafe fn only_path(rel: *mut RelOptInfo) -> Option<*mut Path> {
 
 /// Whether the relation is one of our functions with a column definition list, where the rows of a scan are asked for once and
 /// column by column. Only at the top level of a query that changes no existing rows that is sure.
-unsafe fn is_for_us(root: *mut PlannerInfo, rel: *mut RelOptInfo, rte: *mut pg_sys::RangeTblEntry) -> bool {
+unsafe fn is_for_us(
+    raw: Raw<'_>,
+    root: *mut PlannerInfo,
+    rel: *mut RelOptInfo,
+    rte: *mut pg_sys::RangeTblEntry,
+) -> bool {
     // SAFETY: the planner's own structs.
     unsafe {
         let query = (*root).parse;
@@ -263,7 +270,7 @@ unsafe fn is_for_us(root: *mut PlannerInfo, rel: *mut RelOptInfo, rte: *mut pg_s
             || (*rel).reloptkind != pg_sys::RelOptKind::RELOPT_BASEREL
             || !(*rel).lateral_relids.is_null()
             || (*rte).funcordinality
-            || looks_at_whole_rows(rel)
+            || looks_at_whole_rows(raw, rel)
         {
             return false;
         }
@@ -276,24 +283,24 @@ unsafe fn is_for_us(root: *mut PlannerInfo, rel: *mut RelOptInfo, rte: *mut pg_s
             return false;
         }
         let call = call.cast::<pg_sys::FuncExpr>();
-        let name = raw::get_func_name((*call).funcid);
+        let name = raw::get_func_name(raw, (*call).funcid);
         if !(*call).funcretset || name.is_null() || !CStr::from_ptr(name).to_bytes().starts_with(b"pg_background_") {
             return false;
         }
         let mut info = pg_sys::FmgrInfo::default();
-        raw::fmgr_info((*call).funcid, &mut info);
+        raw::fmgr_info(raw, (*call).funcid, &mut info);
         is_ours(&info)
     }
 }
 
-unsafe fn looks_at_whole_rows(rel: *mut RelOptInfo) -> bool {
+unsafe fn looks_at_whole_rows(raw: Raw<'_>, rel: *mut RelOptInfo) -> bool {
     const WHOLE_ROW: c_int = -pg_sys::FirstLowInvalidHeapAttributeNumber;
     // SAFETY: the planner's own structs.
     unsafe {
         let mut columns = ptr::null_mut();
-        raw::pull_varattnos((*(*rel).reltarget).exprs.cast(), (*rel).relid, &mut columns);
+        raw::pull_varattnos(raw, (*(*rel).reltarget).exprs.cast(), (*rel).relid, &mut columns);
         for clause in pointers::<pg_sys::RestrictInfo>((*rel).baserestrictinfo) {
-            raw::pull_varattnos((*clause).clause.cast(), (*rel).relid, &mut columns);
+            raw::pull_varattnos(raw, (*clause).clause.cast(), (*rel).relid, &mut columns);
         }
         raw::bms_is_member(WHOLE_ROW, columns)
     }
@@ -310,20 +317,22 @@ unsafe extern "C-unwind" fn plan(
 ) -> *mut Plan {
     // SAFETY: the planner's own structs; the lists of a definition list have the same length.
     unsafe {
+        let raw = Raw::assume();
         let number = (*rel).relid;
         let rte = *(*root).simple_rte_array.add(number as usize);
-        let scan = raw::palloc0(size_of::<CustomScan>()).cast::<CustomScan>();
+        let scan = raw::palloc0(raw, size_of::<CustomScan>()).cast::<CustomScan>();
         (*scan).scan.plan.type_ = NodeTag::T_CustomScan;
         (*scan).scan.plan.targetlist = targets;
-        (*scan).scan.plan.qual = raw::extract_actual_clauses(clauses, false);
+        (*scan).scan.plan.qual = raw::extract_actual_clauses(raw, clauses, false);
         (*scan).flags = (*path).flags;
         (*scan).methods = &raw const SCAN_METHODS.0;
         if let Some(function) = first::<pg_sys::RangeTblFunction>((*rte).functions) {
-            (*scan).custom_exprs = raw::lappend(ptr::null_mut(), (*function).funcexpr.cast());
+            (*scan).custom_exprs = raw::lappend(raw, ptr::null_mut(), (*function).funcexpr.cast());
             let names = pointers::<c_void>((*(*rte).eref).colnames);
             for (n, name) in names.take((*(*function).funccoltypes).length as usize).enumerate() {
                 let column = (n + 1) as pg_sys::AttrNumber;
                 let var = raw::makeVar(
+                    raw,
                     number as c_int,
                     column,
                     (*(*(*function).funccoltypes).elements.add(n)).oid_value,
@@ -331,8 +340,14 @@ unsafe extern "C-unwind" fn plan(
                     (*(*(*function).funccolcollations).elements.add(n)).oid_value,
                     0,
                 );
-                let entry = raw::makeTargetEntry(var.cast(), column, raw::pstrdup(compat::string_of(name)), false);
-                (*scan).custom_scan_tlist = raw::lappend((*scan).custom_scan_tlist, entry.cast());
+                let entry = raw::makeTargetEntry(
+                    raw,
+                    var.cast(),
+                    column,
+                    raw::pstrdup(raw, compat::string_of(name)),
+                    false,
+                );
+                (*scan).custom_scan_tlist = raw::lappend(raw, (*scan).custom_scan_tlist, entry.cast());
             }
         }
         scan.cast()
@@ -342,7 +357,8 @@ unsafe extern "C-unwind" fn plan(
 unsafe extern "C-unwind" fn create(_scan: *mut CustomScan) -> *mut Node {
     // SAFETY: all-zero is a valid state.
     unsafe {
-        let state = raw::palloc0(size_of::<State>()).cast::<State>();
+        let raw = Raw::assume();
+        let state = raw::palloc0(raw, size_of::<State>()).cast::<State>();
         (*state).base.ss.ps.type_ = NodeTag::T_CustomScanState;
         (*state).base.methods = &raw const EXEC_METHODS.0;
         state.cast()
@@ -354,15 +370,17 @@ unsafe extern "C-unwind" fn create(_scan: *mut CustomScan) -> *mut Node {
 unsafe extern "C-unwind" fn begin(node: *mut CustomScanState, estate: *mut EState, eflags: c_int) {
     // SAFETY: the executor's own structs, and the plan made above.
     unsafe {
+        let raw = Raw::assume();
         let state = node.cast::<State>();
         let ps = &raw mut (*node).ss.ps;
         let scan = (*ps).plan.cast::<CustomScan>();
         let Some(call) = first::<pg_sys::Expr>((*scan).custom_exprs) else {
             return;
         };
-        (*state).function = raw::ExecInitTableFunctionResult(call, (*ps).ps_ExprContext, ps);
+        (*state).function = raw::ExecInitTableFunctionResult(raw, call, (*ps).ps_ExprContext, ps);
         (*state).query_memory = (*estate).es_query_cxt;
         (*state).arguments = raw::AllocSetContextCreateInternal(
+            raw,
             (*estate).es_query_cxt,
             c"pg_background arguments".as_ptr(),
             0,
@@ -374,16 +392,16 @@ unsafe extern "C-unwind" fn begin(node: *mut CustomScanState, estate: *mut EStat
 
         let slot = (*node).ss.ss_ScanTupleSlot;
         let desc = (*slot).tts_tupleDescriptor;
-        let row = raw::MakeSingleTupleTableSlot(desc, &raw const pg_sys::TTSOpsMinimalTuple);
+        let row = raw::MakeSingleTupleTableSlot(raw, desc, &raw const pg_sys::TTSOpsMinimalTuple);
         let (values, nulls) = ((*row).tts_values, (*row).tts_isnull);
         ptr::write_bytes(values, 0, (*desc).natts as usize);
         ptr::write_bytes(nulls.cast::<u8>(), 1, (*desc).natts as usize);
         ((*slot).tts_values, (*slot).tts_isnull) = (values, nulls);
         (*state).row = row;
-        (*state).assignments = Assignments::none();
-        (*state).needed = last_column((*ps).plan);
+        (*state).assignments = Assignments::none(raw);
+        (*state).needed = last_column(raw, (*ps).plan);
 
-        let keeper = raw::palloc0(size_of::<Keeper>()).cast::<Keeper>();
+        let keeper = raw::palloc0(raw, size_of::<Keeper>()).cast::<Keeper>();
         ptr::write(
             keeper,
             Keeper {
@@ -398,7 +416,7 @@ unsafe extern "C-unwind" fn begin(node: *mut CustomScanState, estate: *mut EStat
                 next: SCANS.get(),
             },
         );
-        raw::MemoryContextRegisterResetCallback((*estate).es_query_cxt, &raw mut (*keeper).callback);
+        raw::MemoryContextRegisterResetCallback(raw, (*estate).es_query_cxt, &raw mut (*keeper).callback);
         SCANS.set(keeper);
         (*state).keeper = keeper;
     }
@@ -422,12 +440,12 @@ unsafe fn asks_once(top: *mut Plan, plan: *mut Plan) -> bool {
 }
 
 /// The last column that the scan's targets and conditions look at.
-unsafe fn last_column(plan: *mut Plan) -> c_int {
+unsafe fn last_column(raw: Raw<'_>, plan: *mut Plan) -> c_int {
     // SAFETY: a plan whose expressions refer to the scan's tuple.
     unsafe {
         let mut columns = ptr::null_mut();
-        raw::pull_varattnos((*plan).targetlist.cast(), pg_sys::INDEX_VAR as _, &mut columns);
-        raw::pull_varattnos((*plan).qual.cast(), pg_sys::INDEX_VAR as _, &mut columns);
+        raw::pull_varattnos(raw, (*plan).targetlist.cast(), pg_sys::INDEX_VAR as _, &mut columns);
+        raw::pull_varattnos(raw, (*plan).qual.cast(), pg_sys::INDEX_VAR as _, &mut columns);
         let mut last = 0;
         let mut member = -1;
         loop {
@@ -442,7 +460,7 @@ unsafe fn last_column(plan: *mut Plan) -> c_int {
 
 unsafe extern "C-unwind" fn execute(node: *mut CustomScanState) -> *mut TupleTableSlot {
     // SAFETY: the executor's own structs.
-    unsafe { raw::ExecScan(&raw mut (*node).ss, Some(next), Some(recheck)) }
+    unsafe { raw::ExecScan(Raw::assume(), &raw mut (*node).ss, Some(next), Some(recheck)) }
 }
 
 unsafe extern "C-unwind" fn recheck(_node: *mut pg_sys::ScanState, _slot: *mut TupleTableSlot) -> bool {
@@ -453,18 +471,19 @@ unsafe extern "C-unwind" fn recheck(_node: *mut pg_sys::ScanState, _slot: *mut T
 unsafe extern "C-unwind" fn next(node: *mut pg_sys::ScanState) -> *mut TupleTableSlot {
     // SAFETY: the state made above. Nothing is owned here: the source is the keeper's.
     unsafe {
+        let raw = Raw::assume();
         let state = node.cast::<State>();
         let slot = (*node).ss_ScanTupleSlot;
         if let Some(clear) = (*(*slot).tts_ops).clear {
             clear(slot);
         }
         if !(*state).begun {
-            call(state);
+            call(raw, state);
         }
         loop {
             if !(*state).store.is_null() {
                 let forward = (*(*node).ps.state).es_direction != pg_sys::ScanDirection::BackwardScanDirection;
-                if !raw::tuplestore_gettupleslot((*state).store, forward, false, (*state).row) {
+                if !raw::tuplestore_gettupleslot(raw, (*state).store, forward, false, (*state).row) {
                     return slot;
                 }
                 break;
@@ -474,22 +493,22 @@ unsafe extern "C-unwind" fn next(node: *mut pg_sys::ScanState) -> *mut TupleTabl
             };
             let before = pg_sys::CurrentMemoryContext;
             pg_sys::CurrentMemoryContext = (*state).query_memory;
-            let shown = error::at_border(|| source.show());
+            let shown = error::at_border(|| source.show(raw));
             pg_sys::CurrentMemoryContext = before;
             if shown {
                 break;
             }
-            go_on(state);
+            go_on(raw, state);
         }
         if (*state).needed > c_int::from((*(*state).row).tts_nvalid) {
-            raw::slot_getsomeattrs_int((*state).row, (*state).needed);
+            raw::slot_getsomeattrs_int(raw, (*state).row, (*state).needed);
         }
-        raw::ExecStoreVirtualTuple(slot)
+        raw::ExecStoreVirtualTuple(raw, slot)
     }
 }
 
 /// Calls the function. If it is ours as planned, and rows are asked for once, it leaves a source; else rows.
-unsafe fn call(state: *mut State) {
+unsafe fn call(raw: Raw<'_>, state: *mut State) {
     const AGAIN: u32 = pg_sys::EXEC_FLAG_REWIND | pg_sys::EXEC_FLAG_BACKWARD | pg_sys::EXEC_FLAG_MARK;
     // SAFETY: the state made above.
     unsafe {
@@ -507,6 +526,7 @@ unsafe fn call(state: *mut State) {
             (*function).func.fn_extra = state.cast();
         }
         let store = raw::ExecMakeTableFunctionResult(
+            raw,
             function,
             (*ps).ps_ExprContext,
             (*state).arguments,
@@ -518,7 +538,7 @@ unsafe fn call(state: *mut State) {
         }
         if (*(*state).keeper).source.is_some() {
             // The function manager has made an empty one.
-            raw::tuplestore_end(store);
+            raw::tuplestore_end(raw, store);
         } else {
             (*state).store = store;
         }
@@ -526,7 +546,7 @@ unsafe fn call(state: *mut State) {
 }
 
 /// Something else than a row is to be done. The source goes before its error is raised.
-unsafe fn go_on(state: *mut State) {
+unsafe fn go_on(raw: Raw<'_>, state: *mut State) {
     // SAFETY: the state made above.
     unsafe {
         let keeper = (*state).keeper;
@@ -543,7 +563,7 @@ unsafe fn go_on(state: *mut State) {
         match turn {
             Ok(Turn::More | Turn::End) => (),
             Ok(Turn::Collected(rows)) => (*state).store = rows.store(),
-            Err(failure) => error::throw(failure),
+            Err(failure) => error::throw(raw, failure),
         }
     }
 }
@@ -552,6 +572,7 @@ unsafe fn go_on(state: *mut State) {
 unsafe extern "C-unwind" fn shut_down(node: *mut CustomScanState) {
     // SAFETY: the state made above; as in `go_on`.
     unsafe {
+        let raw = Raw::assume();
         let state = node.cast::<State>();
         let keeper = (*state).keeper;
         if keeper.is_null() || (*keeper).source.is_none() {
@@ -570,7 +591,7 @@ unsafe extern "C-unwind" fn shut_down(node: *mut CustomScanState) {
             dropped
         });
         if let Err(failure) = dropped {
-            error::throw(failure);
+            error::throw(raw, failure);
         }
     }
 }
@@ -579,17 +600,19 @@ unsafe extern "C-unwind" fn shut_down(node: *mut CustomScanState) {
 unsafe extern "C-unwind" fn rescan(node: *mut CustomScanState) {
     // SAFETY: the state made above.
     unsafe {
+        let raw = Raw::assume();
         let state = node.cast::<State>();
-        raw::ExecScanReScan(&raw mut (*node).ss);
+        raw::ExecScanReScan(raw, &raw mut (*node).ss);
         if (*state).streams {
             error::raise_raw(
+                raw,
                 pgrx::PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
                 &[b"rows of a background job are asked for twice"],
                 None,
             );
         }
         if !(*state).store.is_null() {
-            raw::tuplestore_rescan((*state).store);
+            raw::tuplestore_rescan(raw, (*state).store);
         }
     }
 }
@@ -597,12 +620,13 @@ unsafe extern "C-unwind" fn rescan(node: *mut CustomScanState) {
 unsafe extern "C-unwind" fn end(node: *mut CustomScanState) {
     // SAFETY: the state made above.
     unsafe {
+        let raw = Raw::assume();
         let state = node.cast::<State>();
         if !(*state).keeper.is_null() {
             forget((*state).keeper);
         }
         if !(*state).store.is_null() {
-            raw::tuplestore_end((*state).store);
+            raw::tuplestore_end(raw, (*state).store);
             (*state).store = ptr::null_mut();
         }
     }

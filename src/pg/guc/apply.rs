@@ -11,8 +11,9 @@ use crate::pg::guc::serialized::{Entries, Entry, TAIL, changeable, compare, spli
 use crate::pg::guc::unchanged::Written;
 use crate::pg::memory::{self, Buffer};
 use crate::pg::process::backend;
+use crate::pg::raw::{self, Raw};
 use crate::pg::reuse::library::{file_name, files};
-use crate::pg::{compat, fallible, raw};
+use crate::pg::{compat, fallible};
 use core::cell::Cell;
 use core::ffi::{CStr, c_char};
 use pgrx::PgSqlErrorCode;
@@ -28,6 +29,9 @@ pub struct Settings {
     prefixes: Vec<Vec<u8>>,
 }
 
+/// For how many bytes of settings there is room from the beginning.
+const STATE: usize = 4096;
+
 static SETTINGS: Exclusive<Settings> = Exclusive::new();
 
 thread_local! {
@@ -39,9 +43,9 @@ thread_local! {
 pub fn with_settings<T>(body: impl FnOnce(&Settings) -> Result<T>) -> Result<T> {
     SETTINGS.recover();
     if SETTINGS.with(|_| ()).is_none() {
-        let written = error::catching(|| memory::for_process(Written::nothing))?;
+        let state = error::catching(|raw| memory::for_process(|| Buffer::new(raw, STATE)))?;
         SETTINGS.set(Settings {
-            written,
+            written: Written::nothing(state),
             mark: 0,
             custom: 0,
             material: 0,
@@ -58,11 +62,11 @@ pub fn with_settings<T>(body: impl FnOnce(&Settings) -> Result<T>) -> Result<T> 
 
 impl Settings {
     fn refresh(&mut self) -> Result<()> {
-        if error::catching(|| self.written.is_current(None))? {
+        if error::catching(|raw| self.written.is_current(raw, None))? {
             return Ok(());
         }
         self.mark = backend::strong_random()?;
-        error::catching(|| self.written.write())?;
+        error::catching(|raw| self.written.write(raw))?;
         self.custom = 0;
         self.material = 1;
         self.prefixes.clear();
@@ -156,8 +160,8 @@ pub fn explicit_limits() -> Result<Vec<u8>> {
 }
 
 /// The state `base` with what [`explicit_limits`] gave in place of its own values, in the current memory context; and without a
-/// role, which is set by its number. Raw.
-pub fn with_limits(base: &[u8], limits: &[u8]) -> Buffer {
+/// role, which is set by its number.
+pub fn with_limits(raw: Raw<'_>, base: &[u8], limits: &[u8]) -> Buffer {
     let (base, limits) = (Entries::of_bytes(base), Entries::of_bytes(limits));
     let each = |visit: &mut dyn FnMut(&Entry)| {
         base.filter(|entry| entry.name != b"role" && !limits.has(entry.name))
@@ -166,7 +170,7 @@ pub fn with_limits(base: &[u8], limits: &[u8]) -> Buffer {
     };
     let mut len = 0;
     each(&mut |entry| len += entry.name.len() + 1 + entry.rest.len());
-    let mut state = Buffer::new(size_of::<usize>() + len);
+    let mut state = Buffer::new(raw, size_of::<usize>() + len);
     let mut put = |bytes: &[u8]| state.push(bytes.as_ptr(), bytes.len());
     put(&len.to_ne_bytes());
     each(&mut |entry| {
@@ -184,24 +188,24 @@ fn is_library_of(file: &[u8], prefix: &[u8]) -> bool {
         .is_some_and(|rest| rest.is_empty() || rest.starts_with(b".") || rest.starts_with(b"-"))
 }
 
-/// Puts this worker, whose state is that of its connecting, `own`, into the state of settings `state`. In a transaction. Raw.
-pub fn adopt_settings(state: &[u8], own: &[u8]) {
+/// Puts this worker, whose state is that of its connecting, `own`, into the state of settings `state`. In a transaction.
+pub fn adopt_settings(raw: Raw<'_>, state: &[u8], own: &[u8]) {
     let (theirs, ours) = (Entries::of_bytes(state), Entries::of_bytes(own));
     let weaker = |entry: &Entry, have: Option<Entry>| have.is_none_or(|have| have.source() <= entry.source());
     if compare(theirs, ours, &mut |entry, have| weaker(entry, have)) {
-        compare(theirs, ours, &mut |entry, _| entry.set());
+        compare(theirs, ours, &mut |entry, _| entry.set(raw));
     } else {
-        let reset_values = ResetValues::remember();
-        let defined = without_emptied(state);
+        let reset_values = ResetValues::remember(raw);
+        let defined = without_emptied(raw, state);
         // SAFETY: the state was written by SerializeGUCState.
-        unsafe { raw::RestoreGUCState(defined.as_ptr().cast()) };
-        reset_values.put_back();
-        theirs.filter(Entry::is_emptied).for_each(|entry| entry.set_now());
+        unsafe { raw::RestoreGUCState(raw, defined.as_ptr().cast()) };
+        reset_values.put_back(raw);
+        theirs.filter(Entry::is_emptied).for_each(|entry| entry.set_now(raw));
     }
 }
 
-/// The state without the settings that are empty, which PostgreSQL would give this value of their own. Raw.
-fn without_emptied(state: &[u8]) -> Buffer {
+/// The state without the settings that are empty, which PostgreSQL would give this value of their own.
+fn without_emptied(raw: Raw<'_>, state: &[u8]) -> Buffer {
     let entries = state.get(size_of::<usize>()..).unwrap_or_default();
     let emptied = Entries::of_bytes(state).filter(Entry::is_emptied);
     // They are at the end.
@@ -209,7 +213,7 @@ fn without_emptied(state: &[u8]) -> Buffer {
         - emptied
             .map(|entry| entry.name.len() + 1 + entry.rest.len())
             .sum::<usize>();
-    let mut defined = Buffer::new(size_of::<usize>() + len);
+    let mut defined = Buffer::new(raw, size_of::<usize>() + len);
     defined.push(len.to_ne_bytes().as_ptr(), size_of::<usize>());
     defined.push(entries.as_ptr(), len);
     defined
@@ -217,8 +221,8 @@ fn without_emptied(state: &[u8]) -> Buffer {
 
 /// Puts this worker, which was put into the state `before` and has the settings `own`, into the state `state` by setting what
 /// differs. False, with nothing done, where that would leave something behind that a worker which has just connected, with the
-/// settings `base`, would not have. The setting `but` is left as it is here. In a transaction. Raw.
-pub fn step(state: &[u8], before: &[u8], own: &[u8], base: &[u8], but: &CStr) -> bool {
+/// settings `base`, would not have. The setting `but` is left as it is here. In a transaction.
+pub fn step(raw: Raw<'_>, state: &[u8], before: &[u8], own: &[u8], base: &[u8], but: &CStr) -> bool {
     let [theirs, before, ours, base] = [state, before, own, base].map(Entries::of_bytes);
     let but = but.to_bytes();
     let clean = compare(theirs, ours, &mut |entry, have| {
@@ -236,7 +240,7 @@ pub fn step(state: &[u8], before: &[u8], own: &[u8], base: &[u8], but: &CStr) ->
         }
     });
     if clean {
-        compare(theirs, ours, &mut |entry, _| entry.name == but || entry.set());
+        compare(theirs, ours, &mut |entry, _| entry.name == but || entry.set(raw));
     }
     clean
 }
@@ -247,14 +251,14 @@ pub fn is_anything_left_out() -> bool {
 }
 
 /// Sets what was left out when the state was reached, for PostgreSQL would have looked up what it names. `scratch` is used up. Outside of a
-/// transaction, where PostgreSQL takes such names on faith. Raw.
-pub fn set_left_out(state: &[u8], scratch: &mut Buffer) {
+/// transaction, where PostgreSQL takes such names on faith.
+pub fn set_left_out(raw: Raw<'_>, state: &[u8], scratch: &mut Buffer) {
     LEFT_OUT.set(false);
-    write(scratch);
+    write(raw, scratch);
     let ours = Entries::of_bytes(scratch.bytes());
     for entry in Entries::of_bytes(state).filter(Entry::names_object) {
         if ours.named(entry.name).is_none_or(|have| have.rest != entry.rest) {
-            entry.set_now();
+            entry.set_now(raw);
         }
     }
 }
@@ -280,7 +284,7 @@ struct Found {
     role: pg_sys::Oid,
 }
 
-/// What RESET gives in this process: the values from the configuration, the database and the role. Raw.
+/// What RESET gives in this process: the values from the configuration, the database and the role.
 ///
 /// `RestoreGUCState` is made for parallel workers, which never RESET: where the session had set a value itself, it leaves the
 /// compiled-in default below it. So they are remembered before and put back below after.
@@ -291,21 +295,21 @@ pub struct ResetValues {
 
 impl ResetValues {
     /// The values now, right after connecting.
-    pub fn remember() -> Self {
+    pub fn remember(raw: Raw<'_>) -> Self {
         let settings = changeable();
         let most = settings.size_hint().1.unwrap_or_default();
         // SAFETY: the settings live as long as the process; there is room for all of them.
         unsafe {
-            let first = raw::palloc(size_of::<Found>() * most).cast::<Found>();
+            let first = raw::palloc(raw, size_of::<Found>() * most).cast::<Found>();
             let mut count = 0;
             for setting in settings {
-                let value = raw::GetConfigOption((*setting).name, false, false);
+                let value = raw::GetConfigOption(raw, (*setting).name, false, false);
                 if value.is_null() {
                     continue;
                 }
                 first.add(count).write(Found {
                     setting,
-                    value: raw::pstrdup(value),
+                    value: raw::pstrdup(raw, value),
                     source: (*setting).source,
                     context: (*setting).scontext,
                     role: compat::setting_role(setting),
@@ -317,13 +321,14 @@ impl ResetValues {
     }
 
     /// Puts them below what the session had set since. In a transaction.
-    pub fn put_back(self) {
+    pub fn put_back(self, raw: Raw<'_>) {
         // SAFETY: as above. A setting that has a stronger source keeps its value; only what RESET gives changes.
         unsafe {
             for n in 0..self.count {
                 let found = &*self.first.add(n);
                 if (*found.setting).source > found.source {
                     compat::set_setting(
+                        raw,
                         (*found.setting).name,
                         found.value,
                         found.context,
@@ -359,17 +364,17 @@ impl Entry<'_> {
     }
 
     /// Sets it here, or leaves it to [`set_left_out`]; always true. What it names was there when the session set it, and may be gone.
-    fn set(&self) -> bool {
+    fn set(&self, raw: Raw<'_>) -> bool {
         if self.names_object() {
             LEFT_OUT.set(true);
         } else {
-            self.set_now();
+            self.set_now(raw);
         }
         true
     }
 
     /// Sets it. Whether the session may set it was asked there; so where only some may, it is set as they would. An error says which setting it is.
-    fn set_now(&self) {
+    fn set_now(&self, raw: Raw<'_>) {
         let role = pg_sys::Oid::from(if TAIL > 8 { self.number(2) } else { 0 });
         let (name, value, context) = (self.name.as_ptr().cast(), self.rest.as_ptr().cast(), self.number(1));
         // SAFETY: name and value are followed by their NULs in the state. The callback is on its stack while it and its argument live.
@@ -386,9 +391,17 @@ impl Entry<'_> {
             if self.is_emptied() {
                 // As RESET empties it: an empty value of its own would be given to the library that defines it.
                 let source = GucSource::PGC_S_SESSION;
-                compat::set_setting(name, core::ptr::null(), trusted, source, role, pg_sys::PGERROR as _);
+                compat::set_setting(
+                    raw,
+                    name,
+                    core::ptr::null(),
+                    trusted,
+                    source,
+                    role,
+                    pg_sys::PGERROR as _,
+                );
             } else {
-                compat::set_setting(name, value, trusted, self.source(), role, pg_sys::PGERROR as _);
+                compat::set_setting(raw, name, value, trusted, self.source(), role, pg_sys::PGERROR as _);
             }
             pg_sys::error_context_stack = callback.previous;
             if let Some(setting) = setting.filter(|_| trusted != context) {

@@ -1,7 +1,8 @@
 //! Settings: the definition of ours, and the values of PostgreSQL's that are needed here.
 
 use crate::pg::error::{self, raise_raw};
-use crate::pg::{compat, memory, raw};
+use crate::pg::raw::{self, Raw};
+use crate::pg::{compat, memory};
 use core::cell::Cell;
 use core::ffi::{CStr, c_char, c_int};
 use core::sync::atomic::Ordering::Relaxed;
@@ -45,20 +46,20 @@ pub enum Who {
     Nobody,
 }
 
-/// Defines the settings, whose names all begin with `prefix` and a dot, and refuses unknown ones with this prefix from then on. Raw.
-pub fn define(prefix: &'static CStr, settings: &[IntSetting], texts: &[TextSetting]) {
+/// Defines the settings, whose names all begin with `prefix` and a dot, and refuses unknown ones with this prefix from then on.
+pub fn define(raw: Raw<'_>, prefix: &'static CStr, settings: &[IntSetting], texts: &[TextSetting]) {
     let each = || {
-        settings.iter().for_each(define_int);
-        texts.iter().for_each(define_text);
+        settings.iter().for_each(|setting| define_int(raw, setting));
+        texts.iter().for_each(|setting| define_text(raw, setting));
     };
     #[cfg(since_16)]
     each();
     #[cfg(not(since_16))]
-    define_at_once(prefix, each);
+    define_at_once(raw, prefix, each);
     // SAFETY: the name is static.
     #[cfg(since_15)]
     unsafe {
-        raw::MarkGUCPrefixReserved(prefix.as_ptr())
+        raw::MarkGUCPrefixReserved(raw, prefix.as_ptr())
     }
     // SAFETY: the name is static.
     #[cfg(not(since_15))]
@@ -72,7 +73,7 @@ pub fn define(prefix: &'static CStr, settings: &[IntSetting], texts: &[TextSetti
 /// and there is nothing to move. Where a setting with the prefix is known already, as one that nobody has defined yet, PostgreSQL has
 /// to find it, and does all of it.
 #[cfg(not(since_16))]
-fn define_at_once(prefix: &CStr, define: impl FnOnce()) {
+fn define_at_once(raw: Raw<'_>, prefix: &CStr, define: impl FnOnce()) {
     use crate::pg::process::bgworker;
     let prefix = prefix.to_bytes();
     let lower = |name: *const c_char| memory::c_bytes(name).iter().map(u8::to_ascii_lowercase);
@@ -92,7 +93,7 @@ fn define_at_once(prefix: &CStr, define: impl FnOnce()) {
         if is_known || !bgworker::is_job_worker() {
             return define();
         }
-        let kept = raw::palloc(size_of_val(others)).cast::<*mut pg_sys::config_generic>();
+        let kept = raw::palloc(raw, size_of_val(others)).cast::<*mut pg_sys::config_generic>();
         kept.copy_from_nonoverlapping(array, len);
         for n in 0..len {
             array.add(n).write(&raw mut nameless);
@@ -105,14 +106,15 @@ fn define_at_once(prefix: &CStr, define: impl FnOnce()) {
         array
             .add(at + all - len)
             .copy_from_nonoverlapping(kept.add(at), len - at);
-        raw::pfree(kept.cast());
+        raw::pfree(raw, kept.cast());
     }
 }
 
-fn define_text(setting: &TextSetting) {
+fn define_text(raw: Raw<'_>, setting: &TextSetting) {
     // SAFETY: names are static; an AtomicPtr has the layout of a pointer, and PostgreSQL assigns it in this thread only.
     unsafe {
         raw::DefineCustomStringVariable(
+            raw,
             setting.name.as_ptr(),
             setting.description.as_ptr(),
             core::ptr::null(),
@@ -127,10 +129,11 @@ fn define_text(setting: &TextSetting) {
     }
 }
 
-fn define_int(setting: &IntSetting) {
+fn define_int(raw: Raw<'_>, setting: &IntSetting) {
     // SAFETY: names are static; an AtomicI32 has the layout of an int, and PostgreSQL assigns it in this thread only.
     unsafe {
         raw::DefineCustomIntVariable(
+            raw,
             setting.name.as_ptr(),
             setting.description.as_ptr(),
             core::ptr::null(),
@@ -196,7 +199,7 @@ pub fn roles_are_locked() -> bool {
 /// `role` and `session_authorization`, which PostgreSQL locks within a security context.
 const ROLES: [&CStr; 2] = [c"role", c"session_authorization"];
 
-/// From now on nothing sets or resets `role` or `session_authorization`, whoever runs; or that is over. Raw.
+/// From now on nothing sets or resets `role` or `session_authorization`, whoever runs; or that is over.
 ///
 /// A security context does the same, but a transaction cannot begin within one. PostgreSQL asks the setting's own record who may
 /// change it, before each change and each RESET, be it by SET, set_config or a function's SET clause. That of a setting which is
@@ -256,6 +259,7 @@ unsafe extern "C-unwind" fn planner(
     // SAFETY: PostgreSQL's own arguments, passed on. Nothing is owned here.
     unsafe {
         compat::plan(
+            Raw::assume(),
             NEXT_PLANNER.get(),
             query,
             text,
@@ -280,9 +284,11 @@ unsafe extern "C-unwind" fn utility(
 ) {
     // SAFETY: PostgreSQL's own arguments, passed on. Nothing is owned here.
     unsafe {
+        let raw = Raw::assume();
         // If this fails, so does the statement.
         if let Some(name) = error::at_border(|| locked_role((*statement).utilityStmt)) {
             raise_raw(
+                raw,
                 PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
                 &[b"cannot set parameter \"", name, b"\" within security-definer function"],
                 None,
@@ -300,6 +306,7 @@ unsafe extern "C-unwind" fn utility(
                 completion,
             ),
             None => raw::standard_ProcessUtility(
+                raw,
                 statement,
                 text,
                 read_only,

@@ -1,20 +1,21 @@
 //! Settings as `SerializeGUCState` writes them, and the settings that there are.
 
+use crate::pg::compat;
 use crate::pg::memory::{self, Buffer};
-use crate::pg::{compat, raw};
+use crate::pg::raw::{self, Raw};
 use core::cell::Cell;
 use core::ffi::CStr;
 use pgrx::pg_sys::{self, GucContext, GucSource};
 
-/// The settings of this process, serialized; `into` grows in the memory that lives as long as the process. Raw.
+/// The settings of this process, serialized; `into` grows in the memory that lives as long as the process.
 ///
 /// PostgreSQL leaves out what is at its default. Of a setting that nobody has defined that is an empty value: it is there when the end of a
 /// transaction or RESET has taken back another, and `current_setting` tells it from a setting that never was. So these follow at the end.
-pub fn write(into: &mut Buffer) {
+pub fn write(raw: Raw<'_>, into: &mut Buffer) {
     let emptied = |setting: &*mut pg_sys::config_generic| is_undefined(*setting) && is_default(*setting);
     // SAFETY: there is room for as many bytes as were estimated. A state begins with the length of what follows. The settings live as long as the process.
     unsafe {
-        let (settings, len) = if has_undefined() {
+        let (settings, len) = if has_undefined(raw) {
             compat::all_settings()
         } else {
             (core::ptr::null_mut(), 0)
@@ -22,9 +23,9 @@ pub fn write(into: &mut Buffer) {
         let all = (0..len).map(|n| *settings.add(n)).filter(emptied);
         let name = |setting: *mut pg_sys::config_generic| memory::c_bytes((*setting).name);
         let more: usize = all.clone().map(|setting| name(setting).len() + EMPTIED.len()).sum();
-        let size = raw::EstimateGUCStateSpace();
-        memory::for_process(|| into.restart(size + more));
-        raw::SerializeGUCState(size, into.as_ptr().cast());
+        let size = raw::EstimateGUCStateSpace(raw);
+        memory::for_process(|| into.restart(raw, size + more));
+        raw::SerializeGUCState(raw, size, into.as_ptr().cast());
         let len = into.as_ptr().cast::<usize>();
         into.advance(size_of::<usize>() + len.read_unaligned());
         all.for_each(|setting| {
@@ -33,7 +34,7 @@ pub fn write(into: &mut Buffer) {
         });
         len.write_unaligned(len.read_unaligned() + more);
         if !settings.is_null() {
-            compat::free_settings(settings);
+            compat::free_settings(raw, settings);
         }
     }
 }
@@ -46,12 +47,12 @@ const EMPTIED: [u8; 3 + TAIL] = {
 };
 
 /// Whether there are settings that nobody has defined.
-fn has_undefined() -> bool {
+fn has_undefined(raw: Raw<'_>) -> bool {
     thread_local! {
         /// How many settings there were when they were looked at, and the answer.
         static KNOWN: Cell<Option<(usize, bool)>> = const { Cell::new(None) };
     }
-    let number = compat::settings_number();
+    let number = compat::settings_number(raw);
     if let Some((known, answer)) = KNOWN.get()
         && known == number
     {
@@ -61,7 +62,7 @@ fn has_undefined() -> bool {
     let answer = unsafe {
         let (settings, len) = compat::all_settings();
         let answer = (0..len).any(|n| is_undefined(*settings.add(n)));
-        compat::free_settings(settings);
+        compat::free_settings(raw, settings);
         answer
     };
     KNOWN.set(Some((number, answer)));

@@ -6,6 +6,7 @@
 use crate::pg::guc::own;
 use crate::pg::guc::serialized::{self, Entry};
 use crate::pg::memory::{self, Buffer};
+use crate::pg::raw::Raw;
 use crate::pg::{compat, fallible};
 #[cfg(not(since_16))]
 use core::ffi::c_void;
@@ -19,19 +20,19 @@ pub struct Written {
 }
 
 impl Written {
-    /// Nothing yet, in the current memory context. Raw.
-    pub fn nothing() -> Self {
+    /// Nothing yet. `state` is where they will be written.
+    pub fn nothing(state: Buffer) -> Self {
         Self {
-            state: Buffer::new(4096),
+            state,
             marks: Marks::default(),
         }
     }
 
-    /// Writes them. Raw.
-    pub fn write(&mut self) {
+    /// Writes them.
+    pub fn write(&mut self, raw: Raw<'_>) {
         self.marks.forget();
-        serialized::write(&mut self.state);
-        self.marks.set(self.state.bytes());
+        serialized::write(raw, &mut self.state);
+        self.marks.set(raw, self.state.bytes());
     }
 
     /// What was written.
@@ -44,9 +45,9 @@ impl Written {
         self.state.is_empty()
     }
 
-    /// Whether they would be written in the same way now, but for the setting `but`. False also where that cannot be told. Raw.
-    pub fn is_current(&self, but: Option<&CStr>) -> bool {
-        self.marks.are_current(self.state.bytes(), but)
+    /// Whether they would be written in the same way now, but for the setting `but`. False also where that cannot be told.
+    pub fn is_current(&self, raw: Raw<'_>, but: Option<&CStr>) -> bool {
+        self.marks.are_current(raw, self.state.bytes(), but)
     }
 }
 
@@ -111,24 +112,24 @@ impl Marks {
 
     /// Marks the settings that `state` was just written from.
     #[cfg(not(since_16))]
-    fn set(&mut self, state: &[u8]) {
+    fn set(&mut self, raw: Raw<'_>, state: &[u8]) {
         // Those at the end that are empty are at their default.
         let mut entries = serialized::Entries::of_bytes(state)
             .filter(|entry| !entry.is_emptied())
             .peekable();
         for &setting in serialized::all() {
-            fallible::push_raw(&mut self.all, setting);
+            fallible::push_raw(raw, &mut self.all, setting);
             if serialized::is_fixed(setting) {
                 continue;
             }
             if serialized::is_default(setting) {
-                fallible::push_raw(&mut self.defaults, setting);
+                fallible::push_raw(raw, &mut self.defaults, setting);
                 continue;
             }
             // SAFETY: the settings live as long as the process.
             unsafe {
                 let entry = entries.next_if(|entry| entry.name == memory::c_bytes((*setting).name));
-                fallible::push_raw(&mut self.each, Mark::of(setting, entry, state));
+                fallible::push_raw(raw, &mut self.each, Mark::of(setting, entry, state));
             }
         }
         self.defaults.sort_unstable();
@@ -138,7 +139,7 @@ impl Marks {
     }
 
     #[cfg(not(since_16))]
-    fn are_current(&self, state: &[u8], but: Option<&CStr>) -> bool {
+    fn are_current(&self, _raw: Raw<'_>, state: &[u8], but: Option<&CStr>) -> bool {
         self.complete
             && self.read_at == own::configuration_read_at()
             && are_same(serialized::all(), &self.all)
@@ -148,16 +149,16 @@ impl Marks {
 
     /// Marks the settings that `state` was just written from.
     #[cfg(since_16)]
-    fn set(&mut self, state: &[u8]) {
+    fn set(&mut self, raw: Raw<'_>, state: &[u8]) {
         self.read_at = own::configuration_read_at();
         // SAFETY: only looks.
-        self.size = unsafe { crate::pg::raw::EstimateGUCStateSpace() };
-        self.number = compat::settings_number();
+        self.size = unsafe { crate::pg::raw::EstimateGUCStateSpace(raw) };
+        self.number = compat::settings_number(raw);
         self.complete = serialized::Entries::of_bytes(state).all(|entry| {
             let setting = name_at(state, offset(entry.name, state)).and_then(compat::find_setting);
             if let Some(setting) = setting {
                 // SAFETY: it was just found.
-                fallible::push_raw(&mut self.each, unsafe { Mark::of(setting, entry, state) });
+                fallible::push_raw(raw, &mut self.each, unsafe { Mark::of(setting, entry, state) });
             }
             setting.is_some()
         });
@@ -167,7 +168,7 @@ impl Marks {
     /// That is a sum over them. Where each that was written adds what it added then, the sum is the same only if no other has joined
     /// them. A name that differs is not worth the arithmetic: then they are written.
     #[cfg(since_16)]
-    fn are_current(&self, state: &[u8], _but: Option<&CStr>) -> bool {
+    fn are_current(&self, raw: Raw<'_>, state: &[u8], _but: Option<&CStr>) -> bool {
         self.complete
             && self.read_at == own::configuration_read_at()
             && self
@@ -175,8 +176,8 @@ impl Marks {
                 .iter()
                 .all(|mark| mark.is_there(state) && mark.holds(state, None))
             // SAFETY: only looks.
-            && self.size == unsafe { crate::pg::raw::EstimateGUCStateSpace() }
-            && self.number == compat::settings_number()
+            && self.size == unsafe { crate::pg::raw::EstimateGUCStateSpace(raw) }
+            && self.number == compat::settings_number(raw)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::pg::error::{Report, Result};
 use crate::pg::process::backend::my_pid;
-use crate::pg::raw;
+use crate::pg::raw::{self, Raw};
 use core::cell::Cell;
 use core::ffi::{CStr, c_int};
 use core::ptr;
@@ -158,8 +158,8 @@ pub fn worker_arguments(argument: Datum) -> Result<(u32, u64)> {
     Ok((argument.value() as u32, cookie))
 }
 
-/// Opens the database for this worker as the role, as for a new connection: 28000, 55000 and their like end the process. Raw.
-pub fn connect(database: Oid, role: Oid) {
+/// Opens the database for this worker as the role, as for a new connection: 28000, 55000 and their like end the process.
+pub fn connect(raw: Raw<'_>, database: Oid, role: Oid) {
     // SAFETY: a background worker that asked for a database connection, called once.
-    unsafe { raw::BackgroundWorkerInitializeConnectionByOid(database, role, 0) }
+    unsafe { raw::BackgroundWorkerInitializeConnectionByOid(raw, database, role, 0) }
 }

@@ -1,6 +1,6 @@
 //! Who this process acts for.
 
-use crate::pg::raw;
+use crate::pg::raw::{self, Raw};
 use core::ffi::c_int;
 use pgrx::pg_sys::{self, Oid};
 
@@ -63,7 +63,7 @@ pub fn acting() -> (u32, u32, u32, i32) {
     }
 }
 
-/// The roles that SET SESSION AUTHORIZATION and SET ROLE change: another pair, and the job acts as somebody else. Raw.
+/// The roles that SET SESSION AUTHORIZATION and SET ROLE change: another pair, and the job acts as somebody else.
 pub fn roles() -> (u32, u32) {
     // SAFETY: plain reads.
     unsafe { (raw::GetSessionUserId().to_u32(), raw::GetOuterUserId().to_u32()) }
@@ -75,16 +75,16 @@ pub fn in_restricted_operation() -> bool {
     unsafe { raw::InSecurityRestrictedOperation() }
 }
 
-/// Sets who the statements of this worker act for; within a transaction, as parallel.c does it. Raw.
-pub fn assume_user(identity: &Identity) {
+/// Sets who the statements of this worker act for; within a transaction, as parallel.c does it.
+pub fn assume_user(raw: Raw<'_>, identity: &Identity) {
     // SAFETY: roles by number, installed without checks, as the launching session had passed them.
     unsafe {
-        raw::SetSessionAuthorization(Oid::from(identity.session), identity.session_is_superuser);
-        raw::SetCurrentRoleId(Oid::from(identity.role), identity.outer_is_superuser);
+        raw::SetSessionAuthorization(raw, Oid::from(identity.session), identity.session_is_superuser);
+        raw::SetCurrentRoleId(raw, Oid::from(identity.role), identity.outer_is_superuser);
     }
 }
 
-/// Acts as `user` within `context` until the end of the transaction or the next call. Raw.
+/// Acts as `user` within `context` until the end of the transaction or the next call.
 pub fn set_user(user: u32, context: i32) {
     // SAFETY: plain assignment of this backend's state.
     unsafe { raw::SetUserIdAndSecContext(Oid::from(user), context) }

@@ -1,8 +1,9 @@
 //! Waiting for other processes, and waking them.
 
+use crate::pg::compat;
 use crate::pg::error::{self, Result};
 use crate::pg::process::signals::check_for_interrupts_raw;
-use crate::pg::{compat, raw};
+use crate::pg::raw::{self, Raw};
 use core::cell::Cell;
 use core::ffi::{c_int, c_long};
 use core::ptr;
@@ -17,19 +18,20 @@ pub fn reset_latch() {
 }
 
 /// Sleeps until somebody wakes this process, or `timeout_ms` have passed; below 0 there is no limit. Ends the process where the
-/// postmaster has died. Raw.
-pub fn wait_raw(timeout_ms: i64) {
+/// postmaster has died.
+pub fn wait_raw(raw: Raw<'_>, timeout_ms: i64) {
     if timeout_ms == 0 || !spin() {
-        sleep_raw(timeout_ms);
+        sleep_raw(raw, timeout_ms);
     }
 }
 
 /// [`wait_raw`] without the moment of [`spin`].
-pub fn sleep_raw(timeout_ms: i64) {
+pub fn sleep_raw(raw: Raw<'_>, timeout_ms: i64) {
     let timer = if timeout_ms >= 0 { pg_sys::WL_TIMEOUT } else { 0 };
     // SAFETY: our own latch.
     unsafe {
         raw::WaitLatch(
+            raw,
             pg_sys::MyLatch,
             (pg_sys::WL_LATCH_SET | pg_sys::WL_EXIT_ON_PM_DEATH | timer) as c_int,
             timeout_ms.max(0) as c_long,
@@ -97,8 +99,8 @@ fn is_awake() -> bool {
 
 /// [`wait_raw`] and then the interrupts, whose error comes back as a failure.
 pub fn wait(timeout_ms: i64) -> Result<()> {
-    error::catching(|| {
-        wait_raw(timeout_ms);
-        check_for_interrupts_raw();
+    error::catching(|raw| {
+        wait_raw(raw, timeout_ms);
+        check_for_interrupts_raw(raw);
     })
 }

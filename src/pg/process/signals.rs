@@ -1,8 +1,9 @@
 //! Signals, interrupts and timers of this process.
 
+use crate::pg::compat;
 use crate::pg::error::{self, Result};
 use crate::pg::process::backend::{my_pid, send_interrupt};
-use crate::pg::{compat, raw};
+use crate::pg::raw::{self, Raw};
 use core::ptr;
 use pgrx::pg_sys;
 
@@ -11,12 +12,12 @@ pub fn check_for_interrupts() -> Result<()> {
     error::catching(check_for_interrupts_raw)
 }
 
-/// `CHECK_FOR_INTERRUPTS`. Raw.
-pub fn check_for_interrupts_raw() {
+/// `CHECK_FOR_INTERRUPTS`.
+pub fn check_for_interrupts_raw(raw: Raw<'_>) {
     // SAFETY: InterruptPending is set by signal handlers, so it is read anew each time.
     unsafe {
         if ptr::read_volatile(&raw const pg_sys::InterruptPending) != 0 {
-            raw::ProcessInterrupts();
+            raw::ProcessInterrupts(raw);
         }
     }
 }
@@ -79,13 +80,13 @@ pub fn server_stops() -> bool {
 
 /// Serves the interrupts of a process that has nothing to do, as ProcessClientReadInterrupt does it for a backend that waits for
 /// its client: a cancel means nothing.
-pub fn serve_interrupts_when_idle() {
+pub fn serve_interrupts_when_idle(raw: Raw<'_>) {
     clear_pending_cancel();
-    check_for_interrupts_raw();
+    check_for_interrupts_raw(raw);
     // SAFETY: set by a signal handler; no transaction runs.
     unsafe {
         if ptr::read_volatile(&raw const pg_sys::catchupInterruptPending) != 0 {
-            raw::ProcessCatchupInterrupt();
+            raw::ProcessCatchupInterrupt(raw);
         }
     }
 }

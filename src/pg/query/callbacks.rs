@@ -1,8 +1,9 @@
-//! Where PostgreSQL calls back into a worker with what it has to say to its client. Raw.
+//! Where PostgreSQL calls back into a worker with what it has to say to its client.
 
+use crate::pg::compat;
 use crate::pg::memory::{self, Context};
+use crate::pg::raw::{self, Raw};
 use crate::pg::value::encoding;
-use crate::pg::{compat, raw};
 use core::cell::{Cell, UnsafeCell};
 use core::ffi::{c_char, c_int, c_void};
 use core::ptr;
@@ -10,7 +11,7 @@ use pgrx::pg_sys::{self, ErrorContextCallback};
 
 /// The bytes of what this process was told to say to its client, by kind. The kinds that carry errors and notices are those of
 /// the protocol.
-pub type MessageHandler = fn(kind: u8, body: &[u8]);
+pub type MessageHandler = fn(Raw, kind: u8, body: &[u8]);
 
 thread_local! {
     static HANDLER: Cell<Option<MessageHandler>> = const { Cell::new(None) };
@@ -20,7 +21,7 @@ thread_local! {
 
 /// From now on `handler` gets the messages for the client. It may be called at any time and place, so it must own nothing. Called
 /// once.
-pub fn redirect_messages(handler: MessageHandler) {
+pub fn redirect_messages(raw: Raw<'_>, handler: MessageHandler) {
     HANDLER.set(Some(handler));
     // SAFETY: the hook is called in this thread; whoever was there before is called too.
     unsafe {
@@ -37,7 +38,7 @@ pub fn redirect_messages(handler: MessageHandler) {
     };
     // SAFETY: the methods are static.
     unsafe { compat::redirect_messages(&raw const METHODS) }
-    keep_encoding();
+    keep_encoding(raw);
 }
 
 /// A message leaves PostgreSQL in the encoding of the client, and a job's client has the session's or the one that the job sets: COPY
@@ -47,7 +48,7 @@ pub fn redirect_messages(handler: MessageHandler) {
 /// Before PostgreSQL sends a message, or jumps with an error, it asks for the context lines of whatever runs. We stand at the
 /// very end of that list, for the life of the process: no error is caught further out. We set the encoding there, and [`put`] sets
 /// it back.
-fn keep_encoding() {
+fn keep_encoding(raw: Raw<'_>) {
     struct Last(UnsafeCell<ErrorContextCallback>);
     // SAFETY: one thread; PostgreSQL reads it only.
     unsafe impl Sync for Last {}
@@ -56,7 +57,7 @@ fn keep_encoding() {
         callback: Some(before_message),
         arg: ptr::null_mut(),
     }));
-    SCRATCH.set(Some(Context::for_process(c"pg_background message")));
+    SCRATCH.set(Some(Context::for_process(raw, c"pg_background message")));
     // SAFETY: a static, which comes after those that are there, if any.
     unsafe {
         (*LAST.0.get()).previous = pg_sys::error_context_stack;
@@ -71,8 +72,8 @@ thread_local! {
 }
 
 unsafe extern "C-unwind" fn before_message(_argument: *mut c_void) {
-    // SAFETY: a plain read.
-    let client = unsafe { raw::pg_get_client_encoding() };
+    // SAFETY: a plain read. PostgreSQL calls this, and nothing is owned here.
+    let (raw, client) = unsafe { (Raw::assume(), raw::pg_get_client_encoding()) };
     let (before, on_way) = SET_ASIDE.get();
     if on_way == 0 && !encoding::differ(encoding::of_database(), client) {
         return;
@@ -80,10 +81,10 @@ unsafe extern "C-unwind" fn before_message(_argument: *mut c_void) {
     let Some(scratch) = SCRATCH.get() else { return };
     // SAFETY: an error is at hand; its copy lies in a context of ours, which is emptied.
     let (level, goes_to_client) = scratch.enter(|| unsafe {
-        let edata = raw::CopyErrorData();
+        let edata = raw::CopyErrorData(raw);
         ((*edata).elevel as u32, (*edata).output_to_client)
     });
-    scratch.reset();
+    scratch.reset(raw);
     if level == pg_sys::PGERROR {
         // The jump passes over whatever was on its way.
         set_back(before, on_way);
@@ -140,7 +141,8 @@ unsafe extern "C-unwind" fn put(kind: c_char, body: *const c_char, len: usize) -
     arrived(kind as u8);
     if let Some(handler) = HANDLER.get() {
         let body = if len == 0 { &[] } else { memory::view(body.cast(), len) };
-        handler(kind as u8, body);
+        // SAFETY: PostgreSQL calls this, and nothing is owned here.
+        handler(unsafe { Raw::assume() }, kind as u8, body);
     }
     0
 }

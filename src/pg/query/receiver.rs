@@ -1,5 +1,6 @@
-//! The executor's rows on their way out: a DestReceiver that calls functions of ours. Raw.
+//! The executor's rows on their way out: a DestReceiver that calls functions of ours.
 
+use crate::pg::raw::Raw;
 use crate::pg::value::tuple::Shape;
 use core::ffi::c_int;
 use core::ptr;
@@ -16,9 +17,9 @@ pub type RowSlot = *mut TupleTableSlot;
 #[repr(C)]
 pub struct Receiver {
     base: DestReceiver,
-    start: fn(Shape),
-    row: fn(RowSlot),
-    finish: fn(),
+    start: fn(Raw, Shape),
+    row: fn(Raw, RowSlot),
+    finish: fn(Raw),
 }
 
 // SAFETY: nobody writes to it, PostgreSQL neither.
@@ -26,7 +27,7 @@ unsafe impl Sync for Receiver {}
 
 impl Receiver {
     /// Calls `start` before the first row, `row` with each, and `finish` after the last.
-    pub const fn new(start: fn(Shape), row: fn(RowSlot), finish: fn()) -> Self {
+    pub const fn new(start: fn(Raw, Shape), row: fn(Raw, RowSlot), finish: fn(Raw)) -> Self {
         Self {
             base: DestReceiver {
                 receiveSlot: Some(receive),
@@ -64,18 +65,21 @@ unsafe fn target(receiver: *mut DestReceiver) -> &'static Receiver {
 
 unsafe extern "C-unwind" fn startup(receiver: *mut DestReceiver, _operation: c_int, desc: TupleDesc) {
     // SAFETY: see `target`; the descriptor, and the memory context that is current, live as long as rows come.
-    unsafe { (target(receiver).start)(Shape::new(desc)) }
+    unsafe {
+        let raw = Raw::assume();
+        (target(receiver).start)(raw, Shape::new(raw, desc));
+    }
 }
 
 unsafe extern "C-unwind" fn receive(slot: *mut TupleTableSlot, receiver: *mut DestReceiver) -> bool {
     // SAFETY: see `target`.
-    unsafe { (target(receiver).row)(slot) };
+    unsafe { (target(receiver).row)(Raw::assume(), slot) };
     true
 }
 
 unsafe extern "C-unwind" fn shutdown(receiver: *mut DestReceiver) {
     // SAFETY: see `target`.
-    unsafe { (target(receiver).finish)() }
+    unsafe { (target(receiver).finish)(Raw::assume()) }
 }
 
 unsafe extern "C-unwind" fn destroy(_receiver: *mut DestReceiver) {}

@@ -1,4 +1,4 @@
-//! The steps of a simple query, as `exec_simple_query` takes them (tcop/postgres.c). Raw.
+//! The steps of a simple query, as `exec_simple_query` takes them (tcop/postgres.c).
 //!
 //! A worker's loop is that of PostgresMain, for one message after the other. What PostgresMain and exec_simple_query do on any
 //! supported version, and a worker does not, is this:
@@ -22,8 +22,9 @@ use crate::pg::guc::{own, serialized};
 use crate::pg::process::signals;
 use crate::pg::query::parse_cache;
 use crate::pg::query::receiver::Destination;
+use crate::pg::raw::{self, Raw, may_raise};
 use crate::pg::value::params::Parameters;
-use crate::pg::{compat, error, raw};
+use crate::pg::{compat, error};
 use core::cell::Cell;
 use core::ffi::{CStr, c_char, c_int};
 use core::ptr;
@@ -32,11 +33,15 @@ use pgrx::pg_sys::{
     self, BackendState, CommandTag, List, LogStmtLevel, NodeTag, QueryCompletion, RawStmt, TransactionStmtKind,
 };
 
-// utils/elog.h
+// utils/elog.h: called between the next two, with the token at hand.
 unsafe extern "C-unwind" {
-    fn errstart(elevel: c_int, domain: *const c_char) -> bool;
     fn errmsg(format: *const c_char, ...) -> c_int;
     fn errdetail(format: *const c_char, ...) -> c_int;
+}
+
+// utils/elog.h
+may_raise! {
+    fn errstart(elevel: c_int, domain: *const c_char) -> bool;
     fn errhidestmt(hide: bool) -> c_int;
     fn errfinish(file: *const c_char, line: c_int, function: *const c_char);
 }
@@ -105,7 +110,7 @@ pub fn tag_name(tag: u32) -> &'static [u8] {
 }
 
 /// A string begins: its start is the statement's start for all who look.
-pub fn begin(sql: &CStr) {
+pub fn begin(raw: Raw<'_>, sql: &CStr) {
     // SAFETY: the text outlives the job; `forget_text` or `recover` forgets it.
     unsafe {
         raw::SetCurrentStatementStartTimestamp();
@@ -113,20 +118,20 @@ pub fn begin(sql: &CStr) {
         raw::pgstat_report_activity(BackendState::STATE_RUNNING, sql.as_ptr());
         COUNTED.set(pg_sys::log_statement_stats);
         if COUNTED.get() {
-            raw::ResetUsage();
+            raw::ResetUsage(raw);
         }
     }
     STARTED.set(false);
-    start_command();
+    start_command(raw);
 }
 
 /// Opens a transaction command where none is open, and starts the statement's timer.
-pub fn start_command() -> bool {
+pub fn start_command(raw: Raw<'_>) -> bool {
     let fresh = !STARTED.get();
     // SAFETY: as start_xact_command.
     unsafe {
         if fresh {
-            raw::StartTransactionCommand();
+            raw::StartTransactionCommand(raw);
             STARTED.set(true);
         }
         let timeout = own::statement_timeout();
@@ -149,11 +154,11 @@ pub fn stop_statement_timer() {
 }
 
 /// Closes the transaction command, which commits unless a block is open.
-pub fn finish_command() {
+pub fn finish_command(raw: Raw<'_>) {
     stop_statement_timer();
     if STARTED.get() {
         // SAFETY: as finish_xact_command.
-        unsafe { raw::CommitTransactionCommand() };
+        unsafe { raw::CommitTransactionCommand(raw) };
         STARTED.set(false);
     }
 }
@@ -164,12 +169,12 @@ pub fn command_is_open() -> bool {
 }
 
 /// Parses the string into MessageContext.
-pub fn parse(sql: &CStr) -> Statements {
+pub fn parse(raw: Raw<'_>, sql: &CStr) -> Statements {
     // SAFETY: the text outlives the trees; the lists are in MessageContext.
     unsafe {
         let before = pg_sys::CurrentMemoryContext;
         pg_sys::CurrentMemoryContext = pg_sys::MessageContext;
-        let list = parse_cache::parse(sql);
+        let list = parse_cache::parse(raw, sql);
         pg_sys::CurrentMemoryContext = before;
         Statements {
             list,
@@ -210,40 +215,40 @@ impl Statements {
 
     /// Writes the string, and the parameters, to the log where `log_statement` asks for it; gives whether it did
     /// (`check_log_statement`).
-    pub fn log(&self, parameters: Option<&Parameters>) -> bool {
+    pub fn log(&self, raw: Raw<'_>, parameters: Option<&Parameters>) -> bool {
         // SAFETY: plain reads; the log entry is made of static format and the live text.
         unsafe {
             let level = pg_sys::log_statement as u32;
             let wanted = match level {
                 LogStmtLevel::LOGSTMT_NONE => false,
                 LogStmtLevel::LOGSTMT_ALL => true,
-                _ => (0..self.len()).any(|n| raw::GetCommandLogLevel(self.get(n).raw.cast()) <= level),
+                _ => (0..self.len()).any(|n| raw::GetCommandLogLevel(raw, self.get(n).raw.cast()) <= level),
             };
             let values = match parameters {
-                Some(parameters) if wanted => parameters.for_log(),
+                Some(parameters) if wanted => parameters.for_log(raw),
                 _ => ptr::null_mut(),
             };
-            if wanted && errstart(pg_sys::LOG as c_int, ptr::null()) {
+            if wanted && errstart(raw, pg_sys::LOG as c_int, ptr::null()) {
                 errmsg(c"statement: %s".as_ptr(), self.sql);
                 if !values.is_null() {
                     errdetail(c"parameters: %s".as_ptr(), values);
                 }
-                self.detail_execute();
-                errhidestmt(true);
-                errfinish(c"execute.rs".as_ptr(), 0, c"execute".as_ptr());
+                self.detail_execute(raw);
+                errhidestmt(raw, true);
+                errfinish(raw, c"execute.rs".as_ptr(), 0, c"execute".as_ptr());
             }
             wanted
         }
     }
 
     /// Adds to a log entry the text of the first prepared statement that the string executes (`errdetail_execute`).
-    unsafe fn detail_execute(&self) {
+    unsafe fn detail_execute(&self, raw: Raw<'_>) {
         // SAFETY: a log entry is being made; the cast follows the node's tag. Nothing is raised for a statement that is not there.
         unsafe {
             for statement in (0..self.len()).map(|n| self.get(n)) {
                 if statement.is(NodeTag::T_ExecuteStmt) {
                     let name = (*statement.node().cast::<pg_sys::ExecuteStmt>()).name;
-                    let prepared = raw::FetchPreparedStatement(name, false);
+                    let prepared = raw::FetchPreparedStatement(raw, name, false);
                     if !prepared.is_null() {
                         errdetail(c"prepare: %s".as_ptr(), (*(*prepared).plansource).query_string);
                         return;
@@ -255,23 +260,23 @@ impl Statements {
 
     /// Writes to the log, where the settings ask for it, how long the string took, and what it used. `was_logged`: its text is there
     /// already.
-    pub fn log_end(&self, was_logged: bool) {
+    pub fn log_end(&self, raw: Raw<'_>, was_logged: bool) {
         let mut text = [0 as c_char; 32];
         // SAFETY: the buffer has the size that check_log_duration asks for.
         unsafe {
             let kind = raw::check_log_duration(text.as_mut_ptr(), was_logged);
-            if kind > 0 && errstart(pg_sys::LOG as c_int, ptr::null()) {
+            if kind > 0 && errstart(raw, pg_sys::LOG as c_int, ptr::null()) {
                 if kind == 1 {
                     errmsg(c"duration: %s ms".as_ptr(), text.as_ptr());
                 } else {
                     errmsg(c"duration: %s ms  statement: %s".as_ptr(), text.as_ptr(), self.sql);
-                    self.detail_execute();
+                    self.detail_execute(raw);
                 }
-                errhidestmt(true);
-                errfinish(c"execute.rs".as_ptr(), 0, c"execute".as_ptr());
+                errhidestmt(raw, true);
+                errfinish(raw, c"execute.rs".as_ptr(), 0, c"execute".as_ptr());
             }
             if COUNTED.get() {
-                raw::ShowUsage(c"QUERY STATISTICS".as_ptr());
+                raw::ShowUsage(raw, c"QUERY STATISTICS".as_ptr());
             }
         }
     }
@@ -393,22 +398,30 @@ impl Statement {
 
     /// Analyses, plans and runs the statement, with its rows going to `to`. With parameters it is planned for their values, as the
     /// unnamed statement of the extended protocol is.
-    pub fn run(&self, parameters: Option<&Parameters>, is_last: bool, top_level: bool, to: Destination) -> Completion {
+    pub fn run(
+        &self,
+        raw: Raw<'_>,
+        parameters: Option<&Parameters>,
+        is_last: bool,
+        top_level: bool,
+        to: Destination,
+    ) -> Completion {
         // SAFETY: the steps and their memory contexts are those of exec_simple_query: the trees of the last statement are in
         // MessageContext, those of others in a context of their own that goes when the statement is over, or with MessageContext.
         unsafe {
             let tag = raw::CreateCommandTag((*self.raw).stmt);
-            compat::forget_query_id();
-            compat::show_activity(CStr::from_ptr(raw::GetCommandTagName(tag)));
+            compat::forget_query_id(raw);
+            compat::show_activity(raw, CStr::from_ptr(raw::GetCommandTagName(tag)));
             let with_snapshot = raw::analyze_requires_snapshot(self.raw);
             if with_snapshot {
-                raw::PushActiveSnapshot(raw::GetTransactionSnapshot());
+                raw::PushActiveSnapshot(raw, raw::GetTransactionSnapshot(raw));
             }
             let before = pg_sys::CurrentMemoryContext;
             let trees = if is_last {
                 pg_sys::MessageContext
             } else {
                 raw::AllocSetContextCreateInternal(
+                    raw,
                     pg_sys::MessageContext,
                     c"per-parsetree message context".as_ptr(),
                     0,
@@ -418,27 +431,27 @@ impl Statement {
             };
             pg_sys::CurrentMemoryContext = trees;
             let queries = match parameters {
-                None => compat::analyze_and_rewrite(self.raw, self.sql, ptr::null_mut(), 0),
-                Some(parameters) => parameters.analyze(self.raw, self.sql),
+                None => compat::analyze_and_rewrite(raw, self.raw, self.sql, ptr::null_mut(), 0),
+                Some(parameters) => parameters.analyze(raw, self.raw, self.sql),
             };
             let values = parameters.map_or(ptr::null_mut(), Parameters::list);
-            let plans = raw::pg_plan_queries(queries, self.sql, pg_sys::CURSOR_OPT_PARALLEL_OK as c_int, values);
+            let plans = raw::pg_plan_queries(raw, queries, self.sql, pg_sys::CURSOR_OPT_PARALLEL_OK as c_int, values);
             if with_snapshot {
-                raw::PopActiveSnapshot();
+                raw::PopActiveSnapshot(raw);
             }
-            signals::check_for_interrupts_raw();
-            let portal = raw::CreatePortal(c"".as_ptr(), true, true);
+            signals::check_for_interrupts_raw(raw);
+            let portal = raw::CreatePortal(raw, c"".as_ptr(), true, true);
             (*portal).visible = false;
-            raw::PortalDefineQuery(portal, ptr::null(), self.sql, tag, plans, ptr::null_mut());
-            raw::PortalStart(portal, values, 0, ptr::null_mut());
+            raw::PortalDefineQuery(raw, portal, ptr::null(), self.sql, tag, plans, ptr::null_mut());
+            raw::PortalStart(raw, portal, values, 0, ptr::null_mut());
             let mut text_format = 0i16;
-            raw::PortalSetResultFormat(portal, 1, &mut text_format);
+            raw::PortalSetResultFormat(raw, portal, 1, &mut text_format);
             pg_sys::CurrentMemoryContext = before;
             let mut completion = QueryCompletion::default();
-            compat::portal_run(portal, top_level, to.0, &mut completion);
-            raw::PortalDrop(portal, false);
+            compat::portal_run(raw, portal, top_level, to.0, &mut completion);
+            raw::PortalDrop(raw, portal, false);
             if !is_last {
-                raw::MemoryContextDelete(trees);
+                raw::MemoryContextDelete(raw, trees);
             }
             Completion(completion)
         }
@@ -472,15 +485,15 @@ pub fn pretend_backend(pretend: bool) {
 }
 
 /// Groups the statements of the string.
-pub fn begin_implicit_block() {
+pub fn begin_implicit_block(raw: Raw<'_>) {
     // SAFETY: a transaction command is open.
-    unsafe { raw::BeginImplicitTransactionBlock() }
+    unsafe { raw::BeginImplicitTransactionBlock(raw) }
 }
 
 /// Ends the group.
-pub fn end_implicit_block() {
+pub fn end_implicit_block(raw: Raw<'_>) {
     // SAFETY: a transaction command is open.
-    unsafe { raw::EndImplicitTransactionBlock() }
+    unsafe { raw::EndImplicitTransactionBlock(raw) }
 }
 
 /// Whether the open transaction has failed.
@@ -490,9 +503,9 @@ pub fn transaction_is_aborted() -> bool {
 }
 
 /// Makes what a statement did visible to the next.
-pub fn next_command() {
+pub fn next_command(raw: Raw<'_>) {
     // SAFETY: a transaction command is open.
-    unsafe { raw::CommandCounterIncrement() }
+    unsafe { raw::CommandCounterIncrement(raw) }
 }
 
 /// Whether a transaction block is open after the string.
@@ -502,9 +515,9 @@ pub fn block_is_open() -> bool {
 }
 
 /// Rolls back whatever is open.
-pub fn roll_back() {
+pub fn roll_back(raw: Raw<'_>) {
     // SAFETY: callable in every state.
-    unsafe { raw::AbortOutOfAnyTransaction() }
+    unsafe { raw::AbortOutOfAnyTransaction(raw) }
     STARTED.set(false);
 }
 
@@ -515,7 +528,7 @@ const TRIES: usize = 4;
 /// Recovers from an error as PostgresMain does: timers, the transaction, portals, replication slots. An error on the way is
 /// logged and begins it anew, as it does there, since each try finds less to do; a process that does not get through ends. True
 /// where nothing failed.
-pub fn recover() -> bool {
+pub fn recover(raw: Raw<'_>) -> bool {
     for tries in 0..TRIES {
         match error::catch(clean_up) {
             Ok(()) => return tries == 0,
@@ -523,6 +536,7 @@ pub fn recover() -> bool {
         }
     }
     error::emit_raw(
+        raw,
         pg_sys::FATAL,
         PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
         c"could not clean up after the error of a job",
@@ -530,7 +544,7 @@ pub fn recover() -> bool {
     false
 }
 
-fn clean_up() {
+fn clean_up(raw: Raw<'_>) {
     // SAFETY: the order is PostgresMain's.
     unsafe {
         // An error sets the count to zero itself.
@@ -541,13 +555,13 @@ fn clean_up() {
         pretend_backend(false);
         own::lock_roles(false);
         pg_sys::debug_query_string = ptr::null();
-        raw::AbortCurrentTransaction();
-        raw::PortalErrorCleanup();
-        compat::spi_cleanup();
-        release_slot();
-        compat::drop_temporary_slots();
+        raw::AbortCurrentTransaction(raw);
+        raw::PortalErrorCleanup(raw);
+        compat::spi_cleanup(raw);
+        release_slot(raw);
+        compat::drop_temporary_slots(raw);
         pg_sys::jit_reset_after_error();
-        raw::AbortOutOfAnyTransaction();
+        raw::AbortOutOfAnyTransaction(raw);
         pg_sys::InterruptHoldoffCount -= 1;
     }
     STARTED.set(false);
@@ -556,11 +570,11 @@ fn clean_up() {
 /// Lets go of the replication slot that this process has in hand. A function that works on one keeps it where it fails, for
 /// PostgresMain to release. Where SQL has caught that failure, a session keeps it until it ends; a job's session ends with the job. To
 /// [`compat::drop_temporary_slots`] a slot in hand counts as a temporary one.
-pub fn release_slot() {
+pub fn release_slot(raw: Raw<'_>) {
     // SAFETY: as PostgresMain does it.
     unsafe {
         if !pg_sys::MyReplicationSlot.is_null() {
-            raw::ReplicationSlotRelease();
+            raw::ReplicationSlotRelease(raw);
         }
     }
 }
@@ -572,26 +586,26 @@ pub fn forget_text() {
 }
 
 /// The string is over: what was made for it is freed, and for the statistics this process is idle under `name` and has no text.
-pub fn finish(name: &CStr) {
+pub fn finish(raw: Raw<'_>, name: &CStr) {
     // SAFETY: no transaction is open.
     unsafe {
-        compat::forget_query_id();
+        compat::forget_query_id(raw);
         raw::pgstat_report_activity(BackendState::STATE_IDLE, c"".as_ptr());
         raw::pgstat_report_appname(name.as_ptr());
-        compat::show_activity(c"idle");
-        raw::MemoryContextReset(pg_sys::MessageContext);
+        compat::show_activity(raw, c"idle");
+        raw::MemoryContextReset(raw, pg_sys::MessageContext);
     }
 }
 
-/// Runs `body` in a transaction of its own, with what it allocates kept as long as the job's string. Raw.
-pub fn in_message_context<T>(body: impl FnOnce() -> T) -> T {
+/// Runs `body` in a transaction of its own, with what it allocates kept as long as the job's string.
+pub fn in_message_context<T>(raw: Raw<'_>, body: impl FnOnce() -> T) -> T {
     // SAFETY: no transaction is open; the context outlives the job.
     unsafe {
-        raw::StartTransactionCommand();
+        raw::StartTransactionCommand(raw);
         compat::stop_transaction_timer();
         pg_sys::CurrentMemoryContext = pg_sys::MessageContext;
         let answer = body();
-        raw::CommitTransactionCommand();
+        raw::CommitTransactionCommand(raw);
         answer
     }
 }

@@ -1,4 +1,4 @@
-//! A worker's way into the state of the session whose job it runs, and back to the one in which it connected. Raw.
+//! A worker's way into the state of the session whose job it runs, and back to the one in which it connected.
 //!
 //! Three serialized states of the settings tell what is to do: the one that this process connected with (`base`), the last
 //! session's (`theirs`), and what became of that here (`own`). As long as jobs change nothing and each comes with the same
@@ -6,6 +6,7 @@
 //! succeeded is seen by the bytes.
 
 use crate::pg::catalog::database;
+use crate::pg::compat;
 use crate::pg::exclusive::Exclusive;
 use crate::pg::guc::apply;
 use crate::pg::guc::serialized::{self, Entries, Entry};
@@ -13,9 +14,9 @@ use crate::pg::guc::unchanged::Written;
 use crate::pg::memory::{self, Buffer};
 use crate::pg::process::identity::{self, Identity, assume_user};
 use crate::pg::query::parse_cache;
+use crate::pg::raw::{self, Raw};
 use crate::pg::reuse::compiled;
 use crate::pg::reuse::library::{self, files};
-use crate::pg::{compat, raw};
 use core::ffi::CStr;
 use pgrx::pg_sys::{self, GucContext, GucSource};
 
@@ -120,34 +121,35 @@ const HARMLESS_FROM_THE_START: &[&str] = &["auth_delay", "auto_explain", "basic_
 /// was valid in the session is valid here.
 /// The settings come with a number that no others have, or with 0; and with one for those that what is compiled or planned may depend on.
 pub fn adopt(
+    raw: Raw<'_>,
     identity: &Identity,
     (settings, mark, material): (&[u8], u64, u64),
     libraries: *mut u8,
     application_name: &CStr,
 ) {
-    connected();
+    connected(raw);
     if STATE.with(|state| state.is_of(identity, settings, mark)) == Some(true) {
-        return rename(application_name);
+        return rename(raw, application_name);
     }
-    parse_cache::forget();
+    parse_cache::forget(raw);
     let before = STATE.with(|state| state.filled_under.replace((*identity, material)));
     if before.flatten().is_some_and(|before| before != (*identity, material)) {
-        compiled::empty_caches();
+        compiled::empty_caches(raw);
     }
     let finish = || {
-        set_name(application_name);
+        set_name(raw, application_name);
         compat::stop_transaction_timer();
-        STATE.with(|state| state.remember(identity, settings, mark));
+        STATE.with(|state| state.remember(raw, identity, settings, mark));
     };
-    transaction(|| {
-        STATE.with(|state| state.reach(identity, settings, libraries));
+    transaction(raw, || {
+        STATE.with(|state| state.reach(raw, identity, settings, libraries));
         if !apply::is_anything_left_out() {
             finish();
         }
     });
     if apply::is_anything_left_out() {
-        STATE.with(|state| apply::set_left_out(settings, &mut state.scratch));
-        transaction(finish);
+        STATE.with(|state| apply::set_left_out(raw, settings, &mut state.scratch));
+        transaction(raw, finish);
     }
 }
 
@@ -158,12 +160,13 @@ pub fn identity() -> Option<Identity> {
 
 /// [`adopt`] in another database than the session's: the state is that in which this process connected, under the limits that the
 /// session has set itself. 42501 where the role may not connect to this database.
-pub fn adopt_limits(identity: &Identity, (limits, material): (&[u8], u64), application_name: &CStr) {
-    connected();
-    let settings = STATE.with(|state| apply::with_limits(state.base.bytes(), limits));
-    transaction(|| database::check_connect_raw(identity.current));
+pub fn adopt_limits(raw: Raw<'_>, identity: &Identity, (limits, material): (&[u8], u64), application_name: &CStr) {
+    connected(raw);
+    let settings = STATE.with(|state| apply::with_limits(raw, state.base.bytes(), limits));
+    transaction(raw, || database::check_connect_raw(raw, identity.current));
     if let Some(settings) = settings {
         adopt(
+            raw,
             identity,
             (settings.bytes(), 0, material),
             c"".as_ptr().cast_mut().cast(),
@@ -173,13 +176,13 @@ pub fn adopt_limits(identity: &Identity, (limits, material): (&[u8], u64), appli
 }
 
 /// Before the first job loads what a new connection loads, and remembers the state.
-fn connected() {
+fn connected(raw: Raw<'_>) {
     STATE.recover();
     if STATE.with(|_| ()).is_none() {
-        transaction(|| {
+        transaction(raw, || {
             // SAFETY: as InitPostgres is followed by it in a backend.
-            unsafe { raw::process_session_preload_libraries() };
-            STATE.set(State::found());
+            unsafe { raw::process_session_preload_libraries(raw) };
+            STATE.set(State::found(raw));
         });
     }
 }
@@ -187,22 +190,24 @@ fn connected() {
 /// After a job: undoes what it did to settings and roles. False where that cannot be shown to have succeeded, or where it left
 /// something that has no way back: a setting that nobody defined, a library that may keep something. `is_stateless` is true of the names of those that
 /// do not, besides PostgreSQL's own.
-pub fn restore(is_stateless: fn(&[u8]) -> bool) -> bool {
+pub fn restore(raw: Raw<'_>, is_stateless: fn(&[u8]) -> bool) -> bool {
     STATE.recover();
     STATE
         .with(|state| {
-            if !state.only_harmless_libraries(is_stateless) || !state.no_new_placeholders() || !compiled::forget_plans()
+            if !state.only_harmless_libraries(raw, is_stateless)
+                || !state.no_new_placeholders(raw)
+                || !compiled::forget_plans(raw)
             {
                 return false;
             }
-            if state.is_unchanged() {
+            if state.is_unchanged(raw) {
                 return true;
             }
             if !serialized::same_but(state.own.bytes(), state.now.bytes(), |entry| entry.is_immaterial()) {
-                compiled::empty_caches();
+                compiled::empty_caches(raw);
             }
-            transaction(|| state.go_back());
-            serialized::write(&mut state.scratch);
+            transaction(raw, || state.go_back(raw));
+            serialized::write(raw, &mut state.scratch);
             // A setting that nobody defined stays known when it is emptied. Those that are there have come with a session's state.
             serialized::same_but(state.scratch.bytes(), state.base.bytes(), |entry| entry.is_emptied())
         })
@@ -211,46 +216,46 @@ pub fn restore(is_stateless: fn(&[u8]) -> bool) -> bool {
 
 impl State {
     /// The state of this process, which has just connected.
-    fn found() -> Self {
+    fn found(raw: Raw<'_>) -> Self {
         memory::for_process(|| {
             let mut state = Self {
-                base: Buffer::new(4096),
-                theirs: Buffer::new(4096),
+                base: Buffer::new(raw, 4096),
+                theirs: Buffer::new(raw, 4096),
                 theirs_mark: 0,
-                own: Written::nothing(),
-                now: Written::nothing(),
-                scratch: Buffer::new(4096),
+                own: Written::nothing(Buffer::new(raw, 4096)),
+                now: Written::nothing(Buffer::new(raw, 4096)),
+                scratch: Buffer::new(raw, 4096),
                 identity: Identity::default(),
                 filled_under: None,
-                settings: compat::settings_number(),
-                first: Buffer::new(256),
-                harmless: Buffer::new(256),
+                settings: compat::settings_number(raw),
+                first: Buffer::new(raw, 256),
+                harmless: Buffer::new(raw, 256),
             };
-            take_libraries(&mut state.first);
-            serialized::write(&mut state.base);
+            take_libraries(raw, &mut state.first);
+            serialized::write(raw, &mut state.base);
             state
         })
     }
 
-    fn reach(&mut self, identity: &Identity, settings: &[u8], libraries: *mut u8) {
+    fn reach(&mut self, raw: Raw<'_>, identity: &Identity, settings: &[u8], libraries: *mut u8) {
         // SAFETY: the libraries are in the form that SerializeLibraryState writes, empty or not.
         unsafe {
             if *libraries != 0 {
-                raw::RestoreLibraryState(libraries.cast());
+                raw::RestoreLibraryState(raw, libraries.cast());
             }
             pg_sys::InitializingParallelWorker = true;
         }
         let same = self.identity == *identity;
         let warm = same && !self.theirs.is_empty();
         let (before, own, base) = (self.theirs.bytes(), self.own.bytes(), self.base.bytes());
-        if !(warm && apply::step(settings, before, own, base, APPLICATION_NAME)) {
+        if !(warm && apply::step(raw, settings, before, own, base, APPLICATION_NAME)) {
             if !self.own.is_empty() {
-                self.go_back();
+                self.go_back(raw);
             }
-            assume_user(identity);
-            apply::adopt_settings(settings, self.base.bytes());
+            assume_user(raw, identity);
+            apply::adopt_settings(raw, settings, self.base.bytes());
             if identity.role != 0 {
-                install_role(identity);
+                install_role(raw, identity);
             }
         }
         // SAFETY: a plain variable.
@@ -271,24 +276,24 @@ impl State {
         true
     }
 
-    fn remember(&mut self, identity: &Identity, settings: &[u8], mark: u64) {
-        self.own.write();
+    fn remember(&mut self, raw: Raw<'_>, identity: &Identity, settings: &[u8], mark: u64) {
+        self.own.write(raw);
         self.identity = *identity;
-        memory::for_process(|| self.theirs.restart(settings.len()));
+        memory::for_process(|| self.theirs.restart(raw, settings.len()));
         self.theirs.push(settings.as_ptr(), settings.len());
         self.theirs_mark = mark;
     }
 
     /// Whether settings and roles are as the job found them.
-    fn is_unchanged(&mut self) -> bool {
+    fn is_unchanged(&mut self, raw: Raw<'_>) -> bool {
         let (session, role, ..) = identity::acting();
         if (session, role) != (self.identity.session, self.identity.role) {
             return false;
         }
-        if self.own.is_current(Some(APPLICATION_NAME)) {
+        if self.own.is_current(raw, Some(APPLICATION_NAME)) {
             return true;
         }
-        self.now.write();
+        self.now.write(raw);
         let is_name = |entry: &Entry| entry.is(APPLICATION_NAME);
         let same = serialized::same_but(self.own.bytes(), self.now.bytes(), is_name);
         if same {
@@ -299,27 +304,27 @@ impl State {
     }
 
     /// Back to the state in which this process connected. In a transaction.
-    fn go_back(&mut self) {
+    fn go_back(&mut self, raw: Raw<'_>) {
         self.theirs.clear();
         // SAFETY: the state was written by SerializeGUCState; numbers and flags of the role that this process authenticated as.
         unsafe {
             pg_sys::InitializingParallelWorker = true;
-            raw::RestoreGUCState(self.base.as_ptr().cast());
+            raw::RestoreGUCState(raw, self.base.as_ptr().cast());
             let authenticated = raw::GetAuthenticatedUserId();
             let identity = Identity {
                 authenticated: authenticated.to_u32(),
                 session: authenticated.to_u32(),
-                session_is_superuser: raw::superuser_arg(authenticated),
+                session_is_superuser: raw::superuser_arg(raw, authenticated),
                 ..Identity::default()
             };
-            assume_user(&identity);
+            assume_user(raw, &identity);
             pg_sys::InitializingParallelWorker = false;
         }
     }
 
     /// A setting that nobody defined can be emptied, but it stays known. One that came with the session's state is accounted for.
-    fn no_new_placeholders(&mut self) -> bool {
-        let number = compat::settings_number();
+    fn no_new_placeholders(&mut self, raw: Raw<'_>) -> bool {
+        let number = compat::settings_number(raw);
         if number == self.settings {
             return true;
         }
@@ -333,17 +338,17 @@ impl State {
                         .iter()
                         .any(|state| Entries::of_bytes(state.bytes()).has(memory::c_bytes((*setting).name)))
             });
-            compat::free_settings(settings);
+            compat::free_settings(raw, settings);
             accounted
         }
     }
 
-    fn only_harmless_libraries(&mut self, is_stateless: fn(&[u8]) -> bool) -> bool {
+    fn only_harmless_libraries(&mut self, raw: Raw<'_>, is_stateless: fn(&[u8]) -> bool) -> bool {
         // SAFETY: adds up the lengths of their names. Libraries are never unloaded, so more of them take more room.
-        if unsafe { raw::EstimateLibraryStateSpace() } == self.harmless.len() {
+        if unsafe { raw::EstimateLibraryStateSpace(raw) } == self.harmless.len() {
             return true;
         }
-        take_libraries(&mut self.scratch);
+        take_libraries(raw, &mut self.scratch);
         let is_from_the_start = |file| files(self.first.bytes()).any(|first| first == file);
         let are_harmless = files(self.scratch.bytes()).all(|file| {
             is_in(HARMLESS, file)
@@ -371,67 +376,73 @@ fn is_in(list: &[&str], file: &[u8]) -> bool {
 }
 
 /// The files of the libraries that this process has loaded.
-fn take_libraries(into: &mut Buffer) {
+fn take_libraries(raw: Raw<'_>, into: &mut Buffer) {
     // SAFETY: there is room for as many bytes as were estimated.
     unsafe {
-        let size = raw::EstimateLibraryStateSpace();
-        memory::for_process(|| into.restart(size));
-        raw::SerializeLibraryState(size, into.as_ptr().cast());
+        let size = raw::EstimateLibraryStateSpace(raw);
+        memory::for_process(|| into.restart(raw, size));
+        raw::SerializeLibraryState(raw, size, into.as_ptr().cast());
         into.advance(size);
     }
 }
 
-fn transaction(body: impl FnOnce()) {
+fn transaction(raw: Raw<'_>, body: impl FnOnce()) {
     // SAFETY: no transaction runs.
     unsafe {
-        raw::StartTransactionCommand();
+        raw::StartTransactionCommand(raw);
         compat::stop_transaction_timer();
         body();
-        raw::CommitTransactionCommand();
+        raw::CommitTransactionCommand(raw);
     }
 }
 
 /// Going back to the base first takes back all that had been set, "role" among it, so that a new value is installed for no role.
 /// With the role in force again it is installed for that one.
-fn install_role(identity: &Identity) {
-    assume_user(identity);
+fn install_role(raw: Raw<'_>, identity: &Identity) {
+    assume_user(raw, identity);
     // SAFETY: the setting exists and has a value; the name of a role that is gone is NULL.
     unsafe {
-        let mut role = role_setting();
+        let mut role = role_setting(raw);
         if memory::c_bytes(role) == b"none" {
             // Minor releases before November 2024 leave it out of the serialized state.
-            role = raw::GetUserNameFromId(pg_sys::Oid::from(identity.role), false);
+            role = raw::GetUserNameFromId(raw, pg_sys::Oid::from(identity.role), false);
         }
-        set(c"role", role);
+        set(raw, c"role", role);
     }
 }
 
 /// The value of the setting `role`.
-fn role_setting() -> *const core::ffi::c_char {
+fn role_setting(raw: Raw<'_>) -> *const core::ffi::c_char {
     // SAFETY: the setting exists and has a value.
-    unsafe { raw::GetConfigOption(c"role".as_ptr(), false, false) }
+    unsafe { raw::GetConfigOption(raw, c"role".as_ptr(), false, false) }
 }
 
-fn set_name(name: &CStr) {
+fn set_name(raw: Raw<'_>, name: &CStr) {
     // SAFETY: NUL-terminated.
-    unsafe { set(APPLICATION_NAME, name.as_ptr()) };
+    unsafe { set(raw, APPLICATION_NAME, name.as_ptr()) };
 }
 
 /// The state is there already; only the name may be another job's, and what the statistics show is that of an idle process.
-fn rename(name: &CStr) {
+fn rename(raw: Raw<'_>, name: &CStr) {
     // SAFETY: the setting exists; both are NUL-terminated.
     unsafe {
         if memory::c_bytes(pg_sys::application_name) == name.to_bytes() {
             raw::pgstat_report_appname(name.as_ptr());
         } else {
-            set_name(name);
+            set_name(raw, name);
         }
     }
 }
 
-unsafe fn set(name: &CStr, value: *const core::ffi::c_char) {
+unsafe fn set(raw: Raw<'_>, name: &CStr, value: *const core::ffi::c_char) {
     // SAFETY: both are NUL-terminated (the caller's promise).
     unsafe {
-        raw::SetConfigOption(name.as_ptr(), value, GucContext::PGC_USERSET, GucSource::PGC_S_SESSION);
+        raw::SetConfigOption(
+            raw,
+            name.as_ptr(),
+            value,
+            GucContext::PGC_USERSET,
+            GucSource::PGC_S_SESSION,
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! What stays in a process of the statements that it has run: compiled functions, and plans that were saved. Raw.
+//! What stays in a process of the statements that it has run: compiled functions, and plans that were saved.
 //!
 //! Plans are made anew for each job: names, types, literals such as 'now', and what the planner folds, mean in them what they mean for that job.
 //!
@@ -22,7 +22,8 @@
 
 use crate::pg::exclusive::Exclusive;
 use crate::pg::process::identity;
-use crate::pg::{compat, fallible, memory, raw};
+use crate::pg::raw::{self, Raw};
+use crate::pg::{compat, fallible, memory};
 use core::cell::Cell;
 use core::ffi::{CStr, c_char, c_int, c_void};
 use pgrx::pg_sys::{self, Datum, FormData_pg_proc, ItemPointerData, Oid, SysCacheIdentifier};
@@ -106,7 +107,7 @@ thread_local! {
 }
 
 /// From now on it is seen. Once for each process.
-pub fn watch() {
+pub fn watch(raw: Raw<'_>) {
     MEMORY.set(Memory {
         known: Vec::new(),
         last: 0,
@@ -119,16 +120,16 @@ pub fn watch() {
         pg_sys::needs_fmgr_hook = Some(is_looked_up);
         NEXT_CALL.set(pg_sys::fmgr_hook);
         pg_sys::fmgr_hook = Some(is_called);
-        raw::CacheRegisterRelcacheCallback(Some(relation_has_changed), Datum::from(0usize));
+        raw::CacheRegisterRelcacheCallback(raw, Some(relation_has_changed), Datum::from(0usize));
     }
-    for cache in [
+    for &cache in &[
         SysCacheIdentifier::TYPEOID,
         SysCacheIdentifier::NAMESPACEOID,
         SysCacheIdentifier::AUTHOID,
     ] {
-        compat::on_cache_change(cache, row_has_changed);
+        compat::on_cache_change(raw, cache, row_has_changed);
     }
-    compat::on_cache_change(SysCacheIdentifier::AUTHMEMROLEMEM, members_have_changed);
+    compat::on_cache_change(raw, SysCacheIdentifier::AUTHMEMROLEMEM, members_have_changed);
     watch_setting::<0>();
     watch_setting::<1>();
     watch_setting::<2>();
@@ -205,37 +206,38 @@ pub fn job_begins() {
 }
 
 /// The job's own text changes the state that it was launched in. `is_used` tells whether this process has run others before.
-pub fn text_changes_state(is_used: bool) {
+pub fn text_changes_state(raw: Raw<'_>, is_used: bool) {
     CHANGED.set(true);
     if is_used {
-        empty_caches();
+        empty_caches(raw);
     }
 }
 
 /// After a job: no plan is kept for the next, nor a function of which nobody knows in which state it was compiled. False where this process has come to know too many.
-pub fn forget_plans() -> bool {
+pub fn forget_plans(raw: Raw<'_>) -> bool {
     // SAFETY: only marks the plans.
-    unsafe { raw::ResetPlanCache() };
+    unsafe { raw::ResetPlanCache(raw) };
     MEMORY.recover();
     if CHANGED.get() {
         MEMORY.with(Memory::doubt_last_job);
-        empty_caches();
+        empty_caches(raw);
     }
     MEMORY.with(|memory| memory.known.len() < MANY).unwrap_or(false)
 }
 
 /// Empties the caches of the catalogs, and with them all that was made of their contents.
-pub fn empty_caches() {
+pub fn empty_caches(raw: Raw<'_>) {
     let age = AGE.get();
     // SAFETY: callable at any time, as after a message that others have changed more than fits into messages.
-    unsafe { raw::InvalidateSystemCaches() }
+    unsafe { raw::InvalidateSystemCaches(raw) }
     // It says of all that it may have changed.
     AGE.set(age);
 }
 
 /// Answers whether the calls of the function are to be told.
 unsafe extern "C-unwind" fn is_looked_up(function: Oid) -> bool {
-    let at_call = judge(function, Moment::LookUp);
+    // SAFETY: PostgreSQL calls this, and nothing is owned here.
+    let at_call = judge(unsafe { Raw::assume() }, function, Moment::LookUp);
     // SAFETY: it was the hook.
     at_call | NEXT_LOOK_UP.get().is_some_and(|next| unsafe { next(function) })
 }
@@ -251,7 +253,8 @@ unsafe extern "C-unwind" fn is_called(
         let oid = unsafe { (*function).fn_oid };
         let this = (function.cast_const(), oid.to_u32());
         if LAST.replace(this) != this {
-            judge(oid, Moment::Call);
+            // SAFETY: PostgreSQL calls this, and nothing is owned here.
+            judge(unsafe { Raw::assume() }, oid, Moment::Call);
         }
     }
     if let Some(next) = NEXT_CALL.get() {
@@ -267,10 +270,10 @@ enum Moment {
 }
 
 /// A function may be called from here on: what its language has kept of it serves, or it is compiled anew. Returns whether it is to be judged at its call, too.
-fn judge(function: Oid, moment: Moment) -> bool {
+fn judge(raw: Raw<'_>, function: Oid, moment: Moment) -> bool {
     // SAFETY: a row of pg_proc begins with the columns of its struct, and is released. Its header is in this process's own memory.
     unsafe {
-        let row = compat::cached_row(SysCacheIdentifier::PROCOID, function);
+        let row = compat::cached_row(raw, SysCacheIdentifier::PROCOID, function);
         if row.is_null() {
             return false;
         }
@@ -283,15 +286,16 @@ fn judge(function: Oid, moment: Moment) -> bool {
         if is_compiled(function, (*columns).prolang.to_u32()) {
             let xmin = &raw mut (*header).t_choice.t_heap.t_xmin;
             let found = u32::from(*xmin);
-            let state = state();
+            let state = state(raw);
             let place = place(&(*row).t_self);
-            if let Some(known) = MEMORY.with(|memory| memory.judge(function.to_u32(), found, place, state, moment)) {
+            if let Some(known) = MEMORY.with(|memory| memory.judge(raw, function.to_u32(), found, place, state, moment))
+            {
                 *xmin = known.shown.into();
                 // A function in SQL whose calls are told could not be inlined. Its statements are analysed for each job, whatever its types.
                 at_call = known.is_kept() && (*columns).prolang.to_u32() != SQL;
             }
         }
-        raw::ReleaseSysCache(row);
+        raw::ReleaseSysCache(raw, row);
         at_call
     }
 }
@@ -312,16 +316,16 @@ fn place(pointer: &ItemPointerData) -> (u32, u16) {
 }
 
 /// A number for the roles and the [`SETTINGS`] of this moment, not 0.
-fn state() -> u64 {
+fn state(raw: Raw<'_>) -> u64 {
     let mut state = DefaultHasher::new();
     let (session, role, current, security_context) = identity::acting();
     [session, role, current, security_context as u32]
         .into_iter()
         .for_each(|number| state.write_u32(number));
-    for name in SETTINGS {
+    for name in &SETTINGS {
         // SAFETY: raises nothing for a setting that is not there, and gives a C string or NULL that lasts until the next call.
         state.write(memory::c_bytes(unsafe {
-            raw::GetConfigOption(name.as_ptr(), true, false)
+            raw::GetConfigOption(raw, name.as_ptr(), true, false)
         }));
         state.write_u8(0);
     }
@@ -337,7 +341,15 @@ impl Known {
 
 impl Memory {
     /// Judges a function whose row has `xmin` now, its own or one that was given here. Returns what is known of it from here on.
-    fn judge(&mut self, function: u32, xmin: u32, place: (u32, u16), state: u64, moment: Moment) -> Known {
+    fn judge(
+        &mut self,
+        raw: Raw<'_>,
+        function: u32,
+        xmin: u32,
+        place: (u32, u16),
+        state: u64,
+        moment: Moment,
+    ) -> Known {
         let (job, age) = (self.job, AGE.get());
         let at = self.known.binary_search_by_key(&function, |known| known.function);
         if let Ok(at) = at {
@@ -377,7 +389,7 @@ impl Memory {
         match at {
             Ok(at) => self.known[at] = known,
             Err(at) => {
-                fallible::push_raw(&mut self.known, known);
+                fallible::push_raw(raw, &mut self.known, known);
                 self.known[at..].rotate_right(1);
             }
         }

@@ -1,8 +1,9 @@
 //! What `DISCARD ALL` does to a session (commands/discard.c), and what it leaves. Raw, outside of a transaction.
 
+use crate::pg::compat;
 use crate::pg::process::backend;
 use crate::pg::query::simple_query;
-use crate::pg::{compat, raw};
+use crate::pg::raw::{self, Raw};
 use core::ffi::c_int;
 use pgrx::pg_sys::{self, Datum, LOCKTAG, Oid};
 
@@ -27,29 +28,29 @@ pub fn is_marked() -> bool {
 
 /// Lets go of replication slots: the one in hand and temporary ones. A job's session ends with the job, so whoever sees its end sees
 /// them free.
-pub fn release_slots() {
-    simple_query::release_slot();
-    compat::drop_temporary_slots();
+pub fn release_slots(raw: Raw<'_>) {
+    simple_query::release_slot(raw);
+    compat::drop_temporary_slots(raw);
 }
 
 /// Forgets cursors, prepared statements, advisory locks, and where sequences and random numbers stand; `random` cannot be guessed.
-pub fn discard(random: u64) {
+pub fn discard(raw: Raw<'_>, random: u64) {
     // SAFETY: the order is that of DISCARD ALL. The seed is as unforeseeable as that of a process which never set one.
     unsafe {
-        raw::PortalHashTableDeleteAll();
-        raw::DropAllPreparedStatements();
+        raw::PortalHashTableDeleteAll(raw);
+        raw::DropAllPreparedStatements(raw);
         if compat::is_in_lock_table() {
-            raw::LockReleaseAll(USER_LOCKMETHOD, true);
+            raw::LockReleaseAll(raw, USER_LOCKMETHOD, true);
         }
-        raw::ResetSequenceCaches();
+        raw::ResetSequenceCaches(raw);
         let seed = (random >> 11) as f64 / (1u64 << 53) as f64;
-        raw::DirectFunctionCall1Coll(Some(raw::setseed), Oid::INVALID, Datum::from(seed.to_bits()));
+        raw::DirectFunctionCall1Coll(raw, Some(raw::setseed), Oid::INVALID, Datum::from(seed.to_bits()));
     }
 }
 
 /// Whether somebody holds this process's database as one does to drop, copy, rename or move it, for which no process may be
 /// connected to it. The lock that is tried is the one that every connecting process takes (`InitPostgres`).
-pub fn database_is_wanted() -> bool {
+pub fn database_is_wanted(raw: Raw<'_>) -> bool {
     let tag = LOCKTAG {
         locktag_field1: 0,
         locktag_field2: pg_sys::DatabaseRelationId.to_u32(),
@@ -61,10 +62,10 @@ pub fn database_is_wanted() -> bool {
     let mode = pg_sys::RowExclusiveLock as c_int;
     // SAFETY: a session's lock, without waiting, given back at once.
     unsafe {
-        if raw::LockAcquire(&tag, mode, true, true) == pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL {
+        if raw::LockAcquire(raw, &tag, mode, true, true) == pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL {
             return true;
         }
-        raw::LockRelease(&tag, mode, true);
+        raw::LockRelease(raw, &tag, mode, true);
     }
     false
 }

@@ -1,10 +1,10 @@
-//! What is read becomes what the column definition list says of it, as a value does that is assigned to a column. Raw.
+//! What is read becomes what the column definition list says of it, as a value does that is assigned to a column.
 //!
 //! The types are the same; type modifiers may differ. The executor believes the list (a table made from it is dumped as the list has
 //! it), so each value of such a column goes through the expression that the parser puts before an assignment: it rounds, pads, or raises
 //! an error. It may call functions of users.
 
-use crate::pg::raw;
+use crate::pg::raw::{self, Raw};
 use crate::pg::value::desc::tuple_desc_attr;
 use core::ptr;
 use pgrx::pg_sys::{self, CoercionContext, CoercionForm, Datum, ExprContext, ExprState, TupleTableSlot};
@@ -24,9 +24,9 @@ struct Column {
 
 impl Assignments {
     /// None yet, in the current memory context.
-    pub(in crate::pg) fn none() -> *mut Self {
+    pub(in crate::pg) fn none(raw: Raw<'_>) -> *mut Self {
         // SAFETY: all-zero is a valid value.
-        unsafe { raw::palloc0(size_of::<Self>()).cast() }
+        unsafe { raw::palloc0(raw, size_of::<Self>()).cast() }
     }
 
     /// Whether values are taken as they are.
@@ -36,7 +36,12 @@ impl Assignments {
 
     /// From now on the columns of the rows in `slot` come with these type modifiers; a modifier that is the list's own was seen to by
     /// whoever made the value.
-    pub(in crate::pg) unsafe fn prepare(&mut self, slot: *mut TupleTableSlot, modifier: impl Fn(usize) -> i32) {
+    pub(in crate::pg) unsafe fn prepare(
+        &mut self,
+        raw: Raw<'_>,
+        slot: *mut TupleTableSlot,
+        modifier: &dyn Fn(usize) -> i32,
+    ) {
         // SAFETY: the slot's descriptor has the types of the values that will come; what is made here lives as long as the slot.
         unsafe {
             let desc = (*slot).tts_tupleDescriptor;
@@ -48,8 +53,17 @@ impl Assignments {
                 if (*column).atttypmod < 0 || (*column).atttypmod == from {
                     continue;
                 }
-                let var = raw::makeVar(1, n as i16 + 1, (*column).atttypid, from, (*column).attcollation, 0);
+                let var = raw::makeVar(
+                    raw,
+                    1,
+                    n as i16 + 1,
+                    (*column).atttypid,
+                    from,
+                    (*column).attcollation,
+                    0,
+                );
                 let assigned = raw::coerce_to_target_type(
+                    raw,
                     ptr::null_mut(),
                     var.cast(),
                     (*column).atttypid,
@@ -62,16 +76,16 @@ impl Assignments {
                 if assigned.is_null() || (*assigned).type_ == pg_sys::NodeTag::T_Var {
                     continue;
                 }
-                raw::assign_expr_collations(ptr::null_mut(), assigned);
+                raw::assign_expr_collations(raw, ptr::null_mut(), assigned);
                 if self.columns.is_null() {
-                    self.columns = raw::palloc(size_of::<Column>() * (*desc).natts as usize).cast();
-                    self.context = raw::CreateStandaloneExprContext();
+                    self.columns = raw::palloc(raw, size_of::<Column>() * (*desc).natts as usize).cast();
+                    self.context = raw::CreateStandaloneExprContext(raw);
                     (*self.context).ecxt_scantuple = slot;
                 }
                 self.columns.add(self.count).write(Column {
                     n,
                     is_varlena: (*column).attlen == -1,
-                    state: raw::ExecInitExpr(raw::expression_planner(assigned.cast()), ptr::null_mut()),
+                    state: raw::ExecInitExpr(raw, raw::expression_planner(raw, assigned.cast()), ptr::null_mut()),
                 });
                 self.count += 1;
             }
@@ -81,7 +95,7 @@ impl Assignments {
 
     /// Puts what becomes of the values in their places in the slot, which holds a row with all its columns. What they need is valid
     /// until the next row.
-    pub(in crate::pg) unsafe fn apply(&self, slot: *mut TupleTableSlot) {
+    pub(in crate::pg) unsafe fn apply(&self, raw: Raw<'_>, slot: *mut TupleTableSlot) {
         if self.is_empty() {
             return;
         }
@@ -89,7 +103,7 @@ impl Assignments {
         // not change an expanded value, as ExecProject sees to.
         unsafe {
             let before = pg_sys::CurrentMemoryContext;
-            raw::MemoryContextReset((*self.context).ecxt_per_tuple_memory);
+            raw::MemoryContextReset(raw, (*self.context).ecxt_per_tuple_memory);
             pg_sys::CurrentMemoryContext = (*self.context).ecxt_per_tuple_memory;
             for at in 0..self.count {
                 let column = &*self.columns.add(at);
@@ -99,7 +113,7 @@ impl Assignments {
                 let mut null = false;
                 let mut value: Datum = evaluate(column.state, self.context, &mut null);
                 if column.is_varlena && !null {
-                    value = raw::MakeExpandedObjectReadOnlyInternal(value);
+                    value = raw::MakeExpandedObjectReadOnlyInternal(raw, value);
                 }
                 *(*slot).tts_values.add(column.n) = value;
                 *(*slot).tts_isnull.add(column.n) = null;

@@ -1,13 +1,14 @@
-//! Which types mean the same in two databases of a cluster. Raw.
+//! Which types mean the same in two databases of a cluster.
 //!
 //! What is built in has one number in all of them; a type that somebody created exists in one only, and its number may be another
 //! type's elsewhere. So a value of such a type does not leave its database.
 
 use crate::pg::error::{Result, raise_raw};
+use crate::pg::memory;
+use crate::pg::raw::{self, Raw};
 use crate::pg::value::desc::{self, CSTRING, FIRST_USER_TYPE, MCV_LIST, TSQUERY, TSVECTOR, UNKNOWN, VOID, column_type};
 use crate::pg::value::encoding;
 use crate::pg::value::tuple::Shape;
-use crate::pg::{memory, raw};
 use core::cell::Cell;
 use core::ffi::CStr;
 use pgrx::PgSqlErrorCode;
@@ -54,25 +55,25 @@ pub fn border() -> Option<Border> {
 }
 
 /// Raises 0A000 where a column of the result cannot leave the database.
-pub fn check_columns(shape: &Shape) {
+pub fn check_columns(raw: Raw<'_>, shape: &Shape) {
     if let Some(border) = AHEAD.get() {
         for n in 0..shape.width() {
-            border.check(shape.column_type(n), &[b"column \"", shape.column_name(n), b"\""]);
+            border.check(raw, shape.column_type(n), &[b"column \"", shape.column_name(n), b"\""]);
         }
     }
 }
 
 /// The same for a column of an anonymous record.
-pub fn check_record_column(kind: u32, name: &[u8]) {
+pub fn check_record_column(raw: Raw<'_>, kind: u32, name: &[u8]) {
     if let Some(border) = AHEAD.get() {
-        border.check(kind, &[b"column \"", name, b"\" of a record"]);
+        border.check(raw, kind, &[b"column \"", name, b"\" of a record"]);
     }
 }
 
 /// The same for a value of a named type in a column of type `record`.
-pub fn check_named_record(kind: u32) {
+pub fn check_named_record(raw: Raw<'_>, kind: u32) {
     if let Some(border) = AHEAD.get() {
-        border.check(kind, &[b"a record"]);
+        border.check(raw, kind, &[b"a record"]);
     }
 }
 
@@ -83,8 +84,10 @@ enum Trouble {
 
 impl Border {
     /// Raises 0A000, in which `what` names the column, where values of type `kind` cannot cross.
-    pub fn check(&self, kind: u32, what: &[&[u8]]) {
-        let Some(trouble) = self.trouble(kind, 0) else { return };
+    pub fn check(&self, raw: Raw<'_>, kind: u32, what: &[&[u8]]) {
+        let Some(trouble) = self.trouble(raw, kind, 0) else {
+            return;
+        };
         let mut pieces: [&[u8]; 12] = [b""; 12];
         let tail: [&[u8]; 6] = match trouble {
             Trouble::Local if !self.outward && kind >= FIRST_USER_TYPE => [
@@ -97,7 +100,7 @@ impl Border {
             ],
             Trouble::Local => [
                 b" has type ",
-                type_name(kind),
+                type_name(raw, kind),
                 b", which exists in one database only",
                 b"",
                 b"",
@@ -105,7 +108,7 @@ impl Border {
             ],
             Trouble::Sealed => [
                 b" has type ",
-                type_name(kind),
+                type_name(raw, kind),
                 b", which cannot be converted between the encodings ",
                 encoding::name(self.from),
                 b" and ",
@@ -115,10 +118,10 @@ impl Border {
         for (to, from) in pieces.iter_mut().zip(what.iter().chain(&tail)) {
             *to = from;
         }
-        raise_raw(PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED, &pieces, Some(HINT));
+        raise_raw(raw, PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED, &pieces, Some(HINT));
     }
 
-    fn trouble(&self, kind: u32, depth: u32) -> Option<Trouble> {
+    fn trouble(&self, raw: Raw<'_>, kind: u32, depth: u32) -> Option<Trouble> {
         /// Built-in types are not nested any deeper.
         const DEEPEST: u32 = 8;
         if kind >= FIRST_USER_TYPE || depth > DEEPEST {
@@ -134,19 +137,20 @@ impl Border {
         let oid = Oid::from(kind);
         // SAFETY: look-ups in the catalogs by number.
         unsafe {
-            match raw::get_typtype(oid) as u8 {
+            match raw::get_typtype(raw, oid) as u8 {
                 // Its values are of types that only they themselves know.
                 b'p' => Some(Trouble::Local),
-                b'd' => self.trouble(raw::getBaseType(oid).to_u32(), depth + 1),
+                b'd' => self.trouble(raw, raw::getBaseType(raw, oid).to_u32(), depth + 1),
                 b'c' => {
-                    let desc = raw::lookup_rowtype_tupdesc(oid, -1);
-                    let found = (0..(*desc).natts as usize).find_map(|n| self.trouble(column_type(desc, n), depth + 1));
-                    desc::release(desc);
+                    let desc = raw::lookup_rowtype_tupdesc(raw, oid, -1);
+                    let found =
+                        (0..(*desc).natts as usize).find_map(|n| self.trouble(raw, column_type(desc, n), depth + 1));
+                    desc::release(raw, desc);
                     found
                 }
-                b'b' => match raw::get_element_type(oid) {
+                b'b' => match raw::get_element_type(raw, oid) {
                     Oid::INVALID => None,
-                    element => self.trouble(element.to_u32(), depth + 1),
+                    element => self.trouble(raw, element.to_u32(), depth + 1),
                 },
                 _ => None,
             }
@@ -155,9 +159,9 @@ impl Border {
 }
 
 /// The type's name as error messages show it.
-pub fn type_name(kind: u32) -> &'static [u8] {
+pub fn type_name(raw: Raw<'_>, kind: u32) -> &'static [u8] {
     // SAFETY: a string in the current memory context, which outlives the error that quotes it.
-    memory::c_bytes(unsafe { raw::format_type_be(Oid::from(kind)) })
+    memory::c_bytes(unsafe { raw::format_type_be(raw, Oid::from(kind)) })
 }
 
 /// Whether values of a built-in type hold text in a form of their own, which cannot be converted where it lies.

@@ -1,6 +1,6 @@
-//! Descriptions of rows: the types of their columns. Raw.
+//! Descriptions of rows: the types of their columns.
 
-use crate::pg::raw;
+use crate::pg::raw::{self, Raw};
 use core::ptr;
 use pgrx::pg_sys::{self, Datum, HeapTupleHeader, TupleDesc};
 
@@ -68,41 +68,45 @@ pub fn may_hold(kind: u32) -> bool {
     kind == RECORD || kind == RECORD_ARRAY
 }
 
-pub(in crate::pg) unsafe fn deform(header: HeapTupleHeader, desc: TupleDesc) -> (*mut Datum, *mut bool) {
+pub(in crate::pg) unsafe fn deform(raw: Raw<'_>, header: HeapTupleHeader, desc: TupleDesc) -> (*mut Datum, *mut bool) {
     // SAFETY: the header belongs to a row of `desc`; the arrays have room for its columns.
     unsafe {
         let natts = (*desc).natts as usize;
-        let values = raw::palloc(size_of::<Datum>() * natts.max(1)).cast::<Datum>();
-        let nulls = raw::palloc(natts.max(1)).cast::<bool>();
+        let values = raw::palloc(raw, size_of::<Datum>() * natts.max(1)).cast::<Datum>();
+        let nulls = raw::palloc(raw, natts.max(1)).cast::<bool>();
         let mut tuple = pg_sys::HeapTupleData {
             t_len: (((*header).t_choice.t_datum.datum_len_ as u32) >> 2) & 0x3fff_ffff,
             t_data: header,
             ..Default::default()
         };
-        raw::heap_deform_tuple(&mut tuple, desc, values, nulls);
+        raw::heap_deform_tuple(raw, &mut tuple, desc, values, nulls);
         (values, nulls)
     }
 }
 
-pub(in crate::pg) unsafe fn release(desc: TupleDesc) {
+pub(in crate::pg) unsafe fn release(raw: Raw<'_>, desc: TupleDesc) {
     // SAFETY: lookup_rowtype_tupdesc pinned it where it is counted (ReleaseTupleDesc).
     unsafe {
         if (*desc).tdrefcount >= 0 {
-            raw::DecrTupleDescRefCount(desc);
+            raw::DecrTupleDescRefCount(raw, desc);
         }
     }
 }
 
-/// The elements of an array of rows, which of them are NULL, how many there are, and the array. Raw.
+/// The elements of an array of rows, which of them are NULL, how many there are, and the array.
 ///
 /// # Safety
 /// A non-NULL array of a composite type.
-pub(in crate::pg) unsafe fn elements(value: Datum) -> (*mut Datum, *mut bool, usize, *mut pg_sys::ArrayType) {
+pub(in crate::pg) unsafe fn elements(
+    raw: Raw<'_>,
+    value: Datum,
+) -> (*mut Datum, *mut bool, usize, *mut pg_sys::ArrayType) {
     // SAFETY: see above.
     unsafe {
-        let array = raw::pg_detoast_datum(value.cast_mut_ptr()).cast::<pg_sys::ArrayType>();
+        let array = raw::pg_detoast_datum(raw, value.cast_mut_ptr()).cast::<pg_sys::ArrayType>();
         let (mut elements, mut nulls, mut count) = (ptr::null_mut(), ptr::null_mut(), 0);
         raw::deconstruct_array(
+            raw,
             array,
             (*array).elemtype,
             -1,

@@ -5,52 +5,55 @@
 //! record at any depth are `record` and `record[]` alone: columns of tables and fields of named types cannot be pseudo-types.
 
 use crate::pg::error::{self, Result};
+use crate::pg::raw::{self, Raw};
 use crate::pg::value::desc::{RECORD, release, tuple_desc_attr};
 use crate::pg::value::{border, encoding};
-use crate::pg::{compat, fallible, memory, raw};
+use crate::pg::{compat, fallible, memory};
 use pgrx::pg_sys::Oid;
 
 /// Bytes of one column in a description.
 const COLUMN: usize = 4 + 4 + 4 + 64;
 
 /// The description of an anonymous row type for another process: its number, the number of columns, then for each column type,
-/// modifier, fingerprint of the type and name. Raw.
-pub fn describe(number: i32, write: &mut dyn FnMut(&[u8])) {
+/// modifier, fingerprint of the type and name.
+pub fn describe(raw: Raw<'_>, number: i32, write: &mut dyn FnMut(&[u8])) {
     // SAFETY: the number came from a value of this process.
     unsafe {
-        let desc = raw::lookup_rowtype_tupdesc(Oid::from(RECORD), number);
+        let desc = raw::lookup_rowtype_tupdesc(raw, Oid::from(RECORD), number);
         write(&number.to_ne_bytes());
         write(&(*desc).natts.to_ne_bytes());
         for n in 0..(*desc).natts as usize {
             let column = tuple_desc_attr(desc, n);
             border::check_record_column(
+                raw,
                 (*column).atttypid.to_u32(),
                 memory::c_bytes((*column).attname.data.as_ptr()),
             );
             write(&(*column).atttypid.to_u32().to_ne_bytes());
             write(&(*column).atttypmod.to_ne_bytes());
-            write(&crate::pg::value::fingerprint::fingerprint((*column).atttypid.to_u32()).to_ne_bytes());
+            write(&crate::pg::value::fingerprint::fingerprint(raw, (*column).atttypid.to_u32()).to_ne_bytes());
             write(&(*column).attname.data.map(|byte| byte as u8));
         }
-        release(desc);
+        release(raw, desc);
     }
 }
 
-/// How many bytes [`describe`] writes. Raw.
-pub fn description_len(number: i32) -> usize {
+/// How many bytes [`describe`] writes.
+pub fn description_len(raw: Raw<'_>, number: i32) -> usize {
     // SAFETY: as in `describe`.
     unsafe {
-        let desc = raw::lookup_rowtype_tupdesc(Oid::from(RECORD), number);
+        let desc = raw::lookup_rowtype_tupdesc(raw, Oid::from(RECORD), number);
         let len = 8 + COLUMN * (*desc).natts as usize;
-        release(desc);
+        release(raw, desc);
         len
     }
 }
 
-/// Whether a column's type in a description looks different here and now. Raw.
-pub fn has_changed(description: &[u8]) -> bool {
-    columns(description)
-        .any(|column| crate::pg::value::fingerprint::fingerprint(number(column, 0) as u32) != number(column, 8) as u32)
+/// Whether a column's type in a description looks different here and now.
+pub fn has_changed(raw: Raw<'_>, description: &[u8]) -> bool {
+    columns(description).any(|column| {
+        crate::pg::value::fingerprint::fingerprint(raw, number(column, 0) as u32) != number(column, 8) as u32
+    })
 }
 
 /// Calls `visit` with type and name of each column in a description.
@@ -95,25 +98,26 @@ impl Numbers {
 
     /// Makes the row type of a description known to this process.
     pub fn learn(&mut self, description: &[u8]) -> Result<()> {
-        error::catching(|| self.learn_raw(description))
+        error::catching(|raw| self.learn_raw(raw, description))
     }
 
-    /// The same. Raw.
-    pub fn learn_raw(&mut self, description: &[u8]) {
+    /// The same.
+    pub fn learn_raw(&mut self, raw: Raw<'_>, description: &[u8]) {
         let natts = number(description, 4);
         // SAFETY: a descriptor of `natts` columns is made and filled; BlessTupleDesc copies it into the type cache.
         let here = unsafe {
-            let desc = raw::CreateTemplateTupleDesc(natts);
+            let desc = raw::CreateTemplateTupleDesc(raw, natts);
             for (n, column) in columns(description).take(natts as usize).enumerate() {
                 let mut name = [0u8; 64];
                 name.iter_mut()
                     .zip(column.iter().skip(12))
                     .for_each(|(to, from)| *to = *from);
                 let name = match self.encoding {
-                    Some(from) => encoding::name_here(&name, from),
+                    Some(from) => encoding::name_here(raw, &name, from),
                     None => name,
                 };
                 raw::TupleDescInitEntry(
+                    raw,
                     desc,
                     (n + 1) as _,
                     name.as_ptr().cast(),
@@ -122,10 +126,10 @@ impl Numbers {
                     0,
                 );
             }
-            compat::finish_descriptor(desc);
-            (*raw::BlessTupleDesc(desc)).tdtypmod
+            compat::finish_descriptor(raw, desc);
+            (*raw::BlessTupleDesc(raw, desc)).tdtypmod
         };
-        fallible::push_raw(&mut self.pairs, (number(description, 0), here));
+        fallible::push_raw(raw, &mut self.pairs, (number(description, 0), here));
     }
 
     pub(super) fn local(&self, number: i32) -> Option<i32> {

@@ -4,7 +4,8 @@
 //! converted to SQL_ASCII, and what comes from SQL_ASCII is only checked.
 
 use crate::pg::error::Result;
-use crate::pg::{compat, fallible, memory, raw};
+use crate::pg::raw::{self, Raw};
+use crate::pg::{compat, fallible, memory};
 use core::ffi::{CStr, c_char, c_int};
 use core::ptr;
 use pgrx::pg_sys::{self, Datum, Oid};
@@ -36,11 +37,12 @@ pub fn name(encoding: i32) -> &'static [u8] {
     memory::c_bytes(unsafe { compat::pg_encoding_to_char(encoding) })
 }
 
-/// `len` bytes of text in this database's encoding. 22021 and 22P05 where that cannot be. Raw.
-pub(super) unsafe fn convert(text: *const u8, len: usize, encoding: i32) -> (*const u8, usize) {
+/// `len` bytes of text in this database's encoding. 22021 and 22P05 where that cannot be.
+pub(super) unsafe fn convert(raw: Raw<'_>, text: *const u8, len: usize, encoding: i32) -> (*const u8, usize) {
     // SAFETY: the text is readable; the result is the text itself or a C string.
     unsafe {
-        let made = raw::pg_do_encoding_conversion(text.cast_mut(), len as c_int, encoding, of_database()).cast_const();
+        let made =
+            raw::pg_do_encoding_conversion(raw, text.cast_mut(), len as c_int, encoding, of_database()).cast_const();
         if ptr::eq(made, text) {
             (text, len)
         } else {
@@ -49,21 +51,21 @@ pub(super) unsafe fn convert(text: *const u8, len: usize, encoding: i32) -> (*co
     }
 }
 
-/// A C string in this database's encoding, itself or a copy in the current memory context. In a transaction. Raw.
-pub fn c_string(text: &'static CStr, encoding: i32) -> &'static CStr {
+/// A C string in this database's encoding, itself or a copy in the current memory context. In a transaction.
+pub fn c_string(raw: Raw<'_>, text: &'static CStr, encoding: i32) -> &'static CStr {
     // SAFETY: what the conversion makes ends with a NUL; the caller keeps the memory context as long as the text.
     unsafe {
         let bytes = text.to_bytes();
-        let (made, _) = convert(bytes.as_ptr(), bytes.len(), encoding);
+        let (made, _) = convert(raw, bytes.as_ptr(), bytes.len(), encoding);
         CStr::from_ptr(made.cast())
     }
 }
 
-/// The name of a column, in a place of its size. Raw.
-pub(in crate::pg) fn name_here(name: &[u8; NAME_SIZE], encoding: i32) -> [u8; NAME_SIZE] {
+/// The name of a column, in a place of its size.
+pub(in crate::pg) fn name_here(raw: Raw<'_>, name: &[u8; NAME_SIZE], encoding: i32) -> [u8; NAME_SIZE] {
     // SAFETY: what comes back is a name.
     unsafe {
-        let made = name_value(Datum::from(name.as_ptr().cast_mut()), encoding);
+        let made = name_value(raw, Datum::from(name.as_ptr().cast_mut()), encoding);
         *made.cast_mut_ptr::<[u8; NAME_SIZE]>()
     }
 }
@@ -144,13 +146,13 @@ fn beginning(piece: &[u8], from: i32, to: i32, made: &mut Vec<u8>) -> usize {
 }
 
 /// A name that becomes too long is cut, as everywhere that a text becomes a name.
-pub(super) unsafe fn name_value(value: Datum, encoding: i32) -> Datum {
+pub(super) unsafe fn name_value(raw: Raw<'_>, value: Datum, encoding: i32) -> Datum {
     // SAFETY: a name is a C string in `NAME_SIZE` bytes.
     unsafe {
         let bytes = memory::c_bytes(value.cast_mut_ptr::<c_char>());
-        let (made, len) = convert(bytes.as_ptr(), bytes.len(), encoding);
+        let (made, len) = convert(raw, bytes.as_ptr(), bytes.len(), encoding);
         let len = pg_sys::pg_mbcliplen(made.cast(), len as c_int, NAME_SIZE as c_int - 1) as usize;
-        let name = raw::palloc0(NAME_SIZE).cast::<u8>();
+        let name = raw::palloc0(raw, NAME_SIZE).cast::<u8>();
         ptr::copy_nonoverlapping(made, name, len);
         Datum::from(name)
     }

@@ -1,12 +1,13 @@
-//! Types that can change. Raw.
+//! Types that can change.
 //!
 //! The bytes of a composite value are laid out by the columns that its type has when the value is made. An unread result can
 //! wait while ALTER TABLE gives the type other columns; read as the new type the old bytes would be taken for what they are
 //! not. It can wait while ALTER DOMAIN asks more of the domain's values, too, and PostgreSQL relies on it that they all are
 //! as asked. So the worker sends along what such a type looked like, and the reader compares.
 
+use crate::pg::compat;
+use crate::pg::raw::{self, Raw};
 use crate::pg::value::desc::{FIRST_USER_TYPE, tuple_desc_attr};
-use crate::pg::{compat, raw};
 use core::cell::Cell;
 use core::ptr;
 use pgrx::pg_sys::{self, Datum, Oid};
@@ -15,16 +16,16 @@ use pgrx::pg_sys::{self, Datum, Oid};
 const DEEPEST: u32 = 32;
 
 /// A number for what the values of type `kind` are like, 0 for types that cannot change.
-pub fn fingerprint(kind: u32) -> u32 {
+pub fn fingerprint(raw: Raw<'_>, kind: u32) -> u32 {
     if kind >= FIRST_USER_TYPE {
         // What others have committed by now counts.
         // SAFETY: in a transaction.
-        unsafe { raw::AcceptInvalidationMessages() };
+        unsafe { raw::AcceptInvalidationMessages(raw) };
     }
-    within(kind, 0)
+    within(raw, kind, 0)
 }
 
-fn within(kind: u32, depth: u32) -> u32 {
+fn within(raw: Raw<'_>, kind: u32, depth: u32) -> u32 {
     // Types that are built in cannot change.
     if kind < FIRST_USER_TYPE || depth > DEEPEST {
         return 0;
@@ -32,12 +33,12 @@ fn within(kind: u32, depth: u32) -> u32 {
     let kind = Oid::from(kind);
     // SAFETY: look-ups in the catalog by number; a type that is gone gives 0 or NULL.
     unsafe {
-        match raw::get_typtype(kind) as u8 {
-            b'c' => columns(kind, depth),
-            b'd' => domain(kind, depth),
-            b'r' => within(raw::get_range_subtype(kind).to_u32(), depth + 1),
-            b'm' => within(raw::get_multirange_range(kind).to_u32(), depth + 1),
-            b'b' => within(raw::get_element_type(kind).to_u32(), depth + 1),
+        match raw::get_typtype(raw, kind) as u8 {
+            b'c' => columns(raw, kind, depth),
+            b'd' => domain(raw, kind, depth),
+            b'r' => within(raw, raw::get_range_subtype(raw, kind).to_u32(), depth + 1),
+            b'm' => within(raw, raw::get_multirange_range(raw, kind).to_u32(), depth + 1),
+            b'b' => within(raw, raw::get_element_type(raw, kind).to_u32(), depth + 1),
             _ => 0,
         }
     }
@@ -64,10 +65,10 @@ impl Hash {
 }
 
 /// What decides where each column lies, and what its values may be.
-unsafe fn columns(kind: Oid, depth: u32) -> u32 {
+unsafe fn columns(raw: Raw<'_>, kind: Oid, depth: u32) -> u32 {
     // SAFETY: the descriptor is pinned while it is looked at.
     unsafe {
-        let desc = raw::lookup_rowtype_tupdesc_noerror(kind, -1, true);
+        let desc = raw::lookup_rowtype_tupdesc_noerror(raw, kind, -1, true);
         if desc.is_null() {
             return 1;
         }
@@ -80,31 +81,31 @@ unsafe fn columns(kind: Oid, depth: u32) -> u32 {
             hash.add((*column).attalign as u32);
             hash.add((*column).atttypmod as u32);
             hash.add(u32::from((*column).attisdropped));
-            hash.add(within(inner, depth + 1));
+            hash.add(within(raw, inner, depth + 1));
         }
-        crate::pg::value::desc::release(desc);
+        crate::pg::value::desc::release(raw, desc);
         hash.end()
     }
 }
 
 /// What a domain asks of its values. A constraint cannot be altered but in that it becomes valid.
-unsafe fn domain(kind: Oid, depth: u32) -> u32 {
+unsafe fn domain(raw: Raw<'_>, kind: Oid, depth: u32) -> u32 {
     // SAFETY: what is found in the cache is released; a type without a row has no values.
     unsafe {
-        let row = compat::cached_row(pg_sys::SysCacheIdentifier::TYPEOID, kind);
+        let row = compat::cached_row(raw, pg_sys::SysCacheIdentifier::TYPEOID, kind);
         if row.is_null() {
             return 1;
         }
         let domain = (*row).t_data.cast::<u8>().add((*(*row).t_data).t_hoff as usize);
         let domain = domain.cast::<pg_sys::FormData_pg_type>();
         let (base, modifier, not_null) = ((*domain).typbasetype, (*domain).typtypmod, (*domain).typnotnull);
-        raw::ReleaseSysCache(row);
+        raw::ReleaseSysCache(raw, row);
         let mut hash = Hash::new();
         hash.add(base.to_u32());
         hash.add(modifier as u32);
         hash.add(u32::from(not_null));
-        hash.add(known_checks(kind));
-        hash.add(within(base.to_u32(), depth + 1));
+        hash.add(known_checks(raw, kind));
+        hash.add(within(raw, base.to_u32(), depth + 1));
         hash.end()
     }
 }
@@ -118,18 +119,18 @@ thread_local! {
     static IS_WATCHED: Cell<bool> = const { Cell::new(false) };
 }
 
-unsafe fn known_checks(kind: Oid) -> u32 {
+unsafe fn known_checks(raw: Raw<'_>, kind: Oid) -> u32 {
     let (number, place) = (kind.to_u32(), kind.to_u32() as usize % KNOWN);
     let (known, sum) = CHECKS.get()[place];
     if known == number {
         return sum;
     }
     if !IS_WATCHED.get() {
-        compat::watch_constraints(|| CHECKS.set([(0, 0); KNOWN]));
+        compat::watch_constraints(raw, || CHECKS.set([(0, 0); KNOWN]));
         IS_WATCHED.set(true);
     }
     // SAFETY: see there.
-    let sum = unsafe { checks(kind) };
+    let sum = unsafe { checks(raw, kind) };
     let mut all = CHECKS.get();
     all[place] = (number, sum);
     CHECKS.set(all);
@@ -137,7 +138,7 @@ unsafe fn known_checks(kind: Oid) -> u32 {
 }
 
 /// A number for the CHECK constraints of a domain, in whatever order they come.
-unsafe fn checks(kind: Oid) -> u32 {
+unsafe fn checks(raw: Raw<'_>, kind: Oid) -> u32 {
     /// `ConstraintRelationId` of `catalog/pg_constraint_d.h`.
     const CONSTRAINTS: u32 = 2606;
     /// `ConstraintTypidIndexId` of `catalog/pg_constraint_d.h`.
@@ -150,25 +151,26 @@ unsafe fn checks(kind: Oid) -> u32 {
     const MOST_COLUMNS: usize = 32;
     // SAFETY: a scan by index with one key, an oid, in the catalog's own snapshot; the columns that are looked at are never NULL.
     unsafe {
-        let relation = raw::table_open(Oid::from(CONSTRAINTS), pg_sys::AccessShareLock as _);
+        let relation = raw::table_open(raw, Oid::from(CONSTRAINTS), pg_sys::AccessShareLock as _);
         let mut key = pg_sys::ScanKeyData::default();
         raw::ScanKeyInit(
+            raw,
             &mut key,
             compat::CONSTRAINT_TYPE as i16,
             pg_sys::BTEqualStrategyNumber as _,
             pg_sys::F_OIDEQ.into(),
             Datum::from(kind),
         );
-        let scan = raw::systable_beginscan(relation, Oid::from(BY_TYPE), true, ptr::null_mut(), 1, &mut key);
+        let scan = raw::systable_beginscan(raw, relation, Oid::from(BY_TYPE), true, ptr::null_mut(), 1, &mut key);
         let mut sum = 0u32;
         let (mut values, mut nulls) = ([Datum::from(0usize); MOST_COLUMNS], [true; MOST_COLUMNS]);
         debug_assert!((*(*relation).rd_att).natts as usize <= MOST_COLUMNS);
         loop {
-            let row = raw::systable_getnext(scan);
+            let row = raw::systable_getnext(raw, scan);
             if row.is_null() {
                 break;
             }
-            raw::heap_deform_tuple(row, (*relation).rd_att, values.as_mut_ptr(), nulls.as_mut_ptr());
+            raw::heap_deform_tuple(raw, row, (*relation).rd_att, values.as_mut_ptr(), nulls.as_mut_ptr());
             let column = |number: i32| values[number as usize - 1].value();
             if column(SORT) as u8 == b'c' {
                 let mut hash = Hash::new();
@@ -177,8 +179,8 @@ unsafe fn checks(kind: Oid) -> u32 {
                 sum = sum.wrapping_add(hash.end());
             }
         }
-        raw::systable_endscan(scan);
-        raw::table_close(relation, pg_sys::AccessShareLock as _);
+        raw::systable_endscan(raw, scan);
+        raw::table_close(raw, relation, pg_sys::AccessShareLock as _);
         sum
     }
 }

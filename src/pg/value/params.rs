@@ -9,10 +9,11 @@
 
 use crate::pg::error::{self, Result, raise_raw};
 use crate::pg::memory::{self, padded};
+use crate::pg::raw::{self, Raw};
 use crate::pg::value::desc::{self, column_type, tuple_desc_attr};
 use crate::pg::value::describe::{self, Numbers};
 use crate::pg::value::{border, fingerprint, translate};
-use crate::pg::{compat, fallible, raw};
+use crate::pg::{compat, fallible};
 use core::ffi::{c_char, c_int};
 use core::ptr;
 use pgrx::PgSqlErrorCode;
@@ -63,23 +64,23 @@ impl Outgoing {
     }
 
     fn collect(record: Datum, encoding: Option<i32>) -> Result<Option<Self>> {
-        let (desc, tuple) = error::catching(|| flatten(record))?;
+        let (desc, tuple) = error::catching(|raw| flatten(raw, record))?;
         let count = width(desc);
         if count == 0 {
             return Ok(None);
         }
-        error::catching(|| check(desc))?;
+        error::catching(|raw| check(raw, desc))?;
         let mut records = Vec::new();
-        error::catching(|| {
-            each_record(desc, tuple, &mut |number| {
+        error::catching(|raw| {
+            each_record(raw, desc, tuple, &mut |number| {
                 if !records.contains(&number) {
-                    fallible::push_raw(&mut records, number);
+                    fallible::push_raw(raw, &mut records, number);
                 }
             });
         })?;
         let mut len = size_of::<Head>() + count * size_of::<Column>();
         for number in &records {
-            len += 8 + padded(error::catching(|| describe::description_len(*number))?);
+            len += 8 + padded(error::catching(|raw| describe::description_len(raw, *number))?);
         }
         // SAFETY: a tuple that was just formed.
         len += unsafe { (*tuple).t_len as usize };
@@ -99,10 +100,10 @@ impl Outgoing {
 
     /// Writes them to `place`, which is aligned and has room for them.
     pub fn write(&self, place: *mut u8) -> Result<()> {
-        border::while_values_go_to(self.encoding, || error::catching(|| self.write_raw(place)))
+        border::while_values_go_to(self.encoding, || error::catching(|raw| self.write_raw(raw, place)))
     }
 
-    fn write_raw(&self, place: *mut u8) {
+    fn write_raw(&self, raw: Raw<'_>, place: *mut u8) {
         let mut to = place;
         let mut put = |bytes: &[u8]| {
             // SAFETY: the room is that of `len`, which was summed up from the same parts.
@@ -119,13 +120,13 @@ impl Outgoing {
             let modifier = unsafe { (*tuple_desc_attr(self.desc, n)).atttypmod };
             put(&kind.to_ne_bytes());
             put(&modifier.to_ne_bytes());
-            put(&fingerprint::fingerprint(kind).to_ne_bytes());
+            put(&fingerprint::fingerprint(raw, kind).to_ne_bytes());
             put(&[0; 4]);
         }
         for number in &self.records {
-            let len = describe::description_len(*number);
+            let len = describe::description_len(raw, *number);
             put(&(len as u64).to_ne_bytes());
-            describe::describe(*number, &mut put);
+            describe::describe(raw, *number, &mut put);
             put(&[0; 8][..padded(len) - len]);
         }
         // SAFETY: a tuple has `t_len` bytes.
@@ -138,45 +139,46 @@ fn width(desc: TupleDesc) -> usize {
     unsafe { (*desc).natts as usize }
 }
 
-/// The record's columns as a tuple of their own, without those that its type has lost. Raw.
-fn flatten(record: Datum) -> (TupleDesc, pg_sys::HeapTuple) {
+/// The record's columns as a tuple of their own, without those that its type has lost.
+fn flatten(raw: Raw<'_>, record: Datum) -> (TupleDesc, pg_sys::HeapTuple) {
     // SAFETY: a non-NULL composite value; nothing in one points elsewhere. Each live column is copied to the next place.
     unsafe {
-        let header = raw::pg_detoast_datum(record.cast_mut_ptr()).cast::<pg_sys::HeapTupleHeaderData>();
+        let header = raw::pg_detoast_datum(raw, record.cast_mut_ptr()).cast::<pg_sys::HeapTupleHeaderData>();
         let kind = (*header).t_choice.t_datum;
-        let desc = raw::lookup_rowtype_tupdesc(kind.datum_typeid, kind.datum_typmod);
-        let (values, nulls) = desc::deform(header, desc);
+        let desc = raw::lookup_rowtype_tupdesc(raw, kind.datum_typeid, kind.datum_typmod);
+        let (values, nulls) = desc::deform(raw, header, desc);
         let is_live = |n: &usize| !(*tuple_desc_attr(desc, *n)).attisdropped;
-        let live = raw::CreateTemplateTupleDesc((0..width(desc)).filter(is_live).count() as c_int);
+        let live = raw::CreateTemplateTupleDesc(raw, (0..width(desc)).filter(is_live).count() as c_int);
         for (to, from) in (0..width(desc)).filter(is_live).enumerate() {
-            raw::TupleDescCopyEntry(live, (to + 1) as _, desc, (from + 1) as _);
+            raw::TupleDescCopyEntry(raw, live, (to + 1) as _, desc, (from + 1) as _);
             *values.add(to) = *values.add(from);
             *nulls.add(to) = *nulls.add(from);
         }
-        compat::finish_descriptor(live);
-        desc::release(desc);
-        (live, raw::heap_form_tuple(live, values, nulls))
+        compat::finish_descriptor(raw, live);
+        desc::release(raw, desc);
+        (live, raw::heap_form_tuple(raw, live, values, nulls))
     }
 }
 
-/// 0A000 where a type cannot be passed on. Raw.
-fn check(desc: TupleDesc) {
+/// 0A000 where a type cannot be passed on.
+fn check(raw: Raw<'_>, desc: TupleDesc) {
     for n in 0..width(desc) {
         let kind = column_type(desc, n);
         let number = error::Digits::of(n as u64 + 1);
         if let Some(border) = border::border() {
-            border.check(kind, &[b"parameter $", number.bytes()]);
+            border.check(raw, kind, &[b"parameter $", number.bytes()]);
         }
         // SAFETY: a look-up in the catalog.
-        let is_pseudo = unsafe { raw::get_typtype(Oid::from(kind)) as u8 } == b'p';
+        let is_pseudo = unsafe { raw::get_typtype(raw, Oid::from(kind)) as u8 } == b'p';
         if is_pseudo && kind != UNKNOWN && !desc::may_hold(kind) {
             raise_raw(
+                raw,
                 PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
                 &[
                     b"parameter $",
                     number.bytes(),
                     b" has pseudo-type ",
-                    border::type_name(kind),
+                    border::type_name(raw, kind),
                 ],
                 None,
             );
@@ -184,17 +186,17 @@ fn check(desc: TupleDesc) {
     }
 }
 
-fn each_record(desc: TupleDesc, tuple: pg_sys::HeapTuple, visit: &mut dyn FnMut(i32)) {
+fn each_record(raw: Raw<'_>, desc: TupleDesc, tuple: pg_sys::HeapTuple, visit: &mut dyn FnMut(i32)) {
     if !(0..width(desc)).any(|n| desc::may_hold(column_type(desc, n))) {
         return;
     }
     // SAFETY: a tuple of the descriptor.
     unsafe {
-        let (values, nulls) = desc::deform((*tuple).t_data, desc);
+        let (values, nulls) = desc::deform(raw, (*tuple).t_data, desc);
         for n in 0..width(desc) {
             let kind = column_type(desc, n);
             if desc::may_hold(kind) && !*nulls.add(n) {
-                translate::each_number(*values.add(n), kind, visit);
+                translate::each_number(raw, *values.add(n), kind, visit);
             }
         }
     }
@@ -212,13 +214,13 @@ pub struct Parameters {
 
 impl Parameters {
     /// Takes over what [`Outgoing::write`] wrote to `place`, which is not needed afterwards. `records` outlives the call; it says
-    /// which encoding the texts are in. In a transaction. Raw.
+    /// which encoding the texts are in. In a transaction.
     ///
     /// 42704 for a type that is not there (any more), 42804 for one that was altered meanwhile.
-    pub fn take(place: *const u8, len: usize, records: &mut Numbers) -> Self {
+    pub fn take(raw: Raw<'_>, place: *const u8, len: usize, records: &mut Numbers) -> Self {
         // SAFETY: the bytes are those that `write` wrote. The copy is aligned, and lives as long as the values that point into it.
         unsafe {
-            let copy = raw::MemoryContextAllocHuge(pg_sys::CurrentMemoryContext, len).cast::<u8>();
+            let copy = raw::MemoryContextAllocHuge(raw, pg_sys::CurrentMemoryContext, len).cast::<u8>();
             ptr::copy_nonoverlapping(place, copy, len);
             let head = *copy.cast::<Head>();
             let count = (head.count as usize).min(MOST);
@@ -228,20 +230,21 @@ impl Parameters {
                 let len = at.cast::<u64>().read() as usize;
                 let description = memory::view(at.add(8), len);
                 describe::each_column(description, &mut |kind, _| {
-                    check_exists(kind, &[b"a column of a record"])
+                    check_exists(raw, kind, &[b"a column of a record"])
                 });
-                if describe::has_changed(description) {
-                    changed_type();
+                if describe::has_changed(raw, description) {
+                    changed_type(raw);
                 }
-                records.learn_raw(description);
+                records.learn_raw(raw, description);
                 at = at.add(8 + padded(len));
             }
-            let desc = raw::CreateTemplateTupleDesc(count as c_int);
-            let types = raw::palloc(size_of::<Oid>() * count).cast::<Oid>();
+            let desc = raw::CreateTemplateTupleDesc(raw, count as c_int);
+            let types = raw::palloc(raw, size_of::<Oid>() * count).cast::<Oid>();
             for n in 0..count {
                 let column = *columns.add(n);
-                check_arrived(&column, n);
+                check_arrived(raw, &column, n);
                 raw::TupleDescInitEntry(
+                    raw,
                     desc,
                     (n + 1) as _,
                     ptr::null(),
@@ -251,9 +254,9 @@ impl Parameters {
                 );
                 types.add(n).write(Oid::from(column.kind));
             }
-            compat::finish_descriptor(desc);
-            let list = raw::makeParamList(count as c_int);
-            Self::fill(list, desc, at.cast(), records);
+            compat::finish_descriptor(raw, desc);
+            let list = raw::makeParamList(raw, count as c_int);
+            Self::fill(raw, list, desc, at.cast(), records);
             Self {
                 list,
                 types,
@@ -263,10 +266,10 @@ impl Parameters {
         }
     }
 
-    unsafe fn fill(list: ParamListInfo, desc: TupleDesc, tuple: HeapTupleHeader, records: &Numbers) {
+    unsafe fn fill(raw: Raw<'_>, list: ParamListInfo, desc: TupleDesc, tuple: HeapTupleHeader, records: &Numbers) {
         // SAFETY: the tuple is one of the descriptor; the list has a place for each column.
         unsafe {
-            let (values, nulls) = desc::deform(tuple, desc);
+            let (values, nulls) = desc::deform(raw, tuple, desc);
             for n in 0..width(desc) {
                 let kind = column_type(desc, n);
                 let parameter = (*list).params.as_mut_ptr().add(n);
@@ -278,7 +281,7 @@ impl Parameters {
                 } else if records.is_empty() {
                     *values.add(n)
                 } else {
-                    translate::renumber(*values.add(n), kind, records)
+                    translate::renumber(raw, *values.add(n), kind, records)
                 };
             }
         }
@@ -289,36 +292,36 @@ impl Parameters {
         self.list
     }
 
-    /// Analyses and rewrites one statement that uses the parameters. 42P02 for a parameter that is not given. Raw.
+    /// Analyses and rewrites one statement that uses the parameters. 42P02 for a parameter that is not given.
     ///
     /// # Safety
     /// The tree comes from the parser and `sql` is the text that it was parsed from.
-    pub(in crate::pg) unsafe fn analyze(&self, statement: *mut RawStmt, sql: *const c_char) -> *mut List {
+    pub(in crate::pg) unsafe fn analyze(&self, raw: Raw<'_>, statement: *mut RawStmt, sql: *const c_char) -> *mut List {
         // SAFETY: as above.
         unsafe {
             if self.has_unknown {
-                self.find_types(statement, sql);
-                self.read_literals();
+                self.find_types(raw, statement, sql);
+                self.read_literals(raw);
             }
-            compat::analyze_and_rewrite(statement, sql, self.types, self.count as c_int)
+            compat::analyze_and_rewrite(raw, statement, sql, self.types, self.count as c_int)
         }
     }
 
     /// Finds the types of the literals. A first analysis tells what the statement asks for, if anything; that each place can take
     /// it is for the analysis proper to see, which comes after.
-    unsafe fn find_types(&self, statement: *mut RawStmt, sql: *const c_char) {
+    unsafe fn find_types(&self, raw: Raw<'_>, statement: *mut RawStmt, sql: *const c_char) {
         // SAFETY: analysis changes the tree, so it takes a copy. The array grows where the statement names more parameters.
         unsafe {
             let mut count = self.count as c_int;
-            let mut found = raw::palloc(size_of::<Oid>() * self.count).cast::<Oid>();
+            let mut found = raw::palloc(raw, size_of::<Oid>() * self.count).cast::<Oid>();
             for n in 0..self.count {
                 let kind = *self.types.add(n);
                 found
                     .add(n)
                     .write(if kind.to_u32() == UNKNOWN { Oid::INVALID } else { kind });
             }
-            let tree = raw::copyObjectImpl(statement.cast()).cast();
-            compat::find_parameter_types(tree, sql, &mut found, &mut count);
+            let tree = raw::copyObjectImpl(raw, statement.cast()).cast();
+            compat::find_parameter_types(raw, tree, sql, &mut found, &mut count);
             for n in 0..self.count {
                 let kind = *found.add(n);
                 if (*self.types.add(n)).to_u32() == UNKNOWN && kind != Oid::INVALID {
@@ -334,67 +337,68 @@ impl Parameters {
     }
 
     /// Gives the literals the types that were found for them. Those that the statement does not use stay as they are.
-    unsafe fn read_literals(&self) {
+    unsafe fn read_literals(&self, raw: Raw<'_>) {
         // SAFETY: as many types as parameters. The snapshot is for what a domain checks.
         unsafe {
             let without_snapshot = !pg_sys::ActiveSnapshotSet();
             if without_snapshot {
-                raw::PushActiveSnapshot(raw::GetTransactionSnapshot());
+                raw::PushActiveSnapshot(raw, raw::GetTransactionSnapshot(raw));
             }
             for n in 0..self.count {
                 let parameter = (*self.list).params.as_mut_ptr().add(n);
                 let kind = *self.types.add(n);
                 if (*parameter).ptype.to_u32() == UNKNOWN && kind.to_u32() != UNKNOWN {
-                    Self::read(parameter, kind);
+                    Self::read(raw, parameter, kind);
                 }
             }
             if without_snapshot {
-                raw::PopActiveSnapshot();
+                raw::PopActiveSnapshot(raw);
             }
         }
     }
 
-    unsafe fn read(parameter: *mut pg_sys::ParamExternData, kind: Oid) {
+    unsafe fn read(raw: Raw<'_>, parameter: *mut pg_sys::ParamExternData, kind: Oid) {
         // SAFETY: the value of an unknown type is a C string; the type's own input function reads it.
         unsafe {
             let (mut input, mut of) = (Oid::INVALID, Oid::INVALID);
-            raw::getTypeInputInfo(kind, &mut input, &mut of);
+            raw::getTypeInputInfo(raw, kind, &mut input, &mut of);
             let text = if (*parameter).isnull {
                 ptr::null_mut()
             } else {
                 (*parameter).value.cast_mut_ptr::<c_char>()
             };
-            (*parameter).value = raw::OidInputFunctionCall(input, text, of, -1);
+            (*parameter).value = raw::OidInputFunctionCall(raw, input, text, of, -1);
             (*parameter).ptype = kind;
         }
     }
 
-    /// The values as the server log shows them, NULL where the settings ask for none. Raw.
-    pub(in crate::pg) fn for_log(&self) -> *mut c_char {
+    /// The values as the server log shows them, NULL where the settings ask for none.
+    pub(in crate::pg) fn for_log(&self, raw: Raw<'_>) -> *mut c_char {
         // SAFETY: plain reads; the output functions are those of the types.
         unsafe {
             if pg_sys::log_parameter_max_length == 0 {
                 return ptr::null_mut();
             }
-            raw::BuildParamLogString(self.list, ptr::null_mut(), pg_sys::log_parameter_max_length)
+            raw::BuildParamLogString(raw, self.list, ptr::null_mut(), pg_sys::log_parameter_max_length)
         }
     }
 }
 
-fn check_arrived(column: &Column, n: usize) {
+fn check_arrived(raw: Raw<'_>, column: &Column, n: usize) {
     let number = error::Digits::of(n as u64 + 1);
-    check_exists(column.kind, &[b"parameter $", number.bytes()]);
-    if fingerprint::fingerprint(column.kind) != column.print {
-        changed_type();
+    check_exists(raw, column.kind, &[b"parameter $", number.bytes()]);
+    if fingerprint::fingerprint(raw, column.kind) != column.print {
+        changed_type(raw);
     }
 }
 
-fn check_exists(kind: u32, what: &[&[u8]]) {
+fn check_exists(raw: Raw<'_>, kind: u32, what: &[&[u8]]) {
     // SAFETY: a look-up in the catalog; 0 for a type that is not there.
-    if unsafe { raw::get_typtype(Oid::from(kind)) } == 0 {
+    if unsafe { raw::get_typtype(raw, Oid::from(kind)) } == 0 {
         let mut message: [&[u8]; 4] = [b"the type of ", b"", b"", b" does not exist"];
         message[1..3].iter_mut().zip(what).for_each(|(to, from)| *to = from);
         raise_raw(
+            raw,
             PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
             &message,
             Some(c"A type that an open transaction creates does not exist for others."),
@@ -402,8 +406,9 @@ fn check_exists(kind: u32, what: &[&[u8]]) {
     }
 }
 
-fn changed_type() -> ! {
+fn changed_type(raw: Raw<'_>) -> ! {
     raise_raw(
+        raw,
         PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
         &[b"a type in the parameters has changed since the job was launched"],
         None,

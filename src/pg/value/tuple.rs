@@ -1,7 +1,7 @@
-//! Rows in PostgreSQL's own form, MinimalTuples, and their descriptions. Raw.
+//! Rows in PostgreSQL's own form, MinimalTuples, and their descriptions.
 
 use crate::pg::memory::padded;
-use crate::pg::raw;
+use crate::pg::raw::{self, Raw};
 use crate::pg::value::desc::{column_name, column_type, tuple_desc_attr};
 use core::ffi::{CStr, c_int};
 use core::ptr;
@@ -120,7 +120,7 @@ impl Place {
 
 impl Shape {
     /// The shape of `desc`, with room for one row of values in the current memory context.
-    pub fn new(desc: TupleDesc) -> Self {
+    pub fn new(raw: Raw<'_>, desc: TupleDesc) -> Self {
         // SAFETY: a valid descriptor; the arrays have a place for every column.
         unsafe {
             let natts = (*desc).natts as usize;
@@ -129,9 +129,9 @@ impl Shape {
                 desc,
                 natts,
                 has_records,
-                columns: columns(desc, natts),
-                values: raw::palloc(size_of::<Datum>() * natts.max(1)).cast(),
-                nulls: raw::palloc(natts.max(1)).cast(),
+                columns: columns(raw, desc, natts),
+                values: raw::palloc(raw, size_of::<Datum>() * natts.max(1)).cast(),
+                nulls: raw::palloc(raw, natts.max(1)).cast(),
             }
         }
     }
@@ -158,10 +158,10 @@ impl Shape {
     }
 
     /// Calls `visit` for each non-NULL value of a column that may hold anonymous records.
-    pub fn each_record(&self, slot: *mut TupleTableSlot, mut visit: impl FnMut(Datum, u32)) {
+    pub fn each_record(&self, raw: Raw<'_>, slot: *mut TupleTableSlot, visit: &mut dyn FnMut(Datum, u32)) {
         // SAFETY: the slot holds a row of this shape.
         unsafe {
-            all_columns(slot, self.natts);
+            all_columns(raw, slot, self.natts);
             for n in 0..self.natts {
                 let kind = self.column_type(n);
                 if crate::pg::value::desc::may_hold(kind) && !*(*slot).tts_isnull.add(n) {
@@ -172,20 +172,20 @@ impl Shape {
     }
 }
 
-unsafe fn all_columns(slot: *mut TupleTableSlot, natts: usize) {
+unsafe fn all_columns(raw: Raw<'_>, slot: *mut TupleTableSlot, natts: usize) {
     // SAFETY: as the inline function slot_getallattrs.
     unsafe {
         if ((*slot).tts_nvalid as usize) < natts {
-            raw::slot_getsomeattrs_int(slot, natts as c_int);
+            raw::slot_getsomeattrs_int(raw, slot, natts as c_int);
         }
     }
 }
 
 /// How all columns of `desc` lie in a row, in the current memory context.
-unsafe fn columns(desc: TupleDesc, natts: usize) -> *mut Column {
+unsafe fn columns(raw: Raw<'_>, desc: TupleDesc, natts: usize) -> *mut Column {
     // SAFETY: the array has a place for each column.
     unsafe {
-        let columns = raw::palloc(size_of::<Column>() * natts.max(1)).cast::<Column>();
+        let columns = raw::palloc(raw, size_of::<Column>() * natts.max(1)).cast::<Column>();
         for n in 0..natts {
             columns.add(n).write(Column::new(desc, n));
         }
@@ -203,7 +203,7 @@ pub enum Row {
 
 /// Looks at the row in `slot`. What points out of the row (toasted values, expanded objects) is made part of it, allocated in
 /// the current memory context.
-pub fn look(slot: *mut TupleTableSlot, shape: &Shape) -> Row {
+pub fn look(raw: Raw<'_>, slot: *mut TupleTableSlot, shape: &Shape) -> Row {
     // SAFETY: the executor hands out valid slots. The kinds of slot are told apart by their operations (executor/tuptable.h);
     // a stored tuple is taken as it is where it has all columns and nothing in it points elsewhere.
     unsafe {
@@ -234,7 +234,7 @@ pub fn look(slot: *mut TupleTableSlot, shape: &Shape) -> Row {
                 };
             }
         }
-        all_columns(slot, shape.natts);
+        all_columns(raw, slot, shape.natts);
         let mut has_null = false;
         let mut data_len = 0;
         for n in 0..shape.natts {
@@ -246,7 +246,7 @@ pub fn look(slot: *mut TupleTableSlot, shape: &Shape) -> Row {
             }
             let column = &*shape.columns.add(n);
             if column.len == -1 && is_external(value) {
-                value = Datum::from(raw::detoast_external_attr(value.cast_mut_ptr()));
+                value = Datum::from(raw::detoast_external_attr(raw, value.cast_mut_ptr()));
             }
             *shape.values.add(n) = value;
             let place = column.place(data_len, value);

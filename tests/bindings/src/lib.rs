@@ -125,6 +125,14 @@ impl<'ast> Visit<'ast> for Found<'_> {
         visit::visit_file(self, file);
     }
 
+    fn visit_item_macro(&mut self, item: &'ast syn::ItemMacro) {
+        self.declared(&item.attrs, &item.mac);
+    }
+
+    fn visit_stmt_macro(&mut self, statement: &'ast syn::StmtMacro) {
+        self.declared(&statement.attrs, &statement.mac);
+    }
+
     fn visit_item_foreign_mod(&mut self, block: &'ast syn::ItemForeignMod) {
         if !self.active(&block.attrs) {
             return;
@@ -211,6 +219,15 @@ impl<'ast> Visit<'ast> for Found<'_> {
 }
 
 impl Found<'_> {
+    /// The macro `may_raise` is given what a block of foreign functions has.
+    fn declared(&mut self, attributes: &[Attribute], call: &syn::Macro) {
+        if call.path.is_ident("may_raise") && self.active(attributes) {
+            let tokens = &call.tokens;
+            let block = syn::parse_str(&format!("unsafe extern \"C-unwind\" {{ {tokens} }}"));
+            Visit::visit_item_foreign_mod(self, &block.expect("foreign functions"));
+        }
+    }
+
     fn assert(&mut self, what: &str, condition: &str) {
         self.assertions.push(format!(
             "static_assert({condition}, \"{file}: {what} is not as the headers have it\");",

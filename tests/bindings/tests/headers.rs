@@ -93,6 +93,7 @@ fn mistakes_are_found() {
     };
     let foreign = |item: &str| source(&format!("unsafe extern \"C-unwind\" {{ {item} }}"));
     assert_eq!(foreign("fn palloc(size: usize) -> *mut c_void;"), 0);
+    assert_eq!(source("may_raise! { fn palloc(size: c_int) -> *mut c_void; }"), 1);
     assert_eq!(
         foreign("fn palloc(size: c_int) -> *mut c_void;"),
         1,
