@@ -10,7 +10,8 @@
 
 use crate::channel::message::{self, Column, HEADER, Kind, padded};
 use crate::channel::queue::{self, Page, Room};
-use crate::pg::error::{Digits, raise_raw};
+use crate::pg::digits::Digits;
+use crate::pg::error::raise_raw;
 use crate::pg::files::{Owner, Writing};
 use crate::pg::guc::own;
 use crate::pg::memory::{Buffer, Context};

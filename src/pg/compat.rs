@@ -35,7 +35,7 @@ pub fn request_shared_memory(size: usize) {
     // SAFETY: called in the postmaster, which has not made it yet.
     #[cfg(not(since_15))]
     unsafe {
-        raw::RequestAddinShmemSpace(size);
+        raw::RequestAddinShmemSpace(Raw::assume(), size);
     }
     #[cfg(since_15)]
     {
@@ -242,7 +242,7 @@ pub unsafe fn analyze_and_rewrite(
         #[cfg(since_15)]
         return pg_analyze_and_rewrite_fixedparams(raw, stmt, sql, types, count, core::ptr::null_mut());
         #[cfg(not(since_15))]
-        return pg_analyze_and_rewrite(stmt, sql, types, count, core::ptr::null_mut());
+        return pg_analyze_and_rewrite(raw, stmt, sql, types, count, core::ptr::null_mut());
     }
 }
 
@@ -265,7 +265,7 @@ pub unsafe fn find_parameter_types(
         #[cfg(since_15)]
         setup_parse_variable_parameters(raw, state, types, count);
         #[cfg(not(since_15))]
-        parse_variable_parameters(state, types, count);
+        parse_variable_parameters(raw, state, types, count);
         transformTopLevelStmt(raw, state, stmt);
         free_parsestate(raw, state);
     }
@@ -396,7 +396,7 @@ pub unsafe fn file_set_delete_all(raw: Raw<'_>, set: *mut FileSet) {
     // SAFETY: see above.
     #[cfg(not(since_15))]
     unsafe {
-        SharedFileSetDeleteAll(set);
+        SharedFileSetDeleteAll(raw, set);
     }
 }
 
@@ -410,7 +410,7 @@ pub unsafe fn file_create(raw: Raw<'_>, set: *mut FileSet, name: &CStr) -> *mut 
         #[cfg(since_15)]
         return BufFileCreateFileSet(raw, set, name.as_ptr());
         #[cfg(not(since_15))]
-        return BufFileCreateShared(set, name.as_ptr());
+        return BufFileCreateShared(raw, set, name.as_ptr());
     }
 }
 
@@ -424,7 +424,7 @@ pub unsafe fn file_export(raw: Raw<'_>, file: *mut BufFile) {
         #[cfg(since_15)]
         BufFileExportFileSet(raw, file);
         #[cfg(not(since_15))]
-        BufFileExportShared(file);
+        BufFileExportShared(raw, file);
     }
 }
 
@@ -439,7 +439,7 @@ pub unsafe fn file_open(raw: Raw<'_>, set: *mut FileSet, name: &CStr) -> *mut Bu
         #[cfg(since_15)]
         return BufFileOpenFileSet(raw, set, name.as_ptr(), O_RDONLY, false);
         #[cfg(not(since_15))]
-        return BufFileOpenShared(set, name.as_ptr(), O_RDONLY);
+        return BufFileOpenShared(raw, set, name.as_ptr(), O_RDONLY);
     }
 }
 
@@ -466,7 +466,7 @@ pub unsafe fn file_delete(raw: Raw<'_>, set: *mut FileSet, name: &CStr) {
                 name.as_ptr(),
                 segment as c_int,
             );
-            if !SharedFileSetDelete(set, path.as_ptr(), true) {
+            if !SharedFileSetDelete(raw, set, path.as_ptr(), true) {
                 break;
             }
             segment += 1;

@@ -1,5 +1,6 @@
 //! Errors: how ours are made, how PostgreSQL's are caught whole and raised again.
 
+use crate::pg::digits::Digits;
 use crate::pg::memory::copy_text;
 use crate::pg::raw::{self, Raw};
 use cee_scape::call_with_sigsetjmp;
@@ -174,12 +175,39 @@ pub fn message(level: u32, code: PgSqlErrorCode, text: &str, detail: Option<&str
     }
 }
 
+/// Runs `body` with a handler of its own. Returns whether it came to its end; else an error has jumped here, and PostgreSQL still holds
+/// it. The handler, the context callbacks and the memory context are those of before, as after PG_TRY (utils/elog.h).
+///
+/// # Safety
+/// Nothing between here and the place of the error owns anything. One thread only.
+unsafe fn reaches_its_end(body: impl FnOnce(Raw)) -> bool {
+    // SAFETY: see above.
+    unsafe {
+        let handler = pg_sys::PG_exception_stack;
+        let callbacks = pg_sys::error_context_stack;
+        let memory = pg_sys::CurrentMemoryContext;
+        let jumped = call_with_sigsetjmp(false, move |buffer| {
+            pg_sys::PG_exception_stack = ptr::from_ref(buffer).cast_mut().cast();
+            body(Raw::assume());
+            0
+        });
+        pg_sys::PG_exception_stack = handler;
+        pg_sys::error_context_stack = callbacks;
+        if jumped != 0 {
+            pg_sys::CurrentMemoryContext = memory;
+        }
+        jumped == 0
+    }
+}
+
 /// Runs `body`, and gives back an error that it raised as a copy in the memory context that was current before.
 ///
 /// Nothing between this call and the place of the error owns anything: the jump passes over it. What the closure captures and returns
-/// is checked here, what its frames own by `scripts/raw-frames`. The transaction is left as the error left it; the caller raises the error again or aborts. Only the lightweight locks are released at once, as an abort
-/// does first of all: on its way out the caller gives back shared memory, for which it may need the very lock that the error
-/// left behind. So no lock may be held around the call.
+/// is checked here, what its frames own by `scripts/raw-frames`.
+///
+/// The transaction is left as the error left it; the caller raises the error again or aborts. Only the lightweight locks are released at
+/// once, as an abort does first of all: on its way out the caller gives back shared memory, for which it may need the very lock that the
+/// error left behind. So no lock may be held around the call.
 ///
 /// While the process ends PostgreSQL makes every error a FATAL one, which nobody can catch; what is called here is an exception.
 pub fn catch<T, F: FnOnce(Raw) -> T>(body: F) -> core::result::Result<T, *mut ErrorData> {
@@ -189,28 +217,19 @@ pub fn catch<T, F: FnOnce(Raw) -> T>(body: F) -> core::result::Result<T, *mut Er
             "an error jumps over what the closure owns"
         )
     };
-    // SAFETY: one thread only. The saved handler, context stack and memory context are put back on both ways out, as PG_TRY
-    // does (utils/elog.h).
+    // SAFETY: what the closure owns was looked at; its frames have the token.
     unsafe {
         let exit = Exit::suspend();
-        let handler = pg_sys::PG_exception_stack;
-        let callbacks = pg_sys::error_context_stack;
-        let memory = pg_sys::CurrentMemoryContext;
         let mut answer = MaybeUninit::<T>::uninit();
         let target = ptr::from_mut(&mut answer);
-        let jumped = call_with_sigsetjmp(false, move |buffer| {
-            pg_sys::PG_exception_stack = ptr::from_ref(buffer).cast_mut().cast();
-            (*target).write(body(Raw::assume()));
-            0
+        let done = reaches_its_end(|raw| {
+            (*target).write(body(raw));
         });
-        pg_sys::PG_exception_stack = handler;
-        pg_sys::error_context_stack = callbacks;
         exit.resume();
-        if jumped == 0 {
+        if done {
             return Ok(answer.assume_init());
         }
         raw::LWLockReleaseAll();
-        pg_sys::CurrentMemoryContext = memory;
         Err(take_error())
     }
 }
@@ -270,22 +289,16 @@ pub fn quietly<T, F: FnOnce(Raw) -> T>(body: F) -> Option<T> {
             pg_sys::QueryCancelHoldoffCount,
             pg_sys::CritSectionCount,
         );
-        let handler = pg_sys::PG_exception_stack;
-        let callbacks = pg_sys::error_context_stack;
-        let memory = pg_sys::CurrentMemoryContext;
         pg_sys::ExitOnAnyError = false;
-        pg_sys::error_context_stack = ptr::null_mut();
         let mut answer = MaybeUninit::<T>::uninit();
         let target = ptr::from_mut(&mut answer);
-        let jumped = call_with_sigsetjmp(false, move |buffer| {
-            pg_sys::PG_exception_stack = ptr::from_ref(buffer).cast_mut().cast();
-            (*target).write(body(Raw::assume()));
-            0
+        let done = reaches_its_end(|raw| {
+            // What says where an error was raised may itself need what is locked.
+            pg_sys::error_context_stack = ptr::null_mut();
+            (*target).write(body(raw));
         });
-        pg_sys::PG_exception_stack = handler;
-        pg_sys::error_context_stack = callbacks;
         pg_sys::ExitOnAnyError = on_error;
-        if jumped == 0 {
+        if done {
             exit.resume();
             return Some(answer.assume_init());
         }
@@ -293,7 +306,6 @@ pub fn quietly<T, F: FnOnce(Raw) -> T>(body: F) -> Option<T> {
         pg_sys::QueryCancelHoldoffCount = cancel;
         pg_sys::CritSectionCount = critical;
         exit.resume();
-        pg_sys::CurrentMemoryContext = memory;
         raw::FlushErrorState();
         None
     }
@@ -306,21 +318,11 @@ fn take_error() -> *mut ErrorData {
     // SAFETY: as in `catch`; the copy is made in the current memory context. All-zero is a valid error, and one thread uses this one,
     // whose strings are static; what raises it copies it.
     unsafe {
-        let handler = pg_sys::PG_exception_stack;
-        let callbacks = pg_sys::error_context_stack;
-        let memory = pg_sys::CurrentMemoryContext;
         let mut edata: *mut ErrorData = ptr::null_mut();
         let target = &raw mut edata;
-        let jumped = call_with_sigsetjmp(false, move |buffer| {
-            pg_sys::PG_exception_stack = ptr::from_ref(buffer).cast_mut().cast();
-            target.write(raw::CopyErrorData(Raw::assume()));
-            0
-        });
-        pg_sys::PG_exception_stack = handler;
-        pg_sys::error_context_stack = callbacks;
-        pg_sys::CurrentMemoryContext = memory;
+        let copied = reaches_its_end(|raw| target.write(raw::CopyErrorData(raw)));
         raw::FlushErrorState();
-        if jumped != 0 {
+        if !copied {
             edata = NO_MEMORY.0.get().cast();
             edata.write_bytes(0, 1);
             (*edata).elevel = pg_sys::PGERROR as _;
@@ -347,20 +349,13 @@ pub fn catching<T, F: FnOnce(Raw) -> T>(body: F) -> Result<T> {
 pub fn log_caught(edata: *mut ErrorData) {
     // SAFETY: as in `catch`; EmitErrorReport finds the error that ReThrowError pushed, FlushErrorState takes it off again.
     unsafe {
-        let handler = pg_sys::PG_exception_stack;
-        let callbacks = pg_sys::error_context_stack;
-        let memory = pg_sys::CurrentMemoryContext;
         (*edata).output_to_client = false;
-        let jumped = call_with_sigsetjmp(false, move |buffer| {
-            pg_sys::PG_exception_stack = ptr::from_ref(buffer).cast_mut().cast();
+        let done = reaches_its_end(|raw| {
             pg_sys::error_context_stack = ptr::null_mut();
-            raw::ReThrowError(Raw::assume(), edata)
+            raw::ReThrowError(raw, edata)
         });
-        debug_assert!(jumped != 0);
-        pg_sys::PG_exception_stack = handler;
-        pg_sys::error_context_stack = callbacks;
+        debug_assert!(!done);
         raw::EmitErrorReport(Raw::assume());
-        pg_sys::CurrentMemoryContext = memory;
         raw::FlushErrorState();
     }
 }
@@ -432,44 +427,14 @@ pub fn is_user_cancel(edata: *mut ErrorData) -> bool {
     }
 }
 
-/// A number's decimal digits, in the frame.
-pub struct Digits([u8; 20], usize);
-
-impl Digits {
-    /// The digits of `number`.
-    pub fn of(mut number: u64) -> Self {
-        let mut digits = [0; 20];
-        let mut at = digits.len();
-        loop {
-            at -= 1;
-            digits[at] = b'0' + (number % 10) as u8;
-            number /= 10;
-            if number == 0 || at == 0 {
-                return Self(digits, at);
-            }
-        }
-    }
-
-    /// As text.
-    pub fn bytes(&self) -> &[u8] {
-        &self.0[self.1..]
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{Digits, if_possible};
+    use super::if_possible;
 
     #[test]
     fn a_panic_where_it_can_be_done_without() {
         assert_eq!(if_possible(|| 1), Some(1));
         assert_eq!(if_possible::<i32>(|| panic!("meant")), None);
         assert_eq!(if_possible::<i32>(|| std::panic::panic_any(2)), None);
-    }
-
-    #[test]
-    fn digits_of_the_extremes() {
-        assert_eq!(Digits::of(0).bytes(), b"0");
-        assert_eq!(Digits::of(u64::MAX).bytes(), b"18446744073709551615");
     }
 }

@@ -3,6 +3,7 @@
 //! PostgreSQL's file sets (`storage/fileset.h`): a directory below `base/pgsql_tmp` or in `temp_tablespaces`, counted against
 //! `temp_file_limit` while open, logged by `log_temp_files`, removed after a crash.
 
+use crate::pg::digits::Digits;
 use crate::pg::raw::{self, Raw};
 use crate::pg::{compat, error};
 use compat::FileSet;
@@ -17,24 +18,12 @@ pub struct Files {
     made: bool,
 }
 
-/// `name` of the file number `n`, in `buffer`.
+/// The name of the file number `n`, in `buffer`.
 fn name(n: u32, buffer: &mut [u8; 16]) -> &CStr {
-    let mut digits = [0u8; 10];
-    let mut count = 0;
-    let mut rest = n;
-    loop {
-        digits[count] = b'0' + (rest % 10) as u8;
-        count += 1;
-        rest /= 10;
-        if rest == 0 {
-            break;
-        }
+    let digits = Digits::of(n.into());
+    for (to, from) in buffer.iter_mut().zip([b"r", digits.bytes()].into_iter().flatten()) {
+        *to = *from;
     }
-    buffer[0] = b'r';
-    for i in 0..count {
-        buffer[1 + i] = digits[count - 1 - i];
-    }
-    buffer[1 + count] = 0;
     CStr::from_bytes_until_nul(buffer).unwrap_or_default()
 }
 

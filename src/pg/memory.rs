@@ -65,8 +65,8 @@ impl Context {
     }
 
     fn below(raw: Raw<'_>, parent: MemoryContext, name: &'static CStr) -> Self {
-        // SAFETY: the parent is alive and the name static; the sizes are ALLOCSET_DEFAULT_SIZES.
-        Self(unsafe { raw::AllocSetContextCreateInternal(raw, parent, name.as_ptr(), 0, 8 * 1024, 8 * 1024 * 1024) })
+        // SAFETY: the parent is alive.
+        Self(unsafe { new_context(raw, parent, name) })
     }
 
     /// Runs `body` with this context current.
@@ -79,6 +79,15 @@ impl Context {
         // SAFETY: the context is alive and nothing in use points into it (the caller's promise).
         unsafe { raw::MemoryContextReset(raw, self.0) }
     }
+}
+
+/// A new memory context of PostgreSQL's usual kind and sizes (`ALLOCSET_DEFAULT_SIZES`).
+///
+/// # Safety
+/// The parent is alive.
+pub unsafe fn new_context(raw: Raw<'_>, parent: MemoryContext, name: &'static CStr) -> MemoryContext {
+    // SAFETY: see above; the name is static.
+    unsafe { raw::AllocSetContextCreateInternal(raw, parent, name.as_ptr(), 0, 8 * 1024, 8 * 1024 * 1024) }
 }
 
 /// A byte buffer in PostgreSQL's memory: an allocation that fails raises an error instead of ending the process. It belongs to

@@ -25,6 +25,7 @@
 mod allocator;
 pub mod catalog;
 pub mod compat;
+pub mod digits;
 pub mod error;
 pub mod exclusive;
 pub mod fallible;

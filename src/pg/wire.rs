@@ -3,7 +3,8 @@
 //! <https://www.postgresql.org/docs/current/protocol-error-fields.html>. PostgreSQL writes this form itself when it sends a
 //! message to a client; an error that the worker caught is written here in the same form, so that one reader serves both.
 
-use crate::pg::error::{Digits, Result, new_error_data};
+use crate::pg::digits::Digits;
+use crate::pg::error::{Result, new_error_data};
 use crate::pg::fallible;
 use crate::pg::memory::{c_bytes, copy_text};
 use crate::pg::shmem::{self, Offset};

@@ -1,7 +1,8 @@
 //! One job. Its slot is the truth about it: nothing that another process could need lives only in a backend's memory.
 
 use crate::channel::queue::Queue;
-use crate::pg::error::{self, Result};
+use crate::pg::digits::Digits;
+use crate::pg::error::Result;
 use crate::pg::files::Files;
 use crate::pg::process::backend::Process;
 use crate::pg::process::bgworker::Registered;
@@ -357,7 +358,7 @@ impl Error {
         if !self.lost {
             return take(self.kept_message());
         }
-        let pid = error::Digits::of(self.pid.max(0) as u64);
+        let pid = Digits::of(self.pid.max(0) as u64);
         let mut text = [0; 64];
         let pieces = [
             b"background worker with PID ",

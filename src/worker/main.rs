@@ -10,7 +10,8 @@
 
 use crate::channel::request::Request;
 use crate::pg::compat;
-use crate::pg::error::{self, Digits, Result};
+use crate::pg::digits::Digits;
+use crate::pg::error::{self, Result};
 use crate::pg::process::backend::{self, Process};
 use crate::pg::process::{bgworker, identity, latch, signals};
 use crate::pg::query::{callbacks, simple_query};
@@ -106,7 +107,7 @@ impl Attached {
         };
         let identity = request.identity();
         let sql = crate::pg::memory::c_str(sql);
-        simple_query::enter_message_context();
+        simple_query::enter_message_context(raw);
 
         let is_first = !CONNECTED.replace(true);
         // What an error jumps over must not own anything, so it is owned here.
@@ -150,7 +151,7 @@ impl Attached {
         if timeout > 0 {
             signals::start_timer(TIMER.get(), timeout);
         }
-        simple_query::enter_message_context();
+        simple_query::enter_message_context(raw);
         let roles = identity::roles();
         let parameters = parameters.as_ref();
         compiled::watch_role(Some(leaves_its_role));

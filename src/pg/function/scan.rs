@@ -11,12 +11,12 @@
 //!
 //! Elsewhere the planner keeps the FunctionScan, or the scan does what a FunctionScan does: the function fills a tuplestore.
 
-use crate::pg::compat;
 use crate::pg::error::{self, Result};
 use crate::pg::function::Entry;
 use crate::pg::function::rows::Rows;
 use crate::pg::raw::{self, Raw};
 use crate::pg::value::assign::Assignments;
+use crate::pg::{compat, memory};
 use core::cell::Cell;
 use core::ffi::{CStr, c_int, c_void};
 use core::ptr;
@@ -379,14 +379,7 @@ unsafe extern "C-unwind" fn begin(node: *mut CustomScanState, estate: *mut EStat
         };
         (*state).function = raw::ExecInitTableFunctionResult(raw, call, (*ps).ps_ExprContext, ps);
         (*state).query_memory = (*estate).es_query_cxt;
-        (*state).arguments = raw::AllocSetContextCreateInternal(
-            raw,
-            (*estate).es_query_cxt,
-            c"pg_background arguments".as_ptr(),
-            0,
-            8 * 1024,
-            8 * 1024 * 1024,
-        );
+        (*state).arguments = memory::new_context(raw, (*estate).es_query_cxt, c"pg_background arguments");
         (*state).eflags = eflags;
         (*state).asked_once = asks_once((*(*estate).es_plannedstmt).planTree, (*ps).plan);
 

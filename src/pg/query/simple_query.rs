@@ -18,13 +18,14 @@
 //! * errdetail_abort: a conflict with recovery fails the job at once, so no later statement can find it.
 //! * What looks for errors in the server itself: Valgrind, MEMORY_CONTEXT_CHECKING, the probes for DTrace.
 
+use crate::pg::digits::Digits;
 use crate::pg::guc::{own, serialized};
 use crate::pg::process::signals;
 use crate::pg::query::parse_cache;
 use crate::pg::query::receiver::Destination;
 use crate::pg::raw::{self, Raw, may_raise};
 use crate::pg::value::params::Parameters;
-use crate::pg::{compat, error};
+use crate::pg::{compat, error, memory};
 use core::cell::Cell;
 use core::ffi::{CStr, c_char, c_int};
 use core::ptr;
@@ -85,7 +86,7 @@ impl Completion {
     /// Writes the tag as the protocol shows it, with its count, to `buffer`; gives the length (`BuildQueryCompletionString`).
     pub fn text(&self, buffer: &mut [u8; 64]) -> usize {
         let name = tag_name(self.tag());
-        let digits = crate::pg::error::Digits::of(self.0.nprocessed);
+        let digits = Digits::of(self.0.nprocessed);
         // SAFETY: a tag number that PostgreSQL made.
         let counts = unsafe { pg_sys::command_tag_display_rowcount(self.0.commandTag) };
         let insert = self.0.commandTag == CommandTag::CMDTAG_INSERT;
@@ -420,14 +421,7 @@ impl Statement {
             let trees = if is_last {
                 pg_sys::MessageContext
             } else {
-                raw::AllocSetContextCreateInternal(
-                    raw,
-                    pg_sys::MessageContext,
-                    c"per-parsetree message context".as_ptr(),
-                    0,
-                    8 * 1024,
-                    8 * 1024 * 1024,
-                )
+                memory::new_context(raw, pg_sys::MessageContext, c"per-parsetree message context")
             };
             pg_sys::CurrentMemoryContext = trees;
             let queries = match parameters {
@@ -611,17 +605,11 @@ pub fn in_message_context<T>(raw: Raw<'_>, body: impl FnOnce() -> T) -> T {
 }
 
 /// Enters the memory context that the messages of a backend are handled in, which [`finish`] resets.
-pub fn enter_message_context() {
+pub fn enter_message_context(raw: Raw<'_>) {
     // SAFETY: as PostgresMain does it. A background worker has none at first.
     unsafe {
         if pg_sys::MessageContext.is_null() {
-            pg_sys::MessageContext = pg_sys::AllocSetContextCreateInternal(
-                pg_sys::TopMemoryContext,
-                c"MessageContext".as_ptr(),
-                0,
-                8 * 1024,
-                8 * 1024 * 1024,
-            );
+            pg_sys::MessageContext = memory::new_context(raw, pg_sys::TopMemoryContext, c"MessageContext");
         }
         pg_sys::CurrentMemoryContext = pg_sys::MessageContext;
     }

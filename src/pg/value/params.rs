@@ -7,6 +7,7 @@
 //! found from its place in the statement, as for a parameter that a client sends without a type; where nothing there tells, it is
 //! text.
 
+use crate::pg::digits::Digits;
 use crate::pg::error::{self, Result, raise_raw};
 use crate::pg::memory::{self, padded};
 use crate::pg::raw::{self, Raw};
@@ -164,7 +165,7 @@ fn flatten(raw: Raw<'_>, record: Datum) -> (TupleDesc, pg_sys::HeapTuple) {
 fn check(raw: Raw<'_>, desc: TupleDesc) {
     for n in 0..width(desc) {
         let kind = column_type(desc, n);
-        let number = error::Digits::of(n as u64 + 1);
+        let number = Digits::of(n as u64 + 1);
         if let Some(border) = border::border() {
             border.check(raw, kind, &[b"parameter $", number.bytes()]);
         }
@@ -385,7 +386,7 @@ impl Parameters {
 }
 
 fn check_arrived(raw: Raw<'_>, column: &Column, n: usize) {
-    let number = error::Digits::of(n as u64 + 1);
+    let number = Digits::of(n as u64 + 1);
     check_exists(raw, column.kind, &[b"parameter $", number.bytes()]);
     if fingerprint::fingerprint(raw, column.kind) != column.print {
         changed_type(raw);

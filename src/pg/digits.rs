@@ -1,0 +1,36 @@
+//! Numbers as text, without an allocation.
+
+/// A number's decimal digits, in the frame.
+pub struct Digits([u8; 20], usize);
+
+impl Digits {
+    /// The digits of `number`.
+    pub fn of(mut number: u64) -> Self {
+        let mut digits = [0; 20];
+        let mut at = digits.len();
+        loop {
+            at -= 1;
+            digits[at] = b'0' + (number % 10) as u8;
+            number /= 10;
+            if number == 0 || at == 0 {
+                return Self(digits, at);
+            }
+        }
+    }
+
+    /// As text.
+    pub fn bytes(&self) -> &[u8] {
+        &self.0[self.1..]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Digits;
+
+    #[test]
+    fn digits_of_the_extremes() {
+        assert_eq!(Digits::of(0).bytes(), b"0");
+        assert_eq!(Digits::of(u64::MAX).bytes(), b"18446744073709551615");
+    }
+}
