@@ -23,7 +23,7 @@
 use crate::pg::exclusive::Exclusive;
 use crate::pg::process::identity;
 use crate::pg::raw::{self, Raw};
-use crate::pg::{compat, fallible, memory};
+use crate::pg::{compat, error, fallible, memory};
 use core::cell::Cell;
 use core::ffi::{CStr, c_char, c_int, c_void};
 use pgrx::pg_sys::{self, Datum, FormData_pg_proc, ItemPointerData, Oid, SysCacheIdentifier};
@@ -163,7 +163,8 @@ unsafe extern "C-unwind" fn is_assigned<const N: usize>(value: *const c_char, ex
         if N > 0
             && let Some(watcher) = ROLE_WATCHER.get()
         {
-            watcher();
+            // PostgreSQL wants no error here.
+            error::if_possible(watcher);
         }
     }
     LAST.set(NONE);
@@ -237,7 +238,8 @@ pub fn empty_caches(raw: Raw<'_>) {
 /// Answers whether the calls of the function are to be told.
 unsafe extern "C-unwind" fn is_looked_up(function: Oid) -> bool {
     // SAFETY: PostgreSQL calls this, and nothing is owned here.
-    let at_call = judge(unsafe { Raw::assume() }, function, Moment::LookUp);
+    let raw = unsafe { Raw::assume() };
+    let at_call = error::at_border(|| judge(raw, function, Moment::LookUp));
     // SAFETY: it was the hook.
     at_call | NEXT_LOOK_UP.get().is_some_and(|next| unsafe { next(function) })
 }
@@ -254,7 +256,8 @@ unsafe extern "C-unwind" fn is_called(
         let this = (function.cast_const(), oid.to_u32());
         if LAST.replace(this) != this {
             // SAFETY: PostgreSQL calls this, and nothing is owned here.
-            judge(unsafe { Raw::assume() }, oid, Moment::Call);
+            let raw = unsafe { Raw::assume() };
+            error::at_border(|| judge(raw, oid, Moment::Call));
         }
     }
     if let Some(next) = NEXT_CALL.get() {
