@@ -67,8 +67,10 @@ impl Slot {
         job.known_len = 0;
         job.counters = counters;
         job.queue.clear();
-        Counters::hold(counters);
-        Counters::at(counters).began();
+        if let Some(counters) = Counters::of(counters) {
+            counters.hold();
+            counters.began();
+        }
         fill(&mut job);
         room::is_kept(job.role_count);
         Totals::at(job.totals).launched();
@@ -345,7 +347,9 @@ impl Slot {
             return false;
         }
         // This process has launched it, and so has mapped both.
-        Counters::at(job.counters).never_began();
+        if let Some(counters) = Counters::of(job.counters) {
+            counters.never_began();
+        }
         Totals::at(job.totals).never_launched();
         pool::uncount(&mut job, true);
         // Under the same lock, or a worker could take the job in between. Nobody else knows of it yet.

@@ -16,7 +16,7 @@ use crate::pg::process::{bgworker, identity, latch, signals};
 use crate::pg::query::{callbacks, simple_query};
 use crate::pg::reuse::{adopt, compiled};
 use crate::pg::shmem::{self, NOWHERE};
-use crate::pg::value::{border, describe};
+use crate::pg::value::{border, describe, encoding};
 use crate::registry::job::{self, End, Slot, State, Stop};
 use crate::registry::segment::segment;
 use crate::registry::totals::{Start, Totals};
@@ -33,6 +33,8 @@ use std::cell::Cell;
 thread_local! {
     static TIMER: Cell<u32> = const { Cell::new(compat::USER_TIMEOUT) };
     static CONNECTED: Cell<bool> = const { Cell::new(false) };
+    /// Whether this process is about to connect for a job that nobody has asked the catalogs about.
+    static MAY_BE_REFUSED: Cell<bool> = const { Cell::new(false) };
 }
 
 /// How long a job that is handed on waits for a slot of the postmaster's, in microseconds, and how often it looks, in milliseconds.
@@ -103,23 +105,32 @@ impl Attached {
             Ok(mapped) => mapped,
             Err(failure) => error::throw(failure),
         };
-        let identity = request.identity();
         let sql = crate::pg::memory::c_str(sql);
         simple_query::enter_message_context();
 
         let is_first = !CONNECTED.replace(true);
+        if !is_first && request.is_connection() && !rest::is_as_new() {
+            self.hand_on();
+            return None;
+        }
         // What an error jumps over must not own anything, so it is owned here.
         let mut records = describe::Numbers::default();
         let adopted = error::catch(|| {
             if is_first {
                 let (database, role) = request.connection();
+                MAY_BE_REFUSED.set(request.is_connection());
                 bgworker::connect(database.into(), role.into());
+                MAY_BE_REFUSED.set(false);
             }
-            request.adopt(name.text());
+            let identity = request.adopt(name.text());
             border::values_go_to(request.home().filter(|_| keeps_result));
-            request.take(sql, &mut records)
+            (request.take(sql, &mut records), identity)
         });
-        let (sql, parameters) = match adopted {
+        MAY_BE_REFUSED.set(false);
+        if request.is_connection() {
+            self.slot.lock().encoding = encoding::of_database();
+        }
+        let ((sql, parameters), identity) = match adopted {
             Ok(taken) => taken,
             Err(edata) => {
                 // A process that failed here has no state to go on with.
@@ -143,6 +154,10 @@ impl Attached {
             // Registered after the callback that rolls an open transaction back, so called before it.
             bgworker::on_exit(worker_leaves);
         }
+        if request.is_connection() {
+            self.slot.lock().user = identity.current;
+        }
+        let work = request.work();
         self.starts(if is_first { Start::Cold } else { Start::Warm });
         shmem::free(request_at);
 
@@ -153,7 +168,7 @@ impl Attached {
         let roles = identity::roles();
         let parameters = parameters.as_ref();
         compiled::watch_role(Some(leaves_its_role));
-        let executed = error::catch(|| execute::execute(self.slot, sql, parameters, &identity, !is_first));
+        let executed = error::catch(|| execute::execute(self.slot, sql, parameters, &identity, work, !is_first));
         // An end of the process would be said of a job that has ended otherwise by now.
         signals::hold_interrupts();
         let verdict = match executed {
@@ -312,7 +327,7 @@ extern "C-unwind" fn worker_ends(_code: c_int, _argument: Datum) {
     let Some(job) = attached::current() else { return };
     output::recover();
     let last_words = output::last_words();
-    match verdict::of_death(last_words.as_ref(), job.slot) {
+    match verdict::of_death(last_words.as_ref(), job.slot, MAY_BE_REFUSED.get()) {
         Some(verdict) => job.publish(verdict),
         None => {
             attached::let_go();

@@ -35,6 +35,8 @@ const LIBRARY: i64 = 200_000;
 thread_local! {
     static PLACE: Cell<Option<&'static Place>> = const { Cell::new(None) };
     static SPOILED: Cell<bool> = const { Cell::new(false) };
+    /// What this process is as good as, while it stays.
+    static STANDING: Cell<Option<(u64, Kind)>> = const { Cell::new(None) };
     static LIBRARY_SEEN: Cell<i64> = const { Cell::new(0) };
 }
 
@@ -60,12 +62,31 @@ impl Terms {
             session: request.session(),
             kind: request.kind(),
         };
+        if terms.fit.custom == adopt::custom_of_base() {
+            // A new connection has them, too.
+            terms.fit.custom = 0;
+        }
         if terms.may_stay() && is_first {
-            if standing::of_this_process(terms.kind) != terms.fit.standing {
+            let standing = standing::of_this_process(terms.kind);
+            let is_known = if request.is_connection() {
+                standing::is_of_this_connection()
+            } else {
+                standing == terms.fit.standing
+            };
+            if is_known {
+                STANDING.set(Some((standing, terms.kind)));
+                if PLACE.get().is_none() {
+                    PLACE.set(pool::enter());
+                }
+            } else {
                 terms.idle_timeout = 0;
-            } else if PLACE.get().is_none() {
-                PLACE.set(pool::enter());
             }
+            terms.fit.standing = standing;
+        } else if request.is_connection()
+            && let Some((standing, kind)) = STANDING.get()
+        {
+            terms.fit.standing = standing;
+            terms.kind = kind;
         }
         terms
     }
@@ -108,6 +129,13 @@ impl Terms {
             .unwrap_or(false);
         clean && place.offer(self.fit, self.session, self.max_idle)
     }
+}
+
+/// Whether this process, which has stayed, is still as good as a new connection. Guarded, outside of a transaction.
+pub fn is_as_new() -> bool {
+    STANDING
+        .get()
+        .is_some_and(|(standing, kind)| standing::of_this_process(kind) == standing)
 }
 
 /// Lets go of what a session has until it ends, however this process goes on. False where that fails: it is to end. Raw.
