@@ -55,6 +55,7 @@ pub fn with_params(call: &Call, label: usize, database: usize, keeps_result: boo
         label: call.text(label),
         database: call.name(database),
         keeps_result,
+        ..Arguments::default()
     })
 }
 

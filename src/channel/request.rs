@@ -31,11 +31,29 @@ enum Origin {
 }
 
 /// What the engine itself does in the transaction of a job, before the job's first statement and after its last one.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
 #[repr(u32)]
 pub enum Work {
     /// Nothing: the transactions are the job's own.
+    #[default]
     None,
+    /// What a test wants.
+    #[cfg(feature = "probe")]
+    Probe { before: Deed, after: Deed },
+}
+
+/// What a test wants of the engine.
+#[cfg(feature = "probe")]
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Deed {
+    Nothing,
+    /// A row in the table `marks`.
+    Insert,
+    /// An error.
+    Raise,
+    /// The process ends without a word about its job.
+    Vanish,
 }
 
 /// The head of a request; settings, parameters and libraries follow.

@@ -11,7 +11,7 @@ use crate::pg::process::backend;
 use crate::pg::shmem::Offset;
 use crate::registry::room::{self, NO_SPOT, Short, Shortage};
 use crate::registry::totals::Totals;
-use crate::registry::{life, pool};
+use crate::registry::{pool, upkeep};
 
 /// How long an idle worker that was sent away has to go, in microseconds.
 const PATIENCE: i64 = 1_000_000;
@@ -69,7 +69,7 @@ impl Line {
         let began = *self.began.get_or_insert(now);
         if short.of != Shortage::Server {
             // A job that is lost counts until somebody looks after it.
-            if life::look_after_all()? {
+            if upkeep::look_after_all()? {
                 return Ok(Stand::LookAgain);
             }
         }

@@ -19,11 +19,11 @@ use crate::pg::process::bgworker::{self, WorkerStatus};
 use crate::pg::shmem::{self, Owned};
 use crate::registry::history;
 use crate::registry::job::Slot;
-use crate::registry::life;
 use crate::registry::pool::{self, Admitted, Claimed, Fit};
 use crate::registry::room::{self, Caps, Short, Shortage};
 use crate::registry::segment::segment;
 use crate::registry::totals::{self, Totals};
+use crate::registry::upkeep;
 use crate::settings;
 use core::ffi::c_int;
 use core::sync::atomic::Ordering::Relaxed;
@@ -116,7 +116,7 @@ struct Job {
 
 impl Job {
     /// The process `pid` has it.
-    fn is_taken_by(mut self, pid: i32) -> Placed {
+    fn taken_by(mut self, pid: i32) -> Placed {
         self.leaves(pid);
         Placed::Taken(Taken {
             pid,
@@ -192,6 +192,7 @@ pub fn prepare(order: &Order) -> Result<Prepared> {
         job.connected = connected;
         job.database = database;
         job.encoding = encoding;
+        job.encoding_is_guessed = matches!(order.state, Source::Connection { .. });
         job.text_encoding = order.text_encoding;
         job.launcher_pid = backend::my_pid();
         job.retention = order.retention;
@@ -220,7 +221,7 @@ pub fn prepare(order: &Order) -> Result<Prepared> {
     let is_over = || limit > 0 && room::kept(role_count) > limit;
     if is_over() {
         // A job that is lost keeps its slot until somebody looks after it.
-        life::look_after_all()?;
+        upkeep::look_after_all()?;
     }
     if is_over() {
         let kept = room::kept(role_count) - 1;
@@ -270,7 +271,7 @@ impl Prepared {
                 if worker.slept {
                     return Placed::Posted(Posted { prepared: self, worker });
                 }
-                self.is_taken_by(&worker)
+                self.taken_by(&worker)
             }
             Ok(Admitted::Coming(worker)) => self.starts_as(worker),
             Ok(Admitted::New { made_room }) => {
@@ -292,11 +293,11 @@ impl Prepared {
         }
     }
 
-    fn is_taken_by(self, worker: &Claimed) -> Placed {
+    fn taken_by(self, worker: &Claimed) -> Placed {
         if worker.is_fresh {
             spare::is_used();
         }
-        self.job.is_taken_by(worker.pid())
+        self.job.taken_by(worker.pid())
     }
 
     /// The postmaster knows the job's worker as `worker`.
@@ -313,7 +314,7 @@ impl Posted {
         let Self { prepared, worker } = self;
         match prepared.job.slot.was_taken() {
             None => Placed::Posted(Self { prepared, worker }),
-            Some(true) => prepared.is_taken_by(&worker),
+            Some(true) => prepared.taken_by(&worker),
             Some(false) => {
                 pool::give_up(prepared.job.slot, prepared.job.cookie);
                 prepared.place()
@@ -336,6 +337,6 @@ impl Starting {
             return Placed::CouldNotStart;
         }
         spare::is_used();
-        self.job.is_taken_by(pid)
+        self.job.taken_by(pid)
     }
 }

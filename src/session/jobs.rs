@@ -12,7 +12,7 @@ use crate::pg::shmem::{Guard, NOWHERE, Offset};
 use crate::registry::counters::Counters;
 use crate::registry::job::{Job, Slot, Stop};
 use crate::registry::segment::segment;
-use crate::registry::{history, life};
+use crate::registry::{history, upkeep};
 use crate::session::waiting;
 use core::ffi::c_int;
 use core::sync::atomic::Ordering::Relaxed;
@@ -83,7 +83,7 @@ pub fn join() -> Result<()> {
     if !WILL_END.replace(true) {
         bgworker::on_exit(session_ends);
     }
-    life::sweep();
+    upkeep::pass_by();
     Ok(())
 }
 
@@ -103,7 +103,6 @@ extern "C-unwind" fn session_ends(_code: c_int, _argument: Datum) {
     for job in table.launched.into_values() {
         job.slot.orphan(job.cookie);
     }
-    life::sweep();
     let counters = COUNTERS.replace(NOWHERE);
     if counters != NOWHERE {
         Counters::release(counters);

@@ -21,11 +21,11 @@ use crate::pg::spi;
 use crate::pg::value::encoding;
 use crate::pg::value::params::Outgoing;
 use crate::registry::counters::Counters;
-use crate::registry::life;
 use crate::registry::pool;
 use crate::registry::room::{Short, Shortage};
 use crate::registry::segment::segment;
 use crate::registry::totals;
+use crate::registry::upkeep;
 use crate::session::{jobs, line};
 use crate::settings;
 use core::ffi::CStr;
@@ -45,6 +45,8 @@ pub struct Arguments<'a> {
     pub parameters: Option<Answer>,
     /// Another database than the session's.
     pub database: Option<&'a CStr>,
+    /// What the engine does in the job's transaction.
+    pub work: Work,
 }
 
 /// The handle of a launched job.
@@ -69,7 +71,12 @@ pub fn launch(arguments: &Arguments) -> Result<Launched> {
     let identity = identity::identity();
     let mut line = Line::default();
     let counters = find_room_in_session(&mut line, identity)?;
-    let mut placed = prepare(arguments, queue_size, identity, counters)?.place();
+    let placed = prepare(arguments, queue_size, identity, counters)?.place();
+    see_taken(placed, line)
+}
+
+/// Waits until a worker has the job.
+pub fn see_taken(mut placed: Placed, mut line: Line) -> Result<Launched> {
     loop {
         placed = match placed {
             Placed::Taken(Taken { pid, cookie }) => {
@@ -139,7 +146,7 @@ fn prepare(arguments: &Arguments, queue_size: i32, identity: Identity, counters:
             database,
             parameters: parameters.as_ref(),
         },
-        work: Work::None,
+        work: arguments.work,
         counters,
         introduce: jobs::add,
     })?;
@@ -176,7 +183,7 @@ fn find_room_in_session(line: &mut Line, identity: Identity) -> Result<Offset> {
     let session = jobs::counters()?;
     let active = &Counters::at(session).active;
     while active.load(Relaxed) >= limit {
-        life::look_after_all()?;
+        upkeep::look_after_all()?;
         let running = active.load(Relaxed);
         if running < limit {
             break;

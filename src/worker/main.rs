@@ -20,7 +20,7 @@ use crate::pg::value::{border, describe, encoding};
 use crate::registry::job::{self, End, Slot, State, Stop};
 use crate::registry::segment::segment;
 use crate::registry::totals::{Start, Totals};
-use crate::registry::{pool, room};
+use crate::registry::{pool, room, upkeep};
 use crate::worker::attached::{self, Attached, attach};
 use crate::worker::rest::{self, Terms};
 use crate::worker::verdict::{self, Verdict};
@@ -128,7 +128,9 @@ impl Attached {
         });
         MAY_BE_REFUSED.set(false);
         if request.is_connection() {
-            self.slot.lock().encoding = encoding::of_database();
+            let mut job = self.slot.lock();
+            job.encoding = encoding::of_database();
+            job.encoding_is_guessed = false;
         }
         let ((sql, parameters), identity) = match adopted {
             Ok(taken) => taken,
@@ -324,7 +326,13 @@ extern "C-unwind" fn worker_leaves(_code: c_int, _argument: Datum) {
 /// registered later. A job that is still in hand is lost, and its session learns that here.
 extern "C-unwind" fn worker_ends(_code: c_int, _argument: Datum) {
     rest::abandon();
-    let Some(job) = attached::current() else { return };
+    if let Some(job) = attached::current() {
+        is_lost(job);
+    }
+    upkeep::pass_by();
+}
+
+fn is_lost(job: Attached) {
     output::recover();
     let last_words = output::last_words();
     match verdict::of_death(last_words.as_ref(), job.slot, MAY_BE_REFUSED.get()) {

@@ -16,6 +16,7 @@ use crate::pg::reuse::{adopt, library, reset};
 use crate::registry::job::Error;
 use crate::registry::pool::{self, Fit, Found, Place};
 use crate::registry::segment::segment;
+use crate::registry::upkeep;
 use crate::session::jobs;
 use crate::settings;
 use crate::worker::attached::{self, Attached};
@@ -180,6 +181,7 @@ pub fn stand_by(number: u32, token: u64) -> Option<Attached> {
 /// Waits for the next job. None where the process is to end. Guarded; the process has offered itself.
 pub fn wait(terms: &Terms) -> Option<Attached> {
     let place = PLACE.get()?;
+    upkeep::pass_by();
     let began = backend::now();
     let mut sleeps = false;
     loop {
@@ -212,6 +214,9 @@ pub fn wait(terms: &Terms) -> Option<Attached> {
         let rested = (backend::now() - began) / 1000;
         let over = rested >= terms.idle_timeout.into() || signals::is_to_go();
         let looks = rested >= FIRST_LOOK;
+        if looks {
+            upkeep::pass_by();
+        }
         if (over || looks && is_to_go(terms)) && place.retire() {
             if !signals::server_stops() {
                 // Told to end by somebody, it says so.
