@@ -18,6 +18,8 @@ mod channel;
 mod dispatch;
 #[macro_use]
 mod pg;
+#[cfg(feature = "probe")]
+mod probe;
 mod registry;
 mod session;
 mod settings;

@@ -9,6 +9,8 @@ use crate::channel::request::Work;
 pub fn before(work: Work) {
     match work {
         Work::None => (),
+        #[cfg(feature = "probe")]
+        Work::Probe { before, .. } => probe::do_it(before, c"INSERT INTO marks VALUES ('before')"),
     }
 }
 
@@ -16,5 +18,41 @@ pub fn before(work: Work) {
 pub fn after(work: Work) {
     match work {
         Work::None => (),
+        #[cfg(feature = "probe")]
+        Work::Probe { after, .. } => probe::do_it(after, c"INSERT INTO marks VALUES ('after')"),
+    }
+}
+
+#[cfg(feature = "probe")]
+mod probe {
+    use crate::channel::request::Deed;
+    use crate::pg::error::{emit_raw, raise_raw, throw};
+    use crate::pg::spi;
+    use crate::worker::attached;
+    use core::ffi::CStr;
+    use pgrx::PgSqlErrorCode;
+
+    pub fn do_it(deed: Deed, insert: &CStr) {
+        match deed {
+            Deed::Nothing => (),
+            Deed::Insert => {
+                if let Err(failure) = spi::execute_between_statements(insert) {
+                    throw(failure);
+                }
+            }
+            Deed::Raise => raise_raw(
+                PgSqlErrorCode::ERRCODE_TRIGGERED_ACTION_EXCEPTION,
+                &[b"the engine's work fails"],
+                None,
+            ),
+            Deed::Vanish => {
+                attached::let_go();
+                emit_raw(
+                    pgrx::pg_sys::FATAL,
+                    PgSqlErrorCode::ERRCODE_ADMIN_SHUTDOWN,
+                    c"the worker vanishes",
+                );
+            }
+        }
     }
 }
