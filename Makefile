@@ -46,7 +46,7 @@ export WORKERS
 client_tests = $(if $(filter fresh,$(WORKERS)),-p pg_background_client_tests $(patsubst tests/client/tests/%.rs,--test %, \
 	$(filter-out tests/client/tests/warm%,$(wildcard tests/client/tests/*.rs))),$(members))
 
-.PHONY: all setup build install install-files installed uninstall installcheck lint unit regress client regress-fresh client-fresh \
+.PHONY: all setup build install install-files installed probe-installed uninstall installcheck lint unit regress client regress-fresh client-fresh \
 	differential differential-all regress-forgetful tour demo test test-all bench clean
 
 all: build
@@ -66,12 +66,21 @@ install-files:
 	install -m 644 pg_background.control sql/pg_background--*.sql '$(extensiondir)/'
 
 uninstall:
-	rm -f '$(pkglibdir)/pg_background.so' '$(extensiondir)/pg_background.control' '$(extensiondir)'/pg_background--*.sql
+	rm -f '$(pkglibdir)/pg_background.so' '$(pkglibdir)/pg_background_probe.so' '$(extensiondir)/pg_background.control' '$(extensiondir)'/pg_background--*.sql
 
 # The installation that the tests, the demo and the benchmark use: with sudo where the directories ask for it.
 installed: build
 	@if [ -w '$(call pg,pkglibdir)' ]; then $(MAKE) -s install-files; else sudo $(MAKE) -s install-files \
 		PG_CONFIG='$(PG_CONFIG)' CARGO_TARGET_DIR='$(CARGO_TARGET_DIR)'; fi
+
+# The library with what tests ask that SQL cannot (src/probe.rs), under a name of its own, unoptimised and with assertions; the tests that use it
+# call this.
+probe = $(CARGO_TARGET_DIR)/debug/libpg_background.so
+probe-installed: setup
+	$(extension_cargo) build $(features) --features probe
+	sudo=; [ -w '$(call pg,pkglibdir)' ] || sudo=sudo; \
+	$$sudo install -s -m 755 '$(probe)' '$(pkglibdir)/pg_background_probe.so.new'; \
+	$$sudo mv -f '$(pkglibdir)/pg_background_probe.so.new' '$(pkglibdir)/pg_background_probe.so'
 
 # Against a running server: PGHOST, PGPORT and PGUSER choose it. TESTS chooses some of the tests.
 installcheck:
@@ -84,6 +93,7 @@ lint: setup
 	scripts/circles
 	$(if $(is_19),,$(CARGO) rustc -q --lib $(features) -- --emit=mir && scripts/raw-frames $(CARGO_TARGET_DIR)/debug/deps/pg_background.mir)
 	$(if $(is_19),,$(CARGO) clippy --all-targets $(features) -- -D warnings)
+	$(if $(is_19),,$(CARGO) clippy $(features) --features probe -- -D warnings)
 	diff <(sed -n '/^version/p; /^\[profile/,$$p' Cargo.toml) <(sed -n '/^version/p; /^\[profile/,$$p' pg19/Cargo.toml)
 	$(CARGO) clippy --all-targets $(members) -p pg_background_bindings_test -- -D warnings
 

@@ -3,7 +3,7 @@
 //! The path of a job:
 //!
 //! 1. SQL calls a function of [`api`], which checks its arguments and makes one call;
-//! 2. [`session::launch`] fills a slot of the [`registry`] and asks the postmaster for a worker;
+//! 2. [`session::launch`] makes an order of it, [`dispatch`] fills a slot of the [`registry`] and finds a worker, or asks the postmaster for one;
 //! 3. [`worker::main`] takes the job, adopts the state that came in the [`channel::request`], and
 //! 4. [`worker::execute`] runs the SQL as the simple-query protocol would;
 //! 5. rows and messages go through [`channel::writer`] into the [`channel::queue`], in memory and in temporary files;
@@ -15,8 +15,11 @@
 
 mod api;
 mod channel;
+mod dispatch;
 #[macro_use]
 mod pg;
+#[cfg(feature = "probe")]
+mod probe;
 mod registry;
 mod session;
 mod settings;

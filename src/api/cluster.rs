@@ -11,7 +11,7 @@ use crate::pg::value::encoding;
 use crate::registry::history::{Entry, Reading};
 use crate::registry::job::PREVIEW_CHARACTERS;
 use crate::registry::segment::segment;
-use crate::registry::{life, totals};
+use crate::registry::{totals, upkeep};
 use crate::session::jobs;
 use core::sync::atomic::Ordering::Relaxed;
 use pgrx::PgSqlErrorCode;
@@ -133,7 +133,7 @@ fn out_of_memory() -> Failure {
 /// `cluster_stats()`: what became of the jobs of each database and role.
 fn cluster_stats(call: &Call) -> Result<Answer> {
     let rows = call.rows()?;
-    life::look_after_all()?;
+    upkeep::look_after_all()?;
     for totals in totals::all(&segment()?.totals)? {
         let (database, user) = totals.key();
         let counts = totals.counts().map(|count| count.load(Relaxed));

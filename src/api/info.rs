@@ -9,7 +9,7 @@ use crate::pg::value::encoding;
 use crate::pg::{text, wire};
 use crate::registry::counters::Counters;
 use crate::registry::job::{Error, Job, PREVIEW_CHARACTERS, State};
-use crate::registry::life;
+use crate::registry::upkeep;
 use crate::session::jobs::{self, Handle};
 use crate::settings;
 use core::sync::atomic::Ordering::Relaxed;
@@ -247,7 +247,7 @@ impl Outcome {
 fn stats(call: &Call) -> Result<Answer> {
     let counters = Counters::at(jobs::counters()?);
     // A worker that went without a word counts when somebody looks.
-    life::look_after_all()?;
+    upkeep::look_after_all()?;
     let count = |counter: &core::sync::atomic::AtomicU64| counter.load(Relaxed) as i64;
     let (completed, failed, canceled, timed_out) = (
         count(&counters.completed),

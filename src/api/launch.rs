@@ -3,7 +3,7 @@
 use crate::pg::error::{Report, Result};
 use crate::pg::function::call::{Answer, Call};
 use crate::pg::function::rows::Value;
-use crate::session::launch::{self, Launched, Order};
+use crate::session::launch::{self, Arguments, Launched};
 use pgrx::PgSqlErrorCode;
 
 crate::sql_function! {
@@ -36,29 +36,30 @@ fn submit_params(call: &Call) -> Result<Answer> {
 }
 
 /// The order in the arguments `sql, queue_size, …`, with the label at place `label`.
-pub fn plain(call: &Call, label: usize, keeps_result: bool) -> Result<Order<'_>> {
-    Ok(Order {
+pub fn plain(call: &Call, label: usize, keeps_result: bool) -> Result<Arguments<'_>> {
+    Ok(Arguments {
         sql: sql(call)?,
         queue_size: call.int4(1).unwrap_or(0),
         label: call.text(label),
         keeps_result,
-        ..Order::default()
+        ..Arguments::default()
     })
 }
 
 /// The order in the arguments `sql, params, queue_size, …`, with label and database at these places.
-pub fn with_params(call: &Call, label: usize, database: usize, keeps_result: bool) -> Result<Order<'_>> {
-    Ok(Order {
+pub fn with_params(call: &Call, label: usize, database: usize, keeps_result: bool) -> Result<Arguments<'_>> {
+    Ok(Arguments {
         sql: sql(call)?,
         parameters: call.record(1),
         queue_size: call.int4(2).unwrap_or(0),
         label: call.text(label),
         database: call.name(database),
         keeps_result,
+        ..Arguments::default()
     })
 }
 
-fn start(call: &Call, order: Order) -> Result<Answer> {
+fn start(call: &Call, order: Arguments) -> Result<Answer> {
     let Launched { pid, cookie } = launch::launch(&order)?;
     call.composite(&[Value::Int4(pid), Value::Int8(cookie)])
 }

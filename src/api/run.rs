@@ -12,7 +12,7 @@ use crate::pg::raw::Raw;
 use crate::pg::spi;
 use crate::registry::job::Stop;
 use crate::session::jobs::{self, Handle};
-use crate::session::launch::{self, Order};
+use crate::session::launch::{self, Arguments};
 use crate::session::read::{self, Outcome as Reading, Stream};
 use crate::session::wait::{self, Deadline};
 use crate::settings;
@@ -70,7 +70,7 @@ fn run_params(call: &Call) -> Result<Answer> {
     outcome_of(call, &with_params(call, 4, 5, false)?, call.int4(3))
 }
 
-fn outcome_of(call: &Call, order: &Order, timeout_ms: Option<i32>) -> Result<Answer> {
+fn outcome_of(call: &Call, order: &Arguments, timeout_ms: Option<i32>) -> Result<Answer> {
     let began = backend::now();
     let handle = start(order)?;
     let deadline = Deadline::after(timeout_ms.unwrap_or(0));
@@ -101,7 +101,7 @@ fn run_query_params(call: &Call) -> Result<Answer> {
     rows_of(call, &order, call.int4(3), call.text(5).is_some())
 }
 
-fn rows_of(call: &Call, order: &Order, timeout_ms: Option<i32>, wants_rows: bool) -> Result<Answer> {
+fn rows_of(call: &Call, order: &Arguments, timeout_ms: Option<i32>, wants_rows: bool) -> Result<Answer> {
     // A statement_timeout ends this statement before the job's.
     let is_limited = timeout_ms.unwrap_or(0) > 0 || settings::worker_timeout() > 0;
     if wants_rows && let Some(scan) = row_by_row(call, is_limited) {
@@ -121,12 +121,12 @@ fn rows_of(call: &Call, order: &Order, timeout_ms: Option<i32>, wants_rows: bool
 /// block it holds no snapshot while it waits, so that a job which waits for old snapshots can end.
 fn run_and_wait(call: &Call) -> Result<Answer> {
     let timeout_ms = call.int4(1).unwrap_or(0);
-    let order = Order {
+    let order = Arguments {
         sql: sql(call)?,
         queue_size: 0,
         label: call.text(2),
         keeps_result: true,
-        ..Order::default()
+        ..Arguments::default()
     };
     let without_snapshot = call.is_nonatomic();
     if without_snapshot {
@@ -146,7 +146,7 @@ pub fn init(raw: Raw<'_>) {
     scan::init(raw, ROWS);
 }
 
-fn start(order: &Order) -> Result<Rc<Handle>> {
+fn start(order: &Arguments) -> Result<Rc<Handle>> {
     let launched = launch::launch(order)?;
     jobs::hold(launched.pid, launched.cookie as u64)?.ok_or_else(|| jobs::unknown(launched.pid).into())
 }

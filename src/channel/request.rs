@@ -1,9 +1,9 @@
 //! What a worker needs to know before it runs the SQL: where it runs, who acts, the session's state of settings, and the
-//! parameters.
+//! parameters. A job whose state is that of a connection which nobody holds comes with none of these: the worker finds them when it connects.
 
 use crate::pg::catalog::database::Database;
 use crate::pg::error::Result;
-use crate::pg::guc::apply;
+use crate::pg::guc::apply::{self, Digest};
 use crate::pg::memory::padded;
 use crate::pg::process::backend;
 use crate::pg::process::identity::Identity;
@@ -19,6 +19,44 @@ use crate::registry::pool::Fit;
 use crate::settings;
 use core::ffi::CStr;
 
+/// Where a job's state comes from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+enum Origin {
+    /// A session of the job's database, with all of its settings.
+    Session,
+    /// A session of another database, with the limits that it has set.
+    Elsewhere,
+    /// A connection that nobody holds.
+    Connection,
+}
+
+/// What the engine itself does in the transaction of a job, before the job's first statement and after its last one.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+#[repr(u32)]
+pub enum Work {
+    /// Nothing: the transactions are the job's own.
+    #[default]
+    None,
+    /// What a test wants.
+    #[cfg(feature = "probe")]
+    Probe { before: Deed, after: Deed },
+}
+
+/// What a test wants of the engine.
+#[cfg(feature = "probe")]
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Deed {
+    Nothing,
+    /// A row in the table `marks`.
+    Insert,
+    /// An error.
+    Raise,
+    /// The process ends without a word about its job.
+    Vanish,
+}
+
 /// The head of a request; settings, parameters and libraries follow.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -31,11 +69,11 @@ struct Head {
     /// `pg_background.worker_idle_timeout` and `pg_background.max_idle_workers` of the session.
     idle_timeout: i32,
     max_idle: i32,
-    /// The session's process.
+    /// The process that ordered the job.
     session: i32,
-    /// Whether the job runs in another database than the session's.
-    is_elsewhere: bool,
-    /// The encoding of the session's database.
+    origin: Origin,
+    work: Work,
+    /// The encoding of the SQL and the parameters.
     encoding: i32,
     /// A number that these settings alone have; 0 where they were made for this job.
     settings_mark: u64,
@@ -55,74 +93,111 @@ pub struct Request {
 
 /// Puts what a job in `database` needs of this session into the shared area: all of its settings, or in another database the
 /// limits that it has set itself. Tells which workers fit it. 53200 where memory is out.
-pub fn store(identity: Identity, database: &Database, parameters: Option<&Outgoing>) -> Result<(Owned, Fit)> {
+pub fn store(
+    identity: Identity,
+    database: &Database,
+    parameters: Option<&Outgoing>,
+    work: Work,
+) -> Result<(Owned, Fit)> {
+    let start = |settings: &Sent, origin: Origin, kind: Kind| Head {
+        fit: Fit {
+            database: database.oid,
+            role: identity.authenticated,
+            standing: if settings::worker_idle_timeout() > 0 {
+                standing::of(database.oid, identity.authenticated, kind)
+            } else {
+                0
+            },
+            custom: settings.digest.custom,
+        },
+        identity,
+        ..Head::of(origin, encoding::of_database(), work)
+    };
     if database.is_other {
         let limits = apply::explicit_limits()?;
         let settings = Sent {
             state: &limits,
             mark: 0,
-            custom: 0,
-            material: 1,
+            digest: Digest::NONE,
         };
-        return store_with(identity, database, parameters, settings, &[0]);
+        let head = start(&settings, Origin::Elsewhere, Kind::Elsewhere);
+        return store_with(head, parameters, settings, &[0]);
     }
     apply::with_settings(|settings| {
         let libraries = settings.libraries();
         let settings = Sent {
             state: settings.bytes(),
             mark: settings.mark(),
-            custom: settings.mark_of_custom(),
-            material: settings.mark_of_material(),
+            digest: settings.digest(),
         };
-        store_with(identity, database, parameters, settings, &libraries)
+        let head = start(&settings, Origin::Session, Kind::Own);
+        store_with(head, parameters, settings, &libraries)
     })
+}
+
+/// The same for a job whose state is that of a new connection of `role` to `database`, with SQL in this encoding. Looks nothing up. 53200.
+pub fn store_connection(database: u32, role: u32, encoding: i32, work: Work) -> Result<(Owned, Fit)> {
+    let head = Head {
+        fit: Fit {
+            database,
+            role,
+            standing: if settings::worker_idle_timeout() > 0 {
+                Fit::JUDGED_BY_THE_WORKER
+            } else {
+                0
+            },
+            custom: 0,
+        },
+        ..Head::of(Origin::Connection, encoding, work)
+    };
+    let settings = Sent {
+        state: &[],
+        mark: 0,
+        digest: Digest::NONE,
+    };
+    store_with(head, None, settings, &[0])
 }
 
 /// Settings that go along with a job.
 struct Sent<'a> {
     state: &'a [u8],
-    /// The numbers of [`apply::Settings`].
+    /// What is known of them, as [`apply::Settings`] tells it.
     mark: u64,
-    custom: u64,
-    material: u64,
+    digest: Digest,
 }
 
-fn store_with(
-    identity: Identity,
-    database: &Database,
-    parameters: Option<&Outgoing>,
-    settings: Sent,
-    libraries: &[u8],
-) -> Result<(Owned, Fit)> {
+impl Head {
+    /// What does not depend on the state.
+    fn of(origin: Origin, encoding: i32, work: Work) -> Self {
+        Self {
+            fit: Fit::ANY,
+            identity: Identity::default(),
+            material: 0,
+            idle_timeout: settings::worker_idle_timeout(),
+            max_idle: settings::max_idle_workers(),
+            session: backend::my_pid(),
+            origin,
+            work,
+            encoding,
+            settings_mark: 0,
+            settings_len: 0,
+            parameters_len: 0,
+        }
+    }
+}
+
+fn store_with(head: Head, parameters: Option<&Outgoing>, settings: Sent, libraries: &[u8]) -> Result<(Owned, Fit)> {
     let parameters_len = parameters.map_or(0, |parameters| padded(parameters.len()));
     let owned = Owned::new(shmem::allocate(
         HEAD as usize + padded(settings.state.len()) + parameters_len + libraries.len(),
     )?);
     let place = owned.place();
-    let idle_timeout = settings::worker_idle_timeout();
-    let kind = kind(database.is_other);
-    let fit = Fit {
-        database: database.oid,
-        role: identity.authenticated,
-        standing: if idle_timeout > 0 {
-            standing::of(database.oid, identity.authenticated, kind)
-        } else {
-            0
-        },
-        custom: settings.custom,
-    };
     let head = Head {
-        fit,
-        identity,
-        material: settings.material,
-        idle_timeout,
-        max_idle: settings::max_idle_workers(),
-        session: backend::my_pid(),
-        is_elsewhere: database.is_other,
-        encoding: encoding::of_database(),
+        material: settings.digest.material,
         settings_mark: settings.mark,
         settings_len: settings.state.len() as u64,
         parameters_len: parameters_len as u64,
+        ..head
     };
     shmem::put(place, head);
     let request = Request::at(place);
@@ -131,11 +206,7 @@ fn store_with(
         parameters.write(shmem::address(request.parameters_at()))?;
     }
     shmem::write(request.libraries_at(), libraries);
-    Ok((owned, fit))
-}
-
-fn kind(is_elsewhere: bool) -> Kind {
-    if is_elsewhere { Kind::Elsewhere } else { Kind::Own }
+    Ok((owned, head.fit))
 }
 
 impl Request {
@@ -185,40 +256,55 @@ impl Request {
         self.head.max_idle
     }
 
-    /// The session that launched the job.
+    /// The process that ordered the job.
     pub fn session(&self) -> i32 {
         self.head.session
     }
 
-    /// Whose jobs a worker serves that has run this one.
+    /// Whose jobs a worker serves that has begun with this one.
     pub fn kind(&self) -> Kind {
-        kind(self.head.is_elsewhere)
+        match self.head.origin {
+            Origin::Elsewhere => Kind::Elsewhere,
+            Origin::Session | Origin::Connection => Kind::Own,
+        }
     }
 
-    /// Who the job acts as.
-    pub fn identity(&self) -> Identity {
-        self.head.identity
+    /// Whether the job's state is that of a connection which nobody holds.
+    pub fn is_connection(&self) -> bool {
+        self.head.origin == Origin::Connection
+    }
+
+    /// What the engine does in the job's transaction.
+    pub fn work(&self) -> Work {
+        self.head.work
     }
 
     /// The settings that come along, serialized.
-    pub fn settings(&self) -> &'static [u8] {
+    fn settings(&self) -> &'static [u8] {
         shmem::bytes(self.settings_at(), self.head.settings_len as usize)
     }
 
     /// The encoding of the session's database, where that is another one than the job's.
     pub fn home(&self) -> Option<i32> {
-        self.head.is_elsewhere.then_some(self.head.encoding)
+        (self.head.origin == Origin::Elsewhere).then_some(self.head.encoding)
     }
 
-    /// Puts this worker into the session's state.
-    pub fn adopt(&self, raw: Raw<'_>, application_name: &CStr) {
-        let libraries = shmem::address(self.libraries_at());
-        if self.head.is_elsewhere {
-            let limits = (self.settings(), self.head.material);
-            adopt::adopt_limits(raw, &self.head.identity, limits, application_name);
-        } else {
-            let settings = (self.settings(), self.head.settings_mark, self.head.material);
-            adopt::adopt(raw, &self.head.identity, settings, libraries, application_name);
+    /// Puts this worker into the job's state, and tells who the job acts as. Raw.
+    pub fn adopt(&self, application_name: &CStr) -> Identity {
+        let identity = &self.head.identity;
+        match self.head.origin {
+            Origin::Session => {
+                let libraries = shmem::address(self.libraries_at());
+                let settings = (self.settings(), self.head.settings_mark, self.head.material);
+                adopt::adopt(identity, settings, libraries, application_name);
+                *identity
+            }
+            Origin::Elsewhere => {
+                let limits = (self.settings(), self.head.material);
+                adopt::adopt_limits(identity, limits, application_name);
+                *identity
+            }
+            Origin::Connection => adopt::adopt_connection(application_name),
         }
     }
 

@@ -75,6 +75,17 @@ pub fn execute(sql: &CStr) -> Result<()> {
     })
 }
 
+/// [`execute`] outside of any statement, where no snapshot is there.
+#[cfg(feature = "probe")]
+pub fn execute_between_statements(sql: &CStr) -> Result<()> {
+    // SAFETY: in a transaction. An error leaves the snapshot to the abort.
+    unsafe {
+        error::catching(|| raw::PushActiveSnapshot(raw::GetTransactionSnapshot()))?;
+        execute(sql)?;
+        error::catching(|| raw::PopActiveSnapshot())
+    }
+}
+
 /// Runs a query of one column with arguments of type text and gives the values that are not NULL. Errors of the query as in
 /// [`execute`].
 pub fn texts(query: &CStr, arguments: &[&[u8]]) -> Result<Vec<CString>> {

@@ -1,7 +1,7 @@
 //! How the jobs of one session ended. Shared, because a job ends in the worker's process, perhaps after the session has gone.
 
 use crate::pg::error::Result;
-use crate::pg::shmem::{self, Offset};
+use crate::pg::shmem::{self, NOWHERE, Offset};
 use core::sync::atomic::Ordering::{AcqRel, Relaxed};
 use core::sync::atomic::{AtomicU32, AtomicU64};
 
@@ -41,9 +41,14 @@ impl Counters {
         shmem::at(place)
     }
 
+    /// The same, None for nowhere: an order without a session has none.
+    pub fn of(place: Offset) -> Option<&'static Counters> {
+        (place != NOWHERE).then(|| Self::at(place))
+    }
+
     /// Holds them once more.
-    pub fn hold(place: Offset) {
-        Self::at(place).holders.fetch_add(1, Relaxed);
+    pub fn hold(&self) {
+        self.holders.fetch_add(1, Relaxed);
     }
 
     /// Lets go; the last holder frees them. Raises nothing: where this process cannot map them they stay.

@@ -128,6 +128,8 @@ pub struct Job {
     /// The database that the job runs in, and its encoding: that of rows, messages and the error.
     pub database: u32,
     pub encoding: i32,
+    /// Whether that is a guess, which the worker corrects when it has connected, before it says anything.
+    pub encoding_is_guessed: bool,
     /// The encoding of SQL and label: that of the database that the job was launched in.
     pub text_encoding: i32,
     /// The session that launched it.

@@ -13,7 +13,7 @@ use crate::pg::shmem::{self, Guard, NOWHERE, Offset};
 use crate::registry::counters::{Count, Counters};
 use crate::registry::job::{End, Error, Job, Slot, State, Stop};
 use crate::registry::totals::Totals;
-use crate::registry::{history, pool, room, segment};
+use crate::registry::{history, pool, room, segment, upkeep};
 use core::sync::atomic::Ordering::Relaxed;
 
 impl Job {
@@ -67,8 +67,10 @@ impl Slot {
         job.known_len = 0;
         job.counters = counters;
         job.queue.clear();
-        Counters::hold(counters);
-        Counters::at(counters).began();
+        if let Some(counters) = Counters::of(counters) {
+            counters.hold();
+            counters.began();
+        }
         fill(&mut job);
         room::is_kept(job.role_count);
         Totals::at(job.totals).launched();
@@ -280,11 +282,12 @@ impl Slot {
         let at = backend::now() + i64::from(job.retention) * 1000;
         self.expires_at.store(at, Relaxed);
         if let Some(segment) = segment::attached() {
-            segment.next_expiry.fetch_min(at, Relaxed);
+            upkeep::is_due(segment, at);
         }
     }
 
-    fn has_expired(&self) -> bool {
+    /// Whether the result was retained long enough.
+    pub(super) fn has_expired(&self) -> bool {
         let at = self.expires_at.load(Relaxed);
         at != 0 && at <= backend::now()
     }
@@ -345,7 +348,9 @@ impl Slot {
             return false;
         }
         // This process has launched it, and so has mapped both.
-        Counters::at(job.counters).never_began();
+        if let Some(counters) = Counters::of(job.counters) {
+            counters.never_began();
+        }
         Totals::at(job.totals).never_launched();
         pool::uncount(&mut job, true);
         // Under the same lock, or a worker could take the job in between. Nobody else knows of it yet.
@@ -411,45 +416,5 @@ impl Slot {
         // It never came so far as to take the job, which the postmaster tells to the launching session only.
         (worker.status() == WorkerStatus::Stopped && self.lock_if(cookie)?.runner == Process::NONE)
             .then(|| self.pid.load(Relaxed))
-    }
-}
-
-/// Looks after all jobs of the cluster: those that are lost count as running, and keep what they have, until somebody looks. Tells
-/// whether there was one. The system's own error where it refuses to map them.
-pub fn look_after_all() -> Result<bool> {
-    let mut found = false;
-    for slot in segment::segment()?.all()? {
-        let cookie = slot.cookie.load(Relaxed);
-        if cookie != 0 {
-            found |= slot.look_after(cookie)?;
-        }
-    }
-    Ok(found)
-}
-
-/// Forgets the results that were retained long enough. Whoever launches, looks around, or ends does it in passing; a result that
-/// has expired is not found any more before that.
-pub fn sweep() {
-    let Some(segment) = segment::attached() else { return };
-    if segment.next_expiry.load(Relaxed) > backend::now() {
-        return;
-    }
-    // What is added from here on is noted by whoever adds it, the rest below.
-    segment.next_expiry.store(i64::MAX, Relaxed);
-    let Ok(slots) = segment.all() else { return };
-    for slot in slots {
-        let (at, cookie) = (slot.expires_at.load(Relaxed), slot.cookie.load(Relaxed));
-        if at == 0 {
-            // Of a session that has ended, perhaps: then nobody else looks, and its result is never forgotten.
-            if cookie != 0 {
-                let _ = slot.look_after(cookie);
-            }
-            continue;
-        }
-        if at > backend::now() {
-            segment.next_expiry.fetch_min(at, Relaxed);
-        } else if slot.lock_if(cookie).is_some_and(|_job| slot.has_expired()) {
-            slot.release(cookie);
-        }
     }
 }

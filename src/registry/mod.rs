@@ -3,6 +3,7 @@
 //! * [`segment`]: where the slots are, which are free, and which is whose;
 //! * [`job`]: one job, from its launch to its end;
 //! * [`life`]: it begins, ends and is forgotten;
+//! * [`upkeep`]: what is freed and noticed in passing;
 //! * [`waiters`]: who sleeps until its end;
 //! * [`history`]: what is remembered of it afterwards;
 //! * [`pool`]: the workers that serve one job after another, and who gets them;
@@ -20,4 +21,5 @@ pub mod pool;
 pub mod room;
 pub mod segment;
 pub mod totals;
+pub mod upkeep;
 pub mod waiters;

@@ -86,7 +86,7 @@ pub struct Fit {
     pub database: u32,
     /// The role that it connected as.
     pub role: u32,
-    /// What a new connection would have got when it connected.
+    /// What a new connection would have got when it connected. Of a job, what a new connection gets; 0 where it is to have a process of its own.
     pub standing: u64,
     /// The settings, if any, that it can never be without again.
     pub custom: u64,
@@ -100,6 +100,10 @@ impl Fit {
         standing: 0,
         custom: 0,
     };
+
+    /// The standing of a job of which nobody could look it up. The worker that is given the job judges whether it is as good as a new
+    /// connection.
+    pub const JUDGED_BY_THE_WORKER: u64 = u64::MAX;
 }
 
 /// A worker that was claimed.
@@ -481,6 +485,9 @@ fn serves(pool: &mut Pool, place: &Place, fit: Fit) -> bool {
     let has = place.fit.get();
     if fit.standing == 0 || (has.database, has.role) != (fit.database, fit.role) {
         return false;
+    }
+    if fit.standing == Fit::JUDGED_BY_THE_WORKER {
+        return has.custom == 0;
     }
     if has.standing != fit.standing {
         place.dismiss(pool);

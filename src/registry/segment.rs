@@ -31,8 +31,8 @@ pub struct Segment {
     pub history: Locked<History>,
     /// The counters by database and role.
     pub totals: Locked<Directory>,
-    /// When the first retained result expires.
-    pub next_expiry: AtomicI64,
+    /// When somebody is to look at all jobs next.
+    pub upkeep_at: AtomicI64,
 }
 
 #[repr(C)]
@@ -61,7 +61,7 @@ pub fn segment() -> Result<&'static Segment> {
         segment.pool.init(tranche);
         segment.history.init(tranche);
         segment.totals.init(tranche);
-        segment.next_expiry.store(i64::MAX, Relaxed);
+        segment.upkeep_at.store(0, Relaxed);
     })?;
     pool::attach(&segment.pool);
     SEGMENT.set(Some(segment));

@@ -3,6 +3,7 @@
 //! A handle is good in every session whose role may act for the job's. Whoever uses one keeps the job for the time of the call,
 //! so that nobody can take it away meanwhile.
 
+use crate::dispatch::place;
 use crate::pg::catalog::role;
 use crate::pg::error::{Report, Result};
 use crate::pg::fallible;
@@ -11,9 +12,8 @@ use crate::pg::shmem::{Guard, NOWHERE, Offset};
 use crate::registry::counters::Counters;
 use crate::registry::job::{Job, Slot, Stop};
 use crate::registry::segment::segment;
-use crate::registry::{history, life, pool};
+use crate::registry::{history, upkeep};
 use crate::session::waiting;
-use crate::settings;
 use core::ffi::c_int;
 use core::sync::atomic::Ordering::Relaxed;
 use pgrx::PgSqlErrorCode;
@@ -59,13 +59,7 @@ const RELEASED: usize = 1000;
 thread_local! {
     static TABLE: RefCell<Table> = RefCell::default();
     static COUNTERS: Cell<Offset> = const { Cell::new(NOWHERE) };
-    static PENDING: Cell<Option<(&'static Slot, u64)>> = const { Cell::new(None) };
     static WILL_END: Cell<bool> = const { Cell::new(false) };
-}
-
-/// The job that waits for a process, and is not in the table yet. What ends this process does not unwind the launch.
-pub fn set_pending(job: Option<(&'static Slot, u64)>) {
-    PENDING.set(job);
 }
 
 /// This session's counters, made on first use. 53200 where memory is out.
@@ -84,12 +78,12 @@ pub fn has_launched() -> bool {
 
 /// Attaches to the registry, and sees to what others left there.
 pub fn join() -> Result<()> {
-    segment()?;
+    // Registered before the callback of the session, so called after it.
+    place::join()?;
     if !WILL_END.replace(true) {
         bgworker::on_exit(session_ends);
     }
-    history::set_size(&segment()?.history, settings::history_size())?;
-    life::sweep();
+    upkeep::pass_by();
     Ok(())
 }
 
@@ -99,14 +93,7 @@ extern "C-unwind" fn session_ends(_code: c_int, _argument: Datum) {
     let table = TABLE
         .with(|table| table.try_borrow_mut().map(|mut table| core::mem::take(&mut *table)))
         .unwrap_or_default();
-    if let Some((slot, cookie)) = PENDING.take()
-        && !slot.withdraw(cookie)
-    {
-        slot.release(cookie);
-        slot.unpin(cookie);
-    }
     waiting::end();
-    pool::leave_line();
     for (cookie, (slot, count)) in table.pins {
         slot.abandon_reading(cookie);
         for _ in 0..count {
@@ -116,7 +103,6 @@ extern "C-unwind" fn session_ends(_code: c_int, _argument: Datum) {
     for job in table.launched.into_values() {
         job.slot.orphan(job.cookie);
     }
-    life::sweep();
     let counters = COUNTERS.replace(NOWHERE);
     if counters != NOWHERE {
         Counters::release(counters);

@@ -1,9 +1,8 @@
 //! What this backend knows: the jobs that it launched, and what it does with them.
 //!
 //! * [`jobs`]: the handles of this session;
-//! * [`launch`]: from the SQL to a job in a worker's hands;
+//! * [`launch`]: from the arguments to the handle of a job in a worker's hands;
 //! * [`line`]: until there is room for one more job;
-//! * [`spare`]: processes ahead of their jobs;
 //! * [`wait`]: until jobs end, and [`deadlock`]: when that can never be;
 //! * [`read`]: a job's rows, messages and error.
 
@@ -12,6 +11,5 @@ pub mod jobs;
 pub mod launch;
 pub mod line;
 pub mod read;
-pub mod spare;
 pub mod wait;
 pub mod waiting;

@@ -175,12 +175,14 @@ struct Session {
     /// Whether what an earlier reading has left is known here, and to be kept in its place.
     begun: bool,
     done: bool,
+    /// Whether the encoding of the texts is to be asked for again when something has come.
+    encoding_is_guessed: bool,
 }
 
 impl Session {
     fn begin(handle: &Rc<Handle>) -> Result<Self> {
         let mut reader = Reader::default();
-        let (read_before, known, left);
+        let (read_before, known, left, encoding_is_guessed);
         {
             let mut job = handle.slot.lock();
             if let Some(refusal) = Refusal::of(&job) {
@@ -192,6 +194,7 @@ impl Session {
             known = (job.known, job.known_len as usize);
             job.queue.set_reader(Some(backend::my_procno()));
             reader.records.texts_come_in(job.encoding);
+            encoding_is_guessed = job.encoding_is_guessed;
         }
         let pump = Pump::new(handle.slot, handle.cookie, &mut reader);
         let mut session = Self {
@@ -201,6 +204,7 @@ impl Session {
             read_before,
             begun: false,
             done: false,
+            encoding_is_guessed,
         };
         // What is claimed by now nobody else frees; and if it cannot be mapped, it stays as it is.
         let known = fallible::copied(shmem::mapped_bytes(known.0, known.1)?)?;
@@ -255,6 +259,9 @@ impl Session {
 
     fn message(&mut self, kind: Kind, body: &[u8], rows: Option<&Rows>) -> Result<()> {
         self.handle.check()?;
+        if core::mem::take(&mut self.encoding_is_guessed) {
+            self.reader.records.texts_come_in(self.handle.slot.lock().encoding);
+        }
         if self.reader.rows == 0 && matches!(kind, Kind::Columns | Kind::Record | Kind::Tag) {
             self.reader.remember(kind, body)?;
         }

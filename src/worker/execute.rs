@@ -5,7 +5,11 @@
 //! 2. several statements are grouped into one transaction, unless they control transactions themselves;
 //! 3. the statement is analysed, planned and run; the rows of the last one are the result;
 //! 4. after the last one, and after those that control transactions, the transaction is closed.
+//!
+//! Where the engine has work of its own in the job's transaction ([`work`](super::work)), there is one transaction, which is the engine's: all statements are in an
+//! implicit block, which none of them may end. The engine's part comes before the first one and after the last one.
 
+use crate::channel::request::Work;
 use crate::pg::error::{emit_raw, raise_raw};
 use crate::pg::guc::own;
 use crate::pg::process::identity::{self, Identity};
@@ -16,18 +20,18 @@ use crate::pg::raw::Raw;
 use crate::pg::reuse::compiled;
 use crate::pg::value::params::Parameters;
 use crate::registry::job::{Slot, Stop};
-use crate::worker::{output, rest};
+use crate::worker::{output, rest, work};
 use core::ffi::CStr;
 use pgrx::PgSqlErrorCode;
 
 /// Runs the string to its end, or raises. With parameters it is one statement at most, as in the extended protocol. `is_used` tells whether this process
 /// has run others before.
 pub fn execute(
-    raw: Raw<'_>,
     slot: &'static Slot,
     sql: &CStr,
     parameters: Option<&Parameters>,
     identity: &Identity,
+    work: Work,
     is_used: bool,
 ) {
     let user = User { identity };
@@ -49,7 +53,14 @@ pub fn execute(
             None,
         );
     }
-    let grouped = count > 1;
+    let is_engines = work != Work::None;
+    let grouped = count > 1 || is_engines;
+    if is_engines {
+        (0..count).for_each(|n| refuse_transaction_control(&statements.get(n)));
+        simple_query::begin_implicit_block();
+        work::before(work);
+        simple_query::next_command();
+    }
     for n in 0..count {
         let statement = statements.get(n);
         let is_last = n + 1 == count;
@@ -72,8 +83,11 @@ pub fn execute(
         let done = run(raw, &statement, parameters, is_last, grouped, &user);
         note(raw, slot, &done);
         if is_last {
-            output::flush(raw);
-            give_up_if_asked(raw, slot);
+            output::flush();
+            give_up_if_asked(slot);
+            if is_engines {
+                finish_work(work);
+            }
             if grouped {
                 simple_query::end_implicit_block(raw);
             }
@@ -85,7 +99,11 @@ pub fn execute(
             simple_query::stop_statement_timer();
         }
     }
-    user.finish_command(raw);
+    if is_engines && count == 0 {
+        finish_work(work);
+        simple_query::end_implicit_block();
+    }
+    user.finish_command();
     // The job has done what it was to do. Even a message in the server's log is a moment in which interrupts are served.
     signals::hold_interrupts();
     statements.log_end(raw, was_logged);
@@ -96,6 +114,27 @@ pub fn execute(
             pgrx::pg_sys::WARNING,
             PgSqlErrorCode::ERRCODE_ACTIVE_SQL_TRANSACTION,
             c"transaction block was still open at the end of the job and has been rolled back",
+        );
+    }
+}
+
+/// The job's statements are through, and their time limit with them; what they did is visible to the engine's part.
+fn finish_work(work: Work) {
+    simple_query::stop_statement_timer();
+    simple_query::next_command();
+    work::after(work);
+}
+
+/// 2D000 for a statement that controls transactions, in a transaction that is the engine's.
+fn refuse_transaction_control(statement: &Statement) {
+    if statement.is_transaction_control() {
+        raise_raw(
+            PgSqlErrorCode::ERRCODE_INVALID_TRANSACTION_TERMINATION,
+            &[
+                statement.tag_name(),
+                b" is not allowed in a job whose transaction belongs to the engine",
+            ],
+            None,
         );
     }
 }

@@ -18,11 +18,11 @@ use crate::pg::query::{callbacks, simple_query};
 use crate::pg::raw::Raw;
 use crate::pg::reuse::{adopt, compiled};
 use crate::pg::shmem::{self, NOWHERE};
-use crate::pg::value::{border, describe};
+use crate::pg::value::{border, describe, encoding};
 use crate::registry::job::{self, End, Slot, State, Stop};
 use crate::registry::segment::segment;
 use crate::registry::totals::{Start, Totals};
-use crate::registry::{pool, room};
+use crate::registry::{pool, room, upkeep};
 use crate::worker::attached::{self, Attached, attach};
 use crate::worker::rest::{self, Terms};
 use crate::worker::verdict::{self, Verdict};
@@ -35,6 +35,8 @@ use std::cell::Cell;
 thread_local! {
     static TIMER: Cell<u32> = const { Cell::new(compat::USER_TIMEOUT) };
     static CONNECTED: Cell<bool> = const { Cell::new(false) };
+    /// Whether this process is about to connect for a job that nobody has asked the catalogs about.
+    static MAY_BE_REFUSED: Cell<bool> = const { Cell::new(false) };
 }
 
 /// How long a job that is handed on waits for a slot of the postmaster's, in microseconds, and how often it looks, in milliseconds.
@@ -105,23 +107,34 @@ impl Attached {
             Ok(mapped) => mapped,
             Err(failure) => error::throw(raw, failure),
         };
-        let identity = request.identity();
         let sql = crate::pg::memory::c_str(sql);
         simple_query::enter_message_context(raw);
 
         let is_first = !CONNECTED.replace(true);
+        if !is_first && request.is_connection() && !rest::is_as_new() {
+            self.hand_on();
+            return None;
+        }
         // What an error jumps over must not own anything, so it is owned here.
         let mut records = describe::Numbers::default();
         let adopted = error::catch(|raw| {
             if is_first {
                 let (database, role) = request.connection();
-                bgworker::connect(raw, database.into(), role.into());
+                MAY_BE_REFUSED.set(request.is_connection());
+                bgworker::connect(database.into(), role.into());
+                MAY_BE_REFUSED.set(false);
             }
-            request.adopt(raw, name.text());
+            let identity = request.adopt(name.text());
             border::values_go_to(request.home().filter(|_| keeps_result));
-            request.take(raw, sql, &mut records)
+            (request.take(sql, &mut records), identity)
         });
-        let (sql, parameters) = match adopted {
+        MAY_BE_REFUSED.set(false);
+        if request.is_connection() {
+            let mut job = self.slot.lock();
+            job.encoding = encoding::of_database();
+            job.encoding_is_guessed = false;
+        }
+        let ((sql, parameters), identity) = match adopted {
             Ok(taken) => taken,
             Err(edata) => {
                 // A process that failed here has no state to go on with.
@@ -145,6 +158,10 @@ impl Attached {
             // Registered after the callback that rolls an open transaction back, so called before it.
             bgworker::on_exit(worker_leaves);
         }
+        if request.is_connection() {
+            self.slot.lock().user = identity.current;
+        }
+        let work = request.work();
         self.starts(if is_first { Start::Cold } else { Start::Warm });
         shmem::free(request_at);
 
@@ -155,7 +172,7 @@ impl Attached {
         let roles = identity::roles();
         let parameters = parameters.as_ref();
         compiled::watch_role(Some(leaves_its_role));
-        let executed = error::catch(|raw| execute::execute(raw, self.slot, sql, parameters, &identity, !is_first));
+        let executed = error::catch(|| execute::execute(self.slot, sql, parameters, &identity, work, !is_first));
         // An end of the process would be said of a job that has ended otherwise by now.
         signals::hold_interrupts();
         let verdict = match executed {
@@ -311,10 +328,16 @@ extern "C-unwind" fn worker_leaves(_code: c_int, _argument: Datum) {
 /// registered later. A job that is still in hand is lost, and its session learns that here.
 extern "C-unwind" fn worker_ends(_code: c_int, _argument: Datum) {
     rest::abandon();
-    let Some(job) = attached::current() else { return };
+    if let Some(job) = attached::current() {
+        is_lost(job);
+    }
+    upkeep::pass_by();
+}
+
+fn is_lost(job: Attached) {
     output::recover();
     let last_words = output::last_words();
-    match verdict::of_death(last_words.as_ref(), job.slot) {
+    match verdict::of_death(last_words.as_ref(), job.slot, MAY_BE_REFUSED.get()) {
         Some(verdict) => job.publish(verdict),
         None => {
             attached::let_go();

@@ -3,6 +3,7 @@
 //! * [`main`]: one job after another, and what happens when the process must go in the middle;
 //! * [`attached`]: the job that it has in hand;
 //! * [`execute`]: the SQL, as the simple-query protocol runs it;
+//! * [`work`]: what the engine does in the job's transaction;
 //! * [`output`]: rows and messages on their way into the channel;
 //! * [`rest`]: from one job to the next;
 //! * [`verdict`]: what an error means for the job.
@@ -13,6 +14,7 @@ pub mod main;
 pub mod output;
 pub mod rest;
 pub mod verdict;
+pub mod work;
 
 use core::ffi::CStr;
 

@@ -17,6 +17,7 @@ use crate::pg::reuse::{adopt, library, reset};
 use crate::registry::job::Error;
 use crate::registry::pool::{self, Fit, Found, Place};
 use crate::registry::segment::segment;
+use crate::registry::upkeep;
 use crate::session::jobs;
 use crate::settings;
 use crate::worker::attached::{self, Attached};
@@ -36,6 +37,8 @@ const LIBRARY: i64 = 200_000;
 thread_local! {
     static PLACE: Cell<Option<&'static Place>> = const { Cell::new(None) };
     static SPOILED: Cell<bool> = const { Cell::new(false) };
+    /// What this process is as good as, while it stays.
+    static STANDING: Cell<Option<(u64, Kind)>> = const { Cell::new(None) };
     static LIBRARY_SEEN: Cell<i64> = const { Cell::new(0) };
 }
 
@@ -61,12 +64,31 @@ impl Terms {
             session: request.session(),
             kind: request.kind(),
         };
+        if terms.fit.custom == adopt::custom_of_base() {
+            // A new connection has them, too.
+            terms.fit.custom = 0;
+        }
         if terms.may_stay() && is_first {
-            if standing::of_this_process(terms.kind) != terms.fit.standing {
+            let standing = standing::of_this_process(terms.kind);
+            let is_known = if request.is_connection() {
+                standing::is_of_this_connection()
+            } else {
+                standing == terms.fit.standing
+            };
+            if is_known {
+                STANDING.set(Some((standing, terms.kind)));
+                if PLACE.get().is_none() {
+                    PLACE.set(pool::enter());
+                }
+            } else {
                 terms.idle_timeout = 0;
-            } else if PLACE.get().is_none() {
-                PLACE.set(pool::enter());
             }
+            terms.fit.standing = standing;
+        } else if request.is_connection()
+            && let Some((standing, kind)) = STANDING.get()
+        {
+            terms.fit.standing = standing;
+            terms.kind = kind;
         }
         terms
     }
@@ -111,7 +133,14 @@ impl Terms {
     }
 }
 
-/// Lets go of what a session has until it ends, however this process goes on. False where that fails: it is to end.
+/// Whether this process, which has stayed, is still as good as a new connection. Guarded, outside of a transaction.
+pub fn is_as_new() -> bool {
+    STANDING
+        .get()
+        .is_some_and(|(standing, kind)| standing::of_this_process(kind) == standing)
+}
+
+/// Lets go of what a session has until it ends, however this process goes on. False where that fails: it is to end. Raw.
 pub fn end_session() -> bool {
     match error::catch(reset::release_slots) {
         Ok(()) => true,
@@ -153,6 +182,7 @@ pub fn stand_by(raw: Raw<'_>, number: u32, token: u64) -> Option<Attached> {
 /// Waits for the next job. None where the process is to end. Guarded; the process has offered itself.
 pub fn wait(raw: Raw<'_>, terms: &Terms) -> Option<Attached> {
     let place = PLACE.get()?;
+    upkeep::pass_by();
     let began = backend::now();
     let mut sleeps = false;
     loop {
@@ -185,7 +215,10 @@ pub fn wait(raw: Raw<'_>, terms: &Terms) -> Option<Attached> {
         let rested = (backend::now() - began) / 1000;
         let over = rested >= terms.idle_timeout.into() || signals::is_to_go();
         let looks = rested >= FIRST_LOOK;
-        if (over || looks && is_to_go(raw, terms)) && place.retire() {
+        if looks {
+            upkeep::pass_by();
+        }
+        if (over || looks && is_to_go(terms)) && place.retire() {
             if !signals::server_stops() {
                 // Told to end by somebody, it says so.
                 signals::serve_interrupts_when_idle(raw);

@@ -81,26 +81,32 @@ pub fn no_process(slot: &Slot) -> Verdict {
     }
 }
 
-/// The verdict on a job whose process has ended with these last words. None where they say nothing of the job: it is lost (08006).
-pub fn of_death(last_words: Option<&LastWords>, slot: &Slot) -> Option<Verdict> {
+/// The verdict on a job whose process has ended with these last words. None where they say nothing of the job: it is lost (08006). `may_be_refused` of a
+/// process that was connecting for a job that nobody had asked the catalogs about: then a refusal is the job's error.
+pub fn of_death(last_words: Option<&LastWords>, slot: &Slot, may_be_refused: bool) -> Option<Verdict> {
     let words = last_words?;
     if slot.stop() != Stop::No && words.sqlstate == sqlstate::pack(b"57014") {
         return Some(canceled(slot));
     }
-    let own = own_error(words.sqlstate)?;
+    let code = sqlstate::unpack(words.sqlstate);
+    // Class 57 is somebody's intervention.
+    let is_refusal = may_be_refused && !code.starts_with(b"57");
+    if !is_refusal && !is_own_error(words.sqlstate) {
+        return None;
+    }
     Some(Verdict {
         state: State::Error,
         count: count(slot.stop(), false),
-        error: Some(job::Error::new(*own, words.message(), slot.pid.load(Relaxed))),
+        error: Some(job::Error::new(code, words.message(), slot.pid.load(Relaxed))),
     })
 }
 
-/// The SQLSTATE of an error that ended the process, where it is the job's own.
+/// Whether an error that ended the process is the job's own.
 ///
 /// What ends a process is about the process as a rule: somebody told it to end (57P01), or it could not connect. A few limits on a
 /// transaction end the whole session, though, and a conflict with recovery on a standby may. The open transaction was rolled
 /// back with them. Before there is a connection there is no transaction that they could mean.
-fn own_error(sqlstate: i32) -> Option<&'static [u8; 5]> {
+fn is_own_error(sqlstate: i32) -> bool {
     const OF_THE_TRANSACTION: [&[u8; 5]; 4] = [
         b"25P03", // idle_in_transaction_session_timeout
         b"25P04", // transaction_timeout
@@ -109,7 +115,7 @@ fn own_error(sqlstate: i32) -> Option<&'static [u8; 5]> {
     ];
     OF_THE_TRANSACTION
         .into_iter()
-        .find(|code| sqlstate::pack(*code) == sqlstate)
+        .any(|code| sqlstate::pack(code) == sqlstate)
 }
 
 /// The verdict on a process that ended because its job was cancelled before it had begun.

@@ -24,8 +24,7 @@ use std::hash::{DefaultHasher, Hasher};
 pub struct Settings {
     written: Written,
     mark: u64,
-    custom: u64,
-    material: u64,
+    digest: Digest,
     prefixes: Vec<Vec<u8>>,
 }
 
@@ -47,8 +46,7 @@ pub fn with_settings<T>(body: impl FnOnce(&Settings) -> Result<T>) -> Result<T> 
         SETTINGS.set(Settings {
             written: Written::nothing(state),
             mark: 0,
-            custom: 0,
-            material: 0,
+            digest: Digest::NONE,
             prefixes: Vec::new(),
         });
     }
@@ -66,19 +64,11 @@ impl Settings {
             return Ok(());
         }
         self.mark = backend::strong_random()?;
-        error::catching(|raw| self.written.write(raw))?;
-        self.custom = 0;
-        self.material = 1;
+        error::catching(|| self.written.write())?;
+        self.digest = Digest::of(self.written.bytes());
         self.prefixes.clear();
         for entry in Entries::of_bytes(self.written.bytes()) {
-            let mut mark = DefaultHasher::new();
-            mark.write(entry.name);
-            let Some(dot) = entry.name.iter().position(|byte| *byte == b'.') else {
-                entry.add_material(mark, &mut self.material);
-                continue;
-            };
-            self.custom = self.custom.wrapping_add(mark.finish());
-            entry.add_material(mark, &mut self.material);
+            let Some(dot) = entry.dot() else { continue };
             let prefix = &entry.name[..dot];
             // This library is there.
             if prefix != b"pg_background" && !self.prefixes.iter().any(|known| known == prefix) {
@@ -98,16 +88,9 @@ impl Settings {
         self.mark
     }
 
-    /// A number that stands for those which PostgreSQL does not define itself, 0 where there are none. A process that has once
-    /// known such a setting is never again as if it had not.
-    pub fn mark_of_custom(&self) -> u64 {
-        self.custom
-    }
-
-    /// A number that stands for the values of those that something which is compiled or planned may depend on, whatever the order in which
-    /// they were set.
-    pub fn mark_of_material(&self) -> u64 {
-        self.material
+    /// What stands for them.
+    pub fn digest(&self) -> Digest {
+        self.digest
     }
 
     /// The libraries that a worker must load before it takes over this session's settings, in the form of `SerializeLibraryState`:
@@ -136,6 +119,35 @@ impl Settings {
         }
         wanted.push(0);
         wanted
+    }
+}
+
+/// Digest that stand for settings, whatever the order in which they were set.
+#[derive(Clone, Copy)]
+pub struct Digest {
+    /// For those which PostgreSQL does not define itself, 0 where there are none. A process that has once known such a setting is never
+    /// again as if it had not.
+    pub custom: u64,
+    /// For the values of those that something which is compiled or planned may depend on.
+    pub material: u64,
+}
+
+impl Digest {
+    /// Of no settings.
+    pub const NONE: Digest = Digest { custom: 0, material: 1 };
+
+    /// Of the settings in a state as `SerializeGUCState` writes it. Owns nothing.
+    pub fn of(state: &[u8]) -> Self {
+        let mut digest = Self::NONE;
+        for entry in Entries::of_bytes(state) {
+            let mut mark = DefaultHasher::new();
+            mark.write(entry.name);
+            if entry.dot().is_some() {
+                digest.custom = digest.custom.wrapping_add(mark.finish());
+            }
+            entry.add_material(mark, &mut digest.material);
+        }
+        digest
     }
 }
 
@@ -343,6 +355,11 @@ impl ResetValues {
 }
 
 impl Entry<'_> {
+    /// Where its name is divided: what comes before is the library's, by convention.
+    fn dot(&self) -> Option<usize> {
+        self.name.iter().position(|byte| *byte == b'.')
+    }
+
     /// Adds name and value, unless they are immaterial; `mark` has taken in the name.
     fn add_material(&self, mut mark: DefaultHasher, sum: &mut u64) {
         if !self.is_immaterial() {

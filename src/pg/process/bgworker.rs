@@ -43,6 +43,13 @@ pub fn skip_inherited_exit_handlers() {
     }
 }
 
+/// This library, by the name that PostgreSQL finds it by. The one for tests is another engine, beside the real one.
+const LIBRARY: &CStr = if cfg!(feature = "probe") {
+    c"pg_background_probe"
+} else {
+    c"pg_background"
+};
+
 /// A background worker that was asked for, as every process may know it: `BackgroundWorkerHandle` of postmaster/bgworker.c, a slot
 /// of the postmaster's and how many times that has been used.
 #[repr(C)]
@@ -69,12 +76,23 @@ fn build() -> u64 {
 /// Asks the postmaster for a worker that runs `function` of this library with `argument` and `extra`; None where no slot is
 /// free. This process's latch is set when the worker starts and when it stops. Guarded.
 pub fn register_worker(function: &CStr, argument: u32, extra: u64) -> Option<Registered> {
+    let flags = pg_sys::BGWORKER_SHMEM_ACCESS | pg_sys::BGWORKER_BACKEND_DATABASE_CONNECTION;
+    register(function, argument, extra, flags)
+}
+
+/// The same for a process that never has a database.
+#[cfg(feature = "probe")]
+pub fn register_without_database(function: &CStr, extra: u64) -> Option<Registered> {
+    register(function, 0, extra, pg_sys::BGWORKER_SHMEM_ACCESS)
+}
+
+fn register(function: &CStr, argument: u32, extra: u64, flags: u32) -> Option<Registered> {
     let mut worker = pg_sys::BackgroundWorker::default();
     fill(&mut worker.bgw_name, c"pg_background");
     fill(&mut worker.bgw_type, c"pg_background");
-    fill(&mut worker.bgw_library_name, c"pg_background");
+    fill(&mut worker.bgw_library_name, LIBRARY);
     fill(&mut worker.bgw_function_name, function);
-    worker.bgw_flags = (pg_sys::BGWORKER_SHMEM_ACCESS | pg_sys::BGWORKER_BACKEND_DATABASE_CONNECTION) as _;
+    worker.bgw_flags = flags as _;
     worker.bgw_start_time = pg_sys::BgWorkerStartTime::BgWorkerStart_ConsistentState;
     worker.bgw_restart_time = pg_sys::BGW_NEVER_RESTART;
     worker.bgw_main_arg = Datum::from(argument);
@@ -132,7 +150,7 @@ pub fn is_job_worker() -> bool {
     // SAFETY: NULL or the entry that this process was started for.
     unsafe {
         let entry = pg_sys::MyBgworkerEntry;
-        !entry.is_null() && CStr::from_ptr((*entry).bgw_library_name.as_ptr()) == c"pg_background"
+        !entry.is_null() && CStr::from_ptr((*entry).bgw_library_name.as_ptr()) == LIBRARY
     }
 }
 

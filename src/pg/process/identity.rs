@@ -48,6 +48,25 @@ pub fn identity() -> Identity {
     }
 }
 
+/// The identity of this process, which has connected and run nothing yet. Raw.
+pub fn of_connection() -> Identity {
+    let (session, role, current, security_context) = acting();
+    // SAFETY: plain reads of this backend's state; looks into the catalog, in a transaction.
+    unsafe {
+        let outer = raw::GetOuterUserId();
+        Identity {
+            authenticated: raw::GetAuthenticatedUserId().to_u32(),
+            session,
+            outer: outer.to_u32(),
+            current,
+            role,
+            security_context,
+            session_is_superuser: raw::superuser_arg(Oid::from(session)),
+            outer_is_superuser: raw::superuser_arg(outer),
+        }
+    }
+}
+
 /// The session's user, the role, the current user and the security context of this process now.
 pub fn acting() -> (u32, u32, u32, i32) {
     let (mut current, mut security_context) = (Oid::INVALID, 0);

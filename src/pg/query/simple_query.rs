@@ -312,6 +312,12 @@ impl Statement {
         unsafe { (*self.node()).type_ == tag }
     }
 
+    /// The bare name of its command.
+    pub fn tag_name(&self) -> &'static [u8] {
+        // SAFETY: a statement of the parser.
+        tag_name(unsafe { raw::CreateCommandTag(self.node()) } as _)
+    }
+
     /// Whether it controls the transaction.
     pub fn is_transaction_control(&self) -> bool {
         self.is(NodeTag::T_TransactionStmt)

@@ -8,7 +8,7 @@
 use crate::pg::catalog::database;
 use crate::pg::compat;
 use crate::pg::exclusive::Exclusive;
-use crate::pg::guc::apply;
+use crate::pg::guc::apply::{self, Digest};
 use crate::pg::guc::serialized::{self, Entries, Entry};
 use crate::pg::guc::unchanged::Written;
 use crate::pg::memory::{self, Buffer};
@@ -22,6 +22,10 @@ use pgrx::pg_sys::{self, GucContext, GucSource};
 
 struct State {
     base: Buffer,
+    /// Who this process acted as when it had connected: the role's and the database's settings may have set another role.
+    base_identity: Identity,
+    /// What the settings in `base` stand for.
+    base_digest: Digest,
     theirs: Buffer,
     /// The number that the session has given its settings; 0 for none.
     theirs_mark: u64,
@@ -175,6 +179,36 @@ pub fn adopt_limits(raw: Raw<'_>, identity: &Identity, (limits, material): (&[u8
     }
 }
 
+/// [`adopt`] with the state in which this process connected, in full. Tells who that acts as. 42501 where a used process finds that its role may not
+/// connect to this database any more; a new one has just asked.
+pub fn adopt_connection(application_name: &CStr) -> Identity {
+    let is_used = STATE.with(|_| ()).is_some();
+    connected();
+    if is_used {
+        // SAFETY: a plain read.
+        let role = unsafe { raw::GetAuthenticatedUserId() };
+        transaction(|| database::check_connect_raw(role.to_u32()));
+    }
+    let found = STATE.with(|state| {
+        // What is there is replaced meanwhile.
+        let mut settings = Buffer::new(state.base.len());
+        settings.push(state.base.as_ptr(), state.base.len());
+        (state.base_identity, settings, state.base_digest.material)
+    });
+    let Some((identity, settings, material)) = found else {
+        return Identity::default();
+    };
+    let libraries = c"".as_ptr().cast_mut().cast();
+    adopt(&identity, (settings.bytes(), 0, material), libraries, application_name);
+    identity
+}
+
+/// A number that stands for the settings which the state has in which this process connected, and which it can never be without again:
+/// a new connection has them, too.
+pub fn custom_of_base() -> u64 {
+    STATE.with(|state| state.base_digest.custom).unwrap_or(0)
+}
+
 /// Before the first job loads what a new connection loads, and remembers the state.
 fn connected(raw: Raw<'_>) {
     STATE.recover();
@@ -219,8 +253,10 @@ impl State {
     fn found(raw: Raw<'_>) -> Self {
         memory::for_process(|| {
             let mut state = Self {
-                base: Buffer::new(raw, 4096),
-                theirs: Buffer::new(raw, 4096),
+                base: Buffer::new(4096),
+                base_identity: identity::of_connection(),
+                base_digest: Digest::NONE,
+                theirs: Buffer::new(4096),
                 theirs_mark: 0,
                 own: Written::nothing(Buffer::new(raw, 4096)),
                 now: Written::nothing(Buffer::new(raw, 4096)),
@@ -231,8 +267,9 @@ impl State {
                 first: Buffer::new(raw, 256),
                 harmless: Buffer::new(raw, 256),
             };
-            take_libraries(raw, &mut state.first);
-            serialized::write(raw, &mut state.base);
+            take_libraries(&mut state.first);
+            serialized::write(&mut state.base);
+            state.base_digest = Digest::of(state.base.bytes());
             state
         })
     }
@@ -252,10 +289,13 @@ impl State {
             if !self.own.is_empty() {
                 self.go_back(raw);
             }
-            assume_user(raw, identity);
-            apply::adopt_settings(raw, settings, self.base.bytes());
-            if identity.role != 0 {
-                install_role(raw, identity);
+            // What a new connection gets is there already.
+            if *identity != self.base_identity || settings != self.base.bytes() {
+                assume_user(identity);
+                apply::adopt_settings(settings, self.base.bytes());
+                if identity.role != 0 {
+                    install_role(identity);
+                }
             }
         }
         // SAFETY: a plain variable.
@@ -309,15 +349,15 @@ impl State {
         // SAFETY: the state was written by SerializeGUCState; numbers and flags of the role that this process authenticated as.
         unsafe {
             pg_sys::InitializingParallelWorker = true;
-            raw::RestoreGUCState(raw, self.base.as_ptr().cast());
-            let authenticated = raw::GetAuthenticatedUserId();
-            let identity = Identity {
-                authenticated: authenticated.to_u32(),
-                session: authenticated.to_u32(),
-                session_is_superuser: raw::superuser_arg(raw, authenticated),
-                ..Identity::default()
-            };
-            assume_user(raw, &identity);
+            raw::RestoreGUCState(self.base.as_ptr().cast());
+            let connected = self.base_identity;
+            assume_user(&Identity {
+                session_is_superuser: raw::superuser_arg(pg_sys::Oid::from(connected.session)),
+                ..connected
+            });
+            if connected.role != 0 && memory::c_bytes(role_setting()) == b"none" {
+                install_role(&connected);
+            }
             pg_sys::InitializingParallelWorker = false;
         }
     }

@@ -77,6 +77,12 @@ pub fn of_this_process(kind: Kind) -> u64 {
     })
 }
 
+/// Whether nothing was changed in any catalog since this process began to connect. Asked after [`of_this_process`] it tells whether that
+/// is the standing of the rows that were read while it connected.
+pub fn is_of_this_connection() -> bool {
+    messages() == 0
+}
+
 /// How many invalidation messages this process has seen, when it has taken in what others have committed by now.
 fn messages() -> u64 {
     // SAFETY: the counter is this process's own.

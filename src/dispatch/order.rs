@@ -1,0 +1,92 @@
+//! What a job is to be, and where its state comes from.
+
+use crate::channel::request::Work;
+use crate::pg::catalog::database::Database;
+use crate::pg::error::{Report, Result};
+use crate::pg::process::identity::Identity;
+use crate::pg::shmem::Offset;
+use crate::pg::value::params::Outgoing;
+use crate::registry::job::{LABEL_MAX, Slot};
+use crate::settings;
+use pgrx::PgSqlErrorCode;
+
+/// A job that somebody wants.
+pub struct Order<'a> {
+    pub sql: &'a [u8],
+    pub label: Option<&'a [u8]>,
+    /// The encoding of SQL and label.
+    pub text_encoding: i32,
+    /// The size of the queue in bytes, from [`queue_size`].
+    pub queue_size: i32,
+    /// Whether somebody is to read rows and messages.
+    pub keeps_result: bool,
+    /// How long an unread result outlives who ordered the job, in milliseconds.
+    pub retention: i32,
+    /// How long the job may run, in milliseconds; 0 for no limit.
+    pub worker_timeout: i32,
+    /// Whether that or another limit may end it in the middle.
+    pub is_limited: bool,
+    pub state: Source<'a>,
+    /// What the engine does in the job's transaction.
+    pub work: Work,
+    /// The counters of the session, [`NOWHERE`](crate::pg::shmem::NOWHERE) for an order without a session.
+    pub counters: Offset,
+    pub introduce: Introduce,
+}
+
+/// Where a job's state comes from.
+pub enum Source<'a> {
+    /// A session: its identity and its settings; in another database than its own, the limits that it has set.
+    Session {
+        identity: Identity,
+        database: Database,
+        parameters: Option<&'a Outgoing>,
+    },
+    /// A connection that nobody holds: what a new connection of the role to the database gets. Nothing is looked up for the order,
+    /// so whether there are such a database and role, and whether they may meet, is found when the worker connects. A connection
+    /// that is refused is the job's error.
+    #[cfg_attr(not(feature = "probe"), allow(dead_code, reason = "no SQL function orders so"))]
+    Connection { database: u32, role: u32 },
+}
+
+/// Takes over the handle `(pid, cookie)` of a job that a worker has taken. It calls [`Slot::introduce`], and must not fail.
+pub type Introduce = fn(&'static Slot, u64, i32);
+
+/// Nobody takes the handle over: the job runs on to its end, and its result is kept as long as the order says. An [`Introduce`].
+#[cfg_attr(not(feature = "probe"), allow(dead_code, reason = "no SQL function orders so"))]
+pub fn leave_alone(slot: &'static Slot, cookie: u64, pid: i32) {
+    slot.introduce(cookie, pid);
+    slot.orphan(cookie);
+}
+
+/// The size of the queue in bytes where so many are asked for: 0 and below mean the default. 22023 beyond the largest.
+pub fn queue_size(bytes: i32) -> Result<i32> {
+    if bytes > settings::QUEUE_MAX {
+        return Err(Report::new(
+            PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+            format!("queue size must not exceed {} bytes", settings::QUEUE_MAX),
+        )
+        .into());
+    }
+    Ok(if bytes <= 0 {
+        settings::default_queue_size()
+    } else {
+        bytes.max(settings::QUEUE_MIN)
+    })
+}
+
+/// 22001 for a label that is too long.
+pub fn check_label(label: Option<&[u8]>) -> Result<()> {
+    match label {
+        Some(label) if label.len() > LABEL_MAX => Err(Report::new(
+            PgSqlErrorCode::ERRCODE_STRING_DATA_RIGHT_TRUNCATION,
+            "label too long",
+        )
+        .detail(format!(
+            "The label has {} bytes, the limit is {LABEL_MAX}.",
+            label.len()
+        ))
+        .into()),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,342 @@
+//! An order on its way into a worker's hands. Nothing in here sleeps, and one process may have many orders on their way.
+//!
+//! 1. [`prepare`]: the job, with all that the worker needs, is put into a slot in shared memory;
+//! 2. [`Prepared::place`]: an idle worker gets it, or the postmaster is asked for a new one, or there is no room;
+//! 3. [`Posted::look`] and [`Starting::look`]: whether the worker has it by now.
+//!
+//! Each step consumes the one before and gives a [`Placed`]. The latch of this process is set when there is something new to look at. What is
+//! dropped on the way is taken back, and so is what is on its way when the process ends.
+
+use crate::channel::request;
+use crate::dispatch::line::Counts;
+use crate::dispatch::order::{Introduce, Order, Source};
+use crate::dispatch::spare;
+use crate::pg::error::{Report, Result};
+use crate::pg::fallible;
+use crate::pg::guc::own;
+use crate::pg::process::backend;
+use crate::pg::process::bgworker::{self, WorkerStatus};
+use crate::pg::shmem::{self, Owned};
+use crate::registry::history;
+use crate::registry::job::Slot;
+use crate::registry::pool::{self, Admitted, Claimed, Fit};
+use crate::registry::room::{self, Caps, Short, Shortage};
+use crate::registry::segment::segment;
+use crate::registry::totals::{self, Totals};
+use crate::registry::upkeep;
+use crate::settings;
+use core::ffi::c_int;
+use core::sync::atomic::Ordering::Relaxed;
+use pgrx::PgSqlErrorCode;
+use pgrx::pg_sys::Datum;
+use std::cell::{Cell, RefCell};
+
+thread_local! {
+    /// The jobs of this process that are in a slot, and that no worker is known to have. What ends the process does not unwind.
+    static ON_THEIR_WAY: RefCell<Vec<(&'static Slot, u64)>> = const { RefCell::new(Vec::new()) };
+    static WILL_END: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Attaches to the registry. What this process has on its way is taken back when it ends.
+pub fn join() -> Result<()> {
+    segment()?;
+    if !WILL_END.replace(true) {
+        bgworker::on_exit(process_ends);
+    }
+    history::set_size(&segment()?.history, settings::history_size())
+}
+
+extern "C-unwind" fn process_ends(_code: c_int, _argument: Datum) {
+    let on_their_way = ON_THEIR_WAY.with(|jobs| jobs.try_borrow_mut().map(|mut jobs| core::mem::take(&mut *jobs)));
+    for (slot, cookie) in on_their_way.unwrap_or_default() {
+        if !slot.withdraw(cookie) {
+            // A worker was faster.
+            slot.release(cookie);
+            slot.unpin(cookie);
+        }
+    }
+    pool::leave_line();
+}
+
+/// A job that a worker has: its handle was introduced.
+#[derive(Clone, Copy)]
+pub struct Taken {
+    pub pid: i32,
+    pub cookie: u64,
+}
+
+/// Where an order stands.
+pub enum Placed {
+    /// A worker has it.
+    Taken(Taken),
+    /// It was posted to a worker that sleeps, and that may have to go without taking it.
+    Posted(Posted),
+    /// A process is on its way that is for this job.
+    Starting(Starting),
+    /// There is no room. It may be tried again at any time; in [`Line`](super::line::Line) this process learns when.
+    NoRoom(Prepared, NoRoom),
+    /// The process ended before it took the job, which is taken back. The server's log says why.
+    CouldNotStart,
+}
+
+/// Why an order finds no worker.
+#[derive(Clone, Copy)]
+pub struct NoRoom {
+    pub short: Short,
+    /// Whether a worker was sent away for it, so that the postmaster has a slot in a moment.
+    pub made_room: bool,
+}
+
+/// A job in its slot that no worker was asked for yet.
+pub struct Prepared {
+    job: Job,
+    fit: Fit,
+    counts: Counts,
+}
+
+/// A job that was posted to a worker which sleeps.
+pub struct Posted {
+    prepared: Prepared,
+    worker: Claimed,
+}
+
+/// A job that the postmaster is to start a process for.
+pub struct Starting {
+    job: Job,
+    worker: bgworker::Registered,
+}
+
+/// A job on its way; taken back when dropped. The order keeps the slot until then.
+struct Job {
+    slot: &'static Slot,
+    cookie: u64,
+    introduce: Introduce,
+    armed: bool,
+}
+
+impl Job {
+    /// The process `pid` has it.
+    fn taken_by(mut self, pid: i32) -> Placed {
+        self.leaves(pid);
+        Placed::Taken(Taken {
+            pid,
+            cookie: self.cookie,
+        })
+    }
+
+    fn leaves(&mut self, pid: i32) {
+        self.armed = false;
+        forget(self.cookie);
+        (self.introduce)(self.slot, self.cookie, pid);
+    }
+}
+
+impl Drop for Job {
+    /// Interrupted on its way: it is taken back. If a worker was faster, it is like any other.
+    fn drop(&mut self) {
+        if !self.armed {
+            return;
+        }
+        if self.slot.withdraw(self.cookie) {
+            forget(self.cookie);
+        } else {
+            self.leaves(self.slot.worker_pid.load(Relaxed));
+        }
+    }
+}
+
+fn forget(cookie: u64) {
+    ON_THEIR_WAY.with_borrow_mut(|jobs| {
+        if let Some(at) = jobs.iter().rposition(|job| job.1 == cookie) {
+            jobs.swap_remove(at);
+        }
+    });
+}
+
+/// Puts the job into a slot. The caller has called [`join`].
+///
+/// Errors: 53200 where memory is out, 53400 where the cluster keeps `pg_background.max_role_handles` jobs of the role.
+pub fn prepare(order: &Order) -> Result<Prepared> {
+    pool::prepare()?;
+    let (user, connected, database, encoding) = match &order.state {
+        Source::Session { identity, database, .. } => (
+            identity.current,
+            identity.authenticated,
+            database.oid,
+            database.encoding,
+        ),
+        // The worker learns who the role is and which encoding the database has.
+        Source::Connection { database, role } => (*role, *role, *database, order.text_encoding),
+    };
+    let cookie = backend::strong_random()?;
+    let (request, fit) = match &order.state {
+        Source::Session {
+            identity,
+            database,
+            parameters,
+        } => request::store(*identity, database, *parameters, order.work)?,
+        Source::Connection { database, role } => {
+            request::store_connection(*database, *role, order.text_encoding, order.work)?
+        }
+    };
+    // The worker needs the text as a C string.
+    let sql = Owned::new(shmem::allocate(order.sql.len() + 1)?);
+    shmem::write(sql.place(), order.sql);
+
+    let totals = totals::of(&segment()?.totals, database, user)?;
+    let role_count = pool::count_of_role(connected)?;
+    ON_THEIR_WAY.with_borrow_mut(|jobs| fallible::reserve(jobs, 1))?;
+    let slot = segment()?.take(cookie)?;
+    slot.begin(cookie, order.counters, |job| {
+        job.user = user;
+        job.connected = connected;
+        job.database = database;
+        job.encoding = encoding;
+        job.encoding_is_guessed = matches!(order.state, Source::Connection { .. });
+        job.text_encoding = order.text_encoding;
+        job.launcher_pid = backend::my_pid();
+        job.retention = order.retention;
+        job.totals = totals;
+        job.role_count = role_count;
+        job.queue_size = order.queue_size as u32;
+        job.keeps_result = order.keeps_result;
+        job.set_label(order.label);
+        job.worker_timeout = order.worker_timeout;
+        job.is_limited = order.is_limited;
+        job.owner_procno = backend::my_procno();
+        job.set_preview(order.sql);
+        job.sql_len = order.sql.len() as u64;
+        job.sql = sql.hand_over();
+        job.request = request.hand_over();
+    });
+    ON_THEIR_WAY.with_borrow_mut(|jobs| jobs.push((slot, cookie)));
+    let job = Job {
+        slot,
+        cookie,
+        introduce: order.introduce,
+        armed: true,
+    };
+    // Only now that this one is counted, so that processes that order at the same time see each other.
+    let limit = settings::max_role_handles();
+    let is_over = || limit > 0 && room::kept(role_count) > limit;
+    if is_over() {
+        // A job that is lost keeps its slot until somebody looks after it.
+        upkeep::look_after_all()?;
+    }
+    if is_over() {
+        let kept = room::kept(role_count) - 1;
+        Totals::at(totals).refused();
+        return Err(
+            Report::new(PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED, "too many background job handles")
+                .detail(format!(
+                    "{kept} jobs of this role are running or have not been read or detached, and pg_background.max_role_handles is {limit}."
+                ))
+                .hint("Read or detach results, or use pg_background_purge.")
+                .into(),
+        );
+    }
+    Ok(Prepared {
+        job,
+        fit,
+        counts: Counts {
+            session: order.counters,
+            role: role_count,
+            totals,
+        },
+    })
+}
+
+impl Prepared {
+    /// Where the job counts.
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// Gives the job to a worker that is there, or asks the postmaster for one. The caps are those that this process knows. Guarded.
+    ///
+    /// A worker that was at work a moment ago will find the job. One that sleeps may have been told to end; so it is to be seen whether it takes the job
+    /// or gives it back.
+    pub fn place(self) -> Placed {
+        let caps = Caps {
+            cluster: settings::max_cluster_workers(),
+            role: settings::max_role_workers(),
+            read_at: own::configuration_read_at(),
+        };
+        let (slot, cookie) = (self.job.slot, self.job.cookie);
+        match pool::admit(slot, cookie, self.fit, caps, room::my_place()) {
+            Ok(Admitted::Claimed(worker)) => {
+                worker.wake();
+                // Its room is found, whether by this worker or another: nobody behind waits for the answer.
+                pool::wait_for(Shortage::Session);
+                if worker.slept {
+                    return Placed::Posted(Posted { prepared: self, worker });
+                }
+                self.taken_by(&worker)
+            }
+            Ok(Admitted::Coming(worker)) => self.starts_as(worker),
+            Ok(Admitted::New { made_room }) => {
+                match bgworker::register_worker(crate::worker::MAIN, slot.number(), cookie) {
+                    Some(worker) => self.starts_as(worker),
+                    None => {
+                        let short = pool::give_up(slot, cookie);
+                        Placed::NoRoom(self, NoRoom { short, made_room })
+                    }
+                }
+            }
+            Err(short) => Placed::NoRoom(
+                self,
+                NoRoom {
+                    short,
+                    made_room: false,
+                },
+            ),
+        }
+    }
+
+    fn taken_by(self, worker: &Claimed) -> Placed {
+        if worker.is_fresh {
+            spare::is_used();
+        }
+        self.job.taken_by(worker.pid())
+    }
+
+    /// The postmaster knows the job's worker as `worker`.
+    fn starts_as(self, worker: bgworker::Registered) -> Placed {
+        self.job.slot.lock().worker = worker;
+        Placed::Starting(Starting { job: self.job, worker })
+    }
+}
+
+impl Posted {
+    /// Whether the worker has taken the job. One that has given it back, or is gone, is replaced by another. The worker sets this process's latch,
+    /// unless it is gone without a word: so look now and then in any case.
+    pub fn look(self) -> Placed {
+        let Self { prepared, worker } = self;
+        match prepared.job.slot.was_taken() {
+            None => Placed::Posted(Self { prepared, worker }),
+            Some(true) => prepared.taken_by(&worker),
+            Some(false) => {
+                pool::give_up(prepared.job.slot, prepared.job.cookie);
+                prepared.place()
+            }
+        }
+    }
+}
+
+impl Starting {
+    /// Whether the process has started. That it has taken the job is not waited for: until then a cancel is noted in the slot, and a
+    /// worker that ends before is noticed by its status. The postmaster sets this process's latch when the worker starts and when it stops.
+    pub fn look(self) -> Placed {
+        let pid = match self.worker.status() {
+            WorkerStatus::Running(pid) => pid,
+            WorkerStatus::NotYetStarted => return Placed::Starting(self),
+            // It was fast; or it could not start.
+            WorkerStatus::Stopped => self.job.slot.worker_pid.load(Relaxed),
+        };
+        if pid == 0 {
+            return Placed::CouldNotStart;
+        }
+        spare::is_used();
+        self.job.taken_by(pid)
+    }
+}

@@ -1,0 +1,58 @@
+//! What the engine does in the transaction of a job, before the job's first statement and after its last one. Raw.
+//!
+//! It acts as the job's user, and an error in it is the job's error, so effect and mark are one transaction. Where it needs other
+//! rights, or a snapshot of its own, it sees to that itself, and leaves the roles and the active snapshot as it found them.
+
+use crate::channel::request::Work;
+
+/// Before the first statement.
+pub fn before(work: Work) {
+    match work {
+        Work::None => (),
+        #[cfg(feature = "probe")]
+        Work::Probe { before, .. } => probe::do_it(before, c"INSERT INTO marks VALUES ('before')"),
+    }
+}
+
+/// After the last statement, before the commit.
+pub fn after(work: Work) {
+    match work {
+        Work::None => (),
+        #[cfg(feature = "probe")]
+        Work::Probe { after, .. } => probe::do_it(after, c"INSERT INTO marks VALUES ('after')"),
+    }
+}
+
+#[cfg(feature = "probe")]
+mod probe {
+    use crate::channel::request::Deed;
+    use crate::pg::error::{emit_raw, raise_raw, throw};
+    use crate::pg::spi;
+    use crate::worker::attached;
+    use core::ffi::CStr;
+    use pgrx::PgSqlErrorCode;
+
+    pub fn do_it(deed: Deed, insert: &CStr) {
+        match deed {
+            Deed::Nothing => (),
+            Deed::Insert => {
+                if let Err(failure) = spi::execute_between_statements(insert) {
+                    throw(failure);
+                }
+            }
+            Deed::Raise => raise_raw(
+                PgSqlErrorCode::ERRCODE_TRIGGERED_ACTION_EXCEPTION,
+                &[b"the engine's work fails"],
+                None,
+            ),
+            Deed::Vanish => {
+                attached::let_go();
+                emit_raw(
+                    pgrx::pg_sys::FATAL,
+                    PgSqlErrorCode::ERRCODE_ADMIN_SHUTDOWN,
+                    c"the worker vanishes",
+                );
+            }
+        }
+    }
+}
