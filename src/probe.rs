@@ -8,6 +8,7 @@ use crate::pg::error::{Report, Result};
 use crate::pg::function::call::{Answer, Call};
 use crate::pg::function::rows::Value;
 use crate::pg::process::{backend, bgworker, latch, signals};
+use crate::pg::raw::Raw;
 use crate::pg::shmem;
 use crate::pg::value::encoding;
 use crate::registry::segment::segment;
@@ -156,7 +157,7 @@ fn slots(call: &Call) -> Result<Answer> {
 }
 
 /// The process without a database.
-fn place_all(_argument: Datum) -> Result<()> {
+fn place_all(_raw: Raw<'_>, _argument: Datum) -> Result<()> {
     let (_, at) = bgworker::worker_arguments(Datum::from(0usize))?;
     signals::accept_signals();
     place::join()?;

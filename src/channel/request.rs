@@ -290,21 +290,21 @@ impl Request {
     }
 
     /// Puts this worker into the job's state, and tells who the job acts as. Raw.
-    pub fn adopt(&self, application_name: &CStr) -> Identity {
+    pub fn adopt(&self, raw: Raw<'_>, application_name: &CStr) -> Identity {
         let identity = &self.head.identity;
         match self.head.origin {
             Origin::Session => {
                 let libraries = shmem::address(self.libraries_at());
                 let settings = (self.settings(), self.head.settings_mark, self.head.material);
-                adopt::adopt(identity, settings, libraries, application_name);
+                adopt::adopt(raw, identity, settings, libraries, application_name);
                 *identity
             }
             Origin::Elsewhere => {
                 let limits = (self.settings(), self.head.material);
-                adopt::adopt_limits(identity, limits, application_name);
+                adopt::adopt_limits(raw, identity, limits, application_name);
                 *identity
             }
-            Origin::Connection => adopt::adopt_connection(application_name),
+            Origin::Connection => adopt::adopt_connection(raw, application_name),
         }
     }
 

@@ -80,9 +80,9 @@ pub fn execute(sql: &CStr) -> Result<()> {
 pub fn execute_between_statements(sql: &CStr) -> Result<()> {
     // SAFETY: in a transaction. An error leaves the snapshot to the abort.
     unsafe {
-        error::catching(|| raw::PushActiveSnapshot(raw::GetTransactionSnapshot()))?;
+        error::catching(|raw| raw::PushActiveSnapshot(raw, raw::GetTransactionSnapshot(raw)))?;
         execute(sql)?;
-        error::catching(|| raw::PopActiveSnapshot())
+        error::catching(|raw| raw::PopActiveSnapshot(raw))
     }
 }
 

@@ -27,6 +27,7 @@ use pgrx::PgSqlErrorCode;
 /// Runs the string to its end, or raises. With parameters it is one statement at most, as in the extended protocol. `is_used` tells whether this process
 /// has run others before.
 pub fn execute(
+    raw: Raw<'_>,
     slot: &'static Slot,
     sql: &CStr,
     parameters: Option<&Parameters>,
@@ -56,10 +57,10 @@ pub fn execute(
     let is_engines = work != Work::None;
     let grouped = count > 1 || is_engines;
     if is_engines {
-        (0..count).for_each(|n| refuse_transaction_control(&statements.get(n)));
-        simple_query::begin_implicit_block();
-        work::before(work);
-        simple_query::next_command();
+        (0..count).for_each(|n| refuse_transaction_control(raw, &statements.get(n)));
+        simple_query::begin_implicit_block(raw);
+        work::before(raw, work);
+        simple_query::next_command(raw);
     }
     for n in 0..count {
         let statement = statements.get(n);
@@ -83,10 +84,10 @@ pub fn execute(
         let done = run(raw, &statement, parameters, is_last, grouped, &user);
         note(raw, slot, &done);
         if is_last {
-            output::flush();
-            give_up_if_asked(slot);
+            output::flush(raw);
+            give_up_if_asked(raw, slot);
             if is_engines {
-                finish_work(work);
+                finish_work(raw, work);
             }
             if grouped {
                 simple_query::end_implicit_block(raw);
@@ -100,10 +101,10 @@ pub fn execute(
         }
     }
     if is_engines && count == 0 {
-        finish_work(work);
-        simple_query::end_implicit_block();
+        finish_work(raw, work);
+        simple_query::end_implicit_block(raw);
     }
-    user.finish_command();
+    user.finish_command(raw);
     // The job has done what it was to do. Even a message in the server's log is a moment in which interrupts are served.
     signals::hold_interrupts();
     statements.log_end(raw, was_logged);
@@ -119,16 +120,17 @@ pub fn execute(
 }
 
 /// The job's statements are through, and their time limit with them; what they did is visible to the engine's part.
-fn finish_work(work: Work) {
+fn finish_work(raw: Raw<'_>, work: Work) {
     simple_query::stop_statement_timer();
-    simple_query::next_command();
-    work::after(work);
+    simple_query::next_command(raw);
+    work::after(raw, work);
 }
 
 /// 2D000 for a statement that controls transactions, in a transaction that is the engine's.
-fn refuse_transaction_control(statement: &Statement) {
+fn refuse_transaction_control(raw: Raw<'_>, statement: &Statement) {
     if statement.is_transaction_control() {
         raise_raw(
+            raw,
             PgSqlErrorCode::ERRCODE_INVALID_TRANSACTION_TERMINATION,
             &[
                 statement.tag_name(),

@@ -112,7 +112,7 @@ impl Attached {
 
         let is_first = !CONNECTED.replace(true);
         if !is_first && request.is_connection() && !rest::is_as_new() {
-            self.hand_on();
+            self.hand_on(raw);
             return None;
         }
         // What an error jumps over must not own anything, so it is owned here.
@@ -121,12 +121,12 @@ impl Attached {
             if is_first {
                 let (database, role) = request.connection();
                 MAY_BE_REFUSED.set(request.is_connection());
-                bgworker::connect(database.into(), role.into());
+                bgworker::connect(raw, database.into(), role.into());
                 MAY_BE_REFUSED.set(false);
             }
-            let identity = request.adopt(name.text());
+            let identity = request.adopt(raw, name.text());
             border::values_go_to(request.home().filter(|_| keeps_result));
-            (request.take(sql, &mut records), identity)
+            (request.take(raw, sql, &mut records), identity)
         });
         MAY_BE_REFUSED.set(false);
         if request.is_connection() {
@@ -172,7 +172,8 @@ impl Attached {
         let roles = identity::roles();
         let parameters = parameters.as_ref();
         compiled::watch_role(Some(leaves_its_role));
-        let executed = error::catch(|| execute::execute(self.slot, sql, parameters, &identity, work, !is_first));
+        let executed =
+            error::catch(|raw| execute::execute(raw, self.slot, sql, parameters, &identity, work, !is_first));
         // An end of the process would be said of a job that has ended otherwise by now.
         signals::hold_interrupts();
         let verdict = match executed {

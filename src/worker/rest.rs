@@ -218,7 +218,7 @@ pub fn wait(raw: Raw<'_>, terms: &Terms) -> Option<Attached> {
         if looks {
             upkeep::pass_by();
         }
-        if (over || looks && is_to_go(terms)) && place.retire() {
+        if (over || looks && is_to_go(raw, terms)) && place.retire() {
             if !signals::server_stops() {
                 // Told to end by somebody, it says so.
                 signals::serve_interrupts_when_idle(raw);

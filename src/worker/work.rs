@@ -1,25 +1,34 @@
-//! What the engine does in the transaction of a job, before the job's first statement and after its last one. Raw.
+//! What the engine does in the transaction of a job, before the job's first statement and after its last one.
 //!
 //! It acts as the job's user, and an error in it is the job's error, so effect and mark are one transaction. Where it needs other
 //! rights, or a snapshot of its own, it sees to that itself, and leaves the roles and the active snapshot as it found them.
 
 use crate::channel::request::Work;
+use crate::pg::raw::Raw;
 
 /// Before the first statement.
-pub fn before(work: Work) {
+#[cfg_attr(
+    not(feature = "probe"),
+    allow(unused_variables, reason = "no job asks for any work yet")
+)]
+pub fn before(raw: Raw<'_>, work: Work) {
     match work {
         Work::None => (),
         #[cfg(feature = "probe")]
-        Work::Probe { before, .. } => probe::do_it(before, c"INSERT INTO marks VALUES ('before')"),
+        Work::Probe { before, .. } => probe::do_it(raw, before, c"INSERT INTO marks VALUES ('before')"),
     }
 }
 
 /// After the last statement, before the commit.
-pub fn after(work: Work) {
+#[cfg_attr(
+    not(feature = "probe"),
+    allow(unused_variables, reason = "no job asks for any work yet")
+)]
+pub fn after(raw: Raw<'_>, work: Work) {
     match work {
         Work::None => (),
         #[cfg(feature = "probe")]
-        Work::Probe { after, .. } => probe::do_it(after, c"INSERT INTO marks VALUES ('after')"),
+        Work::Probe { after, .. } => probe::do_it(raw, after, c"INSERT INTO marks VALUES ('after')"),
     }
 }
 
@@ -32,15 +41,16 @@ mod probe {
     use core::ffi::CStr;
     use pgrx::PgSqlErrorCode;
 
-    pub fn do_it(deed: Deed, insert: &CStr) {
+    pub fn do_it(raw: Raw<'_>, deed: Deed, insert: &CStr) {
         match deed {
             Deed::Nothing => (),
             Deed::Insert => {
                 if let Err(failure) = spi::execute_between_statements(insert) {
-                    throw(failure);
+                    throw(raw, failure);
                 }
             }
             Deed::Raise => raise_raw(
+                raw,
                 PgSqlErrorCode::ERRCODE_TRIGGERED_ACTION_EXCEPTION,
                 &[b"the engine's work fails"],
                 None,
@@ -48,6 +58,7 @@ mod probe {
             Deed::Vanish => {
                 attached::let_go();
                 emit_raw(
+                    raw,
                     pgrx::pg_sys::FATAL,
                     PgSqlErrorCode::ERRCODE_ADMIN_SHUTDOWN,
                     c"the worker vanishes",

@@ -64,7 +64,7 @@ impl Settings {
             return Ok(());
         }
         self.mark = backend::strong_random()?;
-        error::catching(|| self.written.write())?;
+        error::catching(|raw| self.written.write(raw))?;
         self.digest = Digest::of(self.written.bytes());
         self.prefixes.clear();
         for entry in Entries::of_bytes(self.written.bytes()) {

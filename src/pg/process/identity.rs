@@ -49,7 +49,7 @@ pub fn identity() -> Identity {
 }
 
 /// The identity of this process, which has connected and run nothing yet. Raw.
-pub fn of_connection() -> Identity {
+pub fn of_connection(raw: Raw<'_>) -> Identity {
     let (session, role, current, security_context) = acting();
     // SAFETY: plain reads of this backend's state; looks into the catalog, in a transaction.
     unsafe {
@@ -61,8 +61,8 @@ pub fn of_connection() -> Identity {
             current,
             role,
             security_context,
-            session_is_superuser: raw::superuser_arg(Oid::from(session)),
-            outer_is_superuser: raw::superuser_arg(outer),
+            session_is_superuser: raw::superuser_arg(raw, Oid::from(session)),
+            outer_is_superuser: raw::superuser_arg(raw, outer),
         }
     }
 }

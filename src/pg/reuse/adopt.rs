@@ -181,17 +181,17 @@ pub fn adopt_limits(raw: Raw<'_>, identity: &Identity, (limits, material): (&[u8
 
 /// [`adopt`] with the state in which this process connected, in full. Tells who that acts as. 42501 where a used process finds that its role may not
 /// connect to this database any more; a new one has just asked.
-pub fn adopt_connection(application_name: &CStr) -> Identity {
+pub fn adopt_connection(raw: Raw<'_>, application_name: &CStr) -> Identity {
     let is_used = STATE.with(|_| ()).is_some();
-    connected();
+    connected(raw);
     if is_used {
         // SAFETY: a plain read.
         let role = unsafe { raw::GetAuthenticatedUserId() };
-        transaction(|| database::check_connect_raw(role.to_u32()));
+        transaction(raw, || database::check_connect_raw(raw, role.to_u32()));
     }
     let found = STATE.with(|state| {
         // What is there is replaced meanwhile.
-        let mut settings = Buffer::new(state.base.len());
+        let mut settings = Buffer::new(raw, state.base.len());
         settings.push(state.base.as_ptr(), state.base.len());
         (state.base_identity, settings, state.base_digest.material)
     });
@@ -199,7 +199,13 @@ pub fn adopt_connection(application_name: &CStr) -> Identity {
         return Identity::default();
     };
     let libraries = c"".as_ptr().cast_mut().cast();
-    adopt(&identity, (settings.bytes(), 0, material), libraries, application_name);
+    adopt(
+        raw,
+        &identity,
+        (settings.bytes(), 0, material),
+        libraries,
+        application_name,
+    );
     identity
 }
 
@@ -253,10 +259,10 @@ impl State {
     fn found(raw: Raw<'_>) -> Self {
         memory::for_process(|| {
             let mut state = Self {
-                base: Buffer::new(4096),
-                base_identity: identity::of_connection(),
+                base: Buffer::new(raw, 4096),
+                base_identity: identity::of_connection(raw),
                 base_digest: Digest::NONE,
-                theirs: Buffer::new(4096),
+                theirs: Buffer::new(raw, 4096),
                 theirs_mark: 0,
                 own: Written::nothing(Buffer::new(raw, 4096)),
                 now: Written::nothing(Buffer::new(raw, 4096)),
@@ -267,8 +273,8 @@ impl State {
                 first: Buffer::new(raw, 256),
                 harmless: Buffer::new(raw, 256),
             };
-            take_libraries(&mut state.first);
-            serialized::write(&mut state.base);
+            take_libraries(raw, &mut state.first);
+            serialized::write(raw, &mut state.base);
             state.base_digest = Digest::of(state.base.bytes());
             state
         })
@@ -291,10 +297,10 @@ impl State {
             }
             // What a new connection gets is there already.
             if *identity != self.base_identity || settings != self.base.bytes() {
-                assume_user(identity);
-                apply::adopt_settings(settings, self.base.bytes());
+                assume_user(raw, identity);
+                apply::adopt_settings(raw, settings, self.base.bytes());
                 if identity.role != 0 {
-                    install_role(identity);
+                    install_role(raw, identity);
                 }
             }
         }
@@ -349,14 +355,17 @@ impl State {
         // SAFETY: the state was written by SerializeGUCState; numbers and flags of the role that this process authenticated as.
         unsafe {
             pg_sys::InitializingParallelWorker = true;
-            raw::RestoreGUCState(self.base.as_ptr().cast());
+            raw::RestoreGUCState(raw, self.base.as_ptr().cast());
             let connected = self.base_identity;
-            assume_user(&Identity {
-                session_is_superuser: raw::superuser_arg(pg_sys::Oid::from(connected.session)),
-                ..connected
-            });
-            if connected.role != 0 && memory::c_bytes(role_setting()) == b"none" {
-                install_role(&connected);
+            assume_user(
+                raw,
+                &Identity {
+                    session_is_superuser: raw::superuser_arg(raw, pg_sys::Oid::from(connected.session)),
+                    ..connected
+                },
+            );
+            if connected.role != 0 && memory::c_bytes(role_setting(raw)) == b"none" {
+                install_role(raw, &connected);
             }
             pg_sys::InitializingParallelWorker = false;
         }
