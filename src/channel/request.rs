@@ -289,7 +289,7 @@ impl Request {
         (self.head.origin == Origin::Elsewhere).then_some(self.head.encoding)
     }
 
-    /// Puts this worker into the job's state, and tells who the job acts as. Raw.
+    /// Puts this worker into the job's state, and tells who the job acts as.
     pub fn adopt(&self, raw: Raw<'_>, application_name: &CStr) -> Identity {
         let identity = &self.head.identity;
         match self.head.origin {

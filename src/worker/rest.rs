@@ -140,7 +140,7 @@ pub fn is_as_new() -> bool {
         .is_some_and(|(standing, kind)| standing::of_this_process(kind) == standing)
 }
 
-/// Lets go of what a session has until it ends, however this process goes on. False where that fails: it is to end. Raw.
+/// Lets go of what a session has until it ends, however this process goes on. False where that fails: it is to end.
 pub fn end_session() -> bool {
     match error::catch(reset::release_slots) {
         Ok(()) => true,

@@ -36,6 +36,7 @@ pub fn after(raw: Raw<'_>, work: Work) {
 mod probe {
     use crate::channel::request::Deed;
     use crate::pg::error::{emit_raw, raise_raw, throw};
+    use crate::pg::raw::Raw;
     use crate::pg::spi;
     use crate::worker::attached;
     use core::ffi::CStr;

@@ -48,7 +48,7 @@ pub fn identity() -> Identity {
     }
 }
 
-/// The identity of this process, which has connected and run nothing yet. Raw.
+/// The identity of this process, which has connected and run nothing yet.
 pub fn of_connection(raw: Raw<'_>) -> Identity {
     let (session, role, current, security_context) = acting();
     // SAFETY: plain reads of this backend's state; looks into the catalog, in a transaction.
