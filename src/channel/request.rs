@@ -1,4 +1,4 @@
-//! What a worker needs to know before it runs the SQL: where it runs, who acts, the session's state of settings, and the
+//! The request: what a worker needs before it runs the SQL. That is the connection, the identity, the session's settings and the
 //! parameters.
 
 use crate::pg::catalog::database::Database;
@@ -19,42 +19,42 @@ use crate::registry::pool::Fit;
 use crate::settings;
 use core::ffi::CStr;
 
-/// The head of a request; settings, parameters and libraries follow.
+/// The head of a request. Settings, parameters and libraries follow.
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Head {
     fit: Fit,
-    /// Who the job acts as.
+    /// The identity that the job acts with.
     identity: Identity,
-    /// The number of the settings that what is compiled or planned may depend on.
+    /// The number of the settings that compiled or planned objects may depend on.
     material: u64,
-    /// `pg_background.worker_idle_timeout` and `pg_background.max_idle_workers` of the session.
+    /// The session's `pg_background.worker_idle_timeout` and `pg_background.max_idle_workers`.
     idle_timeout: i32,
     max_idle: i32,
-    /// The session's process.
+    /// The pid of the session.
     session: i32,
-    /// Whether the job runs in another database than the session's.
+    /// Whether the job runs in another database than the session's database.
     is_elsewhere: bool,
     /// The encoding of the session's database.
     encoding: i32,
-    /// A number that these settings alone have; 0 where they were made for this job.
+    /// A number that is unique to these settings, or 0 if they were made for this job alone.
     settings_mark: u64,
     settings_len: u64,
-    /// 0 where there are none.
+    /// 0 if there are no parameters.
     parameters_len: u64,
 }
 
-/// Bytes of the head; what follows is aligned.
+/// Bytes of the head. What follows is aligned.
 const HEAD: u64 = padded(size_of::<Head>()) as u64;
 
-/// A request as its worker sees it.
+/// A request as the worker sees it.
 pub struct Request {
     place: Offset,
     head: &'static Head,
 }
 
-/// Puts what a job in `database` needs of this session into the shared area: all of its settings, or in another database the
-/// limits that it has set itself. Tells which workers fit it. 53200 where memory is out.
+/// Stores in the shared area what a job in `database` needs of this session. For the session's database that is all settings; for an other
+/// database it is the limits that the session has set itself. Also returns the worker key of the job. Raises 53200 if memory is out.
 pub fn store(identity: Identity, database: &Database, parameters: Option<&Outgoing>) -> Result<(Owned, Fit)> {
     if database.is_other {
         let limits = apply::explicit_limits()?;
@@ -78,7 +78,7 @@ pub fn store(identity: Identity, database: &Database, parameters: Option<&Outgoi
     })
 }
 
-/// Settings that go along with a job.
+/// The settings to send with a job.
 struct Sent<'a> {
     state: &'a [u8],
     /// The numbers of [`apply::Settings`].
@@ -139,13 +139,13 @@ fn kind(is_elsewhere: bool) -> Kind {
 }
 
 impl Request {
-    /// The request at `place`, which somebody else has stored. The system's own error where it refuses to map it.
+    /// Maps and returns the request at this pointer, which another process stored. Raises the system's own error if it cannot be mapped.
     pub fn mapped(place: Offset) -> Result<Self> {
         shmem::map(place)?;
         Ok(Self::at(place))
     }
 
-    /// The request at `place`, which this process has mapped.
+    /// The request at this pointer, which this process has mapped.
     fn at(place: Offset) -> Self {
         Self {
             place,
@@ -170,7 +170,7 @@ impl Request {
         (self.head.fit.database, self.head.fit.role)
     }
 
-    /// Which workers fit the job.
+    /// The worker key of the job.
     pub fn fit(&self) -> Fit {
         self.head.fit
     }
@@ -180,37 +180,37 @@ impl Request {
         self.head.idle_timeout
     }
 
-    /// How many workers of the cluster may wait.
+    /// How many idle workers the cluster may have.
     pub fn max_idle(&self) -> i32 {
         self.head.max_idle
     }
 
-    /// The session that launched the job.
+    /// The pid of the session that launched the job.
     pub fn session(&self) -> i32 {
         self.head.session
     }
 
-    /// Whose jobs a worker serves that has run this one.
+    /// Which jobs a worker that has run this one may serve.
     pub fn kind(&self) -> Kind {
         kind(self.head.is_elsewhere)
     }
 
-    /// Who the job acts as.
+    /// The identity that the job acts with.
     pub fn identity(&self) -> Identity {
         self.head.identity
     }
 
-    /// The settings that come along, serialized.
+    /// The serialized settings.
     pub fn settings(&self) -> &'static [u8] {
         shmem::bytes(self.settings_at(), self.head.settings_len as usize)
     }
 
-    /// The encoding of the session's database, where that is another one than the job's.
+    /// The encoding of the session's database, if the job runs in another database.
     pub fn home(&self) -> Option<i32> {
         self.head.is_elsewhere.then_some(self.head.encoding)
     }
 
-    /// Puts this worker into the session's state.
+    /// Adopts the session's state in this worker.
     pub fn adopt(&self, raw: Raw<'_>, application_name: &CStr) {
         let libraries = shmem::address(self.libraries_at());
         if self.head.is_elsewhere {
@@ -222,7 +222,7 @@ impl Request {
         }
     }
 
-    /// Takes over the SQL and the parameters, for as long as the job runs. `records` outlives the call. Outside of a transaction.
+    /// Copies the SQL and the parameters for as long as the job runs. `records` must outlive the call. Call it outside of a transaction.
     pub fn take(&self, raw: Raw<'_>, sql: &'static CStr, records: &mut Numbers) -> (&'static CStr, Option<Parameters>) {
         let len = self.head.parameters_len as usize;
         let converts = encoding::differ(self.head.encoding, encoding::of_database());
