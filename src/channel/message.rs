@@ -1,38 +1,40 @@
-//! The messages from a worker to its reader: a stream of bytes, each message a header of eight bytes and a body, padded to
-//! eight so that a row can be used where it lies.
+//! The messages from a worker to its reader.
+//!
+//! They form a stream of bytes. Each message is a header of eight bytes and a body, padded to a multiple of eight so that a row can be used
+//! in place.
 
-/// What a message is.
+/// The kind of a message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u32)]
 pub enum Kind {
-    /// A row of the result, a MinimalTuple.
+    /// A row of the result, as a MinimalTuple.
     Row = 1,
-    /// The result's columns, [`Column`]s; before the first row.
+    /// The columns of the result, as [`Column`]s. Precedes the first row.
     Columns = 2,
-    /// The description of an anonymous row type; before the first row that uses it.
+    /// The description of an anonymous row type. Precedes the first row that uses it.
     Record = 3,
-    /// A statement's command tag, as text.
+    /// The command tag of a statement, as text.
     Tag = 4,
-    /// A notice, in the protocol's form.
+    /// A notice, in the form of the protocol.
     Notice = 5,
 }
 
-/// What is known of a column of the result, as the writer of its values had it.
+/// A column of the result, as the process that wrote its values knew it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Column {
-    /// The type.
+    /// The type's oid.
     pub kind: u32,
-    /// What the type looked like.
+    /// The fingerprint of the type.
     pub print: u32,
     /// The type modifier.
     pub modifier: i32,
 }
 
 impl Column {
-    /// How many bytes a column takes in a message.
+    /// The number of bytes that a column takes in a message.
     pub const LEN: usize = 12;
 
-    /// The columns of a message's body.
+    /// Reads the columns from a message's body.
     pub fn all(body: &[u8]) -> Vec<Self> {
         body.as_chunks::<{ Self::LEN }>()
             .0
@@ -45,7 +47,7 @@ impl Column {
             .collect()
     }
 
-    /// The column in a message.
+    /// The column as it stands in a message.
     pub fn bytes(self) -> [u8; Self::LEN] {
         let mut bytes = [0; Self::LEN];
         bytes[..4].copy_from_slice(&self.kind.to_ne_bytes());
@@ -55,13 +57,13 @@ impl Column {
     }
 }
 
-/// Bytes before each body.
+/// The size of the header in bytes.
 pub const HEADER: usize = 8;
 
-/// How many bytes a body of `len` bytes takes.
+/// The number of bytes that a body of `len` bytes takes.
 pub use crate::pg::memory::padded;
 
-/// The header of a message.
+/// Builds the header of a message.
 pub fn header(kind: Kind, len: usize) -> [u8; HEADER] {
     let mut bytes = [0; HEADER];
     bytes[..4].copy_from_slice(&(len as u32).to_ne_bytes());
@@ -69,7 +71,7 @@ pub fn header(kind: Kind, len: usize) -> [u8; HEADER] {
     bytes
 }
 
-/// Length and kind from a header; None where it is none.
+/// Returns the kind and length from a header, or None if it is not valid.
 pub fn parse(header: [u8; HEADER]) -> Option<(Kind, usize)> {
     let [a, b, c, d, kind @ ..] = header;
     let kind = match u32::from_ne_bytes(kind) {

@@ -1,8 +1,8 @@
-//! What a session and a worker share for one job: the request on its way there, rows and messages on their way back.
+//! The channel of one job: the request to the worker, and the rows and messages that come back.
 //!
-//! * [`request`]: what the launching session gives: identity, settings, libraries;
-//! * [`message`]: the messages of the way back, as both ends see them;
-//! * [`queue`]: where they wait: pieces in shared memory, and in temporary files when nobody reads;
+//! * [`request`]: what the launching session sends: identity, settings, libraries;
+//! * [`message`]: the messages that come back, as both ends see them;
+//! * [`queue`]: where messages wait: pieces in shared memory, or in temporary files when nobody reads;
 //! * [`writer`]: the worker's end;
 //! * [`reader`]: the session's end.
 

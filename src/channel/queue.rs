@@ -1,10 +1,11 @@
-//! The queue between a worker and its reader: a list of pieces of the message stream, in order.
+//! The queue between a worker and its reader: an ordered list of pieces of the message stream.
 //!
-//! A piece lies in shared memory or in a temporary file. The worker appends; the reader takes from the front and frees. Unread
-//! pieces outlive both processes' interest in each other: the worker can end, and the reader come later.
+//! A piece is in shared memory or in a temporary file. The worker appends pieces; the reader takes them from the front and frees them.
+//! Unread pieces do not depend on either process: the worker can exit, and a reader can come later.
 //!
-//! The ends of the list are under the job's lock, where nothing may raise an error. So the reader maps the first piece before it
-//! takes it; the worker has made all pieces itself.
+//! The job's lock protects the head and the tail of the list, and nothing may raise an error under that lock. So the reader maps the first
+//! piece before it takes it. The worker made the pieces itself and has them mapped, except for those of another worker that had the job
+//! before ([`Queue::append`]).
 
 use crate::pg::error;
 use crate::pg::raw::Raw;
@@ -12,97 +13,97 @@ use crate::pg::shmem::{self, NOWHERE, Offset};
 use core::sync::atomic::Ordering::Relaxed;
 use core::sync::atomic::{AtomicU32, AtomicU64};
 
-/// The header of a piece; its bytes follow unless they are in a file.
+/// The header of a piece. The bytes follow, unless they are in a file.
 #[repr(C)]
 struct Piece {
     next: AtomicU64,
     len: AtomicU64,
-    /// The file's number plus one, 0 for a piece in memory.
+    /// The file's number plus one, or 0 for a piece in memory.
     file: AtomicU32,
-    /// Not 0 for a page: a piece that goes back to the worker to be filled again.
+    /// Not 0 for a page, that is, a piece that returns to the worker to be filled again.
     page: AtomicU32,
 }
 
 const PIECE: usize = size_of::<Piece>();
 
-/// A piece that was taken from the queue and now belongs to the reader.
+/// A piece that was taken from the queue. It belongs to the reader.
 #[derive(Clone, Copy)]
 pub struct Taken {
     place: Offset,
-    /// How many bytes of the stream it has.
+    /// The number of bytes of the stream in this piece.
     pub len: u64,
-    /// The number of the file that they are in, None for memory.
+    /// The number of the file that holds the bytes, or None if they are in memory.
     pub file: Option<u32>,
     page: bool,
 }
 
-/// The ends of the list. Part of a job, under its lock.
+/// The head, the tail and the counters of the list. Part of a job, protected by its lock.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Queue {
     head: Offset,
     tail: Offset,
-    /// The piece that the reader has in hand. Kept here too, so that it is freed if the reader dies with it.
+    /// The piece that the reader currently holds. It is recorded here so that it can be freed if the reader dies.
     taken: Offset,
-    /// Pages that were read, a list like that of the pieces.
+    /// The free list of pages that were read, linked like the pieces.
     spare: Offset,
-    /// Bytes that wait in memory.
+    /// Unread bytes in memory.
     bytes: u64,
-    /// Bytes that wait in files.
+    /// Unread bytes in files.
     file_bytes: u64,
-    /// How much of the piece in hand an earlier reading has done.
+    /// How many bytes of the piece in `taken` an earlier reading has consumed.
     taken_done: u64,
-    /// Bytes that were ever appended, those of them that went to files, and those that a reader has taken.
+    /// Totals: bytes appended, bytes of those that went to files, and bytes that readers took.
     written: u64,
     spilled: u64,
     read: u64,
-    /// The reading process's number plus one, 0 for none.
+    /// The reader's process number plus one, or 0 if nobody reads.
     reader: u32,
-    /// Whether the worker sleeps until the reader makes room, and how many bytes may still wait in memory then.
+    /// Whether the worker sleeps until the reader has freed memory, and the number of unread bytes in memory at which to wake it.
     writer_waits: bool,
     wake_below: u64,
-    /// Whether nothing more will come.
+    /// Whether the queue is complete: nothing more will be appended.
     sealed: bool,
     /// Whether the job's transaction had written something when a piece was appended.
     has_written: bool,
 }
 
-/// What a reader finds.
+/// The result of a reader's attempt to take a piece.
 pub enum Next {
-    /// A piece at this place that the reader has yet to look at with [`map`], without the lock.
+    /// The first piece is at this pointer. The reader must [`map`] it, without the lock, before it can take it.
     Unknown(Offset),
     Piece {
         piece: Taken,
         wake_writer: bool,
     },
-    /// Nothing yet; the reader's latch will be set.
+    /// The queue is empty. The reader's latch will be set when there is more.
     Nothing,
-    /// The job has left the role that it began with: the reader takes the next piece when it has seen that it still may.
+    /// The job has left the role that it began with. The reader must check that it still may read before it takes the next piece.
     LeftRole,
     End,
 }
 
-/// A piece that another process has made cannot be mapped.
+/// The piece that another process made cannot be mapped.
 pub struct Unreachable;
 
-/// What a worker does with a piece.
+/// What the worker does with a new piece.
 pub enum Room {
-    /// It fits into memory.
+    /// The piece fits into memory.
     Memory,
-    /// Memory is full and somebody reads: wait for room.
+    /// Memory is full and there is a reader: wait for it.
     Wait,
-    /// Memory is full and nobody reads: to a file.
+    /// Memory is full and there is no reader: write to a file.
     File,
 }
 
-/// Maps a piece that [`Next::Unknown`] has told of; nobody else takes it meanwhile.
+/// Maps a piece that [`Next::Unknown`] returned. Nobody else takes it meanwhile.
 pub fn map(raw: Raw<'_>, place: Offset) {
     if let Err(failure) = shmem::map(place) {
         error::throw(raw, failure);
     }
 }
 
-/// A new piece in memory with these bytes, not yet in a queue.
+/// Makes a piece in memory with these bytes. It is not in a queue yet.
 pub fn piece_in_memory(raw: Raw<'_>, bytes: &[u8]) -> Offset {
     let place = shmem::allocate_raw(raw, PIECE + bytes.len());
     fill(place, bytes.len() as u64, 0);
@@ -110,7 +111,7 @@ pub fn piece_in_memory(raw: Raw<'_>, bytes: &[u8]) -> Offset {
     place
 }
 
-/// A new page that takes `size` bytes of memory, to be filled in place.
+/// Makes a page of `size` bytes of memory, to be filled in place.
 pub fn page(raw: Raw<'_>, size: usize) -> Page {
     let place = shmem::allocate_raw(raw, size);
     fill(place, 0, 0);
@@ -125,17 +126,17 @@ pub struct Page {
 }
 
 impl Page {
-    /// How many bytes of the stream a page of `size` bytes takes.
+    /// The number of bytes of the stream that a page of `size` bytes can hold.
     pub const fn room(size: usize) -> usize {
         size - PIECE
     }
 
-    /// Where they go; aligned for any type.
+    /// The address of the page's bytes, aligned for any type.
     pub fn as_ptr(self) -> *mut u8 {
         shmem::address(self.place + PIECE as u64)
     }
 
-    /// The piece that this page is when `len` bytes have been written.
+    /// Turns the page, with `len` bytes written, into a piece.
     pub fn complete(self, len: usize) -> Offset {
         let piece: &Piece = shmem::at(self.place);
         piece.len.store(len as u64, Relaxed);
@@ -143,13 +144,13 @@ impl Page {
         self.place
     }
 
-    /// Gives up the page.
+    /// Frees the page.
     pub fn free(self) {
         shmem::free(self.place);
     }
 }
 
-/// A new piece that stands for `len` bytes in file number `file`.
+/// Makes a piece that stands for `len` bytes in the file of this number.
 pub fn piece_in_file(raw: Raw<'_>, file: u32, len: u64) -> Offset {
     let place = shmem::allocate_raw(raw, PIECE);
     fill(place, len, file + 1);
@@ -165,7 +166,7 @@ fn fill(place: Offset, len: u64, file: u32) {
 }
 
 impl Taken {
-    /// The piece at `place`, which this process has mapped.
+    /// The piece at this pointer, which this process has mapped.
     pub fn at(place: Offset) -> Self {
         let piece: &Piece = shmem::at(place);
         Self {
@@ -181,14 +182,14 @@ impl Taken {
         shmem::address(self.place + PIECE as u64)
     }
 
-    /// Frees the piece's memory. Only after [`Queue::put_down`] has said that it is the caller's to free.
+    /// Frees the piece's memory. Call this only if [`Queue::put_down`] has returned true.
     pub fn free(self) {
         shmem::free(self.place);
     }
 }
 
 impl Queue {
-    /// An empty, open queue.
+    /// Makes the queue empty and open.
     pub fn clear(&mut self) {
         *self = Queue {
             head: NOWHERE,
@@ -209,9 +210,10 @@ impl Queue {
         };
     }
 
-    /// Where a piece of `len` bytes is to go, with room for `limit` bytes in memory. A single piece always fits. A worker that waits
-    /// is woken when half of its queue is read, and not for each piece: two processes that hand over one piece at a time spend
-    /// their time on waking each other.
+    /// Decides where a piece of `len` bytes goes, if unread pieces may take `limit` bytes of memory. A single piece always fits.
+    ///
+    /// A waiting worker is woken when half of its queue has been read, not for each piece. Two processes that hand over one piece at a time
+    /// would spend their time waking each other.
     pub fn room(&mut self, len: u64, limit: u64) -> Room {
         if self.bytes == 0 || self.bytes + len <= limit {
             Room::Memory
@@ -224,9 +226,10 @@ impl Queue {
         }
     }
 
-    /// Appends a piece that this process has made. Returns the reader where it is to wake: when half of the `limit` bytes wait, or a file
-    /// does. Nothing is appended where this process cannot map the last piece, which another worker has made that had the job
-    /// before.
+    /// Appends a piece that this process has made. Returns the reader if it should be woken, that is, if half of the `limit` bytes are
+    /// unread or the piece is in a file.
+    ///
+    /// Appends nothing if this process cannot map the last piece. That can happen if another worker, which had the job before, made it.
     pub fn append(&mut self, place: Offset, limit: u64) -> Result<Option<u32>, Unreachable> {
         let last = match self.tail {
             NOWHERE => None,
@@ -251,7 +254,7 @@ impl Queue {
         Ok(self.reader().filter(|_| worth_waking))
     }
 
-    /// Takes the first piece, if it is the one at `known`.
+    /// Takes the first piece if it is the one at `known`.
     pub fn next(&mut self, known: Offset) -> Next {
         if self.head == NOWHERE {
             return if self.sealed { Next::End } else { Next::Nothing };
@@ -282,45 +285,45 @@ impl Queue {
         }
     }
 
-    /// Whether a reader would find something, be it the end.
+    /// Whether a reader would find a piece or the end.
     pub fn has_news(&self) -> bool {
         self.head != NOWHERE || self.sealed
     }
 
-    /// How much waits in files.
+    /// The number of unread bytes in files.
     pub fn file_bytes(&self) -> u64 {
         self.file_bytes
     }
 
-    /// Bytes that were ever appended.
+    /// The number of bytes ever appended.
     pub fn written(&self) -> u64 {
         self.written
     }
 
-    /// Bytes that were ever appended in files.
+    /// The number of bytes ever appended in files.
     pub fn spilled(&self) -> u64 {
         self.spilled
     }
 
-    /// Bytes that readers have taken.
+    /// The number of bytes that readers have taken.
     pub fn read(&self) -> u64 {
         self.read
     }
 
-    /// A reading is broken off with this piece in hand, of which so many bytes are done.
+    /// Records that a reading stopped in this piece after `done` bytes.
     pub fn leave(&mut self, piece: Taken, done: u64) {
         if self.taken == piece.place {
             self.taken_done = done;
         }
     }
 
-    /// The place of the piece that an earlier reading had in hand, and how much of it is done.
+    /// The piece that an earlier reading stopped in, and how many of its bytes that reading consumed.
     pub fn left(&self) -> Option<(Offset, u64)> {
         (self.taken != NOWHERE).then_some((self.taken, self.taken_done))
     }
 
-    /// The reader is done with a piece. True where the piece is the caller's to free; not where it has been freed with the job as
-    /// a whole, nor where it goes back to the worker.
+    /// Releases a piece that the reader has read. Returns true if the caller must free it. Returns false if it was freed together with the
+    /// job, or if it returns to the worker as a page.
     pub fn put_down(&mut self, piece: Taken) -> bool {
         if self.taken != piece.place {
             return false;
@@ -334,7 +337,7 @@ impl Queue {
         false
     }
 
-    /// A page that has been read, for the worker that has made it.
+    /// Takes a page from the free list, for the worker that made it.
     pub fn spare(&mut self) -> Option<Page> {
         if self.spare == NOWHERE {
             return None;
@@ -344,33 +347,33 @@ impl Queue {
         Some(Page { place })
     }
 
-    /// Notes before a piece is appended whether the job has written anything.
+    /// Records, before a piece is appended, whether the job has written anything.
     pub fn note_written(&mut self, has_written: bool) {
         self.has_written |= has_written;
     }
 
-    /// Whether the rows so far come from a transaction that has written and not ended.
+    /// Whether the rows so far come from a transaction that has written and has not ended.
     pub fn is_unsettled(&self) -> bool {
         self.has_written && !self.sealed
     }
 
-    /// Nothing more will come.
+    /// Marks the queue complete: nothing more will be appended.
     pub fn seal(&mut self) {
         self.sealed = true;
     }
 
-    /// The reading process.
+    /// The reader's process number, if there is a reader.
     pub fn reader(&self) -> Option<u32> {
         self.reader.checked_sub(1)
     }
 
-    /// Somebody reads from now on, or nobody any more. Returns whether the worker is to wake.
+    /// Sets or clears the reader. Returns whether the worker must be woken.
     pub fn set_reader(&mut self, procno: Option<u32>) -> bool {
         self.reader = procno.map_or(0, |procno| procno + 1);
         core::mem::take(&mut self.writer_waits)
     }
 
-    /// Empties the queue; the pieces belong to the caller.
+    /// Empties the queue. The pieces belong to the caller.
     pub fn take(&mut self) -> Queue {
         let taken = *self;
         self.head = NOWHERE;
@@ -382,7 +385,8 @@ impl Queue {
         taken
     }
 
-    /// Frees all pieces of a queue that was taken. Raises nothing: those that this process cannot map stay allocated. Without a lock.
+    /// Frees all pieces of a queue that was taken. Raises no error: pieces that this process cannot map stay allocated. Call it without a
+    /// lock held.
     pub fn free_all(&mut self) {
         shmem::free(self.taken);
         for mut place in [self.spare, self.head] {

@@ -1,7 +1,9 @@
 //! The session's end of the channel.
 //!
-//! A [`Reader`] knows what the stream has told so far, a [`Pump`] moves rows; both live for one call. What a reading that is broken
-//! off before the first row leaves to the next one, be it in another session, is kept with the job. The pump is raw and owns nothing: it stops at everything that is not a row, and the caller deals with it.
+//! A [`Reader`] holds the state of a reading, and a [`Pump`] moves rows. Both live for one call. If a reading stops before the first row,
+//! its state is kept with the job for the next reading, which may be in another session.
+//!
+//! The pump is raw and owns nothing. It stops at everything that is not a row, and the caller handles that.
 
 use crate::channel::message::{self, Column, HEADER, Kind, padded};
 use crate::channel::queue::{self, Next, Taken};
@@ -16,74 +18,74 @@ use crate::pg::shmem::{NOWHERE, Offset};
 use crate::pg::value::describe::Numbers;
 use crate::registry::job::Slot;
 
-/// How much of a file is read at once, in bytes.
+/// How many bytes of a file to read at once.
 const BLOCK: usize = 64 * 1024;
 
-/// How far a result has been read.
+/// The state of a reading.
 #[derive(Default)]
 pub struct Reader {
-    /// The piece that has been begun, and how many of its bytes are done.
+    /// The piece that is partly read, and how many of its bytes have been consumed.
     pub begun: Option<(Taken, u64)>,
-    /// The messages so far that later ones need, as they came.
+    /// The messages that later messages need, in the order of arrival.
     pub known: Vec<u8>,
-    /// The result's columns, once they are known.
+    /// The columns of the result, once they are known.
     pub columns: Option<Vec<Column>>,
-    /// The command tags so far, each with a NUL behind it.
+    /// The command tags so far, each terminated by a NUL.
     tags: Vec<u8>,
-    /// Anonymous row types that the worker described.
+    /// The anonymous row types that the worker has described.
     pub records: Numbers,
-    /// How many rows were passed on.
+    /// The number of rows passed on.
     pub rows: u64,
-    /// Whether reading was broken off in the middle of a message, whose beginning is lost with it.
+    /// Whether reading stopped in the middle of a message, whose beginning is lost.
     pub torn: bool,
 }
 
 /// Why the pump stopped.
 pub enum Event {
-    /// The bytes of a message that is not a row; valid until the pump goes on.
+    /// A message that is not a row: kind, address and length. Valid until the pump continues.
     Message(Kind, *const u8, usize),
-    /// Everything so far is read; the latch will be set when there is more.
+    /// Everything so far has been read. The latch will be set when there is more.
     Drained,
-    /// The job has ended, and everything is read.
+    /// The job has ended, and everything has been read.
     End,
-    /// The stream is not what a writer of this library writes.
+    /// The stream is malformed, or ends in the middle of a message.
     Broken,
-    /// This row, and those after it, come from a transaction that has written and not ended ([`Pump::heed_writes`]).
+    /// This row and the rows after it come from a transaction that has written and has not ended ([`Pump::heed_writes`]).
     Unsettled(*mut u8),
-    /// The job has left the role that it began with: who reads on must be allowed to.
+    /// The job has left the role that it began with. The caller must check that it may read on.
     LeftRole,
 }
 
-/// What comes next in the stream.
+/// The next item of the stream.
 enum Item {
-    /// A row in PostgreSQL's own form, valid until the pump goes on.
+    /// A row in PostgreSQL's own form. Valid until the pump continues.
     Row(*mut u8),
-    /// Something else.
+    /// Anything else.
     Other(Event),
 }
 
-/// Moves rows from a job to a set of rows.
+/// Moves rows from a job to a row set.
 pub struct Pump {
     slot: &'static Slot,
     cookie: u64,
     piece: Option<Taken>,
     file: Option<Reading>,
-    /// How much of the piece has been shown in windows.
+    /// How many bytes of the piece have been exposed through windows.
     shown: u64,
     window: *mut u8,
     window_len: usize,
     at: usize,
     block: Option<Buffer>,
     scratch: Option<Buffer>,
-    /// The message that is being put together in `scratch`: its kind and how long it will be.
+    /// The message being assembled in `scratch`: its kind and its complete length.
     begun: Option<(Kind, usize)>,
-    /// What renumbering the records of one row allocates.
+    /// Memory for renumbering the records of one row.
     row_memory: Option<Context>,
-    /// Whether it matters what the transaction that rows come from has done, and whether a piece was taken that came from one that
-    /// had written and not ended.
+    /// Whether to stop at rows of a transaction that has written and has not ended, and whether the current piece is from such a
+    /// transaction.
     heeds_writes: bool,
     unsettled: bool,
-    /// As [`Job::also_for`](crate::registry::job::Job::also_for), when the last piece was taken.
+    /// The value of [`Job::also_for`](crate::registry::job::Job::also_for) when the last piece was taken.
     also_for: u32,
 }
 
@@ -95,7 +97,7 @@ enum More {
 }
 
 impl Reader {
-    /// Keeps a message for a later reading. 53200.
+    /// Keeps a message for a later reading. Raises 53200 if memory is out.
     pub fn remember(&mut self, kind: Kind, body: &[u8]) -> Result<()> {
         fallible::reserve(&mut self.known, HEADER + padded(body.len()))?;
         self.known.extend_from_slice(&message::header(kind, body.len()));
@@ -104,7 +106,7 @@ impl Reader {
         Ok(())
     }
 
-    /// Keeps a command tag. 53200.
+    /// Keeps a command tag. Raises 53200 if memory is out.
     pub fn add_tag(&mut self, tag: &[u8]) -> Result<()> {
         fallible::reserve(&mut self.tags, tag.len() + 1)?;
         self.tags.extend_from_slice(tag);
@@ -112,7 +114,7 @@ impl Reader {
         Ok(())
     }
 
-    /// The command tags so far.
+    /// Iterates over the command tags so far.
     pub fn each_tag(&self) -> impl Iterator<Item = &[u8]> {
         self.tags
             .split_inclusive(|byte| *byte == 0)
@@ -120,7 +122,7 @@ impl Reader {
     }
 }
 
-/// The messages that an earlier reading kept.
+/// Iterates over the messages that an earlier reading kept.
 pub fn remembered(mut known: &[u8]) -> impl Iterator<Item = (Kind, &[u8])> {
     core::iter::from_fn(move || {
         let (header, rest) = known.split_first_chunk::<HEADER>()?;
@@ -132,7 +134,7 @@ pub fn remembered(mut known: &[u8]) -> impl Iterator<Item = (Kind, &[u8])> {
 }
 
 impl Pump {
-    /// A pump that goes on where `reader` stopped. [`Pump::stop`] tells the reader how far it came.
+    /// Makes a pump that continues where `reader` stopped. [`Pump::stop`] records in the reader how far it came.
     pub fn new(slot: &'static Slot, cookie: u64, reader: &mut Reader) -> Self {
         let mut pump = Self {
             slot,
@@ -165,7 +167,7 @@ impl Pump {
         pump
     }
 
-    /// Notes how far the stream has been read. An open file is the transaction's and goes with it.
+    /// Records how far the stream has been read. An open file belongs to the transaction, which closes it.
     pub fn stop(&mut self, reader: &mut Reader) {
         reader.torn |= self.begun.is_some();
         if let Some(piece) = self.piece.take() {
@@ -173,14 +175,14 @@ impl Pump {
         }
     }
 
-    /// Closes an open file.
+    /// Closes the open file, if any.
     pub fn close(&mut self, raw: Raw<'_>) {
         if let Some(file) = self.file.take() {
             file.close(raw);
         }
     }
 
-    /// Moves rows until something else comes. `rows` of None drops them.
+    /// Moves rows until something else comes. If `rows` is None, the rows are dropped.
     pub fn run(&mut self, raw: Raw<'_>, rows: Option<&Rows>, records: &Numbers, count: &mut u64) -> Event {
         loop {
             let tuple = match self.next(raw) {
@@ -194,7 +196,7 @@ impl Pump {
         }
     }
 
-    /// Shows the next row in `rows`, where it stays until the pump goes on. Something else that comes instead is given back.
+    /// Shows the next row in `rows`, where it stays until the pump continues. If something else comes, returns that.
     #[inline]
     pub fn show(&mut self, raw: Raw<'_>, rows: &Rows, records: &Numbers, count: &mut u64) -> Option<Event> {
         let tuple = match self.next(raw) {
@@ -216,7 +218,7 @@ impl Pump {
         None
     }
 
-    /// Adds a row to `rows`; None drops it.
+    /// Adds a row to `rows`. If `rows` is None, drops it.
     pub fn push(&mut self, raw: Raw<'_>, tuple: *mut u8, rows: Option<&Rows>, records: &Numbers, count: &mut u64) {
         *count += 1;
         let Some(rows) = rows else { return };
@@ -229,8 +231,8 @@ impl Pump {
         }
     }
 
-    /// From now on [`Pump::show`] stops at the first row that may come from a transaction that has written and not ended; the
-    /// piece that has been begun is from one if `unsettled`.
+    /// Makes [`Pump::show`] stop at the first row that may come from a transaction that has written and has not ended. `unsettled` says
+    /// whether the piece that is partly read is from one.
     pub fn heed_writes(&mut self, unsettled: bool) {
         (self.heeds_writes, self.unsettled) = (true, unsettled);
     }
@@ -239,7 +241,7 @@ impl Pump {
         *self.row_memory.get_or_insert_with(|| Context::below_current(raw))
     }
 
-    /// The next row or something else.
+    /// Returns the next row or other item.
     #[inline]
     fn next(&mut self, raw: Raw<'_>) -> Item {
         let (kind, len) = match self.begun {
@@ -270,15 +272,16 @@ impl Pump {
         }
     }
 
-    /// The next header. Pieces have a length that is a multiple of eight, so a header is never split.
+    /// Reads the next header. The length of every piece is a multiple of eight, so a header is never split.
     fn header(&mut self) -> Option<(Kind, usize)> {
         let bytes = crate::pg::memory::read_8(self.window, self.at, self.window_len)?;
         self.at += HEADER;
         message::parse(bytes)
     }
 
-    /// The body of a message, in place where it lies in one window, else put together. Where the worker has yet to send the rest, which
-    /// may take it as long as its next row, the pump goes on with it later.
+    /// Returns the body of a message: in place if it lies in one window, else assembled in `scratch`.
+    ///
+    /// If the worker has yet to send the rest, which may take until its next row, the pump continues with this message later.
     #[inline]
     fn body(&mut self, raw: Raw<'_>, kind: Kind, len: usize) -> core::result::Result<*mut u8, Event> {
         let whole = padded(len);
@@ -290,6 +293,7 @@ impl Pump {
         self.put_together(raw, kind, len)
     }
 
+    /// Assembles a message that spans windows.
     fn put_together(&mut self, raw: Raw<'_>, kind: Kind, len: usize) -> core::result::Result<*mut u8, Event> {
         let whole = padded(len);
         let mut scratch = self.scratch.take().unwrap_or_else(|| Buffer::new(raw, whole));
@@ -303,7 +307,7 @@ impl Pump {
                 event = match self.more(raw) {
                     More::Window => continue,
                     More::Nothing => Some(Event::Drained),
-                    // It died in the middle of a message: the rest never comes.
+                    // The worker exited in the middle of a message: the rest never comes.
                     More::End => Some(Event::Broken),
                     More::LeftRole => Some(Event::LeftRole),
                 };
@@ -324,7 +328,7 @@ impl Pump {
         }
     }
 
-    /// The next bytes of the stream.
+    /// Moves the window to the next bytes of the stream.
     fn more(&mut self, raw: Raw<'_>) -> More {
         loop {
             self.window_len = 0;
@@ -359,7 +363,7 @@ impl Pump {
                 next => next,
             };
             match next {
-                // Nobody else takes pieces from the front.
+                // Cannot happen: nobody else takes pieces from the front.
                 Next::Unknown(_) => return More::Nothing,
                 Next::End => return More::End,
                 Next::Nothing => return More::Nothing,
@@ -382,7 +386,7 @@ impl Pump {
         }
     }
 
-    /// Takes the first piece, if it is the one at `known`, which this process has mapped.
+    /// Takes the first piece if it is the one at `known`, which this process has mapped.
     fn take(&mut self, known: Offset) -> Next {
         match self.slot.lock_if(self.cookie) {
             Some(mut job) => {
@@ -396,6 +400,7 @@ impl Pump {
         }
     }
 
+    /// Reads the next block of the file into the window.
     fn read_block(&mut self, raw: Raw<'_>, number: u32, len: u64) {
         let file = match self.file {
             Some(file) => file,

@@ -62,11 +62,11 @@ pub enum Deed {
 #[derive(Clone, Copy)]
 struct Head {
     fit: Fit,
-    /// Who the job acts as.
+    /// The identity that the job acts with.
     identity: Identity,
-    /// The number of the settings that what is compiled or planned may depend on.
+    /// The number of the settings that compiled or planned objects may depend on.
     material: u64,
-    /// `pg_background.worker_idle_timeout` and `pg_background.max_idle_workers` of the session.
+    /// The session's `pg_background.worker_idle_timeout` and `pg_background.max_idle_workers`.
     idle_timeout: i32,
     max_idle: i32,
     /// The process that ordered the job.
@@ -75,17 +75,17 @@ struct Head {
     work: Work,
     /// The encoding of the SQL and the parameters.
     encoding: i32,
-    /// A number that these settings alone have; 0 where they were made for this job.
+    /// A number that is unique to these settings, or 0 if they were made for this job alone.
     settings_mark: u64,
     settings_len: u64,
-    /// 0 where there are none.
+    /// 0 if there are no parameters.
     parameters_len: u64,
 }
 
-/// Bytes of the head; what follows is aligned.
+/// Bytes of the head. What follows is aligned.
 const HEAD: u64 = padded(size_of::<Head>()) as u64;
 
-/// A request as its worker sees it.
+/// A request as the worker sees it.
 pub struct Request {
     place: Offset,
     head: &'static Head,
@@ -210,13 +210,13 @@ fn store_with(head: Head, parameters: Option<&Outgoing>, settings: Sent, librari
 }
 
 impl Request {
-    /// The request at `place`, which somebody else has stored. The system's own error where it refuses to map it.
+    /// Maps and returns the request at this pointer, which another process stored. Raises the system's own error if it cannot be mapped.
     pub fn mapped(place: Offset) -> Result<Self> {
         shmem::map(place)?;
         Ok(Self::at(place))
     }
 
-    /// The request at `place`, which this process has mapped.
+    /// The request at this pointer, which this process has mapped.
     fn at(place: Offset) -> Self {
         Self {
             place,
@@ -241,7 +241,7 @@ impl Request {
         (self.head.fit.database, self.head.fit.role)
     }
 
-    /// Which workers fit the job.
+    /// The worker key of the job.
     pub fn fit(&self) -> Fit {
         self.head.fit
     }
@@ -251,7 +251,7 @@ impl Request {
         self.head.idle_timeout
     }
 
-    /// How many workers of the cluster may wait.
+    /// How many idle workers the cluster may have.
     pub fn max_idle(&self) -> i32 {
         self.head.max_idle
     }
@@ -284,7 +284,7 @@ impl Request {
         shmem::bytes(self.settings_at(), self.head.settings_len as usize)
     }
 
-    /// The encoding of the session's database, where that is another one than the job's.
+    /// The encoding of the session's database, if the job runs in another database.
     pub fn home(&self) -> Option<i32> {
         (self.head.origin == Origin::Elsewhere).then_some(self.head.encoding)
     }
@@ -308,7 +308,7 @@ impl Request {
         }
     }
 
-    /// Takes over the SQL and the parameters, for as long as the job runs. `records` outlives the call. Outside of a transaction.
+    /// Copies the SQL and the parameters for as long as the job runs. `records` must outlive the call. Call it outside of a transaction.
     pub fn take(&self, raw: Raw<'_>, sql: &'static CStr, records: &mut Numbers) -> (&'static CStr, Option<Parameters>) {
         let len = self.head.parameters_len as usize;
         let converts = encoding::differ(self.head.encoding, encoding::of_database());

@@ -1,12 +1,12 @@
 //! The worker's end of the channel. Raw: everything here runs within the executor.
 //!
-//! Messages are put together in a local buffer. A full buffer becomes a piece of the queue: in memory while there is room, else,
-//! with a reader at the other end, after waiting for room; and with nobody reading in a temporary file. **A worker never waits
-//! for a reader that is not there.** A reader that has taken nothing for `deadlock_timeout` is taken for one that is not there: it may be at
-//! something else that waits for this very job to end.
+//! Messages are assembled in a local buffer. A full buffer becomes a piece of the queue. While memory is left the piece goes there. If
+//! memory is full and there is a reader, the worker waits for the reader to free some. If there is no reader, the piece goes to a temporary
+//! file. **A worker never waits for a reader that is not there.** A reader that has taken nothing for `deadlock_timeout` is treated as
+//! absent: it may itself be waiting for this job to end.
 //!
-//! Rows that fill the local buffer are likely to go on. From then on the buffer is a page in shared memory, which becomes the piece
-//! as it is; pages that were read come back and are filled again.
+//! Rows that fill the local buffer are likely to continue. From then on the buffer is a page in shared memory, which becomes the piece
+//! without a copy. Pages that were read return to the worker and are filled again.
 
 use crate::channel::message::{self, Column, HEADER, Kind, padded};
 use crate::channel::queue::{self, Page, Room};
@@ -23,58 +23,61 @@ use crate::pg::value::{describe, fingerprint, translate};
 use crate::registry::job::Slot;
 use pgrx::PgSqlErrorCode;
 
-/// The buffer is a quarter of the queue, so that both ends have something to do, within these bounds in bytes.
+/// The bounds of the buffer's size in bytes. Within them it is a quarter of the queue, so that both ends can work at the same time.
 const BUFFER: core::ops::RangeInclusive<usize> = 1024..=64 * 1024;
 
-/// The first file that a job writes has this size in bytes, each further one twice that of the one before, up to the largest. That
-/// is less than a segment of 1 GB, beyond which a BufFile looks for its set again, which is a copy that is gone by then.
+/// The size in bytes of the first file that a job writes. Each further file is twice as large as the one before, up to the largest.
+///
+/// The largest is less than a segment of 1 GB. Beyond a segment a BufFile refers to its file set again, and that set is a copy that no
+/// longer exists by then.
 const FIRST_FILE: u64 = 1 << 20;
 const LARGEST_FILE: u64 = 256 << 20;
 
-/// `MaxAllocSize`: no reader could take in a larger row.
+/// `MaxAllocSize`: no reader could allocate a larger row.
 const LARGEST_ROW: usize = 0x3fff_ffff;
 
-/// Most anonymous row types that one result remembers having described; beyond, one may be described again.
+/// The maximum number of anonymous row types that one result remembers as described. Beyond it a type may be described again.
 const KNOWN_RECORDS: usize = 256;
 
-/// The writing end for one job after another.
+/// The writing end of the channel. It serves one job after another.
 pub struct Writer {
     slot: &'static Slot,
     cookie: u64,
-    /// Bytes of memory that unread messages may take.
+    /// How many bytes of memory unread messages may take.
     limit: u64,
-    /// Whether anybody may still want messages.
+    /// Whether messages may still be read by a session.
     keep: bool,
-    /// Whether the job is about to end, which wakes the reader.
+    /// Whether the job is about to end. The end wakes the reader.
     ending: bool,
-    /// Whether a message has been begun and not completed. An error that comes meanwhile leaves a hole in the stream.
+    /// Whether a message has been begun and not completed. An error in between leaves a hole in the stream.
     torn: bool,
-    /// Where messages are put together: in `page` where there is one, else in `local`.
+    /// Where messages are assembled: in `page` if there is one, else in `local`.
     buffer: Buffer,
     local: Buffer,
-    /// How many bytes either takes.
+    /// The capacity of either of them in bytes.
     size: usize,
     page: Option<Page>,
-    /// A row that does not fit the buffer is put together here.
+    /// Where a row that does not fit the buffer is assembled.
     scratch: Buffer,
-    /// Values that are made part of a row live here until it is written.
+    /// Memory for values that are copied into a row. It is reset when the row has been written.
     row_memory: Context,
     shape: Option<Shape>,
     known_records: [i32; KNOWN_RECORDS],
     known_count: usize,
     owner: Owner,
-    /// The file that is being written. Open only while a statement's rows come: PostgreSQL closes temporary files at the end of
-    /// a transaction.
+    /// The file that is being written. It is open only while a statement returns rows: PostgreSQL closes temporary files at the end of a
+    /// transaction.
     file: Option<Writing>,
     file_len: u64,
     next_file: u32,
     file_size: u64,
-    /// Until when to wait for a reader that has taken so many bytes.
+    /// The deadline for a reader that takes nothing.
     patience: Option<Patience>,
-    /// Whether the job has failed: what is left to say must not hold up its end.
+    /// Whether the job has failed. Then the remaining messages must not delay its end.
     hurries: bool,
 }
 
+/// How long the worker waits for its reader: until this time, unless the reader's total of bytes read changes.
 #[derive(Clone, Copy)]
 struct Patience {
     read: u64,
@@ -82,7 +85,7 @@ struct Patience {
 }
 
 impl Writer {
-    /// A writer for this process; `begin` gives it a job. Where memory is out the process ends.
+    /// Makes a writer for this process. [`Writer::begin`] gives it a job. If memory is out, the process exits.
     pub fn new(raw: Raw<'_>, slot: &'static Slot) -> Self {
         let local = crate::pg::memory::for_process(|| Buffer::new(raw, *BUFFER.start()));
         crate::pg::memory::for_process(|| Self {
@@ -111,7 +114,7 @@ impl Writer {
         })
     }
 
-    /// Starts on a job's messages.
+    /// Prepares the writer for a job's messages.
     pub fn begin(&mut self, raw: Raw<'_>, slot: &'static Slot, cookie: u64, queue_size: u32, keep: bool) {
         let size = (queue_size as usize / 4).clamp(*BUFFER.start(), *BUFFER.end()) & !7;
         crate::pg::memory::for_process(|| self.local.restart(raw, size));
@@ -133,7 +136,7 @@ impl Writer {
         self.hurries = false;
     }
 
-    /// A statement's rows will come.
+    /// Begins a statement's rows.
     pub fn start_rows(&mut self, raw: Raw<'_>, shape: Shape) {
         self.shape = Some(shape);
         if !self.keep {
@@ -153,7 +156,7 @@ impl Writer {
         self.pad(raw, len);
     }
 
-    /// One row.
+    /// Writes one row.
     pub fn row(&mut self, raw: Raw<'_>, slot: RowSlot) {
         let Some(shape) = self.shape else { return };
         if !self.keep {
@@ -201,8 +204,8 @@ impl Writer {
         }
     }
 
-    /// A row that `form` writes where it goes, up to a whole number of words: it gets the place and the room there, and gives the row's
-    /// length, or nothing if there is too little room.
+    /// Lets `form` write a row directly into the buffer, with the room rounded down to whole words. `form` gets the address and the room
+    /// there, and returns the row's length, or None if there is too little room. Returns whether the row was written.
     #[inline]
     fn row_in_place(&mut self, raw: Raw<'_>, form: impl FnOnce(*mut u8, usize) -> Option<usize>) -> bool {
         let room = self.buffer.room().saturating_sub(HEADER) & !7;
@@ -218,18 +221,18 @@ impl Writer {
         true
     }
 
-    /// The statement's rows have all come. What is in an open file is handed over, since the transaction may end next.
+    /// Ends a statement's rows. Data in an open file is handed over, since the transaction may end next.
     pub fn finish_rows(&mut self, raw: Raw<'_>) {
         self.shape = None;
         self.finish_file(raw);
     }
 
-    /// A statement's command tag.
+    /// Writes a statement's command tag.
     pub fn tag(&mut self, raw: Raw<'_>, tag: &[u8]) {
         self.message(raw, Kind::Tag, tag);
     }
 
-    /// A notice in the protocol's form. While interrupts are held, which is where waiting and allocating may be forbidden, it is
+    /// Writes a notice in the form of the protocol. While interrupts are held, waiting and allocating may be forbidden, so the notice is
     /// kept only if it fits the buffer.
     pub fn notice(&mut self, raw: Raw<'_>, fields: &[u8]) {
         if !self.keep {
@@ -272,6 +275,7 @@ impl Writer {
         memory.reset(raw);
     }
 
+    /// Describes an anonymous row type, unless this result has described it already.
     fn describe(&mut self, raw: Raw<'_>, number: i32) {
         if self
             .known_records
@@ -291,7 +295,8 @@ impl Writer {
         }
     }
 
-    /// Sends off the buffer where a message of `len` bytes does not fit but would fit an empty one: whole rows are read in place.
+    /// Flushes the buffer if a message of `len` bytes does not fit it but would fit an empty one, so that the reader finds the row whole
+    /// and uses it in place.
     fn make_room(&mut self, raw: Raw<'_>, len: usize) {
         let need = HEADER + padded(len);
         if need > self.buffer.room() && need <= self.buffer.capacity() {
@@ -299,7 +304,7 @@ impl Writer {
         }
     }
 
-    /// SQL may have caught the error that tore a message, and the job gone on.
+    /// Raises 53000 if the stream has a hole. SQL may have caught the error that tore a message, and the job has continued.
     fn check_whole(&self, raw: Raw<'_>) {
         if self.torn {
             raise_raw(
@@ -311,7 +316,7 @@ impl Writer {
         }
     }
 
-    /// Begins a message; [`Writer::pad`] completes it.
+    /// Begins a message. [`Writer::pad`] completes it.
     fn header(&mut self, raw: Raw<'_>, kind: Kind, len: usize) {
         self.check_whole(raw);
         self.torn = true;
@@ -338,7 +343,7 @@ impl Writer {
         }
     }
 
-    /// Hands over what there is before the job ends. The reader need not wake for it: the end wakes it.
+    /// Hands over the remaining messages before the job ends. This does not wake the reader, since the end does.
     pub fn flush_at_end(&mut self, raw: Raw<'_>) {
         self.ending = true;
         self.flush(raw);
@@ -346,7 +351,7 @@ impl Writer {
         self.give_back(raw);
     }
 
-    /// Gives back what a large row took, also where an error has ended it half-way.
+    /// Releases the memory that a large row took, also if an error ended it half-way.
     fn give_back(&mut self, raw: Raw<'_>) {
         self.row_memory.reset(raw);
         let scratch = &mut self.scratch;
@@ -391,8 +396,7 @@ impl Writer {
         }
     }
 
-    /// For how many more milliseconds to wait for a reader that has taken `read` bytes; each piece that it takes gives it all of the time
-    /// again.
+    /// Returns for how many more milliseconds to wait for a reader that has taken `read` bytes. Each piece that it takes restarts the time.
     fn patience_left(&mut self, read: u64) -> i64 {
         let now = backend::now();
         let until = match self.patience.filter(|patience| patience.read == read) {
@@ -406,7 +410,7 @@ impl Writer {
         (until - now + 999).div_euclid(1000).max(0)
     }
 
-    /// Makes the buffer a piece in memory, and chooses where the next bytes go.
+    /// Makes the buffer a piece in memory, and chooses the buffer for the next bytes.
     fn hand_over(&mut self, raw: Raw<'_>) {
         let more = self.shape.is_some() && !self.ending && self.buffer.len() > self.buffer.capacity() / 2;
         let piece = match self.page.take() {
@@ -424,7 +428,7 @@ impl Writer {
         }
     }
 
-    /// Gives up the page, and what is in it. The next bytes go to the local buffer.
+    /// Frees the page with its contents. The next bytes go to the local buffer.
     fn leave_page(&mut self) {
         if let Some(page) = self.page.take() {
             page.free();
@@ -449,7 +453,7 @@ impl Writer {
                     None,
                 );
             }
-            // The owner let go meanwhile.
+            // The owner of the result has released it meanwhile.
             None => crate::pg::shmem::free(piece),
         }
     }
@@ -468,15 +472,15 @@ impl Writer {
         owner.with(|| file.write(raw, buffer.bytes()));
         self.file_len += self.buffer.len() as u64;
         self.buffer.clear();
-        // Between statements the transaction may end next; in the middle of a message it cannot.
+        // Between statements the transaction may end next. In the middle of a message it cannot.
         if (self.shape.is_none() && !self.torn) || self.file_len >= self.file_size {
             self.finish_file(raw);
         }
     }
 
     fn open_file(&mut self, raw: Raw<'_>) -> Writing {
-        // The set is made and kept in the slot, where whoever frees the slot finds it. Making it may raise an error, so it is
-        // made in a copy; nobody else makes it.
+        // The file set is kept in the slot, so that the process that frees the slot finds it. Making it may raise an error, so a copy is
+        // prepared without the lock. Nobody else prepares it.
         let mut files = self.slot.look(|job| job.files);
         let owner = self.owner;
         let set = self.cookie as u32;
@@ -485,15 +489,15 @@ impl Writer {
         self.file_len = 0;
         let number = self.next_file;
         self.next_file += 1;
-        // Whatever memory is current now, an error message's or a row's, may go before the file is complete.
+        // The current memory context, that of an error message or a row, may be reset before the file is complete.
         crate::pg::memory::for_process(|| owner.with(|| files.write(raw, number)))
     }
 
-    /// Completes the open file and queues it.
+    /// Completes the open file and appends it to the queue.
     pub fn finish_file(&mut self, raw: Raw<'_>) {
         let Some(file) = self.file.take() else { return };
         let owner = self.owner;
-        // If this fails, what is in the file is missing from the stream.
+        // If this fails, the contents of the file are missing from the stream.
         let torn = core::mem::replace(&mut self.torn, true);
         owner.with(|| file.finish(raw));
         let piece = queue::piece_in_file(raw, self.next_file - 1, self.file_len);
@@ -502,8 +506,8 @@ impl Writer {
         self.torn = torn;
     }
 
-    /// PostgreSQL counts a temporary file against `temp_file_limit` while the process has it open. Ours are closed and still
-    /// there, so what waits in files is counted here too.
+    /// Raises 53400 if the job's files exceed `temp_file_limit`. PostgreSQL counts a temporary file against the limit while the process has
+    /// it open. These files are closed and still exist, so unread data in files is counted here too.
     fn check_file_limit(&self, raw: Raw<'_>) {
         let limit = own::temp_file_limit();
         if limit < 0 {
@@ -539,8 +543,8 @@ impl Writer {
         }
     }
 
-    /// After an error, before the transaction is aborted: an open file is closed now, or PostgreSQL closes it under us. Nothing may
-    /// follow a torn message, which would be taken for the rest of it.
+    /// Cleans up after an error, before the transaction is aborted. An open file is closed now, since PostgreSQL would close it at the
+    /// abort. Nothing may follow a torn message: the reader would take it for the rest of that message.
     pub fn after_error(&mut self, raw: Raw<'_>) {
         self.shape = None;
         self.hurries = true;
@@ -552,7 +556,7 @@ impl Writer {
         self.owner.release();
     }
 
-    /// Gives up an open file whose completion failed. Guarded.
+    /// Abandons an open file whose completion failed. Guarded.
     pub fn give_up_file(&mut self) {
         self.stop_keeping();
         self.file = None;

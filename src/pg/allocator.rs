@@ -1,8 +1,9 @@
-//! Memory for small things when there is none.
+//! The global allocator, with a reserve for small allocations when memory is out.
 //!
-//! Rust ends the process where an allocation fails, and with it the postmaster ends all others. What grows with a user's wishes asks first
-//! ([`super::memory::reserve`]) and gives an error. Small things (a handle in hand, a node of a table, the words of an error) do not ask;
-//! where the system has no memory for them either, they come out of a reserve, which lasts until that error has ended the statement.
+//! Rust aborts the process when an allocation fails, and then the postmaster terminates all other processes. Allocations whose size depends
+//! on the user are checked ([`super::fallible::reserve`]) and raise an error. Small allocations (a handle, a node of a table, the text of
+//! an error) are not checked. If the system has no memory for them, they come from a reserve, which is enough until that error has ended
+//! the statement.
 
 use core::cell::UnsafeCell;
 use core::ptr;
@@ -10,10 +11,10 @@ use core::sync::atomic::AtomicUsize;
 use core::sync::atomic::Ordering::Relaxed;
 use std::alloc::{GlobalAlloc, Layout, System};
 
-/// Bytes of the reserve. As long as it is not used it takes none.
+/// The size of the reserve in bytes. It takes no memory until it is used.
 const SIZE: usize = 1 << 20;
 
-/// What is larger than this, in bytes, does not come out of it.
+/// Allocations larger than this, in bytes, do not come from the reserve.
 const SMALL: usize = 4096;
 
 struct Allocator;
@@ -28,7 +29,8 @@ struct Reserve(UnsafeCell<[u8; SIZE]>);
 unsafe impl Sync for Reserve {}
 
 static RESERVE: Reserve = Reserve(UnsafeCell::new([0; SIZE]));
-/// How many bytes from the beginning were given out, and how many pieces are in use. What is given back is given out again when all is.
+/// The bytes in use from the beginning of the reserve, and the number of allocations in it. The memory is reused when all of them have been
+/// freed.
 static USED: AtomicUsize = AtomicUsize::new(0);
 static PIECES: AtomicUsize = AtomicUsize::new(0);
 

@@ -1,4 +1,4 @@
-//! Everything that differs between server versions, and the constants that the bindings lack.
+//! The differences between server versions, and constants that the bindings lack.
 
 use crate::pg::raw::{self, Raw, may_raise};
 use core::cell::Cell;
@@ -12,12 +12,12 @@ pub const STATEMENT_TIMEOUT: u32 = 3;
 #[cfg(since_17)]
 const TRANSACTION_TIMEOUT: u32 = 8;
 
-/// At or above `USER_TIMEOUT` of `utils/timeout.h` on every supported version: RegisterTimeout then takes the first free one.
+/// At or above `USER_TIMEOUT` of `utils/timeout.h` in every supported version: RegisterTimeout then takes the first free one.
 pub const USER_TIMEOUT: u32 = 13;
 
-/// The lock under which extensions find their places in the main shared memory.
+/// The lock for initializing an extension's part of the main shared memory.
 pub fn addin_shmem_init_lock() -> *mut LWLock {
-    /// The index of `AddinShmemInitLock` of `storage/lwlock.h` among the individual locks, the same on every supported version.
+    /// The index of `AddinShmemInitLock` of `storage/lwlock.h` among the individual locks. It is the same in every supported version.
     const ADDIN_SHMEM_INIT_LOCK: usize = 21;
     // SAFETY: MainLWLockArray holds all individual locks and is set before any extension is loaded in a backend.
     unsafe { &raw mut (*pg_sys::MainLWLockArray.add(ADDIN_SHMEM_INIT_LOCK)).lock }
@@ -30,7 +30,7 @@ const DSA_INIT_SEGMENT_SIZE: usize = 1024 * 1024;
 #[cfg(since_17)]
 const DSA_MAX_SEGMENT_SIZE: usize = 1 << 40;
 
-/// So much more of the main shared memory is to be made; while libraries are preloaded.
+/// Requests `size` bytes more of the main shared memory. Call it while libraries are preloaded.
 pub fn request_shared_memory(size: usize) {
     // SAFETY: called in the postmaster, which has not made it yet.
     #[cfg(not(since_15))]
@@ -44,7 +44,7 @@ pub fn request_shared_memory(size: usize) {
             static NEXT: Cell<pg_sys::shmem_request_hook_type> = const { Cell::new(None) };
         }
         unsafe extern "C-unwind" fn request() {
-            // SAFETY: the postmaster calls this when it may be asked; whoever was there before is called too. Nothing is owned here.
+            // SAFETY: the postmaster calls this when it may be asked; the previous hook is called too. Nothing is owned here.
             unsafe {
                 let raw = Raw::assume();
                 if let Some(next) = NEXT.get() {
@@ -62,7 +62,7 @@ pub fn request_shared_memory(size: usize) {
     }
 }
 
-/// A new tranche of lightweight locks, never 0. Guarded: from version 19 on there can be too many.
+/// Makes a tranche of lightweight locks, whose id is never 0. Guarded: from version 19 on there can be too many.
 pub fn new_tranche(name: &'static CStr) -> c_int {
     // SAFETY: only takes a number from shared memory.
     #[cfg(not(since_19))]
@@ -77,7 +77,7 @@ pub fn new_tranche(name: &'static CStr) -> c_int {
     }
 }
 
-/// What the tranche is called in this process. From version 19 on it is known.
+/// Names the tranche in this process. From version 19 on the name is known already.
 pub fn name_tranche(tranche: c_int, name: &'static CStr) {
     // SAFETY: the tranche exists and the name is static.
     #[cfg(not(since_19))]
@@ -90,9 +90,10 @@ pub fn name_tranche(tranche: c_int, name: &'static CStr) {
     }
 }
 
-/// The resource owner that is current while a segment of the area is mapped. Where the system refuses to map what has been attached,
-/// the attachment is left to the current owner, and as long as that one has it every other attempt fails, too. From version 17 on
-/// the area minds its own owner, which is none.
+/// The resource owner while a segment of the area is mapped.
+///
+/// If the system refuses to map a segment that has been attached, the attachment stays with the current owner, and while that owner has it
+/// every other attempt fails, too. From version 17 on the area uses its own owner, which is none.
 #[derive(Clone, Copy)]
 pub struct SegmentOwner {
     before: pg_sys::ResourceOwner,
@@ -104,15 +105,15 @@ thread_local! {
 }
 
 impl SegmentOwner {
-    /// Once for each process. Guarded.
+    /// Makes the owner. Called once per process. Guarded.
     pub fn prepare() {
-        // SAFETY: the owner has no parent, so nobody else releases it.
+        // SAFETY: the owner has no parent, so nothing else releases it.
         #[cfg(not(since_17))]
         SEGMENT_OWNER
             .set(unsafe { pg_sys::ResourceOwnerCreate(core::ptr::null_mut(), c"pg_background segments".as_ptr()) });
     }
 
-    /// It is current from now on.
+    /// Makes it the current owner.
     pub fn enter() -> Self {
         // SAFETY: the owner lives as long as the process.
         #[cfg(not(since_17))]
@@ -128,7 +129,8 @@ impl SegmentOwner {
         Self { before }
     }
 
-    /// The one before is current again. What was mapped is nobody's, and stays; what `failed` goes.
+    /// Restores the previous owner. A segment that was mapped has no owner, and stays. If the mapping has `failed`, the attachment is
+    /// released.
     pub fn leave(self, failed: bool) {
         // SAFETY: all that the owner may have is the attachment that has failed.
         #[cfg(not(since_17))]
@@ -148,7 +150,7 @@ impl SegmentOwner {
     }
 }
 
-/// A new dynamic shared area. Guarded.
+/// Makes a dynamic shared area. Guarded.
 pub fn dsa_create(tranche: c_int) -> *mut pg_sys::dsa_area {
     // SAFETY: the tranche exists.
     #[cfg(not(since_17))]
@@ -164,7 +166,7 @@ pub fn dsa_create(tranche: c_int) -> *mut pg_sys::dsa_area {
 
 // mb/pg_wchar.h, utils/guc_tables.h: these raise nothing.
 unsafe extern "C-unwind" {
-    // From version 17 on the server's own copy has another name than libpq's.
+    // From version 17 on the server's own copy has another name than that of libpq.
     #[cfg_attr(since_17, link_name = "pg_encoding_to_char_private")]
     pub fn pg_encoding_to_char(encoding: c_int) -> *const c_char;
     #[cfg(since_16)]
@@ -229,7 +231,7 @@ may_raise! {
 /// Analyses and rewrites one statement with `count` parameters of the given types.
 ///
 /// # Safety
-/// The tree comes from the parser, `sql` is the text that it was parsed from, and there are as many types.
+/// The tree comes from the parser, `sql` is the text that it was parsed from, and there are `count` types.
 pub unsafe fn analyze_and_rewrite(
     raw: Raw<'_>,
     stmt: *mut RawStmt,
@@ -246,11 +248,11 @@ pub unsafe fn analyze_and_rewrite(
     }
 }
 
-/// Finds the types that a statement asks for where a parameter's type is 0, by analysing it; `unknown` where it uses the parameter
-/// and asks for none. The array grows where the statement names more parameters.
+/// Analyses a statement to find the types of its parameters whose type is 0. The type is `unknown` if the statement uses the parameter and
+/// does not determine its type. The array grows if the statement names more parameters.
 ///
 /// # Safety
-/// As for [`analyze_and_rewrite`]; the array was allocated by PostgreSQL. The tree is used up.
+/// As for [`analyze_and_rewrite`]. The array was allocated by PostgreSQL. The tree must not be used afterwards.
 pub unsafe fn find_parameter_types(
     raw: Raw<'_>,
     stmt: *mut RawStmt,
@@ -283,7 +285,7 @@ pub fn may_connect(database: pg_sys::Oid, role: pg_sys::Oid) -> bool {
     answer == pg_sys::AclResult::ACLCHECK_OK
 }
 
-/// The same.
+/// As [`may_connect`], raw.
 pub fn may_connect_raw(raw: Raw<'_>, database: pg_sys::Oid, role: pg_sys::Oid) -> bool {
     // SAFETY: a look-up in the catalogs.
     #[cfg(not(since_16))]
@@ -305,7 +307,7 @@ pub fn may_connect_raw(raw: Raw<'_>, database: pg_sys::Oid, role: pg_sys::Oid) -
 /// Runs a portal to its end.
 ///
 /// # Safety
-/// The portal is started and the receiver alive.
+/// The portal is started, and the receiver exists.
 pub unsafe fn portal_run(
     raw: Raw<'_>,
     portal: Portal,
@@ -323,7 +325,7 @@ pub unsafe fn portal_run(
     }
 }
 
-/// Temporary files under a directory of their own, which other processes may open (`storage/fileset.h`, `storage/buffile.h`).
+/// Temporary files in a directory of their own, which other processes may open (`storage/fileset.h`, `storage/buffile.h`).
 #[cfg(since_15)]
 pub use pg_sys::FileSet;
 #[cfg(not(since_15))]
@@ -348,11 +350,11 @@ may_raise! {
     fn BufFileOpenShared(fileset: *mut FileSet, name: *const c_char, mode: c_int) -> *mut BufFile;
 }
 
-/// An empty set with this number, which no process removes when it exits.
+/// Makes an empty set with this number. It is not removed when a process exits.
 ///
-/// FileSetInit is not called for it, since it does not work outside of a transaction, where what was said last is kept. There
-/// the setting temp_tablespaces cannot be looked up, and the database's own tablespace takes the files. To tell PostgreSQL that
-/// no tablespaces are set would serve too, but it believes that until the end of the next transaction, which is another job's.
+/// FileSetInit is not called for it, since that does not work outside of a transaction, where the last messages of a job are stored. There
+/// the setting temp_tablespaces cannot be looked up, and the files go to the database's own tablespace. It would also be possible to tell
+/// PostgreSQL that no tablespaces are set, but that lasts until the end of the next transaction, which is another job's.
 pub fn new_file_set(raw: Raw<'_>, number: u32) -> FileSet {
     // SAFETY: reads of this process's own state. The tablespaces are looked up where they can be, and forgotten at the end of the
     // transaction; there is room for as many as are asked for.
@@ -372,7 +374,7 @@ pub fn new_file_set(raw: Raw<'_>, number: u32) -> FileSet {
         } else {
             0
         };
-        // None, or one that is invalid: the database's own.
+        // No tablespace, or an invalid one, stands for the database's own.
         set.ntablespaces = count.max(1);
         for space in &mut set.tablespaces[..set.ntablespaces as usize] {
             if *space == pg_sys::Oid::INVALID {
@@ -386,7 +388,7 @@ pub fn new_file_set(raw: Raw<'_>, number: u32) -> FileSet {
 /// Deletes all files of the set.
 ///
 /// # Safety
-/// The set is initialised.
+/// The set is initialized.
 pub unsafe fn file_set_delete_all(raw: Raw<'_>, set: *mut FileSet) {
     // SAFETY: see above.
     #[cfg(since_15)]
@@ -403,7 +405,7 @@ pub unsafe fn file_set_delete_all(raw: Raw<'_>, set: *mut FileSet) {
 /// Creates a file in the set.
 ///
 /// # Safety
-/// The set is initialised and the name NUL-terminated.
+/// The set is initialized and the name is NUL-terminated.
 pub unsafe fn file_create(raw: Raw<'_>, set: *mut FileSet, name: &CStr) -> *mut BufFile {
     // SAFETY: see above.
     unsafe {
@@ -414,7 +416,7 @@ pub unsafe fn file_create(raw: Raw<'_>, set: *mut FileSet, name: &CStr) -> *mut 
     }
 }
 
-/// Makes a file that was written complete and readable by others.
+/// Completes a file that was written and makes it readable by others.
 ///
 /// # Safety
 /// `file` was created by [`file_create`] and is open.
@@ -431,7 +433,7 @@ pub unsafe fn file_export(raw: Raw<'_>, file: *mut BufFile) {
 /// Opens a file of the set for reading.
 ///
 /// # Safety
-/// The set is initialised and the name NUL-terminated.
+/// The set is initialized and the name is NUL-terminated.
 pub unsafe fn file_open(raw: Raw<'_>, set: *mut FileSet, name: &CStr) -> *mut BufFile {
     const O_RDONLY: c_int = 0;
     // SAFETY: see above.
@@ -443,10 +445,10 @@ pub unsafe fn file_open(raw: Raw<'_>, set: *mut FileSet, name: &CStr) -> *mut Bu
     }
 }
 
-/// Deletes a file of the set, where there is one.
+/// Deletes a file of the set, if it exists.
 ///
 /// # Safety
-/// The set is initialised and the name NUL-terminated.
+/// The set is initialized and the name is NUL-terminated.
 pub unsafe fn file_delete(raw: Raw<'_>, set: *mut FileSet, name: &CStr) {
     // SAFETY: see above.
     #[cfg(since_15)]
@@ -486,7 +488,7 @@ unsafe extern "C-unwind" {
     fn pqsignal(signal: c_int, handler: pg_sys::pqsigfunc);
 }
 
-/// A handler of signals.
+/// A signal handler.
 #[cfg(not(since_19))]
 pub type SignalHandler = unsafe extern "C-unwind" fn(c_int);
 #[cfg(since_19)]
@@ -508,7 +510,7 @@ unsafe extern "C-unwind" {
     pub fn SignalHandlerForConfigReload(signal: c_int, sender: *const pg_sys::pg_signal_info);
 }
 
-/// Lets `handler` serve the signal from now on. Raises nothing.
+/// Installs `handler` for the signal. Raises nothing.
 pub fn handle_signal(signal: c_int, handler: SignalHandler) {
     // SAFETY: the handler lives as long as the process.
     unsafe {
@@ -530,7 +532,7 @@ may_raise! {
     fn pgstat_report_plan_id(plan_id: i64, force: bool);
 }
 
-/// What the process's title says that it does.
+/// Sets the activity in the process title.
 pub fn show_activity(raw: Raw<'_>, activity: &CStr) {
     // SAFETY: the text is copied.
     #[cfg(since_16)]
@@ -544,7 +546,7 @@ pub fn show_activity(raw: Raw<'_>, activity: &CStr) {
     }
 }
 
-/// A statement begins whose identifiers are not known yet.
+/// Resets the query and plan identifiers, which are not yet known at the beginning of a statement.
 pub fn forget_query_id(raw: Raw<'_>) {
     // SAFETY: only writes this process's own statistics.
     unsafe {
@@ -554,13 +556,13 @@ pub fn forget_query_id(raw: Raw<'_>) {
     }
 }
 
-/// The statement that writes a table anew: CLUSTER, from version 19 on also as REPACK.
+/// The statement that rewrites a table: CLUSTER, from version 19 on also REPACK.
 #[cfg(not(since_19))]
 pub const REWRITE_STATEMENT: pg_sys::NodeTag = pg_sys::NodeTag::T_ClusterStmt;
 #[cfg(since_19)]
 pub const REWRITE_STATEMENT: pg_sys::NodeTag = pg_sys::NodeTag::T_RepackStmt;
 
-/// The destination that the simple-query protocol gives a statement's rows.
+/// The destination of a statement's rows in the simple-query protocol.
 pub const DEST_REMOTE: CommandDest::Type = CommandDest::DestRemote;
 
 /// The wait event shown in `pg_stat_activity` while a session waits for a job or a job for its reader.
@@ -568,10 +570,10 @@ pub fn wait_event() -> u32 {
     pg_sys::PG_WAIT_EXTENSION
 }
 
-/// `PG_PROTOCOL(3, 0)` of `libpq/pqcomm.h`: messages are written in the protocol's version 3.
+/// `PG_PROTOCOL(3, 0)` of `libpq/pqcomm.h`: messages are written in version 3 of the protocol.
 pub const PROTOCOL_LATEST: u32 = 3 << 16;
 
-/// Tells PostgreSQL where messages for the client go from now on.
+/// Redirects the messages for the client.
 ///
 /// # Safety
 /// The methods live as long as the process.
@@ -584,10 +586,10 @@ pub unsafe fn redirect_messages(methods: *const raw::PQcommMethods) {
     }
 }
 
-/// All settings of this process, and how many.
+/// All settings of this process, and their number.
 ///
 /// # Safety
-/// The array is valid until a setting is added.
+/// The array is used only until a setting is added.
 pub unsafe fn all_settings() -> (*mut *mut pg_sys::config_generic, usize) {
     // SAFETY: only hands out pointers.
     #[cfg(not(since_16))]
@@ -603,10 +605,10 @@ pub unsafe fn all_settings() -> (*mut *mut pg_sys::config_generic, usize) {
     }
 }
 
-/// Gives back what [`all_settings`] gave.
+/// Frees the result of [`all_settings`].
 ///
 /// # Safety
-/// It is used no more.
+/// The array is not used any more.
 pub unsafe fn free_settings(raw: Raw<'_>, settings: *mut *mut pg_sys::config_generic) {
     // SAFETY: see above; up to version 15 it is no copy.
     #[cfg(not(since_16))]
@@ -620,8 +622,8 @@ pub unsafe fn free_settings(raw: Raw<'_>, settings: *mut *mut pg_sys::config_gen
 
 /// A number that changes whenever a setting becomes known.
 ///
-/// From version 16 on the settings are in a hash table of PostgreSQL's own. To have them all means to sort them, which takes longer
-/// than the rest of a job; but the list of those that EXPLAIN shows is short, and has room for all.
+/// From version 16 on the settings are in a private hash table of PostgreSQL. The function that returns all of them also sorts them, which
+/// takes longer than the rest of a job. But the list of the settings that EXPLAIN shows is short, and is allocated with room for all.
 pub fn settings_number(raw: Raw<'_>) -> usize {
     // SAFETY: a plain read.
     #[cfg(not(since_16))]
@@ -642,7 +644,7 @@ pub fn settings_number(raw: Raw<'_>) -> usize {
     }
 }
 
-/// The setting of this name, as long as there is one. Raises nothing.
+/// Returns the setting of this name, if it exists. Raises nothing.
 #[cfg(not(since_16))]
 pub fn find_setting(name: &CStr) -> Option<*mut pg_sys::config_generic> {
     // SAFETY: as many as there are; they live as long as the process.
@@ -654,7 +656,7 @@ pub fn find_setting(name: &CStr) -> Option<*mut pg_sys::config_generic> {
     }
 }
 
-/// The setting of this name, as long as there is one. Raises nothing.
+/// Returns the setting of this name, if it exists. Raises nothing.
 #[cfg(since_16)]
 pub fn find_setting(name: &CStr) -> Option<*mut pg_sys::config_generic> {
     // SAFETY: a look-up that raises nothing and makes nothing, as the flags say.
@@ -662,7 +664,7 @@ pub fn find_setting(name: &CStr) -> Option<*mut pg_sys::config_generic> {
     (!setting.is_null()).then_some(setting)
 }
 
-/// Where the value of a setting is: a variable of the setting's type.
+/// The address of a setting's value, a variable of the setting's type.
 ///
 /// # Safety
 /// The setting exists.
@@ -679,7 +681,7 @@ pub unsafe fn setting_variable(setting: *mut pg_sys::config_generic) -> *const c
     }
 }
 
-/// Where the hook is that is called when a setting, a text, is about to get a value.
+/// The address of a text setting's assign hook, which is called when the setting is about to get a value.
 ///
 /// # Safety
 /// The setting exists, and is a text.
@@ -696,7 +698,7 @@ pub unsafe fn assign_hook(setting: *mut pg_sys::config_generic) -> *mut pg_sys::
     }
 }
 
-/// The role that set the value of a setting, where the version keeps it.
+/// The role that set the value of a setting, if the version records it.
 ///
 /// # Safety
 /// The setting exists.
@@ -740,8 +742,8 @@ may_raise! {
     ) -> c_int;
 }
 
-/// Sets a setting as its source would. Where the value in force comes from a stronger source, it only becomes what RESET gives.
-/// `elevel` 0 makes a refusal a message.
+/// Sets a setting as its source would. If the present value comes from a stronger source, only the reset value changes. With `elevel` 0 a
+/// refusal is only a message.
 ///
 /// # Safety
 /// Name and value are NUL-terminated.
@@ -780,7 +782,7 @@ pub unsafe fn set_setting(
     }
 }
 
-/// Whether what this process writes is marked with a replication origin.
+/// Whether this process's writes are marked with a replication origin.
 pub fn has_replication_origin() -> bool {
     // SAFETY: a plain read of this process's state.
     #[cfg(not(since_19))]
@@ -794,14 +796,14 @@ pub fn has_replication_origin() -> bool {
     }
 }
 
-/// How many bytes a byte takes in `application_name` that is no printable ASCII (`pg_clean_ascii`).
+/// How many bytes a byte that is not printable ASCII takes in `application_name` (`pg_clean_ascii`).
 pub const CLEANED_BYTE: usize = if cfg!(since_16) { r"\xNN".len() } else { 1 };
 
-/// Whether this process is in the table of locks, advisory ones among them. Another process may put a lock there for it that it has
-/// taken by the short way, a lock of a relation; none but itself takes one out.
+/// Whether this process has locks in the lock table, including advisory ones. Another process may transfer a relation lock there that this
+/// process has taken by the fast path. Only this process removes locks from there.
 pub fn is_in_lock_table() -> bool {
-    // SAFETY: the heads of this process's lists, which lie in shared memory. In all versions one is a pointer back and a pointer on,
-    // and points at itself where the list is empty.
+    // SAFETY: the heads of this process's lists, which are in shared memory. In all versions one is a pointer back and a pointer forward,
+    // and points at itself if the list is empty.
     unsafe {
         let lists = &raw const (*pg_sys::MyProc).myProcLocks;
         let heads = lists.cast::<[*const c_void; 2]>();
@@ -830,7 +832,7 @@ pub fn drop_temporary_slots(raw: Raw<'_>) {
     }
 }
 
-/// Forgets what an error within a commit or rollback of a procedure's leaves of SPI. From version 15 on there is nothing left.
+/// Cleans up SPI after an error within a procedure's commit or rollback. From version 15 on this is not needed.
 pub fn spi_cleanup(raw: Raw<'_>) {
     #[cfg(since_15)]
     let _ = raw;
@@ -846,7 +848,7 @@ pub fn spi_cleanup(raw: Raw<'_>) {
     }
 }
 
-/// Stops the timer of transaction_timeout: the transaction at hand is not the job's.
+/// Stops the timer of transaction_timeout: the current transaction is not the job's.
 pub fn stop_transaction_timer() {
     #[cfg(since_17)]
     {
@@ -860,7 +862,7 @@ pub fn stop_transaction_timer() {
     }
 }
 
-/// A transaction that has taken too long is over.
+/// Discards a pending transaction timeout.
 pub fn forget_transaction_timeout() {
     // SAFETY: set by a signal handler.
     #[cfg(since_17)]
@@ -869,7 +871,7 @@ pub fn forget_transaction_timeout() {
     }
 }
 
-/// Sends the statistics of this process, so that none of a job's counts are left for the next. Outside of a transaction.
+/// Sends the statistics of this process, so that no counts of a job are left for the next. Call it outside of a transaction.
 pub fn report_statistics() {
     // SAFETY: no transaction runs. What differs between versions is the result only.
     unsafe {
@@ -890,8 +892,8 @@ may_raise! {
     fn standard_ExecutorRun(query: *mut pg_sys::QueryDesc, direction: pg_sys::ScanDirection::Type, count: u64);
 }
 
-/// What is told of each run of the executor, before it begins: the query, and whether it is run forward, to its last row or to one
-/// after which it is not run again. It is called for every query of the session, and raises nothing.
+/// Called for each run of the executor, before it begins, with the query and whether it is run forward, and to its last row or to one after
+/// which it is not run again. It is called for every query of the session, and must raise nothing.
 pub type RunWatcher = fn(*mut pg_sys::EState, bool);
 
 thread_local! {
@@ -899,10 +901,10 @@ thread_local! {
     static RUN_WATCHER: Cell<Option<RunWatcher>> = const { Cell::new(None) };
 }
 
-/// From now on `watcher` is told of runs. Once for each process.
+/// Sets the function to call for runs. Called once per process.
 pub fn watch_runs(watcher: RunWatcher) {
     RUN_WATCHER.set(Some(watcher));
-    // SAFETY: the hook is called in this thread; whoever was there before is called too.
+    // SAFETY: the hook is called in this thread; the previous hook is called too.
     unsafe {
         NEXT_RUN.set(pg_sys::ExecutorRun_hook);
         pg_sys::ExecutorRun_hook = Some(run);
@@ -920,7 +922,7 @@ unsafe extern "C-unwind" fn run(
         let raw = Raw::assume();
         if let Some(watcher) = RUN_WATCHER.get() {
             let forward = direction == pg_sys::ScanDirection::ForwardScanDirection;
-            // All queries come by here. If this fails, rows are collected first.
+            // All queries pass through here. If this fails, rows are collected first.
             super::error::if_possible(|| watcher((*query).estate, forward && (count == 0 || is_of_spi(query))));
         }
         #[cfg(not(since_18))]
@@ -936,9 +938,9 @@ unsafe extern "C-unwind" fn run(
     }
 }
 
-/// Whether the query is one that SPI runs itself (`_SPI_pquery`), which it does once, and copies each row: a function in SQL, too, runs
-/// its query for one row and never again, but looks at that row afterwards. The rows of an SPI cursor go the same way, but they
-/// are those of the active portal's query.
+/// Whether the query is one that SPI runs itself (`_SPI_pquery`). It runs it once, and copies each row. That distinguishes it from a
+/// function in SQL, which also runs its query for one row and never again, but uses that row afterwards. The rows of an SPI cursor have the
+/// same destination, but belong to the query of the active portal.
 unsafe fn is_of_spi(query: *mut pg_sys::QueryDesc) -> bool {
     // SAFETY: the executor's own arguments; the active portal, if any, is alive.
     unsafe {
@@ -961,7 +963,7 @@ pub const CONSTRAINT_VALIDATED: c_int = 7;
 #[cfg(since_18)]
 pub const CONSTRAINT_VALIDATED: c_int = 8;
 
-/// A row of a catalog with an oid, from its cache, to be released; NULL where there is none.
+/// Returns a row of a catalog, by its oid, from the catalog's cache. It must be released. NULL if there is none.
 pub fn cached_row(raw: Raw<'_>, cache: pg_sys::SysCacheIdentifier::Type, oid: pg_sys::Oid) -> pg_sys::HeapTuple {
     // utils/syscache.h
     may_raise! {
@@ -978,8 +980,7 @@ thread_local! {
     static CONSTRAINT_WATCHER: Cell<Option<fn()>> = const { Cell::new(None) };
 }
 
-/// From now on `watcher` is called when a constraint has changed in this database, as soon as this process learns of it. Once for each
-/// process.
+/// Sets the function to call when this process learns that a constraint in this database has changed. Called once per process.
 pub fn watch_constraints(raw: Raw<'_>, watcher: fn()) {
     unsafe extern "C-unwind" fn changed(_argument: pg_sys::Datum, _cache: c_int, _hash: u32) {
         if let Some(watcher) = CONSTRAINT_WATCHER.get() {
@@ -990,10 +991,10 @@ pub fn watch_constraints(raw: Raw<'_>, watcher: fn()) {
     on_cache_change(raw, pg_sys::SysCacheIdentifier::CONSTROID, changed);
 }
 
-/// What is called when rows of a cached catalog have changed.
+/// Called when rows of a cached catalog have changed.
 pub type CacheCallback = unsafe extern "C-unwind" fn(pg_sys::Datum, c_int, u32);
 
-/// From now on the callback is called for the cache, as long as the process lives.
+/// Registers the callback for the cache, for the life of the process.
 pub fn on_cache_change(raw: Raw<'_>, cache: pg_sys::SysCacheIdentifier::Type, callback: CacheCallback) {
     // utils/inval.h
     may_raise! {
@@ -1014,10 +1015,10 @@ pub fn on_cache_change(raw: Raw<'_>, cache: pg_sys::SysCacheIdentifier::Type, ca
     unsafe { CacheRegisterSyscacheCallback(raw, cache as _, Some(callback), 0usize.into()) }
 }
 
-/// Plans a query by the hook `next`, where there is one.
+/// Plans a query by the hook `next`, if there is one.
 ///
 /// # Safety
-/// The arguments are those of a planner's hook.
+/// The arguments are those of a planner hook.
 pub unsafe fn plan(
     raw: Raw<'_>,
     next: pg_sys::planner_hook_type,
@@ -1060,7 +1061,7 @@ pub unsafe fn plan(
     }
 }
 
-/// The number that the next transaction gets, or one that was given a moment ago.
+/// The next transaction id, or one that was assigned shortly before.
 pub fn next_xid() -> u32 {
     // SAFETY: a number in shared memory, which is there in every process; it is only looked at.
     #[cfg(not(since_17))]
@@ -1074,10 +1075,10 @@ pub fn next_xid() -> u32 {
     }
 }
 
-/// The columns of a descriptor that was made by hand are all there: from version 19 on, that must be said before it is used.
+/// Completes a descriptor whose columns have all been initialized. From version 19 on this is required before it is used.
 ///
 /// # Safety
-/// Each column was initialised.
+/// Each column was initialized.
 pub unsafe fn finish_descriptor(raw: Raw<'_>, desc: pg_sys::TupleDesc) {
     // access/tupdesc.h
     may_raise! {
@@ -1096,7 +1097,7 @@ pub unsafe fn finish_descriptor(raw: Raw<'_>, desc: pg_sys::TupleDesc) {
 /// The text of a String node.
 ///
 /// # Safety
-/// The node is one.
+/// The node is a String.
 pub unsafe fn string_of(node: *mut core::ffi::c_void) -> *mut c_char {
     // SAFETY: see above.
     #[cfg(since_15)]
@@ -1110,7 +1111,7 @@ pub unsafe fn string_of(node: *mut core::ffi::c_void) -> *mut c_char {
     }
 }
 
-/// What a custom path can do: be scanned backward and, where that must be said, project.
+/// The abilities of a custom path: backward scan and, in versions that have the flag, projection.
 #[cfg(since_15)]
 pub const PATH_FLAGS: u32 = pg_sys::CUSTOMPATH_SUPPORT_BACKWARD_SCAN | pg_sys::CUSTOMPATH_SUPPORT_PROJECTION;
 #[cfg(not(since_15))]

@@ -1,10 +1,10 @@
 //! Numbers as text, without an allocation.
 
-/// A number's decimal digits, in the frame.
+/// The decimal digits of a number, stored in the frame.
 pub struct Digits([u8; 20], usize);
 
 impl Digits {
-    /// The digits of `number`.
+    /// Formats `number`.
     pub fn of(mut number: u64) -> Self {
         let mut digits = [0; 20];
         let mut at = digits.len();
@@ -18,7 +18,7 @@ impl Digits {
         }
     }
 
-    /// As text.
+    /// The digits as text.
     pub fn bytes(&self) -> &[u8] {
         &self.0[self.1..]
     }

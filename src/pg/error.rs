@@ -1,4 +1,4 @@
-//! Errors: how ours are made, how PostgreSQL's are caught whole and raised again.
+//! Errors: making this library's own, and catching and re-raising PostgreSQL's.
 
 use crate::pg::digits::Digits;
 use crate::pg::memory::copy_text;
@@ -10,10 +10,10 @@ use core::ptr;
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::{self, ErrorData};
 
-/// What goes wrong in this crate travels as a value and is raised in the outermost frame only.
+/// Errors are passed in this crate as values, and raised in the outermost frame only.
 pub type Result<T> = core::result::Result<T, Failure>;
 
-/// An error of our own: SQLSTATE, message, and where they help detail and hint.
+/// An error of this library: SQLSTATE, message, and optionally detail and hint.
 #[derive(Debug)]
 pub struct Report {
     code: PgSqlErrorCode,
@@ -23,7 +23,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// A new error; the message is lower case and has no full stop (PostgreSQL's error message style guide).
+    /// Makes an error. The message is lower case and has no full stop (PostgreSQL's error message style guide).
     pub fn new(code: PgSqlErrorCode, message: impl Into<String>) -> Self {
         Self {
             code,
@@ -33,29 +33,29 @@ impl Report {
         }
     }
 
-    /// Adds a DETAIL, a whole sentence.
+    /// Adds a DETAIL, which must be a complete sentence.
     pub fn detail(mut self, detail: impl Into<String>) -> Self {
         self.detail = Some(detail.into());
         self
     }
 
-    /// Adds a HINT, a whole sentence.
+    /// Adds a HINT, which must be a complete sentence.
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
 }
 
-/// Why a function could not give its answer.
+/// Why a function failed.
 #[derive(Debug)]
 pub enum Failure {
-    /// An error of our own.
+    /// An error of this library.
     Report(Box<Report>),
-    /// An error that PostgreSQL raised here and [`catch`] kept: it goes on as if it had never been stopped.
+    /// An error that PostgreSQL raised in this process and [`catch`] kept. It is raised again as if it had not been caught.
     Caught(*mut ErrorData),
-    /// An error that came from elsewhere (a job's): raised as new, so that the caller's context lines are added to its own.
+    /// An error of a job. It is raised as a new one, so that the caller's context lines are added to its own.
     Foreign(*mut ErrorData),
-    /// Rust's allocator had no memory for so many bytes. What makes this allocates nothing.
+    /// Rust's allocator had no memory for so many bytes. Making this value allocates nothing.
     OutOfMemory(usize),
 }
 
@@ -66,13 +66,13 @@ impl From<Report> for Failure {
 }
 
 impl Failure {
-    /// Whether somebody, or a time limit, wants this session's statement to end.
+    /// Whether this is a query cancel or a timeout of this session's statement.
     pub fn is_cancel(&self) -> bool {
         matches!(self, Failure::Caught(edata) if sqlstate(*edata) == PgSqlErrorCode::ERRCODE_QUERY_CANCELED as i32)
     }
 }
 
-/// An empty error of the level ERROR in the current memory context.
+/// Makes an empty error of level ERROR in the current memory context.
 pub fn new_error_data() -> *mut ErrorData {
     // SAFETY: palloc0 gives zeroed memory of the asked size, and an all-zero ErrorData is valid.
     unsafe {
@@ -100,7 +100,7 @@ impl Report {
     }
 }
 
-/// As PostgreSQL's own: 53200.
+/// Makes the same error as PostgreSQL does, 53200.
 fn out_of_memory(size: usize) -> *mut ErrorData {
     let edata = new_error_data();
     let mut detail = [0; 64];
@@ -118,7 +118,7 @@ fn out_of_memory(size: usize) -> *mut ErrorData {
     edata
 }
 
-/// Raises the failure as PostgreSQL's ERROR.
+/// Raises the failure as an ERROR.
 pub fn throw(raw: Raw<'_>, failure: Failure) -> ! {
     let (edata, again) = match failure {
         Failure::Report(report) => (report.into_error_data(), false),
@@ -135,26 +135,26 @@ pub fn throw(raw: Raw<'_>, failure: Failure) -> ! {
     }
 }
 
-/// Runs what PostgreSQL calls back. A panic, which means a bug here, becomes an ERROR with XX000; a raw error jumps over.
+/// Runs the body of a callback from PostgreSQL. A panic, which means a bug here, becomes an ERROR with XX000. A raw error jumps over it.
 pub fn at_border<T>(body: impl FnOnce() -> T) -> T {
     // SAFETY: nothing is owned here when the error is raised.
     unsafe { pg_sys::panic::pgrx_extern_c_guard(body) }
 }
 
-/// Runs what PostgreSQL calls, or what a process begins with, where no handler of ours is above: an error jumps to PostgreSQL's own, over
-/// the caller, too.
+/// Runs `body` without a handler of this library above it, as a callback from PostgreSQL or at the beginning of a process. Not caught: an
+/// error jumps to PostgreSQL's own handler, over the caller, too.
 pub fn uncaught<T, F: FnOnce(Raw) -> T>(body: F) -> T {
     const { assert!(!needs_drop::<F>(), "an error jumps over what the closure owns") };
-    // SAFETY: PostgreSQL has a handler; the frames of whoever calls this are looked at as those with the token are.
+    // SAFETY: PostgreSQL has a handler; `scripts/raw-frames` examines the frames of the caller like those with the token.
     body(unsafe { Raw::assume() })
 }
 
-/// The same where PostgreSQL can go on without it: a panic gives None, and so does an error in a guarded call.
+/// As [`at_border`], for work that PostgreSQL can do without: returns None after a panic or an error in a guarded call.
 pub fn if_possible<T>(body: impl FnOnce() -> T) -> Option<T> {
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(body)).ok()
 }
 
-/// Sends a message below ERROR to whoever receives this backend's messages.
+/// Sends a message below ERROR to the receiver of this backend's messages.
 pub fn emit(raw: Raw<'_>, edata: *mut ErrorData) {
     // SAFETY: a palloc'd error; the caller keeps no owned value alive (raw).
     unsafe { raw::ThrowErrorData(raw, edata) }
@@ -175,11 +175,11 @@ pub fn message(level: u32, code: PgSqlErrorCode, text: &str, detail: Option<&str
     }
 }
 
-/// Runs `body` with a handler of its own. Returns whether it came to its end; else an error has jumped here, and PostgreSQL still holds
-/// it. The handler, the context callbacks and the memory context are those of before, as after PG_TRY (utils/elog.h).
+/// Runs `body` with a handler of its own. Returns whether it completed. Otherwise an error has jumped here, and PostgreSQL still holds it.
+/// The handler, the context callbacks and the memory context are restored, as after PG_TRY (utils/elog.h).
 ///
 /// # Safety
-/// Nothing between here and the place of the error owns anything. One thread only.
+/// No frame between here and the place of the error owns anything. One thread only.
 unsafe fn reaches_its_end(body: impl FnOnce(Raw)) -> bool {
     // SAFETY: see above.
     unsafe {
@@ -200,16 +200,16 @@ unsafe fn reaches_its_end(body: impl FnOnce(Raw)) -> bool {
     }
 }
 
-/// Runs `body`, and gives back an error that it raised as a copy in the memory context that was current before.
+/// Runs `body`. Returns an error that it raised, as a copy in the memory context that was current before.
 ///
-/// Nothing between this call and the place of the error owns anything: the jump passes over it. What the closure captures and returns
-/// is checked here, what its frames own by `scripts/raw-frames`.
+/// No frame between this call and the place of the error may own anything, since the jump passes over it. What the closure captures and
+/// returns is checked here, and what its frames own by `scripts/raw-frames`.
 ///
-/// The transaction is left as the error left it; the caller raises the error again or aborts. Only the lightweight locks are released at
-/// once, as an abort does first of all: on its way out the caller gives back shared memory, for which it may need the very lock that the
-/// error left behind. So no lock may be held around the call.
+/// The transaction is left as the error left it: the caller raises the error again or aborts. Only the lightweight locks are released at
+/// once, which is also the first step of an abort. The reason is that the caller frees shared memory when it returns, and may need the lock
+/// that the error left held. So no lock may be held around the call.
 ///
-/// While the process ends PostgreSQL makes every error a FATAL one, which nobody can catch; what is called here is an exception.
+/// While the process exits, PostgreSQL turns every error into a FATAL one, which cannot be caught. Errors of `body` are exempt from that.
 pub fn catch<T, F: FnOnce(Raw) -> T>(body: F) -> core::result::Result<T, *mut ErrorData> {
     const {
         assert!(
@@ -234,7 +234,7 @@ pub fn catch<T, F: FnOnce(Raw) -> T>(body: F) -> core::result::Result<T, *mut Er
     }
 }
 
-/// That the process ends, forgotten for a while. Owns nothing, since an error may jump over it.
+/// The fact that the process exits, suspended for a while. Owns nothing, since an error may jump over it.
 #[derive(Clone, Copy)]
 struct Exit {
     in_progress: bool,
@@ -254,7 +254,7 @@ impl Exit {
         }
     }
 
-    /// As `proc_exit_prepare` of storage/ipc/ipc.c has left it: no interrupt is served any more.
+    /// Restores what `proc_exit_prepare` of storage/ipc/ipc.c has set: no interrupt is processed any more.
     unsafe fn resume(self) {
         // SAFETY: plain variables of this process.
         unsafe {
@@ -269,11 +269,12 @@ impl Exit {
     }
 }
 
-/// Runs `body`, which fails between two states that are both whole, and gives None where it raised an error. The error is
-/// forgotten, and all else is as before: lightweight locks stay held, interrupts stay held off. So it may be called under a lock,
-/// while the process ends, and over live values; not where an error is being reported.
+/// Runs `body`, and returns None if it raised an error. `body` must fail only between consistent states.
 ///
-/// Nothing within `body` may own anything, nor hold a lightweight lock of its own where it may fail.
+/// The error is discarded, and everything else is as before: lightweight locks stay held, and interrupts stay held off. So this may be
+/// called under a lock, while the process exits, and over live values. It must not be called while an error is being reported.
+///
+/// No frame within `body` may own anything, nor hold a lightweight lock of its own where it may fail.
 pub fn quietly<T, F: FnOnce(Raw) -> T>(body: F) -> Option<T> {
     const {
         assert!(
@@ -293,7 +294,7 @@ pub fn quietly<T, F: FnOnce(Raw) -> T>(body: F) -> Option<T> {
         let mut answer = MaybeUninit::<T>::uninit();
         let target = ptr::from_mut(&mut answer);
         let done = reaches_its_end(|raw| {
-            // What says where an error was raised may itself need what is locked.
+            // The error context callbacks may themselves need what is locked.
             pg_sys::error_context_stack = ptr::null_mut();
             (*target).write(body(raw));
         });
@@ -311,8 +312,8 @@ pub fn quietly<T, F: FnOnce(Raw) -> T>(body: F) -> Option<T> {
     }
 }
 
-/// The error that was just caught, as a copy. Where memory is out for that, it is that error instead, which needs none: the caller owns
-/// things, and must not be jumped over.
+/// Returns a copy of the error that was just caught. If there is no memory for the copy, returns an out-of-memory error that needs none:
+/// the caller owns things, so an error must not jump over it.
 fn take_error() -> *mut ErrorData {
     static NO_MEMORY: NoMemory = NoMemory(core::cell::UnsafeCell::new(MaybeUninit::zeroed()));
     // SAFETY: as in `catch`; the copy is made in the current memory context. All-zero is a valid error, and one thread uses this one,
@@ -340,12 +341,12 @@ struct NoMemory(core::cell::UnsafeCell<MaybeUninit<ErrorData>>);
 // SAFETY: PostgreSQL runs our code in one thread of each process.
 unsafe impl Sync for NoMemory {}
 
-/// [`catch`] for the session's side: the error becomes a [`Failure`] that [`throw`] lets go on.
+/// [`catch`] for the session: the error becomes a [`Failure`] that [`throw`] raises again.
 pub fn catching<T, F: FnOnce(Raw) -> T>(body: F) -> Result<T> {
     catch(body).map_err(Failure::Caught)
 }
 
-/// Writes a caught error to the server log, and to nobody else, as the main loop of a backend does.
+/// Writes a caught error to the server log only, as the main loop of a backend does.
 pub fn log_caught(edata: *mut ErrorData) {
     // SAFETY: as in `catch`; EmitErrorReport finds the error that ReThrowError pushed, FlushErrorState takes it off again.
     unsafe {
@@ -366,7 +367,7 @@ pub fn sqlstate(edata: *mut ErrorData) -> i32 {
     unsafe { (*edata).sqlerrcode }
 }
 
-/// Gives a caught error another SQLSTATE, message, detail and hint; context and position stay.
+/// Replaces the SQLSTATE, message, detail and hint of a caught error. Context and position stay.
 pub fn replace(edata: *mut ErrorData, report: Report) {
     // SAFETY: a palloc'd error; the old strings go with their memory context.
     unsafe {
@@ -377,10 +378,10 @@ pub fn replace(edata: *mut ErrorData, report: Report) {
     }
 }
 
-/// The most that [`raise_raw`] takes of a message.
+/// The size of the buffer for a message of [`raise_raw`].
 const RAW_MESSAGE: usize = 320;
 
-/// Raises an error where nothing may be owned: the message is put together from pieces in a buffer of the frame.
+/// Raises an error where nothing may be owned. The message is assembled from pieces in a buffer in the frame.
 pub fn raise_raw(raw: Raw<'_>, code: PgSqlErrorCode, message: &[&[u8]], hint: Option<&'static CStr>) -> ! {
     let mut text = [0u8; RAW_MESSAGE];
     for (to, from) in text
@@ -404,7 +405,7 @@ pub fn raise_raw(raw: Raw<'_>, code: PgSqlErrorCode, message: &[&[u8]], hint: Op
     }
 }
 
-/// Sends a message below ERROR.
+/// Sends a message of this level, raw. Owns nothing.
 pub fn emit_raw(raw: Raw<'_>, level: u32, code: PgSqlErrorCode, message: &'static CStr) {
     // SAFETY: as in `raise_raw`.
     unsafe {
@@ -417,8 +418,8 @@ pub fn emit_raw(raw: Raw<'_>, level: u32, code: PgSqlErrorCode, message: &'stati
     }
 }
 
-/// Whether PostgreSQL raised this error because somebody asked the process to end its statement; not a timeout, nor an error
-/// of the same SQLSTATE that SQL raised.
+/// Whether PostgreSQL raised this error because of a cancel request. A timeout does not count, nor does an error of the same SQLSTATE that
+/// SQL raised.
 pub fn is_user_cancel(edata: *mut ErrorData) -> bool {
     // SAFETY: a palloc'd error; the message identifier is NULL or static text of the server, never translated.
     unsafe {

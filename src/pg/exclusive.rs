@@ -1,9 +1,8 @@
-//! State of this process that callbacks of PostgreSQL reach too.
+//! State of this process that callbacks from PostgreSQL use too.
 
 use core::cell::{Cell, UnsafeCell};
 
-/// A value that one caller at a time may use; a second one, called from within the first, is turned away. PostgreSQL's
-/// processes have one thread.
+/// A value with one user at a time. A second use, from within the first, is refused. PostgreSQL's processes have one thread.
 pub struct Exclusive<T> {
     value: UnsafeCell<Option<T>>,
     busy: Cell<bool>,
@@ -21,20 +20,20 @@ impl<T> Exclusive<T> {
         }
     }
 
-    /// Sets the value.
+    /// Sets the value, unless it is in use.
     pub fn set(&self, value: T) {
         if !self.busy.get() {
-            // SAFETY: nobody uses the value now.
+            // SAFETY: the value is not in use.
             unsafe { *self.value.get() = Some(value) };
         }
     }
 
-    /// Lets `body` use the value; None where there is none or somebody further up uses it.
+    /// Lets `body` use the value. Returns None if there is none or if it is in use further up the stack.
     pub fn with<R>(&self, body: impl FnOnce(&mut T) -> R) -> Option<R> {
         if self.busy.get() {
             return None;
         }
-        // SAFETY: `busy` keeps everybody else out until `body` returns, or until `recover` after an error jumped over it.
+        // SAFETY: `busy` refuses other users until `body` returns, or until `recover` after an error has jumped over it.
         let value = unsafe { (*self.value.get()).as_mut() }?;
         self.busy.set(true);
         let answer = body(value);
@@ -42,7 +41,7 @@ impl<T> Exclusive<T> {
         Some(answer)
     }
 
-    /// After an error: whoever used the value does so no more.
+    /// Call this after an error: a user of the value that the error has jumped over no longer uses it.
     pub fn recover(&self) {
         self.busy.set(false);
     }

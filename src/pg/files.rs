@@ -1,7 +1,7 @@
 //! Temporary files that outlive the process that wrote them.
 //!
-//! PostgreSQL's file sets (`storage/fileset.h`): a directory below `base/pgsql_tmp` or in `temp_tablespaces`, counted against
-//! `temp_file_limit` while open, logged by `log_temp_files`, removed after a crash.
+//! These are PostgreSQL's file sets (`storage/fileset.h`): a directory below `base/pgsql_tmp` or in `temp_tablespaces`. Open files count
+//! against `temp_file_limit`. The files are logged by `log_temp_files`, and removed after a crash.
 
 use crate::pg::digits::Digits;
 use crate::pg::raw::{self, Raw};
@@ -10,7 +10,7 @@ use compat::FileSet;
 use core::ffi::CStr;
 use pgrx::pg_sys::{self, BufFile, ResourceOwner};
 
-/// A set of files in shared memory.
+/// A file set in shared memory.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
 pub struct Files {
@@ -18,7 +18,7 @@ pub struct Files {
     made: bool,
 }
 
-/// The name of the file number `n`, in `buffer`.
+/// The name of file number `n`, in `buffer`.
 fn name(n: u32, buffer: &mut [u8; 16]) -> &CStr {
     let digits = Digits::of(n.into());
     for (to, from) in buffer.iter_mut().zip([b"r", digits.bytes()].into_iter().flatten()) {
@@ -28,8 +28,8 @@ fn name(n: u32, buffer: &mut [u8; 16]) -> &CStr {
 }
 
 impl Files {
-    /// Makes the set where it has not been made yet. PostgreSQL tells sets apart by the process that made them and a count of its
-    /// own. Ours outlive that process, and another one can get its number; so `number` takes the place of the count, a random one.
+    /// Makes the set if it has not been made yet. PostgreSQL identifies a set by the process that made it and a counter of that process.
+    /// These sets outlive the process, and another process can get its pid. So `number`, which is random, replaces the counter.
     pub fn prepare(&mut self, raw: Raw<'_>, number: u32) {
         if !self.made {
             self.set = compat::new_file_set(raw, number);
@@ -37,7 +37,7 @@ impl Files {
         }
     }
 
-    /// Starts file number `n`. It is complete, and others may read it, after [`Writing::finish`].
+    /// Creates file number `n`. After [`Writing::finish`] it is complete and others may read it.
     pub fn write(&mut self, raw: Raw<'_>, n: u32) -> Writing {
         // SAFETY: the set is prepared.
         Writing(unsafe { compat::file_create(raw, &mut self.set, name(n, &mut [0; 16])) })
@@ -55,7 +55,7 @@ impl Files {
         unsafe { compat::file_delete(raw, &mut self.set, name(n, &mut [0; 16])) }
     }
 
-    /// Deletes all files. What fails is only logged, and interrupts wait: the caller has more to give back.
+    /// Deletes all files. A failure is only logged, and interrupts are held off: the caller has other resources to release.
     pub fn delete_all(&mut self) {
         if self.made {
             // SAFETY: the set is prepared; an error sets the count of hold-offs to zero itself.
@@ -83,9 +83,9 @@ impl Writing {
         unsafe { raw::BufFileWrite(raw, self.0, bytes.as_ptr().cast_mut().cast(), bytes.len()) }
     }
 
-    /// Completes and closes it.
+    /// Completes and closes the file.
     pub fn finish(self, raw: Raw<'_>) {
-        // SAFETY: the file is open and used no more afterwards.
+        // SAFETY: the file is open and not used afterwards.
         unsafe {
             compat::file_export(raw, self.0);
             raw::BufFileClose(raw, self.0);
@@ -98,38 +98,38 @@ impl Writing {
 pub struct Reading(*mut BufFile);
 
 impl Reading {
-    /// Goes to byte `offset`.
+    /// Seeks to byte `offset`.
     pub fn seek(self, raw: Raw<'_>, offset: u64) {
         const SEGMENT: u64 = 1 << 30;
         // SAFETY: the file is open; a BufFile consists of segments of 1 GB (MAX_PHYSICAL_FILESIZE).
         unsafe { raw::BufFileSeek(raw, self.0, (offset / SEGMENT) as _, (offset % SEGMENT) as _, 0) };
     }
 
-    /// Reads up to `len` bytes to `to`, gives how many.
+    /// Reads up to `len` bytes to `to`. Returns how many were read.
     pub fn read(self, raw: Raw<'_>, to: *mut u8, len: usize) -> usize {
         // SAFETY: the file is open, `to` has room.
         unsafe { raw::BufFileRead(raw, self.0, to.cast(), len) }
     }
 
-    /// Closes it.
+    /// Closes the file.
     pub fn close(self, raw: Raw<'_>) {
-        // SAFETY: the file is open and used no more afterwards.
+        // SAFETY: the file is open and not used afterwards.
         unsafe { raw::BufFileClose(raw, self.0) }
     }
 }
 
-/// A resource owner of this process's own, under which files are opened that belong to no query and no transaction.
+/// A resource owner of this process, for files that belong to no query and no transaction.
 #[derive(Clone, Copy)]
 pub struct Owner(ResourceOwner);
 
 impl Owner {
-    /// A new owner, for the life of the process. Guarded.
+    /// Makes an owner that lives as long as the process. Guarded.
     pub fn new() -> Self {
-        // SAFETY: the owner has no parent, so nobody else releases it.
+        // SAFETY: the owner has no parent, so nothing else releases it.
         Self(unsafe { pg_sys::ResourceOwnerCreate(core::ptr::null_mut(), c"pg_background result files".as_ptr()) })
     }
 
-    /// Runs `body` with this owner current. If `body` raises it stays so, until [`Owner::release`].
+    /// Runs `body` with this owner as the current one. If `body` raises, it stays current until [`Owner::release`].
     pub fn with<T>(self, body: impl FnOnce() -> T) -> T {
         // SAFETY: the owner lives as long as the process.
         unsafe {
@@ -141,14 +141,14 @@ impl Owner {
         }
     }
 
-    /// Closes what an error has left open. Guarded.
+    /// Closes the files that an error has left open. Guarded.
     pub fn release(&mut self) {
         use pg_sys::ResourceReleasePhase::{RESOURCE_RELEASE_AFTER_LOCKS, RESOURCE_RELEASE_BEFORE_LOCKS};
         // SAFETY: nothing that belongs to this owner is used afterwards. It holds no locks, whose phase is for transactions. From
-        // version 17 on an owner takes nothing more once it was released, so another takes its place.
+        // version 17 on an owner accepts nothing more once it was released, so another replaces it.
         unsafe {
-            // After an error that an open file has raised it is this one, which is about to go; what follows belongs to the
-            // transaction, if there is one.
+            // After an error that an open file has raised, this owner is the current one. It is about to be deleted, so the transaction's
+            // owner, if any, becomes current instead.
             let before = match pg_sys::CurrentResourceOwner {
                 current if current == self.0 => pg_sys::CurTransactionResourceOwner,
                 other => other,

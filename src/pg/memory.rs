@@ -4,7 +4,7 @@ use crate::pg::raw::{self, Raw};
 use core::ffi::{CStr, c_char};
 use pgrx::pg_sys::{self, MemoryContext};
 
-/// Runs `body` with `context` current. If `body` raises, whoever catches the error sets its own context.
+/// Runs `body` in `context`. If `body` raises, the catcher of the error restores its own context.
 fn within<T>(context: MemoryContext, body: impl FnOnce() -> T) -> T {
     // SAFETY: one thread; the contexts used here live as long as the process or outlive the call.
     unsafe {
@@ -16,13 +16,13 @@ fn within<T>(context: MemoryContext, body: impl FnOnce() -> T) -> T {
     }
 }
 
-/// Runs `body` allocating for the life of the process.
+/// Runs `body` in the context that lives as long as the process.
 pub fn for_process<T>(body: impl FnOnce() -> T) -> T {
     // SAFETY: TopMemoryContext exists in every backend.
     within(unsafe { pg_sys::TopMemoryContext }, body)
 }
 
-/// How many bytes the piece of memory takes that `body` allocates in the current context.
+/// The size of the chunk that `body` allocates in the current context.
 #[cfg(since_16)]
 pub fn size_taken(raw: Raw<'_>, body: impl FnOnce() -> *mut core::ffi::c_void) -> usize {
     thread_local! {
@@ -47,18 +47,18 @@ pub fn size_taken(raw: Raw<'_>, body: impl FnOnce() -> *mut core::ffi::c_void) -
     }
 }
 
-/// A memory context of our own, below the one that lives as long as the process.
+/// A memory context of this library, below the one that lives as long as the process.
 #[derive(Clone, Copy)]
 pub struct Context(MemoryContext);
 
 impl Context {
-    /// A new child of TopMemoryContext.
+    /// Makes a child of TopMemoryContext.
     pub fn for_process(raw: Raw<'_>, name: &'static CStr) -> Self {
         // SAFETY: TopMemoryContext exists in every backend.
         Self::below(raw, unsafe { pg_sys::TopMemoryContext }, name)
     }
 
-    /// A new child of the current context, which goes with it.
+    /// Makes a child of the current context, which is deleted with it.
     pub fn below_current(raw: Raw<'_>) -> Self {
         // SAFETY: a plain variable.
         Self::below(raw, unsafe { pg_sys::CurrentMemoryContext }, c"pg_background row")
@@ -69,29 +69,29 @@ impl Context {
         Self(unsafe { new_context(raw, parent, name) })
     }
 
-    /// Runs `body` with this context current.
+    /// Runs `body` in this context.
     pub fn enter<T>(self, body: impl FnOnce() -> T) -> T {
         within(self.0, body)
     }
 
-    /// Frees all that was allocated here.
+    /// Frees everything that was allocated in this context.
     pub fn reset(self, raw: Raw<'_>) {
         // SAFETY: the context is alive and nothing in use points into it (the caller's promise).
         unsafe { raw::MemoryContextReset(raw, self.0) }
     }
 }
 
-/// A new memory context of PostgreSQL's usual kind and sizes (`ALLOCSET_DEFAULT_SIZES`).
+/// Makes a memory context of PostgreSQL's usual kind and sizes (`ALLOCSET_DEFAULT_SIZES`).
 ///
 /// # Safety
-/// The parent is alive.
+/// The parent exists.
 pub unsafe fn new_context(raw: Raw<'_>, parent: MemoryContext, name: &'static CStr) -> MemoryContext {
     // SAFETY: see above; the name is static.
     unsafe { raw::AllocSetContextCreateInternal(raw, parent, name.as_ptr(), 0, 8 * 1024, 8 * 1024 * 1024) }
 }
 
-/// A byte buffer in PostgreSQL's memory: an allocation that fails raises an error instead of ending the process. It belongs to
-/// a memory context, so losing it in an error leaks nothing.
+/// A byte buffer in PostgreSQL's memory. A failed allocation raises an error instead of aborting the process. The buffer belongs to a
+/// memory context, so it does not leak if an error jumps over it.
 pub struct Buffer {
     data: *mut u8,
     capacity: usize,
@@ -99,7 +99,7 @@ pub struct Buffer {
 }
 
 impl Buffer {
-    /// A buffer of `capacity` bytes in the current memory context.
+    /// Makes a buffer of `capacity` bytes in the current memory context.
     pub fn new(raw: Raw<'_>, capacity: usize) -> Self {
         // SAFETY: gives at least `capacity` bytes or raises.
         let data = unsafe { raw::MemoryContextAllocHuge(raw, pg_sys::CurrentMemoryContext, capacity.max(8)) };
@@ -110,22 +110,22 @@ impl Buffer {
         }
     }
 
-    /// A buffer in memory that is somebody else's: `capacity` bytes at `data`, which stay as long as it is used.
+    /// Makes a buffer in memory that it does not own: `capacity` bytes at `data`, which must exist as long as it is used.
     pub fn over(data: *mut u8, capacity: usize) -> Self {
         Self { data, capacity, len: 0 }
     }
 
-    /// An empty buffer in the first `capacity` bytes of the same memory, or in all where there are fewer.
+    /// Makes an empty buffer in the first `capacity` bytes of the same memory, or in all of it if it is smaller.
     pub fn view(&self, capacity: usize) -> Self {
         Self::over(self.data, capacity.min(self.capacity))
     }
 
-    /// How many bytes are in it.
+    /// The number of bytes in the buffer.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether it is empty.
+    /// Whether the buffer is empty.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
@@ -135,34 +135,34 @@ impl Buffer {
         self.capacity - self.len
     }
 
-    /// How many bytes it holds when empty.
+    /// How many bytes fit into the empty buffer.
     pub fn capacity(&self) -> usize {
         self.capacity
     }
 
-    /// Forgets its bytes.
+    /// Empties the buffer.
     pub fn clear(&mut self) {
         self.len = 0;
     }
 
-    /// Where the next byte goes.
+    /// The address of the next byte to write.
     pub fn end(&mut self) -> *mut u8 {
         // SAFETY: `len` never exceeds the capacity.
         unsafe { self.data.add(self.len) }
     }
 
-    /// Where its bytes begin; aligned for any type.
+    /// The address of the first byte, aligned for any type.
     pub fn as_ptr(&self) -> *mut u8 {
         self.data
     }
 
-    /// Its bytes.
+    /// The bytes in the buffer.
     pub fn bytes(&self) -> &[u8] {
         // SAFETY: `len` bytes were written.
         unsafe { core::slice::from_raw_parts(self.data, self.len) }
     }
 
-    /// Appends what fits and gives how much that was.
+    /// Appends as much as fits. Returns how much that was.
     pub fn push(&mut self, bytes: *const u8, len: usize) -> usize {
         let taken = len.min(self.room());
         // SAFETY: the caller gives `len` readable bytes, and `taken` fit.
@@ -171,7 +171,7 @@ impl Buffer {
         taken
     }
 
-    /// Appends eight bytes; false where they don't fit.
+    /// Appends eight bytes. Returns false if they do not fit.
     #[inline]
     pub fn push_word(&mut self, word: [u8; 8]) -> bool {
         if self.room() < word.len() {
@@ -183,13 +183,13 @@ impl Buffer {
         true
     }
 
-    /// Takes over `len` bytes that were written at the end.
+    /// Adds `len` bytes that were written at the end.
     pub fn advance(&mut self, len: usize) {
         debug_assert!(len <= self.room());
         self.len += len;
     }
 
-    /// Empties it and gives back memory beyond `capacity` bytes. A smaller piece is allocated in the current memory context.
+    /// Empties the buffer and frees memory beyond `capacity` bytes. The smaller buffer is allocated in the current memory context.
     pub fn shrink(&mut self, raw: Raw<'_>, capacity: usize) {
         if self.capacity > capacity {
             let before = self.data;
@@ -200,19 +200,19 @@ impl Buffer {
         self.len = 0;
     }
 
-    /// Empties it and makes sure that `capacity` bytes fit.
+    /// Empties the buffer and makes sure that `capacity` bytes fit.
     pub fn restart(&mut self, raw: Raw<'_>, capacity: usize) {
         if capacity > self.capacity {
             let before = self.data;
             *self = Buffer::new(raw, capacity.max(self.capacity * 2));
-            // SAFETY: `before` came from the same allocator and is used no more.
+            // SAFETY: `before` came from the same allocator and is not used any more.
             unsafe { raw::pfree(raw, before.cast()) };
         }
         self.len = 0;
     }
 }
 
-/// How many bytes `len` bytes take where all is aligned to eight (`MAXALIGN`).
+/// The length `len` rounded up to a multiple of eight (`MAXALIGN`).
 pub const fn padded(len: usize) -> usize {
     (len + 7) & !7
 }
@@ -229,9 +229,9 @@ pub fn copy_text(bytes: &[u8]) -> *mut c_char {
     }
 }
 
-/// Copies bytes into the current memory context, whose life the caller minds.
+/// Copies bytes into the current memory context. The caller must not use them after the context is reset.
 pub fn copy_bytes(raw: Raw<'_>, bytes: &[u8]) -> &'static [u8] {
-    // SAFETY: as much is allocated as is copied, and nobody else writes there.
+    // SAFETY: as much is allocated as is copied, and nothing else writes there.
     unsafe {
         let copy = raw::palloc(raw, bytes.len()).cast::<u8>();
         core::ptr::copy_nonoverlapping(bytes.as_ptr(), copy, bytes.len());
@@ -239,7 +239,7 @@ pub fn copy_bytes(raw: Raw<'_>, bytes: &[u8]) -> &'static [u8] {
     }
 }
 
-/// The bytes of a C string that outlives the use.
+/// The bytes of a C string that outlives the use. NULL gives none.
 pub fn c_bytes<'a>(text: *const c_char) -> &'a [u8] {
     if text.is_null() {
         return b"";
@@ -248,7 +248,7 @@ pub fn c_bytes<'a>(text: *const c_char) -> &'a [u8] {
     unsafe { CStr::from_ptr(text).to_bytes() }
 }
 
-/// Eight bytes at `at` of `len` readable ones; None where there are fewer.
+/// Reads eight bytes at offset `at` of `len` readable ones. Returns None if there are fewer.
 pub fn read_8(from: *const u8, at: usize, len: usize) -> Option<[u8; 8]> {
     if len.checked_sub(at)? < 8 {
         return None;
@@ -257,13 +257,13 @@ pub fn read_8(from: *const u8, at: usize, len: usize) -> Option<[u8; 8]> {
     Some(unsafe { from.add(at).cast::<[u8; 8]>().read() })
 }
 
-/// The bytes of a message that its reader found whole.
+/// The bytes of a message that its reader has found complete.
 pub fn view<'a>(from: *const u8, len: usize) -> &'a [u8] {
     // SAFETY: the caller keeps what holds the bytes alive and unchanged while it looks at them.
     unsafe { core::slice::from_raw_parts(from, len) }
 }
 
-/// Bytes in shared memory that a NUL follows, as a C string.
+/// Bytes in shared memory that are followed by a NUL, as a C string.
 pub fn c_str(bytes: &'static [u8]) -> &'static CStr {
     if bytes.is_empty() {
         return c"";

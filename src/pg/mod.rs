@@ -1,22 +1,22 @@
-//! PostgreSQL as the rest of the crate sees it: the only home of `unsafe`. The rooms by what they do:
+//! PostgreSQL as the rest of the crate sees it, and the only module with `unsafe` code. Its folders:
 //!
 //! * [`value`]: values, rows and their types;
 //! * [`guc`]: the settings of a session;
 //! * [`function`]: functions that SQL calls;
 //! * [`query`]: the SQL of a job;
-//! * [`reuse`]: a worker between two jobs;
-//! * [`catalog`]: what is looked up in the catalogs;
+//! * [`reuse`]: reuse of a worker for another job;
+//! * [`catalog`]: look-ups in the catalogs;
 //! * [`process`]: this process and others.
 //!
-//! What stands beside them is the ground that they stand on.
+//! The other modules are the base for these folders.
 //!
-//! Two ways lead into PostgreSQL, and the signature of a function says which one it takes:
+//! There are two ways to call PostgreSQL, and the signature of a function shows which one it uses:
 //!
-//! * **guarded** (`pgrx::pg_sys`): an `ereport(ERROR)` becomes a Rust unwind, so callers may own things. The price: of the
-//!   error only level, SQLSTATE, message, detail and hint survive.
-//! * **raw** ([`raw`]): an `ereport(ERROR)` is a `longjmp` to the innermost [`error::catch`] (or to PostgreSQL itself), and the
-//!   error stays whole. No frame in between may own anything. The job's SQL runs this way, and so do loops over rows. Such a function
-//!   takes the token [`raw::Raw`], which exists in the closure that `catch` is given and in what PostgreSQL calls back.
+//! * **guarded** (`pgrx::pg_sys`): an `ereport(ERROR)` becomes a Rust unwind, so callers may own things. In return, only the level,
+//!   SQLSTATE, message, detail and hint of the error are kept.
+//! * **raw** ([`raw`]): an `ereport(ERROR)` is a `longjmp` to the innermost [`error::catch`] (or to PostgreSQL itself), and the whole error
+//!   is kept. No frame in between may own anything. The job's SQL runs this way, and so do loops over rows. Such a function takes the token
+//!   [`raw::Raw`], which exists in the closure that is passed to `catch` and in callbacks from PostgreSQL.
 #![allow(
     unsafe_code,
     reason = "the bindings of PostgreSQL are foreign code; everything above this module is safe"

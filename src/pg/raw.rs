@@ -1,47 +1,46 @@
-//! PostgreSQL's functions without a guard: an error in one of these jumps straight to the innermost handler.
+//! PostgreSQL's functions without a guard: an error in one of these jumps directly to the innermost handler.
 //!
-//! [`Raw`] is the border. Who has it may be jumped over, and each function that may raise takes it. It exists within
-//! [`catch`](super::error::catch) and in what PostgreSQL calls back, so a call outside of these does not compile. What a frame with it
-//! owns the compiler cannot tell: `scripts/raw-frames` looks at what it has compiled, and finds each value that is dropped in
-//! such a frame.
+//! [`Raw`] is the border. An error may jump over a frame that has it, and each function that may raise takes it. It exists within
+//! [`catch`](super::error::catch) and in callbacks from PostgreSQL, so a call outside of these does not compile. The compiler cannot tell
+//! what a frame that has it owns. `scripts/raw-frames` examines the compiled code, and finds each value that is dropped in such a frame.
 //!
-//! The signatures are those of PostgreSQL's headers; what differs between server versions is in [`super::compat`].
+//! The signatures are those of PostgreSQL's headers. Differences between server versions are in [`super::compat`].
 
 use core::ffi::{c_char, c_int, c_long, c_void};
 use core::marker::PhantomData;
 use pgrx::pg_sys::*;
 
-/// Shows that an error may be raised here, by a `longjmp` that passes over this frame and all above it up to the handler: none of
-/// them owns anything that has to be dropped.
+/// The token of raw frames. An error may be raised here, by a `longjmp` that passes over this frame and all above it up to the handler:
+/// none of them may own anything that has to be dropped.
 ///
 /// It is bound to the call of the closure that it was made for, and takes no space.
 #[derive(Clone, Copy)]
 pub struct Raw<'a>(PhantomData<fn(&'a ()) -> &'a ()>);
 
 impl Raw<'_> {
-    /// Whoever calls this vouches for the frames.
+    /// Makes the token. The caller is responsible for the frames.
     ///
     /// # Safety
-    /// There is a handler, and no frame between it and the use of this owns anything.
+    /// There is a handler, and no frame between it and the use of the token owns anything.
     pub(super) unsafe fn assume() -> Self {
         Self(PhantomData)
     }
 }
 
-/// Declares functions of PostgreSQL's that may raise an error: each takes the token first.
+/// Declares functions of PostgreSQL that may raise an error. Each takes the token first.
 macro_rules! may_raise {
     ($($(#[$condition:meta])* $visibility:vis fn $name:ident($($argument:ident: $type:ty),* $(,)?) $(-> $result:ty)?;)*) => {$(
         $(#[$condition])*
         #[allow(non_snake_case, clippy::too_many_arguments, reason = "PostgreSQL's own")]
         #[inline(always)]
         /// # Safety
-        /// As its header says.
+        /// As stated in its header.
         $visibility unsafe fn $name(_: $crate::pg::raw::Raw<'_>, $($argument: $type),*) $(-> $result)? {
             #[allow(clashing_extern_declarations, reason = "the guarded twins in pgrx have the same signatures")]
             unsafe extern "C-unwind" {
                 fn $name($($argument: $type),*) $(-> $result)?;
             }
-            // SAFETY: the caller's; an error is caught, as the token shows.
+            // SAFETY: as the caller promises. An error is caught, as the token shows.
             unsafe { $name($($argument),*) }
         }
     )*};
@@ -103,11 +102,11 @@ unsafe extern "C-unwind" {
     // storage/latch.h, storage/lwlock.h, utils/dsa.h
     pub fn ResetLatch(latch: *mut Latch);
     pub fn SetLatch(latch: *mut Latch);
-    // It raises where a process holds 200 locks: here it holds four at most.
+    // It raises if a process holds 200 locks. Here it holds at most four.
     pub fn LWLockAcquire(lock: *mut LWLock, mode: LWLockMode::Type) -> bool;
     pub fn LWLockRelease(lock: *mut LWLock);
     pub fn LWLockReleaseAll();
-    // Of a place that this process has mapped.
+    // Only for a pointer that this process has mapped.
     pub fn dsa_get_address(area: *mut dsa_area, dp: dsa_pointer) -> *mut c_void;
 
     // utils/timeout.h

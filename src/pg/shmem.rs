@@ -1,4 +1,4 @@
-//! Shared memory: the struct that all backends find by name, the area that grows, and locks over values in both.
+//! Shared memory: a struct that all backends find by name, a dynamic area, and locked values in both.
 
 use crate::pg::error::{self, Failure, Report, Result};
 use crate::pg::raw::{self, Raw};
@@ -10,21 +10,21 @@ use core::ptr;
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::{self, LWLock, LWLockMode, dsa_area, dsa_pointer};
 
-/// A place in the shared area; 0 is nowhere.
+/// A pointer into the dynamic shared area; 0 is the null pointer.
 pub type Offset = u64;
 
-/// Nowhere.
+/// The null pointer.
 pub const NOWHERE: Offset = 0;
 
 const TRANCHE_NAME: &CStr = c"pg_background";
 
-/// The name in the main shared memory: of this very build, since another one may lay things out differently, and a library can be
-/// replaced under a running server.
+/// The struct's name in the main shared memory. It is unique to this build, since another build may have another layout, and the library
+/// can be replaced while the server runs.
 const ROOT_NAME: &str = concat!("pg_background ", env!("PG_BACKGROUND_BUILD"), "\0");
 
-/// A value in shared memory that only the holder of its lock sees.
+/// A value in shared memory that only the holder of its lock can access.
 ///
-/// Between `lock` and the guard's end nothing may raise an error: allocate before. Where an error does jump over a guard,
+/// Between `lock` and the drop of the guard nothing may raise an error, so allocate before. If an error does jump over a guard,
 /// PostgreSQL's abort releases the lock (`LWLockReleaseAll`).
 #[repr(C)]
 pub struct Locked<T> {
@@ -33,13 +33,13 @@ pub struct Locked<T> {
 }
 
 impl<T> Locked<T> {
-    /// Makes the lock usable. Once, before anybody else can see the value.
+    /// Initializes the lock. Call it once, before another process can see the value.
     pub fn init(&self, tranche: i32) {
-        // SAFETY: the lock lies in shared memory that nobody else has seen yet.
+        // SAFETY: the lock is in shared memory that no other process can see yet.
         unsafe { pg_sys::LWLockInitialize(self.lock.get(), tranche) }
     }
 
-    /// Waits for the lock and gives access to the value. Interrupts are held until the guard goes.
+    /// Waits for the lock and gives access to the value. Interrupts are held off until the guard is dropped.
     pub fn lock(&self) -> Guard<'_, T> {
         // SAFETY: an initialised LWLock in shared memory; this process does not hold it (no function here locks twice).
         unsafe { raw::LWLockAcquire(self.lock.get(), LWLockMode::LW_EXCLUSIVE) };
@@ -85,11 +85,11 @@ impl<T> Drop for Guard<'_, T> {
     }
 }
 
-/// What every backend finds under our name in the main shared memory.
+/// The struct that every backend finds by its name in the main shared memory.
 #[repr(C)]
 pub struct Root<T> {
     tranche: c_int,
-    /// The area's handle, 0 until the first backend makes it.
+    /// The area's handle, or 0 until the first backend creates the area.
     area: Locked<u32>,
     value: T,
 }
@@ -99,17 +99,17 @@ thread_local! {
 }
 
 thread_local! {
-    /// What of the main shared memory to reserve, and who else wants some.
+    /// The size to reserve in the main shared memory, and the previous hook.
     static ROOT_SIZE: Cell<usize> = const { Cell::new(0) };
     static NEXT_STARTUP: Cell<pg_sys::shmem_startup_hook_type> = const { Cell::new(None) };
 }
 
-/// In the postmaster before it makes the main shared memory: there will be room for the root, and it is made at once, zeroed. The
-/// first backend completes it.
+/// Reserves the struct. Called in the postmaster before it creates the main shared memory. The struct is then created zeroed, and the first
+/// backend completes it.
 pub fn reserve_root<T>() {
     ROOT_SIZE.set(size_of::<Root<T>>().next_multiple_of(128));
     compat::request_shared_memory(ROOT_SIZE.get());
-    // SAFETY: the hook is called in this thread; whoever was there before is called too.
+    // SAFETY: the hook is called in this thread; the previous hook is called too.
     unsafe {
         NEXT_STARTUP.set(pg_sys::shmem_startup_hook);
         pg_sys::shmem_startup_hook = Some(make_root);
@@ -134,13 +134,14 @@ unsafe extern "C-unwind" fn make_root() {
     }
 }
 
-/// Finds the root, makes it where this is the first backend, and attaches to the area. Guarded.
+/// Finds the struct, or creates it if this is the first backend, and attaches to the area. Guarded.
 ///
-/// `ShmemInitStruct` after start-up takes from the slack that PostgreSQL leaves for it, so no preloading is needed, though it makes
-/// sure of the room ([`reserve_root`]); all that can grow lives in a dynamic area, pinned so that it outlives the backend that made it.
+/// After server start `ShmemInitStruct` takes from the slack that PostgreSQL leaves for it. So preloading is not necessary, but it makes
+/// sure of the memory ([`reserve_root`]). Everything that can grow is in a dynamic area, which is pinned so that it outlives the backend
+/// that created it.
 pub fn attach_root<T>(init: impl FnOnce(&T, i32)) -> Result<&'static T> {
     // SAFETY: AddinShmemInitLock serialises the making of the struct; zeroed memory is a valid `Root<T>` (its parts are plain
-    // numbers and locks, initialised here before the lock goes).
+    // numbers and locks, initialised here before the lock is released).
     unsafe {
         let lock = compat::addin_shmem_init_lock();
         pg_sys::LWLockAcquire(lock, LWLockMode::LW_EXCLUSIVE);
@@ -154,7 +155,7 @@ pub fn attach_root<T>(init: impl FnOnce(&T, i32)) -> Result<&'static T> {
         if !found {
             ptr::write_bytes(root, 0, 1);
         }
-        // Where that failed for the one that made the struct, the next one does it.
+        // If this failed in the backend that created the struct, the next one does it.
         if (*root).tranche == 0 {
             let tranche = compat::new_tranche(TRANCHE_NAME);
             (*root).area.init(tranche);
@@ -192,7 +193,7 @@ fn attach_area<T>(root: &Root<T>) -> Result<()> {
     Ok(())
 }
 
-/// [`error::catching`], in which segments are attached for nobody, and after which what failed to be is left to nobody.
+/// As [`error::catching`], for calls that may map a segment: no resource owner owns what was attached, and a failed attachment is released.
 fn as_owner<T>(body: impl FnOnce(Raw) -> T) -> Result<T> {
     let owner = compat::SegmentOwner::enter();
     let answer = error::catching(body);
@@ -200,8 +201,8 @@ fn as_owner<T>(body: impl FnOnce(Raw) -> T) -> Result<T> {
     answer
 }
 
-/// Allocates zeroed memory in the area. 53200 where there is none, or the system's own error where it refuses a new segment.
-/// Call it without a lock held.
+/// Allocates zeroed memory in the area. Fails with 53200 if memory is out, or with the system's own error if it refuses a new segment. Call
+/// it without a lock held.
 pub fn allocate(size: usize) -> Result<Offset> {
     // SAFETY: the area is attached. The flags make one failure a value; that of a new segment is an error all the same, raised
     // with the area's locks held, and caught here where they are released before anything is given back.
@@ -223,13 +224,13 @@ pub fn allocate(size: usize) -> Result<Offset> {
     Ok(place)
 }
 
-/// Allocates in the area without zeroing; an error jumps.
+/// Allocates in the area without zeroing. Raw.
 pub fn allocate_raw(raw: Raw<'_>, size: usize) -> Offset {
     // SAFETY: the area is attached; a failure raises.
     unsafe { raw::dsa_allocate_extended(raw, AREA.get(), size, pg_sys::DSA_ALLOC_HUGE as _) }
 }
 
-/// [`allocate`] without an error: None where there is no memory. Call it without a lock held.
+/// As [`allocate`], but returns None if memory is out, and does not zero. Call it without a lock held.
 pub fn try_allocate(size: usize) -> Option<Offset> {
     // SAFETY: as in `allocate`; the locks of the area go before anything else is done.
     let place = as_owner(|raw| unsafe {
@@ -243,23 +244,23 @@ pub fn try_allocate(size: usize) -> Option<Offset> {
     place.ok().filter(|place| *place != NOWHERE)
 }
 
-/// Gives a place back; nowhere is fine. Raises nothing: what cannot be given back, because this process can map no segment any
-/// more, stays allocated. Call it without a lock held.
+/// Frees an allocation; the null pointer is allowed. Raises nothing. If this process can map no more segments, the memory stays allocated.
+/// Call it without a lock held.
 pub fn free(place: Offset) {
     if place != NOWHERE {
-        // SAFETY: allocated in this area and referenced by nobody any more (the caller's promise).
+        // SAFETY: allocated in this area and no longer referenced (the caller's promise).
         let _ = as_owner(|raw| unsafe { raw::dsa_free(raw, AREA.get(), place as dsa_pointer) });
     }
 }
 
-/// The address of a place that this process has mapped, by allocating it or by one of the functions below. What is mapped stays so as
-/// long as the place is allocated, and then this raises nothing; where the segment has to be mapped first, it may.
+/// The address of an allocation that this process has mapped, by allocating it or by one of the functions below. It stays mapped as long as
+/// it is allocated, and then this raises nothing. If the segment has yet to be mapped, this may raise an error.
 pub fn address(place: Offset) -> *mut u8 {
     // SAFETY: the area is attached.
     unsafe { raw::dsa_get_address(AREA.get(), place as dsa_pointer).cast() }
 }
 
-/// [`address`] without an error: None where the segment cannot be mapped. May be called under a lock and while the process ends.
+/// As [`address`], but returns None if the segment cannot be mapped. May be called under a lock and while the process exits.
 pub fn look_address(place: Offset) -> Option<*mut u8> {
     if place == NOWHERE {
         return None;
@@ -270,17 +271,17 @@ pub fn look_address(place: Offset) -> Option<*mut u8> {
     address
 }
 
-/// A value of the shared area at `place`, as [`look_address`].
+/// Returns a value of the shared area, as [`look_address`].
 pub fn look<T>(place: Offset) -> Option<&'static T> {
     // SAFETY: as in `at`.
     look_address(place).map(|address| unsafe { &*address.cast::<T>() })
 }
 
-/// The value that this process looked at last, of those at places that are never freed.
+/// A cache for the value that was looked up last, for pointers that are never freed.
 pub struct Last<T: 'static>(Cell<(Offset, Option<&'static T>)>);
 
 impl<T> Last<T> {
-    /// None yet.
+    /// No value yet.
     pub const fn new() -> Self {
         Self(Cell::new((NOWHERE, None)))
     }
@@ -299,15 +300,15 @@ impl<T> Last<T> {
     }
 }
 
-/// Maps the segment of a place that is allocated. The system's own error where it refuses to: no file descriptor or address space
-/// left. Call it without a lock held.
+/// Maps the segment of an allocation. Fails with the system's own error, for example if no file descriptor or address space is left. Call
+/// it without a lock held.
 pub fn map(place: Offset) -> Result<()> {
     if place == NOWHERE || look_address(place).is_some() {
         return Ok(());
     }
-    // Once more, for the words of the error.
+    // Tries once more, for the message of the error.
     as_owner(|_| address(place)).map(drop).inspect_err(|failure| {
-        // From version 17 on what failed to be attached once cannot be tried again in the same process: dsm.c says that it is attached.
+        // From version 17 on an attachment that has failed cannot be tried again in the same process: dsm.c reports it as attached already.
         if cfg!(since_17)
             && let Failure::Caught(edata) = failure
             && error::sqlstate(*edata) == sqlstate::pack(b"XX000")
@@ -320,41 +321,41 @@ pub fn map(place: Offset) -> Result<()> {
     })
 }
 
-/// The value at a place, mapped as by [`map`].
+/// Maps a value and returns it, as [`map`].
 pub fn mapped<T>(place: Offset) -> Result<&'static T> {
     map(place)?;
     Ok(at(place))
 }
 
-/// `len` bytes at a place, mapped as by [`map`].
+/// Maps `len` bytes and returns them, as [`map`].
 pub fn mapped_bytes<'a>(place: Offset, len: usize) -> Result<&'a [u8]> {
     map(place)?;
     Ok(bytes(place, len))
 }
 
-/// A value of the shared area at `place`. For places that this process has mapped, as [`address`] says.
+/// A value of the shared area that this process has mapped, as for [`address`].
 pub fn at<T>(place: Offset) -> &'static T {
-    // SAFETY: callers keep the place alive while they hold a reference; shared values hold only numbers, atomics and locks, so
+    // SAFETY: callers keep the allocation while they hold a reference; shared values hold only numbers, atomics and locks, so
     // any bit pattern that is found there is valid.
     unsafe { &*address(place).cast::<T>() }
 }
 
-/// `len` bytes at `place`.
+/// `len` bytes of the shared area that this process has mapped, as for [`address`].
 pub fn bytes<'a>(place: Offset, len: usize) -> &'a [u8] {
     if len == 0 {
         return &[];
     }
-    // SAFETY: the place holds `len` bytes that nobody writes while they are read (the caller's promise).
+    // SAFETY: the allocation holds `len` bytes that are not written while they are read (the caller's promise).
     unsafe { core::slice::from_raw_parts(address(place), len) }
 }
 
-/// Writes `data` at `place`.
+/// Writes `data` to an allocation.
 pub fn write(place: Offset, data: &[u8]) {
-    // SAFETY: the place was allocated for at least as many bytes and nobody else sees it yet (the caller's promise).
+    // SAFETY: the memory was allocated for at least as many bytes and no other process sees it yet (the caller's promise).
     unsafe { ptr::copy_nonoverlapping(data.as_ptr(), address(place), data.len()) }
 }
 
-/// A copy of `data` in the area, nowhere if it is empty. Errors as [`allocate`].
+/// Stores a copy of `data` in the area. Returns the null pointer if it is empty. Errors are those of [`allocate`].
 pub fn store(data: &[u8]) -> Result<Offset> {
     if data.is_empty() {
         return Ok(NOWHERE);
@@ -364,39 +365,39 @@ pub fn store(data: &[u8]) -> Result<Offset> {
     Ok(place)
 }
 
-/// The value `n` places after `first` in an array of the shared area.
+/// The element at index `n` of an array of the shared area that begins with `first`.
 pub fn neighbour<T>(first: &'static T, n: usize) -> &'static T {
     // SAFETY: callers stay within the block that `first` begins.
     unsafe { &*ptr::from_ref(first).add(n) }
 }
 
-/// What lies behind an array of `len` values that begins with `first`.
+/// The value that follows an array of `len` values that begins with `first`.
 pub fn behind<T, U>(first: &'static T, len: usize) -> &'static U {
     // SAFETY: callers have allocated and zeroed it, and it is aligned as the values are; numbers, atomics and locks only.
     unsafe { &*ptr::from_ref(first).add(len).cast::<U>() }
 }
 
-/// Writes a value at `place`.
+/// Writes a value to an allocation.
 pub fn put<T: Copy>(place: Offset, value: T) {
-    // SAFETY: the place was allocated for it, aligned, and nobody else sees it yet (the caller's promise).
+    // SAFETY: the memory was allocated for it, aligned, and no other process sees it yet (the caller's promise).
     unsafe { address(place).cast::<T>().write(value) }
 }
 
-/// A place in the area that is given back unless somebody takes it over.
+/// An allocation in the area that is freed when it is dropped, unless it is handed over.
 pub struct Owned(Offset);
 
 impl Owned {
-    /// Owns `place`.
+    /// Takes ownership of an allocation.
     pub fn new(place: Offset) -> Self {
         Self(place)
     }
 
-    /// The place.
+    /// The pointer.
     pub fn place(&self) -> Offset {
         self.0
     }
 
-    /// Hands the place over.
+    /// Gives up ownership and returns the pointer.
     pub fn hand_over(mut self) -> Offset {
         core::mem::replace(&mut self.0, NOWHERE)
     }

@@ -1,4 +1,4 @@
-//! Statements that this session runs for itself, and its snapshots.
+//! Statements that this session runs for its own purposes, and its snapshots.
 
 use crate::pg::error::{self, Result};
 use crate::pg::function::rows;
@@ -8,26 +8,26 @@ use core::ptr;
 use pgrx::pg_sys::{self, Datum, ErrorData, HeapTuple, Oid, TupleDesc};
 use std::ffi::CString;
 
-/// Gives up the snapshot of the running CALL, so that nobody waits for it meanwhile; the call must be nonatomic. Guarded.
+/// Releases the snapshots of the running CALL, so that no other process waits for them meanwhile. The CALL must be nonatomic. Guarded.
 pub fn release_snapshots() {
     // SAFETY: as SPI_commit does it; in a nonatomic CALL all active snapshots belong to portals.
     unsafe { pg_sys::ForgetPortalSnapshots() }
     forget_catalog_snapshot();
 }
 
-/// Gives up the snapshot that catalogs are read with; the next reading takes a new one.
+/// Releases the catalog snapshot. The next read of a catalog takes a new one.
 pub fn forget_catalog_snapshot() {
     // SAFETY: callable at any time outside of a catalog scan; raises nothing.
     unsafe { raw::InvalidateCatalogSnapshot() }
 }
 
-/// Takes a snapshot again. Guarded.
+/// Takes a snapshot again after [`release_snapshots`]. Guarded.
 pub fn restore_snapshots() {
     // SAFETY: undoes `release_snapshots`.
     unsafe { pg_sys::EnsurePortalSnapshotExists() }
 }
 
-/// Runs `body` in a subtransaction, which is rolled back if `body` fails; the error is given back. Guarded.
+/// Runs `body` in a subtransaction, which is rolled back if `body` fails. Returns the error. Guarded.
 pub fn in_subtransaction<T>(body: impl FnOnce() -> Result<T>) -> Result<T> {
     // SAFETY: as PL/pgSQL's exception blocks do it: the resource owner and the memory context are those of before afterwards.
     unsafe {
@@ -47,7 +47,7 @@ pub fn in_subtransaction<T>(body: impl FnOnce() -> Result<T>) -> Result<T> {
     }
 }
 
-// executor/spi.h, unguarded: the errors of these statements are caught whole.
+// executor/spi.h, raw: the errors of these statements are caught whole.
 may_raise! {
     fn SPI_connect() -> c_int;
     fn SPI_finish() -> c_int;
@@ -64,8 +64,7 @@ may_raise! {
     fn SPI_getvalue(tuple: HeapTuple, tupdesc: TupleDesc, fnumber: c_int) -> *mut c_char;
 }
 
-/// Executes one statement through SPI; an error of it is a failure, after which the caller's transaction or subtransaction must
-/// end, which cleans SPI up.
+/// Executes one statement through SPI. If it fails, the caller's transaction or subtransaction must end, which cleans up SPI.
 pub fn execute(sql: &CStr) -> Result<()> {
     // SAFETY: the statement is NUL-terminated; SPI is connected for the time of the call. The closure owns nothing.
     error::catching(|raw| unsafe {
@@ -125,7 +124,7 @@ pub fn texts(query: &CStr, arguments: &[&[u8]]) -> Result<Vec<CString>> {
     Ok(answer)
 }
 
-/// Emits an INFO, which every client gets.
+/// Emits an INFO, which is sent to every client.
 pub fn info(text: &CStr) -> Result<()> {
     let edata = error::new_error_data();
     // SAFETY: a new error; what emits it copies the text.
@@ -136,7 +135,7 @@ pub fn info(text: &CStr) -> Result<()> {
     error::catching(|raw| error::emit(raw, edata))
 }
 
-/// Emits a caught error as a NOTICE. Its context is that of the caller, who is asked for it anew.
+/// Emits a caught error as a NOTICE. Its context is replaced by that of the caller.
 pub fn notice(edata: *mut ErrorData) -> Result<()> {
     // SAFETY: a palloc'd error.
     unsafe {

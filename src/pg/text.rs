@@ -5,14 +5,14 @@ use crate::pg::function::rows::text_datum;
 use crate::pg::raw;
 use pgrx::pg_sys;
 
-/// As many whole characters from the beginning as fit into `limit` bytes.
+/// The longest beginning of the text that fits into `limit` bytes and ends with a whole character.
 pub fn clip(text: &[u8], limit: usize) -> &[u8] {
     // SAFETY: a readable text in the database's encoding.
     let len = unsafe { pg_sys::pg_mbcliplen(text.as_ptr().cast(), text.len() as _, limit as _) };
     text.get(..len as usize).unwrap_or(text)
 }
 
-/// The first `count` characters. Looks at no more of the text than those can take.
+/// The first `count` characters. Examines only as much of the text as they can take.
 pub fn first_characters(text: &[u8], count: usize) -> &[u8] {
     const LONGEST_CHARACTER: usize = 4;
     let start = clip(text, text.len().min((count + 1) * LONGEST_CHARACTER));
@@ -21,7 +21,7 @@ pub fn first_characters(text: &[u8], count: usize) -> &[u8] {
     start.get(..len as usize).unwrap_or(start)
 }
 
-/// SQL's `text LIKE pattern`. 22025 for a pattern that ends in its escape character.
+/// SQL's `text LIKE pattern`. Fails with 22025 if the pattern ends in its escape character.
 pub fn is_like(text: &[u8], pattern: &[u8]) -> Result<bool> {
     // SAFETY: textlike takes two texts and a collation.
     error::catching(|raw| unsafe {

@@ -1,7 +1,7 @@
 //! Errors and notices as bytes: the fields of the protocol's ErrorResponse and NoticeResponse.
 //!
-//! <https://www.postgresql.org/docs/current/protocol-error-fields.html>. PostgreSQL writes this form itself when it sends a
-//! message to a client; an error that the worker caught is written here in the same form, so that one reader serves both.
+//! <https://www.postgresql.org/docs/current/protocol-error-fields.html>. PostgreSQL writes this form itself when it sends a message to a
+//! client. An error that the worker caught is written here in the same form, so that one reader handles both.
 
 use crate::pg::digits::Digits;
 use crate::pg::error::{Result, new_error_data};
@@ -34,7 +34,7 @@ impl<'a> Fields<'a> {
         None
     }
 
-    /// The same message with its words in this database's encoding. In a transaction. Guarded. 53200.
+    /// Converts the message to this database's encoding. Call it in a transaction. Guarded. Fails with 53200 if memory is out.
     pub fn readable(&self, from: i32) -> Result<Cow<'a, [u8]>> {
         if !encoding::differ(from, encoding::of_database()) || self.0.is_ascii() {
             return Ok(Cow::Borrowed(self.0));
@@ -57,7 +57,7 @@ impl<'a> Fields<'a> {
             .unwrap_or(0)
     }
 
-    /// The SQLSTATE in packed form; XX000 where the message has none.
+    /// The SQLSTATE in packed form, or XX000 if the message has none.
     pub fn sqlstate(&self) -> i32 {
         match self.get(b'C') {
             Some(code) if code.len() == 5 => pack(code),
@@ -65,7 +65,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// The level that the message was raised with; `field V` is never translated.
+    /// The level of the message, from the field `V`, which is never translated.
     pub fn level(&self) -> u32 {
         match self.get(b'V') {
             Some(b"DEBUG") => pg_sys::DEBUG1,
@@ -77,8 +77,8 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// The message as an error of PostgreSQL's, in the current memory context. A position in the job's text becomes an
-    /// internal position in `sql`: the position field proper refers to the text that the reading client sent.
+    /// Makes an error of PostgreSQL from the message, in the current memory context. A position in the job's text becomes an internal
+    /// position in `sql`, since the position field refers to the text that the reading client sent.
     pub fn to_error_data(self, level: u32, sql: &[u8]) -> *mut ErrorData {
         let edata = new_error_data();
         let text = |code| self.get(code).map_or(core::ptr::null_mut(), copy_text);
@@ -110,10 +110,10 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// The last line of the context of every job's error; the pid follows.
+/// The last line of the context of every job's error, followed by the pid.
 const ORIGIN: &[u8] = b"background worker, pid ";
 
-/// Gives the pieces of an error that the process `pid` caught, in the protocol's form, to `put`.
+/// Passes an error that the process `pid` caught, in the form of the protocol, piece by piece to `put`.
 fn encode(edata: *mut ErrorData, pid: i32, put: &mut dyn FnMut(&[u8])) {
     // SAFETY: a palloc'd error whose strings are NULL or NUL-terminated.
     let e = unsafe { &*edata };
@@ -160,8 +160,8 @@ fn field(code: u8, value: &[u8], put: &mut dyn FnMut(&[u8])) {
     put(b"\0");
 }
 
-/// Stores an error that the process `pid` caught in the area, in the protocol's form. Returns the place and the length; None where there is
-/// no memory. What of it a user decides the size of goes nowhere else.
+/// Stores an error that the process `pid` caught in the shared area, in the form of the protocol. Returns the pointer and the length, or
+/// None if memory is out. This is the only copy of parts whose size depends on the user.
 pub fn store(edata: *mut ErrorData, pid: i32) -> Option<(Offset, usize)> {
     let mut len = 0;
     encode(edata, pid, &mut |piece| len += piece.len());
@@ -174,13 +174,13 @@ pub fn store(edata: *mut ErrorData, pid: i32) -> Option<(Offset, usize)> {
     Some((place, len))
 }
 
-/// The message of a caught error, in whatever length. Valid as long as the error.
+/// The message of a caught error, in full length. Valid as long as the error.
 pub fn message<'a>(edata: *mut ErrorData) -> &'a [u8] {
     // SAFETY: a palloc'd error whose message is NULL or NUL-terminated.
     c_bytes(unsafe { (*edata).message })
 }
 
-/// An error of our own about the process `pid` in the protocol's form.
+/// Composes an error of this library about the process `pid`, in the form of the protocol.
 pub fn compose(sqlstate: &[u8; 5], message: &[u8], detail: Option<&[u8]>, pid: i32) -> Vec<u8> {
     let mut out = Vec::with_capacity(128);
     put(&mut out, b'V', b"ERROR");

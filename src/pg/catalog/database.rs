@@ -1,4 +1,4 @@
-//! Databases of the cluster, as somebody who is about to connect sees them. Guarded.
+//! The databases of the cluster, as a process that is about to connect sees them. Guarded.
 
 use crate::pg::error::{Report, Result};
 use crate::pg::process::backend;
@@ -13,12 +13,12 @@ use pgrx::pg_sys::{self, Oid};
 pub struct Database {
     pub oid: u32,
     pub encoding: i32,
-    /// Whether it is another one than this process's.
+    /// Whether this is another database than this process's database.
     pub is_other: bool,
 }
 
 impl Database {
-    /// This process's own.
+    /// This process's database.
     pub fn own() -> Self {
         Self {
             oid: backend::my_database().to_u32(),
@@ -27,9 +27,9 @@ impl Database {
         }
     }
 
-    /// The one of this name, to which all of `roles` may connect.
+    /// Returns the database of this name, if all of `roles` may connect to it.
     ///
-    /// Errors: 3D000 where there is none, 42501 where a role lacks CONNECT, 55000 where the database takes no connections.
+    /// Errors: 3D000 if there is no such database, 42501 if a role lacks CONNECT, 55000 if the database accepts no connections.
     pub fn by_name(name: &CStr, roles: [u32; 2]) -> Result<Self> {
         let shown = String::from_utf8_lossy(name.to_bytes());
         // SAFETY: a NUL-terminated name.
@@ -75,11 +75,11 @@ impl Database {
     }
 }
 
-/// What the catalog says of a database.
+/// The columns of `pg_database` that are needed here.
 struct Form {
     encoding: i32,
     takes_connections: bool,
-    /// DROP DATABASE was interrupted.
+    /// Whether DROP DATABASE was interrupted.
     is_invalid: bool,
 }
 
@@ -109,7 +109,7 @@ impl Form {
     }
 }
 
-/// Raises 42501 where the role may not connect to this process's database any more. In a transaction.
+/// Raises 42501 if the role may no longer connect to this process's database. Call it in a transaction.
 pub fn check_connect_raw(raw: Raw<'_>, role: u32) {
     if !compat::may_connect_raw(raw, backend::my_database(), Oid::from(role)) {
         // SAFETY: a database that a process is connected to has a name.

@@ -1,8 +1,8 @@
-//! Who waits for whom, as the lock manager knows it. Guarded.
+//! Which process waits for which, according to the lock manager. Guarded.
 
 use pgrx::pg_sys::{self, Datum};
 
-/// The processes that `pid` waits for, from `pg_blocking_pids`; empty where it waits for no lock.
+/// The processes that `pid` waits for, as `pg_blocking_pids` returns them. Empty if it waits for no lock.
 pub fn blockers(pid: i32) -> Vec<i32> {
     // SAFETY: pg_blocking_pids takes one int4 and returns a plain array of int4.
     unsafe {
@@ -25,9 +25,9 @@ pub fn blockers(pid: i32) -> Vec<i32> {
     }
 }
 
-/// Whether `pid` waits for another transaction as a whole, as CREATE INDEX CONCURRENTLY waits for old snapshots.
+/// Whether `pid` waits for the end of another transaction, as CREATE INDEX CONCURRENTLY waits for old snapshots.
 pub fn waits_for_snapshot(pid: i32) -> bool {
-    // SAFETY: GetBlockerStatusData gives arrays with the lengths beside them, in the current memory context.
+    // SAFETY: GetBlockerStatusData returns arrays with their lengths, in the current memory context.
     unsafe {
         let data = pg_sys::GetBlockerStatusData(pid);
         let locks = core::slice::from_raw_parts((*data).locks, (*data).nlocks.max(0) as usize);

@@ -1,8 +1,8 @@
-//! What is looked up in the catalogs.
+//! Look-ups in the catalogs and in the lock manager.
 //!
-//! * [`database`]: another database, and the right to connect to it;
-//! * [`lock`]: locks on objects;
-//! * [`role`]: who may act for whom.
+//! * [`database`]: the other databases, and the right to connect to them;
+//! * [`lock`]: which process waits for which;
+//! * [`role`]: the rights of the current role on the jobs of other roles.
 
 pub mod database;
 pub mod lock;

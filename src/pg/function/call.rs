@@ -1,4 +1,4 @@
-//! Functions that SQL calls: arguments in, answers out, errors raised in a frame that owns nothing.
+//! Functions that SQL calls: arguments, results, and errors raised in a frame that owns nothing.
 
 use crate::pg::error::{self, Failure, Report, Result};
 use crate::pg::fallible;
@@ -14,11 +14,11 @@ pub use pgrx::pg_sys::{Datum as Answer, FunctionCallInfo as RawCall};
 
 /// Exports `$name` as a version-1 function of the shared library: its symbol and its `pg_finfo_` record.
 ///
-/// The body is a `fn(&Call) -> Result<Datum>`. It may own things and call PostgreSQL guarded; its error is raised when it is
-/// gone.
+/// The body is a `fn(&Call) -> Result<Datum>`. It may own things and call PostgreSQL guarded. Its error is raised after the body has
+/// returned.
 #[macro_export]
 macro_rules! sql_function {
-    // What SQL calls these functions through is put into a static list.
+    // The entry points of these functions are collected in a static list.
     (static $list:ident; $($name:ident => $body:path;)*) => {
         static $list: &[$crate::pg::function::Entry] = &[$($crate::sql_function!(entry $name => $body)),*];
     };
@@ -40,8 +40,7 @@ macro_rules! sql_function {
     }};
 }
 
-/// Exports `$name` as the main function of a background worker. The body is a `fn(Raw, Datum) -> Result<()>`; its error ends the
-/// process.
+/// Exports `$name` as the main function of a background worker. The body is a `fn(Raw, Datum) -> Result<()>`. Its error ends the process.
 #[macro_export]
 macro_rules! worker_function {
     ($name:ident => $body:path) => {
@@ -58,13 +57,13 @@ macro_rules! worker_function {
 /// `Pg_finfo_record`.
 pub type FunctionInfo = pg_sys::Pg_finfo_record;
 
-/// The only version that there is (`PG_FUNCTION_INFO_V1`).
+/// The only existing version (`PG_FUNCTION_INFO_V1`).
 pub static VERSION_1: FunctionInfo = FunctionInfo { api_version: 1 };
 
 /// Runs the body of a function and raises its error.
 pub fn enter(fcinfo: FunctionCallInfo, body: fn(&Call) -> Result<Datum>) -> Datum {
     // SAFETY: called by the function manager with a valid call; the guard turns a panic into an error. What `body` owned is
-    // gone when its error is raised.
+    // dropped when its error is raised.
     let (answer, raw) = unsafe {
         let answer = pg_sys::panic::pgrx_extern_c_guard(|| body(&Call { fcinfo }));
         (answer, Raw::assume())
@@ -77,7 +76,7 @@ pub fn enter(fcinfo: FunctionCallInfo, body: fn(&Call) -> Result<Datum>) -> Datu
 
 /// Runs the body of a background worker and raises its error.
 pub fn enter_worker(argument: Datum, body: fn(Raw, Datum) -> Result<()>) {
-    // SAFETY: as in `enter`. An error that nobody catches ends the process, with all that it owns.
+    // SAFETY: as in `enter`. An error that is not caught ends the process, with all that it owns.
     let (answer, raw) = unsafe {
         let raw = Raw::assume();
         (pg_sys::panic::pgrx_extern_c_guard(|| body(raw, argument)), raw)
@@ -112,40 +111,40 @@ impl Call {
         }
     }
 
-    /// The number of the function that was called.
+    /// The oid of the called function.
     pub fn function_oid(&self) -> u32 {
         // SAFETY: the function manager fills flinfo in.
         unsafe { (*(*self.fcinfo).flinfo).fn_oid.to_u32() }
     }
 
-    /// An `int4`, None for NULL or absent.
+    /// An `int4` argument, or None if it is NULL or absent.
     pub fn int4(&self, n: usize) -> Option<i32> {
         self.argument(n).map(|datum| datum.value() as i32)
     }
 
-    /// An `int8`.
+    /// An `int8` argument.
     pub fn int8(&self, n: usize) -> Option<i64> {
         self.argument(n).map(|datum| datum.value() as i64)
     }
 
-    /// A `bool`.
+    /// A `bool` argument.
     pub fn bool(&self, n: usize) -> Option<bool> {
         self.argument(n).map(|datum| datum.value() & 0xff != 0)
     }
 
-    /// A composite value of any type.
+    /// A composite argument of any type.
     pub fn record(&self, n: usize) -> Option<Datum> {
         self.argument(n)
     }
 
-    /// A `name`, which lives as long as the call.
+    /// A `name` argument, which lives as long as the call.
     pub fn name(&self, n: usize) -> Option<&CStr> {
-        // SAFETY: the argument's type is name, a C string in a place of fixed size.
+        // SAFETY: the argument's type is name, a C string in memory of fixed size.
         self.argument(n)
             .map(|datum| unsafe { CStr::from_ptr(datum.cast_mut_ptr()) })
     }
 
-    /// The bytes of a `text`, which live as long as the call. Guarded.
+    /// The bytes of a `text` argument, which live as long as the call. Guarded.
     pub fn text(&self, n: usize) -> Option<&[u8]> {
         let datum = self.argument(n)?;
         // SAFETY: the argument's type is text; detoasting gives a plain value in the call's memory context.
@@ -158,8 +157,8 @@ impl Call {
         }
     }
 
-    /// The handles of a `pg_background_handle[]` argument, none for NULL; NULL elements and those with NULL parts are left out. Guarded.
-    /// 53200.
+    /// The handles of a `pg_background_handle[]` argument. NULL gives none. NULL elements and those with NULL parts are left out. Guarded.
+    /// Fails with 53200 if memory is out.
     pub fn handles(&self, n: usize) -> Result<Vec<(i32, i64)>> {
         let mut out = Vec::new();
         let Some(datum) = self.argument(n) else {
@@ -176,7 +175,7 @@ impl Call {
         }
     }
 
-    /// Whether the statement that called a procedure may end transactions, that is holds nothing that we don't know of.
+    /// Whether the statement that called a procedure may end transactions, that is, whether the CALL is nonatomic.
     pub fn is_nonatomic(&self) -> bool {
         // SAFETY: the context node of a CALL is a CallContext; anything else is not.
         unsafe {
@@ -187,19 +186,19 @@ impl Call {
         }
     }
 
-    /// The answer `void`.
+    /// The result `void`.
     pub fn void(&self) -> Result<Datum> {
         Ok(Datum::from(0usize))
     }
 
-    /// The answer NULL.
+    /// The result NULL.
     pub fn null(&self) -> Result<Datum> {
         // SAFETY: a valid call.
         unsafe { (*self.fcinfo).isnull = true };
         Ok(Datum::from(0usize))
     }
 
-    /// A scalar answer.
+    /// A scalar result.
     pub fn scalar(&self, value: Value) -> Result<Datum> {
         match error::catching(|raw| value.to_datum(raw))? {
             (_, true) => self.null(),
@@ -207,7 +206,7 @@ impl Call {
         }
     }
 
-    /// A composite answer with the function's own row type.
+    /// A composite result of the function's own row type.
     pub fn composite<const N: usize>(&self, values: &[Value; N]) -> Result<Datum> {
         // SAFETY: the function manager filled in flinfo; the values have the types of the declared row type, in order.
         let row = error::catching(|raw| unsafe {
@@ -223,8 +222,8 @@ impl Call {
         row.map_err(|failure| failure())
     }
 
-    /// The row type that the function is declared with. A named one is the type cache's own: a copy, as
-    /// `get_call_result_type` makes it, takes longer than all else here. It stays until the catalog is looked at again.
+    /// The row type that the function is declared with. For a named type this is the type cache's own descriptor, valid until the catalog
+    /// is read again. The copy that `get_call_result_type` makes would take longer than everything else here.
     unsafe fn row_type(&self, raw: Raw<'_>) -> Option<TupleDesc> {
         // SAFETY: as in `composite`. A type that has no columns has no descriptor.
         unsafe {
@@ -241,9 +240,9 @@ impl Call {
         }
     }
 
-    /// The scan that called and takes the rows as they come, where there is one. Its caller then leaves the answer to it.
+    /// The scan that called this function and takes the rows one by one, if any. The function must then leave the result to the scan.
     pub fn scan(&self) -> Option<Scan> {
-        // SAFETY: nobody but a scan puts anything there for the functions that ask. The result info is the one of its call.
+        // SAFETY: only a scan stores anything there for the functions that ask. The result info is the one of its call.
         unsafe {
             let scan = Scan::of((*(*self.fcinfo).flinfo).fn_extra)?;
             let info = (*self.fcinfo).resultinfo.cast::<pg_sys::ReturnSetInfo>();
@@ -252,7 +251,7 @@ impl Call {
         }
     }
 
-    /// Prepares a set-returning answer of rows that are all computed now. Guarded. 0A000 where the caller cannot take a set.
+    /// Prepares a set-returning result whose rows are all computed now. Guarded. Fails with 0A000 if the caller does not accept a set.
     pub fn rows(&self) -> Result<Rows> {
         // SAFETY: resultinfo is NULL or a node; a ReturnSetInfo where a set may be returned (InitMaterializedSRF does the same).
         unsafe {

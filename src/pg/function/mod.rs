@@ -1,8 +1,8 @@
 //! Functions that SQL calls.
 //!
-//! * [`call`]: arguments in, answers out, errors raised in a frame that owns nothing;
+//! * [`call`]: arguments, results, and errors raised in a frame that owns nothing;
 //! * [`rows`]: the rows that a function returns, and the values in them;
-//! * [`scan`]: rows that go to the executor as they come.
+//! * [`scan`]: rows that are passed to the executor one by one.
 
 #[macro_use]
 pub mod call;
@@ -11,5 +11,5 @@ pub mod scan;
 
 use pgrx::pg_sys::{Datum, FunctionCallInfo};
 
-/// What SQL calls a function through.
+/// The C entry point of a function that SQL calls.
 pub type Entry = extern "C-unwind" fn(FunctionCallInfo) -> Datum;

@@ -9,8 +9,8 @@ use pgrx::pg_sys::{self, Datum, TupleDesc, Tuplestorestate};
 
 pub use crate::pg::value::desc::{BOOL, FLOAT8, INT4, INT8, OID, TEXT, TIMESTAMPTZ};
 
-/// Whether the values are what the columns are declared as. A catalog that was not made for this library must not make one type
-/// pass for another.
+/// Whether the values have the types of the declared columns. A catalog that was not made for this library must not make one type pass for
+/// another.
 pub(super) fn fits(desc: TupleDesc, values: &[Value]) -> bool {
     // SAFETY: a valid descriptor.
     let width = unsafe { (*desc).natts as usize };
@@ -21,7 +21,7 @@ pub(super) fn fits(desc: TupleDesc, values: &[Value]) -> bool {
             .all(|(n, value)| value.kind().is_none_or(|kind| kind == desc::column_type(desc, n)))
 }
 
-/// A value on its way out.
+/// A value to be returned.
 #[derive(Clone, Copy)]
 pub enum Value<'a> {
     Null,
@@ -35,7 +35,7 @@ pub enum Value<'a> {
 }
 
 impl Value<'_> {
-    /// The value as PostgreSQL passes it, in the current memory context, and whether it is NULL.
+    /// Converts the value to a Datum, in the current memory context, and tells whether it is NULL.
     pub(super) fn to_datum(self, raw: Raw<'_>) -> (Datum, bool) {
         let datum = match self {
             Value::Null => return (Datum::from(0usize), true),
@@ -49,7 +49,7 @@ impl Value<'_> {
         (datum, false)
     }
 
-    /// The type that the value is passed as; None for NULL, which fits all.
+    /// The type of the value, or None for NULL, which fits all types.
     fn kind(&self) -> Option<u32> {
         Some(match self {
             Value::Null => return None,
@@ -63,7 +63,7 @@ impl Value<'_> {
         })
     }
 
-    /// `Text`, or NULL for none.
+    /// `Text`, or NULL for None.
     pub fn text_or_null(text: Option<&[u8]>) -> Value<'_> {
         text.map_or(Value::Null, Value::Text)
     }
@@ -74,7 +74,7 @@ impl Value<'_> {
     }
 }
 
-/// A `text` in the current memory context.
+/// Makes a `text` in the current memory context.
 pub fn text_datum(raw: Raw<'_>, bytes: &[u8]) -> Datum {
     // SAFETY: the bytes are in the database's encoding, because they came from it.
     unsafe {
@@ -86,7 +86,7 @@ pub fn text_datum(raw: Raw<'_>, bytes: &[u8]) -> Datum {
     }
 }
 
-/// 42804.
+/// The error for a row type that does not match, 42804.
 pub fn unexpected_row_type() -> error::Failure {
     Report::new(
         PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
@@ -96,7 +96,7 @@ pub fn unexpected_row_type() -> error::Failure {
     .into()
 }
 
-/// The rows of a set-returning answer.
+/// The rows of a set-returning result.
 #[derive(Clone, Copy)]
 pub struct Rows {
     pub(super) store: *mut Tuplestorestate,
@@ -109,7 +109,7 @@ impl Rows {
     /// Rows that are shown one by one in `slot`, a slot for minimal tuples.
     ///
     /// # Safety
-    /// Descriptor, slot and assignments live as long as the rows are used.
+    /// The descriptor, the slot and the assignments live as long as the rows are used.
     pub(in crate::pg) unsafe fn shown(
         desc: TupleDesc,
         slot: *mut pg_sys::TupleTableSlot,
@@ -123,21 +123,21 @@ impl Rows {
         }
     }
 
-    /// The columns of the rows that are added or shown from now on come with these type modifiers; they get those that were asked for as
-    /// if they were assigned to such columns.
+    /// Sets the type modifiers with which the columns of further rows come. Their values are converted to the declared modifiers as in an
+    /// assignment.
     pub fn come_with(&self, raw: Raw<'_>, modifier: &dyn Fn(usize) -> i32) {
         // SAFETY: they live as long as the slot.
         unsafe { (*self.assignments).prepare(raw, self.slot, modifier) }
     }
 
-    /// Whether rows are taken as they are.
+    /// Whether rows are taken as they are, without assignments.
     #[inline]
     pub fn are_whole(&self) -> bool {
         // SAFETY: as above.
         unsafe { (*self.assignments).is_empty() }
     }
 
-    /// From now on rows can be added. Guarded.
+    /// Prepares for adding rows. Guarded.
     pub fn collect(&mut self) {
         if self.store.is_null() {
             // SAFETY: the store lives as long as the slot.
@@ -150,12 +150,12 @@ impl Rows {
         }
     }
 
-    /// Where the rows are that were added; NULL where none could be.
+    /// The tuplestore of the rows that were added, or NULL if none could be added.
     pub(in crate::pg) fn store(&self) -> *mut Tuplestorestate {
         self.store
     }
 
-    /// How many columns a row has.
+    /// The number of columns of a row.
     pub fn width(&self) -> usize {
         // SAFETY: the descriptor lives as long as the query.
         unsafe { (*self.desc).natts as usize }
@@ -171,7 +171,7 @@ impl Rows {
         desc::column_name(self.desc, n)
     }
 
-    /// Adds a row. 42804 where the number of values is wrong.
+    /// Adds a row. Fails with 42804 if the values do not match the row type.
     pub fn push(&self, values: &[Value]) -> Result<()> {
         if !fits(self.desc, values) {
             return Err(unexpected_row_type());
@@ -198,21 +198,21 @@ impl Rows {
         })
     }
 
-    /// Adds a row in PostgreSQL's own form, aligned, which is copied.
+    /// Adds a copy of a row in PostgreSQL's own form, which must be aligned.
     pub fn push_tuple_raw(&self, raw: Raw<'_>, tuple: *mut u8) {
         self.show_tuple_raw(raw, tuple);
         // SAFETY: the slot holds a row.
         unsafe { raw::tuplestore_puttupleslot(raw, self.store, self.slot) };
     }
 
-    /// Puts a row in PostgreSQL's own form, aligned, into the slot, without copying it.
+    /// Puts a row in PostgreSQL's own form, which must be aligned, into the slot without copying it.
     pub fn show_tuple_raw(&self, raw: Raw<'_>, tuple: *mut u8) {
         // SAFETY: the tuple was formed with a descriptor of the same column types.
         unsafe { raw::ExecStoreMinimalTuple(raw, tuple.cast(), self.slot, false) };
     }
 
-    /// Adds a row in PostgreSQL's own form whose values are not yet what they are to be here: anonymous records have other numbers, type
-    /// modifiers are others.
+    /// Adds a row in PostgreSQL's own form whose values must be converted first: the numbers of anonymous records, the encoding of texts,
+    /// and type modifiers.
     pub fn push_foreign_tuple_raw(&self, raw: Raw<'_>, tuple: *mut u8, records: &crate::pg::value::describe::Numbers) {
         self.show_foreign_tuple_raw(raw, tuple, records);
         // SAFETY: the slot's values are all there, and valid until it is filled again.
@@ -227,7 +227,7 @@ impl Rows {
         };
     }
 
-    /// The same into the slot. What the records need is allocated in the current memory context.
+    /// As [`Rows::push_foreign_tuple_raw`], but puts the row into the slot. The converted values are in the current memory context.
     pub fn show_foreign_tuple_raw(&self, raw: Raw<'_>, tuple: *mut u8, records: &crate::pg::value::describe::Numbers) {
         self.show_tuple_raw(raw, tuple);
         // SAFETY: the slot holds a row.

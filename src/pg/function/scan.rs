@@ -1,15 +1,15 @@
-//! A scan that gives a function's rows to the executor as they come. Raw but where it says otherwise.
+//! A scan that passes a function's rows to the executor one by one. Raw, except where noted.
 //!
-//! PostgreSQL's FunctionScan collects all rows of a function before it gives the first one. This one, planned in its place for
-//! functions of this library, lets the function hand over a [`Source`] instead of rows. It does so only where rows are asked for
-//! once, from the first on, in one run of the executor:
+//! PostgreSQL's FunctionScan collects all rows of a function before it returns the first one. This scan replaces it for functions of this
+//! library, and lets the function provide a [`Source`] instead of rows. It does so only if rows are asked for once, from the first on, in
+//! one run of the executor:
 //!
-//! * the whole query is run forward, and once, so no row is asked for, nor looked at, after the run is over; what is then left of
-//!   the source is read, and dropped, so that an error that comes late still fails the statement (`shut_down`);
-//! * nothing above the scan may want it to begin again: it is not below the inner side of a nested loop;
-//! * no row is looked up again by a recheck after a concurrent update.
+//! * The whole query is run forward, and once, so no row is asked for or examined after the run is over. The rest of the source is then
+//!   read and dropped, so that a late error still fails the statement (`shut_down`).
+//! * Nothing above the scan can restart it: it is not below the inner side of a nested loop.
+//! * No row is examined again by a recheck after a concurrent update.
 //!
-//! Elsewhere the planner keeps the FunctionScan, or the scan does what a FunctionScan does: the function fills a tuplestore.
+//! Otherwise the planner keeps the FunctionScan, or the scan does what a FunctionScan does: the function fills a tuplestore.
 
 use crate::pg::error::{self, Result};
 use crate::pg::function::Entry;
@@ -28,20 +28,20 @@ use pgrx::pg_sys::{
 
 const NAME: &CStr = c"PgBackgroundResult";
 
-/// Where the rows of a scan come from.
+/// The source of a scan's rows.
 pub trait Source {
-    /// Shows the next row in the scan's rows, where it stays until the next call. False where something else has to be done first.
+    /// Shows the next row in the scan's rows, where it stays until the next call. Returns false if [`Source::go_on`] must be called first.
     /// Called for each row.
     fn show(&mut self, raw: Raw) -> bool;
-    /// Does it. Guarded.
+    /// Does what is needed before the next row can be shown. Guarded.
     fn go_on(&mut self) -> Result<Turn>;
-    /// Does all that there is to do but showing rows. Guarded.
+    /// Does everything that is left to do, without showing rows. Guarded.
     fn drop_rest(&mut self) -> Result<()>;
-    /// Whether the process ends, and others have seen to what the source held.
+    /// Whether the process exits and the resources of the source have been released by other means.
     fn is_lost(&self) -> bool;
 }
 
-/// How a source goes on.
+/// The result of [`Source::go_on`].
 pub enum Turn {
     /// There may be a row now.
     More,
@@ -69,7 +69,7 @@ impl Scan {
         }
     }
 
-    /// The scan's rows come from `source`.
+    /// Makes `source` the source of the scan's rows.
     pub fn begin(&self, source: impl Source + 'static) {
         // SAFETY: the keeper was made when the scan began.
         unsafe { (*(*self.0).keeper).source = Some(Box::new(source)) };
@@ -81,16 +81,16 @@ impl Scan {
 struct State {
     base: CustomScanState,
     function: *mut SetExprState,
-    /// Where the function's arguments are, as long as it runs.
+    /// The memory of the function's arguments while it runs.
     arguments: MemoryContext,
     query_memory: MemoryContext,
     /// The row as it came. The scan's own slot shares its values.
     row: *mut TupleTableSlot,
     assignments: *mut Assignments,
-    /// Up to which column a row is looked at.
+    /// The last column that the query needs.
     needed: c_int,
     eflags: c_int,
-    /// Whether the place in the plan is one where rows are asked for once.
+    /// Whether the position in the plan is one at which rows are asked for once.
     asked_once: bool,
     begun: bool,
     streams: bool,
@@ -99,19 +99,20 @@ struct State {
     keeper: *mut Keeper,
 }
 
-/// Drops the source with the query's memory at the latest, so also after an error.
+/// Drops the source when the query's memory is freed at the latest, so also after an error.
 #[repr(C)]
 struct Keeper {
     callback: MemoryContextCallback,
     source: Option<Box<dyn Source>>,
-    /// The query that the scan is in, and whether it is being run forward, to its last row or to one after which it is not run again.
+    /// The query of the scan. `runs_once` tells whether its present run is forward, and to the last row or to one after which it is not run
+    /// again.
     query: *mut EState,
     runs_once: bool,
     next: *mut Keeper,
 }
 
 thread_local! {
-    /// All scans that there are in this process. For most sessions there are none.
+    /// All scans of this process. Most sessions have none.
     static SCANS: Cell<*mut Keeper> = const { Cell::new(ptr::null_mut()) };
     static ENTRIES: Cell<&'static [Entry]> = const { Cell::new(&[]) };
     static NEXT: Cell<pg_sys::set_rel_pathlist_hook_type> = const { Cell::new(None) };
@@ -149,10 +150,10 @@ struct Shared<T>(T);
 // SAFETY: never written to.
 unsafe impl<T> Sync for Shared<T> {}
 
-/// From now on the rows of the functions behind `entries` are scanned this way. Once for each process.
+/// Makes this scan the plan for the functions behind `entries`. Called once per process.
 pub fn init(raw: Raw<'_>, entries: &'static [Entry]) {
     ENTRIES.set(entries);
-    // SAFETY: the methods are static; the hook is called in this thread, and whoever was there before is called too.
+    // SAFETY: the methods are static; the hook is called in this thread, and the previous hook is called too.
     unsafe {
         raw::RegisterCustomScanMethods(raw, &raw const SCAN_METHODS.0);
         NEXT.set(pg_sys::set_rel_pathlist_hook);
@@ -161,10 +162,10 @@ pub fn init(raw: Raw<'_>, entries: &'static [Entry]) {
     compat::watch_runs(note_run);
 }
 
-/// A query is run: those of our scans that are in it note how. An error that ends the run ends them too, with their memory.
+/// Called when a query is run: notes in its scans how it is run. An error that ends the run also ends the scans, with their memory.
 fn note_run(query: *mut EState, once: bool) {
     let mut at = SCANS.get();
-    // SAFETY: a keeper takes itself off the list before it goes.
+    // SAFETY: a keeper removes itself from the list before its memory is freed.
     while let Some(keeper) = unsafe { at.as_mut() } {
         if ptr::eq(keeper.query, query) {
             keeper.runs_once = once;
@@ -179,9 +180,9 @@ fn is_ours(function: &pg_sys::FmgrInfo) -> bool {
         .is_some_and(|found| ENTRIES.get().iter().any(|entry| *entry as usize == found as usize))
 }
 
-/// The pointers of a list.
+/// Iterates over the pointers in a list.
 unsafe fn pointers<T>(list: *mut List) -> impl Iterator<Item = *mut T> {
-    // SAFETY: NIL, or a list of pointers to such nodes that lives and stays as it is meanwhile.
+    // SAFETY: NIL, or a list of pointers to such nodes that exists and is not changed meanwhile.
     let len = unsafe { list.as_ref() }.map_or(0, |list| list.length as usize);
     (0..len).map(move |n| {
         // SAFETY: `n` is below the length.
@@ -199,7 +200,7 @@ unsafe fn is_a(node: *mut c_void, tag: NodeTag) -> bool {
     unsafe { !node.is_null() && (*node.cast::<Node>()).type_ == tag }
 }
 
-/// The planner has found its ways to get the rows of a relation. Where that is one of our functions, ours replaces its way.
+/// Hook of the planner, called when it has found the paths of a relation. Replaces the path of one of these functions.
 unsafe extern "C-unwind" fn offer(
     root: *mut PlannerInfo,
     rel: *mut RelOptInfo,
@@ -213,7 +214,7 @@ unsafe extern "C-unwind" fn offer(
             next(root, rel, rti, rte);
         }
         if (*rte).rtekind == pg_sys::RTEKind::RTE_FUNCTION {
-            // All queries come by here. If this fails, theirs is the FunctionScan.
+            // All queries pass through here. If this fails, the FunctionScan stays.
             error::if_possible(|| replace(raw, root, rel, rte));
         }
     }
@@ -236,7 +237,7 @@ unsafe fn replace(raw: Raw<'_>, root: *mut PlannerInfo, rel: *mut RelOptInfo, rt
     }
 }
 
-/// The path of a FunctionScan where the planner has that one only.
+/// Returns the path of a FunctionScan, if it is the only path.
 unsafe fn only_path(rel: *mut RelOptInfo) -> Option<*mut Path> {
     // SAFETY: the planner's own structs.
     unsafe {
@@ -250,8 +251,8 @@ unsafe fn only_path(rel: *mut RelOptInfo) -> Option<*mut Path> {
     }
 }
 
-/// Whether the relation is one of our functions with a column definition list, where the rows of a scan are asked for once and
-/// column by column. Only at the top level of a query that changes no existing rows that is sure.
+/// Whether the relation is one of these functions with a column definition list, and its rows are asked for once and column by column. That
+/// is certain only at the top level of a query that changes no existing rows.
 unsafe fn is_for_us(
     raw: Raw<'_>,
     root: *mut PlannerInfo,
@@ -306,7 +307,7 @@ unsafe fn looks_at_whole_rows(raw: Raw<'_>, rel: *mut RelOptInfo) -> bool {
     }
 }
 
-/// Makes the plan of our path. Its tuples have all columns of the definition list.
+/// Makes the plan of the path. Its tuples have all columns of the definition list.
 unsafe extern "C-unwind" fn plan(
     root: *mut PlannerInfo,
     rel: *mut RelOptInfo,
@@ -365,8 +366,8 @@ unsafe extern "C-unwind" fn create(_scan: *mut CustomScan) -> *mut Node {
     }
 }
 
-/// Prepares the call; like a FunctionScan it checks here whether the function may be called. Without side effects: a plan that is
-/// only shown gets here too.
+/// Prepares the call. Like a FunctionScan it checks here whether the function may be called. It has no side effects, since EXPLAIN gets
+/// here too.
 unsafe extern "C-unwind" fn begin(node: *mut CustomScanState, estate: *mut EState, eflags: c_int) {
     // SAFETY: the executor's own structs, and the plan made above.
     unsafe {
@@ -415,7 +416,7 @@ unsafe extern "C-unwind" fn begin(node: *mut CustomScanState, estate: *mut EStat
     }
 }
 
-/// Whether `plan` is reached from `top` without passing anything that asks for rows more than once, or in another process.
+/// Whether `plan` is reached from `top` without passing a node that asks for rows more than once, or in another process.
 unsafe fn asks_once(top: *mut Plan, plan: *mut Plan) -> bool {
     // SAFETY: the executor's own structs.
     unsafe {
@@ -432,7 +433,7 @@ unsafe fn asks_once(top: *mut Plan, plan: *mut Plan) -> bool {
     }
 }
 
-/// The last column that the scan's targets and conditions look at.
+/// The last column that the scan's targets and conditions use.
 unsafe fn last_column(raw: Raw<'_>, plan: *mut Plan) -> c_int {
     // SAFETY: a plan whose expressions refer to the scan's tuple.
     unsafe {
@@ -460,7 +461,7 @@ unsafe extern "C-unwind" fn recheck(_node: *mut pg_sys::ScanState, _slot: *mut T
     true
 }
 
-/// The next row, in the scan's slot.
+/// Returns the next row, in the scan's slot.
 unsafe extern "C-unwind" fn next(node: *mut pg_sys::ScanState) -> *mut TupleTableSlot {
     // SAFETY: the state made above. Nothing is owned here: the source is the keeper's.
     unsafe {
@@ -500,7 +501,7 @@ unsafe extern "C-unwind" fn next(node: *mut pg_sys::ScanState) -> *mut TupleTabl
     }
 }
 
-/// Calls the function. If it is ours as planned, and rows are asked for once, it leaves a source; else rows.
+/// Calls the function. If it is the planned one and rows are asked for once, it provides a source, else rows.
 unsafe fn call(raw: Raw<'_>, state: *mut State) {
     const AGAIN: u32 = pg_sys::EXEC_FLAG_REWIND | pg_sys::EXEC_FLAG_BACKWARD | pg_sys::EXEC_FLAG_MARK;
     // SAFETY: the state made above.
@@ -538,7 +539,7 @@ unsafe fn call(raw: Raw<'_>, state: *mut State) {
     }
 }
 
-/// Something else than a row is to be done. The source goes before its error is raised.
+/// Lets the source continue. The source is dropped before its error is raised.
 unsafe fn go_on(raw: Raw<'_>, state: *mut State) {
     // SAFETY: the state made above.
     unsafe {
@@ -561,7 +562,7 @@ unsafe fn go_on(raw: Raw<'_>, state: *mut State) {
     }
 }
 
-/// The run is over, and no more rows are asked for. What is left is read all the same: the job's error is the statement's.
+/// Ends the run: no more rows are asked for. The rest is read all the same, since the job's error is also the statement's error.
 unsafe extern "C-unwind" fn shut_down(node: *mut CustomScanState) {
     // SAFETY: the state made above; as in `go_on`.
     unsafe {
@@ -571,7 +572,7 @@ unsafe extern "C-unwind" fn shut_down(node: *mut CustomScanState) {
         if keeper.is_null() || (*keeper).source.is_none() {
             return;
         }
-        // It may point into what the source holds.
+        // The row may point into memory of the source.
         if let Some(clear) = (*(*(*state).row).tts_ops).clear {
             clear((*state).row);
         }
@@ -589,7 +590,7 @@ unsafe extern "C-unwind" fn shut_down(node: *mut CustomScanState) {
     }
 }
 
-/// Begins again with the first of the rows that were collected.
+/// Begins again with the first of the collected rows.
 unsafe extern "C-unwind" fn rescan(node: *mut CustomScanState) {
     // SAFETY: the state made above.
     unsafe {
@@ -625,7 +626,7 @@ unsafe extern "C-unwind" fn end(node: *mut CustomScanState) {
     }
 }
 
-/// The query's memory goes.
+/// Called when the query's memory is freed.
 unsafe extern "C-unwind" fn vanish(keeper: *mut c_void) {
     // SAFETY: a keeper; called for the last time while its memory is still there. The others on the list are too.
     unsafe {
@@ -645,7 +646,7 @@ unsafe extern "C-unwind" fn vanish(keeper: *mut c_void) {
     }
 }
 
-/// Lets go of the source, if it is still there. Raises nothing: a transaction may be about to be aborted.
+/// Drops the source, if it is still there. Raises nothing, since a transaction may be about to be aborted.
 unsafe fn forget(keeper: *mut Keeper) {
     // SAFETY: a keeper.
     let source = unsafe { (*keeper).source.take() };

@@ -1,9 +1,9 @@
-//! A session's settings on their way to a worker, and taken over there.
+//! A session's settings, and how a worker takes them over.
 //!
-//! The session writes them with PostgreSQL's own `SerializeGUCState`. `RestoreGUCState`, its counterpart for parallel workers,
-//! sets everything back to the compiled-in defaults and then everything anew. A worker that has just connected differs from
-//! the session in a few settings only, so it compares the two states and sets those. Where the session's state cannot be
-//! reached that way, PostgreSQL's way is taken.
+//! The session writes its settings with PostgreSQL's own `SerializeGUCState`. The counterpart for parallel workers, `RestoreGUCState`,
+//! first resets all settings to the compiled-in defaults and then sets all of them. A worker that has just connected differs from the
+//! session in a few settings only. So it compares the two states and sets the differences. If that cannot reach the session's state, it
+//! uses `RestoreGUCState`.
 
 use crate::pg::error::{self, Report, Result};
 use crate::pg::exclusive::Exclusive;
@@ -20,7 +20,7 @@ use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::{self, GucContext, GucSource};
 use std::hash::{DefaultHasher, Hasher};
 
-/// The settings of this session, and what follows from them.
+/// The settings of this session, and what is derived from them.
 pub struct Settings {
     written: Written,
     mark: u64,
@@ -28,17 +28,17 @@ pub struct Settings {
     prefixes: Vec<Vec<u8>>,
 }
 
-/// For how many bytes of settings there is room from the beginning.
+/// The initial capacity for serialized settings in bytes.
 const STATE: usize = 4096;
 
 static SETTINGS: Exclusive<Settings> = Exclusive::new();
 
 thread_local! {
-    /// Whether something was left out that [`set_left_out`] sets.
+    /// Whether a setting was left out that [`set_left_out`] will set.
     static LEFT_OUT: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Gives `body` the settings of this session, serialized.
+/// Calls `body` with the settings of this session, serialized.
 pub fn with_settings<T>(body: impl FnOnce(&Settings) -> Result<T>) -> Result<T> {
     SETTINGS.recover();
     if SETTINGS.with(|_| ()).is_none() {
@@ -70,7 +70,7 @@ impl Settings {
         for entry in Entries::of_bytes(self.written.bytes()) {
             let Some(dot) = entry.dot() else { continue };
             let prefix = &entry.name[..dot];
-            // This library is there.
+            // The worker has this library in any case.
             if prefix != b"pg_background" && !self.prefixes.iter().any(|known| known == prefix) {
                 fallible::push(&mut self.prefixes, fallible::copied(prefix)?)?;
             }
@@ -78,12 +78,12 @@ impl Settings {
         Ok(())
     }
 
-    /// As `SerializeGUCState` writes them.
+    /// The settings as `SerializeGUCState` writes them.
     pub fn bytes(&self) -> &[u8] {
         self.written.bytes()
     }
 
-    /// A number that no other settings have, of whatever process, not 0.
+    /// A number, not 0, that is unique to these settings across all processes.
     pub fn mark(&self) -> u64 {
         self.mark
     }
@@ -93,13 +93,13 @@ impl Settings {
         self.digest
     }
 
-    /// The libraries that a worker must load before it takes over this session's settings, in the form of `SerializeLibraryState`:
-    /// file names, each with its NUL, and a NUL at the end. Guarded.
+    /// The libraries that a worker must load before it takes over this session's settings, in the form of `SerializeLibraryState`: file
+    /// names, each followed by a NUL, and a NUL at the end. Guarded.
     ///
-    /// Those are the libraries with a setting of their own that is not at its default: they check its value, and act on it. They
-    /// are known by their name, which is the first part of their settings' names by convention. All others are loaded when they
-    /// are first used, as in a new connection; to load what the session happens to have used would cost each job many times what
-    /// the rest of its start does. What the server itself has loaded is there in any case.
+    /// Those are the libraries that have a setting which is not at its default: they check its value, and act on it. They are recognised by
+    /// their name, which by convention is the first part of their settings' names. All others are loaded when they are first used, as in a
+    /// new connection. Loading everything that the session has used would cost each job many times what the rest of its start costs. The
+    /// server's preloaded libraries are there in any case.
     pub fn libraries(&self) -> Vec<u8> {
         if self.prefixes.is_empty() {
             return vec![0];
@@ -154,7 +154,7 @@ impl Digest {
 /// The settings of a session that hold for its jobs in other databases too, where it has set them itself.
 const LIMITS: [&[u8]; 3] = [b"lock_timeout", b"statement_timeout", b"work_mem"];
 
-/// The state of those alone, in the same form.
+/// The serialized state of the limits alone.
 pub fn explicit_limits() -> Result<Vec<u8>> {
     with_settings(|settings| {
         let mut chosen = Vec::new();
@@ -171,8 +171,8 @@ pub fn explicit_limits() -> Result<Vec<u8>> {
     })
 }
 
-/// The state `base` with what [`explicit_limits`] gave in place of its own values, in the current memory context; and without a
-/// role, which is set by its number.
+/// Returns the state `base` with the limits of [`explicit_limits`] in place of its own values, in the current memory context. It has no
+/// entry for `role`, which is set by oid.
 pub fn with_limits(raw: Raw<'_>, base: &[u8], limits: &[u8]) -> Buffer {
     let (base, limits) = (Entries::of_bytes(base), Entries::of_bytes(limits));
     let each = |visit: &mut dyn FnMut(&Entry)| {
@@ -193,14 +193,14 @@ pub fn with_limits(raw: Raw<'_>, base: &[u8], limits: &[u8]) -> Buffer {
     state
 }
 
-/// Whether the file is the library whose settings begin with `prefix`; a version may follow its name.
+/// Whether the file is the library whose settings begin with `prefix`. A version may follow its name.
 fn is_library_of(file: &[u8], prefix: &[u8]) -> bool {
     file_name(file)
         .strip_prefix(prefix)
         .is_some_and(|rest| rest.is_empty() || rest.starts_with(b".") || rest.starts_with(b"-"))
 }
 
-/// Puts this worker, whose state is that of its connecting, `own`, into the state of settings `state`. In a transaction.
+/// Puts this worker, which has the settings `own` since it connected, into the state of settings `state`. Call it in a transaction.
 pub fn adopt_settings(raw: Raw<'_>, state: &[u8], own: &[u8]) {
     let (theirs, ours) = (Entries::of_bytes(state), Entries::of_bytes(own));
     let weaker = |entry: &Entry, have: Option<Entry>| have.is_none_or(|have| have.source() <= entry.source());
@@ -216,11 +216,11 @@ pub fn adopt_settings(raw: Raw<'_>, state: &[u8], own: &[u8]) {
     }
 }
 
-/// The state without the settings that are empty, which PostgreSQL would give this value of their own.
+/// Returns the state without emptied settings, to which PostgreSQL would assign the empty value explicitly.
 fn without_emptied(raw: Raw<'_>, state: &[u8]) -> Buffer {
     let entries = state.get(size_of::<usize>()..).unwrap_or_default();
     let emptied = Entries::of_bytes(state).filter(Entry::is_emptied);
-    // They are at the end.
+    // They are at the end of the state.
     let len = entries.len()
         - emptied
             .map(|entry| entry.name.len() + 1 + entry.rest.len())
@@ -231,9 +231,11 @@ fn without_emptied(raw: Raw<'_>, state: &[u8]) -> Buffer {
     defined
 }
 
-/// Puts this worker, which was put into the state `before` and has the settings `own`, into the state `state` by setting what
-/// differs. False, with nothing done, where that would leave something behind that a worker which has just connected, with the
-/// settings `base`, would not have. The setting `but` is left as it is here. In a transaction.
+/// Puts this worker, which was put into the state `before` and now has the settings `own`, into the state `state` by setting the
+/// differences. The setting `but` is not changed.
+///
+/// Returns false, without any change, if that would leave something behind that a worker which has just connected, with the settings
+/// `base`, would not have. Call it in a transaction.
 pub fn step(raw: Raw<'_>, state: &[u8], before: &[u8], own: &[u8], base: &[u8], but: &CStr) -> bool {
     let [theirs, before, ours, base] = [state, before, own, base].map(Entries::of_bytes);
     let but = but.to_bytes();
@@ -242,7 +244,7 @@ pub fn step(raw: Raw<'_>, state: &[u8], before: &[u8], own: &[u8], base: &[u8], 
             return before.named(but).is_some_and(|before| before.rest == entry.rest);
         }
         match have {
-            // The value below it that RESET gives stays what it is.
+            // The value below it, which RESET restores, stays the same.
             Some(have) if have.source() == entry.source() => true,
             Some(have) if have.source() > entry.source() => false,
             have => {
@@ -257,13 +259,13 @@ pub fn step(raw: Raw<'_>, state: &[u8], before: &[u8], own: &[u8], base: &[u8], 
     clean
 }
 
-/// Whether something was left out when a state was reached.
+/// Whether a setting was left out when a state was reached.
 pub fn is_anything_left_out() -> bool {
     LEFT_OUT.get()
 }
 
-/// Sets what was left out when the state was reached, for PostgreSQL would have looked up what it names. `scratch` is used up. Outside of a
-/// transaction, where PostgreSQL takes such names on faith.
+/// Sets what was left out when the state was reached. Within a transaction PostgreSQL would look up the objects that these settings name;
+/// outside of one it does not. Call it outside of a transaction. `scratch` is overwritten.
 pub fn set_left_out(raw: Raw<'_>, state: &[u8], scratch: &mut Buffer) {
     LEFT_OUT.set(false);
     write(raw, scratch);
@@ -276,7 +278,8 @@ pub fn set_left_out(raw: Raw<'_>, state: &[u8], scratch: &mut Buffer) {
 }
 
 unsafe extern "C-unwind" fn say_which(entry: *mut core::ffi::c_void) {
-    // SAFETY: the argument is the entry that is being set; its texts end with their NULs. The words are those of guc_restore_error_context_callback.
+    // SAFETY: the argument is the entry that is being set; its texts end with their NULs. The message is that of
+    // guc_restore_error_context_callback.
     unsafe {
         let entry = &*entry.cast::<Entry>();
         raw::errcontext_msg(
@@ -296,17 +299,17 @@ struct Found {
     role: pg_sys::Oid,
 }
 
-/// What RESET gives in this process: the values from the configuration, the database and the role.
+/// The reset values of this process, that is, the values from the configuration, the database and the role.
 ///
-/// `RestoreGUCState` is made for parallel workers, which never RESET: where the session had set a value itself, it leaves the
-/// compiled-in default below it. So they are remembered before and put back below after.
+/// `RestoreGUCState` is made for parallel workers, which never RESET. If the session had set a value itself, it leaves the compiled-in
+/// default as the reset value. So the reset values are remembered before the call and put back after it.
 pub struct ResetValues {
     first: *mut Found,
     count: usize,
 }
 
 impl ResetValues {
-    /// The values now, right after connecting.
+    /// Remembers the values as they are right after connecting.
     pub fn remember(raw: Raw<'_>) -> Self {
         let settings = changeable();
         let most = settings.size_hint().1.unwrap_or_default();
@@ -332,7 +335,7 @@ impl ResetValues {
         }
     }
 
-    /// Puts them below what the session had set since. In a transaction.
+    /// Makes them the reset values again, below what the session had set. Call it in a transaction.
     pub fn put_back(self, raw: Raw<'_>) {
         // SAFETY: as above. A setting that has a stronger source keeps its value; only what RESET gives changes.
         unsafe {
@@ -369,7 +372,7 @@ impl Entry<'_> {
         }
     }
 
-    /// Whether its value names something in the catalogs, which is looked up when it is set within a transaction.
+    /// Whether its value names an object in the catalogs, which is looked up when the setting is changed within a transaction.
     fn names_object(&self) -> bool {
         const NAMES: [&[u8]; 4] = [
             b"default_table_access_method",
@@ -380,7 +383,8 @@ impl Entry<'_> {
         NAMES.contains(&self.name)
     }
 
-    /// Sets it here, or leaves it to [`set_left_out`]; always true. What it names was there when the session set it, and may be gone.
+    /// Sets it, or leaves it to [`set_left_out`]. Always returns true. The object that it names existed when the session set it, and may
+    /// have been dropped.
     fn set(&self, raw: Raw<'_>) -> bool {
         if self.names_object() {
             LEFT_OUT.set(true);
@@ -390,7 +394,8 @@ impl Entry<'_> {
         true
     }
 
-    /// Sets it. Whether the session may set it was asked there; so where only some may, it is set as they would. An error says which setting it is.
+    /// Sets it. The session has already checked the right to do so, so a restricted setting is set with the rights that it requires. An
+    /// error says which setting it is.
     fn set_now(&self, raw: Raw<'_>) {
         let role = pg_sys::Oid::from(if TAIL > 8 { self.number(2) } else { 0 });
         let (name, value, context) = (self.name.as_ptr().cast(), self.rest.as_ptr().cast(), self.number(1));
@@ -406,7 +411,7 @@ impl Entry<'_> {
             };
             pg_sys::error_context_stack = &raw mut callback;
             if self.is_emptied() {
-                // As RESET empties it: an empty value of its own would be given to the library that defines it.
+                // This empties it as RESET does. An explicit empty value would be passed to a library that defines it later.
                 let source = GucSource::PGC_S_SESSION;
                 compat::set_setting(
                     raw,

@@ -1,8 +1,9 @@
-//! Settings: ours, and the state of a session's on its way to a worker.
+//! Settings: the extension's own, and the transfer of a session's settings to a worker.
 //!
-//! * [`own`]: the definition of ours, and the values of PostgreSQL's that are needed here;
-//! * [`serialized`]: the state of a session's settings, written and taken over;
-//! * [`unchanged`]: whether it is still what was written.
+//! * [`apply`]: a session's settings, and how a worker takes them over;
+//! * [`own`]: the definition of the extension's settings, and the values of PostgreSQL's that are needed here;
+//! * [`serialized`]: the serialized form of settings;
+//! * [`unchanged`]: whether the settings are still as they were written.
 
 pub mod apply;
 pub mod own;

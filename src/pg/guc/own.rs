@@ -1,4 +1,4 @@
-//! Settings: the definition of ours, and the values of PostgreSQL's that are needed here.
+//! The definition of the extension's settings, and the values of PostgreSQL's that are needed here.
 
 use crate::pg::error::{self, raise_raw};
 use crate::pg::raw::{self, Raw};
@@ -10,20 +10,20 @@ use core::sync::atomic::{AtomicI32, AtomicPtr};
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::{self, GucContext};
 
-/// An integer setting. PostgreSQL writes the variable; here it is only read.
+/// An integer setting. PostgreSQL writes the variable; this library only reads it.
 pub struct IntSetting {
     pub name: &'static CStr,
     pub description: &'static CStr,
     pub default: i32,
     pub min: i32,
     pub max: i32,
-    /// `GUC_UNIT_…` of `utils/guc.h`, 0 for none.
+    /// `GUC_UNIT_…` of `utils/guc.h`, or 0 for none.
     pub unit: u32,
     pub who: Who,
     pub value: &'static AtomicI32,
 }
 
-/// A setting that is a text, and is set by the configuration alone. PostgreSQL writes the variable; here it is only read.
+/// A text setting that only the configuration can set. PostgreSQL writes the variable; this library only reads it.
 pub struct TextSetting {
     pub name: &'static CStr,
     pub description: &'static CStr,
@@ -31,22 +31,23 @@ pub struct TextSetting {
 }
 
 impl TextSetting {
-    /// The value; the empty one by default.
+    /// The value, which is empty by default.
     pub fn text(&self) -> &'static [u8] {
         memory::c_bytes(self.value.load(Relaxed))
     }
 }
 
-/// Who may set a setting besides the configuration.
+/// Which roles may set a setting, besides the configuration.
 #[derive(Clone, Copy)]
 pub enum Who {
     Everybody,
     Superusers,
-    /// Nobody: the configuration file and ALTER SYSTEM alone, since it holds for the whole cluster.
+    /// Only the configuration file and ALTER SYSTEM, since the setting applies to the whole cluster.
     Nobody,
 }
 
-/// Defines the settings, whose names all begin with `prefix` and a dot, and refuses unknown ones with this prefix from then on.
+/// Defines the settings, whose names must all begin with `prefix` and a dot, and then reserves the prefix: unknown settings with it are
+/// refused.
 pub fn define(raw: Raw<'_>, prefix: &'static CStr, settings: &[IntSetting], texts: &[TextSetting]) {
     let each = || {
         settings.iter().for_each(|setting| define_int(raw, setting));
@@ -68,10 +69,12 @@ pub fn define(raw: Raw<'_>, prefix: &'static CStr, settings: &[IntSetting], text
     }
 }
 
-/// Up to version 15 PostgreSQL keeps all settings in an array, and sorts the array anew with each definition. For all of ours together
-/// that takes a tenth of the start of a worker. So while they are added, a setting without a name stands in for each of the others,
-/// and there is nothing to move. Where a setting with the prefix is known already, as one that nobody has defined yet, PostgreSQL has
-/// to find it, and does all of it.
+/// Defines the settings without sorting PostgreSQL's array again for each.
+///
+/// Up to version 15 PostgreSQL keeps all settings in an array, and sorts the array at each definition. For all settings of this library
+/// that takes a tenth of the start of a worker. So a nameless setting stands in for each of the others while these are added, and the sort
+/// has nothing to move. If a setting with the prefix is known already, such as a placeholder, PostgreSQL has to find it, and this function
+/// leaves all of the work to PostgreSQL.
 #[cfg(not(since_16))]
 fn define_at_once(raw: Raw<'_>, prefix: &CStr, define: impl FnOnce()) {
     use crate::pg::process::bgworker;
@@ -81,8 +84,8 @@ fn define_at_once(raw: Raw<'_>, prefix: &CStr, define: impl FnOnce()) {
         name: c"".as_ptr(),
         ..Default::default()
     };
-    // SAFETY: the array has as many pointers as PostgreSQL says, before and after it has grown, and nobody else looks at it meanwhile. An error
-    // in here, which only memory that is out can be, ends the worker that loads the library; no other process comes this way.
+    // SAFETY: the array has as many pointers as PostgreSQL says, before and after it has grown, and nothing else uses it meanwhile. The
+    // only possible error in here is that memory is out. It ends the worker that loads the library; no other process gets here.
     unsafe {
         let (array, len) = compat::all_settings();
         let others = core::slice::from_raw_parts(array, len);
@@ -99,7 +102,7 @@ fn define_at_once(raw: Raw<'_>, prefix: &CStr, define: impl FnOnce()) {
             array.add(n).write(&raw mut nameless);
         }
         define();
-        // Those that were added stand at the end, in order.
+        // The added settings are at the end, in order.
         let (array, all) = compat::all_settings();
         array.add(at).copy_from(array.add(len), all - len);
         array.copy_from_nonoverlapping(kept, at);
@@ -154,13 +157,13 @@ fn define_int(raw: Raw<'_>, setting: &IntSetting) {
     }
 }
 
-/// `max_worker_processes`, which is fixed when the server starts.
+/// `max_worker_processes`, which is fixed at server start.
 pub fn max_worker_processes() -> i32 {
     // SAFETY: a plain variable of this backend.
     unsafe { pg_sys::max_worker_processes }
 }
 
-/// When this process has read the configuration: it does so between two commands, after somebody has asked for it.
+/// The time when this process last read the configuration. It does so between two commands, after a reload was requested.
 pub fn configuration_read_at() -> i64 {
     // SAFETY: a plain variable of this backend.
     unsafe { pg_sys::PgReloadTime }
@@ -172,13 +175,13 @@ pub fn deadlock_timeout() -> i32 {
     unsafe { pg_sys::DeadlockTimeout }
 }
 
-/// `temp_file_limit` in kB, -1 for none.
+/// `temp_file_limit` in kB, or -1 for none.
 pub fn temp_file_limit() -> i32 {
     // SAFETY: a plain variable of this backend.
     unsafe { pg_sys::temp_file_limit }
 }
 
-/// `statement_timeout` in milliseconds, 0 for none.
+/// `statement_timeout` in milliseconds, or 0 for none.
 pub fn statement_timeout() -> i32 {
     // SAFETY: a plain variable of this backend.
     unsafe { pg_sys::StatementTimeout }
@@ -199,18 +202,19 @@ pub fn roles_are_locked() -> bool {
 /// `role` and `session_authorization`, which PostgreSQL locks within a security context.
 const ROLES: [&CStr; 2] = [c"role", c"session_authorization"];
 
-/// From now on nothing sets or resets `role` or `session_authorization`, whoever runs; or that is over.
+/// Locks or unlocks `role` and `session_authorization`. While they are locked nothing sets or resets them, whatever role runs.
 ///
-/// A security context does the same, but a transaction cannot begin within one. PostgreSQL asks the setting's own record who may
-/// change it, before each change and each RESET, be it by SET, set_config or a function's SET clause. That of a setting which is
-/// fixed once the connection is made is still given to parallel workers. Its error is 55P02; a command gets the one of a security
-/// context before that, 42501. A parallel worker has records of its own, so no query is planned for such workers meanwhile.
+/// A security context does the same, but a transaction cannot begin within one. Before each change and each RESET, PostgreSQL looks up in
+/// the setting's own record who may change it, whether by SET, set_config or a function's SET clause. So a lock makes the setting one that
+/// is fixed once the connection is made (`PGC_BACKEND`). The error is 55P02; a command gets the error of a security context first, 42501. A
+/// setting of that kind is still passed to parallel workers. They have records of their own, so no query is planned for parallel workers
+/// meanwhile.
 pub fn lock_roles(lock: bool) {
     if ROLES_LOCKED.replace(lock) == lock {
         return;
     }
     if !WATCHED.replace(true) {
-        // SAFETY: the hook is called in this thread; whoever was there before is called too.
+        // SAFETY: the hook is called in this thread; the previous hook is called too.
         unsafe {
             NEXT_UTILITY.set(pg_sys::ProcessUtility_hook);
             pg_sys::ProcessUtility_hook = Some(utility);
@@ -231,7 +235,7 @@ pub fn lock_roles(lock: bool) {
     }
 }
 
-/// The role's setting that a command would set or reset though it is locked.
+/// Returns the name of the locked setting that a command would set or reset, if any.
 unsafe fn locked_role(node: *const pg_sys::Node) -> Option<&'static [u8]> {
     // SAFETY: a utility command, which lives as long as it runs; the cast follows the node's tag.
     unsafe {
@@ -285,7 +289,7 @@ unsafe extern "C-unwind" fn utility(
     // SAFETY: PostgreSQL's own arguments, passed on. Nothing is owned here.
     unsafe {
         let raw = Raw::assume();
-        // If this fails, so does the statement.
+        // If the check fails, so does the statement.
         if let Some(name) = error::at_border(|| locked_role((*statement).utilityStmt)) {
             raise_raw(
                 raw,

@@ -1,4 +1,4 @@
-//! Settings as `SerializeGUCState` writes them, and the settings that there are.
+//! Settings as `SerializeGUCState` writes them, and the list of all settings.
 
 use crate::pg::compat;
 use crate::pg::memory::{self, Buffer};
@@ -7,13 +7,15 @@ use core::cell::Cell;
 use core::ffi::CStr;
 use pgrx::pg_sys::{self, GucContext, GucSource};
 
-/// The settings of this process, serialized; `into` grows in the memory that lives as long as the process.
+/// Serializes the settings of this process. `into` grows in memory that lives as long as the process.
 ///
-/// PostgreSQL leaves out what is at its default. Of a setting that nobody has defined that is an empty value: it is there when the end of a
-/// transaction or RESET has taken back another, and `current_setting` tells it from a setting that never was. So these follow at the end.
+/// PostgreSQL omits settings at their default. For an undefined setting the default is an empty value. Such a setting exists after the end
+/// of a transaction or RESET has taken back another value, and `current_setting` distinguishes it from a setting that never existed. So
+/// these settings are appended at the end.
 pub fn write(raw: Raw<'_>, into: &mut Buffer) {
     let emptied = |setting: &*mut pg_sys::config_generic| is_undefined(*setting) && is_default(*setting);
-    // SAFETY: there is room for as many bytes as were estimated. A state begins with the length of what follows. The settings live as long as the process.
+    // SAFETY: there is room for as many bytes as were estimated. A state begins with the length of what follows. The settings live as long
+    // as the process.
     unsafe {
         let (settings, len) = if has_undefined(raw) {
             compat::all_settings()
@@ -39,17 +41,17 @@ pub fn write(raw: Raw<'_>, into: &mut Buffer) {
     }
 }
 
-/// What follows the name of a setting that is empty: the ends of name, value and file, and source, context and role.
+/// What follows the name of an emptied setting: the terminators of name, value and file, then source, context and role.
 const EMPTIED: [u8; 3 + TAIL] = {
     let mut bytes = [0; 3 + TAIL];
     bytes[3 + 4] = GucContext::PGC_USERSET as u8;
     bytes
 };
 
-/// Whether there are settings that nobody has defined.
+/// Whether there are settings that no library defines.
 fn has_undefined(raw: Raw<'_>) -> bool {
     thread_local! {
-        /// How many settings there were when they were looked at, and the answer.
+        /// How many settings there were at the last look, and the answer.
         static KNOWN: Cell<Option<(usize, bool)>> = const { Cell::new(None) };
     }
     let number = compat::settings_number(raw);
@@ -69,35 +71,35 @@ fn has_undefined(raw: Raw<'_>) -> bool {
     answer
 }
 
-/// Whether nobody has defined the setting.
+/// Whether no library defines the setting.
 pub fn is_undefined(setting: *mut pg_sys::config_generic) -> bool {
     // SAFETY: the settings live as long as the process.
     unsafe { (*setting).flags as u32 & pg_sys::GUC_CUSTOM_PLACEHOLDER != 0 }
 }
 
-/// All settings, in PostgreSQL's order. Not to be kept.
+/// All settings, in PostgreSQL's order. The slice must not be kept.
 pub fn all<'a>() -> &'a [*mut pg_sys::config_generic] {
-    // SAFETY: the array is valid until a setting is added, and nobody adds one meanwhile.
+    // SAFETY: the array is valid until a setting is added, and none is added meanwhile.
     unsafe {
         let (settings, len) = compat::all_settings();
         core::slice::from_raw_parts(settings, len)
     }
 }
 
-/// Whether it cannot change while a process runs.
+/// Whether the setting cannot change while a process runs.
 pub fn is_fixed(setting: *mut pg_sys::config_generic) -> bool {
     // SAFETY: the settings live as long as the process.
     let context = unsafe { (*setting).context };
     matches!(context, GucContext::PGC_POSTMASTER | GucContext::PGC_INTERNAL)
 }
 
-/// Whether it has the value that it has where nobody sets it.
+/// Whether the setting is at its default.
 pub fn is_default(setting: *mut pg_sys::config_generic) -> bool {
     // SAFETY: the settings live as long as the process.
     unsafe { (*setting).source == GucSource::PGC_S_DEFAULT }
 }
 
-/// Whether all of these have. Looks at each of them rather than stop at the first that has not, which is seldom there.
+/// Whether all of these are at their default. Examines all of them instead of stopping at the first that is not, which is rare.
 #[cfg(not(since_16))]
 pub fn are_default(settings: &[*mut pg_sys::config_generic]) -> bool {
     const { assert!(GucSource::PGC_S_DEFAULT == 0) };
@@ -106,14 +108,14 @@ pub fn are_default(settings: &[*mut pg_sys::config_generic]) -> bool {
     sources.fold(0, core::ops::BitOr::bitor) == GucSource::PGC_S_DEFAULT
 }
 
-/// The settings that can change while a process runs and are not at their default: no others are ever serialized
-/// (`can_skip_gucvar` of utils/misc/guc.c).
+/// The settings that can change while a process runs and are not at their default. No others are ever serialized (`can_skip_gucvar` of
+/// utils/misc/guc.c).
 pub fn changeable() -> impl Iterator<Item = *mut pg_sys::config_generic> {
     let settings = all().iter().copied();
     settings.filter(|setting| !is_default(*setting) && !is_fixed(*setting))
 }
 
-/// Whether two states are the same but for entries that `but` is true of.
+/// Whether two states are equal, ignoring the entries for which `but` returns true.
 pub fn same_but(one: &[u8], other: &[u8], but: impl Fn(&Entry) -> bool) -> bool {
     let relevant = |state| {
         Entries::of_bytes(state)
@@ -123,14 +125,16 @@ pub fn same_but(one: &[u8], other: &[u8], but: impl Fn(&Entry) -> bool) -> bool 
     one == other || relevant(one).eq(relevant(other))
 }
 
-/// Calls `visit` for each entry of `theirs` that is not the same in `ours`, with what there is instead, until it gives false.
-/// Returns whether setting those leads from ours to theirs: not where something is set here that is at its default there.
+/// Calls `visit` for each entry of `theirs` that differs in `ours`, with the entry of `ours` if there is one, until it returns false.
+///
+/// Returns whether setting those leads from `ours` to `theirs`. It does not if `visit` returned false, or if something is set in `ours`
+/// that `theirs` does not have.
 pub(super) fn compare<'a>(
     theirs: Entries<'a>,
     ours: Entries<'a>,
     visit: &mut dyn FnMut(&Entry<'a>, Option<Entry<'a>>) -> bool,
 ) -> bool {
-    // Mostly both are in the same order: what follows the last one found is looked at first.
+    // Both are usually in the same order, so the entry after the last one found is tried first.
     let mut following = ours;
     let mut found = 0;
     for entry in theirs {
@@ -158,14 +162,14 @@ pub(super) fn compare<'a>(
 #[derive(Clone, Copy)]
 pub struct Entries<'a>(&'a [u8]);
 
-/// One setting: its name, and value, source file with line, source, context and role as they stand.
+/// One setting. `rest` holds its value, source file with line, source, context and role as serialized.
 #[derive(Clone, Copy)]
 pub struct Entry<'a> {
     pub(in crate::pg) name: &'a [u8],
     pub(in crate::pg) rest: &'a [u8],
 }
 
-/// The bytes of source, context and, where the version keeps it, role, at the end of an entry.
+/// The size of source, context and, if the version has it, role, at the end of an entry.
 pub(super) const TAIL: usize = if cfg!(not(since_15)) { 8 } else { 12 };
 
 impl<'a> Entries<'a> {
@@ -204,7 +208,7 @@ impl<'a> Iterator for Entries<'a> {
     }
 }
 
-/// The bytes before the first NUL, and those after it.
+/// Splits at the first NUL.
 pub(super) fn split_string(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let end = bytes.iter().position(|byte| *byte == 0)?;
     Some((bytes.get(..end)?, bytes.get(end + 1..)?))
@@ -223,23 +227,23 @@ impl Entry<'_> {
         self.number(0)
     }
 
-    /// Whether it is this setting.
+    /// Whether this is the setting of this name.
     pub fn is(&self, name: &CStr) -> bool {
         self.name == name.to_bytes()
     }
 
-    /// Whether it is there, with an empty value, because it once had another.
+    /// Whether it exists with an empty value because it once had another.
     pub fn is_emptied(&self) -> bool {
         self.source() == GucSource::PGC_S_DEFAULT
     }
 
-    /// [`is_immaterial`] of its name.
+    /// As [`is_immaterial`] of its name.
     pub fn is_immaterial(&self) -> bool {
         is_immaterial(self.name)
     }
 }
 
-/// Whether nothing that is compiled or planned depends on the setting of this name, but for how fast it is.
+/// Whether nothing that is compiled or planned depends on the setting of this name, except for its speed.
 pub fn is_immaterial(name: &[u8]) -> bool {
     const IMMATERIAL: [&[u8]; 13] = [
         b"application_name",

@@ -1,7 +1,7 @@
 //! The settings of this process as `SerializeGUCState` writes them, kept for as long as none of them changes.
 //!
-//! PostgreSQL walks the settings twice to write them, up to version 15 all of them, and prints each value; a short job takes hardly
-//! longer. To see that nothing has changed since takes one look at each that was written, and one at whether others have joined them.
+//! To write them, PostgreSQL walks the settings twice, up to version 15 all of them, and prints each value. A short job takes hardly
+//! longer. The check that nothing has changed looks at each setting that was written, and at whether others have joined them.
 
 use crate::pg::guc::own;
 use crate::pg::guc::serialized::{self, Entry};
@@ -13,14 +13,14 @@ use core::ffi::c_void;
 use core::ffi::{CStr, c_char, c_int};
 use pgrx::pg_sys::{self, GucContext, GucSource, config_generic, config_type};
 
-/// The settings of this process as they were when they were last written.
+/// The settings of this process as they were last written.
 pub struct Written {
     state: Buffer,
     marks: Marks,
 }
 
 impl Written {
-    /// Nothing yet. `state` is where they will be written.
+    /// Nothing written yet. `state` is where the settings will be written.
     pub fn nothing(state: Buffer) -> Self {
         Self {
             state,
@@ -28,44 +28,45 @@ impl Written {
         }
     }
 
-    /// Writes them.
+    /// Writes the settings.
     pub fn write(&mut self, raw: Raw<'_>) {
         self.marks.forget();
         serialized::write(raw, &mut self.state);
         self.marks.set(raw, self.state.bytes());
     }
 
-    /// What was written.
+    /// The bytes that were written.
     pub fn bytes(&self) -> &[u8] {
         self.state.bytes()
     }
 
-    /// Whether nothing was written yet.
+    /// Whether nothing has been written yet.
     pub fn is_empty(&self) -> bool {
         self.state.is_empty()
     }
 
-    /// Whether they would be written in the same way now, but for the setting `but`. False also where that cannot be told.
+    /// Whether the settings, except `but`, would be written in the same way now. Also returns false if that is not known.
     pub fn is_current(&self, raw: Raw<'_>, but: Option<&CStr>) -> bool {
         self.marks.are_current(raw, self.state.bytes(), but)
     }
 }
 
-/// By what it is seen that no setting has changed. A setting is looked at no closer than it has to be, and in the order in which they
-/// lie in memory: there are hundreds, each in a cache line of its own.
+/// What shows that no setting has changed. The check examines as little of each setting as possible, and goes in the order of their
+/// addresses: there are hundreds, each in a cache line of its own.
 #[derive(Default)]
 struct Marks {
-    /// All settings that there are, in PostgreSQL's order.
+    /// All settings, in PostgreSQL's order.
     #[cfg(not(since_16))]
     all: Vec<*mut config_generic>,
-    /// Those at their default, which are not written.
+    /// The settings at their default, which are not written.
     #[cfg(not(since_16))]
     defaults: Vec<*mut config_generic>,
-    /// All others that can change in this process.
+    /// All other settings that can change in this process.
     each: Vec<Mark>,
-    /// When the configuration was read: names of files and lines in them are set then, and only then.
+    /// When the configuration was read. Only then do the file names and lines of settings change.
     read_at: i64,
-    /// How much room PostgreSQL estimates for them, and how many settings there are: one that is empty takes no room.
+    /// The size that PostgreSQL estimates for the settings, and the number of settings. The number is needed since an empty setting adds
+    /// nothing to the size.
     #[cfg(since_16)]
     size: usize,
     #[cfg(since_16)]
@@ -73,7 +74,7 @@ struct Marks {
     complete: bool,
 }
 
-/// What is looked at lies together, away from the rest of the setting's record.
+/// The mark of one setting. What the check reads is kept together, apart from the rest of the setting's record.
 #[derive(Clone, Copy)]
 struct Mark {
     setting: *mut config_generic,
@@ -81,20 +82,20 @@ struct Mark {
     source: GucSource::Type,
     context: GucContext::Type,
     value: Value,
-    /// Where the name begins among the bytes that were written, for a setting that nobody has defined: whoever does so, or reserves
-    /// its prefix, frees it. All others live as long as the process.
+    /// For a setting that no library defines, where its name begins in the written bytes. A library that defines it or reserves its prefix
+    /// frees its record. All other records live as long as the process.
     #[cfg(since_16)]
     undefined: Option<usize>,
 }
 
-/// The variable of a setting, which stays where it is, and what it was; of a text, where it begins among the bytes that were written.
+/// The address of a setting's variable, which does not move, and its value. For a text, where the value begins in the written bytes.
 #[derive(Clone, Copy)]
 enum Value {
     Bool(*const bool, bool),
     Int(*const i32, i32),
     Real(*const u64, u64),
     Text(*const *const c_char, usize),
-    /// It is not among them.
+    /// The setting was not written.
     #[cfg(not(since_16))]
     Left,
 }
@@ -110,10 +111,10 @@ impl Marks {
         self.each.clear();
     }
 
-    /// Marks the settings that `state` was just written from.
+    /// Marks the settings from which `state` was just written.
     #[cfg(not(since_16))]
     fn set(&mut self, raw: Raw<'_>, state: &[u8]) {
-        // Those at the end that are empty are at their default.
+        // Entries of emptied settings, at the end, are at their default.
         let mut entries = serialized::Entries::of_bytes(state)
             .filter(|entry| !entry.is_emptied())
             .peekable();
@@ -147,7 +148,7 @@ impl Marks {
             && self.each.iter().all(|mark| mark.holds(state, but))
     }
 
-    /// Marks the settings that `state` was just written from.
+    /// Marks the settings from which `state` was just written.
     #[cfg(since_16)]
     fn set(&mut self, raw: Raw<'_>, state: &[u8]) {
         self.read_at = own::configuration_read_at();
@@ -164,9 +165,10 @@ impl Marks {
         });
     }
 
-    /// PostgreSQL's list of the settings that are not at their default is its own, but it tells how much room they take when written.
-    /// That is a sum over them. Where each that was written adds what it added then, the sum is the same only if no other has joined
-    /// them. A name that differs is not worth the arithmetic: then they are written.
+    /// PostgreSQL's list of the settings that are not at their default is private, but the estimate of their serialized size is a sum
+    /// over that list. If each setting that was written still adds the same amount, an equal sum means that no other has joined them.
+    /// The setting `but` of the other versions is not ignored here: the sum would have to be corrected for it. So the settings are written
+    /// anew.
     #[cfg(since_16)]
     fn are_current(&self, raw: Raw<'_>, state: &[u8], _but: Option<&CStr>) -> bool {
         self.complete
@@ -207,7 +209,7 @@ impl Mark {
         }
     }
 
-    /// Whether it is still that setting which has the name, and still nobody has defined it.
+    /// Whether the name still belongs to this setting, and no library has defined it.
     #[cfg(since_16)]
     fn is_there(&self, state: &[u8]) -> bool {
         self.undefined.is_none_or(|at| {
@@ -246,7 +248,7 @@ impl Value {
         }
     }
 
-    /// Whether the value is still the same; a text that is NULL is written as an empty one. The setting exists.
+    /// Whether the value is unchanged. A text that is NULL is written as an empty one. The setting must exist.
     unsafe fn holds(&self, state: &[u8]) -> bool {
         // SAFETY: the variable is there as long as the setting (the caller's promise); a text is NULL or a C string, and the comparison
         // ends with either of the two.
@@ -268,7 +270,7 @@ impl Value {
     }
 }
 
-/// Whether both lists have the same settings. Pointers are compared as the bytes that they are, many at a time.
+/// Whether both lists have the same settings. The pointers are compared as bytes, many at a time.
 #[cfg(not(since_16))]
 fn are_same(these: &[*mut config_generic], those: &[*mut config_generic]) -> bool {
     // SAFETY: the two are of the same length.
@@ -282,7 +284,7 @@ unsafe extern "C" {
     fn strncmp(these: *const c_char, those: *const c_char, most: usize) -> c_int;
 }
 
-/// Where `part` begins in `state`, which it is a part of.
+/// The offset of `part` in `state`, which contains it.
 fn offset(part: &[u8], state: &[u8]) -> usize {
     part.as_ptr().addr() - state.as_ptr().addr()
 }

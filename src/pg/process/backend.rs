@@ -1,4 +1,4 @@
-//! This process and the others of the server, as shared memory knows them; the clock, and random numbers.
+//! This process and the others of the server, as shared memory shows them; the clock, and random numbers.
 
 use crate::pg::error::{Report, Result};
 use crate::pg::raw;
@@ -7,13 +7,13 @@ use core::ptr;
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::{self, Oid};
 
-/// This process.
+/// The pid of this process.
 pub fn my_pid() -> i32 {
     // SAFETY: set at the start of every process.
     unsafe { pg_sys::MyProcPid }
 }
 
-/// This process's place in the array of all, by which others find its latch.
+/// The index of this process in the array of all processes. Others find its latch by it.
 pub fn my_procno() -> u32 {
     // SAFETY: MyProc points into allProcs in every process that runs our code.
     unsafe { pg_sys::MyProc.offset_from((*pg_sys::ProcGlobal).allProcs) as u32 }
@@ -25,14 +25,15 @@ pub fn my_database() -> Oid {
     unsafe { pg_sys::MyDatabaseId }
 }
 
-/// Wakes the process at `procno`. If another one lives there by now it wakes for nothing, which every latch user expects.
+/// Sets the latch of the process at index `procno`. If another process has that index by now, it wakes for nothing, which every user of a
+/// latch expects.
 pub fn wake(procno: u32) {
-    // SAFETY: callers give numbers from `my_procno`, so they lie within the array; SetLatch raises nothing.
+    // SAFETY: callers pass numbers from `my_procno`, so they are within the array; SetLatch raises nothing.
     unsafe { raw::SetLatch(&raw mut (*(*pg_sys::ProcGlobal).allProcs.add(procno as usize)).procLatch) }
 }
 
-/// A process, known by its place in the array of all and by its pid there. A pid alone is given out again, and says nothing of who
-/// has it. Zeroed memory is [`Process::NONE`].
+/// A process, identified by its index in the array of all processes and by its pid. A pid alone is not enough: it is reused, and does not
+/// tell where the process's latch is. Zeroed memory is [`Process::NONE`].
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Process {
@@ -44,7 +45,7 @@ impl Process {
     /// No process.
     pub const NONE: Process = Process { procno: 0, pid: 0 };
 
-    /// The process `pid` at place `procno`.
+    /// The process `pid` at index `procno`.
     pub fn new(procno: u32, pid: i32) -> Self {
         Self { procno, pid }
     }
@@ -54,25 +55,25 @@ impl Process {
         Self::new(my_procno(), my_pid())
     }
 
-    /// Its pid, 0 for none.
+    /// The pid, or 0 for no process.
     pub fn pid(self) -> i32 {
         self.pid
     }
 
-    /// Whether it still runs. It counts as gone when it has let go of its latch, which it does after all of its exit callbacks.
+    /// Whether the process still runs. It counts as exited when it has released its latch, which it does after all of its exit callbacks.
     pub fn is_alive(self) -> bool {
         self.pid != 0 && owner_of_latch(self.procno) == self.pid
     }
 
-    /// Wakes it.
+    /// Sets the process's latch.
     pub fn wake(self) {
         if self.pid != 0 {
             wake(self.procno);
         }
     }
 
-    /// Sends SIGINT, which ends its current statement, if it still runs. The caller holds the lock that the process needs to
-    /// finish what is to be ended.
+    /// Sends SIGINT, which cancels the process's current statement, if the process still runs. The caller must hold the lock that the
+    /// process needs to finish the statement to be cancelled.
     pub fn interrupt(self) {
         if self.is_alive() {
             send_interrupt(self.pid);
@@ -80,13 +81,13 @@ impl Process {
     }
 }
 
-/// How many places the array of all processes has.
+/// The size of the array of all processes.
 pub fn count() -> usize {
-    // SAFETY: set before any process of ours starts.
+    // SAFETY: set before any process that runs this library starts.
     unsafe { (*pg_sys::ProcGlobal).allProcCount as usize }
 }
 
-/// The process at place `procno`, 0 for none.
+/// The pid of the process at index `procno`, or 0 if there is none.
 pub fn owner_of_latch(procno: u32) -> i32 {
     if procno as usize >= count() {
         return 0;
@@ -101,25 +102,26 @@ pub fn owner_of_latch(procno: u32) -> i32 {
     }
 }
 
-/// Whether the current transaction has changed anything that others would see after its commit: it has a number then.
+/// Whether the current transaction has changed anything that others would see after its commit, that is, whether it has a transaction id.
 pub fn transaction_has_written() -> bool {
     // SAFETY: reads this process's own state.
     unsafe { raw::GetTopTransactionIdIfAny() != pg_sys::InvalidTransactionId }
 }
 
-/// Whether there is a process with this pid, be it one that has ended and that its parent has not looked after.
+/// Whether there is a process with this pid. This includes one that has exited but has not been reaped by its parent.
 pub fn exists(pid: i32) -> bool {
     // SAFETY: no signal is sent.
     unsafe { raw::kill(pid, 0) == 0 }
 }
 
-/// Microseconds since 2000-01-01, as a `timestamptz` counts.
+/// Microseconds since 2000-01-01, like a `timestamptz`.
 pub fn now() -> i64 {
     // SAFETY: reads the clock.
     unsafe { raw::GetCurrentTimestamp() }
 }
 
-/// A non-zero number that nobody can guess. XX000 where the system has no randomness to give. They are fetched many at a time.
+/// Returns a cryptographically strong random number that is not 0. Fails with XX000 if the system provides none. The numbers are fetched
+/// many at a time.
 pub fn strong_random() -> Result<u64> {
     thread_local! {
         static STORE: RefCell<([u64; 64], usize)> = const { RefCell::new(([0; 64], 0)) };
@@ -152,7 +154,7 @@ pub fn is_parallel_worker() -> bool {
     unsafe { pg_sys::ParallelWorkerNumber >= 0 }
 }
 
-/// Sends SIGINT. Callable in a signal handler.
+/// Sends SIGINT. May be called in a signal handler.
 pub(super) fn send_interrupt(pid: i32) {
     // SAFETY: kill has no memory effects.
     unsafe { raw::kill(pid, raw::SIGINT) };

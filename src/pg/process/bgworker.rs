@@ -1,4 +1,4 @@
-//! Background workers: asking the postmaster for them, and being one.
+//! Background workers: registering them with the postmaster, and running as one.
 
 use crate::pg::error::{Report, Result};
 use crate::pg::process::backend::my_pid;
@@ -9,28 +9,29 @@ use core::ptr;
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::{self, BackgroundWorkerHandle, BgwHandleStatus, Datum, Oid};
 
-/// Calls `callback` when this process ends, before it leaves shared memory. Later registrations run earlier.
+/// Registers `callback` to be called when this process exits, before it detaches from shared memory. Callbacks run in the reverse order of
+/// their registration.
 pub fn on_exit(callback: unsafe extern "C-unwind" fn(c_int, Datum)) {
     // SAFETY: the function lives as long as the process. Guarded.
     unsafe { pg_sys::before_shmem_exit(Some(callback), Datum::from(0usize)) }
 }
 
-/// Ends this process without the exit handlers that libraries had registered before it was forked, once PostgreSQL's own callbacks
-/// are through. Called once.
+/// Makes this process exit, after PostgreSQL's own callbacks, without running the exit handlers that libraries had registered before it was
+/// forked. Called once.
 ///
-/// Those handlers take the state of libraries apart which the postmaster has set up, OpenSSL's above all; in a forked process that
-/// costs more than a short job. Handlers that were registered since, by a library that the job has loaded, run as ever: the
-/// last registered runs first.
+/// Those handlers tear down the state that libraries set up in the postmaster, OpenSSL's in particular. In a forked process that takes
+/// longer than a short job. Handlers that were registered since, by a library that the job has loaded, run as usual: the last registered
+/// handler runs first.
 pub fn skip_inherited_exit_handlers() {
     thread_local! {
-        /// The exit code, when the callbacks of PostgreSQL have been called.
+        /// The exit code, once PostgreSQL's callbacks have been called.
         static THROUGH: Cell<Option<c_int>> = const { Cell::new(None) };
     }
     unsafe extern "C-unwind" fn through(code: c_int, _argument: Datum) {
         THROUGH.set(Some(code));
     }
     extern "C" fn leave() {
-        // A library that calls exit by itself is not through: PostgreSQL's own handler is among those that were registered before.
+        // If a library itself calls exit, this is not set: PostgreSQL's own handler is among those that were registered before.
         if let Some(code) = THROUGH.get() {
             // SAFETY: does not return.
             unsafe { raw::_exit(code) }
@@ -59,11 +60,11 @@ pub struct Registered {
     generation: u64,
 }
 
-/// What the postmaster knows of a worker.
+/// The postmaster's view of a worker.
 #[derive(PartialEq, Eq, Clone, Copy, Debug)]
 pub enum WorkerStatus {
     NotYetStarted,
-    /// It runs under this PID.
+    /// It runs under this pid.
     Running(i32),
     Stopped,
 }
@@ -73,8 +74,8 @@ fn build() -> u64 {
     env!("PG_BACKGROUND_BUILD").parse().unwrap_or(0)
 }
 
-/// Asks the postmaster for a worker that runs `function` of this library with `argument` and `extra`; None where no slot is
-/// free. This process's latch is set when the worker starts and when it stops. Guarded.
+/// Registers with the postmaster a worker that runs `function` of this library with `argument` and `extra`. Returns None if no slot is
+/// free. The postmaster sets this process's latch when the worker starts and when it stops. Guarded.
 pub fn register_worker(function: &CStr, argument: u32, extra: u64) -> Option<Registered> {
     let flags = pg_sys::BGWORKER_SHMEM_ACCESS | pg_sys::BGWORKER_BACKEND_DATABASE_CONNECTION;
     register(function, argument, extra, flags)
@@ -122,13 +123,13 @@ fn fill<const N: usize>(to: &mut [core::ffi::c_char; N], from: &CStr) {
 }
 
 impl Registered {
-    /// No worker yet.
+    /// No worker has been registered yet.
     pub const NONE: Registered = Registered {
         slot: -1,
         generation: 0,
     };
 
-    /// Whether the worker runs. [`WorkerStatus::NotYetStarted`] for [`Registered::NONE`].
+    /// Whether the worker runs. Returns [`WorkerStatus::NotYetStarted`] for [`Registered::NONE`].
     pub fn status(mut self) -> WorkerStatus {
         if self == Self::NONE {
             return WorkerStatus::NotYetStarted;
@@ -145,7 +146,7 @@ impl Registered {
     }
 }
 
-/// Whether this process is a worker that [`register_worker`] asked for.
+/// Whether this process is a worker that [`register_worker`] registered.
 pub fn is_job_worker() -> bool {
     // SAFETY: NULL or the entry that this process was started for.
     unsafe {
@@ -154,8 +155,8 @@ pub fn is_job_worker() -> bool {
     }
 }
 
-/// The two values that [`register_worker`] gave to this worker. 55000 where they come from another build of this library: the
-/// session has the one that was installed before.
+/// Returns the two values that [`register_worker`] passed to this worker. Fails with 55000 if they come from another build of this library,
+/// that is, if the session has loaded the one that was installed before.
 pub fn worker_arguments(argument: Datum) -> Result<(u32, u64)> {
     let mut extra = [0u8; 16];
     // SAFETY: MyBgworkerEntry is set in a background worker.
@@ -176,7 +177,7 @@ pub fn worker_arguments(argument: Datum) -> Result<(u32, u64)> {
     Ok((argument.value() as u32, cookie))
 }
 
-/// Opens the database for this worker as the role, as for a new connection: 28000, 55000 and their like end the process.
+/// Connects this worker to the database as the role, as for a new connection. Errors such as 28000 and 55000 end the process.
 pub fn connect(raw: Raw<'_>, database: Oid, role: Oid) {
     // SAFETY: a background worker that asked for a database connection, called once.
     unsafe { raw::BackgroundWorkerInitializeConnectionByOid(raw, database, role, 0) }

@@ -1,10 +1,10 @@
-//! Who this process acts for.
+//! The roles that this process acts as.
 
 use crate::pg::raw::{self, Raw};
 use core::ffi::c_int;
 use pgrx::pg_sys::{self, Oid};
 
-/// Who the current statement acts for.
+/// The roles and the security context of a statement.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Identity {
@@ -26,7 +26,7 @@ pub fn identity() -> Identity {
     unsafe {
         raw::GetUserIdAndSecContext(&mut current, &mut security_context);
         if crate::pg::guc::own::roles_are_locked() {
-            // What is launched from here must not become the caller either.
+            // Jobs that are launched from here must not become the caller either.
             security_context |= pg_sys::SECURITY_LOCAL_USERID_CHANGE as c_int;
         }
         let (session, outer) = (raw::GetSessionUserId(), raw::GetOuterUserId());
@@ -82,19 +82,20 @@ pub fn acting() -> (u32, u32, u32, i32) {
     }
 }
 
-/// The roles that SET SESSION AUTHORIZATION and SET ROLE change: another pair, and the job acts as somebody else.
+/// The session user and the outer user, which SET SESSION AUTHORIZATION and SET ROLE change. If the pair changes, the job acts as another
+/// role.
 pub fn roles() -> (u32, u32) {
     // SAFETY: plain reads.
     unsafe { (raw::GetSessionUserId().to_u32(), raw::GetOuterUserId().to_u32()) }
 }
 
-/// Whether something runs that may not be escaped: an index build, a refresh, ANALYZE.
+/// Whether a security-restricted operation runs: an index build, a refresh, ANALYZE.
 pub fn in_restricted_operation() -> bool {
     // SAFETY: a plain read.
     unsafe { raw::InSecurityRestrictedOperation() }
 }
 
-/// Sets who the statements of this worker act for; within a transaction, as parallel.c does it.
+/// Sets the session user and the role of this worker. Call it in a transaction, as parallel.c does.
 pub fn assume_user(raw: Raw<'_>, identity: &Identity) {
     // SAFETY: roles by number, installed without checks, as the launching session had passed them.
     unsafe {
@@ -103,13 +104,13 @@ pub fn assume_user(raw: Raw<'_>, identity: &Identity) {
     }
 }
 
-/// Acts as `user` within `context` until the end of the transaction or the next call.
+/// Acts as `user` within security context `context` until the end of the transaction or the next call.
 pub fn set_user(user: u32, context: i32) {
     // SAFETY: plain assignment of this backend's state.
     unsafe { raw::SetUserIdAndSecContext(Oid::from(user), context) }
 }
 
-/// Undoes the one thing that an error within [`crate::pg::reuse::adopt`] would leave behind.
+/// Resets `InitializingParallelWorker`, the only thing that an error within [`crate::pg::reuse::adopt`] would leave behind.
 pub fn adoption_failed() {
     // SAFETY: a plain variable.
     unsafe { pg_sys::InitializingParallelWorker = false }

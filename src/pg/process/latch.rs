@@ -1,4 +1,4 @@
-//! Waiting for other processes, and waking them.
+//! Waiting to be woken by other processes.
 
 use crate::pg::compat;
 use crate::pg::error::{self, Result};
@@ -11,21 +11,20 @@ use core::time::Duration;
 use pgrx::pg_sys;
 use std::time::Instant;
 
-/// Forgets wake-ups so far. Look at what is waited for after this and before [`wait`].
+/// Resets this process's latch. Check the awaited condition after this and before [`wait`].
 pub fn reset_latch() {
     // SAFETY: our own latch.
     unsafe { raw::ResetLatch(pg_sys::MyLatch) }
 }
 
-/// Sleeps until somebody wakes this process, or `timeout_ms` have passed; below 0 there is no limit. Ends the process where the
-/// postmaster has died.
+/// Waits until this process is woken, or until `timeout_ms` have passed. Below 0 there is no limit. Exits if the postmaster has died.
 pub fn wait_raw(raw: Raw<'_>, timeout_ms: i64) {
     if timeout_ms == 0 || !spin() {
         sleep_raw(raw, timeout_ms);
     }
 }
 
-/// [`wait_raw`] without the moment of [`spin`].
+/// As [`wait_raw`], without [`spin`] first.
 pub fn sleep_raw(raw: Raw<'_>, timeout_ms: i64) {
     let timer = if timeout_ms >= 0 { pg_sys::WL_TIMEOUT } else { 0 };
     // SAFETY: our own latch.
@@ -40,26 +39,28 @@ pub fn sleep_raw(raw: Raw<'_>, timeout_ms: i64) {
     }
 }
 
-/// Whether somebody wakes this process within the next moment. Who waits like this needs no signal, and saves the time that two
-/// processes take to fall asleep and to wake, which is more than a short job takes. A partner that waits for the same core gets
-/// it at once.
+/// Spins for a moment. Returns whether this process was woken meanwhile.
 ///
-/// It costs a core meanwhile. So after two moments in vain the next waits do without it, four times as many each time: a process
-/// whose partner is slow, or who shares its core with others, soon sleeps at once. Not after one, for then each rest between two
-/// runs of jobs would cost two of them their haste instead of one. One wait that was worth it ends the pause, or
-/// two processes that have once been disturbed would go on sleeping and waking each other. The moment is longer than a partner
-/// takes that has to be woken first, for the same reason, and than a commit takes on a fast disk.
+/// A process that waits like this needs no signal. That saves the time that two processes take to fall asleep and to wake, which is more
+/// than a short job takes. A partner that waits for the same core gets it at once.
 ///
-/// Two processes that never sleep stay where they are, be it both on one core beside an idle one: a job takes them twice as long there.
-/// Who is woken is put on an idle core. So when waits that were worth it have taken so long together, one does without it.
+/// Spinning occupies a core. So after two spins in vain the next waits do without it, and each further one in vain multiplies their number
+/// by four. A process whose partner is slow, or which shares its core with others, soon sleeps at once. It does not stop after one spin in
+/// vain: then each pause between two runs of jobs would slow down two waits instead of one. A spin that succeeds divides the number by
+/// four, so that two processes that were disturbed once do not keep sleeping and waking each other. For the same reason the moment is
+/// longer than it takes to wake a partner. It is also longer than a commit takes on a fast disk.
+///
+/// Two processes that never sleep are not moved to another core, even if both share one beside an idle one. A job takes twice as long
+/// there. A process that is woken is put on an idle core. So when successful spins have taken `LONGEST_HASTE` in total, one wait does
+/// without.
 pub fn spin() -> bool {
     const MOMENT: Duration = Duration::from_micros(250);
     const LONGEST_PAUSE: u32 = 256;
     const LONGEST_HASTE: Duration = Duration::from_millis(10);
     thread_local! {
-        /// How many waits are still to do without it, and how many will be after the next one in vain.
+        /// How many of the next waits do without a spin, and how many will after the next spin in vain.
         static SKIP: Cell<(u32, u32)> = const { Cell::new((0, 0)) };
-        /// How long those took that were worth it, since one did without.
+        /// How long successful spins have taken in total since the last wait without a spin.
         static HASTE: Cell<Duration> = const { Cell::new(Duration::ZERO) };
     }
     let (left, pause) = SKIP.get();
@@ -88,7 +89,7 @@ pub fn spin() -> bool {
     }
 }
 
-/// Whether there is something to look at for this process: its latch, or an interrupt.
+/// Whether this process's latch is set or an interrupt is pending.
 fn is_awake() -> bool {
     // SAFETY: our own latch and flag, which other processes and signal handlers set.
     unsafe {
@@ -97,7 +98,7 @@ fn is_awake() -> bool {
     }
 }
 
-/// [`wait_raw`] and then the interrupts, whose error comes back as a failure.
+/// As [`wait_raw`], followed by a check for interrupts, whose error is returned as a failure.
 pub fn wait(timeout_ms: i64) -> Result<()> {
     error::catching(|raw| {
         wait_raw(raw, timeout_ms);

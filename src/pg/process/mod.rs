@@ -1,9 +1,9 @@
 //! This process and others.
 //!
-//! * [`backend`]: this process and the others, as shared memory knows them;
-//! * [`latch`]: waiting for them, and waking them;
+//! * [`backend`]: processes as shared memory shows them, the clock, and random numbers;
+//! * [`latch`]: waiting to be woken by other processes;
 //! * [`signals`]: signals, interrupts and timers;
-//! * [`identity`]: who this process acts for;
+//! * [`identity`]: the roles that this process acts as;
 //! * [`bgworker`]: background workers, from both sides.
 
 pub mod backend;

@@ -7,7 +7,7 @@ use crate::pg::raw::{self, Raw};
 use core::ptr;
 use pgrx::pg_sys;
 
-/// `CHECK_FOR_INTERRUPTS`, whose error comes back as a failure.
+/// `CHECK_FOR_INTERRUPTS`, with its error returned as a failure.
 pub fn check_for_interrupts() -> Result<()> {
     error::catching(check_for_interrupts_raw)
 }
@@ -22,37 +22,37 @@ pub fn check_for_interrupts_raw(raw: Raw<'_>) {
     }
 }
 
-/// Whether interrupts must wait: within critical sections and while a lightweight lock is held.
+/// Whether interrupts are held off: in critical sections and while a lightweight lock is held.
 pub fn interrupts_held() -> bool {
     // SAFETY: plain reads.
     unsafe { pg_sys::InterruptHoldoffCount > 0 || pg_sys::CritSectionCount > 0 }
 }
 
-/// Forgets a query cancel that has not been served, and that a transaction has taken too long.
+/// Discards a query cancel that has not been processed, and a transaction timeout.
 pub fn clear_pending_cancel() {
     // SAFETY: as PostgresMain does it when a command is over.
     unsafe { ptr::write_volatile(&raw mut pg_sys::QueryCancelPending, 0) }
     compat::forget_transaction_timeout();
 }
 
-/// Whether somebody has asked this process to end its statement.
+/// Whether a query cancel is pending.
 pub fn cancel_is_pending() -> bool {
     // SAFETY: set by a signal handler.
     unsafe { ptr::read_volatile(&raw const pg_sys::QueryCancelPending) != 0 }
 }
 
-/// Lets signals come in that other processes have sent: they are delivered at the latest when this one returns from the kernel.
+/// Lets pending signals from other processes be delivered. The kernel delivers them at the latest on return from a system call.
 pub fn receive_signals() {
     // SAFETY: has no effects.
     unsafe { raw::getppid() };
 }
 
-/// Sends SIGINT to this very process. Callable in a signal handler.
+/// Sends SIGINT to this process. May be called in a signal handler.
 pub fn interrupt_self() {
     send_interrupt(my_pid());
 }
 
-/// Whether this process was told to read its configuration again, or to end.
+/// Whether this process was told to reload its configuration, or to exit.
 pub fn is_to_go() -> bool {
     // SAFETY: set by signal handlers.
     unsafe {
@@ -61,12 +61,12 @@ pub fn is_to_go() -> bool {
     }
 }
 
-/// Whether this process was told to end because the server stops, and not by somebody who means this process. The postmaster
-/// writes to its file that it stops before it tells anybody.
+/// Whether this process was told to exit because the server stops, not because of a signal to this process alone. The postmaster writes its
+/// status to its pid file before it signals any process.
 pub fn server_stops() -> bool {
     /// `LOCK_FILE_LINE_PM_STATUS` of `utils/pidfile.h`.
     const LINE: usize = 8;
-    // PM_STATUS_STOPPING of the same header, without what fills it up.
+    // PM_STATUS_STOPPING of the same header, without its padding.
     const STOPPING: &[u8] = b"stopping";
     // SAFETY: set by a signal handler.
     let is_told = unsafe { ptr::read_volatile(&raw const pg_sys::ProcDiePending) != 0 };
@@ -78,8 +78,8 @@ pub fn server_stops() -> bool {
         })
 }
 
-/// Serves the interrupts of a process that has nothing to do, as ProcessClientReadInterrupt does it for a backend that waits for
-/// its client: a cancel means nothing.
+/// Processes the interrupts of an idle process, as ProcessClientReadInterrupt does for a backend that waits for its client. A query cancel
+/// is discarded.
 pub fn serve_interrupts_when_idle(raw: Raw<'_>) {
     clear_pending_cancel();
     check_for_interrupts_raw(raw);
@@ -91,7 +91,7 @@ pub fn serve_interrupts_when_idle(raw: Raw<'_>) {
     }
 }
 
-/// Lets signals in, with SIGTERM ending a running statement as in a client's backend. SIGINT has StatementCancelHandler already.
+/// Unblocks signals, with SIGTERM ending a running statement as in a client's backend. SIGINT has StatementCancelHandler already.
 pub fn accept_signals() {
     compat::handle_signal(raw::SIGHUP, compat::SignalHandlerForConfigReload);
     compat::handle_signal(raw::SIGTERM, compat::die);
@@ -99,25 +99,25 @@ pub fn accept_signals() {
     unsafe { raw::BackgroundWorkerUnblockSignals() }
 }
 
-/// Lets no interrupt be served from here to [`resume_interrupts`]. Between statements, where nobody else holds them. An error undoes it.
+/// Holds off interrupts until [`resume_interrupts`]. Call it between statements, while nothing else holds them off. An error undoes it.
 pub fn hold_interrupts() {
     // SAFETY: a plain variable.
     unsafe { pg_sys::InterruptHoldoffCount = 1 }
 }
 
-/// Lets interrupts be served again.
+/// Allows interrupts again.
 pub fn resume_interrupts() {
     // SAFETY: a plain variable.
     unsafe { pg_sys::InterruptHoldoffCount = 0 }
 }
 
-/// Arms `handler` to be called in a signal handler after `delay_ms`.
+/// Arms the timer, whose handler is called in a signal handler after `delay_ms`.
 pub fn start_timer(id: u32, delay_ms: i32) {
     // SAFETY: the timer was registered.
     unsafe { raw::enable_timeout_after(id, delay_ms) }
 }
 
-/// Registers the timer of ours; the handler may do what signal handlers may.
+/// Registers a timer. The handler may do only what signal handlers may do.
 pub fn register_timer(handler: unsafe extern "C-unwind" fn()) -> u32 {
     // SAFETY: timers are initialised in every background worker.
     unsafe { raw::RegisterTimeout(compat::USER_TIMEOUT, Some(handler)) }
@@ -129,7 +129,7 @@ pub fn stop_timer(id: u32) {
     unsafe { raw::disable_timeout(id, false) }
 }
 
-/// Whether the timer runs.
+/// Whether the timer is armed.
 pub fn timer_active(id: u32) -> bool {
     // SAFETY: the timer was registered.
     unsafe { raw::get_timeout_active(id) }

@@ -1,4 +1,4 @@
-//! Where PostgreSQL calls back into a worker with what it has to say to its client.
+//! The callbacks by which PostgreSQL passes on what it would send to a client.
 
 use crate::pg::compat;
 use crate::pg::memory::{self, Context};
@@ -9,8 +9,7 @@ use core::ffi::{c_char, c_int, c_void};
 use core::ptr;
 use pgrx::pg_sys::{self, ErrorContextCallback};
 
-/// The bytes of what this process was told to say to its client, by kind. The kinds that carry errors and notices are those of
-/// the protocol.
+/// Receives the bytes of a message for the client, by kind. Errors and notices have the kinds of the protocol.
 pub type MessageHandler = fn(Raw, kind: u8, body: &[u8]);
 
 thread_local! {
@@ -19,11 +18,10 @@ thread_local! {
     static NEXT_LOGGER: Cell<pg_sys::emit_log_hook_type> = const { Cell::new(None) };
 }
 
-/// From now on `handler` gets the messages for the client. It may be called at any time and place, so it must own nothing. Called
-/// once.
+/// Redirects the messages for the client to `handler`. It may be called at any time and in any state, so it must own nothing. Called once.
 pub fn redirect_messages(raw: Raw<'_>, handler: MessageHandler) {
     HANDLER.set(Some(handler));
-    // SAFETY: the hook is called in this thread; whoever was there before is called too.
+    // SAFETY: the hook is called in this thread; the previous hook is called too.
     unsafe {
         NEXT_LOGGER.set(pg_sys::emit_log_hook);
         pg_sys::emit_log_hook = Some(logs);
@@ -41,13 +39,15 @@ pub fn redirect_messages(raw: Raw<'_>, handler: MessageHandler) {
     keep_encoding(raw);
 }
 
-/// A message leaves PostgreSQL in the encoding of the client, and a job's client has the session's or the one that the job sets: COPY
-/// within a procedure, file_fdw and pg_client_encoding() go by it. Messages go to a reader who converts them itself, and they must
-/// not fail for words that the client's encoding lacks. So while one is on its way the client's encoding is the database's.
+/// Makes PostgreSQL send messages in the database's encoding.
 ///
-/// Before PostgreSQL sends a message, or jumps with an error, it asks for the context lines of whatever runs. We stand at the
-/// very end of that list, for the life of the process: no error is caught further out. We set the encoding there, and [`put`] sets
-/// it back.
+/// PostgreSQL converts a message to the client's encoding. A job's client has the session's client encoding or the one that the job sets,
+/// which also affects COPY within a procedure, file_fdw and pg_client_encoding(). But the reader of the messages converts them itself, and
+/// they must not fail because of characters that the client's encoding lacks. So while a message is being sent, the client encoding is that
+/// of the database.
+///
+/// Before PostgreSQL sends a message, or jumps with an error, it calls the error context callbacks. This callback is the last of that list
+/// for the life of the process: no error is caught outside of it. It sets the encoding, and [`put`] restores it.
 fn keep_encoding(raw: Raw<'_>) {
     struct Last(UnsafeCell<ErrorContextCallback>);
     // SAFETY: one thread; PostgreSQL reads it only.
@@ -66,11 +66,13 @@ fn keep_encoding(raw: Raw<'_>) {
 }
 
 thread_local! {
-    /// The client's encoding, and how many messages are on their way in the database's instead. One may be sent in the middle of another.
+    /// The client encoding, and how many messages are being sent in the database's encoding instead. One may be sent in the middle of
+    /// another.
     static SET_ASIDE: Cell<(c_int, u32)> = const { Cell::new((0, 0)) };
     static SCRATCH: Cell<Option<Context>> = const { Cell::new(None) };
 }
 
+/// The last error context callback.
 unsafe extern "C-unwind" fn before_message(_argument: *mut c_void) {
     // SAFETY: a plain read. PostgreSQL calls this, and nothing is owned here.
     let (raw, client) = unsafe { (Raw::assume(), raw::pg_get_client_encoding()) };
@@ -79,14 +81,14 @@ unsafe extern "C-unwind" fn before_message(_argument: *mut c_void) {
         return;
     }
     let Some(scratch) = SCRATCH.get() else { return };
-    // SAFETY: an error is at hand; its copy lies in a context of ours, which is emptied.
+    // SAFETY: an error is being processed; its copy is in a context of this library, which is reset.
     let (level, goes_to_client) = scratch.enter(|| unsafe {
         let edata = raw::CopyErrorData(raw);
         ((*edata).elevel as u32, (*edata).output_to_client)
     });
     scratch.reset(raw);
     if level == pg_sys::PGERROR {
-        // The jump passes over whatever was on its way.
+        // The jump passes over any message that was being sent.
         set_back(before, on_way);
     } else if goes_to_client {
         SET_ASIDE.set((if on_way == 0 { client } else { before }, on_way + 1));
@@ -95,7 +97,7 @@ unsafe extern "C-unwind" fn before_message(_argument: *mut c_void) {
     }
 }
 
-/// A message has arrived. After one that ends the process there may be more words.
+/// A message has been sent completely. After one that ends the process others may follow.
 fn arrived(kind: u8) {
     let (client, on_way) = SET_ASIDE.get();
     match on_way {
@@ -105,6 +107,7 @@ fn arrived(kind: u8) {
     }
 }
 
+/// Restores the client encoding, if it was set aside.
 fn set_back(client: c_int, on_way: u32) {
     if on_way > 0 {
         SET_ASIDE.set((0, 0));
@@ -113,7 +116,7 @@ fn set_back(client: c_int, on_way: u32) {
     }
 }
 
-/// How often something was said since [`redirect_messages`], to the client or to the server's log.
+/// How many messages were sent since [`redirect_messages`], to the client or to the server's log.
 pub fn said() -> u64 {
     SAID.get()
 }

@@ -1,8 +1,8 @@
 //! The SQL of a job, run as the simple-query protocol runs it.
 //!
-//! * [`callbacks`]: where messages, tuples and notifications of a statement go;
-//! * [`parse_cache`]: what the grammar made of a text that comes again;
-//! * [`receiver`]: where the rows of a statement go;
+//! * [`callbacks`]: the messages that a backend would send to its client;
+//! * [`parse_cache`]: the parse trees of a text that is run repeatedly;
+//! * [`receiver`]: the destination of a statement's rows;
 //! * [`simple_query`]: strings, statements and the transaction commands around them.
 
 pub mod callbacks;

@@ -1,10 +1,9 @@
-//! The parse trees of a text that comes again.
+//! A cache for the parse trees of a text that is run repeatedly.
 //!
-//! A trigger launches the same text for each row, and parsing it takes a tenth of a short job. What the grammar makes of a text is
-//! decided by the text and some settings alone, no catalog is looked at: as long as the settings are the same it may be kept. It
-//! is copied for each use, since analysis changes what it gets (as the plan cache does with that of a prepared statement,
-//! `RevalidateCachedQuery` of utils/cache/plancache.c). All that depends on more, be it names, types, privileges or plans, is made anew for
-//! each job.
+//! A trigger launches the same text for each row, and parsing takes a tenth of a short job. The result of the grammar depends on the text
+//! and on some settings alone. It reads no catalog, so it can be kept while the settings stay the same. It is copied for each use, since
+//! analysis modifies its input (the plan cache does the same for a prepared statement, `RevalidateCachedQuery` of utils/cache/plancache.c).
+//! Everything that depends on more, such as names, types, privileges and plans, is made anew for each job.
 
 use crate::pg::error;
 use crate::pg::memory::{self, Context};
@@ -15,7 +14,7 @@ use core::ffi::CStr;
 use core::ptr;
 use pgrx::pg_sys::{self, List};
 
-/// Longer texts are not kept, in bytes: their trees may take many times as much.
+/// The maximum length of a text that is kept, in bytes. The trees may take many times as much.
 const LONGEST: usize = 4096;
 
 /// The last text, and its trees if it has come twice.
@@ -32,11 +31,11 @@ const NOTHING: Kept = Kept {
 
 thread_local! {
     static KEPT: Cell<Kept> = const { Cell::new(NOTHING) };
-    /// What they lie in.
+    /// The memory of the text and its trees.
     static CONTEXT: Cell<Option<Context>> = const { Cell::new(None) };
 }
 
-/// Parses the text into the current memory context; an empty one gives NULL.
+/// Parses the text into the current memory context. An empty text gives NULL.
 pub fn parse(raw: Raw<'_>, sql: &CStr) -> *mut List {
     let text = sql.to_bytes();
     let kept = KEPT.get();
@@ -51,8 +50,8 @@ pub fn parse(raw: Raw<'_>, sql: &CStr) -> *mut List {
     if !is_known {
         remember(raw, text);
     } else if callbacks::said() == said {
-        // What the parser has to say it says each time. And a copy that fails, for it goes deeper than the parser does, is not the
-        // job's failure.
+        // What the parser reports, it must report each time, so such trees are not kept. A copy that fails does not fail the job: copying
+        // recurses more deeply than the parser does.
         match error::catch(|raw| within(raw, || copy(raw, trees))) {
             Ok(trees) => KEPT.set(Kept { trees, ..kept }),
             Err(_) => forget(raw),
@@ -61,7 +60,7 @@ pub fn parse(raw: Raw<'_>, sql: &CStr) -> *mut List {
     trees
 }
 
-/// The settings have changed.
+/// Empties the cache. Call it when the settings have changed.
 pub fn forget(raw: Raw<'_>) {
     KEPT.set(NOTHING);
     if let Some(context) = CONTEXT.get() {

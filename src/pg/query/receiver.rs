@@ -1,4 +1,4 @@
-//! The executor's rows on their way out: a DestReceiver that calls functions of ours.
+//! The destination of the executor's rows: a DestReceiver that calls functions of this library.
 
 use crate::pg::raw::Raw;
 use crate::pg::value::tuple::Shape;
@@ -6,14 +6,14 @@ use core::ffi::c_int;
 use core::ptr;
 use pgrx::pg_sys::{self, CommandDest, DestReceiver, TupleDesc, TupleTableSlot};
 
-/// A row as the executor hands it out.
+/// A row as the executor passes it.
 pub type RowSlot = *mut TupleTableSlot;
 
-/// What is called with a statement's rows. The functions run within the executor and must not own anything when they call
-/// PostgreSQL, nor panic.
+/// The functions that receive a statement's rows. They run within the executor. They must not own anything when they call PostgreSQL, and
+/// must not panic.
 ///
-/// It is a static. PostgreSQL holds on to the receiver until a statement is over, and a CALL with output parameters may commit
-/// before its row comes: whatever lies in the transaction's memory is gone by then.
+/// It must be a static. PostgreSQL keeps the receiver until a statement is over, and a CALL with output parameters may commit before its
+/// row comes, which frees the transaction's memory.
 #[repr(C)]
 pub struct Receiver {
     base: DestReceiver,
@@ -22,11 +22,11 @@ pub struct Receiver {
     finish: fn(Raw),
 }
 
-// SAFETY: nobody writes to it, PostgreSQL neither.
+// SAFETY: it is never written, not by PostgreSQL either.
 unsafe impl Sync for Receiver {}
 
 impl Receiver {
-    /// Calls `start` before the first row, `row` with each, and `finish` after the last.
+    /// Calls `start` before the first row, `row` for each, and `finish` after the last.
     pub const fn new(start: fn(Raw, Shape), row: fn(Raw, RowSlot), finish: fn(Raw)) -> Self {
         Self {
             base: DestReceiver {
@@ -43,17 +43,17 @@ impl Receiver {
     }
 }
 
-/// Where a statement's rows go.
+/// The destination of a statement's rows.
 #[derive(Clone, Copy)]
 pub struct Destination(pub(in crate::pg) *mut DestReceiver);
 
-/// To nowhere.
+/// Discards the rows.
 pub fn nowhere() -> Destination {
     // SAFETY: a static of PostgreSQL's.
     Destination(unsafe { pg_sys::None_Receiver })
 }
 
-/// To `receiver`.
+/// Sends the rows to `receiver`.
 pub fn to(receiver: &'static Receiver) -> Destination {
     Destination(ptr::from_ref(receiver).cast_mut().cast())
 }

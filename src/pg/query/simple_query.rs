@@ -1,22 +1,22 @@
-//! The steps of a simple query, as `exec_simple_query` takes them (tcop/postgres.c).
+//! The steps of a simple query, as `exec_simple_query` performs them (tcop/postgres.c).
 //!
-//! A worker's loop is that of PostgresMain, for one message after the other. What PostgresMain and exec_simple_query do on any
-//! supported version, and a worker does not, is this:
+//! A worker's loop is that of PostgresMain, for one message after the other. This is what PostgresMain and exec_simple_query do in any
+//! supported version, and a worker does not:
 //!
-//! * What belongs to a connection: the client's answers (BeginCommand, EndCommand, NullCommand, ReadyForQuery, the reports of
-//!   settings, the format of a binary cursor), the state of the protocol (pq_comm_reset, pq_is_reading_msg, ignore_till_sync,
-//!   DoingCommandRead), the look whether the client is still there, the log of connections, login triggers, and all that is for
-//!   walsenders (WalSndErrorCleanup).
-//! * What belongs to the extended protocol: the unnamed statement, pipelines.
-//! * What waits for the next message in an open transaction: a job is one message, and a transaction that it leaves open is rolled
-//!   back. So the timers for idle sessions and idle transactions are never started, and no catalog snapshot is left to give up
-//!   (InvalidateCatalogSnapshotConditionally): the end of the transaction takes it, and who looks into the catalogs between
-//!   two jobs invalidates it (`standing.rs`).
-//! * ProcessNotifyInterrupt: whoever has run LISTEN takes no other job, and its client cannot hear.
-//! * ProcessConfigFile: an idle worker that is asked to read the configuration again ends instead.
-//! * A timer for statistics that are left over (IDLE_STATS_UPDATE_TIMEOUT): they are sent after each job, without delay.
-//! * errdetail_abort: a conflict with recovery fails the job at once, so no later statement can find it.
-//! * What looks for errors in the server itself: Valgrind, MEMORY_CONTEXT_CHECKING, the probes for DTrace.
+//! * Everything that belongs to a connection: the messages to the client (BeginCommand, EndCommand, NullCommand, ReadyForQuery, the reports
+//!   of settings, the format of a binary cursor), the state of the protocol (pq_comm_reset, pq_is_reading_msg, ignore_till_sync,
+//!   DoingCommandRead), the check whether the client is still there, the log of connections, login triggers, and all that is for walsenders
+//!   (WalSndErrorCleanup).
+//! * Everything that belongs to the extended protocol: the unnamed statement, pipelines.
+//! * Everything that is for a wait for the next message in an open transaction: a job is one message, and a transaction that it leaves open
+//!   is rolled back. So the timers for idle sessions and idle transactions are never started, and no catalog snapshot has to be released
+//!   (InvalidateCatalogSnapshotConditionally). The end of the transaction releases it, and a look-up in the catalogs between two jobs
+//!   invalidates it (`standing.rs`).
+//! * ProcessNotifyInterrupt: a worker that has run LISTEN takes no other job, and it has no client to notify.
+//! * ProcessConfigFile: an idle worker that is told to reload the configuration exits instead.
+//! * A timer for statistics that have not been sent (IDLE_STATS_UPDATE_TIMEOUT): they are sent after each job, without delay.
+//! * errdetail_abort: a conflict with recovery fails the job at once, so no later statement can encounter it.
+//! * Debugging aids for the server itself: Valgrind, MEMORY_CONTEXT_CHECKING, the probes for DTrace.
 
 use crate::pg::digits::Digits;
 use crate::pg::guc::{own, serialized};
@@ -34,7 +34,7 @@ use pgrx::pg_sys::{
     self, BackendState, CommandTag, List, LogStmtLevel, NodeTag, QueryCompletion, RawStmt, TransactionStmtKind,
 };
 
-// utils/elog.h: called between the next two, with the token at hand.
+// utils/elog.h: called between the next two functions, by a caller that has the token.
 unsafe extern "C-unwind" {
     fn errmsg(format: *const c_char, ...) -> c_int;
     fn errdetail(format: *const c_char, ...) -> c_int;
@@ -50,7 +50,7 @@ may_raise! {
 thread_local! {
     /// Whether a transaction command is open (`xact_started`).
     static STARTED: Cell<bool> = const { Cell::new(false) };
-    /// Whether the use of resources was counted from the string's beginning (`save_log_statement_stats`).
+    /// Whether resource usage is counted from the beginning of the string (`save_log_statement_stats`).
     static COUNTED: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -68,22 +68,22 @@ pub struct Statement {
     sql: *const c_char,
 }
 
-/// What a finished statement was and how many rows it processed.
+/// The command tag of a finished statement and how many rows it processed.
 #[derive(Clone, Copy)]
 pub struct Completion(QueryCompletion);
 
 impl Completion {
-    /// The command tag's number.
+    /// The number of the command tag.
     pub fn tag(&self) -> u32 {
         self.0.commandTag
     }
 
-    /// Rows processed.
+    /// The number of rows processed.
     pub fn rows(&self) -> u64 {
         self.0.nprocessed
     }
 
-    /// Writes the tag as the protocol shows it, with its count, to `buffer`; gives the length (`BuildQueryCompletionString`).
+    /// Writes the tag with its count to `buffer`, as the protocol shows it, and returns the length (`BuildQueryCompletionString`).
     pub fn text(&self, buffer: &mut [u8; 64]) -> usize {
         let name = tag_name(self.tag());
         let digits = Digits::of(self.0.nprocessed);
@@ -104,13 +104,13 @@ impl Completion {
     }
 }
 
-/// The bare name of a command tag.
+/// The name of a command tag.
 pub fn tag_name(tag: u32) -> &'static [u8] {
     // SAFETY: a tag number that PostgreSQL made; the names are static.
     crate::pg::memory::c_bytes(unsafe { raw::GetCommandTagName(tag as _) })
 }
 
-/// A string begins: its start is the statement's start for all who look.
+/// Begins a string. Its start becomes the statement's start time.
 pub fn begin(raw: Raw<'_>, sql: &CStr) {
     // SAFETY: the text outlives the job; `forget_text` or `recover` forgets it.
     unsafe {
@@ -126,7 +126,7 @@ pub fn begin(raw: Raw<'_>, sql: &CStr) {
     start_command(raw);
 }
 
-/// Opens a transaction command where none is open, and starts the statement's timer.
+/// Opens a transaction command if none is open, and starts the statement timer. Returns whether it opened one.
 pub fn start_command(raw: Raw<'_>) -> bool {
     let fresh = !STARTED.get();
     // SAFETY: as start_xact_command.
@@ -147,14 +147,14 @@ pub fn start_command(raw: Raw<'_>) -> bool {
     fresh
 }
 
-/// Stops the statement's timer.
+/// Stops the statement timer.
 pub fn stop_statement_timer() {
     if signals::timer_active(compat::STATEMENT_TIMEOUT) {
         signals::stop_timer(compat::STATEMENT_TIMEOUT);
     }
 }
 
-/// Closes the transaction command, which commits unless a block is open.
+/// Closes the transaction command, which commits unless a transaction block is open.
 pub fn finish_command(raw: Raw<'_>) {
     stop_statement_timer();
     if STARTED.get() {
@@ -185,7 +185,7 @@ pub fn parse(raw: Raw<'_>, sql: &CStr) -> Statements {
 }
 
 impl Statements {
-    /// How many.
+    /// The number of statements.
     pub fn len(&self) -> usize {
         if self.list.is_null() {
             return 0;
@@ -194,15 +194,15 @@ impl Statements {
         unsafe { (*self.list).length as usize }
     }
 
-    /// Statement number `n`.
+    /// The statement at index `n`.
     pub fn get(&self, n: usize) -> Statement {
         // SAFETY: callers stay below `len`; the list holds RawStmts.
         let raw = unsafe { (*(*self.list).elements.add(n)).ptr_value.cast() };
         Statement { raw, sql: self.sql }
     }
 
-    /// Whether the string itself sets something that what it compiles or plans may depend on: by SET or RESET, or by a function of which nobody knows
-    /// what it will set. What functions of the user's set is not seen here.
+    /// Whether the string itself changes a setting that compiled or planned objects may depend on: by SET, RESET or DISCARD, or by
+    /// `set_config`. A string longer than `LONG` is assumed to do so. What user-defined functions set is not detected here.
     pub fn change_state(&self) -> bool {
         const LONG: usize = 64 << 10;
         const FUNCTION: &[u8] = b"set_config";
@@ -214,8 +214,7 @@ impl Statements {
                 .any(|part| part.eq_ignore_ascii_case(FUNCTION))
     }
 
-    /// Writes the string, and the parameters, to the log where `log_statement` asks for it; gives whether it did
-    /// (`check_log_statement`).
+    /// Logs the string, and the parameters, if `log_statement` requires it. Returns whether it did (`check_log_statement`).
     pub fn log(&self, raw: Raw<'_>, parameters: Option<&Parameters>) -> bool {
         // SAFETY: plain reads; the log entry is made of static format and the live text.
         unsafe {
@@ -259,7 +258,7 @@ impl Statements {
         }
     }
 
-    /// Writes to the log, where the settings ask for it, how long the string took, and what it used. `was_logged`: its text is there
+    /// Logs the duration of the string and its resource usage, if the settings require it. `was_logged` tells that its text has been logged
     /// already.
     pub fn log_end(&self, raw: Raw<'_>, was_logged: bool) {
         let mut text = [0 as c_char; 32];
@@ -283,7 +282,7 @@ impl Statements {
     }
 }
 
-/// The statement of a string that may need care.
+/// The kinds of statements that a job has to treat specially.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Care {
     None,
@@ -291,11 +290,11 @@ pub enum Care {
     CopyClient,
     /// LISTEN.
     Listen,
-    /// A transaction's end that begins the next one.
+    /// The end of a transaction that begins the next one.
     Chain,
     /// A utility command that runs transactions of its own.
     OwnTransactions,
-    /// A utility command that must not be in a transaction block, and runs none of its own.
+    /// A utility command that must not be in a transaction block, and runs no transactions of its own.
     Alone,
     /// CALL or DO, whose code may commit and roll back.
     Procedural,
@@ -323,6 +322,7 @@ impl Statement {
         self.is(NodeTag::T_TransactionStmt)
     }
 
+    /// Whether it changes a setting that compiled or planned objects may depend on.
     fn sets_state(&self) -> bool {
         if self.is(NodeTag::T_DiscardStmt) {
             return true;
@@ -339,7 +339,7 @@ impl Statement {
         }
     }
 
-    /// Whether it ends a transaction, the only kind that an aborted one accepts (`IsTransactionExitStmt`).
+    /// Whether it ends a transaction. No other statement is accepted in an aborted transaction (`IsTransactionExitStmt`).
     pub fn is_transaction_exit(&self) -> bool {
         use pg_sys::TransactionStmtKind::*;
         self.is_transaction_control() && {
@@ -352,7 +352,7 @@ impl Statement {
         }
     }
 
-    /// What to look out for.
+    /// How a job has to treat the statement.
     pub fn care(&self) -> Care {
         let node = self.node();
         // SAFETY: each cast follows the node's tag.
@@ -403,8 +403,8 @@ impl Statement {
         }
     }
 
-    /// Analyses, plans and runs the statement, with its rows going to `to`. With parameters it is planned for their values, as the
-    /// unnamed statement of the extended protocol is.
+    /// Analyses, plans and runs the statement, with its rows going to `to`. With parameters it is planned for their values, like the
+    /// unnamed statement of the extended protocol.
     pub fn run(
         &self,
         raw: Raw<'_>,
@@ -414,7 +414,7 @@ impl Statement {
         to: Destination,
     ) -> Completion {
         // SAFETY: the steps and their memory contexts are those of exec_simple_query: the trees of the last statement are in
-        // MessageContext, those of others in a context of their own that goes when the statement is over, or with MessageContext.
+        // MessageContext, those of others in a context of their own that is deleted when the statement is over, or with MessageContext.
         unsafe {
             let tag = raw::CreateCommandTag((*self.raw).stmt);
             compat::forget_query_id(raw);
@@ -471,8 +471,8 @@ unsafe fn detaches_concurrently(statement: *mut pg_sys::AlterTableStmt) -> bool 
     }
 }
 
-/// Whether the statement at hand makes LISTEN possible: PostgreSQL refuses it in background workers, which have no client that
-/// would hear. A job is a client's string, so for the time of this statement it is a backend like any other.
+/// Sets whether this process appears as a client backend. PostgreSQL refuses LISTEN in background workers, which have no client to notify.
+/// A job is a client's string, so while this statement runs the worker is treated as a backend.
 pub fn pretend_backend(pretend: bool) {
     // SAFETY: a plain variable, which only decides what a utility command may do.
     unsafe {
@@ -484,13 +484,13 @@ pub fn pretend_backend(pretend: bool) {
     }
 }
 
-/// Groups the statements of the string.
+/// Begins an implicit transaction block for the statements of the string.
 pub fn begin_implicit_block(raw: Raw<'_>) {
     // SAFETY: a transaction command is open.
     unsafe { raw::BeginImplicitTransactionBlock(raw) }
 }
 
-/// Ends the group.
+/// Ends the implicit transaction block.
 pub fn end_implicit_block(raw: Raw<'_>) {
     // SAFETY: a transaction command is open.
     unsafe { raw::EndImplicitTransactionBlock(raw) }
@@ -502,7 +502,7 @@ pub fn transaction_is_aborted() -> bool {
     unsafe { raw::IsAbortedTransactionBlockState() }
 }
 
-/// Makes what a statement did visible to the next.
+/// Makes the effects of a statement visible to the next.
 pub fn next_command(raw: Raw<'_>) {
     // SAFETY: a transaction command is open.
     unsafe { raw::CommandCounterIncrement(raw) }
@@ -514,20 +514,21 @@ pub fn block_is_open() -> bool {
     unsafe { raw::IsTransactionOrTransactionBlock() }
 }
 
-/// Rolls back whatever is open.
+/// Rolls back any open transaction.
 pub fn roll_back(raw: Raw<'_>) {
     // SAFETY: callable in every state.
     unsafe { raw::AbortOutOfAnyTransaction(raw) }
     STARTED.set(false);
 }
 
-/// How often [`recover`] tries. PostgresMain tries until elog.c has no more room for errors about errors, and then all processes
-/// of the server end; ours ends alone.
+/// How often [`recover`] tries. PostgresMain tries until elog.c has no more room for errors about errors, and then all processes of the
+/// server end. Here only this process ends.
 const TRIES: usize = 4;
 
-/// Recovers from an error as PostgresMain does: timers, the transaction, portals, replication slots. An error on the way is
-/// logged and begins it anew, as it does there, since each try finds less to do; a process that does not get through ends. True
-/// where nothing failed.
+/// Recovers from an error as PostgresMain does: timers, the transaction, portals, replication slots.
+///
+/// An error on the way is logged and starts it again, as in PostgresMain, since each try finds less to do. If no try succeeds, the process
+/// ends. Returns whether the first try succeeded.
 pub fn recover(raw: Raw<'_>) -> bool {
     for tries in 0..TRIES {
         match error::catch(clean_up) {
@@ -567,9 +568,10 @@ fn clean_up(raw: Raw<'_>) {
     STARTED.set(false);
 }
 
-/// Lets go of the replication slot that this process has in hand. A function that works on one keeps it where it fails, for
-/// PostgresMain to release. Where SQL has caught that failure, a session keeps it until it ends; a job's session ends with the job. To
-/// [`compat::drop_temporary_slots`] a slot in hand counts as a temporary one.
+/// Releases the replication slot that this process has acquired.
+///
+/// A function that works on a slot keeps it if it fails, for PostgresMain to release. If SQL has caught that failure, a session keeps the
+/// slot until it ends. A job's session ends with the job. [`compat::drop_temporary_slots`] would treat an acquired slot as a temporary one.
 pub fn release_slot(raw: Raw<'_>) {
     // SAFETY: as PostgresMain does it.
     unsafe {
@@ -579,13 +581,13 @@ pub fn release_slot(raw: Raw<'_>) {
     }
 }
 
-/// The string is over: messages no longer quote it.
+/// Ends the string: messages no longer quote it.
 pub fn forget_text() {
     // SAFETY: a plain variable.
     unsafe { pg_sys::debug_query_string = ptr::null() }
 }
 
-/// The string is over: what was made for it is freed, and for the statistics this process is idle under `name` and has no text.
+/// Ends the string: frees its memory, and reports this process to the statistics as idle, under `name` and without a text.
 pub fn finish(raw: Raw<'_>, name: &CStr) {
     // SAFETY: no transaction is open.
     unsafe {
@@ -597,7 +599,7 @@ pub fn finish(raw: Raw<'_>, name: &CStr) {
     }
 }
 
-/// Runs `body` in a transaction of its own, with what it allocates kept as long as the job's string.
+/// Runs `body` in a transaction of its own. What it allocates lives as long as the job's string.
 pub fn in_message_context<T>(raw: Raw<'_>, body: impl FnOnce() -> T) -> T {
     // SAFETY: no transaction is open; the context outlives the job.
     unsafe {
@@ -610,7 +612,7 @@ pub fn in_message_context<T>(raw: Raw<'_>, body: impl FnOnce() -> T) -> T {
     }
 }
 
-/// Enters the memory context that the messages of a backend are handled in, which [`finish`] resets.
+/// Enters the memory context in which a backend handles its messages. [`finish`] resets it.
 pub fn enter_message_context(raw: Raw<'_>) {
     // SAFETY: as PostgresMain does it. A background worker has none at first.
     unsafe {

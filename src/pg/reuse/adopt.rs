@@ -1,9 +1,8 @@
-//! A worker's way into the state of the session whose job it runs, and back to the one in which it connected.
+//! Adoption of the state of the session whose job a worker runs, and the return to the state in which the worker connected.
 //!
-//! Three serialized states of the settings tell what is to do: the one that this process connected with (`base`), the last
-//! session's (`theirs`), and what became of that here (`own`). As long as jobs change nothing and each comes with the same
-//! state as the one before, nothing is done at all. What a job did change is undone by going back to `base`, and whether that
-//! succeeded is seen by the bytes.
+//! Three serialized states of the settings decide what to do: the one that this process connected with (`base`), the last session's
+//! (`theirs`), and the result of applying that here (`own`). While jobs change nothing and each comes with the same state as the one
+//! before, nothing is done. Changes that a job made are undone by returning to `base`. The bytes then show whether that succeeded.
 
 use crate::pg::catalog::database;
 use crate::pg::compat;
@@ -27,27 +26,27 @@ struct State {
     /// What the settings in `base` stand for.
     base_digest: Digest,
     theirs: Buffer,
-    /// The number that the session has given its settings; 0 for none.
+    /// The number that the session has given its settings, or 0 for none.
     theirs_mark: u64,
     own: Written,
-    /// What is compared with `own` where a look does not tell.
+    /// What is compared with `own` if the quick check does not decide.
     now: Written,
     scratch: Buffer,
     identity: Identity,
-    /// The roles, and the number of the settings, under which the caches of the catalogs were filled.
+    /// The roles, and the number of the settings, under which the catalog caches were filled.
     filled_under: Option<(Identity, u64)>,
-    /// How many settings there are, placeholders of unknown ones among them.
+    /// The number of settings, including placeholders for unknown ones.
     settings: usize,
-    /// The libraries that were there when this process had connected.
+    /// The libraries that were loaded when this process had connected.
     first: Buffer,
-    /// The libraries that were loaded when they were last looked at one by one, and found to keep nothing of a job.
+    /// The libraries that were loaded when they were last checked one by one, and found harmless.
     harmless: Buffer,
 }
 
 static STATE: Exclusive<State> = Exclusive::new();
 
-/// Libraries of PostgreSQL's own that keep nothing of one job for the next, or only what is undone here. It makes no difference who has loaded
-/// them. Of all others nothing is known: some keep connections, interpreters or prepared plans.
+/// PostgreSQL's own libraries that keep nothing of one job for the next, or only what is undone here. Who loaded them makes no difference.
+/// Any other library may keep connections, interpreters or prepared plans.
 const HARMLESS: &[&str] = &[
     "_int",
     "amcheck",
@@ -117,13 +116,15 @@ const HARMLESS: &[&str] = &[
     "xml2",
 ];
 
-/// The same, but that it makes a difference whether they are there: so only where a new connection has them too.
+/// As [`HARMLESS`], but their presence changes behaviour. So they are harmless only if a new connection has them too.
 const HARMLESS_FROM_THE_START: &[&str] = &["auth_delay", "auto_explain", "basic_archive", "passwordcheck"];
 
-/// Puts this process into the state that `identity`'s session was in: libraries, settings, roles; and before the first job loads
-/// what a new connection loads. In a transaction of its own, in which checks of the values are those of a parallel worker: what
-/// was valid in the session is valid here.
-/// The settings come with a number that no others have, or with 0; and with one for those that what is compiled or planned may depend on.
+/// Puts this process into the state of `identity`'s session: libraries, settings, roles. Before the first job it also loads what a new
+/// connection loads.
+///
+/// This runs in transactions of its own. Values are checked there as in a parallel worker: what was valid in the session is valid here. The
+/// settings come with a number that is unique to them, or 0 (`mark`), and with a number for those of them that compiled or planned objects
+/// may depend on (`material`).
 pub fn adopt(
     raw: Raw<'_>,
     identity: &Identity,
@@ -157,13 +158,13 @@ pub fn adopt(
     }
 }
 
-/// Who the job that this process has in hand was launched by, if that is known.
+/// The identity of the job that this process runs, if it is known.
 pub fn identity() -> Option<Identity> {
     STATE.with(|state| state.identity)
 }
 
-/// [`adopt`] in another database than the session's: the state is that in which this process connected, under the limits that the
-/// session has set itself. 42501 where the role may not connect to this database.
+/// As [`adopt`], for a job from another database. The state is that in which this process connected, with the limits that the session has
+/// set itself. Raises 42501 if the role may not connect to this database.
 pub fn adopt_limits(raw: Raw<'_>, identity: &Identity, (limits, material): (&[u8], u64), application_name: &CStr) {
     connected(raw);
     let settings = STATE.with(|state| apply::with_limits(raw, state.base.bytes(), limits));
@@ -227,9 +228,10 @@ fn connected(raw: Raw<'_>) {
     }
 }
 
-/// After a job: undoes what it did to settings and roles. False where that cannot be shown to have succeeded, or where it left
-/// something that has no way back: a setting that nobody defined, a library that may keep something. `is_stateless` is true of the names of those that
-/// do not, besides PostgreSQL's own.
+/// Undoes what a job did to settings and roles. Returns false if that cannot be shown to have succeeded, or if the job left something that
+/// cannot be undone: a setting that no library defines, or a library that may keep state.
+///
+/// `is_stateless` tells by name which libraries keep no state, in addition to PostgreSQL's own.
 pub fn restore(raw: Raw<'_>, is_stateless: fn(&[u8]) -> bool) -> bool {
     STATE.recover();
     STATE
@@ -248,7 +250,7 @@ pub fn restore(raw: Raw<'_>, is_stateless: fn(&[u8]) -> bool) -> bool {
             }
             transaction(raw, || state.go_back(raw));
             serialized::write(raw, &mut state.scratch);
-            // A setting that nobody defined stays known when it is emptied. Those that are there have come with a session's state.
+            // An undefined setting stays known when it is emptied. Those that remain here came with a session's state.
             serialized::same_but(state.scratch.bytes(), state.base.bytes(), |entry| entry.is_emptied())
         })
         .unwrap_or(false)
@@ -280,6 +282,7 @@ impl State {
         })
     }
 
+    /// Reaches the state of a session, by the differences if possible, else from `base`.
     fn reach(&mut self, raw: Raw<'_>, identity: &Identity, settings: &[u8], libraries: *mut u8) {
         // SAFETY: the libraries are in the form that SerializeLibraryState writes, empty or not.
         unsafe {
@@ -322,6 +325,7 @@ impl State {
         true
     }
 
+    /// Records the session's state that this process has reached.
     fn remember(&mut self, raw: Raw<'_>, identity: &Identity, settings: &[u8], mark: u64) {
         self.own.write(raw);
         self.identity = *identity;
@@ -343,13 +347,13 @@ impl State {
         let is_name = |entry: &Entry| entry.is(APPLICATION_NAME);
         let same = serialized::same_but(self.own.bytes(), self.now.bytes(), is_name);
         if same {
-            // Set and set back, or defined by a library: what is looked at next time is how they are now.
+            // A setting was set and set back, or a library defined one. The next check compares with the present state.
             core::mem::swap(&mut self.own, &mut self.now);
         }
         same
     }
 
-    /// Back to the state in which this process connected. In a transaction.
+    /// Returns to the state in which this process connected. Call it in a transaction.
     fn go_back(&mut self, raw: Raw<'_>) {
         self.theirs.clear();
         // SAFETY: the state was written by SerializeGUCState; numbers and flags of the role that this process authenticated as.
@@ -371,7 +375,7 @@ impl State {
         }
     }
 
-    /// A setting that nobody defined can be emptied, but it stays known. One that came with the session's state is accounted for.
+    /// An undefined setting can be emptied, but it stays known. Returns whether all of them came with a session's state.
     fn no_new_placeholders(&mut self, raw: Raw<'_>) -> bool {
         let number = compat::settings_number(raw);
         if number == self.settings {
@@ -392,6 +396,7 @@ impl State {
         }
     }
 
+    /// Whether all loaded libraries are harmless.
     fn only_harmless_libraries(&mut self, raw: Raw<'_>, is_stateless: fn(&[u8]) -> bool) -> bool {
         // SAFETY: adds up the lengths of their names. Libraries are never unloaded, so more of them take more room.
         if unsafe { raw::EstimateLibraryStateSpace(raw) } == self.harmless.len() {
@@ -414,7 +419,7 @@ impl State {
 
 const APPLICATION_NAME: &CStr = c"application_name";
 
-/// Whether the file is one of these libraries, out of the directory of PostgreSQL's own.
+/// Whether the file is one of these libraries, in PostgreSQL's own library directory.
 fn is_in(list: &[&str], file: &[u8]) -> bool {
     let directory = memory::c_bytes((&raw const pg_sys::pkglib_path).cast());
     let rest = file.strip_prefix(directory).and_then(|rest| rest.strip_prefix(b"/"));
@@ -424,7 +429,7 @@ fn is_in(list: &[&str], file: &[u8]) -> bool {
     name.is_some_and(|name| list.iter().any(|known| known.as_bytes() == name))
 }
 
-/// The files of the libraries that this process has loaded.
+/// Writes the files of the libraries that this process has loaded.
 fn take_libraries(raw: Raw<'_>, into: &mut Buffer) {
     // SAFETY: there is room for as many bytes as were estimated.
     unsafe {
@@ -445,15 +450,15 @@ fn transaction(raw: Raw<'_>, body: impl FnOnce()) {
     }
 }
 
-/// Going back to the base first takes back all that had been set, "role" among it, so that a new value is installed for no role.
-/// With the role in force again it is installed for that one.
+/// Sets `role` after the other settings. The return to `base` has reset "role" too, so a new value was installed without a role. This puts
+/// the role in force again and installs its value.
 fn install_role(raw: Raw<'_>, identity: &Identity) {
     assume_user(raw, identity);
-    // SAFETY: the setting exists and has a value; the name of a role that is gone is NULL.
+    // SAFETY: the setting exists and has a value; the name of a dropped role is NULL.
     unsafe {
         let mut role = role_setting(raw);
         if memory::c_bytes(role) == b"none" {
-            // Minor releases before November 2024 leave it out of the serialized state.
+            // Minor releases before November 2024 omit it from the serialized state.
             role = raw::GetUserNameFromId(raw, pg_sys::Oid::from(identity.role), false);
         }
         set(raw, c"role", role);
@@ -471,7 +476,7 @@ fn set_name(raw: Raw<'_>, name: &CStr) {
     unsafe { set(raw, APPLICATION_NAME, name.as_ptr()) };
 }
 
-/// The state is there already; only the name may be another job's, and what the statistics show is that of an idle process.
+/// Only updates the name. The state is the right one, but the name may be another job's, and the statistics show an idle process.
 fn rename(raw: Raw<'_>, name: &CStr) {
     // SAFETY: the setting exists; both are NUL-terminated.
     unsafe {

@@ -1,24 +1,28 @@
-//! What stays in a process of the statements that it has run: compiled functions, and plans that were saved.
+//! What a process keeps of the statements that it has run: compiled functions and saved plans.
 //!
-//! Plans are made anew for each job: names, types, literals such as 'now', and what the planner folds, mean in them what they mean for that job.
+//! Plans are made anew for each job. So names, types, literals such as 'now', and what the planner folds have the meaning that they have
+//! for that job.
 //!
-//! A procedural language compiles a function when it is first called, and keeps that. The types that the function declares are then those which their
-//! names meant under the search path and the role of that moment. A function that would be compiled otherwise now is compiled anew: its language is made to
-//! believe that the function was replaced. It knows a replaced function by the xmin of the function's row in pg_proc (`plpgsql_compile` and its
-//! like in the other languages, `cached_function_compile` from version 18 on). So this process's own copy of the row, in the cache of that catalog, gets
-//! another xmin. Nothing else looks at it there: whether a row is visible, and what is written back of it, is decided by the table's row.
+//! A procedural language compiles a function at its first call, and keeps the result. The types that the function declares are then those
+//! that their names had under the search path and the role of that moment. A function that would be compiled differently now is compiled
+//! again. To that end its language is made to believe that the function was replaced.
 //!
-//! A function is judged when a job looks it up. One that was compiled for an earlier job is judged again at its first call. What counts is the state of
-//! that moment ([`state`]), and what has changed in the catalogs since the function was compiled ([`AGE`]). From its first call on a job keeps what it has, as any
-//! session does.
+//! A language recognises a replaced function by the xmin of its row in pg_proc (`plpgsql_compile` and its counterparts in other languages,
+//! `cached_function_compile` from version 18 on). So the copy of the row in this process's catalog cache gets another xmin. Nothing else
+//! uses the xmin there: visibility and updates go by the row in the table.
 //!
-//! The function manager has two hooks. It calls the first one for each function that is not built in, when it looks the function up (`fmgr_info_cxt_security`). The
-//! answer decides whether it calls the second one at each call of that function (`fmgr_security_definer`). It calls only the second one for functions that change settings
-//! or the role by themselves, after they have done so. A function that is compiled for the first time is called without that detour. Its state may change between its
-//! look-up and its call. Hooks of the settings see that, and the function is compiled anew for the next job.
+//! A function is judged when a job looks it up. One that was compiled for an earlier job is judged again at its first call. The judgement
+//! compares the state of that moment ([`state`]), and what has changed in the catalogs since the function was compiled ([`AGE`]). From its
+//! first call on a job keeps what it has, as any session does.
 //!
-//! The caches of types and relations keep what the planner has folded in the checks of domains, in indexes and in partition keys. They are
-//! emptied where the settings or the roles are others than those that they were filled under.
+//! The function manager has two hooks. It calls the first one when it looks up a function that is not built in (`fmgr_info_cxt_security`).
+//! The answer decides whether it calls the second one at each call of that function (`fmgr_security_definer`). For functions that change
+//! settings or the role by themselves it calls only the second one, after they have done so. A function that is compiled for the first time
+//! is called without the second hook. Its state may change between look-up and call. Hooks of the settings notice that, and the function is
+//! compiled again for the next job.
+//!
+//! The type cache and the relation cache keep what the planner has folded in the checks of domains, in indexes and in partition keys. They
+//! are emptied if the settings or the roles differ from those that they were filled under.
 
 use crate::pg::exclusive::Exclusive;
 use crate::pg::process::identity;
@@ -36,8 +40,8 @@ const C: u32 = 13;
 /// `SQLlanguageId` of `catalog/pg_language_d.h`.
 const SQL: u32 = 14;
 
-/// Besides the roles, what decides what a function is compiled to: its types by the search path, its text by the settings of strings and of PL/pgSQL,
-/// its name in the context of an error by how names are quoted.
+/// The settings that decide, besides the roles, how a function is compiled: its types depend on the search path, its text on the settings
+/// of strings and of PL/pgSQL, and its name in the context of an error on how names are quoted.
 const SETTINGS: [&CStr; 8] = [
     c"search_path",
     c"standard_conforming_strings",
@@ -49,55 +53,55 @@ const SETTINGS: [&CStr; 8] = [
     c"plpgsql.extra_errors",
 ];
 
-/// Settings that jobs change while they run, and that what a function is compiled to depends on. The other ones of [`SETTINGS`] are known by the text of the job
-/// or by the functions that they are set for.
+/// Settings that jobs change while they run, and that compiled functions depend on. The text of the job, or the functions that set them,
+/// reveal changes of the other [`SETTINGS`].
 const WATCHED: [&CStr; 3] = [c"search_path", c"role", c"session_authorization"];
 
 const NONE: (*const pg_sys::FmgrInfo, u32) = (core::ptr::null(), 0);
 
-/// A process that knows more functions than this ends after its job.
+/// A process that knows more functions than this exits after its job.
 const MANY: usize = 10_000;
 
-/// A function that some job has looked up.
+/// A function that a job has looked up.
 #[derive(Clone, Copy)]
 struct Known {
     function: u32,
-    /// The row's own xmin, and its place in the table.
+    /// The row's own xmin, and its tid in the table.
     xmin: u32,
     place: (u32, u16),
-    /// The xmin that the row has here.
+    /// The xmin that the row has in this process's cache.
     shown: u32,
-    /// The state in which it was compiled, 0 where that is not known.
+    /// The state in which it was compiled, or 0 if that is not known.
     state: u64,
     age: u64,
-    /// The job that it is compiled for.
+    /// The job that it was compiled for.
     made_by: u64,
-    /// The last job that has looked it up, and the last of which a call was seen.
+    /// The last job that looked it up, and the last job whose call of it was seen.
     job: u64,
     called: u64,
 }
 
 /// What this process knows of functions.
 struct Memory {
-    /// In the order of their oids.
+    /// Ordered by oid.
     known: Vec<Known>,
-    /// The last xmin that was given.
+    /// The last xmin that was assigned.
     last: u32,
     job: u64,
-    /// The next transaction's number when the job began. What has a later xmin was not there for any job before.
+    /// The next transaction id when the job began. A row with a later xmin did not exist for any earlier job.
     began: u32,
 }
 
 static MEMORY: Exclusive<Memory> = Exclusive::new();
 
 thread_local! {
-    /// Counts what may make a function's types others: changes of types, of relations, of schemas, and of who is a member of whom.
+    /// Counts changes that may alter a function's types: changes of types, of relations, of schemas, and of role memberships.
     static AGE: Cell<u64> = const { Cell::new(0) };
     /// Whether the state has changed within the job, other than by a function's SET clause.
     static CHANGED: Cell<bool> = const { Cell::new(false) };
-    /// The function whose call was judged last; none where the state may have changed since.
+    /// The function whose call was judged last, or none if the state may have changed since.
     static LAST: Cell<(*const pg_sys::FmgrInfo, u32)> = const { Cell::new(NONE) };
-    /// What is told when the role is set while a job runs.
+    /// Called when the role is set while a job runs.
     static ROLE_WATCHER: Cell<Option<fn()>> = const { Cell::new(None) };
     static NEXT_LOOK_UP: Cell<pg_sys::needs_fmgr_hook_type> = const { Cell::new(None) };
     static NEXT_CALL: Cell<pg_sys::fmgr_hook_type> = const { Cell::new(None) };
@@ -106,7 +110,7 @@ thread_local! {
         const { [const { Cell::new(core::ptr::null_mut()) }; WATCHED.len()] };
 }
 
-/// From now on it is seen. Once for each process.
+/// Installs the hooks. Call it once per process.
 pub fn watch(raw: Raw<'_>) {
     MEMORY.set(Memory {
         known: Vec::new(),
@@ -114,7 +118,7 @@ pub fn watch(raw: Raw<'_>) {
         job: 0,
         began: 0,
     });
-    // SAFETY: the hooks are called in this thread; whoever was there before is called too.
+    // SAFETY: the hooks are called in this thread; the previous hooks are called too.
     unsafe {
         NEXT_LOOK_UP.set(pg_sys::needs_fmgr_hook);
         pg_sys::needs_fmgr_hook = Some(is_looked_up);
@@ -142,12 +146,13 @@ fn watch_setting<const N: usize>() {
     WATCHED_SETTINGS.with(|settings| settings[N].set(setting));
     // SAFETY: these settings are PostgreSQL's own, and texts.
     let hook = unsafe { compat::assign_hook(setting) };
-    // SAFETY: the setting lives as long as the process; whoever was there before is called too.
+    // SAFETY: the setting lives as long as the process; the previous hook is called too.
     NEXT_ASSIGN.with(|next| next[N].set(unsafe { (*hook).replace(is_assigned::<N>) }));
 }
 
-/// A setting is about to get a value. A SET clause of a function takes effect and is taken back without further ado, since what the function calls is looked up in between.
-/// The first of the two is known by the variable, which still has the value that is kept for the end, and the second by the value, which is that one.
+/// Called before a setting gets a value. A function's SET clause does not count as a change of state: what the function calls is looked up
+/// while the clause is in force. The start of a clause is recognised by the variable, which still has the value that is kept for the end;
+/// the end is recognised by the new value, which is the kept one.
 unsafe extern "C-unwind" fn is_assigned<const N: usize>(value: *const c_char, extra: *mut c_void) {
     // SAFETY: the setting was found, and is a text.
     let by_clause = unsafe {
@@ -182,20 +187,21 @@ unsafe extern "C-unwind" fn row_has_changed(_argument: Datum, _cache: c_int, _ha
     AGE.set(AGE.get() + 1);
 }
 
-/// Some role has become a member of another, or is one no more: which schemas of the search path it may use is to be looked up again. Up to version 16 PostgreSQL does
-/// not see that by itself.
+/// Called when role memberships have changed: the schemas of the search path that the role may use must be looked up again. Up to version
+/// 16 PostgreSQL does not notice that by itself.
 unsafe extern "C-unwind" fn members_have_changed(_argument: Datum, _cache: c_int, _hash: u32) {
     AGE.set(AGE.get() + 1);
     // SAFETY: only marks the path as one to be looked up, whatever the arguments.
     unsafe { raw::assign_search_path(core::ptr::null(), core::ptr::null_mut()) };
 }
 
-/// From now on the watcher, which raises nothing, is told when the role is about to be set, other than by a function's SET clause; None tells nobody.
+/// Sets the function to call when the role is about to be set, other than by a function's SET clause. It must raise nothing. None removes
+/// it.
 pub fn watch_role(watcher: Option<fn()>) {
     ROLE_WATCHER.set(watcher);
 }
 
-/// A job begins, in the state that it was launched in.
+/// Begins a job, in the state that it was launched in.
 pub fn job_begins() {
     MEMORY.recover();
     MEMORY.with(|memory| {
@@ -206,7 +212,7 @@ pub fn job_begins() {
     LAST.set(NONE);
 }
 
-/// The job's own text changes the state that it was launched in. `is_used` tells whether this process has run others before.
+/// Notes that the job's own text changes the state that it was launched in. `is_used` tells whether this process has run other jobs before.
 pub fn text_changes_state(raw: Raw<'_>, is_used: bool) {
     CHANGED.set(true);
     if is_used {
@@ -214,7 +220,8 @@ pub fn text_changes_state(raw: Raw<'_>, is_used: bool) {
     }
 }
 
-/// After a job: no plan is kept for the next, nor a function of which nobody knows in which state it was compiled. False where this process has come to know too many.
+/// Cleans up after a job: plans are made anew for the next one, and so are functions whose state at compilation is unknown. Returns false
+/// if this process knows too many functions.
 pub fn forget_plans(raw: Raw<'_>) -> bool {
     // SAFETY: only marks the plans.
     unsafe { raw::ResetPlanCache(raw) };
@@ -226,16 +233,16 @@ pub fn forget_plans(raw: Raw<'_>) -> bool {
     MEMORY.with(|memory| memory.known.len() < MANY).unwrap_or(false)
 }
 
-/// Empties the caches of the catalogs, and with them all that was made of their contents.
+/// Empties the catalog caches, and with them all that was derived from their contents.
 pub fn empty_caches(raw: Raw<'_>) {
     let age = AGE.get();
     // SAFETY: callable at any time, as after a message that others have changed more than fits into messages.
     unsafe { raw::InvalidateSystemCaches(raw) }
-    // It says of all that it may have changed.
+    // It reports that everything may have changed.
     AGE.set(age);
 }
 
-/// Answers whether the calls of the function are to be told.
+/// Hook of the look-up of a function. Returns whether its calls must be reported.
 unsafe extern "C-unwind" fn is_looked_up(function: Oid) -> bool {
     // SAFETY: PostgreSQL calls this, and nothing is owned here.
     let raw = unsafe { Raw::assume() };
@@ -244,7 +251,7 @@ unsafe extern "C-unwind" fn is_looked_up(function: Oid) -> bool {
     at_call | NEXT_LOOK_UP.get().is_some_and(|next| unsafe { next(function) })
 }
 
-/// A function whose calls are told is called, or has ended.
+/// Hook of the calls that are reported, at their start and end.
 unsafe extern "C-unwind" fn is_called(
     event: pg_sys::FmgrHookEventType::Type,
     function: *mut pg_sys::FmgrInfo,
@@ -272,7 +279,8 @@ enum Moment {
     Call,
 }
 
-/// A function may be called from here on: what its language has kept of it serves, or it is compiled anew. Returns whether it is to be judged at its call, too.
+/// Judges a function that may be called from here on: either its compiled form can be used, or it is compiled again. Returns whether it
+/// must be judged at its call, too.
 fn judge(raw: Raw<'_>, function: Oid, moment: Moment) -> bool {
     // SAFETY: a row of pg_proc begins with the columns of its struct, and is released. Its header is in this process's own memory.
     unsafe {
@@ -294,7 +302,8 @@ fn judge(raw: Raw<'_>, function: Oid, moment: Moment) -> bool {
             if let Some(known) = MEMORY.with(|memory| memory.judge(raw, function.to_u32(), found, place, state, moment))
             {
                 *xmin = known.shown.into();
-                // A function in SQL whose calls are told could not be inlined. Its statements are analysed for each job, whatever its types.
+                // A reported call would keep a function in SQL from being inlined. Its statements are analysed for each job, whatever its
+                // types.
                 at_call = known.is_kept() && (*columns).prolang.to_u32() != SQL;
             }
         }
@@ -303,8 +312,8 @@ fn judge(raw: Raw<'_>, function: Oid, moment: Moment) -> bool {
     }
 }
 
-/// Whether a call of a function in this language may leave something compiled: not where that is `internal` or `c`, nor up to version 17 `sql`.
-/// The system's own functions in SQL mean the same in all states.
+/// Whether a call of a function in this language may leave something compiled. That excludes `internal` and `c`, and up to version 17
+/// `sql`. The system's own functions in SQL mean the same in all states.
 fn is_compiled(function: Oid, language: u32) -> bool {
     match language {
         INTERNAL | C => false,
@@ -318,7 +327,7 @@ fn place(pointer: &ItemPointerData) -> (u32, u16) {
     (block, pointer.ip_posid)
 }
 
-/// A number for the roles and the [`SETTINGS`] of this moment, not 0.
+/// Returns a number, not 0, for the roles and the [`SETTINGS`] of this moment.
 fn state(raw: Raw<'_>) -> u64 {
     let mut state = DefaultHasher::new();
     let (session, role, current, security_context) = identity::acting();
@@ -326,7 +335,7 @@ fn state(raw: Raw<'_>) -> u64 {
         .into_iter()
         .for_each(|number| state.write_u32(number));
     for name in &SETTINGS {
-        // SAFETY: raises nothing for a setting that is not there, and gives a C string or NULL that lasts until the next call.
+        // SAFETY: raises nothing for a setting that does not exist, and returns a C string or NULL that lasts until the next call.
         state.write(memory::c_bytes(unsafe {
             raw::GetConfigOption(raw, name.as_ptr(), true, false)
         }));
@@ -343,7 +352,7 @@ impl Known {
 }
 
 impl Memory {
-    /// Judges a function whose row has `xmin` now, its own or one that was given here. Returns what is known of it from here on.
+    /// Judges a function whose row has `xmin` now, either its own or one that was assigned here. Returns the updated entry.
     fn judge(
         &mut self,
         raw: Raw<'_>,
@@ -366,7 +375,7 @@ impl Memory {
                         known.made_by = job;
                     }
                 } else if known.state != state {
-                    // With arguments of other types it is compiled once more.
+                    // If it is called with arguments of other types it is compiled once more.
                     known.state = 0;
                 }
                 known.job = job;
@@ -381,7 +390,7 @@ impl Memory {
             function,
             xmin,
             place,
-            // CREATE FUNCTION may have compiled it: for this job, which keeps that, or for one before.
+            // CREATE FUNCTION may have compiled it, either for this job, which keeps that, or for an earlier one.
             shown: if is_new { xmin } else { another(&mut self.last, xmin) },
             state: if is_new { 0 } else { state },
             age,
@@ -399,7 +408,7 @@ impl Memory {
         known
     }
 
-    /// Nobody knows in which state the functions of the last job were compiled.
+    /// Marks the state in which the functions of the last job were compiled as unknown.
     fn doubt_last_job(&mut self) {
         let job = self.job;
         self.known
@@ -409,7 +418,7 @@ impl Memory {
     }
 }
 
-/// An xmin that no function had, `real` neither.
+/// Returns an xmin that was not assigned before and that is not `real`.
 fn another(last: &mut u32, real: u32) -> u32 {
     loop {
         *last = last.wrapping_add(1);

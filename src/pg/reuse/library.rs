@@ -1,4 +1,4 @@
-//! The files that libraries were loaded from, and this one's.
+//! The files that libraries were loaded from, and the file of this one.
 
 use crate::pg::memory;
 use core::ffi::{c_char, c_int, c_void};
@@ -7,7 +7,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 
-/// Whether this library is being loaded because `shared_preload_libraries` names it.
+/// Whether this library is being loaded because of `shared_preload_libraries`.
 pub fn is_preloaded() -> bool {
     // SAFETY: a plain read.
     unsafe { pgrx::pg_sys::process_shared_preload_libraries_in_progress }
@@ -18,12 +18,12 @@ pub fn files(list: &[u8]) -> impl Iterator<Item = &[u8]> {
     list.split(|byte| *byte == 0).filter(|file| !file.is_empty())
 }
 
-/// The file's name without directories.
+/// The file's name without its directories.
 pub fn file_name(file: &[u8]) -> &[u8] {
     file.rsplit(|byte| *byte == b'/').next().unwrap_or(file)
 }
 
-/// The library's name: that of the file without its suffix.
+/// The library's name, which is the file's name without its suffix.
 pub fn name(file: &[u8]) -> Option<&[u8]> {
     file_name(file).strip_suffix(b".so")
 }
@@ -41,7 +41,7 @@ unsafe extern "C" {
     fn dladdr(address: *const c_void, found: *mut Found) -> c_int;
 }
 
-/// Device, inode, and time of the last change.
+/// Device, inode, and time of the last modification.
 type File = (u64, u64, i64, i64);
 
 thread_local! {
@@ -61,7 +61,7 @@ fn path() -> Option<&'static [u8]> {
     known.then(|| memory::c_bytes(found.dli_fname))
 }
 
-/// Whether it is this library's file.
+/// Whether this is the file of this library.
 pub fn is_this(file: &[u8]) -> bool {
     path() == Some(file)
 }
@@ -71,7 +71,7 @@ fn file() -> Option<File> {
     Some((of.dev(), of.ino(), of.mtime(), of.mtime_nsec()))
 }
 
-/// Whether another file is there now than when this was first asked.
+/// Whether the file is another one than at the first call of this function, or no longer exists.
 pub fn was_replaced() -> bool {
     let now = file();
     match LOADED.get() {

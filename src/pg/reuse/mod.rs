@@ -1,10 +1,10 @@
-//! A worker between two jobs: into the state of the next session, and back to the one of a new process.
+//! Reuse of a worker for another job: it adopts the state of the next session, and returns to the state of a new process.
 //!
-//! * [`adopt`]: into a session's state and back;
-//! * [`compiled`]: functions and plans that the process has kept;
+//! * [`adopt`]: adoption of a session's state, and the return from it;
+//! * [`compiled`]: functions and plans that the process keeps;
 //! * [`library`]: the libraries that it has loaded, and the file of this one;
-//! * [`reset`]: what a job has left;
-//! * [`standing`]: what a new connection would get.
+//! * [`reset`]: discarding what a job has left;
+//! * [`standing`]: the connection version.
 
 pub mod adopt;
 pub mod compiled;

@@ -1,4 +1,4 @@
-//! What `DISCARD ALL` does to a session (commands/discard.c), and what it leaves. Raw, outside of a transaction.
+//! What `DISCARD ALL` does to a session (commands/discard.c), and what it does not undo. Raw, outside of a transaction.
 
 use crate::pg::compat;
 use crate::pg::process::backend;
@@ -13,8 +13,8 @@ const USER_LOCKMETHOD: u16 = 2;
 /// `DEFAULT_LOCKMETHOD` of `storage/lock.h`.
 const DEFAULT_LOCKMETHOD: u8 = 1;
 
-/// Whether this process has something that there is no way back from: a schema for temporary objects, which stays when they are
-/// gone; a backup; a replication origin.
+/// Whether this process has something that cannot be undone: a schema for temporary objects, which stays when they are dropped; a backup; a
+/// replication origin.
 pub fn is_marked() -> bool {
     let (mut schema, mut toast) = (Oid::INVALID, Oid::INVALID);
     // SAFETY: plain reads of this backend's state.
@@ -26,14 +26,14 @@ pub fn is_marked() -> bool {
     }
 }
 
-/// Lets go of replication slots: the one in hand and temporary ones. A job's session ends with the job, so whoever sees its end sees
-/// them free.
+/// Releases the acquired replication slot, and drops temporary ones. A job's session ends with the job, so anyone who sees its end must
+/// find them free.
 pub fn release_slots(raw: Raw<'_>) {
     simple_query::release_slot(raw);
     compat::drop_temporary_slots(raw);
 }
 
-/// Forgets cursors, prepared statements, advisory locks, and where sequences and random numbers stand; `random` cannot be guessed.
+/// Discards cursors, prepared statements, advisory locks, and the state of sequences and random numbers. `random` must be unpredictable.
 pub fn discard(raw: Raw<'_>, random: u64) {
     // SAFETY: the order is that of DISCARD ALL. The seed is as unforeseeable as that of a process which never set one.
     unsafe {
@@ -48,8 +48,8 @@ pub fn discard(raw: Raw<'_>, random: u64) {
     }
 }
 
-/// Whether somebody holds this process's database as one does to drop, copy, rename or move it, for which no process may be
-/// connected to it. The lock that is tried is the one that every connecting process takes (`InitPostgres`).
+/// Whether another process has locked this process's database to drop, copy, rename or move it, which requires that no process is connected
+/// to it. This tries the lock that every connecting process takes (`InitPostgres`).
 pub fn database_is_wanted(raw: Raw<'_>) -> bool {
     let tag = LOCKTAG {
         locktag_field1: 0,

@@ -1,8 +1,9 @@
-//! What a new connection would get, as a number: whoever connected before it changed must not pass for a new connection. Guarded.
+//! The connection version: a number for what a new connection would get. A process that connected before it changed must not be used in
+//! place of a new connection. Guarded.
 //!
-//! The number is made of which versions of catalog rows there are: the role's, the database's, their settings' (`ALTER ROLE` and
-//! `ALTER DATABASE … SET`), and the extension's. Rows are only ever replaced, so another row has another place or another
-//! inserting transaction. Configuration files are not in it; a worker that is told to read them again goes.
+//! The number is computed from the versions of catalog rows: those of the role, of the database, of their settings (`ALTER ROLE` and `ALTER
+//! DATABASE … SET`), and the oid of the extension. A row is changed only by replacing it, so a changed row has another tid or another xmin.
+//! Configuration files do not count: a worker that is told to reload them exits instead.
 
 use crate::pg::{compat, raw};
 use core::cell::Cell;
@@ -15,15 +16,15 @@ const DB_ROLE_SETTING: u32 = 2964;
 /// `DbRoleSettingDatidRolidIndexId` of `catalog/pg_db_role_setting.h`.
 const DB_ROLE_SETTING_INDEX: u32 = 2965;
 
-/// Whose jobs a worker serves: those of sessions of its own database, which come with all their settings and where the extension
-/// counts; or those that come from other databases, from where the extension there cannot be seen, and need not be there.
+/// Which jobs a worker serves. `Own`: jobs of sessions of its own database. They bring all their settings, and the extension there counts.
+/// `Elsewhere`: jobs from other databases. The extension there cannot be seen from here, and need not exist here.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Own,
     Elsewhere,
 }
 
-/// Whose standing is asked for.
+/// What a connection version was asked for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Asked {
     database: u32,
@@ -32,12 +33,12 @@ struct Asked {
 }
 
 thread_local! {
-    /// What was asked last, how many invalidation messages had been seen then, and the answer.
+    /// The last question, how many invalidation messages had been seen then, and the answer.
     static KNOWN: Cell<Option<(Asked, u64, u64)>> = const { Cell::new(None) };
 }
 
-/// What a connection of `role` to `database` would get now; never 0. In a transaction. The catalogs are looked at again only after
-/// some catalog has changed.
+/// Returns the connection version of `role` in `database`, which is never 0. Call it in a transaction. The catalogs are read again only
+/// after a catalog has changed.
 pub fn of(database: u32, role: u32, kind: Kind) -> u64 {
     let asked = Asked { database, role, kind };
     let messages = messages();
@@ -53,7 +54,7 @@ pub fn of(database: u32, role: u32, kind: Kind) -> u64 {
         Kind::Own => unsafe { pg_sys::get_extension_oid(c"pg_background".as_ptr(), true) }
             .to_u32()
             .into(),
-        // No oid, so workers of one kind never fit jobs of the other.
+        // This is not an oid, so a worker of one kind never serves a job of the other.
         Kind::Elsewhere => u64::MAX,
     });
     let standing = mark.0.finish().max(1);
@@ -61,7 +62,7 @@ pub fn of(database: u32, role: u32, kind: Kind) -> u64 {
     standing
 }
 
-/// [`of`] for the role and database of this process, which is in no transaction.
+/// As [`of`], for the role and database of this process. Call it outside of a transaction.
 pub fn of_this_process(kind: Kind) -> u64 {
     // SAFETY: plain reads of this backend's state.
     let (database, role) = unsafe { (pg_sys::MyDatabaseId.to_u32(), raw::GetAuthenticatedUserId().to_u32()) };
@@ -92,13 +93,13 @@ fn messages() -> u64 {
     }
 }
 
-/// What was found the last time, if that was asked, and no message has come since.
+/// Returns the last answer, if the question was the same and no message has come since.
 fn known(asked: Asked, messages: u64) -> Option<u64> {
     let (before, seen, standing) = KNOWN.get()?;
     (before == asked && seen == messages).then_some(standing)
 }
 
-/// A hash over numbers. Processes of one build compare it.
+/// A hash over numbers. Only processes of one build compare it.
 struct Mark(DefaultHasher);
 
 impl Mark {
@@ -132,8 +133,7 @@ impl Mark {
         }
     }
 
-    /// The rows of `pg_db_role_setting` that count for the role in the database, as `process_settings` of postinit.c looks for
-    /// them.
+    /// Adds the rows of `pg_db_role_setting` that apply to the role in the database, found as `process_settings` of postinit.c finds them.
     fn settings(&mut self, database: u32, role: u32) {
         // SAFETY: a scan by index with two keys, oids; the catalog's own snapshot is taken where none is given.
         unsafe {

@@ -1,15 +1,15 @@
-//! What is read becomes what the column definition list says of it, as a value does that is assigned to a column.
+//! Assignment of the values that are read to the columns of the column definition list.
 //!
-//! The types are the same; type modifiers may differ. The executor believes the list (a table made from it is dumped as the list has
-//! it), so each value of such a column goes through the expression that the parser puts before an assignment: it rounds, pads, or raises
-//! an error. It may call functions of users.
+//! The types are the same, but type modifiers may differ. The executor relies on the list: a table made from the result is dumped with the
+//! list's types. So each value of such a column goes through the expression that the parser adds for an assignment. It rounds, pads, or
+//! raises an error. It may call user-defined functions.
 
 use crate::pg::raw::{self, Raw};
 use crate::pg::value::desc::tuple_desc_attr;
 use core::ptr;
 use pgrx::pg_sys::{self, CoercionContext, CoercionForm, Datum, ExprContext, ExprState, TupleTableSlot};
 
-/// The assignments to the columns of one set of rows. It lives in the memory of the rows' slot.
+/// The assignments to the columns of one row set. They live in the memory of the rows' slot.
 pub(in crate::pg) struct Assignments {
     context: *mut ExprContext,
     columns: *mut Column,
@@ -23,7 +23,7 @@ struct Column {
 }
 
 impl Assignments {
-    /// None yet, in the current memory context.
+    /// Makes an empty set of assignments in the current memory context.
     pub(in crate::pg) fn none(raw: Raw<'_>) -> *mut Self {
         // SAFETY: all-zero is a valid value.
         unsafe { raw::palloc0(raw, size_of::<Self>()).cast() }
@@ -34,8 +34,8 @@ impl Assignments {
         self.count == 0
     }
 
-    /// From now on the columns of the rows in `slot` come with these type modifiers; a modifier that is the list's own was seen to by
-    /// whoever made the value.
+    /// Prepares the assignments for rows in `slot` whose columns come with these type modifiers. A column whose modifier equals that of the
+    /// list needs none: the process that made the value has applied it.
     pub(in crate::pg) unsafe fn prepare(
         &mut self,
         raw: Raw<'_>,
@@ -93,13 +93,13 @@ impl Assignments {
         }
     }
 
-    /// Puts what becomes of the values in their places in the slot, which holds a row with all its columns. What they need is valid
-    /// until the next row.
+    /// Replaces the values in the slot, which holds a row with all its columns, by the assigned ones. Their memory is valid until the next
+    /// row.
     pub(in crate::pg) unsafe fn apply(&self, raw: Raw<'_>, slot: *mut TupleTableSlot) {
         if self.is_empty() {
             return;
         }
-        // SAFETY: the slot is the one that was prepared for; as ExecEvalExprSwitchContext. Another place that looks at the same row must
+        // SAFETY: the slot is the one that was prepared for; as ExecEvalExprSwitchContext. Another user of the same row must
         // not change an expanded value, as ExecProject sees to.
         unsafe {
             let before = pg_sys::CurrentMemoryContext;

@@ -1,7 +1,7 @@
-//! Which types mean the same in two databases of a cluster.
+//! Types that have the same meaning in two databases of a cluster.
 //!
-//! What is built in has one number in all of them; a type that somebody created exists in one only, and its number may be another
-//! type's elsewhere. So a value of such a type does not leave its database.
+//! A built-in type has the same oid in all databases. A type that a user created exists in one database only, and its oid may belong to a
+//! different type in another. So a value of such a type cannot leave its database.
 
 use crate::pg::error::{Result, raise_raw};
 use crate::pg::memory;
@@ -16,13 +16,13 @@ use pgrx::pg_sys::Oid;
 
 const HINT: &CStr = c"Cast it to a built-in type, for example to text.";
 
-/// Two databases.
+/// The crossing from one database to another.
 #[derive(Clone, Copy)]
 pub struct Border {
-    /// The encoding that values come from, and the one that they go to.
+    /// The encodings of the source and of the destination.
     pub from: i32,
     pub to: i32,
-    /// Whether values leave this process's database, so that it knows their types.
+    /// Whether values leave this process's database, so that this process knows their types.
     pub outward: bool,
 }
 
@@ -30,7 +30,7 @@ thread_local! {
     static AHEAD: Cell<Option<Border>> = const { Cell::new(None) };
 }
 
-/// From now on the values that this process describes go to a database with this encoding; None for its own database.
+/// From now on, the values that this process describes go to a database with this encoding. None stands for its own database.
 pub fn values_go_to(encoding: Option<i32>) {
     AHEAD.set(encoding.map(|to| Border {
         from: encoding::of_database(),
@@ -39,8 +39,8 @@ pub fn values_go_to(encoding: Option<i32>) {
     }));
 }
 
-/// Runs `body`, in which the values that this process describes go to a database with this encoding; None for its own database.
-/// A job can launch others while its own rows are on their way, so what was before is put back. `body` catches what it raises.
+/// Runs `body` as if after [`values_go_to`] with this encoding, and restores the previous state afterwards: a job can launch other jobs
+/// while it sends its own rows. `body` must catch the errors that it raises.
 pub fn while_values_go_to<T>(encoding: Option<i32>, body: impl FnOnce() -> Result<T>) -> Result<T> {
     let before = AHEAD.get();
     values_go_to(encoding);
@@ -49,12 +49,12 @@ pub fn while_values_go_to<T>(encoding: Option<i32>, body: impl FnOnce() -> Resul
     answer
 }
 
-/// The border that values cross.
+/// The border that values cross now, if any.
 pub fn border() -> Option<Border> {
     AHEAD.get()
 }
 
-/// Raises 0A000 where a column of the result cannot leave the database.
+/// Raises 0A000 if a column of the result cannot leave the database.
 pub fn check_columns(raw: Raw<'_>, shape: &Shape) {
     if let Some(border) = AHEAD.get() {
         for n in 0..shape.width() {
@@ -63,27 +63,28 @@ pub fn check_columns(raw: Raw<'_>, shape: &Shape) {
     }
 }
 
-/// The same for a column of an anonymous record.
+/// As [`check_columns`], for a column of an anonymous record.
 pub fn check_record_column(raw: Raw<'_>, kind: u32, name: &[u8]) {
     if let Some(border) = AHEAD.get() {
         border.check(raw, kind, &[b"column \"", name, b"\" of a record"]);
     }
 }
 
-/// The same for a value of a named type in a column of type `record`.
+/// As [`check_columns`], for a value of a named type in a column of type `record`.
 pub fn check_named_record(raw: Raw<'_>, kind: u32) {
     if let Some(border) = AHEAD.get() {
         border.check(raw, kind, &[b"a record"]);
     }
 }
 
+/// Why values of a type cannot cross: the type exists in one database only, or its values cannot be converted.
 enum Trouble {
     Local,
     Sealed,
 }
 
 impl Border {
-    /// Raises 0A000, in which `what` names the column, where values of type `kind` cannot cross.
+    /// Raises 0A000 if values of type `kind` cannot cross. `what` names the column in the message.
     pub fn check(&self, raw: Raw<'_>, kind: u32, what: &[&[u8]]) {
         let Some(trouble) = self.trouble(raw, kind, 0) else {
             return;
@@ -122,12 +123,12 @@ impl Border {
     }
 
     fn trouble(&self, raw: Raw<'_>, kind: u32, depth: u32) -> Option<Trouble> {
-        /// Built-in types are not nested any deeper.
+        /// Built-in types are not nested more deeply.
         const DEEPEST: u32 = 8;
         if kind >= FIRST_USER_TYPE || depth > DEEPEST {
             return Some(Trouble::Local);
         }
-        // The columns of anonymous records are looked at where their types are described.
+        // The columns of anonymous records are checked when their types are described.
         if desc::may_hold(kind) || matches!(kind, UNKNOWN | CSTRING | VOID) {
             return None;
         }
@@ -138,7 +139,7 @@ impl Border {
         // SAFETY: look-ups in the catalogs by number.
         unsafe {
             match raw::get_typtype(raw, oid) as u8 {
-                // Its values are of types that only they themselves know.
+                // A pseudo-type's values have types that only the values themselves name.
                 b'p' => Some(Trouble::Local),
                 b'd' => self.trouble(raw, raw::getBaseType(raw, oid).to_u32(), depth + 1),
                 b'c' => {
@@ -164,7 +165,7 @@ pub fn type_name(raw: Raw<'_>, kind: u32) -> &'static [u8] {
     memory::c_bytes(unsafe { raw::format_type_be(raw, Oid::from(kind)) })
 }
 
-/// Whether values of a built-in type hold text in a form of their own, which cannot be converted where it lies.
+/// Whether values of a built-in type contain text in a form that cannot be converted in place.
 fn is_sealed(kind: u32) -> bool {
     matches!(kind, TSVECTOR | TSQUERY | MCV_LIST)
 }

@@ -30,7 +30,7 @@ pub const JSONB: u32 = 3802;
 pub const JSONPATH: u32 = 4072;
 pub const MCV_LIST: u32 = 5017;
 
-/// `FirstNormalObjectId` of `access/transam.h`: types from this number on were created by somebody.
+/// `FirstNormalObjectId` of `access/transam.h`: types with this oid or a higher one were created by users.
 pub const FIRST_USER_TYPE: u32 = 16384;
 
 /// The type of column `n`.
@@ -45,6 +45,7 @@ pub fn column_name<'a>(desc: TupleDesc, n: usize) -> &'a [u8] {
     unsafe { crate::pg::memory::c_bytes((*tuple_desc_attr(desc, n)).attname.data.as_ptr()) }
 }
 
+/// TupleDescAttr: the attribute of column `n`.
 pub(in crate::pg) unsafe fn tuple_desc_attr(desc: TupleDesc, n: usize) -> *mut pg_sys::FormData_pg_attribute {
     // SAFETY: `n` is below natts, and attrs is an array of that length.
     #[cfg(not(since_18))]
@@ -63,11 +64,12 @@ pub(in crate::pg) unsafe fn tuple_desc_attr(desc: TupleDesc, n: usize) -> *mut p
     }
 }
 
-/// Whether a column of this type may hold an anonymous record.
+/// Whether a value of this type may hold an anonymous record.
 pub fn may_hold(kind: u32) -> bool {
     kind == RECORD || kind == RECORD_ARRAY
 }
 
+/// Returns the values of a row of `desc`, and which of them are NULL, in the current memory context.
 pub(in crate::pg) unsafe fn deform(raw: Raw<'_>, header: HeapTupleHeader, desc: TupleDesc) -> (*mut Datum, *mut bool) {
     // SAFETY: the header belongs to a row of `desc`; the arrays have room for its columns.
     unsafe {
@@ -84,6 +86,7 @@ pub(in crate::pg) unsafe fn deform(raw: Raw<'_>, header: HeapTupleHeader, desc: 
     }
 }
 
+/// Releases a descriptor that lookup_rowtype_tupdesc returned.
 pub(in crate::pg) unsafe fn release(raw: Raw<'_>, desc: TupleDesc) {
     // SAFETY: lookup_rowtype_tupdesc pinned it where it is counted (ReleaseTupleDesc).
     unsafe {
@@ -93,10 +96,10 @@ pub(in crate::pg) unsafe fn release(raw: Raw<'_>, desc: TupleDesc) {
     }
 }
 
-/// The elements of an array of rows, which of them are NULL, how many there are, and the array.
+/// Returns the elements of an array of rows, which of them are NULL, how many there are, and the array.
 ///
 /// # Safety
-/// A non-NULL array of a composite type.
+/// The value is a non-NULL array of a composite type.
 pub(in crate::pg) unsafe fn elements(
     raw: Raw<'_>,
     value: Datum,

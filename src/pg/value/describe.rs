@@ -1,8 +1,8 @@
 //! Descriptions of the row types of anonymous records, between processes.
 //!
-//! A value of type `record` names its row type by a number that only its own process knows. The worker describes each such
-//! type before the first row that holds one, and the reader writes its own number into the values. Types that can hold a
-//! record at any depth are `record` and `record[]` alone: columns of tables and fields of named types cannot be pseudo-types.
+//! A value of type `record` identifies its row type by a number that is valid in its own process only. The worker describes each such type
+//! before the first row that holds one, and the reader writes its own number into the values. The only types that can hold a record at any
+//! depth are `record` and `record[]`: columns of tables and fields of named types cannot be pseudo-types.
 
 use crate::pg::error::{self, Result};
 use crate::pg::raw::{self, Raw};
@@ -11,11 +11,11 @@ use crate::pg::value::{border, encoding};
 use crate::pg::{compat, fallible, memory};
 use pgrx::pg_sys::Oid;
 
-/// Bytes of one column in a description.
+/// The size of one column in a description, in bytes.
 const COLUMN: usize = 4 + 4 + 4 + 64;
 
-/// The description of an anonymous row type for another process: its number, the number of columns, then for each column type,
-/// modifier, fingerprint of the type and name.
+/// Describes an anonymous row type for another process. The description holds its number and the number of columns, then for each column
+/// its type, type modifier, the fingerprint of the type, and its name.
 pub fn describe(raw: Raw<'_>, number: i32, write: &mut dyn FnMut(&[u8])) {
     // SAFETY: the number came from a value of this process.
     unsafe {
@@ -38,7 +38,7 @@ pub fn describe(raw: Raw<'_>, number: i32, write: &mut dyn FnMut(&[u8])) {
     }
 }
 
-/// How many bytes [`describe`] writes.
+/// The number of bytes that [`describe`] writes.
 pub fn description_len(raw: Raw<'_>, number: i32) -> usize {
     // SAFETY: as in `describe`.
     unsafe {
@@ -49,14 +49,14 @@ pub fn description_len(raw: Raw<'_>, number: i32) -> usize {
     }
 }
 
-/// Whether a column's type in a description looks different here and now.
+/// Whether a column's type in a description has another fingerprint in this process.
 pub fn has_changed(raw: Raw<'_>, description: &[u8]) -> bool {
     columns(description).any(|column| {
         crate::pg::value::fingerprint::fingerprint(raw, number(column, 0) as u32) != number(column, 8) as u32
     })
 }
 
-/// Calls `visit` with type and name of each column in a description.
+/// Calls `visit` with the type and name of each column in a description.
 pub fn each_column(description: &[u8], visit: &mut dyn FnMut(u32, &[u8])) {
     for column in columns(description) {
         let name = column.get(12..).unwrap_or_default();
@@ -76,12 +76,12 @@ fn number(bytes: &[u8], at: usize) -> i32 {
         .map_or(0, i32::from_ne_bytes)
 }
 
-/// What the values of another process need to be values of this one: the numbers of its anonymous row types with those that they
-/// have here, and the encoding of its texts.
+/// What is needed to convert the values of another process: the numbers of its anonymous row types with the corresponding numbers in this
+/// process, and the encoding of its texts.
 #[derive(Default)]
 pub struct Numbers {
     pairs: Vec<(i32, i32)>,
-    /// None where it is this process's own.
+    /// None if the texts are in this process's own encoding.
     pub(super) encoding: Option<i32>,
 }
 
@@ -91,17 +91,17 @@ impl Numbers {
         self.pairs.is_empty() && self.encoding.is_none()
     }
 
-    /// The texts come in this encoding.
+    /// Sets the encoding that the texts come in.
     pub fn texts_come_in(&mut self, from: i32) {
         self.encoding = encoding::differ(from, encoding::of_database()).then_some(from);
     }
 
-    /// Makes the row type of a description known to this process.
+    /// Registers the row type of a description in this process.
     pub fn learn(&mut self, description: &[u8]) -> Result<()> {
         error::catching(|raw| self.learn_raw(raw, description))
     }
 
-    /// The same.
+    /// As [`Numbers::learn`], raw.
     pub fn learn_raw(&mut self, raw: Raw<'_>, description: &[u8]) {
         let natts = number(description, 4);
         // SAFETY: a descriptor of `natts` columns is made and filled; BlessTupleDesc copies it into the type cache.

@@ -1,7 +1,7 @@
-//! Texts from another database, in this one's encoding.
+//! Conversion of texts from another database to this database's encoding.
 //!
-//! Databases of one cluster can have different encodings. PostgreSQL's own conversions are used, with its own rules: nothing is
-//! converted to SQL_ASCII, and what comes from SQL_ASCII is only checked.
+//! The databases of a cluster can have different encodings. PostgreSQL's own conversions are used, with its own rules: nothing is converted
+//! to SQL_ASCII, and text from SQL_ASCII is only verified.
 
 use crate::pg::error::Result;
 use crate::pg::raw::{self, Raw};
@@ -26,18 +26,18 @@ pub fn of_database() -> i32 {
     unsafe { raw::GetDatabaseEncoding() }
 }
 
-/// Whether texts change, or must be checked, on their way between the encodings.
+/// Whether texts must be converted or verified between the two encodings.
 pub fn differ(from: i32, to: i32) -> bool {
     from != to && to != SQL_ASCII
 }
 
 /// The name of an encoding.
 pub fn name(encoding: i32) -> &'static [u8] {
-    // SAFETY: the names are static; a number that is none gives an empty name.
+    // SAFETY: the names are static; an invalid number gives an empty name.
     memory::c_bytes(unsafe { compat::pg_encoding_to_char(encoding) })
 }
 
-/// `len` bytes of text in this database's encoding. 22021 and 22P05 where that cannot be.
+/// Converts `len` bytes of text to this database's encoding. Raises 22021 or 22P05 if it cannot be converted.
 pub(super) unsafe fn convert(raw: Raw<'_>, text: *const u8, len: usize, encoding: i32) -> (*const u8, usize) {
     // SAFETY: the text is readable; the result is the text itself or a C string.
     unsafe {
@@ -51,7 +51,8 @@ pub(super) unsafe fn convert(raw: Raw<'_>, text: *const u8, len: usize, encoding
     }
 }
 
-/// A C string in this database's encoding, itself or a copy in the current memory context. In a transaction.
+/// Converts a C string to this database's encoding. Returns the string itself or a copy in the current memory context. Call it in a
+/// transaction.
 pub fn c_string(raw: Raw<'_>, text: &'static CStr, encoding: i32) -> &'static CStr {
     // SAFETY: what the conversion makes ends with a NUL; the caller keeps the memory context as long as the text.
     unsafe {
@@ -61,7 +62,7 @@ pub fn c_string(raw: Raw<'_>, text: &'static CStr, encoding: i32) -> &'static CS
     }
 }
 
-/// The name of a column, in a place of its size.
+/// Converts a column name, which has the size of a name value.
 pub(in crate::pg) fn name_here(raw: Raw<'_>, name: &[u8; NAME_SIZE], encoding: i32) -> [u8; NAME_SIZE] {
     // SAFETY: what comes back is a name.
     unsafe {
@@ -70,17 +71,17 @@ pub(in crate::pg) fn name_here(raw: Raw<'_>, name: &[u8; NAME_SIZE], encoding: i
     }
 }
 
-/// How much text is converted at once, in bytes.
+/// How much text to convert at once, in bytes.
 const PIECE: usize = 1024;
 
 /// `MAX_CONVERSION_GROWTH` of `mb/pg_wchar.h`.
 const GROWTH: usize = 4;
 
-/// No character of any encoding is longer, in bytes.
+/// The length of the longest character of any encoding, in bytes.
 const LONGEST: usize = 4;
 
-/// A text in this database's encoding, with a question mark for what cannot be converted: for messages, which must not fail for
-/// their words. In a transaction. Guarded. 53200.
+/// Converts a text to this database's encoding, with a question mark for each character that cannot be converted. It is for messages, which
+/// must not fail because of their wording. Call it in a transaction. Guarded. Fails with 53200 if memory is out.
 pub fn readable(text: &[u8], encoding: i32) -> Result<Cow<'_, [u8]>> {
     let here = of_database();
     if !differ(encoding, here) || text.is_ascii() {
@@ -112,7 +113,8 @@ pub fn readable(text: &[u8], encoding: i32) -> Result<Cow<'_, [u8]>> {
     Ok(Cow::Owned(made))
 }
 
-/// Converts as many whole characters from the beginning of a piece as can be, and adds them to `made`; gives how many bytes those were.
+/// Converts as many whole characters as possible from the beginning of a piece, and appends them to `made`. Returns how many bytes of the
+/// piece that were.
 fn beginning(piece: &[u8], from: i32, to: i32, made: &mut Vec<u8>) -> usize {
     // SAFETY: the buffer has the size that a conversion may need; nothing is raised for what cannot be converted.
     unsafe {
@@ -122,7 +124,7 @@ fn beginning(piece: &[u8], from: i32, to: i32, made: &mut Vec<u8>) -> usize {
             pg_sys::FindDefaultConversionProc(from, to)
         };
         if proc == Oid::INVALID {
-            // Nothing to convert with: what is valid as it stands is taken.
+            // There is no conversion: take what is valid as it is.
             let valid = pg_sys::pg_encoding_verifymbstr(to, piece.as_ptr().cast(), piece.len() as c_int);
             let valid = (valid.max(0) as usize).min(piece.len());
             made.extend_from_slice(&piece[..valid]);
@@ -145,7 +147,7 @@ fn beginning(piece: &[u8], from: i32, to: i32, made: &mut Vec<u8>) -> usize {
     }
 }
 
-/// A name that becomes too long is cut, as everywhere that a text becomes a name.
+/// Converts a name. A name that becomes too long is truncated, as in every conversion of a text to a name.
 pub(super) unsafe fn name_value(raw: Raw<'_>, value: Datum, encoding: i32) -> Datum {
     // SAFETY: a name is a C string in `NAME_SIZE` bytes.
     unsafe {

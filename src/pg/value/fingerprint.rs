@@ -1,9 +1,9 @@
-//! Types that can change.
+//! Fingerprints of types, which show whether a type has changed.
 //!
-//! The bytes of a composite value are laid out by the columns that its type has when the value is made. An unread result can
-//! wait while ALTER TABLE gives the type other columns; read as the new type the old bytes would be taken for what they are
-//! not. It can wait while ALTER DOMAIN asks more of the domain's values, too, and PostgreSQL relies on it that they all are
-//! as asked. So the worker sends along what such a type looked like, and the reader compares.
+//! The layout of a composite value follows the columns that its type has when the value is made. While a result waits unread, ALTER TABLE
+//! can change the columns, and the bytes would be misread as the new type. ALTER DOMAIN can add constraints in the same way, and PostgreSQL
+//! relies on all values of a domain to satisfy its constraints. So the worker sends a fingerprint of each such type, and the reader
+//! compares it.
 
 use crate::pg::compat;
 use crate::pg::raw::{self, Raw};
@@ -12,13 +12,13 @@ use core::cell::Cell;
 use core::ptr;
 use pgrx::pg_sys::{self, Datum, Oid};
 
-/// Types nested deeper than this are not looked into; PostgreSQL's own checks of nesting end far earlier.
+/// The maximum nesting of types that is examined. PostgreSQL's own limits on nesting are far lower.
 const DEEPEST: u32 = 32;
 
-/// A number for what the values of type `kind` are like, 0 for types that cannot change.
+/// Returns a fingerprint of type `kind`, or 0 for types that cannot change.
 pub fn fingerprint(raw: Raw<'_>, kind: u32) -> u32 {
     if kind >= FIRST_USER_TYPE {
-        // What others have committed by now counts.
+        // Take account of what other transactions have committed by now.
         // SAFETY: in a transaction.
         unsafe { raw::AcceptInvalidationMessages(raw) };
     }
@@ -26,12 +26,12 @@ pub fn fingerprint(raw: Raw<'_>, kind: u32) -> u32 {
 }
 
 fn within(raw: Raw<'_>, kind: u32, depth: u32) -> u32 {
-    // Types that are built in cannot change.
+    // Built-in types cannot change.
     if kind < FIRST_USER_TYPE || depth > DEEPEST {
         return 0;
     }
     let kind = Oid::from(kind);
-    // SAFETY: look-ups in the catalog by number; a type that is gone gives 0 or NULL.
+    // SAFETY: look-ups in the catalog by number; a dropped type gives 0 or NULL.
     unsafe {
         match raw::get_typtype(raw, kind) as u8 {
             b'c' => columns(raw, kind, depth),
@@ -64,7 +64,7 @@ impl Hash {
     }
 }
 
-/// What decides where each column lies, and what its values may be.
+/// Hashes what decides the position of each column and the values that it may have.
 unsafe fn columns(raw: Raw<'_>, kind: Oid, depth: u32) -> u32 {
     // SAFETY: the descriptor is pinned while it is looked at.
     unsafe {
@@ -88,7 +88,7 @@ unsafe fn columns(raw: Raw<'_>, kind: Oid, depth: u32) -> u32 {
     }
 }
 
-/// What a domain asks of its values. A constraint cannot be altered but in that it becomes valid.
+/// Hashes the constraints of a domain. The only way to alter a constraint is to validate it.
 unsafe fn domain(raw: Raw<'_>, kind: Oid, depth: u32) -> u32 {
     // SAFETY: what is found in the cache is released; a type without a row has no values.
     unsafe {
@@ -110,15 +110,16 @@ unsafe fn domain(raw: Raw<'_>, kind: Oid, depth: u32) -> u32 {
     }
 }
 
-/// How many domains are remembered.
+/// The maximum number of domains that are remembered.
 const KNOWN: usize = 16;
 
 thread_local! {
-    /// Domains and what [`checks`] gave for them, until a constraint changes anywhere.
+    /// Domains and their [`checks`], until a constraint changes anywhere.
     static CHECKS: Cell<[(u32, u32); KNOWN]> = const { Cell::new([(0, 0); KNOWN]) };
     static IS_WATCHED: Cell<bool> = const { Cell::new(false) };
 }
 
+/// As [`checks`], from memory if possible.
 unsafe fn known_checks(raw: Raw<'_>, kind: Oid) -> u32 {
     let (number, place) = (kind.to_u32(), kind.to_u32() as usize % KNOWN);
     let (known, sum) = CHECKS.get()[place];
@@ -129,7 +130,7 @@ unsafe fn known_checks(raw: Raw<'_>, kind: Oid) -> u32 {
         compat::watch_constraints(raw, || CHECKS.set([(0, 0); KNOWN]));
         IS_WATCHED.set(true);
     }
-    // SAFETY: see there.
+    // SAFETY: as for `checks`.
     let sum = unsafe { checks(raw, kind) };
     let mut all = CHECKS.get();
     all[place] = (number, sum);
@@ -137,7 +138,7 @@ unsafe fn known_checks(raw: Raw<'_>, kind: Oid) -> u32 {
     sum
 }
 
-/// A number for the CHECK constraints of a domain, in whatever order they come.
+/// Returns a number for the CHECK constraints of a domain, independent of their order.
 unsafe fn checks(raw: Raw<'_>, kind: Oid) -> u32 {
     /// `ConstraintRelationId` of `catalog/pg_constraint_d.h`.
     const CONSTRAINTS: u32 = 2606;
@@ -147,7 +148,7 @@ unsafe fn checks(raw: Raw<'_>, kind: Oid) -> u32 {
     const NUMBER: i32 = 1;
     /// `Anum_pg_constraint_contype` of `catalog/pg_constraint_d.h`.
     const SORT: i32 = 4;
-    /// The catalog has no more columns on any supported version.
+    /// The catalog has no more columns than this in any supported version.
     const MOST_COLUMNS: usize = 32;
     // SAFETY: a scan by index with one key, an oid, in the catalog's own snapshot; the columns that are looked at are never NULL.
     unsafe {

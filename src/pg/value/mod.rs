@@ -2,12 +2,12 @@
 //!
 //! * [`desc`]: the columns of a row, and their types;
 //! * [`tuple`]: rows in PostgreSQL's own form;
-//! * [`assign`]: what is read becomes what the column definition list says, as an assignment does it;
-//! * [`encoding`]: texts of another encoding;
+//! * [`assign`]: assignment of values to the columns of the column definition list;
+//! * [`encoding`]: texts in another encoding;
 //! * [`border`]: types that exist in one database only;
-//! * [`fingerprint`]: whether a type is still what it was;
-//! * [`describe`]: the row types of anonymous records, which a number of one process names;
-//! * [`translate`]: values of another process, made into values of this one;
+//! * [`fingerprint`]: detection of types that have changed;
+//! * [`describe`]: the row types of anonymous records, which are numbered per process;
+//! * [`translate`]: conversion of another process's values;
 //! * [`params`]: the parameters of a job.
 
 pub mod assign;

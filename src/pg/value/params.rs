@@ -1,11 +1,10 @@
-//! A job's parameters: the columns of a record on their way to a worker, and the values of `$1`, `$2` there.
+//! A job's parameters: the columns of a record in the session, and the values of `$1`, `$2` in the worker.
 //!
-//! They travel as PostgreSQL's own tuple, with what the worker must know to read it. In memory, aligned to eight bytes: a
-//! [`Head`], a [`Column`] for each, the descriptions of anonymous record types, each with its length before it, and the tuple.
+//! They are sent as PostgreSQL's own tuple, with what the worker needs to read it. The layout in memory, aligned to eight bytes, is: a
+//! [`Head`], a [`Column`] for each parameter, the descriptions of anonymous record types, each preceded by its length, and the tuple.
 //!
-//! A literal whose type nobody has told, as the `'x'` of `ROW(1, 'x')`, travels as the text that it is. What type it is of is
-//! found from its place in the statement, as for a parameter that a client sends without a type; where nothing there tells, it is
-//! text.
+//! A literal of unknown type, such as the `'x'` of `ROW(1, 'x')`, is sent as its text. Its type is derived from its position in the
+//! statement, as for a parameter that a client sends without a type. If the statement does not determine it, it is text.
 
 use crate::pg::digits::Digits;
 use crate::pg::error::{self, Result, raise_raw};
@@ -26,7 +25,7 @@ const UNKNOWN: u32 = 705;
 /// `PARAM_FLAG_CONST` of `nodes/params.h`: the planner may use the value.
 const CONST: u16 = 1;
 
-/// `MaxTupleAttributeNumber` of `access/htup_details.h`: the most columns of a record, and so the most parameters of a statement.
+/// `MaxTupleAttributeNumber` of `access/htup_details.h`: the maximum number of columns of a record, and so of parameters of a statement.
 const MOST: usize = 1664;
 
 #[repr(C)]
@@ -41,25 +40,25 @@ struct Head {
 struct Column {
     kind: u32,
     modifier: i32,
-    /// What the type looked like ([`fingerprint::fingerprint`]).
+    /// The type's [`fingerprint::fingerprint`].
     print: u32,
     unused: u32,
 }
 
-/// Parameters on their way out, in the memory context of the call.
+/// Parameters to be sent, in the memory context of the call.
 pub struct Outgoing {
     desc: TupleDesc,
     tuple: pg_sys::HeapTuple,
-    /// The anonymous record types in them, inner ones first.
+    /// The anonymous record types in the parameters, inner ones first.
     records: Vec<i32>,
     len: usize,
-    /// The encoding of the database that they go to, None for this process's own database.
+    /// The encoding of the database that the parameters go to, or None for this process's own database.
     encoding: Option<i32>,
 }
 
 impl Outgoing {
-    /// The columns of `record`, which go to a database with this encoding, None for this process's own database. None where there
-    /// are no columns. 0A000 where a value cannot be passed on.
+    /// Takes the columns of `record`, which go to a database with this encoding, or to this process's own database if it is None. Returns
+    /// None if there are no columns. Fails with 0A000 if a value cannot be passed on.
     pub fn of(record: Datum, encoding: Option<i32>) -> Result<Option<Self>> {
         border::while_values_go_to(encoding, || Self::collect(record, encoding))
     }
@@ -94,12 +93,12 @@ impl Outgoing {
         }))
     }
 
-    /// How many bytes [`Outgoing::write`] writes.
+    /// The number of bytes that [`Outgoing::write`] writes.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Writes them to `place`, which is aligned and has room for them.
+    /// Writes the parameters to this address, which must be aligned and have room for them.
     pub fn write(&self, place: *mut u8) -> Result<()> {
         border::while_values_go_to(self.encoding, || error::catching(|raw| self.write_raw(raw, place)))
     }
@@ -140,9 +139,9 @@ fn width(desc: TupleDesc) -> usize {
     unsafe { (*desc).natts as usize }
 }
 
-/// The record's columns as a tuple of their own, without those that its type has lost.
+/// Forms a tuple of the record's columns, without dropped ones.
 fn flatten(raw: Raw<'_>, record: Datum) -> (TupleDesc, pg_sys::HeapTuple) {
-    // SAFETY: a non-NULL composite value; nothing in one points elsewhere. Each live column is copied to the next place.
+    // SAFETY: a non-NULL composite value; no value in it is external. Each live column is copied to the next element.
     unsafe {
         let header = raw::pg_detoast_datum(raw, record.cast_mut_ptr()).cast::<pg_sys::HeapTupleHeaderData>();
         let kind = (*header).t_choice.t_datum;
@@ -161,7 +160,7 @@ fn flatten(raw: Raw<'_>, record: Datum) -> (TupleDesc, pg_sys::HeapTuple) {
     }
 }
 
-/// 0A000 where a type cannot be passed on.
+/// Raises 0A000 if a type cannot be passed on.
 fn check(raw: Raw<'_>, desc: TupleDesc) {
     for n in 0..width(desc) {
         let kind = column_type(desc, n);
@@ -203,21 +202,21 @@ fn each_record(raw: Raw<'_>, desc: TupleDesc, tuple: pg_sys::HeapTuple, visit: &
     }
 }
 
-/// Parameters where they are used. Everything that they consist of lives in the memory context that was current when they came.
+/// Parameters in the worker. All their parts live in the memory context that was current when they were taken.
 #[derive(Clone, Copy)]
 pub struct Parameters {
     list: ParamListInfo,
     types: *mut Oid,
     count: usize,
-    /// Whether the types of some are to be found from the statement.
+    /// Whether the types of some parameters must be derived from the statement.
     has_unknown: bool,
 }
 
 impl Parameters {
-    /// Takes over what [`Outgoing::write`] wrote to `place`, which is not needed afterwards. `records` outlives the call; it says
-    /// which encoding the texts are in. In a transaction.
+    /// Reads what [`Outgoing::write`] wrote at this address, and copies it. `records` must outlive the call. It tells the encoding of the
+    /// texts. Call it in a transaction.
     ///
-    /// 42704 for a type that is not there (any more), 42804 for one that was altered meanwhile.
+    /// Raises 42704 for a type that does not exist (or no longer does), 42804 for one that was altered meanwhile.
     pub fn take(raw: Raw<'_>, place: *const u8, len: usize, records: &mut Numbers) -> Self {
         // SAFETY: the bytes are those that `write` wrote. The copy is aligned, and lives as long as the values that point into it.
         unsafe {
@@ -268,7 +267,7 @@ impl Parameters {
     }
 
     unsafe fn fill(raw: Raw<'_>, list: ParamListInfo, desc: TupleDesc, tuple: HeapTupleHeader, records: &Numbers) {
-        // SAFETY: the tuple is one of the descriptor; the list has a place for each column.
+        // SAFETY: the tuple is one of the descriptor; the list has an element for each column.
         unsafe {
             let (values, nulls) = desc::deform(raw, tuple, desc);
             for n in 0..width(desc) {
@@ -288,15 +287,15 @@ impl Parameters {
         }
     }
 
-    /// The values as the planner and the executor take them.
+    /// The values as the planner and the executor expect them.
     pub(in crate::pg) fn list(&self) -> ParamListInfo {
         self.list
     }
 
-    /// Analyses and rewrites one statement that uses the parameters. 42P02 for a parameter that is not given.
+    /// Analyses and rewrites one statement that uses the parameters. Raises 42P02 for a parameter that is not given.
     ///
     /// # Safety
-    /// The tree comes from the parser and `sql` is the text that it was parsed from.
+    /// The tree must come from the parser, and `sql` must be the text that it was parsed from.
     pub(in crate::pg) unsafe fn analyze(&self, raw: Raw<'_>, statement: *mut RawStmt, sql: *const c_char) -> *mut List {
         // SAFETY: as above.
         unsafe {
@@ -308,8 +307,8 @@ impl Parameters {
         }
     }
 
-    /// Finds the types of the literals. A first analysis tells what the statement asks for, if anything; that each place can take
-    /// it is for the analysis proper to see, which comes after.
+    /// Derives the types of the literals. A first analysis finds the type that the statement expects, if any. Whether each position accepts
+    /// that type is checked by the real analysis, which follows.
     unsafe fn find_types(&self, raw: Raw<'_>, statement: *mut RawStmt, sql: *const c_char) {
         // SAFETY: analysis changes the tree, so it takes a copy. The array grows where the statement names more parameters.
         unsafe {
@@ -337,7 +336,7 @@ impl Parameters {
         }
     }
 
-    /// Gives the literals the types that were found for them. Those that the statement does not use stay as they are.
+    /// Converts the literals to the types that were derived for them. Literals that the statement does not use stay as they are.
     unsafe fn read_literals(&self, raw: Raw<'_>) {
         // SAFETY: as many types as parameters. The snapshot is for what a domain checks.
         unsafe {
@@ -373,7 +372,7 @@ impl Parameters {
         }
     }
 
-    /// The values as the server log shows them, NULL where the settings ask for none.
+    /// The values as the server log shows them, or NULL if the settings ask for none.
     pub(in crate::pg) fn for_log(&self, raw: Raw<'_>) -> *mut c_char {
         // SAFETY: plain reads; the output functions are those of the types.
         unsafe {

@@ -1,4 +1,4 @@
-//! Values that come from another process, made into values of this one: the numbers of their records, and the encoding of their texts.
+//! Conversion of values of another process: the numbers of their records, and the encoding of their texts.
 
 use crate::pg::memory;
 use crate::pg::raw::{self, Raw};
@@ -37,7 +37,7 @@ pub fn each_number(raw: Raw<'_>, value: Datum, kind: u32, visit: &mut dyn FnMut(
     }
 }
 
-/// The value as one of this process's, itself or a copy in the current memory context.
+/// Converts a value of another process. Returns the value itself or a copy in the current memory context.
 pub fn renumber(raw: Raw<'_>, value: Datum, kind: u32, numbers: &Numbers) -> Datum {
     if !may_hold(kind) {
         return match numbers.encoding {
@@ -101,7 +101,7 @@ unsafe fn named_type(raw: Raw<'_>, value: Datum) -> u32 {
     }
 }
 
-/// An anonymous record's header, description and columns; None for a record of a named type.
+/// Returns an anonymous record's header, descriptor and columns, or None for a record of a named type.
 unsafe fn open(raw: Raw<'_>, value: Datum) -> Option<(HeapTupleHeader, TupleDesc, *mut Datum, *mut bool)> {
     // SAFETY: a non-NULL value of type record.
     unsafe {
@@ -116,8 +116,8 @@ unsafe fn open(raw: Raw<'_>, value: Datum) -> Option<(HeapTupleHeader, TupleDesc
     }
 }
 
-/// A value of a type other than `record` and `record[]`, with all text in it in this database's encoding. The type is none that
-/// [`is_sealed`].
+/// Converts the text in a value of a type other than `record` and `record[]` to this database's encoding. The type must not be one that
+/// cannot be converted in place (`is_sealed` in border.rs).
 unsafe fn text_in(raw: Raw<'_>, value: Datum, kind: u32, numbers: &Numbers, encoding: i32) -> Datum {
     // SAFETY: `value` is a non-NULL value of type `kind`, which says how it is laid out.
     unsafe {
@@ -169,8 +169,8 @@ unsafe fn text(raw: Raw<'_>, value: Datum, encoding: i32) -> Datum {
     }
 }
 
-/// Out of its own form into text, and back. The output of these types does not look into the characters of the text in them, so it
-/// does not matter that they are another encoding's.
+/// Converts a value by way of its text form. The output functions of these types do not examine the characters of the text in them, so it
+/// does not matter that they are in another encoding.
 unsafe fn as_text(raw: Raw<'_>, value: Datum, kind: u32, encoding: i32) -> Datum {
     // SAFETY: the type's own functions; what they give is a C string.
     unsafe {
@@ -227,7 +227,7 @@ unsafe fn array(raw: Raw<'_>, value: Datum, element: Oid, numbers: &Numbers) -> 
     }
 }
 
-/// A row of a system catalog or view.
+/// Converts a row of a system catalog or view.
 unsafe fn row(raw: Raw<'_>, value: Datum, numbers: &Numbers) -> Datum {
     // SAFETY: a composite value; its header names its type.
     unsafe {

@@ -1,4 +1,4 @@
-//! Rows in PostgreSQL's own form, MinimalTuples, and their descriptions.
+//! Rows in PostgreSQL's own form, as MinimalTuples, and their descriptions.
 
 use crate::pg::memory::padded;
 use crate::pg::raw::{self, Raw};
@@ -18,31 +18,31 @@ const NATTS_MASK: u16 = pg_sys::HEAP_NATTS_MASK as u16;
 /// `SizeofMinimalTupleHeader` of `access/htup_details.h`.
 const MINIMAL_HEADER: usize = core::mem::offset_of!(MinimalTupleData, t_bits);
 
-/// `MINIMAL_TUPLE_OFFSET`: what a heap tuple's header has more than a minimal one's.
+/// `MINIMAL_TUPLE_OFFSET`: by how much a heap tuple's header is longer than that of a minimal tuple.
 const MINIMAL_OFFSET: usize =
     (core::mem::offset_of!(pg_sys::HeapTupleHeaderData, t_infomask2) - size_of::<u32>()) / 8 * 8;
 
-/// What is to know of a result's columns before its first row.
+/// The columns of a result, prepared before its first row.
 #[derive(Clone, Copy)]
 pub struct Shape {
     desc: TupleDesc,
     natts: usize,
-    /// Whether a column may hold an anonymous record, whose description is known by number in one process only.
+    /// Whether a column may hold an anonymous record, whose description has a number that is valid in one process only.
     pub has_records: bool,
     columns: *mut Column,
     values: *mut Datum,
     nulls: *mut bool,
 }
 
-/// How the values of a column lie in a row.
+/// The layout of a column's values in a row.
 #[derive(Clone, Copy)]
 struct Column {
     /// `attlen`: bytes, -1 for a varlena, -2 for a C string.
     len: i16,
     by_value: bool,
-    /// Where a value that is aligned may begin: at multiples of this.
+    /// The alignment of a value in bytes.
     align: usize,
-    /// Whether a varlena may get a short header.
+    /// Whether a varlena may be stored with a short header.
     packable: bool,
 }
 
@@ -67,7 +67,7 @@ impl Column {
         (at + self.align - 1) & !(self.align - 1)
     }
 
-    /// How a value goes into a row in which `at` bytes of data come before it; not a varlena that points elsewhere.
+    /// Computes where a value goes in a row that has `at` bytes of data before it. The value must not be an external varlena.
     #[inline]
     unsafe fn place(&self, at: usize, value: Datum) -> Place {
         // SAFETY: a non-NULL value of this column (heap_compute_data_size, fill_val).
@@ -101,7 +101,7 @@ const LONG_HEADER: usize = 4;
 /// `VARATT_SHORT_MAX` of `varatt.h`.
 const SHORT_MAX: usize = 0x7f;
 
-/// Where a value goes, how many bytes it takes there, and whether its header is made short on the way.
+/// Where a value goes, how many bytes it takes there, and whether its header is shortened.
 struct Place {
     at: usize,
     len: usize,
@@ -119,9 +119,9 @@ impl Place {
 }
 
 impl Shape {
-    /// The shape of `desc`, with room for one row of values in the current memory context.
+    /// The shape of `desc`, with space for one row of values in the current memory context.
     pub fn new(raw: Raw<'_>, desc: TupleDesc) -> Self {
-        // SAFETY: a valid descriptor; the arrays have a place for every column.
+        // SAFETY: a valid descriptor; the arrays have an element for every column.
         unsafe {
             let natts = (*desc).natts as usize;
             let has_records = (0..natts).any(|n| crate::pg::value::desc::may_hold(column_type(desc, n)));
@@ -136,7 +136,7 @@ impl Shape {
         }
     }
 
-    /// How many columns.
+    /// The number of columns.
     pub fn width(&self) -> usize {
         self.natts
     }
@@ -172,6 +172,7 @@ impl Shape {
     }
 }
 
+/// Deforms the slot's row so that all its values are available, as slot_getallattrs does.
 unsafe fn all_columns(raw: Raw<'_>, slot: *mut TupleTableSlot, natts: usize) {
     // SAFETY: as the inline function slot_getallattrs.
     unsafe {
@@ -181,9 +182,9 @@ unsafe fn all_columns(raw: Raw<'_>, slot: *mut TupleTableSlot, natts: usize) {
     }
 }
 
-/// How all columns of `desc` lie in a row, in the current memory context.
+/// Computes the layout of all columns of `desc`, in the current memory context.
 unsafe fn columns(raw: Raw<'_>, desc: TupleDesc, natts: usize) -> *mut Column {
-    // SAFETY: the array has a place for each column.
+    // SAFETY: the array has an element for each column.
     unsafe {
         let columns = raw::palloc(raw, size_of::<Column>() * natts.max(1)).cast::<Column>();
         for n in 0..natts {
@@ -193,19 +194,19 @@ unsafe fn columns(raw: Raw<'_>, desc: TupleDesc, natts: usize) -> *mut Column {
     }
 }
 
-/// A row on its way: ready to be copied, or to be formed first.
+/// A row that can be copied as it is, or that must be formed first.
 pub enum Row {
-    /// `len` bytes at `from`, of which the first four are to be replaced by the length.
+    /// `len` bytes at `from`. The first four must be replaced by the length.
     Ready { from: *const u8, len: usize },
-    /// `len` bytes that [`form`] writes.
+    /// `len` bytes, which [`form`] writes.
     Loose { len: usize, has_null: bool },
 }
 
-/// Looks at the row in `slot`. What points out of the row (toasted values, expanded objects) is made part of it, allocated in
-/// the current memory context.
+/// Examines the row in `slot`. External values (toasted values, expanded objects) are copied into the current memory context, so that they
+/// become part of the row.
 pub fn look(raw: Raw<'_>, slot: *mut TupleTableSlot, shape: &Shape) -> Row {
     // SAFETY: the executor hands out valid slots. The kinds of slot are told apart by their operations (executor/tuptable.h);
-    // a stored tuple is taken as it is where it has all columns and nothing in it points elsewhere.
+    // a stored tuple is taken as it is where it has all columns and no value in it is external.
     unsafe {
         let ops = (*slot).tts_ops;
         if ptr::eq(ops, &raw const pg_sys::TTSOpsMinimalTuple) {
@@ -259,8 +260,8 @@ pub fn look(raw: Raw<'_>, slot: *mut TupleTableSlot, shape: &Shape) -> Row {
     }
 }
 
-/// Writes the row in `slot` to `to`, which is aligned, where it takes no more than `room` bytes there less [`SLACK`] and lies in the slot as
-/// values, none of which points elsewhere. Returns its length.
+/// Writes the row in `slot` to `to`, which must be aligned. Returns its length, or None if the row takes more than `room` bytes less
+/// [`SLACK`], is not stored in the slot as values, or has an external value.
 pub fn form_at_once(to: *mut u8, room: usize, slot: *mut TupleTableSlot, shape: &Shape) -> Option<usize> {
     // SAFETY: the slot has a value for each column.
     unsafe {
@@ -273,18 +274,20 @@ pub fn form_at_once(to: *mut u8, room: usize, slot: *mut TupleTableSlot, shape: 
     }
 }
 
-/// Writes the row that [`look`] found loose to `to`, which is aligned, where it takes no more than `room` bytes there less [`SLACK`].
+/// Writes the row that [`look`] returned as `Loose` to `to`, which must be aligned. Returns None if it takes more than `room` bytes less
+/// [`SLACK`].
 pub fn form(to: *mut u8, room: usize, shape: &Shape, has_null: bool) -> Option<usize> {
     // SAFETY: `look` has put a value, or NULL, there for each column.
     unsafe { write(to, room, shape, shape.values, shape.nulls, has_null) }
 }
 
-/// How much more room than it takes a row is written in.
+/// How many bytes of room a row needs beyond its length while it is written.
 pub const SLACK: usize = 2 * size_of::<u64>();
 
-/// The same bytes as `heap_form_minimal_tuple` makes, in one pass instead of two. What lies between values is zeroed, since a reader tells
-/// padding from a short header by that, and what is left of the last word. None where there is too little room, or where a value points
-/// elsewhere.
+/// Writes the same bytes as `heap_form_minimal_tuple`, in one pass instead of two.
+///
+/// The bytes between values are zeroed, since a reader uses them to tell padding from a short header. The rest of the last word is zeroed
+/// too. Returns None if there is too little room or if a value is external.
 ///
 /// # Safety
 /// `to` is aligned as a row is, and `room` bytes may be written there; there is a value, or NULL, for each column.
@@ -297,7 +300,7 @@ unsafe fn write(
     nulls: *const bool,
     has_null: bool,
 ) -> Option<usize> {
-    // SAFETY: see above. Before anything is written to a place, it is seen to be within the room: the word that is cleared,
+    // SAFETY: see above. Each write is checked before to be within the room: the word that is cleared,
     // and a value passed by value with what aligns it, take no more than the slack.
     unsafe {
         let header = header_len(shape.natts, has_null);
@@ -352,13 +355,13 @@ unsafe fn write(
     }
 }
 
-/// How long the header of a row is; its data begins aligned.
+/// The length of a row's header. The data after it is aligned.
 fn header_len(natts: usize, has_null: bool) -> usize {
     padded(MINIMAL_HEADER + if has_null { natts.div_ceil(8) } else { 0 })
 }
 
 unsafe fn write_by_value(at: *mut u8, len: usize, value: Datum) {
-    // SAFETY: the caller's place is aligned and has room.
+    // SAFETY: the caller's address is aligned and has room.
     unsafe {
         match len {
             1 => at.write(value.value() as u8),
@@ -370,7 +373,7 @@ unsafe fn write_by_value(at: *mut u8, len: usize, value: Datum) {
 }
 
 unsafe fn write_by_reference(at: *mut u8, place: &Place, value: Datum) {
-    // SAFETY: the caller's place has room for what it says of the value.
+    // SAFETY: the caller's address has room for the value as `place` describes it.
     unsafe {
         let from = value.cast_mut_ptr::<u8>();
         if place.shortened {
@@ -382,6 +385,7 @@ unsafe fn write_by_reference(at: *mut u8, place: &Place, value: Datum) {
     }
 }
 
+/// Whether a stored tuple has all columns and no external value.
 fn is_whole(infomask: u16, infomask2: u16, natts: usize) -> bool {
     infomask & HAS_EXTERNAL == 0 && (infomask2 & NATTS_MASK) as usize == natts
 }
