@@ -1,7 +1,7 @@
 //! Functions for tests of what SQL cannot reach: orders without a session, and the engine's work in a job's transaction. They are in no package.
 
 use crate::channel::request::{Deed, Work};
-use crate::dispatch::line::{Line, Stand};
+use crate::dispatch::launch_queue::{QueuedOrder, Stand};
 use crate::dispatch::order::{self, Order, Source, leave_alone};
 use crate::dispatch::place::{self, Placed, Prepared};
 use crate::pg::error::{Report, Result};
@@ -86,7 +86,7 @@ fn connection<'a>(database: u32, role: u32, sql: &'a [u8]) -> Result<Order<'a>> 
         is_limited: true,
         state: Source::Connection { database, role },
         work: Work::None,
-        counters: shmem::NOWHERE,
+        counters: shmem::INVALID_POINTER,
         introduce: leave_alone,
     })
 }
@@ -100,7 +100,7 @@ fn order(call: &Call) -> Result<Answer> {
         introduce: jobs::add,
         ..connection(oid(0), oid(1), call.text(2).unwrap_or_default())?
     })?;
-    let launched = launch::see_taken(prepared.place(), Line::default())?;
+    let launched = launch::see_taken(prepared.place(), QueuedOrder::default())?;
     call.composite(&[Value::Int4(launched.pid), Value::Int8(launched.cookie)])
 }
 
@@ -183,7 +183,7 @@ fn place_all(_raw: Raw<'_>, _argument: Datum) -> Result<()> {
         task.had[stands].fetch_add(1, Relaxed);
     }
     task.tried.store(on_their_way.len() as u32, Relaxed);
-    let mut line = Line::default();
+    let mut queued = QueuedOrder::default();
     while !on_their_way.is_empty() {
         let mut sleep = None;
         let mut next = Vec::new();
@@ -204,7 +204,7 @@ fn place_all(_raw: Raw<'_>, _argument: Datum) -> Result<()> {
                 Placed::NoRoom(prepared, no_room) => {
                     if sleep.is_none() {
                         // The first that has no room waits for all.
-                        sleep = match line.stand(no_room.short, prepared.counts(), i32::MAX)? {
+                        sleep = match queued.stand(no_room.short, prepared.counts(), i32::MAX)? {
                             Stand::Sleep(sleep) => Some(sleep),
                             Stand::LookAgain | Stand::Refused { .. } => None,
                         };
@@ -217,7 +217,7 @@ fn place_all(_raw: Raw<'_>, _argument: Datum) -> Result<()> {
         if !on_their_way.iter().any(|placed| matches!(placed, Placed::Taken(_))) {
             latch::wait(sleep.map_or(100, |sleep| sleep.ms))?;
             if let Some(sleep) = sleep {
-                line.awake(sleep);
+                queued.awake(sleep);
             }
         }
     }

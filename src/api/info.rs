@@ -168,19 +168,19 @@ fn tag(job: &Job) -> Option<u32> {
 /// `outcome(pid, cookie)`: never raises but where memory is out; a handle that is not known has no values beside the ones asked for.
 fn outcome(call: &Call) -> Result<Answer> {
     match (call.int4(0), call.int8(1)) {
-        (Some(pid), Some(cookie)) => call.composite(&Outcome::of(pid, cookie).values()),
+        (Some(pid), Some(cookie)) => call.composite(&JobOutcome::of(pid, cookie).values()),
         _ => call.null(),
     }
 }
 
 /// One row of `pg_background_outcome`.
-pub struct Outcome {
+pub struct JobOutcome {
     pid: i32,
     cookie: i64,
     seen: Option<Seen>,
 }
 
-impl Outcome {
+impl JobOutcome {
     /// What is known of the handle now; of one that the current role may not use, nothing, nor where memory is out.
     fn of(pid: i32, cookie: i64) -> Self {
         let nothing = Self {

@@ -1,7 +1,7 @@
 //! `run`, `run_query`, `do`: a launch and its end in one call; and `result`.
 
 use crate::api::handle;
-use crate::api::info::Outcome;
+use crate::api::info::JobOutcome;
 use crate::api::launch::{plain, sql, with_params};
 use crate::pg::error::{Report, Result};
 use crate::pg::function::call::{Answer, Call};
@@ -77,7 +77,7 @@ fn outcome_of(call: &Call, order: &Arguments, timeout_ms: Option<i32>) -> Result
     if !wait::for_job(&handle, deadline)? {
         end_over_time(&handle)?;
     }
-    let outcome = Outcome::of_job(handle.pid, handle.cookie as i64, Some(&handle))?;
+    let outcome = JobOutcome::of_job(handle.pid, handle.cookie as i64, Some(&handle))?;
     let timed_out = matches!(handle.slot.stop(), Stop::RunTimeout | Stop::WorkerTimeout) && !outcome.succeeded();
     let elapsed_ms = (backend::now() - began) / 1000;
     let mut columns = [Value::Null; 14];
@@ -106,7 +106,7 @@ fn rows_of(call: &Call, order: &Arguments, timeout_ms: Option<i32>, wants_rows: 
     let is_limited = timeout_ms.unwrap_or(0) > 0 || settings::worker_timeout() > 0;
     if wants_rows && let Some(scan) = row_by_row(call, is_limited) {
         let handle = start(order)?;
-        scan.begin(Stream::begin(handle, scan.rows(), settle)?);
+        scan.begin(Stream::begin(handle, scan.rows(), give_back_unneeded)?);
         return call.null();
     }
     let rows = call.rows()?;
@@ -153,11 +153,11 @@ fn start(order: &Arguments) -> Result<Rc<Handle>> {
 
 /// Reads the result to its end. A job that is over its time is cancelled, and that is the error.
 fn to_the_end(handle: &Rc<Handle>, rows: Option<&Rows>, deadline: Deadline) -> Result<()> {
-    settle(handle, read::read(handle, rows, deadline))
+    give_back_unneeded(handle, read::read(handle, rows, deadline))
 }
 
 /// How reading ended decides what becomes of the job.
-fn settle(handle: &Rc<Handle>, ended: Result<Reading>) -> Result<()> {
+fn give_back_unneeded(handle: &Rc<Handle>, ended: Result<Reading>) -> Result<()> {
     match ended {
         Ok(Reading::Read) => Ok(()),
         Ok(Reading::TimedOut) => {

@@ -1,7 +1,7 @@
 //! `wait`, `wait_any` and `drain`.
 
 use crate::api::handle;
-use crate::api::info::Outcome;
+use crate::api::info::JobOutcome;
 use crate::pg::error::Result;
 use crate::pg::fallible;
 use crate::pg::function::call::{Answer, Call};
@@ -32,7 +32,7 @@ fn wait_one(call: &Call) -> Result<Answer> {
 /// current role may not act on one.
 fn wait_any(call: &Call) -> Result<Answer> {
     let mut handles = Vec::new();
-    let mut found = jobs::Found::default();
+    let mut found = jobs::HandleCache::default();
     for (pid, cookie) in call.handles(0)? {
         if let Some(handle) = found.or_none(pid, cookie)? {
             fallible::push(&mut handles, handle)?;
@@ -56,7 +56,7 @@ fn wait_any(call: &Call) -> Result<Answer> {
 fn drain(call: &Call) -> Result<Answer> {
     let rows = call.rows()?;
     let mut asked = Vec::new();
-    let mut found = jobs::Found::default();
+    let mut found = jobs::HandleCache::default();
     for (pid, cookie) in call.handles(0)? {
         fallible::push(&mut asked, (pid, cookie, found.or_none(pid, cookie)?))?;
     }
@@ -68,7 +68,7 @@ fn drain(call: &Call) -> Result<Answer> {
         })?;
     }
     for (pid, cookie, handle) in &asked {
-        rows.push(&Outcome::of_job(*pid, *cookie, handle.as_ref())?.values())?;
+        rows.push(&JobOutcome::of_job(*pid, *cookie, handle.as_ref())?.values())?;
     }
     // Only now: a handle that is named twice has two outcomes.
     for handle in handles {

@@ -9,7 +9,7 @@
 
 use crate::pg::error;
 use crate::pg::raw::Raw;
-use crate::pg::shmem::{self, NOWHERE, Offset};
+use crate::pg::shmem::{self, DsaPointer, INVALID_POINTER};
 use core::sync::atomic::Ordering::Relaxed;
 use core::sync::atomic::{AtomicU32, AtomicU64};
 
@@ -29,7 +29,7 @@ const PIECE: usize = size_of::<Piece>();
 /// A piece that was taken from the queue. It belongs to the reader.
 #[derive(Clone, Copy)]
 pub struct Taken {
-    place: Offset,
+    pointer: DsaPointer,
     /// The number of bytes of the stream in this piece.
     pub len: u64,
     /// The number of the file that holds the bytes, or None if they are in memory.
@@ -41,12 +41,12 @@ pub struct Taken {
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Queue {
-    head: Offset,
-    tail: Offset,
+    head: DsaPointer,
+    tail: DsaPointer,
     /// The piece that the reader currently holds. It is recorded here so that it can be freed if the reader dies.
-    taken: Offset,
+    taken: DsaPointer,
     /// The free list of pages that were read, linked like the pieces.
-    spare: Offset,
+    spare: DsaPointer,
     /// Unread bytes in memory.
     bytes: u64,
     /// Unread bytes in files.
@@ -71,7 +71,7 @@ pub struct Queue {
 /// The result of a reader's attempt to take a piece.
 pub enum Next {
     /// The first piece is at this pointer. The reader must [`map`] it, without the lock, before it can take it.
-    Unknown(Offset),
+    Unknown(DsaPointer),
     Piece {
         piece: Taken,
         wake_writer: bool,
@@ -97,32 +97,32 @@ pub enum Room {
 }
 
 /// Maps a piece that [`Next::Unknown`] returned. Nobody else takes it meanwhile.
-pub fn map(raw: Raw<'_>, place: Offset) {
-    if let Err(failure) = shmem::map(place) {
+pub fn map(raw: Raw<'_>, pointer: DsaPointer) {
+    if let Err(failure) = shmem::map(pointer) {
         error::throw(raw, failure);
     }
 }
 
 /// Makes a piece in memory with these bytes. It is not in a queue yet.
-pub fn piece_in_memory(raw: Raw<'_>, bytes: &[u8]) -> Offset {
-    let place = shmem::allocate_raw(raw, PIECE + bytes.len());
-    fill(place, bytes.len() as u64, 0);
-    shmem::write(place + PIECE as u64, bytes);
-    place
+pub fn piece_in_memory(raw: Raw<'_>, bytes: &[u8]) -> DsaPointer {
+    let pointer = shmem::allocate_raw(raw, PIECE + bytes.len());
+    fill(pointer, bytes.len() as u64, 0);
+    shmem::write(pointer + PIECE as u64, bytes);
+    pointer
 }
 
-/// Makes a page of `size` bytes of memory, to be filled in place.
+/// Makes a page of `size` bytes of memory, to be filled in pointer.
 pub fn page(raw: Raw<'_>, size: usize) -> Page {
-    let place = shmem::allocate_raw(raw, size);
-    fill(place, 0, 0);
-    shmem::at::<Piece>(place).page.store(1, Relaxed);
-    Page { place }
+    let pointer = shmem::allocate_raw(raw, size);
+    fill(pointer, 0, 0);
+    shmem::at::<Piece>(pointer).page.store(1, Relaxed);
+    Page { pointer }
 }
 
 /// A page that the worker fills.
 #[derive(Clone, Copy)]
 pub struct Page {
-    place: Offset,
+    pointer: DsaPointer,
 }
 
 impl Page {
@@ -133,33 +133,33 @@ impl Page {
 
     /// The address of the page's bytes, aligned for any type.
     pub fn as_ptr(self) -> *mut u8 {
-        shmem::address(self.place + PIECE as u64)
+        shmem::address(self.pointer + PIECE as u64)
     }
 
     /// Turns the page, with `len` bytes written, into a piece.
-    pub fn complete(self, len: usize) -> Offset {
-        let piece: &Piece = shmem::at(self.place);
+    pub fn complete(self, len: usize) -> DsaPointer {
+        let piece: &Piece = shmem::at(self.pointer);
         piece.len.store(len as u64, Relaxed);
-        piece.next.store(NOWHERE, Relaxed);
-        self.place
+        piece.next.store(INVALID_POINTER, Relaxed);
+        self.pointer
     }
 
     /// Frees the page.
     pub fn free(self) {
-        shmem::free(self.place);
+        shmem::free(self.pointer);
     }
 }
 
 /// Makes a piece that stands for `len` bytes in the file of this number.
-pub fn piece_in_file(raw: Raw<'_>, file: u32, len: u64) -> Offset {
-    let place = shmem::allocate_raw(raw, PIECE);
-    fill(place, len, file + 1);
-    place
+pub fn piece_in_file(raw: Raw<'_>, file: u32, len: u64) -> DsaPointer {
+    let pointer = shmem::allocate_raw(raw, PIECE);
+    fill(pointer, len, file + 1);
+    pointer
 }
 
-fn fill(place: Offset, len: u64, file: u32) {
-    let piece: &Piece = shmem::at(place);
-    piece.next.store(NOWHERE, Relaxed);
+fn fill(pointer: DsaPointer, len: u64, file: u32) {
+    let piece: &Piece = shmem::at(pointer);
+    piece.next.store(INVALID_POINTER, Relaxed);
     piece.len.store(len, Relaxed);
     piece.file.store(file, Relaxed);
     piece.page.store(0, Relaxed);
@@ -167,10 +167,10 @@ fn fill(place: Offset, len: u64, file: u32) {
 
 impl Taken {
     /// The piece at this pointer, which this process has mapped.
-    pub fn at(place: Offset) -> Self {
-        let piece: &Piece = shmem::at(place);
+    pub fn at(pointer: DsaPointer) -> Self {
+        let piece: &Piece = shmem::at(pointer);
         Self {
-            place,
+            pointer,
             len: piece.len.load(Relaxed),
             file: piece.file.load(Relaxed).checked_sub(1),
             page: piece.page.load(Relaxed) != 0,
@@ -179,12 +179,12 @@ impl Taken {
 
     /// The bytes of a piece in memory.
     pub fn as_ptr(&self) -> *mut u8 {
-        shmem::address(self.place + PIECE as u64)
+        shmem::address(self.pointer + PIECE as u64)
     }
 
     /// Frees the piece's memory. Call this only if [`Queue::put_down`] has returned true.
     pub fn free(self) {
-        shmem::free(self.place);
+        shmem::free(self.pointer);
     }
 }
 
@@ -192,10 +192,10 @@ impl Queue {
     /// Makes the queue empty and open.
     pub fn clear(&mut self) {
         *self = Queue {
-            head: NOWHERE,
-            tail: NOWHERE,
-            taken: NOWHERE,
-            spare: NOWHERE,
+            head: INVALID_POINTER,
+            tail: INVALID_POINTER,
+            taken: INVALID_POINTER,
+            spare: INVALID_POINTER,
             bytes: 0,
             file_bytes: 0,
             taken_done: 0,
@@ -230,12 +230,12 @@ impl Queue {
     /// unread or the piece is in a file.
     ///
     /// Appends nothing if this process cannot map the last piece. That can happen if another worker, which had the job before, made it.
-    pub fn append(&mut self, place: Offset, limit: u64) -> Result<Option<u32>, Unreachable> {
+    pub fn append(&mut self, pointer: DsaPointer, limit: u64) -> Result<Option<u32>, Unreachable> {
         let last = match self.tail {
-            NOWHERE => None,
+            INVALID_POINTER => None,
             tail => Some(shmem::look::<Piece>(tail).ok_or(Unreachable)?),
         };
-        let piece: &Piece = shmem::at(place);
+        let piece: &Piece = shmem::at(pointer);
         let len = piece.len.load(Relaxed);
         let in_memory = piece.file.load(Relaxed) == 0;
         self.written += len;
@@ -247,27 +247,27 @@ impl Queue {
         }
         let worth_waking = !in_memory || self.bytes >= limit / 2;
         match last {
-            None => self.head = place,
-            Some(last) => last.next.store(place, Relaxed),
+            None => self.head = pointer,
+            Some(last) => last.next.store(pointer, Relaxed),
         }
-        self.tail = place;
+        self.tail = pointer;
         Ok(self.reader().filter(|_| worth_waking))
     }
 
     /// Takes the first piece if it is the one at `known`.
-    pub fn next(&mut self, known: Offset) -> Next {
-        if self.head == NOWHERE {
+    pub fn next(&mut self, known: DsaPointer) -> Next {
+        if self.head == INVALID_POINTER {
             return if self.sealed { Next::End } else { Next::Nothing };
         }
-        let place = self.head;
-        if place != known {
-            return Next::Unknown(place);
+        let pointer = self.head;
+        if pointer != known {
+            return Next::Unknown(pointer);
         }
-        let piece: &Piece = shmem::at(place);
+        let piece: &Piece = shmem::at(pointer);
         let (len, file) = (piece.len.load(Relaxed), piece.file.load(Relaxed));
         self.head = piece.next.load(Relaxed);
-        if self.head == NOWHERE {
-            self.tail = NOWHERE;
+        if self.head == INVALID_POINTER {
+            self.tail = INVALID_POINTER;
         }
         if file == 0 {
             self.bytes -= len;
@@ -277,17 +277,17 @@ impl Queue {
         self.read += len;
         let wake_writer = self.writer_waits && self.bytes <= self.wake_below;
         self.writer_waits &= !wake_writer;
-        self.taken = place;
+        self.taken = pointer;
         self.taken_done = 0;
         Next::Piece {
-            piece: Taken::at(place),
+            piece: Taken::at(pointer),
             wake_writer,
         }
     }
 
     /// Whether a reader would find a piece or the end.
     pub fn has_news(&self) -> bool {
-        self.head != NOWHERE || self.sealed
+        self.head != INVALID_POINTER || self.sealed
     }
 
     /// The number of unread bytes in files.
@@ -312,39 +312,39 @@ impl Queue {
 
     /// Records that a reading stopped in this piece after `done` bytes.
     pub fn leave(&mut self, piece: Taken, done: u64) {
-        if self.taken == piece.place {
+        if self.taken == piece.pointer {
             self.taken_done = done;
         }
     }
 
     /// The piece that an earlier reading stopped in, and how many of its bytes that reading consumed.
-    pub fn left(&self) -> Option<(Offset, u64)> {
-        (self.taken != NOWHERE).then_some((self.taken, self.taken_done))
+    pub fn left(&self) -> Option<(DsaPointer, u64)> {
+        (self.taken != INVALID_POINTER).then_some((self.taken, self.taken_done))
     }
 
     /// Releases a piece that the reader has read. Returns true if the caller must free it. Returns false if it was freed together with the
     /// job, or if it returns to the worker as a page.
     pub fn put_down(&mut self, piece: Taken) -> bool {
-        if self.taken != piece.place {
+        if self.taken != piece.pointer {
             return false;
         }
-        self.taken = NOWHERE;
+        self.taken = INVALID_POINTER;
         if !piece.page || self.sealed {
             return true;
         }
-        shmem::at::<Piece>(piece.place).next.store(self.spare, Relaxed);
-        self.spare = piece.place;
+        shmem::at::<Piece>(piece.pointer).next.store(self.spare, Relaxed);
+        self.spare = piece.pointer;
         false
     }
 
     /// Takes a page from the free list, for the worker that made it.
     pub fn spare(&mut self) -> Option<Page> {
-        if self.spare == NOWHERE {
+        if self.spare == INVALID_POINTER {
             return None;
         }
-        let place = self.spare;
-        self.spare = shmem::at::<Piece>(place).next.load(Relaxed);
-        Some(Page { place })
+        let pointer = self.spare;
+        self.spare = shmem::at::<Piece>(pointer).next.load(Relaxed);
+        Some(Page { pointer })
     }
 
     /// Records, before a piece is appended, whether the job has written anything.
@@ -376,10 +376,10 @@ impl Queue {
     /// Empties the queue. The pieces belong to the caller.
     pub fn take(&mut self) -> Queue {
         let taken = *self;
-        self.head = NOWHERE;
-        self.tail = NOWHERE;
-        self.taken = NOWHERE;
-        self.spare = NOWHERE;
+        self.head = INVALID_POINTER;
+        self.tail = INVALID_POINTER;
+        self.taken = INVALID_POINTER;
+        self.spare = INVALID_POINTER;
         self.bytes = 0;
         self.file_bytes = 0;
         taken
@@ -389,11 +389,11 @@ impl Queue {
     /// lock held.
     pub fn free_all(&mut self) {
         shmem::free(self.taken);
-        for mut place in [self.spare, self.head] {
-            while let Some(piece) = shmem::look::<Piece>(place) {
+        for mut pointer in [self.spare, self.head] {
+            while let Some(piece) = shmem::look::<Piece>(pointer) {
                 let next = piece.next.load(Relaxed);
-                shmem::free(place);
-                place = next;
+                shmem::free(pointer);
+                pointer = next;
             }
         }
     }

@@ -14,7 +14,7 @@ use crate::pg::function::rows::Rows;
 use crate::pg::memory::{Buffer, Context};
 use crate::pg::process::{latch, signals};
 use crate::pg::raw::Raw;
-use crate::pg::shmem::{NOWHERE, Offset};
+use crate::pg::shmem::{DsaPointer, INVALID_POINTER};
 use crate::pg::value::describe::Numbers;
 use crate::registry::job::Slot;
 
@@ -213,7 +213,7 @@ impl Pump {
         } else {
             let memory = self.row_memory(raw);
             memory.reset(raw);
-            memory.enter(|| rows.show_foreign_tuple_raw(raw, tuple, records));
+            memory.enter(|| rows.show_tuple_with_records(raw, tuple, records));
         }
         None
     }
@@ -226,7 +226,7 @@ impl Pump {
             rows.push_tuple_raw(raw, tuple);
         } else {
             let memory = self.row_memory(raw);
-            memory.enter(|| rows.push_foreign_tuple_raw(raw, tuple, records));
+            memory.enter(|| rows.push_tuple_with_records(raw, tuple, records));
             memory.reset(raw);
         }
     }
@@ -279,7 +279,7 @@ impl Pump {
         message::parse(bytes)
     }
 
-    /// Returns the body of a message: in place if it lies in one window, else assembled in `scratch`.
+    /// Returns the body of a message: in pointer if it lies in one window, else assembled in `scratch`.
     ///
     /// If the worker has yet to send the rest, which may take until its next row, the pump continues with this message later.
     #[inline]
@@ -355,10 +355,10 @@ impl Pump {
                 }
             }
             latch::reset_latch();
-            let next = match self.take(NOWHERE) {
-                Next::Unknown(place) => {
-                    queue::map(raw, place);
-                    self.take(place)
+            let next = match self.take(INVALID_POINTER) {
+                Next::Unknown(pointer) => {
+                    queue::map(raw, pointer);
+                    self.take(pointer)
                 }
                 next => next,
             };
@@ -387,7 +387,7 @@ impl Pump {
     }
 
     /// Takes the first piece if it is the one at `known`, which this process has mapped.
-    fn take(&mut self, known: Offset) -> Next {
+    fn take(&mut self, known: DsaPointer) -> Next {
         match self.slot.lock_if(self.cookie) {
             Some(mut job) => {
                 if job.also_for != core::mem::replace(&mut self.also_for, job.also_for) {

@@ -10,12 +10,12 @@ use crate::pg::process::identity::Identity;
 use crate::pg::query::simple_query;
 use crate::pg::raw::Raw;
 use crate::pg::reuse::adopt;
-use crate::pg::reuse::standing::{self, Kind};
-use crate::pg::shmem::{self, Offset, Owned};
+use crate::pg::reuse::connection_version::{self, Kind};
+use crate::pg::shmem::{self, DsaPointer, Owned};
 use crate::pg::value::describe::Numbers;
 use crate::pg::value::encoding;
 use crate::pg::value::params::{Outgoing, Parameters};
-use crate::registry::pool::Fit;
+use crate::registry::pool::WorkerKey;
 use crate::settings;
 use core::ffi::CStr;
 
@@ -61,7 +61,7 @@ pub enum Deed {
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Head {
-    fit: Fit,
+    key: WorkerKey,
     /// The identity that the job acts with.
     identity: Identity,
     /// The number of the settings that compiled or planned objects may depend on.
@@ -87,24 +87,24 @@ const HEAD: u64 = padded(size_of::<Head>()) as u64;
 
 /// A request as the worker sees it.
 pub struct Request {
-    place: Offset,
+    pointer: DsaPointer,
     head: &'static Head,
 }
 
 /// Puts what a job in `database` needs of this session into the shared area: all of its settings, or in another database the
-/// limits that it has set itself. Tells which workers fit it. 53200 where memory is out.
+/// limits that it has set itself. Tells which workers key it. 53200 where memory is out.
 pub fn store(
     identity: Identity,
     database: &Database,
     parameters: Option<&Outgoing>,
     work: Work,
-) -> Result<(Owned, Fit)> {
+) -> Result<(Owned, WorkerKey)> {
     let start = |settings: &Sent, origin: Origin, kind: Kind| Head {
-        fit: Fit {
+        key: WorkerKey {
             database: database.oid,
             role: identity.authenticated,
-            standing: if settings::worker_idle_timeout() > 0 {
-                standing::of(database.oid, identity.authenticated, kind)
+            connection_version: if settings::worker_idle_timeout() > 0 {
+                connection_version::of(database.oid, identity.authenticated, kind)
             } else {
                 0
             },
@@ -136,13 +136,13 @@ pub fn store(
 }
 
 /// The same for a job whose state is that of a new connection of `role` to `database`, with SQL in this encoding. Looks nothing up. 53200.
-pub fn store_connection(database: u32, role: u32, encoding: i32, work: Work) -> Result<(Owned, Fit)> {
+pub fn store_connection(database: u32, role: u32, encoding: i32, work: Work) -> Result<(Owned, WorkerKey)> {
     let head = Head {
-        fit: Fit {
+        key: WorkerKey {
             database,
             role,
-            standing: if settings::worker_idle_timeout() > 0 {
-                Fit::JUDGED_BY_THE_WORKER
+            connection_version: if settings::worker_idle_timeout() > 0 {
+                WorkerKey::JUDGED_BY_THE_WORKER
             } else {
                 0
             },
@@ -170,7 +170,7 @@ impl Head {
     /// What does not depend on the state.
     fn of(origin: Origin, encoding: i32, work: Work) -> Self {
         Self {
-            fit: Fit::ANY,
+            key: WorkerKey::ANY,
             identity: Identity::default(),
             material: 0,
             idle_timeout: settings::worker_idle_timeout(),
@@ -186,12 +186,17 @@ impl Head {
     }
 }
 
-fn store_with(head: Head, parameters: Option<&Outgoing>, settings: Sent, libraries: &[u8]) -> Result<(Owned, Fit)> {
+fn store_with(
+    head: Head,
+    parameters: Option<&Outgoing>,
+    settings: Sent,
+    libraries: &[u8],
+) -> Result<(Owned, WorkerKey)> {
     let parameters_len = parameters.map_or(0, |parameters| padded(parameters.len()));
     let owned = Owned::new(shmem::allocate(
         HEAD as usize + padded(settings.state.len()) + parameters_len + libraries.len(),
     )?);
-    let place = owned.place();
+    let pointer = owned.pointer();
     let head = Head {
         material: settings.digest.material,
         settings_mark: settings.mark,
@@ -199,51 +204,51 @@ fn store_with(head: Head, parameters: Option<&Outgoing>, settings: Sent, librari
         parameters_len: parameters_len as u64,
         ..head
     };
-    shmem::put(place, head);
-    let request = Request::at(place);
+    shmem::put(pointer, head);
+    let request = Request::at(pointer);
     shmem::write(request.settings_at(), settings.state);
     if let Some(parameters) = parameters {
         parameters.write(shmem::address(request.parameters_at()))?;
     }
     shmem::write(request.libraries_at(), libraries);
-    Ok((owned, head.fit))
+    Ok((owned, head.key))
 }
 
 impl Request {
     /// Maps and returns the request at this pointer, which another process stored. Raises the system's own error if it cannot be mapped.
-    pub fn mapped(place: Offset) -> Result<Self> {
-        shmem::map(place)?;
-        Ok(Self::at(place))
+    pub fn mapped(pointer: DsaPointer) -> Result<Self> {
+        shmem::map(pointer)?;
+        Ok(Self::at(pointer))
     }
 
     /// The request at this pointer, which this process has mapped.
-    fn at(place: Offset) -> Self {
+    fn at(pointer: DsaPointer) -> Self {
         Self {
-            place,
-            head: shmem::at(place),
+            pointer,
+            head: shmem::at(pointer),
         }
     }
 
-    fn settings_at(&self) -> Offset {
-        self.place + HEAD
+    fn settings_at(&self) -> DsaPointer {
+        self.pointer + HEAD
     }
 
-    fn parameters_at(&self) -> Offset {
+    fn parameters_at(&self) -> DsaPointer {
         self.settings_at() + padded(self.head.settings_len as usize) as u64
     }
 
-    fn libraries_at(&self) -> Offset {
+    fn libraries_at(&self) -> DsaPointer {
         self.parameters_at() + self.head.parameters_len
     }
 
     /// The database to connect to and the role to connect as.
     pub fn connection(&self) -> (u32, u32) {
-        (self.head.fit.database, self.head.fit.role)
+        (self.head.key.database, self.head.key.role)
     }
 
     /// The worker key of the job.
-    pub fn fit(&self) -> Fit {
-        self.head.fit
+    pub fn key(&self) -> WorkerKey {
+        self.head.key
     }
 
     /// How long the worker may wait for another job, in milliseconds.

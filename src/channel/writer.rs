@@ -1,11 +1,11 @@
 //! The worker's end of the channel. Raw: everything here runs within the executor.
 //!
-//! Messages are assembled in a local buffer. A full buffer becomes a piece of the queue. While memory is left the piece goes there. If
+//! Messages are assembled in a process_buffer buffer. A full buffer becomes a piece of the queue. While memory is left the piece goes there. If
 //! memory is full and there is a reader, the worker waits for the reader to free some. If there is no reader, the piece goes to a temporary
 //! file. **A worker never waits for a reader that is not there.** A reader that has taken nothing for `deadlock_timeout` is treated as
 //! absent: it may itself be waiting for this job to end.
 //!
-//! Rows that fill the local buffer are likely to continue. From then on the buffer is a page in shared memory, which becomes the piece
+//! Rows that fill the process_buffer buffer are likely to continue. From then on the buffer is a page in shared memory, which becomes the piece
 //! without a copy. Pages that were read return to the worker and are filled again.
 
 use crate::channel::message::{self, Column, HEADER, Kind, padded};
@@ -51,9 +51,9 @@ pub struct Writer {
     ending: bool,
     /// Whether a message has been begun and not completed. An error in between leaves a hole in the stream.
     torn: bool,
-    /// Where messages are assembled: in `page` if there is one, else in `local`.
+    /// Where messages are assembled: in `page` if there is one, else in `process_buffer`.
     buffer: Buffer,
-    local: Buffer,
+    process_buffer: Buffer,
     /// The capacity of either of them in bytes.
     size: usize,
     page: Option<Page>,
@@ -87,7 +87,7 @@ struct Patience {
 impl Writer {
     /// Makes a writer for this process. [`Writer::begin`] gives it a job. If memory is out, the process exits.
     pub fn new(raw: Raw<'_>, slot: &'static Slot) -> Self {
-        let local = crate::pg::memory::for_process(|| Buffer::new(raw, *BUFFER.start()));
+        let process_buffer = crate::pg::memory::for_process(|| Buffer::new(raw, *BUFFER.start()));
         crate::pg::memory::for_process(|| Self {
             slot,
             cookie: 0,
@@ -96,8 +96,8 @@ impl Writer {
             ending: false,
             torn: false,
             size: *BUFFER.start(),
-            buffer: local.view(*BUFFER.start()),
-            local,
+            buffer: process_buffer.view(*BUFFER.start()),
+            process_buffer,
             page: None,
             scratch: Buffer::new(raw, *BUFFER.start()),
             row_memory: Context::for_process(raw, c"pg_background row"),
@@ -117,7 +117,7 @@ impl Writer {
     /// Prepares the writer for a job's messages.
     pub fn begin(&mut self, raw: Raw<'_>, slot: &'static Slot, cookie: u64, queue_size: u32, keep: bool) {
         let size = (queue_size as usize / 4).clamp(*BUFFER.start(), *BUFFER.end()) & !7;
-        crate::pg::memory::for_process(|| self.local.restart(raw, size));
+        crate::pg::memory::for_process(|| self.process_buffer.restart(raw, size));
         self.size = size;
         self.leave_page();
         self.slot = slot;
@@ -209,8 +209,8 @@ impl Writer {
     #[inline]
     fn row_in_place(&mut self, raw: Raw<'_>, form: impl FnOnce(*mut u8, usize) -> Option<usize>) -> bool {
         let room = self.buffer.room().saturating_sub(HEADER) & !7;
-        let place = self.buffer.end().wrapping_add(HEADER);
-        let Some(len) = form(place, room) else {
+        let pointer = self.buffer.end().wrapping_add(HEADER);
+        let Some(len) = form(pointer, room) else {
             return false;
         };
         self.check_whole(raw);
@@ -289,14 +289,14 @@ impl Writer {
         self.header(raw, Kind::Record, len);
         describe::describe(raw, number, &mut |bytes| self.put(raw, bytes));
         self.pad(raw, len);
-        if let Some(place) = self.known_records.get_mut(self.known_count) {
-            *place = number;
+        if let Some(pointer) = self.known_records.get_mut(self.known_count) {
+            *pointer = number;
             self.known_count += 1;
         }
     }
 
     /// Flushes the buffer if a message of `len` bytes does not fit it but would fit an empty one, so that the reader finds the row whole
-    /// and uses it in place.
+    /// and uses it in pointer.
     fn make_room(&mut self, raw: Raw<'_>, len: usize) {
         let need = HEADER + padded(len);
         if need > self.buffer.room() && need <= self.buffer.capacity() {
@@ -417,7 +417,7 @@ impl Writer {
             Some(page) => page.complete(self.buffer.len()),
             None => queue::piece_in_memory(raw, self.buffer.bytes()),
         };
-        self.buffer = self.local.view(self.size);
+        self.buffer = self.process_buffer.view(self.size);
         self.append(raw, piece);
         if more && self.keep {
             let spare = self.slot.lock_if(self.cookie).and_then(|mut job| job.queue.spare());
@@ -428,15 +428,15 @@ impl Writer {
         }
     }
 
-    /// Frees the page with its contents. The next bytes go to the local buffer.
+    /// Frees the page with its contents. The next bytes go to the process_buffer buffer.
     fn leave_page(&mut self) {
         if let Some(page) = self.page.take() {
             page.free();
         }
-        self.buffer = self.local.view(self.size);
+        self.buffer = self.process_buffer.view(self.size);
     }
 
-    fn append(&mut self, raw: Raw<'_>, piece: crate::pg::shmem::Offset) {
+    fn append(&mut self, raw: Raw<'_>, piece: crate::pg::shmem::DsaPointer) {
         let appended = self.slot.lock_if(self.cookie).and_then(|mut job| {
             job.queue.note_written(backend::transaction_has_written());
             job.keeps_result.then(|| job.queue.append(piece, self.limit))

@@ -2,12 +2,12 @@
 //!
 //! * [`order`]: what a job is to be, and where its state comes from;
 //! * [`place`]: the order gets a slot, then a worker; nothing in there blocks;
-//! * [`line`]: those who found no room, in the order of arrival;
+//! * [`launch_queue`]: those who found no room, in the order of arrival;
 //! * [`spare`]: processes ahead of their jobs.
 //!
 //! Who orders decides how to wait, and what becomes of the handle.
 
-pub mod line;
+pub mod launch_queue;
 pub mod order;
 pub mod place;
 pub mod spare;

@@ -4,7 +4,7 @@ use crate::channel::request::Work;
 use crate::pg::catalog::database::Database;
 use crate::pg::error::{Report, Result};
 use crate::pg::process::identity::Identity;
-use crate::pg::shmem::Offset;
+use crate::pg::shmem::DsaPointer;
 use crate::pg::value::params::Outgoing;
 use crate::registry::job::{LABEL_MAX, Slot};
 use crate::settings;
@@ -29,8 +29,8 @@ pub struct Order<'a> {
     pub state: Source<'a>,
     /// What the engine does in the job's transaction.
     pub work: Work,
-    /// The counters of the session, [`NOWHERE`](crate::pg::shmem::NOWHERE) for an order without a session.
-    pub counters: Offset,
+    /// The counters of the session, [`INVALID_POINTER`](crate::pg::shmem::INVALID_POINTER) for an order without a session.
+    pub counters: DsaPointer,
     pub introduce: Introduce,
 }
 

@@ -8,7 +8,7 @@
 //! dropped on the way is taken back, and so is what is on its way when the process ends.
 
 use crate::channel::request;
-use crate::dispatch::line::Counts;
+use crate::dispatch::launch_queue::Counts;
 use crate::dispatch::order::{Introduce, Order, Source};
 use crate::dispatch::spare;
 use crate::pg::error::{Report, Result};
@@ -17,9 +17,9 @@ use crate::pg::guc::own;
 use crate::pg::process::backend;
 use crate::pg::process::bgworker::{self, WorkerStatus};
 use crate::pg::shmem::{self, Owned};
+use crate::registry::admission::{self, Caps, Short, Shortage};
 use crate::registry::job::Slot;
-use crate::registry::pool::{self, Admitted, Claimed, Fit};
-use crate::registry::room::{self, Caps, Short, Shortage};
+use crate::registry::pool::{self, Admitted, Claimed, WorkerKey};
 use crate::registry::segment::segment;
 use crate::registry::totals::{self, Totals};
 use crate::registry::{history, upkeep};
@@ -54,7 +54,7 @@ extern "C-unwind" fn process_ends(_code: c_int, _argument: Datum) {
             slot.unpin(cookie);
         }
     }
-    pool::leave_line();
+    pool::leave_queue();
 }
 
 /// A job that a worker has: its handle was introduced.
@@ -72,7 +72,7 @@ pub enum Placed {
     Posted(Posted),
     /// A process is on its way that is for this job.
     Starting(Starting),
-    /// There is no room. It may be tried again at any time; in [`Line`](super::line::Line) this process learns when.
+    /// There is no room. It may be tried again at any time; in [`QueuedOrder`](super::launch_queue::QueuedOrder) this process learns when.
     NoRoom(Prepared, NoRoom),
     /// The process ended before it took the job, which is taken back. The server's log says why.
     CouldNotStart,
@@ -89,7 +89,7 @@ pub struct NoRoom {
 /// A job in its slot that no worker was asked for yet.
 pub struct Prepared {
     job: Job,
-    fit: Fit,
+    key: WorkerKey,
     counts: Counts,
 }
 
@@ -102,7 +102,7 @@ pub struct Posted {
 /// A job that the postmaster is to start a process for.
 pub struct Starting {
     job: Job,
-    worker: bgworker::Registered,
+    worker: bgworker::WorkerHandle,
 }
 
 /// A job on its way; taken back when dropped. The order keeps the slot until then.
@@ -168,7 +168,7 @@ pub fn prepare(order: &Order) -> Result<Prepared> {
         Source::Connection { database, role } => (*role, *role, *database, order.text_encoding),
     };
     let cookie = backend::strong_random()?;
-    let (request, fit) = match &order.state {
+    let (request, key) = match &order.state {
         Source::Session {
             identity,
             database,
@@ -180,7 +180,7 @@ pub fn prepare(order: &Order) -> Result<Prepared> {
     };
     // The worker needs the text as a C string.
     let sql = Owned::new(shmem::allocate(order.sql.len() + 1)?);
-    shmem::write(sql.place(), order.sql);
+    shmem::write(sql.pointer(), order.sql);
 
     let totals = totals::of(&segment()?.totals, database, user)?;
     let role_count = pool::count_of_role(connected)?;
@@ -217,13 +217,13 @@ pub fn prepare(order: &Order) -> Result<Prepared> {
     };
     // Only now that this one is counted, so that processes that order at the same time see each other.
     let limit = settings::max_role_handles();
-    let is_over = || limit > 0 && room::kept(role_count) > limit;
+    let is_over = || limit > 0 && admission::kept(role_count) > limit;
     if is_over() {
         // A job that is lost keeps its slot until somebody looks after it.
         upkeep::look_after_all()?;
     }
     if is_over() {
-        let kept = room::kept(role_count) - 1;
+        let kept = admission::kept(role_count) - 1;
         Totals::at(totals).refused();
         return Err(
             Report::new(PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED, "too many background job handles")
@@ -236,7 +236,7 @@ pub fn prepare(order: &Order) -> Result<Prepared> {
     }
     Ok(Prepared {
         job,
-        fit,
+        key,
         counts: Counts {
             session: order.counters,
             role: role_count,
@@ -262,7 +262,7 @@ impl Prepared {
             read_at: own::configuration_read_at(),
         };
         let (slot, cookie) = (self.job.slot, self.job.cookie);
-        match pool::admit(slot, cookie, self.fit, caps, room::my_place()) {
+        match pool::admit(slot, cookie, self.key, caps, admission::my_position()) {
             Ok(Admitted::Claimed(worker)) => {
                 worker.wake();
                 // Its room is found, whether by this worker or another: nobody behind waits for the answer.
@@ -294,13 +294,13 @@ impl Prepared {
 
     fn taken_by(self, worker: &Claimed) -> Placed {
         if worker.is_fresh {
-            spare::is_used();
+            spare::start_ahead();
         }
         self.job.taken_by(worker.pid())
     }
 
     /// The postmaster knows the job's worker as `worker`.
-    fn starts_as(self, worker: bgworker::Registered) -> Placed {
+    fn starts_as(self, worker: bgworker::WorkerHandle) -> Placed {
         self.job.slot.lock().worker = worker;
         Placed::Starting(Starting { job: self.job, worker })
     }
@@ -335,7 +335,7 @@ impl Starting {
         if pid == 0 {
             return Placed::CouldNotStart;
         }
-        spare::is_used();
+        spare::start_ahead();
         self.job.taken_by(pid)
     }
 }

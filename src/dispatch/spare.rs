@@ -14,7 +14,7 @@ const SOON: i64 = 1_000_000;
 
 /// A job was given a fresh process. Where this happens again and again, processes for the next ones are asked for; where the server
 /// has no slot free, there are none. Guarded.
-pub fn is_used() {
+pub fn start_ahead() {
     let goes_on = pool::use_fresh() < SOON;
     while goes_on
         && settings::worker_idle_timeout() == 0

@@ -54,7 +54,7 @@ pub enum Failure {
     /// An error that PostgreSQL raised in this process and [`catch`] kept. It is raised again as if it had not been caught.
     Caught(*mut ErrorData),
     /// An error of a job. It is raised as a new one, so that the caller's context lines are added to its own.
-    Foreign(*mut ErrorData),
+    OfJob(*mut ErrorData),
     /// Rust's allocator had no memory for so many bytes. Making this value allocates nothing.
     OutOfMemory(usize),
 }
@@ -122,7 +122,7 @@ fn out_of_memory(size: usize) -> *mut ErrorData {
 pub fn throw(raw: Raw<'_>, failure: Failure) -> ! {
     let (edata, again) = match failure {
         Failure::Report(report) => (report.into_error_data(), false),
-        Failure::Foreign(edata) => (edata, false),
+        Failure::OfJob(edata) => (edata, false),
         Failure::Caught(edata) => (edata, true),
         Failure::OutOfMemory(size) => (out_of_memory(size), false),
     };

@@ -11,10 +11,10 @@ use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::{self, LWLock, LWLockMode, dsa_area, dsa_pointer};
 
 /// A pointer into the dynamic shared area; 0 is the null pointer.
-pub type Offset = u64;
+pub type DsaPointer = u64;
 
 /// The null pointer.
-pub const NOWHERE: Offset = 0;
+pub const INVALID_POINTER: DsaPointer = 0;
 
 const TRANCHE_NAME: &CStr = c"pg_background";
 
@@ -203,10 +203,10 @@ fn as_owner<T>(body: impl FnOnce(Raw) -> T) -> Result<T> {
 
 /// Allocates zeroed memory in the area. Fails with 53200 if memory is out, or with the system's own error if it refuses a new segment. Call
 /// it without a lock held.
-pub fn allocate(size: usize) -> Result<Offset> {
+pub fn allocate(size: usize) -> Result<DsaPointer> {
     // SAFETY: the area is attached. The flags make one failure a value; that of a new segment is an error all the same, raised
     // with the area's locks held, and caught here where they are released before anything is given back.
-    let place = as_owner(|raw| unsafe {
+    let pointer = as_owner(|raw| unsafe {
         raw::dsa_allocate_extended(
             raw,
             AREA.get(),
@@ -214,26 +214,26 @@ pub fn allocate(size: usize) -> Result<Offset> {
             (pg_sys::DSA_ALLOC_HUGE | pg_sys::DSA_ALLOC_NO_OOM | pg_sys::DSA_ALLOC_ZERO) as _,
         )
     })?;
-    if place == NOWHERE {
+    if pointer == INVALID_POINTER {
         return Err(
             Report::new(PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY, "out of shared memory")
                 .detail(format!("Failed on a request of {size} bytes for a background job."))
                 .into(),
         );
     }
-    Ok(place)
+    Ok(pointer)
 }
 
 /// Allocates in the area without zeroing. Raw.
-pub fn allocate_raw(raw: Raw<'_>, size: usize) -> Offset {
+pub fn allocate_raw(raw: Raw<'_>, size: usize) -> DsaPointer {
     // SAFETY: the area is attached; a failure raises.
     unsafe { raw::dsa_allocate_extended(raw, AREA.get(), size, pg_sys::DSA_ALLOC_HUGE as _) }
 }
 
 /// As [`allocate`], but returns None if memory is out, and does not zero. Call it without a lock held.
-pub fn try_allocate(size: usize) -> Option<Offset> {
+pub fn try_allocate(size: usize) -> Option<DsaPointer> {
     // SAFETY: as in `allocate`; the locks of the area go before anything else is done.
-    let place = as_owner(|raw| unsafe {
+    let pointer = as_owner(|raw| unsafe {
         raw::dsa_allocate_extended(
             raw,
             AREA.get(),
@@ -241,60 +241,60 @@ pub fn try_allocate(size: usize) -> Option<Offset> {
             (pg_sys::DSA_ALLOC_HUGE | pg_sys::DSA_ALLOC_NO_OOM) as _,
         )
     });
-    place.ok().filter(|place| *place != NOWHERE)
+    pointer.ok().filter(|pointer| *pointer != INVALID_POINTER)
 }
 
 /// Frees an allocation; the null pointer is allowed. Raises nothing. If this process can map no more segments, the memory stays allocated.
 /// Call it without a lock held.
-pub fn free(place: Offset) {
-    if place != NOWHERE {
+pub fn free(pointer: DsaPointer) {
+    if pointer != INVALID_POINTER {
         // SAFETY: allocated in this area and no longer referenced (the caller's promise).
-        let _ = as_owner(|raw| unsafe { raw::dsa_free(raw, AREA.get(), place as dsa_pointer) });
+        let _ = as_owner(|raw| unsafe { raw::dsa_free(raw, AREA.get(), pointer as dsa_pointer) });
     }
 }
 
 /// The address of an allocation that this process has mapped, by allocating it or by one of the functions below. It stays mapped as long as
 /// it is allocated, and then this raises nothing. If the segment has yet to be mapped, this may raise an error.
-pub fn address(place: Offset) -> *mut u8 {
+pub fn address(pointer: DsaPointer) -> *mut u8 {
     // SAFETY: the area is attached.
-    unsafe { raw::dsa_get_address(AREA.get(), place as dsa_pointer).cast() }
+    unsafe { raw::dsa_get_address(AREA.get(), pointer as dsa_pointer).cast() }
 }
 
 /// As [`address`], but returns None if the segment cannot be mapped. May be called under a lock and while the process exits.
-pub fn look_address(place: Offset) -> Option<*mut u8> {
-    if place == NOWHERE {
+pub fn look_address(pointer: DsaPointer) -> Option<*mut u8> {
+    if pointer == INVALID_POINTER {
         return None;
     }
     let owner = compat::SegmentOwner::enter();
-    let address = error::quietly(|_| address(place));
+    let address = error::quietly(|_| address(pointer));
     owner.leave(address.is_none());
     address
 }
 
 /// Returns a value of the shared area, as [`look_address`].
-pub fn look<T>(place: Offset) -> Option<&'static T> {
+pub fn look<T>(pointer: DsaPointer) -> Option<&'static T> {
     // SAFETY: as in `at`.
-    look_address(place).map(|address| unsafe { &*address.cast::<T>() })
+    look_address(pointer).map(|address| unsafe { &*address.cast::<T>() })
 }
 
 /// A cache for the value that was looked up last, for pointers that are never freed.
-pub struct Last<T: 'static>(Cell<(Offset, Option<&'static T>)>);
+pub struct Last<T: 'static>(Cell<(DsaPointer, Option<&'static T>)>);
 
 impl<T> Last<T> {
     /// No value yet.
     pub const fn new() -> Self {
-        Self(Cell::new((NOWHERE, None)))
+        Self(Cell::new((INVALID_POINTER, None)))
     }
 
     /// As [`look`].
-    pub fn look(&self, place: Offset) -> Option<&'static T> {
+    pub fn look(&self, pointer: DsaPointer) -> Option<&'static T> {
         let (last, value) = self.0.get();
-        if last == place {
+        if last == pointer {
             return value;
         }
-        let value = look(place);
+        let value = look(pointer);
         if value.is_some() {
-            self.0.set((place, value));
+            self.0.set((pointer, value));
         }
         value
     }
@@ -302,12 +302,12 @@ impl<T> Last<T> {
 
 /// Maps the segment of an allocation. Fails with the system's own error, for example if no file descriptor or address space is left. Call
 /// it without a lock held.
-pub fn map(place: Offset) -> Result<()> {
-    if place == NOWHERE || look_address(place).is_some() {
+pub fn map(pointer: DsaPointer) -> Result<()> {
+    if pointer == INVALID_POINTER || look_address(pointer).is_some() {
         return Ok(());
     }
     // Tries once more, for the message of the error.
-    as_owner(|_| address(place)).map(drop).inspect_err(|failure| {
+    as_owner(|_| address(pointer)).map(drop).inspect_err(|failure| {
         // From version 17 on an attachment that has failed cannot be tried again in the same process: dsm.c reports it as attached already.
         if cfg!(since_17)
             && let Failure::Caught(edata) = failure
@@ -322,47 +322,47 @@ pub fn map(place: Offset) -> Result<()> {
 }
 
 /// Maps a value and returns it, as [`map`].
-pub fn mapped<T>(place: Offset) -> Result<&'static T> {
-    map(place)?;
-    Ok(at(place))
+pub fn mapped<T>(pointer: DsaPointer) -> Result<&'static T> {
+    map(pointer)?;
+    Ok(at(pointer))
 }
 
 /// Maps `len` bytes and returns them, as [`map`].
-pub fn mapped_bytes<'a>(place: Offset, len: usize) -> Result<&'a [u8]> {
-    map(place)?;
-    Ok(bytes(place, len))
+pub fn mapped_bytes<'a>(pointer: DsaPointer, len: usize) -> Result<&'a [u8]> {
+    map(pointer)?;
+    Ok(bytes(pointer, len))
 }
 
 /// A value of the shared area that this process has mapped, as for [`address`].
-pub fn at<T>(place: Offset) -> &'static T {
+pub fn at<T>(pointer: DsaPointer) -> &'static T {
     // SAFETY: callers keep the allocation while they hold a reference; shared values hold only numbers, atomics and locks, so
     // any bit pattern that is found there is valid.
-    unsafe { &*address(place).cast::<T>() }
+    unsafe { &*address(pointer).cast::<T>() }
 }
 
 /// `len` bytes of the shared area that this process has mapped, as for [`address`].
-pub fn bytes<'a>(place: Offset, len: usize) -> &'a [u8] {
+pub fn bytes<'a>(pointer: DsaPointer, len: usize) -> &'a [u8] {
     if len == 0 {
         return &[];
     }
     // SAFETY: the allocation holds `len` bytes that are not written while they are read (the caller's promise).
-    unsafe { core::slice::from_raw_parts(address(place), len) }
+    unsafe { core::slice::from_raw_parts(address(pointer), len) }
 }
 
 /// Writes `data` to an allocation.
-pub fn write(place: Offset, data: &[u8]) {
+pub fn write(pointer: DsaPointer, data: &[u8]) {
     // SAFETY: the memory was allocated for at least as many bytes and no other process sees it yet (the caller's promise).
-    unsafe { ptr::copy_nonoverlapping(data.as_ptr(), address(place), data.len()) }
+    unsafe { ptr::copy_nonoverlapping(data.as_ptr(), address(pointer), data.len()) }
 }
 
 /// Stores a copy of `data` in the area. Returns the null pointer if it is empty. Errors are those of [`allocate`].
-pub fn store(data: &[u8]) -> Result<Offset> {
+pub fn store(data: &[u8]) -> Result<DsaPointer> {
     if data.is_empty() {
-        return Ok(NOWHERE);
+        return Ok(INVALID_POINTER);
     }
-    let place = allocate(data.len())?;
-    write(place, data);
-    Ok(place)
+    let pointer = allocate(data.len())?;
+    write(pointer, data);
+    Ok(pointer)
 }
 
 /// The element at index `n` of an array of the shared area that begins with `first`.
@@ -378,28 +378,28 @@ pub fn behind<T, U>(first: &'static T, len: usize) -> &'static U {
 }
 
 /// Writes a value to an allocation.
-pub fn put<T: Copy>(place: Offset, value: T) {
+pub fn put<T: Copy>(pointer: DsaPointer, value: T) {
     // SAFETY: the memory was allocated for it, aligned, and no other process sees it yet (the caller's promise).
-    unsafe { address(place).cast::<T>().write(value) }
+    unsafe { address(pointer).cast::<T>().write(value) }
 }
 
 /// An allocation in the area that is freed when it is dropped, unless it is handed over.
-pub struct Owned(Offset);
+pub struct Owned(DsaPointer);
 
 impl Owned {
     /// Takes ownership of an allocation.
-    pub fn new(place: Offset) -> Self {
-        Self(place)
+    pub fn new(pointer: DsaPointer) -> Self {
+        Self(pointer)
     }
 
     /// The pointer.
-    pub fn place(&self) -> Offset {
+    pub fn pointer(&self) -> DsaPointer {
         self.0
     }
 
     /// Gives up ownership and returns the pointer.
-    pub fn hand_over(mut self) -> Offset {
-        core::mem::replace(&mut self.0, NOWHERE)
+    pub fn hand_over(mut self) -> DsaPointer {
+        core::mem::replace(&mut self.0, INVALID_POINTER)
     }
 }
 

@@ -7,7 +7,7 @@ use crate::pg::digits::Digits;
 use crate::pg::error::{Result, new_error_data};
 use crate::pg::fallible;
 use crate::pg::memory::{c_bytes, copy_text};
-use crate::pg::shmem::{self, Offset};
+use crate::pg::shmem::{self, DsaPointer};
 use crate::pg::sqlstate::{pack, unpack};
 use crate::pg::value::encoding;
 use pgrx::pg_sys::{self, ErrorData};
@@ -162,16 +162,16 @@ fn field(code: u8, value: &[u8], put: &mut dyn FnMut(&[u8])) {
 
 /// Stores an error that the process `pid` caught in the shared area, in the form of the protocol. Returns the pointer and the length, or
 /// None if memory is out. This is the only copy of parts whose size depends on the user.
-pub fn store(edata: *mut ErrorData, pid: i32) -> Option<(Offset, usize)> {
+pub fn store(edata: *mut ErrorData, pid: i32) -> Option<(DsaPointer, usize)> {
     let mut len = 0;
     encode(edata, pid, &mut |piece| len += piece.len());
-    let place = shmem::try_allocate(len)?;
-    let mut at = place;
+    let pointer = shmem::try_allocate(len)?;
+    let mut at = pointer;
     encode(edata, pid, &mut |piece| {
         shmem::write(at, piece);
-        at += piece.len() as Offset;
+        at += piece.len() as DsaPointer;
     });
-    Some((place, len))
+    Some((pointer, len))
 }
 
 /// The message of a caught error, in full length. Valid as long as the error.

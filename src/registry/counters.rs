@@ -1,7 +1,7 @@
 //! How the jobs of one session ended. Shared, because a job ends in the worker's process, perhaps after the session has gone.
 
 use crate::pg::error::Result;
-use crate::pg::shmem::{self, NOWHERE, Offset};
+use crate::pg::shmem::{self, DsaPointer, INVALID_POINTER};
 use core::sync::atomic::Ordering::{AcqRel, Relaxed};
 use core::sync::atomic::{AtomicU32, AtomicU64};
 
@@ -30,20 +30,20 @@ pub enum Count {
 
 impl Counters {
     /// New counters, held once. 53200 where memory is out.
-    pub fn create() -> Result<Offset> {
-        let place = shmem::allocate(size_of::<Counters>())?;
-        shmem::at::<Counters>(place).holders.store(1, Relaxed);
-        Ok(place)
+    pub fn create() -> Result<DsaPointer> {
+        let pointer = shmem::allocate(size_of::<Counters>())?;
+        shmem::at::<Counters>(pointer).holders.store(1, Relaxed);
+        Ok(pointer)
     }
 
-    /// The counters at `place`, which this process has mapped.
-    pub fn at(place: Offset) -> &'static Counters {
-        shmem::at(place)
+    /// The counters at `pointer`, which this process has mapped.
+    pub fn at(pointer: DsaPointer) -> &'static Counters {
+        shmem::at(pointer)
     }
 
     /// The same, None for nowhere: an order without a session has none.
-    pub fn of(place: Offset) -> Option<&'static Counters> {
-        (place != NOWHERE).then(|| Self::at(place))
+    pub fn of(pointer: DsaPointer) -> Option<&'static Counters> {
+        (pointer != INVALID_POINTER).then(|| Self::at(pointer))
     }
 
     /// Holds them once more.
@@ -52,11 +52,11 @@ impl Counters {
     }
 
     /// Lets go; the last holder frees them. Raises nothing: where this process cannot map them they stay.
-    pub fn release(place: Offset) {
-        if let Some(counters) = shmem::look::<Counters>(place)
+    pub fn release(pointer: DsaPointer) {
+        if let Some(counters) = shmem::look::<Counters>(pointer)
             && counters.holders.fetch_sub(1, AcqRel) == 1
         {
-            shmem::free(place);
+            shmem::free(pointer);
         }
     }
 

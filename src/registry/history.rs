@@ -7,7 +7,7 @@
 //! Every job that ends needs the lock for a moment. So whoever has to do with many records takes it for a few at a time.
 
 use crate::pg::error::Result;
-use crate::pg::shmem::{self, Guard, Locked, NOWHERE, Offset};
+use crate::pg::shmem::{self, DsaPointer, Guard, INVALID_POINTER, Locked};
 use crate::registry::job::{Job, LABEL_MAX, MESSAGE_MAX, PREVIEW, PROGRESS_MAX, Slot, State, head_of};
 use core::cell::Cell;
 use core::sync::atomic::Ordering::Relaxed;
@@ -21,11 +21,11 @@ const BATCH: usize = 256;
 /// The records, a ring.
 #[repr(C)]
 pub struct History {
-    ring: Offset,
+    ring: DsaPointer,
     size: u32,
     /// While records move to a ring of another size: the one before, and the number below which they are still there.
     size_before: u32,
-    ring_before: Offset,
+    ring_before: DsaPointer,
     unmoved: u64,
     /// How many were ever written.
     written: u64,
@@ -124,7 +124,7 @@ fn with_texts<T>(job: &Job, take: impl FnOnce([Option<&[u8]>; 4]) -> T) -> T {
     }
 }
 
-/// Hands over one text after the other, with the place that it goes to, and gives their lengths, `u16::MAX` for none. Of what does not
+/// Hands over one text after the other, with the pointer that it goes to, and gives their lengths, `u16::MAX` for none. Of what does not
 /// fit into `room` bytes the end is cut.
 fn lay_out(texts: [Option<&[u8]>; 4], room: usize, mut put: impl FnMut(usize, &[u8])) -> [u16; 4] {
     let mut end = 0;
@@ -246,14 +246,14 @@ pub(super) fn reach(history: &Locked<History>) {
 /// Some of the records.
 #[derive(Clone, Copy)]
 struct Ring {
-    place: Offset,
+    pointer: DsaPointer,
     size: u32,
 }
 
 impl Ring {
     /// Where record number `n` is, or goes; None where this process cannot map it. Under the lock.
     fn record(self, n: u64) -> Option<&'static Record> {
-        let first = shmem::look::<Record>(self.place)?;
+        let first = shmem::look::<Record>(self.pointer)?;
         Some(shmem::neighbour(first, (n % u64::from(self.size)) as usize))
     }
 }
@@ -261,14 +261,14 @@ impl Ring {
 impl History {
     fn ring(&self) -> Ring {
         Ring {
-            place: self.ring,
+            pointer: self.ring,
             size: self.size,
         }
     }
 
     fn ring_before(&self) -> Ring {
         Ring {
-            place: self.ring_before,
+            pointer: self.ring_before,
             size: self.size_before,
         }
     }
@@ -283,7 +283,7 @@ impl History {
     }
 
     fn is_moving(&self) -> bool {
-        self.ring_before != NOWHERE
+        self.ring_before != INVALID_POINTER
     }
 
     /// The numbers of the records that are there, the oldest first.
@@ -293,20 +293,20 @@ impl History {
 
     /// From now on records go to `ring`. Those that are there move later, if there is room for any; else the ring before is the
     /// caller's.
-    fn begin_to_move(&mut self, ring: Ring) -> Offset {
+    fn begin_to_move(&mut self, ring: Ring) -> DsaPointer {
         self.first = self.numbers().start.max(self.written.saturating_sub(ring.size.into()));
         (self.ring_before, self.size_before) = (self.ring, self.size);
-        (self.ring, self.size) = (ring.place, ring.size);
+        (self.ring, self.size) = (ring.pointer, ring.size);
         self.unmoved = self.written;
         self.end_of_move()
     }
 
     /// Moves some records, the youngest first. Returns the ring before, which is the caller's, when all have moved. Stops where this process
     /// cannot map one of the two.
-    fn move_some(&mut self) -> Option<Offset> {
+    fn move_some(&mut self) -> Option<DsaPointer> {
         for _ in 0..BATCH {
             let free = self.end_of_move();
-            if free != NOWHERE {
+            if free != INVALID_POINTER {
                 return Some(free);
             }
             let n = self.unmoved - 1;
@@ -314,14 +314,14 @@ impl History {
             self.ring().record(n)?.take_from(from);
             self.unmoved = n;
         }
-        Some(NOWHERE)
+        Some(INVALID_POINTER)
     }
 
-    fn end_of_move(&mut self) -> Offset {
+    fn end_of_move(&mut self) -> DsaPointer {
         if self.unmoved > self.numbers().start {
-            return NOWHERE;
+            return INVALID_POINTER;
         }
-        core::mem::replace(&mut self.ring_before, NOWHERE)
+        core::mem::replace(&mut self.ring_before, INVALID_POINTER)
     }
 }
 
@@ -342,7 +342,7 @@ pub fn set_size(history: &Locked<History>, size: u32) -> Result<()> {
             break;
         }
         let ring = shmem::Owned::new(match size {
-            0 => NOWHERE,
+            0 => INVALID_POINTER,
             _ => shmem::allocate(size as usize * size_of::<Record>())?,
         });
         let mut guard = history.lock();
@@ -351,7 +351,7 @@ pub fn set_size(history: &Locked<History>, size: u32) -> Result<()> {
             continue;
         }
         let free = guard.begin_to_move(Ring {
-            place: ring.hand_over(),
+            pointer: ring.hand_over(),
             size,
         });
         drop(guard);
@@ -369,7 +369,7 @@ fn finish_move(history: &Locked<History>) -> Result<()> {
         }
         let free = guard.move_some();
         drop(guard);
-        shmem::free(free.unwrap_or(NOWHERE));
+        shmem::free(free.unwrap_or(INVALID_POINTER));
     }
 }
 
@@ -446,32 +446,32 @@ mod tests {
     #[test]
     fn records_move_from_one_ring_to_another() {
         let mut history = History {
-            ring: NOWHERE,
+            ring: INVALID_POINTER,
             size: 0,
             size_before: 0,
-            ring_before: NOWHERE,
+            ring_before: INVALID_POINTER,
             unmoved: 0,
             written: 0,
             first: 0,
         };
-        let ring = |place, size| Ring { place, size };
-        assert_eq!(history.begin_to_move(ring(8, 4)), NOWHERE);
+        let ring = |pointer, size| Ring { pointer, size };
+        assert_eq!(history.begin_to_move(ring(8, 4)), INVALID_POINTER);
         assert!(!history.is_moving());
         history.written = 10;
         assert_eq!(history.numbers(), 6..10);
         // What a smaller ring has dropped a larger one does not bring back.
-        assert_eq!(history.begin_to_move(ring(16, 2)), NOWHERE);
+        assert_eq!(history.begin_to_move(ring(16, 2)), INVALID_POINTER);
         assert_eq!((history.numbers(), history.unmoved), (8..10, 10));
-        assert_eq!((history.ring_of(9).place, history.ring_of(10).place), (8, 16));
+        assert_eq!((history.ring_of(9).pointer, history.ring_of(10).pointer), (8, 16));
         history.unmoved = 9;
-        assert_eq!((history.ring_of(8).place, history.ring_of(9).place), (8, 16));
+        assert_eq!((history.ring_of(8).pointer, history.ring_of(9).pointer), (8, 16));
         history.unmoved = 8;
         assert_eq!(history.end_of_move(), 8);
-        assert_eq!(history.begin_to_move(ring(8, 4)), NOWHERE);
+        assert_eq!(history.begin_to_move(ring(8, 4)), INVALID_POINTER);
         // All that was to move is pushed out meanwhile.
         history.written = 14;
         assert_eq!((history.numbers(), history.end_of_move()), (10..14, 16));
-        assert_eq!(history.begin_to_move(ring(NOWHERE, 0)), 8);
+        assert_eq!(history.begin_to_move(ring(INVALID_POINTER, 0)), 8);
         assert_eq!(history.numbers(), 14..14);
     }
 }

@@ -5,8 +5,8 @@ use crate::pg::digits::Digits;
 use crate::pg::error::Result;
 use crate::pg::files::Files;
 use crate::pg::process::backend::Process;
-use crate::pg::process::bgworker::Registered;
-use crate::pg::shmem::{self, Guard, Locked, NOWHERE, Offset};
+use crate::pg::process::bgworker::WorkerHandle;
+use crate::pg::shmem::{self, DsaPointer, Guard, INVALID_POINTER, Locked};
 use crate::pg::value::encoding;
 use crate::pg::wire;
 use crate::registry::counters::Count;
@@ -85,7 +85,7 @@ impl Stop {
     }
 }
 
-/// The place of a job in shared memory.
+/// The pointer of a job in shared memory.
 #[repr(C)]
 pub struct Slot {
     number: AtomicU32,
@@ -169,21 +169,21 @@ pub struct Job {
     /// How many times a call in some session has it in hand.
     pub(super) pins: u32,
     /// The background worker that the postmaster was asked for.
-    pub worker: Registered,
+    pub worker: WorkerHandle,
     /// The process that has the job, or that it was posted to. None while a process is on its way.
     pub runner: Process,
     /// Where to find the launching session, which is to wake when the job was taken.
     pub owner_procno: u32,
-    pub(super) counters: Offset,
+    pub(super) counters: DsaPointer,
     /// The counters of the database and the role.
-    pub totals: Offset,
+    pub totals: DsaPointer,
     /// The count of running jobs of the role that the worker connects as, and whether the job is in it and in that of the cluster.
-    pub role_count: Offset,
+    pub role_count: DsaPointer,
     pub(super) is_counted: bool,
-    pub sql: Offset,
+    pub sql: DsaPointer,
     pub sql_len: u64,
     /// What the worker needs besides the SQL; freed when it has adopted it.
-    pub request: Offset,
+    pub request: DsaPointer,
     /// The beginning of the SQL.
     pub preview_len: u32,
     pub preview: [u8; PREVIEW],
@@ -192,7 +192,7 @@ pub struct Job {
     pub error: Error,
     pub queue: Queue,
     /// What a reading that was broken off knew of the rest of the stream.
-    pub known: Offset,
+    pub known: DsaPointer,
     pub known_len: u64,
     pub files: Files,
     pub label: [u8; LABEL_MAX],
@@ -221,7 +221,7 @@ impl Job {
     /// Where the SQL is. Valid as long as the slot is kept.
     pub fn sql(&self) -> Text {
         Text {
-            place: self.sql,
+            pointer: self.sql,
             len: self.sql_len,
         }
     }
@@ -290,14 +290,14 @@ impl<const N: usize> core::ops::Deref for Copied<N> {
 /// A text in the area. It may lie in a segment that this process has yet to map, which is no matter for the time that a lock is held.
 #[derive(Clone, Copy)]
 pub struct Text {
-    place: Offset,
+    pointer: DsaPointer,
     len: u64,
 }
 
 impl Text {
     /// The text. The system's own error where it refuses to map it. Valid as long as the slot is kept.
     pub fn read(self) -> Result<&'static [u8]> {
-        shmem::mapped_bytes(self.place, self.len as usize)
+        shmem::mapped_bytes(self.pointer, self.len as usize)
     }
 }
 
@@ -313,7 +313,7 @@ pub struct Error {
     message_len: u32,
     message: [u8; MESSAGE_MAX],
     /// In the protocol's form; nowhere where memory was out.
-    whole: Offset,
+    whole: DsaPointer,
     whole_len: u64,
 }
 
@@ -326,7 +326,7 @@ impl Error {
             pid,
             message_len: message.len().min(MESSAGE_MAX) as u32,
             message: [0; MESSAGE_MAX],
-            whole: NOWHERE,
+            whole: INVALID_POINTER,
             whole_len: 0,
         };
         error.message.iter_mut().zip(message).for_each(|(to, from)| *to = *from);
@@ -343,7 +343,7 @@ impl Error {
     }
 
     /// The same with all of the error, `len` bytes at `whole`.
-    pub fn with_whole(self, whole: Offset, len: usize) -> Self {
+    pub fn with_whole(self, whole: DsaPointer, len: usize) -> Self {
         Self {
             whole,
             whole_len: len as u64,
@@ -377,7 +377,7 @@ impl Error {
     /// All of the error, in the protocol's form. The system's own error where it refuses to map it. Call it without a lock held;
     /// valid as long as the slot is kept.
     pub fn fields(&self) -> Result<Cow<'static, [u8]>> {
-        if self.whole != NOWHERE {
+        if self.whole != INVALID_POINTER {
             return Ok(Cow::Borrowed(shmem::mapped_bytes(self.whole, self.whole_len as usize)?));
         }
         let detail = if self.lost {

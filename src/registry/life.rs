@@ -8,12 +8,12 @@
 
 use crate::pg::error::Result;
 use crate::pg::process::backend::{self, Process};
-use crate::pg::process::bgworker::{Registered, WorkerStatus};
-use crate::pg::shmem::{self, Guard, NOWHERE, Offset};
+use crate::pg::process::bgworker::{WorkerHandle, WorkerStatus};
+use crate::pg::shmem::{self, DsaPointer, Guard, INVALID_POINTER};
 use crate::registry::counters::{Count, Counters};
 use crate::registry::job::{End, Error, Job, Slot, State, Stop};
 use crate::registry::totals::Totals;
-use crate::registry::{history, pool, room, segment, upkeep};
+use crate::registry::{admission, history, pool, segment, upkeep};
 use core::sync::atomic::Ordering::Relaxed;
 
 impl Job {
@@ -32,7 +32,7 @@ impl Slot {
     /// Begins a job in this slot, which was just taken: nobody else looks at it before the cookie is set. The owner and the
     /// worker to come both keep it, and so does the launch, until [`Slot::introduce`]: whoever is fast may find the job,
     /// see its end and forget it before the launch has learned that it was taken.
-    pub fn begin(&'static self, cookie: u64, counters: Offset, fill: impl FnOnce(&mut Job)) {
+    pub fn begin(&'static self, cookie: u64, counters: DsaPointer, fill: impl FnOnce(&mut Job)) {
         let mut job = self.lock();
         segment::waiters(self).clear();
         self.pid.store(0, Relaxed);
@@ -59,11 +59,11 @@ impl Slot {
         job.handed_on = false;
         job.pins = 1;
         job.is_counted = false;
-        job.worker = Registered::NONE;
+        job.worker = WorkerHandle::NONE;
         job.runner = Process::NONE;
         job.preview_len = 0;
         job.has_error = false;
-        job.known = NOWHERE;
+        job.known = INVALID_POINTER;
         job.known_len = 0;
         job.counters = counters;
         job.queue.clear();
@@ -72,7 +72,7 @@ impl Slot {
             counters.began();
         }
         fill(&mut job);
-        room::is_kept(job.role_count);
+        admission::is_kept(job.role_count);
         Totals::at(job.totals).launched();
         self.cookie.store(cookie, Relaxed);
     }
@@ -183,7 +183,7 @@ impl Slot {
         if Totals::look(totals).is_none() {
             shmem::map(totals)?;
         }
-        if room::role(role).is_none() {
+        if admission::role(role).is_none() {
             shmem::map(role)?;
         }
         pool::reach()?;
@@ -208,7 +208,7 @@ impl Slot {
         if let Some(mut job) = self.lock_if(cookie) {
             self.pid.store(pid, Relaxed);
             job.pins -= 1;
-            self.settle(job);
+            self.give_back_unneeded(job);
         }
     }
 
@@ -228,7 +228,7 @@ impl Slot {
     pub fn unpin(&'static self, cookie: u64) {
         if let Some(mut job) = self.lock_if(cookie) {
             job.pins -= 1;
-            self.settle(job);
+            self.give_back_unneeded(job);
         }
     }
 
@@ -238,7 +238,7 @@ impl Slot {
             return false;
         };
         job.released = true;
-        self.settle(job);
+        self.give_back_unneeded(job);
         true
     }
 
@@ -262,7 +262,7 @@ impl Slot {
         if job.state.has_ended() {
             self.expire(&mut job);
         }
-        self.settle(job);
+        self.give_back_unneeded(job);
     }
 
     /// The worker has published the end.
@@ -270,7 +270,7 @@ impl Slot {
         if job.orphaned && !job.released {
             self.expire(&mut job);
         }
-        self.settle(job);
+        self.give_back_unneeded(job);
     }
 
     /// Both the job and the session that launched it have ended.
@@ -299,7 +299,7 @@ impl Slot {
             return;
         }
         let writer = job.queue.set_reader(None).then_some(job.runner);
-        self.settle(job);
+        self.give_back_unneeded(job);
         if let Some(writer) = writer {
             writer.wake();
         }
@@ -316,7 +316,7 @@ impl Slot {
     }
 
     /// Gives back what nobody needs any more.
-    fn settle(&'static self, mut job: Guard<'_, Job>) {
+    fn give_back_unneeded(&'static self, mut job: Guard<'_, Job>) {
         if job.orphaned && job.consumed && job.state.has_ended() {
             job.released = true;
         }
@@ -365,17 +365,17 @@ impl Slot {
         self.pid.store(0, Relaxed);
         self.worker_pid.store(0, Relaxed);
         let counters = job.counters;
-        room::is_kept_no_more(job.role_count);
-        let places = [job.sql, job.request, job.known];
-        (job.sql, job.request, job.known) = (NOWHERE, NOWHERE, NOWHERE);
+        admission::is_kept_no_more(job.role_count);
+        let pointers = [job.sql, job.request, job.known];
+        (job.sql, job.request, job.known) = (INVALID_POINTER, INVALID_POINTER, INVALID_POINTER);
         let error = job.error().copied();
         job.has_error = false;
         let mut queue = job.queue.take();
         let mut files = core::mem::take(&mut job.files);
         drop(job);
         queue.free_all();
-        for place in places {
-            shmem::free(place);
+        for pointer in pointers {
+            shmem::free(pointer);
         }
         if let Some(error) = error {
             error.free();

@@ -1,55 +1,59 @@
-//! Lists in shared memory that nothing is ever taken off, each entry with the place of the next. Under the lock of whoever keeps the
-//! first place, which is where new entries go.
+//! Lists in shared memory that nothing is ever taken off, each entry with the pointer of the next. Under the lock of whoever keeps the
+//! first pointer, which is where new entries go.
 
 use crate::pg::error::Result;
-use crate::pg::shmem::{self, Locked, NOWHERE, Offset};
+use crate::pg::shmem::{self, DsaPointer, INVALID_POINTER, Locked};
 use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::Relaxed;
 
 /// What stands in a list. Zeroed memory is a valid entry.
 pub trait Linked: 'static {
-    /// The place of the next entry.
+    /// The pointer of the next entry.
     fn next(&self) -> &AtomicU64;
 }
 
-/// The entry from `first` up to but without `end` that `is_it` is true of, with its place. Without a lock, since looking at an entry
+/// The entry from `first` up to but without `end` that `is_it` is true of, with its pointer. Without a lock, since looking at an entry
 /// may raise an error: the system's own where it refuses to map it.
-fn find<T: Linked>(first: Offset, end: Offset, mut is_it: impl FnMut(&'static T) -> bool) -> Result<Option<Offset>> {
-    let mut place = first;
-    while place != end && place != NOWHERE {
-        let entry: &'static T = shmem::mapped(place)?;
+fn find<T: Linked>(
+    first: DsaPointer,
+    end: DsaPointer,
+    mut is_it: impl FnMut(&'static T) -> bool,
+) -> Result<Option<DsaPointer>> {
+    let mut pointer = first;
+    while pointer != end && pointer != INVALID_POINTER {
+        let entry: &'static T = shmem::mapped(pointer)?;
         if is_it(entry) {
-            return Ok(Some(place));
+            return Ok(Some(pointer));
         }
-        place = entry.next().load(Relaxed);
+        pointer = entry.next().load(Relaxed);
     }
     Ok(None)
 }
 
 /// All entries from `first` on. The system's own error where it refuses to map one.
-pub fn all<T: Linked>(first: Offset) -> Result<Vec<&'static T>> {
+pub fn all<T: Linked>(first: DsaPointer) -> Result<Vec<&'static T>> {
     let mut entries = Vec::new();
-    find(first, NOWHERE, |entry| {
+    find(first, INVALID_POINTER, |entry| {
         entries.push(entry);
         false
     })?;
     Ok(entries)
 }
 
-/// The place of the entry that `is_it` is true of; where there is none, of a new one that `fill` has filled. This process has mapped
+/// The pointer of the entry that `is_it` is true of; where there is none, of a new one that `fill` has filled. This process has mapped
 /// it. 53200 where memory is out, the system's own error where it refuses to map an entry.
 pub fn find_or_add<H, T: Linked>(
     keeper: &Locked<H>,
-    first: impl Fn(&mut H) -> &mut Offset,
+    first: impl Fn(&mut H) -> &mut DsaPointer,
     is_it: impl Fn(&T) -> bool,
     fill: impl FnOnce(&T),
-) -> Result<Offset> {
+) -> Result<DsaPointer> {
     let mut seen = *first(&mut keeper.lock());
-    if let Some(place) = find::<T>(seen, NOWHERE, &is_it)? {
-        return Ok(place);
+    if let Some(pointer) = find::<T>(seen, INVALID_POINTER, &is_it)? {
+        return Ok(pointer);
     }
     let made = shmem::Owned::new(shmem::allocate(size_of::<T>())?);
-    let entry: &T = shmem::at(made.place());
+    let entry: &T = shmem::at(made.pointer());
     fill(entry);
     loop {
         let now = {
@@ -63,8 +67,8 @@ pub fn find_or_add<H, T: Linked>(
             *first
         };
         // Somebody has been faster, perhaps with the same.
-        if let Some(place) = find::<T>(now, seen, &is_it)? {
-            return Ok(place);
+        if let Some(pointer) = find::<T>(now, seen, &is_it)? {
+            return Ok(pointer);
         }
         seen = now;
     }

@@ -4,29 +4,29 @@
 //! itself, and a launch that fits claims it: both steps are taken under the pool's lock, so that a worker which wants to leave
 //! either is gone before the claim or has the job. What a claim posts, the worker takes as a new worker takes its first job.
 //!
-//! A spare process, started before there is a job for it, has its place before it is there: [`expect_spare`], then [`arrive`].
+//! A spare process, started before there is a job for it, has its entry before it is there: [`expect_spare`], then [`arrive`].
 //!
-//! Whether a launch may have a worker at all is decided in the same step ([`Room`]).
+//! Whether a launch may have a worker at all is decided in the same step ([`Admission`]).
 //!
-//! Nothing under the pool's lock allocates, maps or raises. The place of a process that is gone without a word is free.
+//! Nothing under the pool's lock allocates, maps or raises. The entry of a process that is gone without a word is free.
 
 use crate::pg::error::{Report, Result};
 use crate::pg::guc::own;
 use crate::pg::process::backend::{self, Process};
-use crate::pg::process::bgworker::{Registered, WorkerStatus};
-use crate::pg::shmem::{self, Locked, NOWHERE, Offset};
+use crate::pg::process::bgworker::{WorkerHandle, WorkerStatus};
+use crate::pg::shmem::{self, DsaPointer, INVALID_POINTER, Locked};
+use crate::registry::admission::{self, Admission, Caps, NOT_QUEUED, Position, QueuedLaunch, Short, Shortage};
 use crate::registry::job::{Job, Slot};
-use crate::registry::room::{self, Caps, NO_SPOT, Room, Short, Shortage, Spot, Waiter};
 use core::cell::Cell;
 use core::sync::atomic::Ordering::Relaxed;
 use core::sync::atomic::{AtomicI32, AtomicI64, AtomicU32, AtomicU64};
 use pgrx::PgSqlErrorCode;
 
-/// All places, as many as the server can have workers.
+/// All entries, as many as the server can have workers.
 #[repr(C)]
 pub struct Pool {
-    /// The places, and behind them the spots of the line.
-    places: Offset,
+    /// The entries, and behind them the spots of the line.
+    entries: DsaPointer,
     /// How many workers are idle. Counted, since to look at each would fetch what all others write.
     idle: usize,
     /// The processes that ended last, or are about to.
@@ -34,7 +34,7 @@ pub struct Pool {
     next_going: usize,
     /// When a job was given a fresh process last.
     fresh_at: i64,
-    pub(super) room: Room,
+    pub(super) admission: Admission,
 }
 
 /// How many processes that end are remembered.
@@ -44,14 +44,14 @@ const GOING: usize = 16;
 /// something to do all the time.
 const SPARES: usize = 2;
 
-/// The place of a worker. Its parts change under the pool's lock only.
+/// The entry of a worker. Its parts change under the pool's lock only.
 #[repr(C)]
-pub struct Place {
+pub struct PoolEntry {
     state: AtomicU32,
     /// 0 where it is still to come.
     pid: AtomicI32,
     procno: AtomicU32,
-    fit: Cell<Fit>,
+    key: Cell<WorkerKey>,
     /// The session that it served last, or that has asked for it.
     session: AtomicI32,
     idle_since: AtomicI64,
@@ -63,12 +63,12 @@ pub struct Place {
     /// A spare process that is to come: when it was asked for, what it shows on arrival, and as what the postmaster knows it.
     asked_at: AtomicI64,
     token: AtomicU64,
-    worker: Cell<Registered>,
+    worker: Cell<WorkerHandle>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
-enum State {
+enum EntryState {
     Free = 0,
     Busy = 1,
     Idle = 2,
@@ -78,30 +78,30 @@ enum State {
     Coming = 4,
 }
 
-/// What makes a worker fit for a job.
+/// What makes a worker key for a job.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
-pub struct Fit {
+pub struct WorkerKey {
     /// The database that it is connected to.
     pub database: u32,
     /// The role that it connected as.
     pub role: u32,
     /// What a new connection would have got when it connected. Of a job, what a new connection gets; 0 where it is to have a process of its own.
-    pub standing: u64,
+    pub connection_version: u64,
     /// The settings, if any, that it can never be without again.
     pub custom: u64,
 }
 
-impl Fit {
+impl WorkerKey {
     /// A process that is connected to no database yet: it fits every job.
-    pub const ANY: Fit = Fit {
+    pub const ANY: WorkerKey = WorkerKey {
         database: 0,
         role: 0,
-        standing: 0,
+        connection_version: 0,
         custom: 0,
     };
 
-    /// The standing of a job of which nobody could look it up. The worker that is given the job judges whether it is as good as a new
+    /// The connection_version of a job of which nobody could look it up. The worker that is given the job judges whether it is as good as a new
     /// connection.
     pub const JUDGED_BY_THE_WORKER: u64 = u64::MAX;
 }
@@ -128,7 +128,7 @@ impl Claimed {
 }
 
 /// What an idle worker finds.
-pub enum Found {
+pub enum Posting {
     /// A job: the number of its slot, its cookie, and whether its launch waits to see that it is taken.
     Job(u32, u64, bool),
     Nothing,
@@ -136,20 +136,20 @@ pub enum Found {
     Dismissed,
 }
 
-impl Place {
-    fn state(&self) -> State {
+impl PoolEntry {
+    fn state(&self) -> EntryState {
         match self.state.load(Relaxed) {
-            1 => State::Busy,
-            2 => State::Idle,
-            3 => State::Dismissed,
-            4 => State::Coming,
-            _ => State::Free,
+            1 => EntryState::Busy,
+            2 => EntryState::Idle,
+            3 => EntryState::Dismissed,
+            4 => EntryState::Coming,
+            _ => EntryState::Free,
         }
     }
 
-    fn set_state(&self, pool: &mut Pool, state: State) {
-        pool.idle -= usize::from(self.state() == State::Idle);
-        pool.idle += usize::from(state == State::Idle);
+    fn set_state(&self, pool: &mut Pool, state: EntryState) {
+        pool.idle -= usize::from(self.state() == EntryState::Idle);
+        pool.idle += usize::from(state == EntryState::Idle);
         self.state.store(state as u32, Relaxed);
     }
 
@@ -161,14 +161,14 @@ impl Place {
     /// a word. What was posted to it is found to be lost by whoever looks after the job.
     fn is_deserted(&self) -> bool {
         match (self.state(), self.pid.load(Relaxed)) {
-            (State::Free, _) => false,
+            (EntryState::Free, _) => false,
             (_, 0) => self.worker.get().status() == WorkerStatus::Stopped,
             _ => !self.process().is_alive(),
         }
     }
 
     fn dismiss(&self, pool: &mut Pool) {
-        self.set_state(pool, State::Dismissed);
+        self.set_state(pool, EntryState::Dismissed);
         backend::wake(self.procno.load(Relaxed));
     }
 }
@@ -178,26 +178,26 @@ fn len() -> usize {
 }
 
 thread_local! {
-    /// The first place, once this process has mapped it. It is never freed.
-    static FIRST: Cell<Option<&'static Place>> = const { Cell::new(None) };
+    /// The first entry, once this process has mapped it. It is never freed.
+    static FIRST: Cell<Option<&'static PoolEntry>> = const { Cell::new(None) };
     static POOL: Cell<Option<&'static Locked<Pool>>> = const { Cell::new(None) };
 }
 
-/// The places; none in a process that has not called [`reach`].
-fn places(_pool: &Pool) -> impl Iterator<Item = &'static Place> + use<> {
+/// The entries; none in a process that has not called [`reach`].
+fn entries(_pool: &Pool) -> impl Iterator<Item = &'static PoolEntry> + use<> {
     FIRST
         .get()
         .into_iter()
         .flat_map(|first| (0..len()).map(move |n| shmem::neighbour(first, n)))
 }
 
-/// Maps the places for this process. The system's own error where it refuses.
+/// Maps the entries for this process. The system's own error where it refuses.
 pub(super) fn reach() -> Result<()> {
     if FIRST.get().is_none() {
-        let place = shared()?.lock().places;
-        if place != NOWHERE {
-            let first = shmem::mapped::<Place>(place)?;
-            room::spots_begin_with(shmem::behind(first, len()));
+        let entry = shared()?.lock().entries;
+        if entry != INVALID_POINTER {
+            let first = shmem::mapped::<PoolEntry>(entry)?;
+            admission::queue_begins_with(shmem::behind(first, len()));
             FIRST.set(Some(first));
         }
     }
@@ -220,19 +220,19 @@ fn shared() -> Result<&'static Locked<Pool>> {
     attached().ok_or_else(|| not_attached().into())
 }
 
-/// Makes the places, once for the cluster, and maps them for this process. 53200 where memory is out.
+/// Makes the entries, once for the cluster, and maps them for this process. 53200 where memory is out.
 pub fn prepare() -> Result<()> {
     if FIRST.get().is_some() {
         return Ok(());
     }
     let pool = shared()?;
-    if pool.lock().places == NOWHERE {
+    if pool.lock().entries == INVALID_POINTER {
         let made = shmem::Owned::new(shmem::allocate(
-            len() * size_of::<Place>() + backend::count() * size_of::<Waiter>(),
+            len() * size_of::<PoolEntry>() + backend::count() * size_of::<QueuedLaunch>(),
         )?);
         let mut guard = pool.lock();
-        if guard.places == NOWHERE {
-            guard.places = made.hand_over();
+        if guard.entries == INVALID_POINTER {
+            guard.entries = made.hand_over();
         } else {
             drop(guard);
         }
@@ -240,51 +240,51 @@ pub fn prepare() -> Result<()> {
     reach()
 }
 
-/// Frees the places of those who are gone.
+/// Frees the entries of those who are gone.
 fn free_deserted(pool: &mut Pool) {
-    for place in places(pool) {
-        if place.is_deserted() {
-            place.set_state(pool, State::Free);
+    for entry in entries(pool) {
+        if entry.is_deserted() {
+            entry.set_state(pool, EntryState::Free);
         }
     }
 }
 
-fn free_place(pool: &mut Pool) -> Option<&'static Place> {
+fn free_entry(pool: &mut Pool) -> Option<&'static PoolEntry> {
     free_deserted(pool);
-    places(pool).find(|place| place.state() == State::Free)
+    entries(pool).find(|entry| entry.state() == EntryState::Free)
 }
 
-/// This process, which has a job in hand, enters. None where there is no place.
-pub fn enter() -> Option<&'static Place> {
+/// This process, which has a job in hand, enters. None where there is no entry.
+pub fn enter() -> Option<&'static PoolEntry> {
     reach().ok()?;
     let mut guard = attached()?.lock();
-    let place = free_place(&mut guard)?;
-    place.cookie.store(0, Relaxed);
-    place.pid.store(backend::my_pid(), Relaxed);
-    place.procno.store(backend::my_procno(), Relaxed);
-    place.set_state(&mut guard, State::Busy);
-    Some(place)
+    let entry = free_entry(&mut guard)?;
+    entry.cookie.store(0, Relaxed);
+    entry.pid.store(backend::my_pid(), Relaxed);
+    entry.procno.store(backend::my_procno(), Relaxed);
+    entry.set_state(&mut guard, EntryState::Busy);
+    Some(entry)
 }
 
-impl Place {
+impl PoolEntry {
     /// Offers this process to launches that it fits, those of `session` before all others. Where `limit` workers of the cluster are idle
     /// already, one of another kind makes room for it. False where they are all of this kind.
-    pub fn offer(&self, fit: Fit, session: i32, limit: i32) -> bool {
+    pub fn offer(&self, key: WorkerKey, session: i32, limit: i32) -> bool {
         let Some(pool) = attached() else { return false };
         let mut guard = pool.lock();
         let limit = limit.max(0) as usize;
         if guard.idle >= limit {
             free_deserted(&mut guard);
         }
-        if guard.idle >= limit && (limit == 0 || !dismiss_other(&mut guard, fit)) {
+        if guard.idle >= limit && (limit == 0 || !dismiss_other(&mut guard, key)) {
             return false;
         }
-        self.fit.set(fit);
+        self.key.set(key);
         self.session.store(session, Relaxed);
         self.idle_since.store(backend::now(), Relaxed);
         self.sleeps.store(0, Relaxed);
-        self.set_state(&mut guard, State::Idle);
-        guard.room.wake_first();
+        self.set_state(&mut guard, EntryState::Idle);
+        guard.admission.wake_first();
         true
     }
 
@@ -292,7 +292,7 @@ impl Place {
     pub fn falls_asleep(&self) -> bool {
         let Some(pool) = attached() else { return false };
         let _guard = pool.lock();
-        let idle = self.state() == State::Idle;
+        let idle = self.state() == EntryState::Idle;
         if idle {
             self.sleeps.store(1, Relaxed);
         }
@@ -301,25 +301,25 @@ impl Place {
 
     /// Whether something else is known than that it is idle; without the lock, a hint only.
     pub fn has_news(&self) -> bool {
-        self.state() != State::Idle
+        self.state() != EntryState::Idle
     }
 
     /// Looks whether a job was posted, and takes it. Who posts one sets the latch afterwards.
-    pub fn look(&self) -> Found {
+    pub fn look(&self) -> Posting {
         if !self.has_news() {
-            return Found::Nothing;
+            return Posting::Nothing;
         }
         let Some(pool) = attached() else {
-            return Found::Dismissed;
+            return Posting::Dismissed;
         };
         let _guard = pool.lock();
         match self.state() {
-            State::Busy => match self.cookie.swap(0, Relaxed) {
-                0 => Found::Nothing,
-                cookie => Found::Job(self.slot.load(Relaxed), cookie, self.sleeps.load(Relaxed) != 0),
+            EntryState::Busy => match self.cookie.swap(0, Relaxed) {
+                0 => Posting::Nothing,
+                cookie => Posting::Job(self.slot.load(Relaxed), cookie, self.sleeps.load(Relaxed) != 0),
             },
-            State::Idle => Found::Nothing,
-            State::Dismissed | State::Free | State::Coming => Found::Dismissed,
+            EntryState::Idle => Posting::Nothing,
+            EntryState::Dismissed | EntryState::Free | EntryState::Coming => Posting::Dismissed,
         }
     }
 
@@ -327,23 +327,23 @@ impl Place {
     pub fn retire(&self) -> bool {
         let Some(pool) = attached() else { return true };
         let mut guard = pool.lock();
-        if self.state() == State::Busy && self.cookie.load(Relaxed) != 0 {
+        if self.state() == EntryState::Busy && self.cookie.load(Relaxed) != 0 {
             return false;
         }
         guard.note_going();
-        self.set_state(&mut guard, State::Free);
+        self.set_state(&mut guard, EntryState::Free);
         true
     }
 
     /// The process ends. Returns the job that was posted and that it never took, and whether its launch waits to see.
     pub fn leave(&self) -> Option<(u32, u64, bool)> {
         let mut guard = attached()?.lock();
-        // Who has retired has no place: it is free, or another's with that one's jobs.
-        if self.state() == State::Free || self.pid.load(Relaxed) != backend::my_pid() {
+        // Who has retired has no entry: it is free, or another's with that one's jobs.
+        if self.state() == EntryState::Free || self.pid.load(Relaxed) != backend::my_pid() {
             return None;
         }
         let cookie = self.cookie.swap(0, Relaxed);
-        self.set_state(&mut guard, State::Free);
+        self.set_state(&mut guard, EntryState::Free);
         let (slot, launch_waits) = (self.slot.load(Relaxed), self.sleeps.load(Relaxed) != 0);
         drop(guard);
         (cookie != 0).then_some((slot, cookie, launch_waits))
@@ -355,7 +355,7 @@ pub enum Admitted {
     /// An idle worker, to which the job was posted. The caller wakes it.
     Claimed(Claimed),
     /// The job was posted to a worker that is still on its way, as this one.
-    Coming(Registered),
+    Coming(WorkerHandle),
     /// The room for a new one. The caller gets it from the postmaster, or calls [`give_up`].
     New {
         /// Whether a worker was sent away, so that the postmaster has a slot in a moment.
@@ -364,25 +364,31 @@ pub enum Admitted {
 }
 
 /// Counts a job that is in its slot, and posts it to an idle worker that fits: one that served this session last, else any. `me` is
-/// the launch's place in line, [`room::NO_SPOT`](super::room::NO_SPOT) for one that has just come. Where there is none, idle workers that do not fit make room for
+/// the launch's entry in line, [`admission::NOT_QUEUED`](super::admission::NOT_QUEUED) for one that has just come. Where there is none, idle workers that do not key make room for
 /// a new one under the cap of the cluster.
-pub fn admit(slot: &Slot, cookie: u64, fit: Fit, caps: Caps, me: Spot) -> core::result::Result<Admitted, Short> {
+pub fn admit(
+    slot: &Slot,
+    cookie: u64,
+    key: WorkerKey,
+    caps: Caps,
+    me: Position,
+) -> core::result::Result<Admitted, Short> {
     // Both are there: the caller has taken the slot.
     let (Some(mut job), Some(pool)) = (slot.lock_if(cookie), attached()) else {
         return Ok(Admitted::New { made_room: false });
     };
     let mut pool = pool.lock();
-    pool.room.admit(&mut job, caps, me)?;
+    pool.admission.admit(&mut job, caps, me)?;
     let were_idle = pool.idle;
     job.runner = Process::NONE;
-    if let Some(worker) = claim(&mut pool, fit, caps.read_at, slot.number(), cookie) {
+    if let Some(worker) = claim(&mut pool, key, caps.read_at, slot.number(), cookie) {
         if let Admitted::Claimed(worker) = &worker {
             // From here on the job is lost with that process, whether it takes it or not.
             job.runner = worker.process;
         }
         return Ok(worker);
     }
-    for _ in 0..pool.room.too_many(pool.idle) {
+    for _ in 0..pool.admission.too_many(pool.idle) {
         dismiss_longest(&mut pool);
     }
     Ok(Admitted::New {
@@ -408,7 +414,7 @@ pub fn give_up(slot: &Slot, cookie: u64) -> Short {
 /// `me_too`. The caller holds the job's lock.
 pub(super) fn uncount(job: &mut Job, me_too: bool) {
     if let Some(pool) = attached() {
-        pool.lock().room.release(job, me_too);
+        pool.lock().admission.release(job, me_too);
     }
 }
 
@@ -417,7 +423,7 @@ pub fn process_ends() {
     if let Some(pool) = attached() {
         let mut pool = pool.lock();
         pool.note_going();
-        pool.room.wake_first();
+        pool.admission.wake_first();
     }
 }
 
@@ -427,48 +433,53 @@ pub fn process_ends() {
 ///
 /// A process that was started ahead knows the configuration as it was then, until a signal reaches it. So one that was asked for before
 /// this session has read the configuration last, at `read_at`, gets no job of it: a new process would have read the same.
-fn claim(pool: &mut Pool, fit: Fit, read_at: i64, slot: u32, cookie: u64) -> Option<Admitted> {
+fn claim(pool: &mut Pool, key: WorkerKey, read_at: i64, slot: u32, cookie: u64) -> Option<Admitted> {
     thread_local! {
         /// Where this session found its worker last.
-        static LAST: Cell<Option<&'static Place>> = const { Cell::new(None) };
+        static LAST: Cell<Option<&'static PoolEntry>> = const { Cell::new(None) };
     }
     let me = backend::my_pid();
-    let is_ours = |place: &Place| place.session.load(Relaxed) == me;
+    let is_ours = |entry: &PoolEntry| entry.session.load(Relaxed) == me;
     let last = LAST
         .get()
-        .filter(|place| place.state() == State::Idle && is_ours(place) && place.process().is_alive());
-    let place = match last.filter(|place| serves(pool, place, fit)) {
-        Some(place) => place,
-        None => find(pool, fit, read_at, is_ours)?,
+        .filter(|entry| entry.state() == EntryState::Idle && is_ours(entry) && entry.process().is_alive());
+    let entry = match last.filter(|entry| serves(pool, entry, key)) {
+        Some(entry) => entry,
+        None => find(pool, key, read_at, is_ours)?,
     };
-    LAST.set(Some(place));
-    let is_there = place.state() == State::Idle;
-    place.slot.store(slot, Relaxed);
-    place.cookie.store(cookie, Relaxed);
-    place.set_state(pool, State::Busy);
+    LAST.set(Some(entry));
+    let is_there = entry.state() == EntryState::Idle;
+    entry.slot.store(slot, Relaxed);
+    entry.cookie.store(cookie, Relaxed);
+    entry.set_state(pool, EntryState::Busy);
     Some(if is_there {
         Admitted::Claimed(Claimed {
-            process: place.process(),
-            is_fresh: place.fit.get() == Fit::ANY,
-            slept: place.sleeps.load(Relaxed) != 0,
+            process: entry.process(),
+            is_fresh: entry.key.get() == WorkerKey::ANY,
+            slept: entry.sleeps.load(Relaxed) != 0,
         })
     } else {
-        Admitted::Coming(place.worker.get())
+        Admitted::Coming(entry.worker.get())
     })
 }
 
-/// Looks at all places for the one that [`claim`] claims.
-fn find(pool: &mut Pool, fit: Fit, read_at: i64, is_ours: impl Fn(&Place) -> bool) -> Option<&'static Place> {
-    let (mut warm, mut spare, mut coming): (Option<&Place>, _, _) = (None, None, None);
+/// Looks at all entries for the one that [`claim`] claims.
+fn find(
+    pool: &mut Pool,
+    key: WorkerKey,
+    read_at: i64,
+    is_ours: impl Fn(&PoolEntry) -> bool,
+) -> Option<&'static PoolEntry> {
+    let (mut warm, mut spare, mut coming): (Option<&PoolEntry>, _, _) = (None, None, None);
     free_deserted(pool);
-    for place in places(pool) {
-        let ours = is_ours(place);
-        let is_current = place.asked_at.load(Relaxed) > read_at;
-        match place.state() {
-            State::Coming if ours && is_current && is_coming(place) => coming = Some(place),
-            State::Idle if place.fit.get() == Fit::ANY && is_current => spare = Some(place),
-            State::Idle if serves(pool, place, fit) && (warm.is_none() || ours) => {
-                warm = Some(place);
+    for entry in entries(pool) {
+        let ours = is_ours(entry);
+        let is_current = entry.asked_at.load(Relaxed) > read_at;
+        match entry.state() {
+            EntryState::Coming if ours && is_current && is_coming(entry) => coming = Some(entry),
+            EntryState::Idle if entry.key.get() == WorkerKey::ANY && is_current => spare = Some(entry),
+            EntryState::Idle if serves(pool, entry, key) && (warm.is_none() || ours) => {
+                warm = Some(entry);
                 if ours {
                     break;
                 }
@@ -479,21 +490,21 @@ fn find(pool: &mut Pool, fit: Fit, read_at: i64, is_ours: impl Fn(&Place) -> boo
     warm.or(spare).or(coming)
 }
 
-/// Whether an idle worker that has served other jobs may serve one that `fit` describes. One that connected before something changed
+/// Whether an idle worker that has served other jobs may serve one that `key` describes. One that connected before something changed
 /// is sent away.
-fn serves(pool: &mut Pool, place: &Place, fit: Fit) -> bool {
-    let has = place.fit.get();
-    if fit.standing == 0 || (has.database, has.role) != (fit.database, fit.role) {
+fn serves(pool: &mut Pool, entry: &PoolEntry, key: WorkerKey) -> bool {
+    let has = entry.key.get();
+    if key.connection_version == 0 || (has.database, has.role) != (key.database, key.role) {
         return false;
     }
-    if fit.standing == Fit::JUDGED_BY_THE_WORKER {
+    if key.connection_version == WorkerKey::JUDGED_BY_THE_WORKER {
         return has.custom == 0;
     }
-    if has.standing != fit.standing {
-        place.dismiss(pool);
+    if has.connection_version != key.connection_version {
+        entry.dismiss(pool);
         return false;
     }
-    has.custom == 0 || has.custom == fit.custom
+    has.custom == 0 || has.custom == key.custom
 }
 
 /// Whether a worker's process is about to end, or has ended and the postmaster has not seen it yet: then its slot will be free in
@@ -501,7 +512,7 @@ fn serves(pool: &mut Pool, place: &Place, fit: Fit) -> bool {
 pub fn is_one_going() -> bool {
     let Some(pool) = attached() else { return false };
     let mut pool = pool.lock();
-    let mut found = places(&pool).any(|place| place.state() == State::Dismissed) || places(&pool).any(is_coming);
+    let mut found = entries(&pool).any(|entry| entry.state() == EntryState::Dismissed) || entries(&pool).any(is_coming);
     for pid in &mut pool.going {
         // The postmaster frees the slot in the same step in which it lets the process go.
         if *pid != 0 && backend::exists(*pid) {
@@ -521,45 +532,45 @@ pub fn use_fresh() -> i64 {
     })
 }
 
-/// The place of a spare process that is about to be asked for. Free again when dropped.
+/// The entry of a spare process that is about to be asked for. Free again when dropped.
 pub struct Expected {
-    place: &'static Place,
-    /// The place's number, and what proves to [`arrive`] that the process is the one.
+    entry: &'static PoolEntry,
+    /// The entry's number, and what proves to [`arrive`] that the process is the one.
     pub number: u32,
     pub token: u64,
 }
 
-/// Makes a place for a spare process. None where [`SPARES`] are there or on their way, or where the cluster has no room for one more
+/// Makes a entry for a spare process. None where [`SPARES`] are there or on their way, or where the cluster has no room for one more
 /// idle worker: `limit` are enough, and idle ones and jobs are no more than `pg_background.max_cluster_workers`.
 pub fn expect_spare(token: u64, limit: i32) -> Option<Expected> {
     let mut guard = attached()?.lock();
-    let coming = places(&guard).filter(|place| is_coming(place)).count();
-    let spare = places(&guard).filter(|place| place.state() == State::Idle && place.fit.get() == Fit::ANY);
+    let coming = entries(&guard).filter(|entry| is_coming(entry)).count();
+    let spare = entries(&guard).filter(|entry| entry.state() == EntryState::Idle && entry.key.get() == WorkerKey::ANY);
     let idle = guard.idle + coming;
-    if spare.count() + coming >= SPARES || idle >= limit.max(0) as usize || guard.room.too_many(idle + 1) > 0 {
+    if spare.count() + coming >= SPARES || idle >= limit.max(0) as usize || guard.admission.too_many(idle + 1) > 0 {
         return None;
     }
-    let place = free_place(&mut guard)?;
-    place.asked_at.store(backend::now(), Relaxed);
-    place.token.store(token, Relaxed);
-    place.pid.store(0, Relaxed);
-    place.cookie.store(0, Relaxed);
-    place.session.store(backend::my_pid(), Relaxed);
-    place.fit.set(Fit::ANY);
-    place.worker.set(Registered::NONE);
-    place.set_state(&mut guard, State::Coming);
-    let number = places(&guard).position(|other| core::ptr::eq(other, place))? as u32;
-    Some(Expected { place, number, token })
+    let entry = free_entry(&mut guard)?;
+    entry.asked_at.store(backend::now(), Relaxed);
+    entry.token.store(token, Relaxed);
+    entry.pid.store(0, Relaxed);
+    entry.cookie.store(0, Relaxed);
+    entry.session.store(backend::my_pid(), Relaxed);
+    entry.key.set(WorkerKey::ANY);
+    entry.worker.set(WorkerHandle::NONE);
+    entry.set_state(&mut guard, EntryState::Coming);
+    let number = entries(&guard).position(|other| core::ptr::eq(other, entry))? as u32;
+    Some(Expected { entry, number, token })
 }
 
 impl Expected {
     /// The postmaster was asked, and knows it as `worker`.
-    pub fn comes_as(self, worker: Registered) {
+    pub fn comes_as(self, worker: WorkerHandle) {
         if let Some(pool) = attached() {
             let _guard = pool.lock();
-            // Unless it was fast, and the place is another's by now.
-            if self.place.token.load(Relaxed) == self.token {
-                self.place.worker.set(worker);
+            // Unless it was fast, and the entry is another's by now.
+            if self.entry.token.load(Relaxed) == self.token {
+                self.entry.worker.set(worker);
             }
         }
         core::mem::forget(self);
@@ -569,33 +580,33 @@ impl Expected {
 impl Drop for Expected {
     fn drop(&mut self) {
         if let Some(pool) = attached() {
-            self.place.set_state(&mut pool.lock(), State::Free);
+            self.entry.set_state(&mut pool.lock(), EntryState::Free);
         }
     }
 }
 
 /// Whether a spare process is still to come that no job waits for.
-fn is_coming(place: &Place) -> bool {
-    place.state() == State::Coming && place.worker.get().status() != WorkerStatus::Stopped
+fn is_coming(entry: &PoolEntry) -> bool {
+    entry.state() == EntryState::Coming && entry.worker.get().status() != WorkerStatus::Stopped
 }
 
-/// This process is the spare one that place `number` waits for. It may find a job there already. None where it is not waited for.
-pub fn arrive(number: u32, token: u64) -> Option<&'static Place> {
+/// This process is the spare one that entry `number` waits for. It may find a job there already. None where it is not waited for.
+pub fn arrive(number: u32, token: u64) -> Option<&'static PoolEntry> {
     reach().ok()?;
     let mut guard = attached()?.lock();
-    let place = places(&guard).nth(number as usize)?;
-    if place.token.swap(0, Relaxed) != token {
+    let entry = entries(&guard).nth(number as usize)?;
+    if entry.token.swap(0, Relaxed) != token {
         return None;
     }
-    place.pid.store(backend::my_pid(), Relaxed);
-    place.procno.store(backend::my_procno(), Relaxed);
-    place.sleeps.store(0, Relaxed);
-    if place.state() == State::Coming {
-        place.idle_since.store(backend::now(), Relaxed);
-        place.set_state(&mut guard, State::Idle);
-        guard.room.wake_first();
+    entry.pid.store(backend::my_pid(), Relaxed);
+    entry.procno.store(backend::my_procno(), Relaxed);
+    entry.sleeps.store(0, Relaxed);
+    if entry.state() == EntryState::Coming {
+        entry.idle_since.store(backend::now(), Relaxed);
+        entry.set_state(&mut guard, EntryState::Idle);
+        guard.admission.wake_first();
     }
-    Some(place)
+    Some(entry)
 }
 
 impl Pool {
@@ -609,11 +620,11 @@ impl Pool {
     }
 }
 
-/// Sends an idle worker away, to make room for the launch at place `me` in line. False where none is idle but for those in front.
-pub fn dismiss_one(me: Spot) -> bool {
+/// Sends an idle worker away, to make room for the launch at entry `me` in line. False where none is idle but for those in front.
+pub fn dismiss_one(me: Position) -> bool {
     let Some(pool) = attached() else { return false };
     let mut guard = pool.lock();
-    guard.idle > guard.room.claims_before(me) && dismiss_longest(&mut guard)
+    guard.idle > guard.admission.claims_before(me) && dismiss_longest(&mut guard)
 }
 
 /// Sends the worker away that has been idle for longest. False where none is idle.
@@ -623,39 +634,39 @@ fn dismiss_longest(pool: &mut Pool) -> bool {
 
 /// Sends the worker away that has been idle for longest of those that are not like this. So where jobs of more kinds come than workers may be
 /// idle, those of the kinds that came last find one. False where there is none.
-fn dismiss_other(pool: &mut Pool, fit: Fit) -> bool {
-    dismiss_longest_of(pool, |place| place.fit.get() != fit)
+fn dismiss_other(pool: &mut Pool, key: WorkerKey) -> bool {
+    dismiss_longest_of(pool, |entry| entry.key.get() != key)
 }
 
-fn dismiss_longest_of(pool: &mut Pool, is_wanted: impl Fn(&Place) -> bool) -> bool {
-    let longest = places(pool)
-        .filter(|place| place.state() == State::Idle && is_wanted(place))
-        .min_by_key(|place| place.idle_since.load(Relaxed));
-    longest.inspect(|place| place.dismiss(pool)).is_some()
+fn dismiss_longest_of(pool: &mut Pool, is_wanted: impl Fn(&PoolEntry) -> bool) -> bool {
+    let longest = entries(pool)
+        .filter(|entry| entry.state() == EntryState::Idle && is_wanted(entry))
+        .min_by_key(|entry| entry.idle_since.load(Relaxed));
+    longest.inspect(|entry| entry.dismiss(pool)).is_some()
 }
 
-/// Goes to the end of the line, for a job that counts in these two places. The system's own error where it refuses to map the line.
-pub fn enter_line(role_count: Offset, counters: Offset, of: Shortage) -> Result<()> {
+/// Goes to the end of the line, for a job that counts in these two entries. The system's own error where it refuses to map the line.
+pub fn join_queue(role_count: DsaPointer, counters: DsaPointer, of: Shortage) -> Result<()> {
     reach()?;
-    shared()?.lock().room.enter(role_count, counters, of);
+    shared()?.lock().admission.enter(role_count, counters, of);
     Ok(())
 }
 
 /// Tells the others in line what this process waits for now.
 pub fn wait_for(of: Shortage) {
-    if let Some(pool) = attached().filter(|_| room::my_place() != NO_SPOT) {
-        pool.lock().room.change(of);
+    if let Some(pool) = attached().filter(|_| admission::my_position() != NOT_QUEUED) {
+        pool.lock().admission.change(of);
     }
 }
 
 /// Leaves the line, and lets the next one look. Does nothing where this process does not stand there.
-pub fn leave_line() {
-    if let Some(pool) = attached().filter(|_| room::my_place() != NO_SPOT) {
-        pool.lock().room.leave();
+pub fn leave_queue() {
+    if let Some(pool) = attached().filter(|_| admission::my_position() != NOT_QUEUED) {
+        pool.lock().admission.leave();
     }
 }
 
 /// The count of a role, made on first use. 53200 where memory is out.
-pub fn count_of_role(number: u32) -> Result<Offset> {
-    room::count_of_role(shared()?, |pool| &mut pool.room, number)
+pub fn count_of_role(number: u32) -> Result<DsaPointer> {
+    admission::count_of_role(shared()?, |pool| &mut pool.admission, number)
 }

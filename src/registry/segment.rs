@@ -6,7 +6,7 @@
 //! job is told by its cookie, under its lock.
 
 use crate::pg::error::Result;
-use crate::pg::shmem::{self, Locked, Offset};
+use crate::pg::shmem::{self, DsaPointer, Locked};
 use crate::registry::history::History;
 use crate::registry::job::Slot;
 use crate::registry::pool::{self, Pool};
@@ -41,7 +41,7 @@ struct Index {
     /// The first free slot's number plus one, 0 where none is free.
     free: u32,
     blocks: u32,
-    block: [Offset; BLOCKS],
+    block: [DsaPointer; BLOCKS],
 }
 
 thread_local! {

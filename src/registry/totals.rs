@@ -2,7 +2,7 @@
 
 use crate::pg::error::Result;
 use crate::pg::process::backend;
-use crate::pg::shmem::{self, Last, Locked, NOWHERE, Offset};
+use crate::pg::shmem::{self, DsaPointer, INVALID_POINTER, Last, Locked};
 use crate::registry::counters::Count;
 use crate::registry::list::{self, Linked};
 use core::sync::atomic::Ordering::Relaxed;
@@ -12,7 +12,7 @@ use std::cell::Cell;
 /// Where the counters are.
 #[repr(C)]
 pub struct Directory {
-    first: Offset,
+    first: DsaPointer,
 }
 
 /// The counters of one database and role. Times are in microseconds.
@@ -55,17 +55,17 @@ pub enum Start {
 
 thread_local! {
     /// What this process asked for last.
-    static KNOWN: Cell<(u32, u32, Offset)> = const { Cell::new((0, 0, NOWHERE)) };
+    static KNOWN: Cell<(u32, u32, DsaPointer)> = const { Cell::new((0, 0, INVALID_POINTER)) };
 }
 
 /// The counters of a database and a role, made on first use. 53200 where memory is out.
-pub fn of(directory: &Locked<Directory>, database: u32, user: u32) -> Result<Offset> {
+pub fn of(directory: &Locked<Directory>, database: u32, user: u32) -> Result<DsaPointer> {
     let known = KNOWN.get();
-    if known.2 != NOWHERE && (known.0, known.1) == (database, user) {
+    if known.2 != INVALID_POINTER && (known.0, known.1) == (database, user) {
         return Ok(known.2);
     }
     let is_it = |totals: &Totals| totals.key() == (database, user);
-    let place = list::find_or_add(
+    let pointer = list::find_or_add(
         directory,
         |directory| &mut directory.first,
         is_it,
@@ -75,8 +75,8 @@ pub fn of(directory: &Locked<Directory>, database: u32, user: u32) -> Result<Off
             totals.since.store(backend::now(), Relaxed);
         },
     )?;
-    KNOWN.set((database, user, place));
-    Ok(place)
+    KNOWN.set((database, user, pointer));
+    Ok(pointer)
 }
 
 /// All counters there are. Nothing is ever taken off the list.
@@ -86,17 +86,17 @@ pub fn all(directory: &Locked<Directory>) -> Result<Vec<&'static Totals>> {
 }
 
 impl Totals {
-    /// The counters at `place`, which this process has mapped.
-    pub fn at(place: Offset) -> &'static Totals {
-        shmem::at(place)
+    /// The counters at `pointer`, which this process has mapped.
+    pub fn at(pointer: DsaPointer) -> &'static Totals {
+        shmem::at(pointer)
     }
 
-    /// The counters at `place`, None where this process cannot map them.
-    pub fn look(place: Offset) -> Option<&'static Totals> {
+    /// The counters at `pointer`, None where this process cannot map them.
+    pub fn look(pointer: DsaPointer) -> Option<&'static Totals> {
         thread_local! {
             static LAST: Last<Totals> = const { Last::new() };
         }
-        LAST.with(|last| last.look(place))
+        LAST.with(|last| last.look(pointer))
     }
 
     /// The database and the role.

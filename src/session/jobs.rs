@@ -8,7 +8,7 @@ use crate::pg::catalog::role;
 use crate::pg::error::{Report, Result};
 use crate::pg::fallible;
 use crate::pg::process::bgworker;
-use crate::pg::shmem::{Guard, NOWHERE, Offset};
+use crate::pg::shmem::{DsaPointer, Guard, INVALID_POINTER};
 use crate::registry::counters::Counters;
 use crate::registry::job::{Job, Slot, Stop};
 use crate::registry::segment::segment;
@@ -31,7 +31,7 @@ pub struct Handle {
 
 /// A job that this session launched, as long as somebody knows its handle.
 #[derive(Clone, Copy)]
-struct Launched {
+struct OwnJob {
     slot: &'static Slot,
     cookie: u64,
     pid: i32,
@@ -40,7 +40,7 @@ struct Launched {
 #[derive(Default)]
 struct Table {
     /// In the order of launching.
-    launched: BTreeMap<u64, Launched>,
+    launched: BTreeMap<u64, OwnJob>,
     by_cookie: BTreeMap<u64, u64>,
     count: u64,
     /// At how many entries to look for those that others have forgotten.
@@ -58,14 +58,14 @@ const RELEASED: usize = 1000;
 
 thread_local! {
     static TABLE: RefCell<Table> = RefCell::default();
-    static COUNTERS: Cell<Offset> = const { Cell::new(NOWHERE) };
+    static COUNTERS: Cell<DsaPointer> = const { Cell::new(INVALID_POINTER) };
     static WILL_END: Cell<bool> = const { Cell::new(false) };
 }
 
 /// This session's counters, made on first use. 53200 where memory is out.
-pub fn counters() -> Result<Offset> {
+pub fn counters() -> Result<DsaPointer> {
     join()?;
-    if COUNTERS.get() == NOWHERE {
+    if COUNTERS.get() == INVALID_POINTER {
         COUNTERS.set(Counters::create()?);
     }
     Ok(COUNTERS.get())
@@ -73,12 +73,12 @@ pub fn counters() -> Result<Offset> {
 
 /// Whether this process has ever launched a job.
 pub fn has_launched() -> bool {
-    COUNTERS.get() != NOWHERE
+    COUNTERS.get() != INVALID_POINTER
 }
 
 /// Attaches to the registry, and sees to what others left there.
 pub fn join() -> Result<()> {
-    // Registered before the callback of the session, so called after it.
+    // WorkerHandle before the callback of the session, so called after it.
     place::join()?;
     if !WILL_END.replace(true) {
         bgworker::on_exit(session_ends);
@@ -103,8 +103,8 @@ extern "C-unwind" fn session_ends(_code: c_int, _argument: Datum) {
     for job in table.launched.into_values() {
         job.slot.orphan(job.cookie);
     }
-    let counters = COUNTERS.replace(NOWHERE);
-    if counters != NOWHERE {
+    let counters = COUNTERS.replace(INVALID_POINTER);
+    if counters != INVALID_POINTER {
         Counters::release(counters);
     }
 }
@@ -116,7 +116,7 @@ pub fn add(slot: &'static Slot, cookie: u64, pid: i32) {
         table.forget_the_forgotten();
         table.count += 1;
         let number = table.count;
-        table.launched.insert(number, Launched { slot, cookie, pid });
+        table.launched.insert(number, OwnJob { slot, cookie, pid });
         table.by_cookie.insert(cookie, number);
     });
 }
@@ -284,9 +284,9 @@ pub fn all_to_act_on() -> Result<Vec<Rc<Handle>>> {
 
 /// What `hold` gives for each of many handles, which may name few jobs: each of those is taken in hand once.
 #[derive(Default)]
-pub struct Found(BTreeMap<u64, Rc<Handle>>);
+pub struct HandleCache(BTreeMap<u64, Rc<Handle>>);
 
-impl Found {
+impl HandleCache {
     /// [`find_or_none`], with its errors.
     pub fn or_none(&mut self, pid: i32, cookie: i64) -> Result<Option<Rc<Handle>>> {
         if let Some(handle) = self.0.get(&(cookie as u64)).filter(|handle| handle.pid == pid) {
@@ -303,7 +303,7 @@ impl Found {
 /// The cookie of the job that this session launched and that the process `worker_pid` runs now, if the current role may act on it.
 /// Given a time, only where the job had begun by then. The pid of the handle does not count: it names the jobs before as well.
 pub fn run_by(worker_pid: i32, time: Option<i64>) -> Option<u64> {
-    let runs = |job: &&Launched| job.slot.worker_pid.load(Relaxed) == worker_pid;
+    let runs = |job: &&OwnJob| job.slot.worker_pid.load(Relaxed) == worker_pid;
     let found = TABLE.with_borrow(|table| {
         // A look without the lock tells which few to look at again.
         table.launched.values().filter(runs).find_map(|launched| {

@@ -7,7 +7,7 @@
 //! What an error or a cancel ends on the way is taken back. If a worker was faster, the job is this session's like any other.
 
 use crate::channel::request::Work;
-use crate::dispatch::line::{Counts, Line};
+use crate::dispatch::launch_queue::{Counts, QueuedOrder};
 use crate::dispatch::order::{self, Order, Source};
 use crate::dispatch::place::{self, Placed, Prepared, Taken};
 use crate::pg::catalog::database::Database;
@@ -16,15 +16,15 @@ use crate::pg::function::call::Answer;
 use crate::pg::guc::own;
 use crate::pg::process::identity::{self, Identity};
 use crate::pg::process::{backend, latch};
-use crate::pg::shmem::Offset;
+use crate::pg::shmem::DsaPointer;
 use crate::pg::spi;
 use crate::pg::value::encoding;
 use crate::pg::value::params::Outgoing;
+use crate::registry::admission::{Short, Shortage};
 use crate::registry::counters::Counters;
-use crate::registry::room::{Short, Shortage};
 use crate::registry::segment::segment;
 use crate::registry::{pool, totals, upkeep};
-use crate::session::{jobs, line};
+use crate::session::{jobs, launch_queue};
 use crate::settings;
 use core::ffi::CStr;
 use core::sync::atomic::Ordering::Relaxed;
@@ -67,14 +67,14 @@ pub fn launch(arguments: &Arguments) -> Result<Launched> {
     let queue_size = order::queue_size(arguments.queue_size)?;
     order::check_label(arguments.label)?;
     let identity = identity::identity();
-    let mut line = Line::default();
-    let counters = find_room_in_session(&mut line, identity)?;
+    let mut queued = QueuedOrder::default();
+    let counters = find_room_in_session(&mut queued, identity)?;
     let placed = prepare(arguments, queue_size, identity, counters)?.place();
-    see_taken(placed, line)
+    see_taken(placed, queued)
 }
 
 /// Waits until a worker has the job.
-pub fn see_taken(mut placed: Placed, mut line: Line) -> Result<Launched> {
+pub fn see_taken(mut placed: Placed, mut queued: QueuedOrder) -> Result<Launched> {
     loop {
         placed = match placed {
             Placed::Taken(Taken { pid, cookie }) => {
@@ -85,9 +85,9 @@ pub fn see_taken(mut placed: Placed, mut line: Line) -> Result<Launched> {
             }
             Placed::NoRoom(prepared, no_room) => {
                 if no_room.made_room {
-                    line.expect_slot();
+                    queued.expect_slot();
                 }
-                line::wait(&mut line, no_room.short, prepared.counts())?;
+                launch_queue::wait(&mut queued, no_room.short, prepared.counts())?;
                 prepared.place()
             }
             Placed::Posted(posted) => {
@@ -119,7 +119,7 @@ pub fn see_taken(mut placed: Placed, mut line: Line) -> Result<Launched> {
     }
 }
 
-fn prepare(arguments: &Arguments, queue_size: i32, identity: Identity, counters: Offset) -> Result<Prepared> {
+fn prepare(arguments: &Arguments, queue_size: i32, identity: Identity, counters: DsaPointer) -> Result<Prepared> {
     let database = match arguments.database {
         Some(name) => Database::by_name(name, [identity.authenticated, identity.current])?,
         None => Database::own(),
@@ -174,7 +174,7 @@ fn check() -> Result<()> {
 }
 
 /// Waits until the session runs fewer jobs than it may. Returns its counters.
-fn find_room_in_session(line: &mut Line, identity: Identity) -> Result<Offset> {
+fn find_room_in_session(queued: &mut QueuedOrder, identity: Identity) -> Result<DsaPointer> {
     segment()?;
     pool::prepare()?;
     let limit = settings::max_workers();
@@ -197,7 +197,7 @@ fn find_room_in_session(line: &mut Line, identity: Identity) -> Result<Offset> {
             role: pool::count_of_role(identity.authenticated)?,
             totals: totals::of(&segment()?.totals, backend::my_database().to_u32(), identity.current)?,
         };
-        line::wait(line, short, counts)?;
+        launch_queue::wait(queued, short, counts)?;
     }
     Ok(session)
 }

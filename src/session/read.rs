@@ -8,7 +8,7 @@ use crate::pg::function::rows::{Rows, Value};
 use crate::pg::function::scan::{Source, Turn};
 use crate::pg::process::backend;
 use crate::pg::raw::Raw;
-use crate::pg::shmem::{self, NOWHERE};
+use crate::pg::shmem::{self, INVALID_POINTER};
 use crate::pg::value::{border, describe, encoding, fingerprint};
 use crate::pg::{fallible, memory, wire};
 use crate::registry::job::{self, Job};
@@ -55,7 +55,7 @@ pub struct Stream {
     /// None when all is read.
     session: Option<Session>,
     rows: Rows,
-    settle: Settle,
+    give_back_unneeded: Settle,
     /// What came instead of a row.
     event: Option<Event>,
     _hidden: Hidden,
@@ -65,8 +65,8 @@ pub struct Stream {
 type Settle = fn(&Rc<Handle>, Result<Outcome>) -> Result<()>;
 
 impl Stream {
-    /// Begins to read as [`read`] does, with the same errors; `settle` has the last word on how it ends.
-    pub fn begin(handle: Rc<Handle>, rows: Rows, settle: Settle) -> Result<Self> {
+    /// Begins to read as [`read`] does, with the same errors; `give_back_unneeded` has the last word on how it ends.
+    pub fn begin(handle: Rc<Handle>, rows: Rows, give_back_unneeded: Settle) -> Result<Self> {
         let begun = Session::begin(&handle).and_then(|mut session| {
             session.check_columns(Some(&rows))?;
             let unsettled = session.handle.slot.lock().queue.is_unsettled();
@@ -76,7 +76,7 @@ impl Stream {
         let session = match begun {
             Ok(session) => Some(session),
             Err(failure) => {
-                settle(&handle, Err(failure))?;
+                give_back_unneeded(&handle, Err(failure))?;
                 None
             }
         };
@@ -85,7 +85,7 @@ impl Stream {
             handle,
             session,
             rows,
-            settle,
+            give_back_unneeded,
             event: None,
             _hidden: hidden,
         })
@@ -113,7 +113,7 @@ impl Stream {
             }
             (_, ended) => ended,
         };
-        (self.settle)(&self.handle, finished)
+        (self.give_back_unneeded)(&self.handle, finished)
     }
 }
 
@@ -172,7 +172,7 @@ struct Session {
     pump: Pump,
     /// What of the result had been taken before, in bytes.
     read_before: u64,
-    /// Whether what an earlier reading has left is known here, and to be kept in its place.
+    /// Whether what an earlier reading has left is known here, and to be kept in its pointer.
     begun: bool,
     done: bool,
     /// Whether the encoding of the texts is to be asked for again when something has come.
@@ -208,9 +208,9 @@ impl Session {
         };
         // What is claimed by now nobody else frees; and if it cannot be mapped, it stays as it is.
         let known = fallible::copied(shmem::mapped_bytes(known.0, known.1)?)?;
-        if let Some((place, done)) = left {
-            shmem::map(place)?;
-            session.reader.begun = Some((Taken::at(place), done));
+        if let Some((pointer, done)) = left {
+            shmem::map(pointer)?;
+            session.reader.begun = Some((Taken::at(pointer), done));
             session.pump = Pump::new(handle.slot, handle.cookie, &mut session.reader);
         }
         session.begun = true;
@@ -391,7 +391,7 @@ impl Session {
     fn job_error(&self) -> Result<Option<Failure>> {
         let error = self.handle.slot.lock().error().copied();
         if let Some(error) = error {
-            return Ok(Some(Failure::Foreign(self.raised(&error)?)));
+            return Ok(Some(Failure::OfJob(self.raised(&error)?)));
         }
         Ok(self.reader.torn.then(|| {
             Report::new(
@@ -466,7 +466,7 @@ impl Refusal {
 }
 
 impl Drop for Session {
-    /// Broken off: the place in the stream is kept, for whoever reads next. If rows were passed on, or a message in part, they are
+    /// Broken off: the pointer in the stream is kept, for whoever reads next. If rows were passed on, or a message in part, they are
     /// lost with the caller's set, so the rest is no whole result any more; nor is it where there is no memory to keep what is
     /// known.
     fn drop(&mut self) {
@@ -486,7 +486,7 @@ impl Drop for Session {
             if let Some((piece, done)) = self.reader.begun {
                 job.queue.leave(piece, done);
             }
-            before = core::mem::replace(&mut job.known, kept.unwrap_or(NOWHERE));
+            before = core::mem::replace(&mut job.known, kept.unwrap_or(INVALID_POINTER));
             job.known_len = known.len() as u64;
             job.consumed |= kept.is_none();
             (totals, bytes) = (job.totals, job.queue.read() - self.read_before);

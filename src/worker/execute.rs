@@ -15,12 +15,12 @@ use crate::pg::guc::own;
 use crate::pg::process::identity::{self, Identity};
 use crate::pg::process::signals;
 use crate::pg::query::receiver;
-use crate::pg::query::simple_query::{self, Care, Completion, Statement};
+use crate::pg::query::simple_query::{self, Completion, Statement, StatementKind};
 use crate::pg::raw::Raw;
 use crate::pg::reuse::compiled;
 use crate::pg::value::params::Parameters;
 use crate::registry::job::{Slot, Stop};
-use crate::worker::{output, rest, work};
+use crate::worker::{idle, output, work};
 use core::ffi::CStr;
 use pgrx::PgSqlErrorCode;
 
@@ -161,21 +161,21 @@ fn run(
     } else {
         receiver::nowhere()
     };
-    match statement.care() {
-        Care::CopyClient => raise_raw(
+    match statement.kind() {
+        StatementKind::CopyClient => raise_raw(
             raw,
             PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
             &[b"COPY from or to the client is not supported in a background job"],
             Some(c"Use a file on the server or a program, or a query whose rows are the job's result."),
         ),
-        Care::Chain if user.is_confined() => raise_raw(
+        StatementKind::Chain if user.is_confined() => raise_raw(
             raw,
             PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
             &[b"AND CHAIN is not supported in a job launched by a security-definer function"],
             None,
         ),
-        Care::Listen => {
-            rest::spoil();
+        StatementKind::Listen => {
+            idle::mark_not_reusable();
             simple_query::pretend_backend(true);
             let done = statement.run(raw, parameters, is_last, true, to);
             simple_query::pretend_backend(false);
@@ -183,7 +183,7 @@ fn run(
         }
         // Such a command commits within, or runs code of a user's that may, and a transaction must not begin inside a security context. It acts as the
         // owner without one, from transaction to transaction, and what takes the roles back is locked instead.
-        Care::OwnTransactions | Care::Procedural if user.is_confined() && !grouped => {
+        StatementKind::OwnTransactions | StatementKind::Procedural if user.is_confined() && !grouped => {
             own::lock_roles(true);
             user.act_unconfined();
             let done = statement.run(raw, parameters, is_last, true, to);
@@ -192,8 +192,8 @@ fn run(
             done
         }
         // Within the security context: there PostgreSQL itself refuses what it would do to the session's user.
-        Care::Alone => statement.run(raw, parameters, is_last, true, to),
-        Care::None | Care::Chain | Care::OwnTransactions | Care::Procedural => {
+        StatementKind::Alone => statement.run(raw, parameters, is_last, true, to),
+        StatementKind::None | StatementKind::Chain | StatementKind::OwnTransactions | StatementKind::Procedural => {
             statement.run(raw, parameters, is_last, !user.is_confined(), to)
         }
     }

@@ -3,7 +3,7 @@
 //! 1. [`attach`]: the job is taken, before anything that can fail: from here on a cancel reaches this process;
 //! 2. [`Attached::run`]: connect, adopt the session's state, execute;
 //! 3. the transaction is over: the process is made ready for another job, the end is published, then whoever waits wakes;
-//! 4. [`rest::wait`]: another job, or none.
+//! 4. [`idle::wait`]: another job, or none.
 //!
 //! Whatever ends the process before the third step, [`worker_ends`] publishes the loss. What that takes is at hand before the job is
 //! taken, so that neither it nor the third step needs memory or can fail.
@@ -17,14 +17,14 @@ use crate::pg::process::{bgworker, identity, latch, signals};
 use crate::pg::query::{callbacks, simple_query};
 use crate::pg::raw::Raw;
 use crate::pg::reuse::{adopt, compiled};
-use crate::pg::shmem::{self, NOWHERE};
+use crate::pg::shmem::{self, INVALID_POINTER};
 use crate::pg::value::{border, describe, encoding};
 use crate::registry::job::{self, End, Slot, State, Stop};
 use crate::registry::segment::segment;
 use crate::registry::totals::{Start, Totals};
-use crate::registry::{pool, room, upkeep};
+use crate::registry::{admission, pool, upkeep};
 use crate::worker::attached::{self, Attached, attach};
-use crate::worker::rest::{self, Terms};
+use crate::worker::idle::{self, IdlePolicy};
 use crate::worker::verdict::{self, Verdict};
 use crate::worker::{execute, output};
 use core::ffi::{CStr, c_int};
@@ -66,7 +66,7 @@ pub fn run_spare(raw: Raw<'_>, argument: Datum) -> Result<()> {
     prepare_for_the_end();
     prepare_for_jobs(raw, slot);
     signals::accept_signals();
-    serve(raw, rest::stand_by(raw, place, token));
+    serve(raw, idle::stand_by(raw, place, token));
     Ok(())
 }
 
@@ -85,13 +85,13 @@ fn prepare_for_jobs(raw: Raw<'_>, slot: &'static Slot) {
 /// One job after another.
 fn serve(raw: Raw<'_>, mut next: Option<Attached>) {
     while let Some(job) = next {
-        next = job.run(raw).and_then(|terms| rest::wait(raw, &terms));
+        next = job.run(raw).and_then(|policy| idle::wait(raw, &policy));
     }
 }
 
 impl Attached {
-    /// Runs the job to its end. Returns the terms on which this process has offered itself for another.
-    fn run(self, raw: Raw<'_>) -> Option<Terms> {
+    /// Runs the job to its end. Returns the policy on which this process has offered itself for another.
+    fn run(self, raw: Raw<'_>) -> Option<IdlePolicy> {
         let (sql, request_at, name, queue_size, keeps_result, timeout) = {
             let job = self.slot.lock();
             (
@@ -111,7 +111,7 @@ impl Attached {
         simple_query::enter_message_context(raw);
 
         let is_first = !CONNECTED.replace(true);
-        if !is_first && request.is_connection() && !rest::is_as_new() {
+        if !is_first && request.is_connection() && !idle::is_as_new() {
             self.hand_on(raw);
             return None;
         }
@@ -150,12 +150,12 @@ impl Attached {
                 return None;
             }
         };
-        let terms = Terms::of(&request, is_first);
+        let policy = IdlePolicy::of(&request, is_first);
         // What is said up to here concerns the process and not the job.
         output::begin(raw, self, queue_size, keeps_result);
         compiled::job_begins();
         if is_first {
-            // Registered after the callback that rolls an open transaction back, so called before it.
+            // WorkerHandle after the callback that rolls an open transaction back, so called before it.
             bgworker::on_exit(worker_leaves);
         }
         if request.is_connection() {
@@ -185,7 +185,7 @@ impl Attached {
                 output::after_error();
                 error::log_caught(edata);
                 if !simple_query::recover(raw) {
-                    rest::spoil();
+                    idle::mark_not_reusable();
                 }
                 verdict
             }
@@ -196,14 +196,14 @@ impl Attached {
         compiled::watch_role(None);
         execute::leave(&identity);
         output::finish();
-        let stays = rest::end_session() && terms.prepare();
+        let stays = idle::end_session() && policy.prepare();
         // Publishing may free the text.
         simple_query::forget_text();
         self.publish(verdict);
         signals::resume_interrupts();
         simple_query::finish(raw, c"pg_background:idle");
         compat::report_statistics();
-        stays.then_some(terms)
+        stays.then_some(policy)
     }
 
     /// Gives the job, which has not begun, to a new process: what fails because of what this one has been is no error of the job. Waits until the
@@ -237,7 +237,7 @@ impl Attached {
                 }
                 return;
             }
-            pool::dismiss_one(room::my_place());
+            pool::dismiss_one(admission::my_position());
             latch::reset_latch();
             latch::sleep_raw(raw, HAND_ON_LOOK);
         }
@@ -247,7 +247,7 @@ impl Attached {
         let mut job = self.slot.lock();
         job.state = State::Running;
         job.started_at = backend::now();
-        job.request = NOWHERE;
+        job.request = INVALID_POINTER;
         // Mapped before the job was taken.
         Totals::at(job.totals).started(start, job.started_at - job.launched_at);
     }
@@ -328,7 +328,7 @@ extern "C-unwind" fn worker_leaves(_code: c_int, _argument: Datum) {
 /// The process ends. PostgreSQL calls this after it has rolled back an open transaction: the callback that does so was
 /// registered later. A job that is still in hand is lost, and its session learns that here.
 extern "C-unwind" fn worker_ends(_code: c_int, _argument: Datum) {
-    rest::abandon();
+    idle::abandon();
     if let Some(job) = attached::current() {
         is_lost(job);
     }

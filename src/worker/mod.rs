@@ -5,14 +5,14 @@
 //! * [`execute`]: the SQL, as the simple-query protocol runs it;
 //! * [`work`]: what the engine does in the job's transaction;
 //! * [`output`]: rows and messages on their way into the channel;
-//! * [`rest`]: from one job to the next;
+//! * [`idle`]: from one job to the next;
 //! * [`verdict`]: what an error means for the job.
 
 pub mod attached;
 pub mod execute;
+pub mod idle;
 pub mod main;
 pub mod output;
-pub mod rest;
 pub mod verdict;
 pub mod work;
 

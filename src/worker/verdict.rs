@@ -66,7 +66,7 @@ fn kept(edata: *mut ErrorData, pid: i32) -> job::Error {
     let code = sqlstate::unpack(error::sqlstate(edata));
     let error = job::Error::new(code, text::clip(wire::message(edata), MESSAGE_MAX), pid);
     match wire::store(edata, pid) {
-        Some((place, len)) => error.with_whole(place, len),
+        Some((pointer, len)) => error.with_whole(pointer, len),
         None => error,
     }
 }

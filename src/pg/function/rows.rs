@@ -213,8 +213,8 @@ impl Rows {
 
     /// Adds a row in PostgreSQL's own form whose values must be converted first: the numbers of anonymous records, the encoding of texts,
     /// and type modifiers.
-    pub fn push_foreign_tuple_raw(&self, raw: Raw<'_>, tuple: *mut u8, records: &crate::pg::value::describe::Numbers) {
-        self.show_foreign_tuple_raw(raw, tuple, records);
+    pub fn push_tuple_with_records(&self, raw: Raw<'_>, tuple: *mut u8, records: &crate::pg::value::describe::Numbers) {
+        self.show_tuple_with_records(raw, tuple, records);
         // SAFETY: the slot's values are all there, and valid until it is filled again.
         unsafe {
             raw::tuplestore_putvalues(
@@ -227,8 +227,8 @@ impl Rows {
         };
     }
 
-    /// As [`Rows::push_foreign_tuple_raw`], but puts the row into the slot. The converted values are in the current memory context.
-    pub fn show_foreign_tuple_raw(&self, raw: Raw<'_>, tuple: *mut u8, records: &crate::pg::value::describe::Numbers) {
+    /// As [`Rows::push_tuple_with_records`], but puts the row into the slot. The converted values are in the current memory context.
+    pub fn show_tuple_with_records(&self, raw: Raw<'_>, tuple: *mut u8, records: &crate::pg::value::describe::Numbers) {
         self.show_tuple_raw(raw, tuple);
         // SAFETY: the slot holds a row.
         unsafe {

@@ -53,7 +53,7 @@ pub enum Turn {
 
 /// A scan that waits for its source.
 #[derive(Clone, Copy)]
-pub struct Scan(*mut State);
+pub struct Scan(*mut ResultScan);
 
 impl Scan {
     pub(in crate::pg) fn of(extra: *mut c_void) -> Option<Self> {
@@ -78,7 +78,7 @@ impl Scan {
 
 /// The scan's state in the executor.
 #[repr(C)]
-struct State {
+struct ResultScan {
     base: CustomScanState,
     function: *mut SetExprState,
     /// The memory of the function's arguments while it runs.
@@ -359,7 +359,7 @@ unsafe extern "C-unwind" fn create(_scan: *mut CustomScan) -> *mut Node {
     // SAFETY: all-zero is a valid state.
     unsafe {
         let raw = Raw::assume();
-        let state = raw::palloc0(raw, size_of::<State>()).cast::<State>();
+        let state = raw::palloc0(raw, size_of::<ResultScan>()).cast::<ResultScan>();
         (*state).base.ss.ps.type_ = NodeTag::T_CustomScanState;
         (*state).base.methods = &raw const EXEC_METHODS.0;
         state.cast()
@@ -372,7 +372,7 @@ unsafe extern "C-unwind" fn begin(node: *mut CustomScanState, estate: *mut EStat
     // SAFETY: the executor's own structs, and the plan made above.
     unsafe {
         let raw = Raw::assume();
-        let state = node.cast::<State>();
+        let state = node.cast::<ResultScan>();
         let ps = &raw mut (*node).ss.ps;
         let scan = (*ps).plan.cast::<CustomScan>();
         let Some(call) = first::<pg_sys::Expr>((*scan).custom_exprs) else {
@@ -466,7 +466,7 @@ unsafe extern "C-unwind" fn next(node: *mut pg_sys::ScanState) -> *mut TupleTabl
     // SAFETY: the state made above. Nothing is owned here: the source is the keeper's.
     unsafe {
         let raw = Raw::assume();
-        let state = node.cast::<State>();
+        let state = node.cast::<ResultScan>();
         let slot = (*node).ss_ScanTupleSlot;
         if let Some(clear) = (*(*slot).tts_ops).clear {
             clear(slot);
@@ -502,7 +502,7 @@ unsafe extern "C-unwind" fn next(node: *mut pg_sys::ScanState) -> *mut TupleTabl
 }
 
 /// Calls the function. If it is the planned one and rows are asked for once, it provides a source, else rows.
-unsafe fn call(raw: Raw<'_>, state: *mut State) {
+unsafe fn call(raw: Raw<'_>, state: *mut ResultScan) {
     const AGAIN: u32 = pg_sys::EXEC_FLAG_REWIND | pg_sys::EXEC_FLAG_BACKWARD | pg_sys::EXEC_FLAG_MARK;
     // SAFETY: the state made above.
     unsafe {
@@ -540,7 +540,7 @@ unsafe fn call(raw: Raw<'_>, state: *mut State) {
 }
 
 /// Lets the source continue. The source is dropped before its error is raised.
-unsafe fn go_on(raw: Raw<'_>, state: *mut State) {
+unsafe fn go_on(raw: Raw<'_>, state: *mut ResultScan) {
     // SAFETY: the state made above.
     unsafe {
         let keeper = (*state).keeper;
@@ -567,7 +567,7 @@ unsafe extern "C-unwind" fn shut_down(node: *mut CustomScanState) {
     // SAFETY: the state made above; as in `go_on`.
     unsafe {
         let raw = Raw::assume();
-        let state = node.cast::<State>();
+        let state = node.cast::<ResultScan>();
         let keeper = (*state).keeper;
         if keeper.is_null() || (*keeper).source.is_none() {
             return;
@@ -595,7 +595,7 @@ unsafe extern "C-unwind" fn rescan(node: *mut CustomScanState) {
     // SAFETY: the state made above.
     unsafe {
         let raw = Raw::assume();
-        let state = node.cast::<State>();
+        let state = node.cast::<ResultScan>();
         raw::ExecScanReScan(raw, &raw mut (*node).ss);
         if (*state).streams {
             error::raise_raw(
@@ -615,7 +615,7 @@ unsafe extern "C-unwind" fn end(node: *mut CustomScanState) {
     // SAFETY: the state made above.
     unsafe {
         let raw = Raw::assume();
-        let state = node.cast::<State>();
+        let state = node.cast::<ResultScan>();
         if !(*state).keeper.is_null() {
             forget((*state).keeper);
         }

@@ -291,7 +291,7 @@ unsafe extern "C-unwind" fn say_which(entry: *mut core::ffi::c_void) {
 }
 
 /// One setting as this process found it when it connected.
-struct Found {
+struct ResetValue {
     setting: *mut pg_sys::config_generic,
     value: *mut c_char,
     source: pg_sys::GucSource::Type,
@@ -304,7 +304,7 @@ struct Found {
 /// `RestoreGUCState` is made for parallel workers, which never RESET. If the session had set a value itself, it leaves the compiled-in
 /// default as the reset value. So the reset values are remembered before the call and put back after it.
 pub struct ResetValues {
-    first: *mut Found,
+    first: *mut ResetValue,
     count: usize,
 }
 
@@ -315,14 +315,14 @@ impl ResetValues {
         let most = settings.size_hint().1.unwrap_or_default();
         // SAFETY: the settings live as long as the process; there is room for all of them.
         unsafe {
-            let first = raw::palloc(raw, size_of::<Found>() * most).cast::<Found>();
+            let first = raw::palloc(raw, size_of::<ResetValue>() * most).cast::<ResetValue>();
             let mut count = 0;
             for setting in settings {
                 let value = raw::GetConfigOption(raw, (*setting).name, false, false);
                 if value.is_null() {
                     continue;
                 }
-                first.add(count).write(Found {
+                first.add(count).write(ResetValue {
                     setting,
                     value: raw::pstrdup(raw, value),
                     source: (*setting).source,

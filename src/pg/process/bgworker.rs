@@ -55,7 +55,7 @@ const LIBRARY: &CStr = if cfg!(feature = "probe") {
 /// of the postmaster's and how many times that has been used.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Registered {
+pub struct WorkerHandle {
     slot: c_int,
     generation: u64,
 }
@@ -76,18 +76,18 @@ fn build() -> u64 {
 
 /// Registers with the postmaster a worker that runs `function` of this library with `argument` and `extra`. Returns None if no slot is
 /// free. The postmaster sets this process's latch when the worker starts and when it stops. Guarded.
-pub fn register_worker(function: &CStr, argument: u32, extra: u64) -> Option<Registered> {
+pub fn register_worker(function: &CStr, argument: u32, extra: u64) -> Option<WorkerHandle> {
     let flags = pg_sys::BGWORKER_SHMEM_ACCESS | pg_sys::BGWORKER_BACKEND_DATABASE_CONNECTION;
     register(function, argument, extra, flags)
 }
 
 /// The same for a process that never has a database.
 #[cfg(feature = "probe")]
-pub fn register_without_database(function: &CStr, extra: u64) -> Option<Registered> {
+pub fn register_without_database(function: &CStr, extra: u64) -> Option<WorkerHandle> {
     register(function, 0, extra, pg_sys::BGWORKER_SHMEM_ACCESS)
 }
 
-fn register(function: &CStr, argument: u32, extra: u64, flags: u32) -> Option<Registered> {
+fn register(function: &CStr, argument: u32, extra: u64, flags: u32) -> Option<WorkerHandle> {
     let mut worker = pg_sys::BackgroundWorker::default();
     fill(&mut worker.bgw_name, c"pg_background");
     fill(&mut worker.bgw_type, c"pg_background");
@@ -109,7 +109,7 @@ fn register(function: &CStr, argument: u32, extra: u64, flags: u32) -> Option<Re
     // SAFETY: all fields are set. The handle is a palloc'd struct of the two fields, copied and freed.
     unsafe {
         pg_sys::RegisterDynamicBackgroundWorker(&mut worker, &mut handle).then(|| {
-            let registered = *handle.cast::<Registered>();
+            let registered = *handle.cast::<WorkerHandle>();
             pg_sys::pfree(handle.cast());
             registered
         })
@@ -122,14 +122,14 @@ fn fill<const N: usize>(to: &mut [core::ffi::c_char; N], from: &CStr) {
     }
 }
 
-impl Registered {
+impl WorkerHandle {
     /// No worker has been registered yet.
-    pub const NONE: Registered = Registered {
+    pub const NONE: WorkerHandle = WorkerHandle {
         slot: -1,
         generation: 0,
     };
 
-    /// Whether the worker runs. Returns [`WorkerStatus::NotYetStarted`] for [`Registered::NONE`].
+    /// Whether the worker runs. Returns [`WorkerStatus::NotYetStarted`] for [`WorkerHandle::NONE`].
     pub fn status(mut self) -> WorkerStatus {
         if self == Self::NONE {
             return WorkerStatus::NotYetStarted;

@@ -53,7 +53,7 @@ pub fn interrupt_self() {
 }
 
 /// Whether this process was told to reload its configuration, or to exit.
-pub fn is_to_go() -> bool {
+pub fn should_exit() -> bool {
     // SAFETY: set by signal handlers.
     unsafe {
         ptr::read_volatile(&raw const pg_sys::ConfigReloadPending) != 0

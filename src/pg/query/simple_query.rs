@@ -11,7 +11,7 @@
 //! * Everything that is for a wait for the next message in an open transaction: a job is one message, and a transaction that it leaves open
 //!   is rolled back. So the timers for idle sessions and idle transactions are never started, and no catalog snapshot has to be released
 //!   (InvalidateCatalogSnapshotConditionally). The end of the transaction releases it, and a look-up in the catalogs between two jobs
-//!   invalidates it (`standing.rs`).
+//!   invalidates it (`connection_version.rs`).
 //! * ProcessNotifyInterrupt: a worker that has run LISTEN takes no other job, and it has no client to notify.
 //! * ProcessConfigFile: an idle worker that is told to reload the configuration exits instead.
 //! * A timer for statistics that have not been sent (IDLE_STATS_UPDATE_TIMEOUT): they are sent after each job, without delay.
@@ -284,7 +284,7 @@ impl Statements {
 
 /// The kinds of statements that a job has to treat specially.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Care {
+pub enum StatementKind {
     None,
     /// COPY from or to the client.
     CopyClient,
@@ -353,7 +353,7 @@ impl Statement {
     }
 
     /// How a job has to treat the statement.
-    pub fn care(&self) -> Care {
+    pub fn kind(&self) -> StatementKind {
         let node = self.node();
         // SAFETY: each cast follows the node's tag.
         unsafe {
@@ -361,20 +361,20 @@ impl Statement {
                 NodeTag::T_CopyStmt => {
                     let copy = node.cast::<pg_sys::CopyStmt>();
                     if (*copy).filename.is_null() && !(*copy).is_program {
-                        Care::CopyClient
+                        StatementKind::CopyClient
                     } else {
-                        Care::None
+                        StatementKind::None
                     }
                 }
-                NodeTag::T_CallStmt | NodeTag::T_DoStmt => Care::Procedural,
-                NodeTag::T_ListenStmt => Care::Listen,
-                NodeTag::T_TransactionStmt if (*node.cast::<pg_sys::TransactionStmt>()).chain => Care::Chain,
+                NodeTag::T_CallStmt | NodeTag::T_DoStmt => StatementKind::Procedural,
+                NodeTag::T_ListenStmt => StatementKind::Listen,
+                NodeTag::T_TransactionStmt if (*node.cast::<pg_sys::TransactionStmt>()).chain => StatementKind::Chain,
                 NodeTag::T_TransactionStmt => match (*node.cast::<pg_sys::TransactionStmt>()).kind {
                     TransactionStmtKind::TRANS_STMT_COMMIT_PREPARED
-                    | TransactionStmtKind::TRANS_STMT_ROLLBACK_PREPARED => Care::Alone,
-                    _ => Care::None,
+                    | TransactionStmtKind::TRANS_STMT_ROLLBACK_PREPARED => StatementKind::Alone,
+                    _ => StatementKind::None,
                 },
-                NodeTag::T_DiscardStmt => Care::Alone,
+                NodeTag::T_DiscardStmt => StatementKind::Alone,
                 NodeTag::T_VacuumStmt
                 | compat::REWRITE_STATEMENT
                 | NodeTag::T_ReindexStmt
@@ -396,9 +396,13 @@ impl Statement {
                         NodeTag::T_AlterTableStmt => detaches_concurrently(node.cast()),
                         _ => true,
                     };
-                    if alone { Care::OwnTransactions } else { Care::None }
+                    if alone {
+                        StatementKind::OwnTransactions
+                    } else {
+                        StatementKind::None
+                    }
                 }
-                _ => Care::None,
+                _ => StatementKind::None,
             }
         }
     }

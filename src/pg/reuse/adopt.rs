@@ -19,7 +19,7 @@ use crate::pg::reuse::library::{self, files};
 use core::ffi::CStr;
 use pgrx::pg_sys::{self, GucContext, GucSource};
 
-struct State {
+struct SessionState {
     base: Buffer,
     /// Who this process acted as when it had connected: the role's and the database's settings may have set another role.
     base_identity: Identity,
@@ -43,7 +43,7 @@ struct State {
     harmless: Buffer,
 }
 
-static STATE: Exclusive<State> = Exclusive::new();
+static STATE: Exclusive<SessionState> = Exclusive::new();
 
 /// PostgreSQL's own libraries that keep nothing of one job for the next, or only what is undone here. Who loaded them makes no difference.
 /// Any other library may keep connections, interpreters or prepared plans.
@@ -223,7 +223,7 @@ fn connected(raw: Raw<'_>) {
         transaction(raw, || {
             // SAFETY: as InitPostgres is followed by it in a backend.
             unsafe { raw::process_session_preload_libraries(raw) };
-            STATE.set(State::found(raw));
+            STATE.set(SessionState::found(raw));
         });
     }
 }
@@ -256,7 +256,7 @@ pub fn restore(raw: Raw<'_>, is_stateless: fn(&[u8]) -> bool) -> bool {
         .unwrap_or(false)
 }
 
-impl State {
+impl SessionState {
     /// The state of this process, which has just connected.
     fn found(raw: Raw<'_>) -> Self {
         memory::for_process(|| {

@@ -68,7 +68,7 @@ struct Known {
     function: u32,
     /// The row's own xmin, and its tid in the table.
     xmin: u32,
-    place: (u32, u16),
+    item: (u32, u16),
     /// The xmin that the row has in this process's cache.
     shown: u32,
     /// The state in which it was compiled, or 0 if that is not known.
@@ -298,8 +298,8 @@ fn judge(raw: Raw<'_>, function: Oid, moment: Moment) -> bool {
             let xmin = &raw mut (*header).t_choice.t_heap.t_xmin;
             let found = u32::from(*xmin);
             let state = state(raw);
-            let place = place(&(*row).t_self);
-            if let Some(known) = MEMORY.with(|memory| memory.judge(raw, function.to_u32(), found, place, state, moment))
+            let item = item(&(*row).t_self);
+            if let Some(known) = MEMORY.with(|memory| memory.judge(raw, function.to_u32(), found, item, state, moment))
             {
                 *xmin = known.shown.into();
                 // A reported call would keep a function in SQL from being inlined. Its statements are analysed for each job, whatever its
@@ -322,7 +322,7 @@ fn is_compiled(function: Oid, language: u32) -> bool {
     }
 }
 
-fn place(pointer: &ItemPointerData) -> (u32, u16) {
+fn item(pointer: &ItemPointerData) -> (u32, u16) {
     let block = (u32::from(pointer.ip_blkid.bi_hi) << 16) | u32::from(pointer.ip_blkid.bi_lo);
     (block, pointer.ip_posid)
 }
@@ -353,20 +353,12 @@ impl Known {
 
 impl Memory {
     /// Judges a function whose row has `xmin` now, either its own or one that was assigned here. Returns the updated entry.
-    fn judge(
-        &mut self,
-        raw: Raw<'_>,
-        function: u32,
-        xmin: u32,
-        place: (u32, u16),
-        state: u64,
-        moment: Moment,
-    ) -> Known {
+    fn judge(&mut self, raw: Raw<'_>, function: u32, xmin: u32, item: (u32, u16), state: u64, moment: Moment) -> Known {
         let (job, age) = (self.job, AGE.get());
         let at = self.known.binary_search_by_key(&function, |known| known.function);
         if let Ok(at) = at {
             let known = &mut self.known[at];
-            if known.place == place && (xmin == known.xmin || xmin == known.shown) {
+            if known.item == item && (xmin == known.xmin || xmin == known.shown) {
                 let serves = (known.state, known.age) == (state, age);
                 if known.job != job || known.is_kept() {
                     if !serves {
@@ -389,7 +381,7 @@ impl Memory {
         let known = Known {
             function,
             xmin,
-            place,
+            item,
             // CREATE FUNCTION may have compiled it, either for this job, which keeps that, or for an earlier one.
             shown: if is_new { xmin } else { another(&mut self.last, xmin) },
             state: if is_new { 0 } else { state },

@@ -30,7 +30,7 @@ pub fn name(file: &[u8]) -> Option<&[u8]> {
 
 /// `Dl_info` of `dlfcn.h`.
 #[repr(C)]
-struct Found {
+struct SymbolInfo {
     dli_fname: *const c_char,
     dli_fbase: *mut c_void,
     dli_sname: *const c_char,
@@ -38,7 +38,7 @@ struct Found {
 }
 
 unsafe extern "C" {
-    fn dladdr(address: *const c_void, found: *mut Found) -> c_int;
+    fn dladdr(address: *const c_void, found: *mut SymbolInfo) -> c_int;
 }
 
 /// Device, inode, and time of the last modification.
@@ -50,7 +50,7 @@ thread_local! {
 
 /// The file that this library was loaded from.
 fn path() -> Option<&'static [u8]> {
-    let mut found = Found {
+    let mut found = SymbolInfo {
         dli_fname: core::ptr::null(),
         dli_fbase: core::ptr::null_mut(),
         dli_sname: core::ptr::null(),

@@ -4,10 +4,10 @@
 //! * [`compiled`]: functions and plans that the process keeps;
 //! * [`library`]: the libraries that it has loaded, and the file of this one;
 //! * [`reset`]: discarding what a job has left;
-//! * [`standing`]: the connection version.
+//! * [`connection_version`]: the connection version.
 
 pub mod adopt;
 pub mod compiled;
+pub mod connection_version;
 pub mod library;
 pub mod reset;
-pub mod standing;

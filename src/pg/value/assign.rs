@@ -12,11 +12,11 @@ use pgrx::pg_sys::{self, CoercionContext, CoercionForm, Datum, ExprContext, Expr
 /// The assignments to the columns of one row set. They live in the memory of the rows' slot.
 pub(in crate::pg) struct Assignments {
     context: *mut ExprContext,
-    columns: *mut Column,
+    columns: *mut Assignment,
     count: usize,
 }
 
-struct Column {
+struct Assignment {
     n: usize,
     is_varlena: bool,
     state: *mut ExprState,
@@ -78,11 +78,11 @@ impl Assignments {
                 }
                 raw::assign_expr_collations(raw, ptr::null_mut(), assigned);
                 if self.columns.is_null() {
-                    self.columns = raw::palloc(raw, size_of::<Column>() * (*desc).natts as usize).cast();
+                    self.columns = raw::palloc(raw, size_of::<Assignment>() * (*desc).natts as usize).cast();
                     self.context = raw::CreateStandaloneExprContext(raw);
                     (*self.context).ecxt_scantuple = slot;
                 }
-                self.columns.add(self.count).write(Column {
+                self.columns.add(self.count).write(Assignment {
                     n,
                     is_varlena: (*column).attlen == -1,
                     state: raw::ExecInitExpr(raw, raw::expression_planner(raw, assigned.cast()), ptr::null_mut()),

@@ -132,7 +132,7 @@ impl Numbers {
         fallible::push_raw(raw, &mut self.pairs, (number(description, 0), here));
     }
 
-    pub(super) fn local(&self, number: i32) -> Option<i32> {
+    pub(super) fn number_here(&self, number: i32) -> Option<i32> {
         self.pairs
             .iter()
             .rev()

@@ -1,7 +1,7 @@
 //! A job's parameters: the columns of a record in the session, and the values of `$1`, `$2` in the worker.
 //!
 //! They are sent as PostgreSQL's own tuple, with what the worker needs to read it. The layout in memory, aligned to eight bytes, is: a
-//! [`Head`], a [`Column`] for each parameter, the descriptions of anonymous record types, each preceded by its length, and the tuple.
+//! [`Head`], a [`ParameterType`] for each parameter, the descriptions of anonymous record types, each preceded by its length, and the tuple.
 //!
 //! A literal of unknown type, such as the `'x'` of `ROW(1, 'x')`, is sent as its text. Its type is derived from its position in the
 //! statement, as for a parameter that a client sends without a type. If the statement does not determine it, it is text.
@@ -37,7 +37,7 @@ struct Head {
 
 #[repr(C)]
 #[derive(Clone, Copy)]
-struct Column {
+struct ParameterType {
     kind: u32,
     modifier: i32,
     /// The type's [`fingerprint::fingerprint`].
@@ -78,7 +78,7 @@ impl Outgoing {
                 }
             });
         })?;
-        let mut len = size_of::<Head>() + count * size_of::<Column>();
+        let mut len = size_of::<Head>() + count * size_of::<ParameterType>();
         for number in &records {
             len += 8 + padded(error::catching(|raw| describe::description_len(raw, *number))?);
         }
@@ -99,12 +99,12 @@ impl Outgoing {
     }
 
     /// Writes the parameters to this address, which must be aligned and have room for them.
-    pub fn write(&self, place: *mut u8) -> Result<()> {
-        border::while_values_go_to(self.encoding, || error::catching(|raw| self.write_raw(raw, place)))
+    pub fn write(&self, pointer: *mut u8) -> Result<()> {
+        border::while_values_go_to(self.encoding, || error::catching(|raw| self.write_raw(raw, pointer)))
     }
 
-    fn write_raw(&self, raw: Raw<'_>, place: *mut u8) {
-        let mut to = place;
+    fn write_raw(&self, raw: Raw<'_>, pointer: *mut u8) {
+        let mut to = pointer;
         let mut put = |bytes: &[u8]| {
             // SAFETY: the room is that of `len`, which was summed up from the same parts.
             unsafe {
@@ -217,14 +217,14 @@ impl Parameters {
     /// texts. Call it in a transaction.
     ///
     /// Raises 42704 for a type that does not exist (or no longer does), 42804 for one that was altered meanwhile.
-    pub fn take(raw: Raw<'_>, place: *const u8, len: usize, records: &mut Numbers) -> Self {
+    pub fn take(raw: Raw<'_>, pointer: *const u8, len: usize, records: &mut Numbers) -> Self {
         // SAFETY: the bytes are those that `write` wrote. The copy is aligned, and lives as long as the values that point into it.
         unsafe {
             let copy = raw::MemoryContextAllocHuge(raw, pg_sys::CurrentMemoryContext, len).cast::<u8>();
-            ptr::copy_nonoverlapping(place, copy, len);
+            ptr::copy_nonoverlapping(pointer, copy, len);
             let head = *copy.cast::<Head>();
             let count = (head.count as usize).min(MOST);
-            let columns = copy.add(size_of::<Head>()).cast::<Column>();
+            let columns = copy.add(size_of::<Head>()).cast::<ParameterType>();
             let mut at = columns.add(count).cast::<u8>();
             for _ in 0..head.descriptions {
                 let len = at.cast::<u64>().read() as usize;
@@ -384,7 +384,7 @@ impl Parameters {
     }
 }
 
-fn check_arrived(raw: Raw<'_>, column: &Column, n: usize) {
+fn check_arrived(raw: Raw<'_>, column: &ParameterType, n: usize) {
     let number = Digits::of(n as u64 + 1);
     check_exists(raw, column.kind, &[b"parameter $", number.bytes()]);
     if fingerprint::fingerprint(raw, column.kind) != column.print {

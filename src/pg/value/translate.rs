@@ -76,7 +76,7 @@ pub fn renumber(raw: Raw<'_>, value: Datum, kind: u32, numbers: &Numbers) -> Dat
         if named != RECORD {
             return renumber(raw, value, named, numbers);
         }
-        let Some(here) = numbers.local((*header).t_choice.t_datum.datum_typmod) else {
+        let Some(here) = numbers.number_here((*header).t_choice.t_datum.datum_typmod) else {
             return value;
         };
         let desc = raw::lookup_rowtype_tupdesc(raw, Oid::from(RECORD), here);

@@ -29,14 +29,14 @@ pub struct Shape {
     natts: usize,
     /// Whether a column may hold an anonymous record, whose description has a number that is valid in one process only.
     pub has_records: bool,
-    columns: *mut Column,
+    columns: *mut Layout,
     values: *mut Datum,
     nulls: *mut bool,
 }
 
 /// The layout of a column's values in a row.
 #[derive(Clone, Copy)]
-struct Column {
+struct Layout {
     /// `attlen`: bytes, -1 for a varlena, -2 for a C string.
     len: i16,
     by_value: bool,
@@ -46,7 +46,7 @@ struct Column {
     packable: bool,
 }
 
-impl Column {
+impl Layout {
     unsafe fn new(desc: TupleDesc, n: usize) -> Self {
         // SAFETY: `n` is below natts.
         let column = unsafe { &*tuple_desc_attr(desc, n) };
@@ -69,28 +69,28 @@ impl Column {
 
     /// Computes where a value goes in a row that has `at` bytes of data before it. The value must not be an external varlena.
     #[inline]
-    unsafe fn place(&self, at: usize, value: Datum) -> Place {
+    unsafe fn field(&self, at: usize, value: Datum) -> Field {
         // SAFETY: a non-NULL value of this column (heap_compute_data_size, fill_val).
         unsafe {
             if self.len > 0 {
-                return Place::whole(self.aligned(at), self.len as usize);
+                return Field::whole(self.aligned(at), self.len as usize);
             }
             if self.len == -2 {
-                return Place::whole(at, CStr::from_ptr(value.cast_mut_ptr()).to_bytes_with_nul().len());
+                return Field::whole(at, CStr::from_ptr(value.cast_mut_ptr()).to_bytes_with_nul().len());
             }
             let value = value.cast_mut_ptr::<varlena>();
             if pgrx::varlena::varatt_is_1b(value) {
-                return Place::whole(at, pgrx::varlena::varsize_1b(value));
+                return Field::whole(at, pgrx::varlena::varsize_1b(value));
             }
             let len = pgrx::varlena::varsize_4b(value);
             if self.packable && pgrx::varlena::varatt_is_4b_u(value) && len - LONG_HEADER < SHORT_MAX {
-                return Place {
+                return Field {
                     at,
                     len: len - LONG_HEADER + 1,
                     shortened: true,
                 };
             }
-            Place::whole(self.aligned(at), len)
+            Field::whole(self.aligned(at), len)
         }
     }
 }
@@ -102,13 +102,13 @@ const LONG_HEADER: usize = 4;
 const SHORT_MAX: usize = 0x7f;
 
 /// Where a value goes, how many bytes it takes there, and whether its header is shortened.
-struct Place {
+struct Field {
     at: usize,
     len: usize,
     shortened: bool,
 }
 
-impl Place {
+impl Field {
     fn whole(at: usize, len: usize) -> Self {
         Self {
             at,
@@ -183,12 +183,12 @@ unsafe fn all_columns(raw: Raw<'_>, slot: *mut TupleTableSlot, natts: usize) {
 }
 
 /// Computes the layout of all columns of `desc`, in the current memory context.
-unsafe fn columns(raw: Raw<'_>, desc: TupleDesc, natts: usize) -> *mut Column {
+unsafe fn columns(raw: Raw<'_>, desc: TupleDesc, natts: usize) -> *mut Layout {
     // SAFETY: the array has an element for each column.
     unsafe {
-        let columns = raw::palloc(raw, size_of::<Column>() * natts.max(1)).cast::<Column>();
+        let columns = raw::palloc(raw, size_of::<Layout>() * natts.max(1)).cast::<Layout>();
         for n in 0..natts {
-            columns.add(n).write(Column::new(desc, n));
+            columns.add(n).write(Layout::new(desc, n));
         }
         columns
     }
@@ -250,8 +250,8 @@ pub fn look(raw: Raw<'_>, slot: *mut TupleTableSlot, shape: &Shape) -> Row {
                 value = Datum::from(raw::detoast_external_attr(raw, value.cast_mut_ptr()));
             }
             *shape.values.add(n) = value;
-            let place = column.place(data_len, value);
-            data_len = place.at + place.len;
+            let field = column.field(data_len, value);
+            data_len = field.at + field.len;
         }
         Row::Loose {
             len: header_len(shape.natts, has_null) + data_len,
@@ -332,15 +332,15 @@ unsafe fn write(
             if column.len == -1 && is_external(value) {
                 return None;
             }
-            let place = column.place(end, value);
-            if place.at + place.len > room {
+            let field = column.field(end, value);
+            if field.at + field.len > room {
                 return None;
             }
-            write_by_reference(to.add(place.at), &place, value);
+            write_by_reference(to.add(field.at), &field, value);
             if column.len < 0 {
                 infomask |= HAS_VAR_WIDTH;
             }
-            end = place.at + place.len;
+            end = field.at + field.len;
         }
         if end + SLACK / 2 > room {
             return None;
@@ -372,15 +372,15 @@ unsafe fn write_by_value(at: *mut u8, len: usize, value: Datum) {
     }
 }
 
-unsafe fn write_by_reference(at: *mut u8, place: &Place, value: Datum) {
-    // SAFETY: the caller's address has room for the value as `place` describes it.
+unsafe fn write_by_reference(at: *mut u8, field: &Field, value: Datum) {
+    // SAFETY: the caller's address has room for the value as `field` describes it.
     unsafe {
         let from = value.cast_mut_ptr::<u8>();
-        if place.shortened {
-            ptr::copy_nonoverlapping(from.add(LONG_HEADER), at.add(1), place.len - 1);
-            pgrx::varlena::set_varsize_short(at.cast(), place.len as i32);
+        if field.shortened {
+            ptr::copy_nonoverlapping(from.add(LONG_HEADER), at.add(1), field.len - 1);
+            pgrx::varlena::set_varsize_short(at.cast(), field.len as i32);
         } else {
-            ptr::copy_nonoverlapping(from, at, place.len);
+            ptr::copy_nonoverlapping(from, at, field.len);
         }
     }
 }

@@ -1,22 +1,22 @@
 //! Waiting in line for a worker, for `pg_background.launch_timeout`.
 
-use crate::dispatch::line::{Counts, Line, Stand};
+use crate::dispatch::launch_queue::{Counts, QueuedOrder, Stand};
 use crate::pg::error::{Report, Result};
 use crate::pg::process::latch;
 use crate::pg::spi;
-use crate::registry::room::{Short, Shortage};
+use crate::registry::admission::{Short, Shortage};
 use crate::settings;
 use pgrx::PgSqlErrorCode;
 
 /// There was no room for a launch: sleeps until there may be some. The caller looks again. Where the time is over that error comes: 53000 for the
 /// server's slots, 53400 for a cap.
-pub fn wait(line: &mut Line, short: Short, counts: Counts) -> Result<()> {
-    match line.stand(short, counts, settings::launch_timeout())? {
+pub fn wait(queued: &mut QueuedOrder, short: Short, counts: Counts) -> Result<()> {
+    match queued.stand(short, counts, settings::launch_timeout())? {
         Stand::LookAgain => (),
         Stand::Sleep(sleep) => {
             spi::forget_catalog_snapshot();
             latch::wait(sleep.ms)?;
-            line.awake(sleep);
+            queued.awake(sleep);
         }
         Stand::Refused { waited_ms } => return Err(refusal(short, waited_ms).into()),
     }

@@ -5,7 +5,7 @@
 //! says what it is short of: what is short for one of them is short for all who come later and need the same, so nobody overtakes.
 //! A launch that is short of its role's share alone does not hold up others.
 //!
-//! Room that appears is told to the first in line who can use it. Whoever leaves the line, served or not, tells the next, so a wake-up is
+//! Admission that appears is told to the first in line who can use it. Whoever leaves the line, served or not, tells the next, so a wake-up is
 //! never lost with a process that ends. Each process that the server can have has its place in line from the beginning: to stand
 //! there, to look along the line and to leave it takes no memory.
 //!
@@ -13,7 +13,7 @@
 
 use crate::pg::error::Result;
 use crate::pg::process::backend;
-use crate::pg::shmem::{self, Last, Locked, NOWHERE, Offset};
+use crate::pg::shmem::{self, DsaPointer, INVALID_POINTER, Last, Locked};
 use crate::registry::job::Job;
 use crate::registry::list::{self, Linked};
 use core::sync::atomic::Ordering::Relaxed;
@@ -22,23 +22,23 @@ use std::cell::Cell;
 
 /// The counts and the line.
 #[repr(C)]
-pub struct Room {
+pub struct Admission {
     /// Jobs of the cluster that have a worker, or are about to.
     running: u32,
     /// `pg_background.max_cluster_workers` as that launch knew it whose process has read the configuration last, and when that was:
     /// whoever waits reads no configuration, and would hold up others by a stale cap.
     cap: u32,
     cap_read_at: i64,
-    roles: Offset,
-    /// The spot of the first in line.
-    first: Spot,
+    roles: DsaPointer,
+    /// The position of the first in line.
+    first: Position,
 }
 
 /// A place in line: the process's number plus one, 0 for nowhere.
-pub type Spot = u32;
+pub type Position = u32;
 
 /// Not in line.
-pub const NO_SPOT: Spot = 0;
+pub const NOT_QUEUED: Position = 0;
 
 /// The jobs of one role: of the one that the workers connect as, which is the one that settings of roles hold for. Never freed.
 #[repr(C)]
@@ -93,8 +93,8 @@ pub struct Caps {
 
 /// One launch in line: the process whose number is the place of this in an array.
 #[repr(C)]
-pub(super) struct Waiter {
-    /// The spot of the next one.
+pub(super) struct QueuedLaunch {
+    /// The position of the next one.
     next: AtomicU32,
     pid: AtomicI32,
     short_of: AtomicU32,
@@ -105,7 +105,7 @@ pub(super) struct Waiter {
     counters: AtomicU64,
 }
 
-impl Waiter {
+impl QueuedLaunch {
     fn short_of(&self) -> Shortage {
         match self.short_of.load(Relaxed) {
             0 => Shortage::Session,
@@ -122,7 +122,7 @@ impl Waiter {
 }
 
 /// The count of a role, which is never freed. The launch has mapped it, and the worker before it takes the job.
-pub(super) fn role(place: Offset) -> Option<&'static Role> {
+pub(super) fn role(place: DsaPointer) -> Option<&'static Role> {
     thread_local! {
         static LAST: Last<Role> = const { Last::new() };
     }
@@ -130,25 +130,25 @@ pub(super) fn role(place: Offset) -> Option<&'static Role> {
 }
 
 /// A job of the role gets a slot.
-pub(super) fn is_kept(role_count: Offset) {
+pub(super) fn is_kept(role_count: DsaPointer) {
     if let Some(role) = role(role_count) {
         role.kept.fetch_add(1, Relaxed);
     }
 }
 
 /// A job of the role has its slot no more.
-pub(super) fn is_kept_no_more(role_count: Offset) {
+pub(super) fn is_kept_no_more(role_count: DsaPointer) {
     if let Some(role) = role(role_count) {
         role.kept.fetch_sub(1, Relaxed);
     }
 }
 
 /// How many jobs of the role have a slot.
-pub fn kept(role_count: Offset) -> u32 {
+pub fn kept(role_count: DsaPointer) -> u32 {
     role(role_count).map_or(0, |role| role.kept.load(Relaxed))
 }
 
-impl Room {
+impl Admission {
     /// How many idle workers have to go, of so many, when one more job gets a process: idle ones and jobs are no more than the cap.
     pub fn too_many(&self, idle: usize) -> usize {
         match self.cap {
@@ -171,7 +171,7 @@ impl Room {
 
     /// What those who stand before `me` in line wait for, if it is what every launch needs and there is not enough for them and one
     /// more.
-    fn held_up_by(&self, me: Spot) -> Option<Shortage> {
+    fn held_up_by(&self, me: Position) -> Option<Shortage> {
         let mut in_front = 0;
         let mut holding = self.before(me).filter(|(_, other)| other.holds_up_all());
         holding.find_map(|(_, other)| {
@@ -183,7 +183,7 @@ impl Room {
 
     /// Counts the job, if there is room for it and nobody stands before `me` in line who waits for the same; `me` is nowhere for a
     /// launch that has just come.
-    pub fn admit(&mut self, job: &mut Job, caps: Caps, me: Spot) -> core::result::Result<(), Short> {
+    pub fn admit(&mut self, job: &mut Job, caps: Caps, me: Position) -> core::result::Result<(), Short> {
         self.learn_cap(caps.cluster, caps.read_at);
         let mine = role(job.role_count);
         let of_role = mine.map_or(0, |role| role.running.load(Relaxed));
@@ -230,12 +230,12 @@ impl Room {
 
     /// Wakes who may have been waiting for a job of this role and session to end: the first who waits for what all need, the first who
     /// waits for the role, and whose session it is.
-    fn wake_next(&self, role: Offset, counters: Offset, me_too: bool) {
+    fn wake_next(&self, role: DsaPointer, counters: DsaPointer, me_too: bool) {
         let (mut all, mut of_role) = (false, false);
-        for (procno, waiter) in self.line() {
-            let is_next = match waiter.short_of() {
-                Shortage::Session => waiter.counters.load(Relaxed) == counters,
-                Shortage::Role => waiter.role.load(Relaxed) == role && !core::mem::replace(&mut of_role, true),
+        for (procno, queued) in self.queue() {
+            let is_next = match queued.short_of() {
+                Shortage::Session => queued.counters.load(Relaxed) == counters,
+                Shortage::Role => queued.role.load(Relaxed) == role && !core::mem::replace(&mut of_role, true),
                 Shortage::Cluster | Shortage::Server => !core::mem::replace(&mut all, true),
             };
             if is_next && (me_too || procno != backend::my_procno()) {
@@ -246,45 +246,45 @@ impl Room {
 
     /// Wakes the first who waits for what all need: there may be a process more.
     pub fn wake_first(&self) {
-        if let Some((procno, _)) = self.line().find(|(_, waiter)| waiter.holds_up_all()) {
+        if let Some((procno, _)) = self.queue().find(|(_, queued)| queued.holds_up_all()) {
             backend::wake(procno);
         }
     }
 
     /// How many in front of `me` an idle worker would be for, which are not promised another.
-    pub fn claims_before(&self, me: Spot) -> usize {
+    pub fn claims_before(&self, me: Position) -> usize {
         self.before(me)
             .filter(|(_, other)| other.holds_up_all() && !other.is_promised.load(Relaxed))
             .count()
     }
 
     /// Those in line, each with its process's number. One that has died without leaving stands for nobody.
-    fn line(&self) -> impl Iterator<Item = (u32, &'static Waiter)> + use<> {
-        self.spots()
-            .map(|(spot, waiter)| (spot - 1, waiter))
-            .filter(|(procno, waiter)| backend::owner_of_latch(*procno) == waiter.pid.load(Relaxed))
+    fn queue(&self) -> impl Iterator<Item = (u32, &'static QueuedLaunch)> + use<> {
+        self.positions()
+            .map(|(position, queued)| (position - 1, queued))
+            .filter(|(procno, queued)| backend::owner_of_latch(*procno) == queued.pid.load(Relaxed))
     }
 
-    fn spots(&self) -> impl Iterator<Item = (Spot, &'static Waiter)> + use<> {
-        let at = |spot: Spot| waiter(spot).map(|waiter| (spot, waiter));
-        core::iter::successors(at(self.first), move |(_, waiter)| at(waiter.next.load(Relaxed)))
+    fn positions(&self) -> impl Iterator<Item = (Position, &'static QueuedLaunch)> + use<> {
+        let at = |position: Position| queued(position).map(|queued| (position, queued));
+        core::iter::successors(at(self.first), move |(_, queued)| at(queued.next.load(Relaxed)))
     }
 
-    fn before(&self, me: Spot) -> impl Iterator<Item = (u32, &'static Waiter)> + use<> {
-        self.line().take_while(move |(procno, _)| procno + 1 != me)
+    fn before(&self, me: Position) -> impl Iterator<Item = (u32, &'static QueuedLaunch)> + use<> {
+        self.queue().take_while(move |(procno, _)| procno + 1 != me)
     }
 
     /// This process goes to the end of the line, for a job that counts in these two places.
-    pub fn enter(&mut self, role_count: Offset, counters: Offset, of: Shortage) {
-        let spot = backend::my_procno() + 1;
-        let Some(me) = waiter(spot) else { return };
+    pub fn enter(&mut self, role_count: DsaPointer, counters: DsaPointer, of: Shortage) {
+        let position = backend::my_procno() + 1;
+        let Some(me) = queued(position) else { return };
         me.pid.store(backend::my_pid(), Relaxed);
         me.short_of.store(of as u32, Relaxed);
         me.is_promised.store(false, Relaxed);
         me.role.store(role_count, Relaxed);
         me.counters.store(counters, Relaxed);
-        self.append(spot);
-        SPOT.set(spot);
+        self.append(position);
+        SPOT.set(position);
     }
 
     /// This process, which stands in line, waits for something else now.
@@ -304,42 +304,42 @@ impl Room {
         self.wake_next(me.role.load(Relaxed), me.counters.load(Relaxed), true);
     }
 
-    fn append(&mut self, spot: Spot) {
+    fn append(&mut self, position: Position) {
         // Where a process has died without leaving, the next at its place finds itself in line.
-        self.remove(spot);
-        match self.spots().last() {
-            Some((_, last)) => last.next.store(spot, Relaxed),
-            None => self.first = spot,
+        self.remove(position);
+        match self.positions().last() {
+            Some((_, last)) => last.next.store(position, Relaxed),
+            None => self.first = position,
         }
     }
 
-    fn remove(&mut self, spot: Spot) {
-        let Some(after) = waiter(spot).map(|waiter| waiter.next.swap(NO_SPOT, Relaxed)) else {
+    fn remove(&mut self, position: Position) {
+        let Some(after) = queued(position).map(|queued| queued.next.swap(NOT_QUEUED, Relaxed)) else {
             return;
         };
-        if self.first == spot {
+        if self.first == position {
             self.first = after;
-        } else if let Some((_, before)) = self.spots().find(|(_, other)| other.next.load(Relaxed) == spot) {
+        } else if let Some((_, before)) = self.positions().find(|(_, other)| other.next.load(Relaxed) == position) {
             before.next.store(after, Relaxed);
         }
     }
 }
 
-/// Who stands, or could stand, at a spot.
-fn waiter(spot: Spot) -> Option<&'static Waiter> {
-    let n = spot.checked_sub(1)?;
+/// Who stands, or could stand, at a position.
+fn queued(position: Position) -> Option<&'static QueuedLaunch> {
+    let n = position.checked_sub(1)?;
     Some(shmem::neighbour(FIRST.get()?, n as usize))
 }
 
 thread_local! {
     /// This process's place in line.
-    static SPOT: Cell<Spot> = const { Cell::new(NO_SPOT) };
-    /// The first spot, once this process has mapped them.
-    static FIRST: Cell<Option<&'static Waiter>> = const { Cell::new(None) };
+    static SPOT: Cell<Position> = const { Cell::new(NOT_QUEUED) };
+    /// The first position, once this process has mapped them.
+    static FIRST: Cell<Option<&'static QueuedLaunch>> = const { Cell::new(None) };
 }
 
-/// Where this process stands in line, [`NO_SPOT`] if it does not.
-pub fn my_place() -> Spot {
+/// Where this process stands in line, [`NOT_QUEUED`] if it does not.
+pub fn my_position() -> Position {
     SPOT.get()
 }
 
@@ -350,23 +350,27 @@ pub fn set_promised(is_promised: bool) {
     }
 }
 
-fn mine() -> Option<&'static Waiter> {
-    waiter(SPOT.get())
+fn mine() -> Option<&'static QueuedLaunch> {
+    queued(SPOT.get())
 }
 
-/// This process has mapped the spots, as many as the server can have processes.
-pub(super) fn spots_begin_with(first: &'static Waiter) {
+/// This process has mapped the positions, as many as the server can have processes.
+pub(super) fn queue_begins_with(first: &'static QueuedLaunch) {
     FIRST.set(Some(first));
 }
 
 /// The count of a role in the room that `keeper` keeps, made on first use. 53200 where memory is out.
-pub(super) fn count_of_role<H>(keeper: &Locked<H>, room: impl Fn(&mut H) -> &mut Room, number: u32) -> Result<Offset> {
+pub(super) fn count_of_role<H>(
+    keeper: &Locked<H>,
+    room: impl Fn(&mut H) -> &mut Admission,
+    number: u32,
+) -> Result<DsaPointer> {
     thread_local! {
         /// What this process asked for last.
-        static KNOWN: Cell<(u32, Offset)> = const { Cell::new((0, NOWHERE)) };
+        static KNOWN: Cell<(u32, DsaPointer)> = const { Cell::new((0, INVALID_POINTER)) };
     }
     let known = KNOWN.get();
-    if known.1 != NOWHERE && known.0 == number {
+    if known.1 != INVALID_POINTER && known.0 == number {
         return Ok(known.1);
     }
     let is_it = |role: &Role| role.role.load(Relaxed) == number;

@@ -1,6 +1,6 @@
 //! Between two jobs.
 //!
-//! 1. [`Terms::prepare`]: the job's transaction is over. What the job left in this process is undone, and where that cannot be
+//! 1. [`IdlePolicy::prepare`]: the job's transaction is over. What the job left in this process is undone, and where that cannot be
 //!    shown to have succeeded the process ends after this job. Then the process offers itself. All that comes before the end is
 //!    published: the session that waits for it launches its next job at once, and is to find this worker;
 //! 2. the end is published;
@@ -12,10 +12,10 @@ use crate::channel::request::Request;
 use crate::pg::error;
 use crate::pg::process::{backend, latch, signals};
 use crate::pg::raw::Raw;
-use crate::pg::reuse::standing::{self, Kind};
+use crate::pg::reuse::connection_version::{self, Kind};
 use crate::pg::reuse::{adopt, library, reset};
 use crate::registry::job::Error;
-use crate::registry::pool::{self, Fit, Found, Place};
+use crate::registry::pool::{self, PoolEntry, Posting, WorkerKey};
 use crate::registry::segment::segment;
 use crate::registry::upkeep;
 use crate::session::jobs;
@@ -35,67 +35,67 @@ const SPARE_TIMEOUT: i32 = 1000;
 const LIBRARY: i64 = 200_000;
 
 thread_local! {
-    static PLACE: Cell<Option<&'static Place>> = const { Cell::new(None) };
-    static SPOILED: Cell<bool> = const { Cell::new(false) };
+    static ENTRY: Cell<Option<&'static PoolEntry>> = const { Cell::new(None) };
+    static NOT_REUSABLE: Cell<bool> = const { Cell::new(false) };
     /// What this process is as good as, while it stays.
     static STANDING: Cell<Option<(u64, Kind)>> = const { Cell::new(None) };
     static LIBRARY_SEEN: Cell<i64> = const { Cell::new(0) };
 }
 
-/// On what terms the process may go on after a job.
+/// On what policy the process may go on after a job.
 #[derive(Clone, Copy)]
-pub struct Terms {
+pub struct IdlePolicy {
     /// Milliseconds; 0 for not at all.
     idle_timeout: i32,
     max_idle: i32,
-    fit: Fit,
+    key: WorkerKey,
     session: i32,
     kind: Kind,
 }
 
-impl Terms {
-    /// The terms of a request, at the time of its first job looked at with the eyes of a process that has just connected: what the
+impl IdlePolicy {
+    /// The policy of a request, at the time of its first job looked at with the eyes of a process that has just connected: what the
     /// session took for granted may have changed on the way. Guarded, outside of a transaction.
-    pub fn of(request: &Request, is_first: bool) -> Terms {
-        let mut terms = Terms {
+    pub fn of(request: &Request, is_first: bool) -> IdlePolicy {
+        let mut policy = IdlePolicy {
             idle_timeout: request.idle_timeout(),
             max_idle: request.max_idle(),
-            fit: request.fit(),
+            key: request.key(),
             session: request.session(),
             kind: request.kind(),
         };
-        if terms.fit.custom == adopt::custom_of_base() {
+        if policy.key.custom == adopt::custom_of_base() {
             // A new connection has them, too.
-            terms.fit.custom = 0;
+            policy.key.custom = 0;
         }
-        if terms.may_stay() && is_first {
-            let standing = standing::of_this_process(terms.kind);
+        if policy.may_stay() && is_first {
+            let connection_version = connection_version::of_this_process(policy.kind);
             let is_known = if request.is_connection() {
-                standing::is_of_this_connection()
+                connection_version::is_of_this_connection()
             } else {
-                standing == terms.fit.standing
+                connection_version == policy.key.connection_version
             };
             if is_known {
-                STANDING.set(Some((standing, terms.kind)));
-                if PLACE.get().is_none() {
-                    PLACE.set(pool::enter());
+                STANDING.set(Some((connection_version, policy.kind)));
+                if ENTRY.get().is_none() {
+                    ENTRY.set(pool::enter());
                 }
             } else {
-                terms.idle_timeout = 0;
+                policy.idle_timeout = 0;
             }
-            terms.fit.standing = standing;
+            policy.key.connection_version = connection_version;
         } else if request.is_connection()
-            && let Some((standing, kind)) = STANDING.get()
+            && let Some((connection_version, kind)) = STANDING.get()
         {
-            terms.fit.standing = standing;
-            terms.kind = kind;
+            policy.key.connection_version = connection_version;
+            policy.kind = kind;
         }
-        terms
+        policy
     }
 
     /// False of a spare process that has had no job.
     fn is_connected(&self) -> bool {
-        self.fit != Fit::ANY
+        self.key != WorkerKey::ANY
     }
 
     fn may_stay(&self) -> bool {
@@ -112,15 +112,15 @@ impl Terms {
     }
 
     fn clean_and_offer(&self) -> bool {
-        let Some(place) = PLACE.get().filter(|_| self.may_stay()) else {
+        let Some(entry) = ENTRY.get().filter(|_| self.may_stay()) else {
             return false;
         };
         let Ok(random) = backend::strong_random() else {
             return false;
         };
-        let clean = !SPOILED.get()
+        let clean = !NOT_REUSABLE.get()
             && !jobs::has_launched()
-            && !signals::is_to_go()
+            && !signals::should_exit()
             && !library_was_replaced()
             && error::catch(|raw| {
                 !reset::is_marked() && adopt::restore(raw, settings::is_stateless_library) && {
@@ -129,7 +129,7 @@ impl Terms {
                 }
             })
             .unwrap_or(false);
-        clean && place.offer(self.fit, self.session, self.max_idle)
+        clean && entry.offer(self.key, self.session, self.max_idle)
     }
 }
 
@@ -137,7 +137,7 @@ impl Terms {
 pub fn is_as_new() -> bool {
     STANDING
         .get()
-        .is_some_and(|(standing, kind)| standing::of_this_process(kind) == standing)
+        .is_some_and(|(connection_version, kind)| connection_version::of_this_process(kind) == connection_version)
 }
 
 /// Lets go of what a session has until it ends, however this process goes on. False where that fails: it is to end.
@@ -152,8 +152,8 @@ pub fn end_session() -> bool {
 }
 
 /// The job at hand does something that stays: this process takes no other after it.
-pub fn spoil() {
-    SPOILED.set(true);
+pub fn mark_not_reusable() {
+    NOT_REUSABLE.set(true);
 }
 
 fn library_was_replaced() -> bool {
@@ -165,30 +165,30 @@ fn library_was_replaced() -> bool {
     library::was_replaced()
 }
 
-/// This process, which is connected to nothing yet, takes place `number` of the pool, which waits for it by this token, and waits for
+/// This process, which is connected to nothing yet, takes entry `number` of the pool, which waits for it by this token, and waits for
 /// whatever job comes. None where the process is to end. Guarded.
 pub fn stand_by(raw: Raw<'_>, number: u32, token: u64) -> Option<Attached> {
-    let terms = Terms {
+    let policy = IdlePolicy {
         idle_timeout: SPARE_TIMEOUT,
         max_idle: i32::MAX,
-        fit: Fit::ANY,
+        key: WorkerKey::ANY,
         session: 0,
         kind: Kind::Own,
     };
-    PLACE.set(pool::arrive(number, token));
-    wait(raw, &terms)
+    ENTRY.set(pool::arrive(number, token));
+    wait(raw, &policy)
 }
 
 /// Waits for the next job. None where the process is to end. Guarded; the process has offered itself.
-pub fn wait(raw: Raw<'_>, terms: &Terms) -> Option<Attached> {
-    let place = PLACE.get()?;
+pub fn wait(raw: Raw<'_>, policy: &IdlePolicy) -> Option<Attached> {
+    let entry = ENTRY.get()?;
     upkeep::pass_by();
     let began = backend::now();
     let mut sleeps = false;
     loop {
         latch::reset_latch();
         // A server that stops sends everybody away, which is no news of this process.
-        if signals::server_stops() && place.retire() {
+        if signals::server_stops() && entry.retire() {
             return None;
         }
         if sleeps {
@@ -196,8 +196,8 @@ pub fn wait(raw: Raw<'_>, terms: &Terms) -> Option<Attached> {
             // Right after a job it is the other way round: no launch waits, and what comes with the job is meant for the job.
             signals::serve_interrupts_when_idle(raw);
         }
-        match place.look() {
-            Found::Job(number, cookie, launch_waits) => {
+        match entry.look() {
+            Posting::Job(number, cookie, launch_waits) => {
                 match attached::take(number, cookie, launch_waits) {
                     Ok(None) => (),
                     Ok(job) => return job,
@@ -205,20 +205,20 @@ pub fn wait(raw: Raw<'_>, terms: &Terms) -> Option<Attached> {
                 }
                 // It was taken back meanwhile.
                 sleeps = false;
-                if !place.offer(terms.fit, terms.session, terms.max_idle) {
-                    return leave(place);
+                if !entry.offer(policy.key, policy.session, policy.max_idle) {
+                    return leave(entry);
                 }
             }
-            Found::Dismissed => return leave(place),
-            Found::Nothing => (),
+            Posting::Dismissed => return leave(entry),
+            Posting::Nothing => (),
         }
         let rested = (backend::now() - began) / 1000;
-        let over = rested >= terms.idle_timeout.into() || signals::is_to_go();
+        let over = rested >= policy.idle_timeout.into() || signals::should_exit();
         let looks = rested >= FIRST_LOOK;
         if looks {
             upkeep::pass_by();
         }
-        if (over || looks && is_to_go(raw, terms)) && place.retire() {
+        if (over || looks && should_exit(raw, policy)) && entry.retire() {
             if !signals::server_stops() {
                 // Told to end by somebody, it says so.
                 signals::serve_interrupts_when_idle(raw);
@@ -226,38 +226,39 @@ pub fn wait(raw: Raw<'_>, terms: &Terms) -> Option<Attached> {
             return None;
         }
         if !sleeps {
-            if terms.is_connected() && latch::spin() {
+            if policy.is_connected() && latch::spin() {
                 // Who is to go takes its offer back first: what a launch posts while the process ends would be lost.
-                if !place.has_news() && !signals::is_to_go() {
+                if !entry.has_news() && !signals::should_exit() {
                     signals::serve_interrupts_when_idle(raw);
                 }
                 continue;
             }
-            sleeps = place.falls_asleep();
+            sleeps = entry.falls_asleep();
             if !sleeps {
                 continue;
             }
         }
-        let left = i64::from(terms.idle_timeout) - rested;
+        let left = i64::from(policy.idle_timeout) - rested;
         latch::sleep_raw(raw, left.clamp(1, if looks { LOOK } else { FIRST_LOOK }));
     }
 }
 
-fn leave(place: &'static Place) -> Option<Attached> {
-    place.retire();
+fn leave(entry: &'static PoolEntry) -> Option<Attached> {
+    entry.retire();
     None
 }
 
-fn is_to_go(raw: Raw<'_>, terms: &Terms) -> bool {
+fn should_exit(raw: Raw<'_>, policy: &IdlePolicy) -> bool {
     library_was_replaced()
-        || terms.is_connected()
-            && (reset::database_is_wanted(raw) || standing::of_this_process(terms.kind) != terms.fit.standing)
+        || policy.is_connected()
+            && (reset::database_is_wanted(raw)
+                || connection_version::of_this_process(policy.kind) != policy.key.connection_version)
 }
 
 /// The process ends with a job posted that it never took. Whoever was told to end while asleep gives the job back to the launch,
 /// which waits for that; else the job is lost, as if it had been taken.
 pub fn abandon() {
-    let posted = PLACE.take().and_then(Place::leave);
+    let posted = ENTRY.take().and_then(PoolEntry::leave);
     if let (Some((number, cookie, launch_waits)), Ok(segment)) = (posted, segment()) {
         // Where this process cannot reach the job, it is found to be lost when this process is gone.
         if let Ok(slot) = segment.slot(number) {

@@ -4,12 +4,12 @@
 //! line alone. What nobody tells is looked for now and then: other extensions' workers end in silence, and the postmaster has a slot
 //! free only after it has seen the process go, a moment after that has told.
 //!
-//! A process has one place in line, however many orders it has: it places one after the other.
+//! A process has one place in queued, however many orders it has: it places one after the other.
 
 use crate::pg::error::Result;
 use crate::pg::process::backend;
-use crate::pg::shmem::Offset;
-use crate::registry::room::{self, NO_SPOT, Short, Shortage};
+use crate::pg::shmem::DsaPointer;
+use crate::registry::admission::{self, NOT_QUEUED, Short, Shortage};
 use crate::registry::totals::Totals;
 use crate::registry::{pool, upkeep};
 
@@ -36,14 +36,14 @@ const LOOK_FROM_BEHIND: i64 = 1000;
 #[derive(Clone, Copy)]
 pub struct Counts {
     /// The counters of the session, if it has one.
-    pub session: Offset,
-    pub role: Offset,
-    pub totals: Offset,
+    pub session: DsaPointer,
+    pub role: DsaPointer,
+    pub totals: DsaPointer,
 }
 
 /// This process, which may have to wait; out of the line when dropped.
 #[derive(Default)]
-pub struct Line {
+pub struct QueuedOrder {
     began: Option<i64>,
     /// When an idle worker was sent away for this launch.
     dismissed: Option<i64>,
@@ -53,7 +53,7 @@ pub struct Line {
     going_until: i64,
 }
 
-impl Line {
+impl QueuedOrder {
     /// A worker was sent away, which makes room for this launch.
     pub fn expect_slot(&mut self) {
         let now = backend::now();
@@ -77,11 +77,11 @@ impl Line {
         if short.of == Shortage::Server {
             if self.dismissed.is_none_or(|at| now - at > PATIENCE) {
                 self.dismissed = None;
-                if pool::dismiss_one(room::my_place()) {
+                if pool::dismiss_one(admission::my_position()) {
                     self.expect_slot();
                 }
             }
-            room::set_promised(self.dismissed.is_some());
+            admission::set_promised(self.dismissed.is_some());
             until = self.dismissed.map_or(until, |at| until.max(at + PATIENCE));
             // One may have gone since the postmaster was asked, and it sees a process go a moment before it has the slot free.
             if pool::is_one_going() {
@@ -101,9 +101,9 @@ impl Line {
                 waited_ms: (now - began) / 1000,
             });
         }
-        if room::my_place() == NO_SPOT {
-            pool::enter_line(counts.role, counts.session, short.of)?;
-            room::set_promised(self.dismissed.is_some());
+        if admission::my_position() == NOT_QUEUED {
+            pool::join_queue(counts.role, counts.session, short.of)?;
+            admission::set_promised(self.dismissed.is_some());
             // Whatever happens from here on, this process is woken.
             return Ok(Stand::LookAgain);
         }
@@ -147,8 +147,8 @@ pub struct Sleep {
     pub ms: i64,
 }
 
-impl Drop for Line {
+impl Drop for QueuedOrder {
     fn drop(&mut self) {
-        pool::leave_line();
+        pool::leave_queue();
     }
 }

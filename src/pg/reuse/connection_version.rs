@@ -42,8 +42,8 @@ thread_local! {
 pub fn of(database: u32, role: u32, kind: Kind) -> u64 {
     let asked = Asked { database, role, kind };
     let messages = messages();
-    if let Some(standing) = known(asked, messages) {
-        return standing;
+    if let Some(connection_version) = known(asked, messages) {
+        return connection_version;
     }
     let mut mark = Mark(DefaultHasher::new());
     mark.cached(SysCacheIdentifier::AUTHOID, role);
@@ -57,9 +57,9 @@ pub fn of(database: u32, role: u32, kind: Kind) -> u64 {
         // This is not an oid, so a worker of one kind never serves a job of the other.
         Kind::Elsewhere => u64::MAX,
     });
-    let standing = mark.0.finish().max(1);
-    KNOWN.set(Some((asked, messages, standing)));
-    standing
+    let connection_version = mark.0.finish().max(1);
+    KNOWN.set(Some((asked, messages, connection_version)));
+    connection_version
 }
 
 /// As [`of`], for the role and database of this process. Call it outside of a transaction.
@@ -71,15 +71,15 @@ pub fn of_this_process(kind: Kind) -> u64 {
         unsafe {
             pg_sys::StartTransactionCommand();
             compat::stop_transaction_timer();
-            let standing = of(database, role, kind);
+            let connection_version = of(database, role, kind);
             pg_sys::CommitTransactionCommand();
-            standing
+            connection_version
         }
     })
 }
 
 /// Whether nothing was changed in any catalog since this process began to connect. Asked after [`of_this_process`] it tells whether that
-/// is the standing of the rows that were read while it connected.
+/// is the connection_version of the rows that were read while it connected.
 pub fn is_of_this_connection() -> bool {
     messages() == 0
 }
@@ -95,8 +95,8 @@ fn messages() -> u64 {
 
 /// Returns the last answer, if the question was the same and no message has come since.
 fn known(asked: Asked, messages: u64) -> Option<u64> {
-    let (before, seen, standing) = KNOWN.get()?;
-    (before == asked && seen == messages).then_some(standing)
+    let (before, seen, connection_version) = KNOWN.get()?;
+    (before == asked && seen == messages).then_some(connection_version)
 }
 
 /// A hash over numbers. Only processes of one build compare it.
