@@ -122,11 +122,11 @@ impl QueuedLaunch {
 }
 
 /// The count of a role, which is never freed. The launch has mapped it, and the worker before it takes the job.
-pub(super) fn role(place: DsaPointer) -> Option<&'static Role> {
+pub(super) fn role(pointer: DsaPointer) -> Option<&'static Role> {
     thread_local! {
         static LAST: Last<Role> = const { Last::new() };
     }
-    LAST.with(|last| last.look(place))
+    LAST.with(|last| last.look(pointer))
 }
 
 /// A job of the role gets a slot.
@@ -375,7 +375,7 @@ pub(super) fn count_of_role<H>(
     }
     let is_it = |role: &Role| role.role.load(Relaxed) == number;
     let fill = |role: &Role| role.role.store(number, Relaxed);
-    let place = list::find_or_add(keeper, |keeper| &mut room(keeper).roles, is_it, fill)?;
-    KNOWN.set((number, place));
-    Ok(place)
+    let pointer = list::find_or_add(keeper, |keeper| &mut room(keeper).roles, is_it, fill)?;
+    KNOWN.set((number, pointer));
+    Ok(pointer)
 }

@@ -79,7 +79,7 @@ pub fn attached() -> Option<&'static Segment> {
     SEGMENT.get()
 }
 
-/// The block of slot number `n` and the place in it.
+/// The block of slot number `n` and the index in it.
 fn locate(n: u32) -> (usize, usize) {
     let block = ((n / FIRST) + 1).ilog2();
     (block as usize, (n - FIRST * ((1 << block) - 1)) as usize)
@@ -98,13 +98,13 @@ impl Segment {
     /// Maps what this process has not seen of the slots. Whoever looks at one with the index locked has them all: nothing is mapped
     /// under the lock. Returns how many blocks there were. The system's own error where it refuses.
     fn know_all(&self) -> Result<u32> {
-        let (blocks, places) = {
+        let (blocks, pointers) = {
             let index = self.index.lock();
             (index.blocks, index.block)
         };
-        for (block, place) in places.into_iter().enumerate().take(blocks as usize) {
+        for (block, pointer) in pointers.into_iter().enumerate().take(blocks as usize) {
             if KNOWN.get()[block].is_none() {
-                know(block, shmem::mapped(place)?);
+                know(block, shmem::mapped(pointer)?);
             }
         }
         Ok(blocks)
@@ -248,12 +248,12 @@ impl Segment {
             .into());
         }
         let len = block_len(seen);
-        let place = shmem::allocate(len as usize * (size_of::<Slot>() + waiters::bytes()))?;
-        let first: &'static Slot = shmem::at(place);
+        let pointer = shmem::allocate(len as usize * (size_of::<Slot>() + waiters::bytes()))?;
+        let first: &'static Slot = shmem::at(pointer);
         let mut index = self.index.lock();
         if index.free != 0 || index.blocks != blocks {
             drop(index);
-            shmem::free(place);
+            shmem::free(pointer);
             return Ok(());
         }
         let base = slots_in(blocks);
@@ -265,7 +265,7 @@ impl Segment {
             );
         }
         know(seen, first);
-        index.block[seen] = place;
+        index.block[seen] = pointer;
         index.blocks += 1;
         index.free = base + 1;
         // With more buckets each cookie belongs to another one.
@@ -290,18 +290,18 @@ fn know(block: usize, first: &'static Slot) {
 
 /// The slot number `n`, of a block that this process knows.
 fn slot_in(n: u32) -> &'static Slot {
-    let (block, place) = locate(n);
+    let (block, index) = locate(n);
     match KNOWN.get()[block] {
-        Some(first) => shmem::neighbour(first, place),
+        Some(first) => shmem::neighbour(first, index),
         None => unreachable!("a slot of a block that this process has not mapped"),
     }
 }
 
 /// Who waits for the job in this slot. The lists lie behind the slots of a block.
 pub fn waiters(slot: &'static Slot) -> Waiters {
-    let (block, place) = locate(slot.number());
-    let first = shmem::behind::<Slot, AtomicU64>(shmem::neighbour(slot, 0), block_len(block) as usize - place);
-    Waiters::at(first, place)
+    let (block, index) = locate(slot.number());
+    let first = shmem::behind::<Slot, AtomicU64>(shmem::neighbour(slot, 0), block_len(block) as usize - index);
+    Waiters::at(first, index)
 }
 
 #[cfg(test)]
