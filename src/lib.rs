@@ -13,6 +13,8 @@
 //!
 //! All that is PostgreSQL's own stands in [`pg`], with all `unsafe`.
 
+#[macro_use]
+mod numbered;
 mod api;
 mod channel;
 mod dispatch;

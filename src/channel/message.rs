@@ -19,6 +19,14 @@ pub enum Kind {
     Notice = 5,
 }
 
+numbered!(Kind {
+    Row,
+    Columns,
+    Record,
+    Tag,
+    Notice
+});
+
 /// A column of the result, as the process that wrote its values knew it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Column {
@@ -74,14 +82,7 @@ pub fn header(kind: Kind, len: usize) -> [u8; HEADER] {
 /// Returns the kind and length from a header, or None if it is not valid.
 pub fn parse(header: [u8; HEADER]) -> Option<(Kind, usize)> {
     let [a, b, c, d, kind @ ..] = header;
-    let kind = match u32::from_ne_bytes(kind) {
-        1 => Kind::Row,
-        2 => Kind::Columns,
-        3 => Kind::Record,
-        4 => Kind::Tag,
-        5 => Kind::Notice,
-        _ => return None,
-    };
+    let kind = Kind::from_number(u32::from_ne_bytes(kind))?;
     Some((kind, u32::from_ne_bytes([a, b, c, d]) as usize))
 }
 

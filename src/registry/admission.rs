@@ -70,6 +70,13 @@ pub enum Shortage {
     Server = 3,
 }
 
+numbered!(Shortage {
+    Session,
+    Role,
+    Cluster,
+    Server
+});
+
 /// There is no room.
 #[derive(Clone, Copy, Debug)]
 pub struct Short {
@@ -107,12 +114,7 @@ pub(super) struct QueuedLaunch {
 
 impl QueuedLaunch {
     fn short_of(&self) -> Shortage {
-        match self.short_of.load(Relaxed) {
-            0 => Shortage::Session,
-            1 => Shortage::Role,
-            2 => Shortage::Cluster,
-            _ => Shortage::Server,
-        }
+        Shortage::from_number(self.short_of.load(Relaxed)).unwrap_or(Shortage::Server)
     }
 
     /// Whether it waits for what every launch needs.

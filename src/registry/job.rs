@@ -73,17 +73,13 @@ pub enum Stop {
     Deadlock = 4,
 }
 
-impl Stop {
-    fn from(number: u32) -> Stop {
-        match number {
-            1 => Stop::Cancel,
-            2 => Stop::WorkerTimeout,
-            3 => Stop::RunTimeout,
-            4 => Stop::Deadlock,
-            _ => Stop::No,
-        }
-    }
-}
+numbered!(Stop {
+    No,
+    Cancel,
+    WorkerTimeout,
+    RunTimeout,
+    Deadlock
+});
 
 /// The pointer of a job in shared memory.
 #[repr(C)]
@@ -441,7 +437,7 @@ impl Slot {
 
     /// Why the job is to end early.
     pub fn stop(&self) -> Stop {
-        Stop::from(self.stop.load(Relaxed))
+        Stop::from_number(self.stop.load(Relaxed)).unwrap_or(Stop::No)
     }
 
     /// Notes why the job is to end early, unless a reason is there already. Callable in a signal handler.

@@ -127,6 +127,14 @@ impl Claimed {
     }
 }
 
+numbered!(EntryState {
+    Free,
+    Busy,
+    Idle,
+    Dismissed,
+    Coming
+});
+
 /// What an idle worker finds.
 pub enum Posting {
     /// A job: the number of its slot, its cookie, and whether its launch waits to see that it is taken.
@@ -138,13 +146,7 @@ pub enum Posting {
 
 impl PoolEntry {
     fn state(&self) -> EntryState {
-        match self.state.load(Relaxed) {
-            1 => EntryState::Busy,
-            2 => EntryState::Idle,
-            3 => EntryState::Dismissed,
-            4 => EntryState::Coming,
-            _ => EntryState::Free,
-        }
+        EntryState::from_number(self.state.load(Relaxed)).unwrap_or(EntryState::Free)
     }
 
     fn set_state(&self, pool: &mut Pool, state: EntryState) {
