@@ -1,4 +1,4 @@
-//! `launch` and `submit`.
+//! The functions that start a job and do not wait: `launch`, `submit` and their variants with parameters.
 
 use crate::pg::error::{Report, Result};
 use crate::pg::function::call::{Answer, Call};
@@ -20,22 +20,22 @@ fn launch(call: &Call) -> Result<Answer> {
     start(call, plain(call, 2, true)?)
 }
 
-/// `submit(sql, queue_size [, label])`: runs `sql` in a worker and throws its rows away.
+/// `submit(sql, queue_size [, label])`: runs `sql` in a worker, which discards the rows.
 fn submit(call: &Call) -> Result<Answer> {
     start(call, plain(call, 2, false)?)
 }
 
-/// `launch_params(sql, params, queue_size, label, database)`.
+/// `launch_params(sql, params, queue_size, label, database)`: the same as `launch`, with parameters, in any database.
 fn launch_params(call: &Call) -> Result<Answer> {
     start(call, with_params(call, 3, 4, true)?)
 }
 
-/// `submit_params(sql, params, queue_size, label, database)`.
+/// `submit_params(sql, params, queue_size, label, database)`: the same as `submit`, with parameters, in any database.
 fn submit_params(call: &Call) -> Result<Answer> {
     start(call, with_params(call, 3, 4, false)?)
 }
 
-/// The order in the arguments `sql, queue_size, …`, with the label at place `label`.
+/// The order that the arguments `sql, queue_size, …` describe. `label` is the position of the label.
 pub fn plain(call: &Call, label: usize, keeps_result: bool) -> Result<Order<'_>> {
     Ok(Order {
         sql: sql(call)?,
@@ -46,7 +46,7 @@ pub fn plain(call: &Call, label: usize, keeps_result: bool) -> Result<Order<'_>>
     })
 }
 
-/// The order in the arguments `sql, params, queue_size, …`, with label and database at these places.
+/// The order that the arguments `sql, params, queue_size, …` describe. `label` and `database` are the positions of these arguments.
 pub fn with_params(call: &Call, label: usize, database: usize, keeps_result: bool) -> Result<Order<'_>> {
     Ok(Order {
         sql: sql(call)?,
@@ -58,6 +58,7 @@ pub fn with_params(call: &Call, label: usize, database: usize, keeps_result: boo
     })
 }
 
+/// Launches the job and returns its handle.
 fn start(call: &Call, order: Order) -> Result<Answer> {
     let Launched { pid, cookie } = launch::launch(&order)?;
     call.composite(&[Value::Int4(pid), Value::Int8(cookie)])
