@@ -15,7 +15,7 @@ crate::sql_function! {
     pg_background_submit_params => submit_params;
 }
 
-/// `launch(sql, queue_size [, label])`: runs `sql` in a worker and keeps its result for a reader.
+/// `launch(sql, queue_size [, label])`: runs `sql` in a worker, which stores the result for a reader.
 fn launch(call: &Call) -> Result<Answer> {
     start(call, plain(call, 2, true)?)
 }
