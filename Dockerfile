@@ -1,4 +1,4 @@
-# PostgreSQL with pg_background: the official image, and the extension built against that very server.
+# PostgreSQL with pg_background: the official image, with the extension built for exactly that server.
 #   docker build --build-arg PG=18 -t postgres-pg-background:18 .
 ARG PG=18
 ARG SUITE=bookworm

@@ -1,5 +1,5 @@
-# Builds, installs and tests pg_background for the PostgreSQL that PG_CONFIG names, or for the major version PG, which is fetched
-# where it is not installed.
+# Builds, installs and tests pg_background for the PostgreSQL that PG_CONFIG names, or for the major version PG, which is fetched if it
+# is not installed.
 
 SHELL = /bin/bash
 .SHELLFLAGS = -euo pipefail -c
@@ -23,11 +23,11 @@ ifndef LIBCLANG_PATH
 export LIBCLANG_PATH = $(lastword $(sort $(dir $(wildcard /usr/lib/llvm-*/lib/libclang*.so*))))
 endif
 
-# Looked up when a recipe runs: on a fresh machine there is no PostgreSQL before `setup`.
+# Evaluated when a recipe runs: a fresh machine has no PostgreSQL before `setup`.
 pg = $(shell $(PG_CONFIG) --$(1))
 pg_major = $(shell $(PG_CONFIG) --version | sed 's/[^0-9]*\([0-9]*\).*/\1/')
 features = $(if $(is_19),--manifest-path pg19/Cargo.toml) --no-default-features --features pg$(pg_major)
-# PostgreSQL 19 needs a later pgrx, and that a later Rust, than what is locked for the others.
+# PostgreSQL 19 needs a later pgrx than the locked one, and that pgrx a later Rust.
 is_19 = $(filter 19,$(pg_major))
 extension_cargo = $(if $(is_19),PATH="$$(scripts/get-rust 1.96):$$PATH") $(CARGO)
 pkglibdir = $(DESTDIR)$(call pg,pkglibdir)
@@ -35,14 +35,14 @@ extensiondir = $(DESTDIR)$(call pg,sharedir)/extension
 pg_regress = $(dir $(call pg,pgxs))../test/regress/pg_regress
 
 library = $(CARGO_TARGET_DIR)/release/libpg_background.so
-# What is installed is stripped; STRIP= keeps the names.
+# The installed library is stripped; STRIP= leaves its symbols.
 STRIP ?= -s
 members = -p pg_background_client_tests -p pg_background_bench
 TEST_THREADS ?= 2
-# warm: workers wait for the next job, as they do by default; fresh: each job of the tests gets a process.
+# warm: workers wait for the next job, as by default. fresh: each job of the tests gets a process of its own.
 WORKERS ?= warm
 export WORKERS
-# What chooses its workers itself runs once.
+# The tests named warm... choose their workers themselves, so they run only with WORKERS=warm.
 client_tests = $(if $(filter fresh,$(WORKERS)),-p pg_background_client_tests $(patsubst tests/client/tests/%.rs,--test %, \
 	$(filter-out tests/client/tests/warm%,$(wildcard tests/client/tests/*.rs))),$(members))
 
@@ -68,7 +68,7 @@ install-files:
 uninstall:
 	rm -f '$(pkglibdir)/pg_background.so' '$(pkglibdir)/pg_background_probe.so' '$(extensiondir)/pg_background.control' '$(extensiondir)'/pg_background--*.sql
 
-# The installation that the tests, the demo and the benchmark use: with sudo where the directories ask for it.
+# The installation for the tests, the demo and the benchmark. It uses sudo if the directories are not writable.
 installed: build
 	@if [ -w '$(call pg,pkglibdir)' ]; then $(MAKE) -s install-files; else sudo $(MAKE) -s install-files \
 		PG_CONFIG='$(PG_CONFIG)' CARGO_TARGET_DIR='$(CARGO_TARGET_DIR)'; fi
@@ -117,15 +117,15 @@ regress-fresh:
 client-fresh:
 	$(MAKE) -s client WORKERS=fresh
 
-# PostgreSQL's own regression files as jobs, on used workers and on new ones, of which the answers have to be the same. TESTS chooses some
-# of the files.
+# Runs PostgreSQL's own regression files as jobs, on used workers and on new ones. The answers must be the same. TESTS selects some of
+# the files.
 differential: differential_files = some
 differential-all: differential_files = all
 differential differential-all: installed
 	files=$$(scripts/get-regression-files $(pg_major)); REGRESSION_FILES=$$files \
 		$(CARGO) test -p pg_background_client_tests --test differential -- --ignored --nocapture $(differential_files)_files
 
-# On a server with assertions only: what a catalog look-up gave is forgotten at each occasion, which takes its time.
+# Only on a server with assertions: the server discards its catalog caches at every opportunity, which takes long.
 regress-forgetful:
 	$(MAKE) -s regress SETTINGS=debug_discard_caches=1 TESTS='$(forgetful_tests)'
 forgetful_tests = setup launch result errors
@@ -136,7 +136,7 @@ tour: installed
 test: setup
 	@scripts/test $(STEPS)
 
-# What depends on the server, on each version that can be had, and on one that checks itself.
+# The steps that depend on the server, on each version that can be had, and on a server with assertions.
 VERSIONS ?= 14 15 16 17 18 19 18-assertions
 test-all: test differential-all
 	set -- ; for version in $(filter-out $(pg_major),$(VERSIONS)); do \
@@ -154,7 +154,7 @@ bench: installed
 clean:
 	$(CARGO) clean
 
-# Packages, built so that the same source gives the same bytes: from the locked versions, and without a directory of this machine.
+# Packages. The same source gives the same bytes: dependencies have the locked versions, and no path of this machine is in the library.
 .PHONY: deb rpm test-deb dist
 package_dir = $(CARGO_TARGET_DIR)/package
 remap = --remap-path-prefix=$(1)=/$(2)
@@ -164,16 +164,16 @@ deb: package_tools = debhelper
 rpm: package_tools = rpm
 deb rpm:
 	@scripts/setup $(package_tools)
-	@mkdir -p '$(package_dir)' && >'$(package_dir)/rustfmt.toml'   # bindings are formatted, and their lines named, by the nearest one
+	@mkdir -p '$(package_dir)' && >'$(package_dir)/rustfmt.toml'   # the nearest rustfmt.toml decides the format, and so the line numbers, of the generated bindings
 	$(MAKE) -s build CARGO='$(CARGO) --locked' CARGO_TARGET_DIR='$(package_dir)' RUSTFLAGS='$(package_flags)'
 	CARGO_TARGET_DIR='$(package_dir)' scripts/package $@
 
-# On a root with nothing but Debian and the package.
+# Tests the package on a root that has only Debian and the package.
 test-deb: deb
 	@scripts/setup mmdebstrap
 	scripts/test-deb '$(package_dir)'/postgresql-$(pg_major)-pg-background_*.deb
 
-# The archive for PGXN, of what is committed.
+# The archive for PGXN, made from the last commit.
 version = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
 dist:
 	@mkdir -p '$(package_dir)'

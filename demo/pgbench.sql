@@ -1,4 +1,4 @@
--- The stand-in for the flights: pgbench's accounts, spread over the year and over a few carriers and airports.
+-- Replaces the flights if they cannot be fetched: pgbench's accounts, spread over the year and over a few carriers and airports.
 COPY (
     SELECT 2013, extract(month FROM day), extract(day FROM day),
            100 * hour + minute, 100 * hour, minute,

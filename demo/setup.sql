@@ -1,4 +1,4 @@
--- What the steps share: the table of flights and the two helpers that let a step prove and show what it claims.
+-- Shared by the steps: the table of flights, and two helpers that let a step verify and show what it claims.
 CREATE EXTENSION pg_background;
 
 CREATE TABLE flights (
@@ -25,7 +25,7 @@ CREATE TABLE flights (
 
 CREATE SCHEMA tour;
 
--- Prints the claim with a tick, or stops the tour.
+-- Prints the claim with a tick if it holds, otherwise stops the tour.
 CREATE FUNCTION tour.verify(claim text, holds bool) RETURNS text LANGUAGE plpgsql AS $$
 BEGIN
     IF holds IS NOT TRUE THEN
@@ -34,7 +34,7 @@ BEGIN
     RETURN '  ✓ ' || claim;
 END $$;
 
--- Shows the progress of a job until it reached a percentage or ended. Between two looks it sleeps in
+-- Shows the progress of a job until it has reached a percentage or has ended. Between two checks it sleeps in
 -- pg_background_wait, so the end of the job wakes it at once.
 CREATE PROCEDURE tour.watch(pid int, cookie bigint, until int DEFAULT 101) LANGUAGE plpgsql AS $$
 DECLARE

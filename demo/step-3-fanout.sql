@@ -4,8 +4,8 @@
 \echo
 CREATE TABLE report (how text, month int, carrier text, dest text, flights bigint, median_delay float8, worst_tenth float8,
                      crowding numeric, inherited numeric);
--- Per carrier and destination: how late the flights were, and how far their delay goes with the number of departures
--- from the same airport in the three hours before, and with the delay of the same plane's flight before.
+-- For each carrier and destination: how late the flights were, and how their delay correlates with the number of departures
+-- from the same airport in the three hours before, and with the delay of the same plane's previous flight.
 CREATE PROCEDURE tour.report(how text, month int) LANGUAGE sql AS $$
     INSERT INTO report
     SELECT how, f.month, carrier, dest, count(*),

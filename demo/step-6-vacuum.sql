@@ -9,7 +9,7 @@ SELECT label, state, command_tag, elapsed_ms
 FROM pg_background_run('VACUUM (ANALYZE) copy', label => 'vacuum') \g (format=aligned tuples_only=off)
 COMMIT;
 \set ECHO none
--- A page that the server is writing at that moment is left to the next VACUUM, and what stands before it.
+-- VACUUM cannot truncate past a page that the server is writing at that moment: the next VACUUM does it.
 DO $$
 BEGIN
     FOR i IN 1 .. 50 LOOP

@@ -1,12 +1,12 @@
 # shellcheck shell=bash disable=SC2154,SC2016
-# To be sourced: programs of a later Debian suite than the machine's, made to run here. Of the machine nothing is changed.
-# They bring the C library that they were built for: each program finds it by its interpreter and its run path.
+# To be sourced. Makes programs of a later Debian suite run on this machine, without changing the machine.
+# The programs come with the C library that they were built for; each finds it by its interpreter and its run path.
 # `work` names an empty directory.
 
 log() { echo "$@" >&2; }
 
-# The options of an apt that knows those suites alone, and no package as installed. The packages of SOURCE count wherever they are.
-# With kind=deb-src it knows sources.
+# Sets `apt`: the options of an apt that knows only those suites, and no installed package. Packages of SOURCE have the highest priority,
+# in whatever suite they are. With kind=deb-src it knows source packages.
 apt_of() { # "SUITE..." [SOURCE]
     local mirror suite
     command -v patchelf >/dev/null || { log "patchelf is missing: apt-get install patchelf"; exit 1; }
@@ -26,23 +26,23 @@ apt_of() { # "SUITE..." [SOURCE]
     apt-get "${apt[@]}" update >&2
 }
 
-with_dependencies() { # PACKAGE...: their names
+with_dependencies() { # PACKAGE...: prints the names of these packages and of their dependencies
     apt-get "${apt[@]}" --no-install-recommends -s install "$@" | awk '$1 == "Inst" {print $2}'
 }
 
-unpack() { # PACKAGE...: below $work/unpacked
+unpack() { # PACKAGE...: unpacks them below $work/unpacked
     local file
     (cd "$work/archives" && apt-get "${apt[@]}" download "$@" >&2)
     for file in "$work"/archives/*.deb; do dpkg -x "$file" "$work/unpacked"; done
 }
 
-collect_libraries() { # DIRECTORY: all libraries that were unpacked, in one place
+collect_libraries() { # DIRECTORY: copies all unpacked libraries into it
     mkdir -p "$1"
     find "$work"/unpacked/lib* "$work"/unpacked/usr/lib* -maxdepth 2 \( -name '*.so' -o -name '*.so.*' \) \
         -exec cp -aL -t "$1" {} + 2>/dev/null || true
 }
 
-run_with() { # LIBRARIES FILE...: the programs among the files use the libraries of that directory
+run_with() { # LIBRARIES FILE...: makes the programs among the files use the libraries of that directory
     local libraries=$1 file
     shift
     for file; do

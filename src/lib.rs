@@ -5,13 +5,13 @@
 //! 1. SQL calls a function of [`api`], which checks its arguments and makes one call;
 //! 2. [`session::launch`] makes an order of it, [`dispatch`] fills a slot of the [`registry`] and finds a worker, or asks the postmaster for one;
 //! 3. [`worker::main`] takes the job, adopts the state that came in the [`channel::request`], and
-//! 4. [`worker::execute`] runs the SQL as the simple-query protocol would;
+//! 4. [`worker::execute`] runs the SQL as the simple-query protocol does;
 //! 5. rows and messages go through [`channel::writer`] into the [`channel::queue`], in memory and in temporary files;
-//! 6. the transaction is over: [`registry::job::Slot::publish`] tells how the job ended and wakes who waits;
-//! 7. [`session::wait`] returns, and [`session::read`] gives rows, messages and the error to the caller;
-//! 8. a cancel takes the way of [`registry::job::Slot::cancel`].
+//! 6. the transaction ends, and [`registry::job::Slot::publish`] publishes the job's end and wakes the waiters;
+//! 7. [`session::wait`] returns, and [`session::read`] passes rows, messages and the error to the caller;
+//! 8. [`registry::job::Slot::cancel`] cancels a job.
 //!
-//! All that is PostgreSQL's own stands in [`pg`], with all `unsafe`.
+//! [`pg`] has all calls of PostgreSQL, and all unsafe code.
 
 #[macro_use]
 mod numbered;
@@ -29,7 +29,7 @@ mod worker;
 
 pgrx::pg_module_magic!(name = c"pg_background", version = c"2.1");
 
-/// PostgreSQL loads the library: in a session, in a worker, or with `shared_preload_libraries` in the postmaster.
+/// Called when PostgreSQL loads the library: in a session, in a worker, or with `shared_preload_libraries` in the postmaster.
 #[allow(unsafe_code, reason = "the symbol's name is the interface")]
 #[unsafe(no_mangle)]
 extern "C-unwind" fn _PG_init() {

@@ -1,5 +1,7 @@
-//! The settings of the extension. What concerns a session's own jobs every user may set, what concerns the cluster's processes
-//! superusers, and what is the cluster's alone its configuration; each in every way that PostgreSQL knows.
+//! The settings of the extension.
+//!
+//! Every user may set those that concern a session's own jobs. Only superusers may set those that concern the cluster's processes. Those
+//! that must have one value in the whole cluster come from the configuration alone.
 
 use crate::pg::guc::own::{self, IntSetting, TextSetting, Who};
 use crate::pg::raw::Raw;
@@ -8,13 +10,13 @@ use core::sync::atomic::Ordering::Relaxed;
 use core::sync::atomic::{AtomicI32, AtomicPtr};
 use pgrx::pg_sys::{GUC_UNIT_BYTE, GUC_UNIT_MS};
 
-/// The smallest queue, in bytes. Smaller sizes that are asked for count as this one.
+/// The smallest queue, in bytes. A smaller size counts as this one.
 pub const QUEUE_MIN: i32 = 4096;
 
-/// The largest queue, in bytes. 22023 beyond.
+/// The largest queue, in bytes. A larger size is refused with 22023.
 pub const QUEUE_MAX: i32 = 256 << 20;
 
-/// As many processes as PostgreSQL can have (`MAX_BACKENDS` of `postmaster/postmaster.h`).
+/// The largest number of processes that PostgreSQL can have (`MAX_BACKENDS` of `postmaster/postmaster.h`).
 const MAX_BACKENDS: i32 = 0x3ffff;
 
 static MAX_WORKERS: AtomicI32 = AtomicI32::new(16);
@@ -151,12 +153,12 @@ const TEXTS: [TextSetting; 1] = [TextSetting {
     value: &STATELESS_LIBRARIES,
 }];
 
-/// Makes the settings known, when the library is loaded.
+/// Defines the settings. Called when the library is loaded.
 pub fn define(raw: Raw<'_>) {
     own::define(raw, c"pg_background", &SETTINGS, &TEXTS);
 }
 
-/// `pg_background.max_workers`: running jobs of one session.
+/// `pg_background.max_workers`: how many jobs of one session may run.
 pub fn max_workers() -> u32 {
     MAX_WORKERS.load(Relaxed) as u32
 }
@@ -166,18 +168,18 @@ pub fn default_queue_size() -> i32 {
     DEFAULT_QUEUE_SIZE.load(Relaxed)
 }
 
-/// `pg_background.worker_timeout`, in milliseconds; 0 for none.
+/// `pg_background.worker_timeout`, in milliseconds; 0 for no limit.
 pub fn worker_timeout() -> i32 {
     WORKER_TIMEOUT.load(Relaxed)
 }
 
-/// `pg_background.worker_idle_timeout`, in milliseconds; 0 for fresh processes only.
+/// `pg_background.worker_idle_timeout`, in milliseconds; 0 gives each job a fresh process.
 pub fn worker_idle_timeout() -> i32 {
     WORKER_IDLE_TIMEOUT.load(Relaxed)
 }
 
-/// `pg_background.max_idle_workers`: idle workers of the cluster. By default most of the server's workers are left to others, who
-/// cannot ask for those that wait.
+/// `pg_background.max_idle_workers`: how many workers of the cluster may be idle. By default most of the server's slots are left to other
+/// users of background workers, which cannot ask an idle worker to exit.
 pub fn max_idle_workers() -> i32 {
     match MAX_IDLE_WORKERS.load(Relaxed) {
         -1 => (own::max_worker_processes() / 4).max(2),
@@ -185,37 +187,37 @@ pub fn max_idle_workers() -> i32 {
     }
 }
 
-/// `pg_background.result_retention`, in milliseconds; 0 for none.
+/// `pg_background.result_retention`, in milliseconds; 0 if results are not retained.
 pub fn result_retention() -> i32 {
     RESULT_RETENTION.load(Relaxed)
 }
 
-/// `pg_background.history_size`: ended jobs that are remembered.
+/// `pg_background.history_size`: how many ended jobs the history has.
 pub fn history_size() -> u32 {
     HISTORY_SIZE.load(Relaxed) as u32
 }
 
-/// `pg_background.launch_timeout`, in milliseconds; 0 for not at all.
+/// `pg_background.launch_timeout`, in milliseconds; 0 if a launch does not wait.
 pub fn launch_timeout() -> i32 {
     LAUNCH_TIMEOUT.load(Relaxed)
 }
 
-/// `pg_background.max_cluster_workers`: running jobs of the cluster; 0 for no limit.
+/// `pg_background.max_cluster_workers`: how many jobs of the cluster may run; 0 for no limit.
 pub fn max_cluster_workers() -> u32 {
     MAX_CLUSTER_WORKERS.load(Relaxed) as u32
 }
 
-/// `pg_background.max_role_workers`: running jobs of this session's role; 0 for no limit.
+/// `pg_background.max_role_workers`: how many jobs of this session's role may run; 0 for no limit.
 pub fn max_role_workers() -> u32 {
     MAX_ROLE_WORKERS.load(Relaxed) as u32
 }
 
-/// `pg_background.max_role_handles`: jobs of this session's role that run or that somebody could still read; 0 for no limit.
+/// `pg_background.max_role_handles`: how many jobs of this session's role may run or have a handle that is not released; 0 for no limit.
 pub fn max_role_handles() -> u32 {
     MAX_ROLE_HANDLES.load(Relaxed) as u32
 }
 
-/// Whether `pg_background.stateless_libraries` has this name.
+/// Whether `pg_background.stateless_libraries` lists this name.
 pub fn is_stateless_library(name: &[u8]) -> bool {
     let mut names = TEXTS[0].text().split(|byte| *byte == b',');
     names.any(|known| known.trim_ascii() == name)

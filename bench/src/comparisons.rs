@@ -1,14 +1,14 @@
-//! One session against dblink and against local execution.
+//! Compares one session with dblink and with local execution.
 
 use crate::measure::{Bench, Effort, Samples, median, percentile};
 use crate::report::{Goal, Line, Unit, Workers};
 use crate::side::Side;
 
 const MILLION: &str = "SELECT g, 'row number ' || g, now() FROM generate_series(1, 1000000) g";
-/// With more to compute for each row.
+/// A million rows, with more to compute for each.
 pub const COMPUTED: &str = "SELECT g::int, 'row number ' || g, timestamptz '2026-01-01 00:00+00' + g * interval '1 s' \
                        FROM generate_series(1, 1000000) g";
-/// The rows of [`COMPUTED`], which nobody has to compute.
+/// The rows of [`COMPUTED`], read from a table.
 const STORED: &str = "SELECT a, b, c FROM stored";
 const MILLION_COLUMNS: &str = "AS (a int, b text, c timestamptz)";
 const WIDE: &str = "SELECT g::int, repeat(md5(g::text), 32) FROM generate_series(1, 200000) g";
@@ -76,7 +76,7 @@ pub fn measure(bench: &mut Bench, lines_of_all: &mut Vec<Line>) {
         None,
     ));
 
-    // A process for each job, against a connection for each statement.
+    // A process for each job, compared with a connection for each statement.
     let connecting = Side::new_connection(ONE, ONE_COLUMN);
     for (side, goal) in [(&launch, Goal::at_most(0.9, 0.7)), (&run, Goal::None)] {
         let samples = bench.duel(side, &connecting, SOME);

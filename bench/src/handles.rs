@@ -1,4 +1,4 @@
-//! Whether a job costs more in a session that holds many handles.
+//! Measures whether a job costs more in a session that holds many handles.
 
 use harness::{Cluster, Session};
 
@@ -48,7 +48,7 @@ pub fn measure(bench: &Bench, lines: &mut Vec<Line>) {
     }
 }
 
-/// A session with that many ended jobs whose results nobody has read.
+/// A session with that many ended jobs whose results are unread.
 fn holding(cluster: &Cluster, held: u32) -> Session {
     let mut session = cluster.session();
     session.exec(&format!(

@@ -1,12 +1,12 @@
-//! Measures pg_background against dblink and against local execution, in one run on throw-away clusters.
+//! Compares pg_background with dblink and with local execution, in one run on temporary clusters.
 //!
-//! 1. Start two clusters with PostgreSQL's defaults: in one workers wait for the next job, in the other each job gets a process.
-//! 2. For each comparison: warm all sides up, then time them in turns, so that what disturbs one disturbs all.
-//! 3. The same for many sessions at once, for sessions that hold many handles, and for memory after many jobs.
-//! 4. Print medians, ratios and whether the goals are reached; write table and plot for docs/performance.md.
+//! 1. Start two clusters with PostgreSQL's defaults: in one of them workers wait for the next job, in the other each job gets a process.
+//! 2. For each comparison: warm all sides up, then time them in turns, so that disturbances affect all sides.
+//! 3. Do the same for many sessions at once, for sessions that hold many handles, and for memory after many jobs.
+//! 4. Print medians, ratios and whether the goals are reached; write the table and the plot of docs/performance.md.
 //!
-//! The loops run inside the server: the client's round trips are in no number. `BENCH_QUICK=1` does all of it with a few
-//! executions and writes nothing into `docs/`; `BENCH_OUT` names another directory to write to.
+//! The loops run inside the server: no number contains a client's round trip. `BENCH_QUICK=1` runs everything with few executions
+//! and writes nothing into `docs/`; `BENCH_OUT` names another directory to write to.
 
 mod comparisons;
 mod cores;
@@ -43,7 +43,7 @@ fn main() {
     }
 }
 
-/// Where table and plot go; None for nowhere.
+/// The directory for table and plot; None if they are not written.
 fn output(quick: bool) -> Option<PathBuf> {
     match std::env::var_os("BENCH_OUT") {
         Some(directory) => Some(directory.into()),

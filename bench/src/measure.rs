@@ -1,4 +1,4 @@
-//! The clusters, and how sides are timed in turns.
+//! Starts the clusters, and times the sides in turns.
 
 use std::time::Duration;
 
@@ -8,17 +8,17 @@ use crate::comparisons::COMPUTED;
 use crate::cores;
 use crate::side::Side;
 
-/// Sessions of the throughput measurement, each with a worker of its own.
+/// The number of sessions of the throughput measurement, each with a worker of its own.
 pub const SESSIONS: usize = 16;
 
-/// Room for the workers of all measurements, and a worker serves all of a measurement, however long the turns of the others
-/// take. Everything else is PostgreSQL's default.
+/// Slots for the workers of all measurements. The idle timeout is so long that one worker serves the whole of a measurement. Everything else is
+/// PostgreSQL's default.
 const WARM: [&str; 3] = [
     "max_worker_processes = 64",
     "pg_background.max_idle_workers = 32",
     "pg_background.worker_idle_timeout = '1min'",
 ];
-/// The slot of a process that has ended is free when the postmaster has seen it, which takes time under load.
+/// The slot of an ended process is free only when the postmaster has noticed the end, which takes time under load.
 const FRESH: [&str; 2] = ["max_worker_processes = 1000", "pg_background.worker_idle_timeout = 0"];
 
 pub struct Bench {
@@ -49,7 +49,7 @@ impl Bench {
         &mut self.warm
     }
 
-    /// The first number, or the second in a quick run.
+    /// Returns the first number, or the second in a quick run.
     pub fn pick(&self, full: u32, quick: u32) -> u32 {
         if self.quick { quick } else { full }
     }
@@ -59,8 +59,8 @@ impl Bench {
         self.duel_with(ours, theirs, effort, |_, _, _| ())
     }
 
-    /// The same for sides that commit: the process that does so, the worker or the session, is on the same core, which is another one
-    /// in each turn; the session that waits for the worker is on the next. With one core there is nothing to choose.
+    /// The same for sides that commit. The process that commits, the worker or the session, is on the same core on both sides, and on another
+    /// one in each turn; the session that waits for the worker is on the next core. A machine with one core needs no binding.
     pub fn duel_of_commits(&mut self, ours: &Side, theirs: &Side, effort: Effort) -> Samples {
         let cores = cores::all();
         let samples = self.duel_with(ours, theirs, effort, |session, round, commits_itself| {
@@ -78,7 +78,7 @@ impl Bench {
         samples
     }
 
-    /// `before` each turn with warm workers is called with the session, the number of the turn, and whether it is the other side's.
+    /// Calls `before` ahead of each turn with warm workers, with the session, the number of the turn, and whether it is the other side's turn.
     fn duel_with(
         &mut self,
         ours: &Side,
@@ -105,17 +105,17 @@ impl Bench {
             before(&mut self.warm, round, true);
             samples.theirs.extend(theirs.time(&mut self.warm, batch));
             samples.fresh.extend(ours.time(&mut self.fresh, fresh_batch));
-            // The last job's process ends, and processes for jobs that will not come have been started: not at the cost of the next turn.
+            // The last job's process and the spare workers still have to exit: not at the cost of the next turn.
             std::thread::sleep(SETTLES);
         }
         samples
     }
 }
 
-/// How long a process of PostgreSQL takes to start or to end, and more.
+/// More than a process of PostgreSQL takes to start or to end.
 const SETTLES: Duration = Duration::from_millis(50);
 
-/// How often a side is timed: `rounds` turns of `batch` executions.
+/// How many times a side is timed: `rounds` turns of `batch` executions.
 #[derive(Clone, Copy)]
 pub struct Effort {
     pub rounds: u32,
@@ -146,7 +146,7 @@ fn prepare(cluster: &Cluster) {
     session.exec("VACUUM (ANALYZE, FREEZE) stored");
 }
 
-/// A session with a kept connection of dblink.
+/// A session with an open dblink connection.
 pub fn connect(cluster: &Cluster) -> Session {
     let mut session = cluster.session();
     session.exec("SELECT dblink_connect('kept', here())");
@@ -157,7 +157,7 @@ pub fn median(values: &[f64]) -> f64 {
     percentile(values, 0.5)
 }
 
-/// The value that `part` of all values do not exceed.
+/// The quantile: the value that the fraction `part` of all values does not exceed.
 pub fn percentile(values: &[f64], part: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);

@@ -1,4 +1,4 @@
-//! Whether a session and its worker need more memory after many jobs.
+//! Measures whether a session and its worker need more memory after many jobs.
 
 use harness::process_status;
 
@@ -25,7 +25,7 @@ pub fn measure(bench: &Bench, lines: &mut Vec<Line>) {
     let before = memory_after(early);
     let after = memory_after(late);
     for (i, process) in ["session", "its worker"].into_iter().enumerate() {
-        // A worker that does not outlive its job has nothing to compare.
+        // A worker that serves one job has no second measurement to compare.
         let (Some(before), Some(after)) = (before[i], after[i]) else {
             println!("memory of the {process}: the process is gone");
             continue;

@@ -1,4 +1,4 @@
-//! The measurements as a plot: one line for each, times on a logarithmic scale.
+//! Plots the measurements: one line for each, times on a logarithmic scale.
 
 use std::fmt::Write as _;
 use std::fs;

@@ -1,4 +1,4 @@
-//! What a measurement gave, as a line of text and as a row of the table in the documentation.
+//! Prints the results of a measurement, as a line of text and as a row of the table in the documentation.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -6,15 +6,15 @@ use std::path::Path;
 
 use harness::Session;
 
-/// What a measurement has to reach, and what it aims at.
+/// What a measurement must reach, and what it aims at.
 #[derive(Clone, Copy)]
 pub enum Goal {
-    /// Our time (or memory) over the other's.
+    /// An upper limit of our time (or memory) over the other's.
     AtMost {
         must: f64,
         aim: f64,
     },
-    /// Our speed over the other's.
+    /// A lower limit of our speed over the other's.
     AtLeast {
         must: f64,
         aim: f64,
@@ -51,14 +51,14 @@ impl Unit {
     }
 }
 
-/// The workers whose number is judged.
+/// Which workers' number is compared with the goal.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Workers {
     Warm,
     Fresh,
 }
 
-/// One measurement: pg_background with warm workers, with fresh ones, and what it is compared with.
+/// One measurement: pg_background with warm workers, with fresh ones, and the other side.
 pub struct Line {
     pub what: String,
     pub unit: Unit,
@@ -79,7 +79,7 @@ impl Line {
         .expect("the judged number was measured")
     }
 
-    /// Time over time where less is better, speed over speed where more is.
+    /// The ratio of times if less is better, of speeds if more is better.
     fn ratio(&self) -> f64 {
         match (self.goal, self.unit) {
             (Goal::AtLeast { .. }, Unit::Milliseconds) => self.theirs / self.ours(),
@@ -211,7 +211,7 @@ pub fn environment(session: &mut Session) -> String {
 const BEGIN: &str = "<!-- made by make bench: begin -->";
 const END: &str = "<!-- made by make bench: end -->";
 
-/// Puts the table between its markers in a page, which keeps the rest of its text; a page that does not exist is made.
+/// Replaces the table between its markers in a page, and leaves the rest of the page. Creates a page that does not exist.
 pub fn write_table(path: &Path, environment: &str, lines: &[Line]) {
     let page = fs::read_to_string(path).unwrap_or_else(|_| format!("{BEGIN}\n{END}\n"));
     let (before, rest) = page.split_once(BEGIN).expect("the page marks where the table begins");

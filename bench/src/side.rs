@@ -1,8 +1,8 @@
-//! What is compared: a few statements of PL/pgSQL, made into a procedure that times each execution.
+//! The sides of a comparison: a few statements of PL/pgSQL, made into a procedure that times each execution.
 
 use harness::{Session, quoted};
 
-/// One way of doing something.
+/// One side: one way to do the same work.
 #[derive(Clone)]
 pub struct Side {
     pub name: &'static str,
@@ -36,7 +36,7 @@ impl Side {
         }
     }
 
-    /// dblink on a connection that was opened before.
+    /// dblink on an open connection.
     pub fn kept(query: &str, columns: &str) -> Self {
         Self {
             name: "dblink, kept connection",
@@ -65,8 +65,8 @@ impl Side {
         }
     }
 
-    /// Executes it `repeat` times in the server; milliseconds of each. Before many, a few are not counted:
-    /// what the other side's turn has left in the caches is not the price of this one.
+    /// Executes it `repeat` times in the server. Returns the milliseconds of each execution. With many repetitions the first few do not count: the
+    /// other side's turn has replaced the contents of the caches.
     pub fn time(&self, session: &mut Session, repeat: u32) -> Vec<f64> {
         let name = self.procedure(session);
         let taken: String = session.value(&format!("CALL {name}({repeat}, NULL)"));
@@ -77,7 +77,7 @@ impl Side {
             .collect()
     }
 
-    /// Executes it until `seconds` are over; executions per second.
+    /// Executes it for `seconds`. Returns executions per second.
     pub fn rate(&self, session: &mut Session, seconds: f64) -> f64 {
         let name = self.procedure(session);
         session.value(&format!("CALL {name}_rate({seconds}, NULL)"))
@@ -89,7 +89,7 @@ impl Side {
         session.exec(&format!("CALL {name}_repeat({repeat})"));
     }
 
-    /// The name of its procedure, which is made where it is missing.
+    /// Returns the name of its procedure, which is created if it is missing.
     fn procedure(&self, session: &mut Session) -> String {
         let name: String = session.value(&format!("SELECT 'side_' || md5({})", quoted(&self.body)));
         if !session.holds(&format!("EXISTS (SELECT FROM pg_proc WHERE proname = '{name}')")) {

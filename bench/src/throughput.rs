@@ -1,4 +1,4 @@
-//! Many sessions at once: jobs per second.
+//! Measures jobs per second with many sessions at once.
 
 use std::sync::{Arc, Barrier};
 use std::thread;
@@ -15,7 +15,7 @@ pub fn measure(bench: &Bench, lines: &mut Vec<Line>) {
     let mut warm = sessions(&bench.warm_cluster);
     let mut fresh = sessions(&bench.fresh_cluster);
     let (mut with_warm, mut with_fresh, mut with_kept) = (Vec::new(), Vec::new(), Vec::new());
-    // The first round makes procedures, workers and caches and is not counted.
+    // The first round creates procedures, workers and caches, and does not count.
     for round in 0..=bench.pick(11, 1) {
         let rates = [
             together(&mut warm, &run, seconds),
@@ -46,9 +46,9 @@ fn sessions(cluster: &Cluster) -> Vec<Session> {
     (0..SESSIONS).map(|_| connect(cluster)).collect()
 }
 
-/// Executions per second of all sessions together.
+/// Returns executions per second of all sessions together.
 fn together(sessions: &mut Vec<Session>, side: &Side, seconds: f64) -> f64 {
-    // One after the other, or they would all make the same procedure.
+    // One after the other: at the same time they would all create the same procedure.
     side.repeat(&mut sessions[0], 1);
     let barrier = Arc::new(Barrier::new(sessions.len()));
     let threads: Vec<_> = sessions

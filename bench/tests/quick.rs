@@ -1,4 +1,4 @@
-//! The benchmark runs: all rows, with a few executions each, and writes its table and its plot.
+//! Runs the whole benchmark, with few executions for each row, and checks that it writes its table and its plot.
 
 use std::fs;
 use std::process::Command;

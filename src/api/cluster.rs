@@ -1,4 +1,4 @@
-//! What the cluster knows: the functions behind the views `pg_background_jobs` and `pg_background_cluster_stats`.
+//! The functions behind the views `pg_background_jobs` and `pg_background_cluster_stats`.
 
 use crate::pg::catalog::role;
 use crate::pg::error::{Failure, Report, Result};
@@ -24,8 +24,10 @@ crate::sql_function! {
     pg_background_reset_cluster_stats => reset_cluster_stats;
 }
 
-/// `jobs()`: every job that the cluster knows. Who may not act on a job sees whose it is, how it stands, and when; who reads all
-/// statistics sees all but the cookie, which is for those who can use it.
+/// `jobs()`: every job in a slot or in the history.
+///
+/// A role that may not act on a job sees its owner, its state and its times. A role that may read all statistics sees all columns but the
+/// cookie, which is shown only to roles that may act on the job or cancel it.
 fn jobs(call: &Call) -> Result<Answer> {
     let rows = call.rows()?;
     jobs::join()?;
@@ -96,8 +98,10 @@ fn jobs(call: &Call) -> Result<Answer> {
     call.null()
 }
 
-/// Shows all jobs, each once, those that have a slot first. A job gets its record in the step in which it ends, so one that is missed in
-/// its slot is found there: the records are read up to the last one that is there after the slots.
+/// Calls `show` for each job once, first for those in a slot, then for those in the history.
+///
+/// A job gets its record in the step in which it ends. So a job that is missed in its slot is in the history, which is read afterwards, up to
+/// the record that is then the last one.
 fn each_known(mut show: impl FnMut(&Entry) -> Result<()>) -> Result<()> {
     let mut seen = HashSet::new();
     for slot in segment()?.all()? {
@@ -130,7 +134,7 @@ fn out_of_memory() -> Failure {
     Report::new(PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY, "out of memory").into()
 }
 
-/// `cluster_stats()`: what became of the jobs of each database and role.
+/// `cluster_stats()`: the counts of jobs by database and role.
 fn cluster_stats(call: &Call) -> Result<Answer> {
     let rows = call.rows()?;
     upkeep::look_after_all()?;
@@ -151,7 +155,7 @@ fn cluster_stats(call: &Call) -> Result<Answer> {
     call.null()
 }
 
-/// `reset_cluster_stats()`: begins anew.
+/// `reset_cluster_stats()`: sets these counts to zero.
 fn reset_cluster_stats(call: &Call) -> Result<Answer> {
     for totals in totals::all(&segment()?.totals)? {
         totals.reset();

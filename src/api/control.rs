@@ -1,4 +1,4 @@
-//! `cancel`, `detach` and their kin.
+//! The functions that cancel jobs and release handles: `cancel`, `cancel_all`, `cancel_by_label`, `detach`, `detach_all`, `purge`.
 
 use crate::api::handle;
 use crate::pg::error::Result;
@@ -10,7 +10,7 @@ use crate::session::jobs::{self, Handle};
 use crate::session::wait::{self, Deadline};
 use std::rc::Rc;
 
-/// The longest grace, in milliseconds.
+/// The longest grace, in milliseconds. A larger value counts as this one.
 const GRACE_MAX: i32 = 3_600_000;
 
 crate::sql_function! {
@@ -28,7 +28,7 @@ crate::sql_function! {
     pg_background_purge_v2 => purge;
 }
 
-/// `cancel(pid, cookie, grace_ms)`: ends the job's current statement and all after it; waits up to the grace for its end.
+/// `cancel(pid, cookie, grace_ms)`: cancels the job's current statement and all after it, and waits up to the grace for the job's end.
 fn cancel(call: &Call) -> Result<Answer> {
     let (Some(pid), Some(cookie)) = (call.int4(0), call.int8(1)) else {
         return call.null();
@@ -38,13 +38,13 @@ fn cancel(call: &Call) -> Result<Answer> {
     call.void()
 }
 
-/// `cancel_all()`: cancels every running job of this session that the role may act on, gives how many.
+/// `cancel_all()`: cancels every running job of this session that the role may act on. Returns how many.
 fn cancel_all(call: &Call) -> Result<Answer> {
     let canceled = cancel_each(&jobs::all_to_act_on()?, 0)?;
     call.scalar(Value::Int4(canceled))
 }
 
-/// `cancel_by_label(pattern, grace_ms)`: the same for those whose label is LIKE the pattern.
+/// `cancel_by_label(pattern, grace_ms)`: the same for jobs whose label is LIKE the pattern.
 fn cancel_by_label(call: &Call) -> Result<Answer> {
     let Some(pattern) = call.text(0) else {
         return call.null();
@@ -62,7 +62,7 @@ fn cancel_by_label(call: &Call) -> Result<Answer> {
     call.scalar(Value::Int4(canceled))
 }
 
-/// Cancels the running jobs among `handles`, all with one grace; gives how many those were.
+/// Cancels the running jobs among `handles`, and waits for all of them with one grace. Returns how many were running.
 fn cancel_each(handles: &[Rc<Handle>], grace_ms: i32) -> Result<i32> {
     let mut running = Vec::new();
     fallible::reserve(&mut running, handles.len())?;
@@ -76,7 +76,7 @@ fn cancel_each(handles: &[Rc<Handle>], grace_ms: i32) -> Result<i32> {
     Ok(running.len() as i32)
 }
 
-/// `detach(pid, cookie)`: forgets the handle.
+/// `detach(pid, cookie)`: releases the handle.
 fn detach(call: &Call) -> Result<Answer> {
     let Some(handle) = handle(call)? else {
         return call.null();
@@ -85,16 +85,17 @@ fn detach(call: &Call) -> Result<Answer> {
     call.void()
 }
 
-/// `detach_all()`: forgets all, gives how many.
+/// `detach_all()`: releases all handles of this session. Returns how many.
 fn detach_all(call: &Call) -> Result<Answer> {
     forget(call, |_| true)
 }
 
-/// `purge()`: forgets those whose job has ended, gives how many.
+/// `purge()`: releases the handles of ended jobs. Returns how many.
 fn purge(call: &Call) -> Result<Answer> {
     forget(call, Handle::has_ended)
 }
 
+/// Releases those handles of this session for which `which` returns true and which the role may act on. Returns how many.
 fn forget(call: &Call, which: impl Fn(&Handle) -> bool) -> Result<Answer> {
     let mut count = 0;
     for handle in jobs::all_to_act_on()? {

@@ -1,4 +1,4 @@
-//! What is known of jobs: `list`, `stats`, `outcome`, `result_info`, `error_info`, `full_sql`.
+//! The functions that show jobs: `list`, `job_of`, `stats`, `outcome`, `result_info`, `error_info`, `full_sql`.
 
 use crate::api::handle;
 use crate::pg::error::{self, Report, Result};
@@ -34,7 +34,7 @@ crate::sql_function! {
     pg_background_full_sql_v2 => full_sql;
 }
 
-/// The types of the list's columns, of which the last one may be left out.
+/// The types of the list's columns. The caller may omit the last one.
 const LIST: [u32; 10] = [
     rows::INT4,
     rows::INT8,
@@ -48,8 +48,8 @@ const LIST: [u32; 10] = [
     rows::TEXT,
 ];
 
-/// `list()`: the jobs of this session. Of those that the current role may not act on, say after a SET ROLE, neither the cookie nor
-/// any text. 42804 for a column definition list that is not the first nine or all ten columns.
+/// `list()`: the jobs of this session. If the current role may not act on a job, for example after a SET ROLE, the cookie and all texts are
+/// NULL. 42804 for a column definition list that is not the first nine or all ten columns.
 fn list(call: &Call) -> Result<Answer> {
     let rows = call.rows()?;
     let width = rows.width();
@@ -92,15 +92,15 @@ fn list(call: &Call) -> Result<Answer> {
     call.null()
 }
 
-/// `job_of(worker_pid, query_start)`: the cookie of this session's job that the process runs now, and ran when a statement of it
-/// began at `query_start`; NULL where there is none, or where it is not for the current role. The view `pg_background_activity`
-/// asks for each worker that it has seen. Without a `query_start` the process has not run anything yet.
+/// `job_of(worker_pid, query_start)`: returns the cookie of this session's job that the process runs now, and ran when its statement began at
+/// `query_start`. NULL if there is none, or if the current role may not act on it. The view `pg_background_activity` calls this for each
+/// worker that it has seen. A NULL `query_start` means that the process has not run a statement yet.
 fn job_of(call: &Call) -> Result<Answer> {
     let cookie = call.int4(0).and_then(|pid| jobs::run_by(pid, call.int8(1)));
     cookie.map_or_else(|| call.null(), |cookie| call.scalar(Value::Int8(cookie as i64)))
 }
 
-/// What the list and the outcome show of a job; a copy, since rows are made without a lock.
+/// What the list and the outcome show of a job: a copy, since rows are made without the job's lock.
 struct Seen {
     state: State,
     user: u32,
@@ -113,12 +113,12 @@ struct Seen {
     sql: &'static [u8],
     /// The error's fields, in this database's encoding.
     error: Option<Cow<'static, [u8]>>,
-    /// What the texts lie in is kept as long as they are looked at.
+    /// Retains the slot, and with it the memory that the texts lie in.
     _handle: Rc<Handle>,
 }
 
 impl Seen {
-    /// 53200.
+    /// Copies the job's fields under its lock, then reads the texts without it. 53200 if memory is out.
     fn of(handle: &Rc<Handle>) -> Result<Self> {
         let job = handle.job();
         let (error, encoding) = (job.error().copied(), job.encoding);
@@ -147,12 +147,13 @@ impl Seen {
         Ok(seen)
     }
 
+    /// A field of the error, by its code in the frontend protocol.
     fn error(&self, field: u8) -> Option<&[u8]> {
         self.error.as_ref().and_then(|error| wire::Fields(error).get(field))
     }
 }
 
-/// All of an error, in this database's encoding.
+/// All fields of an error, in this database's encoding.
 fn readable(error: Option<&Error>, encoding: i32) -> Result<Option<Cow<'static, [u8]>>> {
     let Some(error) = error else { return Ok(None) };
     Ok(Some(match error.fields()? {
@@ -165,7 +166,7 @@ fn tag(job: &Job) -> Option<u32> {
     job.has_tag.then_some(job.tag)
 }
 
-/// `outcome(pid, cookie)`: never raises but where memory is out; a handle that is not known has no values beside the ones asked for.
+/// `outcome(pid, cookie)`: the job's state in one row. It raises no error; for an unknown handle all columns but pid and cookie are NULL.
 fn outcome(call: &Call) -> Result<Answer> {
     match (call.int4(0), call.int8(1)) {
         (Some(pid), Some(cookie)) => call.composite(&JobOutcome::of(pid, cookie).values()),
@@ -191,7 +192,7 @@ impl JobOutcome {
         Self::of_job(pid, cookie, jobs::look_up(pid, cookie).as_ref()).unwrap_or(nothing)
     }
 
-    /// What is known of the job that goes by that handle, if there is one.
+    /// The outcome of the job with that handle, if there is one.
     pub fn of_job(pid: i32, cookie: i64, job: Option<&Rc<Handle>>) -> Result<Self> {
         Ok(Self {
             pid,
@@ -243,7 +244,7 @@ impl JobOutcome {
     }
 }
 
-/// `stats()`: how the jobs of this session ended.
+/// `stats()`: the counters of this session.
 fn stats(call: &Call) -> Result<Answer> {
     let counters = Counters::at(jobs::counters()?);
     // A worker that went without a word counts when somebody looks.
@@ -274,13 +275,13 @@ fn stats(call: &Call) -> Result<Answer> {
     ])
 }
 
-/// `record_timeout()`: adds one to workers_timed_out; old catalogs call it.
+/// `record_timeout()`: adds one to workers_timed_out. Catalogs of older versions call it.
 fn record_timeout(call: &Call) -> Result<Answer> {
     Counters::at(jobs::counters()?).timed_out.fetch_add(1, Relaxed);
     call.void()
 }
 
-/// `result_info(pid, cookie)`.
+/// `result_info(pid, cookie)`: what the last statement did, and when the job ran.
 fn result_info(call: &Call) -> Result<Answer> {
     let Some(handle) = handle(call)? else {
         return call.null();
@@ -299,7 +300,7 @@ fn result_info(call: &Call) -> Result<Answer> {
     ])
 }
 
-/// `error_info(pid, cookie)`: NULL where the job has no error.
+/// `error_info(pid, cookie)`: the parts of the job's error, NULL if it has none.
 fn error_info(call: &Call) -> Result<Answer> {
     let Some(handle) = handle(call)? else {
         return call.null();
@@ -317,7 +318,7 @@ fn error_info(call: &Call) -> Result<Answer> {
     call.composite(&values)
 }
 
-/// `full_sql(pid, cookie)`: the job's SQL, whole.
+/// `full_sql(pid, cookie)`: the job's whole SQL.
 fn full_sql(call: &Call) -> Result<Answer> {
     let Some(handle) = handle(call)? else {
         return call.null();

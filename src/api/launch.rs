@@ -1,4 +1,4 @@
-//! `launch` and `submit`.
+//! The functions that start a job and do not wait: `launch`, `submit` and their variants with parameters.
 
 use crate::pg::error::{Report, Result};
 use crate::pg::function::call::{Answer, Call};
@@ -15,22 +15,22 @@ crate::sql_function! {
     pg_background_submit_params => submit_params;
 }
 
-/// `launch(sql, queue_size [, label])`: runs `sql` in a worker and keeps its result for a reader.
+/// `launch(sql, queue_size [, label])`: runs `sql` in a worker, which stores the result for a reader.
 fn launch(call: &Call) -> Result<Answer> {
     start(call, plain(call, 2, true)?)
 }
 
-/// `submit(sql, queue_size [, label])`: runs `sql` in a worker and throws its rows away.
+/// `submit(sql, queue_size [, label])`: runs `sql` in a worker, which discards the rows.
 fn submit(call: &Call) -> Result<Answer> {
     start(call, plain(call, 2, false)?)
 }
 
-/// `launch_params(sql, params, queue_size, label, database)`.
+/// `launch_params(sql, params, queue_size, label, database)`: the same as `launch`, with parameters, in any database.
 fn launch_params(call: &Call) -> Result<Answer> {
     start(call, with_params(call, 3, 4, true)?)
 }
 
-/// `submit_params(sql, params, queue_size, label, database)`.
+/// `submit_params(sql, params, queue_size, label, database)`: the same as `submit`, with parameters, in any database.
 fn submit_params(call: &Call) -> Result<Answer> {
     start(call, with_params(call, 3, 4, false)?)
 }

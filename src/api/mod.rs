@@ -1,5 +1,7 @@
-//! The functions that SQL calls, a file for each group of verbs: arguments and rights are checked, one call is made, the answer
-//! given. `sql/` declares them; the symbols' names are part of the interface, `_v2` ones for catalogs of older releases too.
+//! The functions that SQL calls, a file for each group of verbs.
+//!
+//! A function checks its arguments and rights, makes one call, and returns the answer. `sql/` declares the functions. The symbols' names are
+//! part of the interface; catalogs of older releases refer to those with `_v2`.
 
 pub mod cluster;
 pub mod control;
@@ -15,8 +17,7 @@ use crate::pg::function::call::Call;
 use crate::session::jobs::{self, Handle};
 use std::rc::Rc;
 
-/// The handle in the first two arguments; None where a part is NULL. 42704, 55000 and 42501 as
-/// [`jobs::find`].
+/// Returns the handle in the first two arguments, None if one of them is NULL. Raises 42704, 55000 and 42501 like [`jobs::find`].
 fn handle(call: &Call) -> Result<Option<Rc<Handle>>> {
     match (call.int4(0), call.int8(1)) {
         (Some(pid), Some(cookie)) => jobs::find(pid, cookie).map(Some),

@@ -1,4 +1,4 @@
-//! Who may use the extension: `grant_privileges`, `revoke_privileges`, `drop_executor_role`.
+//! The functions that decide who may use the extension: `grant_privileges`, `revoke_privileges`, `drop_executor_role`.
 
 use crate::pg::error::{self, Failure, Result};
 use crate::pg::function::call::{Answer, Call};
@@ -14,16 +14,16 @@ crate::sql_function! {
     pg_background_drop_executor_role => drop_executor_role;
 }
 
-/// The role that CREATE EXTENSION makes where it is missing.
+/// The role that CREATE EXTENSION creates if it is missing.
 const EXECUTOR: &[u8] = b"pgbackground_role";
 
-/// One command for each thing that CREATE EXTENSION grants to that role: `$1` is a function of the extension, `$2` the command
-/// with a place for the privilege and one for the role, `$3` the role. The schema is left alone, as CREATE EXTENSION does: who
-/// may look names up in it is not the extension's to say.
+/// Returns a command for each privilege that CREATE EXTENSION grants to that role. `$1` is a function of the extension, `$2` the command with
+/// one placeholder for the privilege and one for the role, `$3` the role. Privileges on the schema are left alone, as CREATE EXTENSION does:
+/// they are not the extension's.
 ///
-/// `regrole` makes sure that the role exists. Quoting alone would not do: GRANT takes even a quoted "public" for PUBLIC. The
-/// `reg` types quote what they print, and name the schema, because the functions pin their search path. Array types and the row
-/// types of views, members too in later versions, follow the type and the view.
+/// `regrole` raises an error if the role does not exist. Quoting alone is not enough: GRANT takes even a quoted "public" for PUBLIC. The
+/// `reg` types quote what they print, and qualify it by the schema, because the functions have a fixed search path. Array types and the row
+/// types of views, which are members from version 18 on, have no privileges of their own.
 const COMMANDS: &CStr = c"
     WITH member AS (
         SELECT object.classid, object.objid
@@ -43,8 +43,10 @@ const COMMANDS: &CStr = c"
     )
     SELECT format($2, privilege, quote_ident($3)::regrole) FROM granted ORDER BY privilege";
 
-/// From PostgreSQL 17 on, what CREATE EXTENSION granted is also kept as initial privileges, which no REVOKE takes back. DROP
-/// OWNED does, but it takes everything else along; so it is used only where those are all that is left in this database.
+/// Returns the command that drops the role's initial privileges, or no row.
+///
+/// From PostgreSQL 17 on, the grants of CREATE EXTENSION are also recorded as initial privileges, which REVOKE does not remove. DROP OWNED
+/// does, but it drops everything else too. So the command is returned only if nothing else of the role is left in this database.
 const INITIAL_PRIVILEGES: &CStr = c"
     SELECT 'DROP OWNED BY ' || $2
     FROM pg_shdepend AS use
@@ -56,18 +58,18 @@ const INITIAL_PRIVILEGES: &CStr = c"
         AND refclassid = 'pg_extension'::regclass AND deptype = 'e'
         AND object.classid = use.classid AND object.objid = use.objid))";
 
-/// `grant_privileges(role_name, print_commands)`: lets a role use the extension, but not these functions.
+/// `grant_privileges(role_name, print_commands)`: grants a role the use of the extension, except for these functions.
 fn grant(call: &Call) -> Result<Answer> {
     change(call, b"GRANT %s TO %s")
 }
 
-/// `revoke_privileges(role_name, print_commands)`: takes the same back.
+/// `revoke_privileges(role_name, print_commands)`: revokes the same privileges.
 fn revoke(call: &Call) -> Result<Answer> {
     change(call, b"REVOKE %s FROM %s")
 }
 
-/// All commands or none: where one fails, a NOTICE says why, and the answer is false. A cancel is for the caller's statement and
-/// goes on.
+/// Executes all commands or none. If one fails, its error becomes a NOTICE, and the function returns false. A cancel is raised again: it is
+/// for the caller's statement.
 fn change(call: &Call, template: &[u8]) -> Result<Answer> {
     let print = call.bool(1).unwrap_or(false);
     let changed = spi::in_subtransaction(|| {
@@ -98,7 +100,7 @@ fn change(call: &Call, template: &[u8]) -> Result<Answer> {
     call.scalar(Value::Bool(changed))
 }
 
-/// [`COMMANDS`] for the extension whose function was called. 42704 for a role that does not exist.
+/// The rows of [`COMMANDS`] for the extension whose function was called. 42704 for a role that does not exist.
 fn commands(call: &Call, template: &[u8], role: &[u8]) -> Result<Vec<CString>> {
     let function = call.function_oid().to_string();
     let commands = spi::texts(COMMANDS, &[function.as_bytes(), template, role])?;
@@ -111,13 +113,13 @@ fn commands(call: &Call, template: &[u8], role: &[u8]) -> Result<Vec<CString>> {
     Ok(commands)
 }
 
-/// An error of our own in the form that an error of a command has.
+/// Raises an error of our own as a PostgreSQL error, so that the caller handles it like the error of a command.
 fn refuse(code: PgSqlErrorCode, message: &'static [u8]) -> Result<()> {
     error::catching(|raw| error::raise_raw(raw, code, &[message], None))
 }
 
-/// `drop_executor_role()`: takes back what the extension granted to its role in this database, and drops the role. 2BP01 where
-/// anything else depends on it, here or in another database; nothing is taken back then.
+/// `drop_executor_role()`: revokes what the extension granted to its role in this database, and drops the role. If any other object depends on
+/// the role, in this database or in another one, it raises 2BP01 and revokes nothing.
 fn drop_executor_role(call: &Call) -> Result<Answer> {
     if spi::texts(c"SELECT rolname FROM pg_roles WHERE rolname = $1", &[EXECUTOR])?.is_empty() {
         let text = "role \"pgbackground_role\" does not exist, skipping";

@@ -1,4 +1,4 @@
-//! `report_progress` and `get_progress`.
+//! The functions for a job's progress: `report_progress` and `get_progress`.
 
 use crate::pg::error::{Report, Result};
 use crate::pg::function::call::{Answer, Call};
@@ -16,8 +16,8 @@ crate::sql_function! {
     pg_background_get_progress_v2 => get_progress;
 }
 
-/// `report_progress(pct, msg)`, called by the job's own SQL: seen at once, whatever becomes of the transaction. A pct of NULL
-/// reports nothing. 0A000 outside of a job.
+/// `report_progress(pct, msg)`: called by the job's own SQL. Other sessions see the progress at once, even if the transaction rolls back later. A
+/// pct of NULL reports nothing. 0A000 outside of a job.
 fn report_progress(call: &Call) -> Result<Answer> {
     let Some(current) = current() else {
         return Err(Report::new(
@@ -36,8 +36,8 @@ fn report_progress(call: &Call) -> Result<Answer> {
     call.void()
 }
 
-/// `get_progress(pid, cookie)`: NULL until something was reported, and for a handle that is not known, or not any more: it is made to
-/// be polled without a handler. 42501 where the current role may not act for the job's.
+/// `get_progress(pid, cookie)`: returns what the job reported last. NULL until it has reported something, and for a handle that is unknown or
+/// released, so that it can be polled without an exception handler. 42501 if the current role may not act on the job.
 fn get_progress(call: &Call) -> Result<Answer> {
     let (Some(pid), Some(cookie)) = (call.int4(0), call.int8(1)) else {
         return call.null();

@@ -1,4 +1,4 @@
-//! `run`, `run_query`, `do`: a launch and its end in one call; and `result`.
+//! The functions that launch a job and wait for its end in one call, `run`, `run_query` and `do`; and `result`, which reads the rows.
 
 use crate::api::handle;
 use crate::api::info::JobOutcome;
@@ -19,10 +19,10 @@ use crate::settings;
 use pgrx::PgSqlErrorCode;
 use std::rc::Rc;
 
-/// How long a job that is over its time may take to end, in milliseconds.
+/// How long a job that was cancelled at its timeout may take to end, in milliseconds.
 const GRACE: i32 = 1000;
 
-// Whose rows a scan of ours can take as they come.
+// A custom scan can take the rows of these functions one by one.
 crate::sql_function! {
     static ROWS;
     pg_background_result => result;
@@ -39,7 +39,7 @@ crate::sql_function! {
     pg_background_do => run_and_wait;
 }
 
-/// `result(pid, cookie)`: the job's rows, then its error if it has one; releases the handle.
+/// `result(pid, cookie)`: returns the job's rows, then raises its error if it has one. Releases the handle.
 fn result(call: &Call) -> Result<Answer> {
     let Some(handle) = handle(call)? else {
         return call.null();
@@ -54,13 +54,13 @@ fn result(call: &Call) -> Result<Answer> {
     call.null()
 }
 
-/// The scan that takes the rows as they come, where there is one. A job waits for a reader that is slow with its rows; so where the
-/// job's time is limited the rows are collected first, which takes no longer than the job.
+/// Returns the custom scan that takes the rows one by one, if there is one. A job waits for a slow reader. So if the job's time is limited,
+/// the rows are collected first, which takes no longer than the job.
 fn row_by_row(call: &Call, is_limited: bool) -> Option<Scan> {
     if is_limited { None } else { call.scan() }
 }
 
-/// `run(sql, queue_size, timeout_ms, label)`: runs the SQL to its end and tells how that was; no rows.
+/// `run(sql, queue_size, timeout_ms, label)`: runs the SQL to its end and returns how it ended, without its rows.
 fn run(call: &Call) -> Result<Answer> {
     outcome_of(call, &plain(call, 3, false)?, call.int4(2))
 }
@@ -89,8 +89,8 @@ fn outcome_of(call: &Call, order: &Arguments, timeout_ms: Option<i32>) -> Result
     Ok(answer)
 }
 
-/// `run_query(sql, queue_size, timeout_ms, label, col_def)`: runs the SQL and gives its rows. What the rows look like is told by
-/// the caller's column definition list; without `col_def` there are none. The job's error is raised, a timeout as 57014.
+/// `run_query(sql, queue_size, timeout_ms, label, col_def)`: runs the SQL and returns its rows, as the caller's column definition list describes
+/// them. Without `col_def` it returns no rows. The job's error is raised, a timeout as 57014.
 fn run_query(call: &Call) -> Result<Answer> {
     rows_of(call, &plain(call, 3, true)?, call.int4(2), call.text(4).is_some())
 }
@@ -117,8 +117,8 @@ fn rows_of(call: &Call, order: &Arguments, timeout_ms: Option<i32>, wants_rows: 
     call.null()
 }
 
-/// `CALL do(sql, timeout_ms, label)`: runs the SQL, passes its messages on, raises its error. Called outside of a transaction
-/// block it holds no snapshot while it waits, so that a job which waits for old snapshots can end.
+/// `CALL do(sql, timeout_ms, label)`: runs the SQL, passes its messages on, and raises its error. Called outside of a transaction block it holds
+/// no snapshot while it waits, so that a job which waits for old snapshots can end.
 fn run_and_wait(call: &Call) -> Result<Answer> {
     let timeout_ms = call.int4(1).unwrap_or(0);
     let order = Arguments {
@@ -130,7 +130,7 @@ fn run_and_wait(call: &Call) -> Result<Answer> {
     };
     let without_snapshot = call.is_nonatomic();
     if without_snapshot {
-        // Before the launch: a job that finds the snapshot waits for the whole transaction that held it.
+        // Before the launch: a job that finds the snapshot waits for the end of the whole transaction that held it.
         spi::release_snapshots();
     }
     let ended = start(&order).and_then(|handle| to_the_end(&handle, None, Deadline::after(timeout_ms)));
@@ -141,7 +141,7 @@ fn run_and_wait(call: &Call) -> Result<Answer> {
     call.void()
 }
 
-/// Once for each session.
+/// Registers the custom scan for the functions that return rows. Called once for each session, when the library is loaded.
 pub fn init(raw: Raw<'_>) {
     scan::init(raw, ROWS);
 }
@@ -151,7 +151,7 @@ fn start(order: &Arguments) -> Result<Rc<Handle>> {
     jobs::hold(launched.pid, launched.cookie as u64)?.ok_or_else(|| jobs::unknown(launched.pid).into())
 }
 
-/// Reads the result to its end. A job that is over its time is cancelled, and that is the error.
+/// Reads the result to its end. At the deadline it cancels the job and raises 57014.
 fn to_the_end(handle: &Rc<Handle>, rows: Option<&Rows>, deadline: Deadline) -> Result<()> {
     give_back_unneeded(handle, read::read(handle, rows, deadline))
 }
@@ -170,8 +170,9 @@ fn give_back_unneeded(handle: &Rc<Handle>, ended: Result<Reading>) -> Result<()>
             .into())
         }
         Err(failure) => {
-            // Interrupted, the session may still want to see to the job, as after an interrupted `run`; when rows were lost with that,
-            // only as long as it runs. Else nobody knows the handle.
+            // After a cancel of this statement the session can still wait for the job or cancel it, as after an interrupted `run`. If rows were
+            // lost with the cancel, the handle stays only while the job runs. After any other error it is released: the caller has not got
+            // it.
             if !failure.is_cancel() {
                 jobs::release(handle);
             } else if handle.slot.lock().consumed {
@@ -182,6 +183,7 @@ fn give_back_unneeded(handle: &Rc<Handle>, ended: Result<Reading>) -> Result<()>
     }
 }
 
+/// Cancels a job at its timeout, and waits up to [`GRACE`] for its end.
 fn end_over_time(handle: &Rc<Handle>) -> Result<()> {
     if handle.cancel(Stop::RunTimeout) {
         wait::for_job(handle, Deadline::after(GRACE))?;

@@ -1,4 +1,4 @@
-//! `wait`, `wait_any` and `drain`.
+//! The functions that wait for the end of jobs: `wait`, `wait_any` and `drain`.
 
 use crate::api::handle;
 use crate::api::info::JobOutcome;
@@ -18,7 +18,7 @@ crate::sql_function! {
     pg_background_drain_v2 => drain;
 }
 
-/// `wait(pid, cookie, timeout_ms)`: true when the job has ended, false at the timeout.
+/// `wait(pid, cookie, timeout_ms)`: returns true when the job has ended, false at the timeout.
 fn wait_one(call: &Call) -> Result<Answer> {
     let Some(handle) = handle(call)? else {
         return call.null();
@@ -27,9 +27,9 @@ fn wait_one(call: &Call) -> Result<Answer> {
     call.scalar(Value::Bool(ended))
 }
 
-/// `wait_any(handles, timeout_ms)`: the first handle whose job has ended; NULL at the timeout. Handles that are NULL, or not known, or not
-/// any more, are skipped, and where no other is left the answer is NULL at once: a loop detaches each that it was given. 42501 where the
-/// current role may not act on one.
+/// `wait_any(handles, timeout_ms)`: returns the first handle whose job has ended, NULL at the timeout. Handles that are NULL, unknown or released
+/// are skipped. If no other is left, it returns NULL at once, so that a loop can detach each returned handle and call it again. 42501 if the
+/// current role may not act on one of the jobs.
 fn wait_any(call: &Call) -> Result<Answer> {
     let mut handles = Vec::new();
     let mut found = jobs::HandleCache::default();
@@ -51,8 +51,8 @@ fn wait_any(call: &Call) -> Result<Answer> {
     }
 }
 
-/// `drain(handles, timeout_ms)`: one outcome for each handle in the order given, with one deadline for all; those that ended are
-/// detached. 42501 where the current role may not act on one.
+/// `drain(handles, timeout_ms)`: waits for all jobs under one deadline, and returns one outcome for each handle in the order given. Handles of
+/// ended jobs are detached. 42501 if the current role may not act on one of the jobs.
 fn drain(call: &Call) -> Result<Answer> {
     let rows = call.rows()?;
     let mut asked = Vec::new();
@@ -70,7 +70,7 @@ fn drain(call: &Call) -> Result<Answer> {
     for (pid, cookie, handle) in &asked {
         rows.push(&JobOutcome::of_job(*pid, *cookie, handle.as_ref())?.values())?;
     }
-    // Only now: a handle that is named twice has two outcomes.
+    // Only after all rows: a handle that is given twice has two outcomes.
     for handle in handles {
         if handle.has_ended() {
             jobs::release(&handle);

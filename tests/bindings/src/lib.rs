@@ -1,9 +1,10 @@
-//! What Rust source declares of C, put as assertions for a C++ compiler, which knows the headers.
+//! Translates C declarations in Rust source into assertions for a C++ compiler, which reads the headers.
 //!
-//! * Each foreign function and variable has the type that the headers give it. Types are taken as the machine sees them: `const`
-//!   counts for nothing, and an enumeration is an unsigned integer.
-//! * A struct that says in its documentation of which it is the twin (``/// `Dl_info` of `dlfcn.h`.``) has its fields and its size.
-//! * A constant has the value of what its documentation names in the same way, or of the macro of its own name, or with `OID` after it.
+//! * Each foreign function and variable has the type that the headers declare. Types are compared by their machine representation: `const`
+//!   does not count, and an enumeration is an unsigned integer.
+//! * A struct whose documentation names its twin in C (``/// `Dl_info` of `dlfcn.h`.``) has the same fields and the same size.
+//! * A constant has the value of the name that its documentation gives in the same way, or of the macro of its own name, or of that with
+//!   `OID` after it.
 //!
 //! The headers to include are those that the source mentions anywhere.
 
@@ -13,7 +14,7 @@ use std::collections::{BTreeSet, HashMap};
 use syn::visit::{self, Visit};
 use syn::{Attribute, FnArg, ForeignItem, Meta, ReturnType, Type, UseTree};
 
-/// The beginning of each C++ program: `same<A, B>` tells whether two types are the same to the machine.
+/// The beginning of each C++ program: `same<A, B>` is whether two types have the same machine representation.
 const PRELUDE: &str = r#"
 #include <cstddef>
 #include <cstdint>
@@ -60,7 +61,7 @@ impl Program {
         }
     }
 
-    /// Adds what a file declares. `name` is how failures call the file.
+    /// Adds the declarations of a file. Failures call the file `name`.
     pub fn add(&mut self, name: &str, source: &str) -> syn::Result<()> {
         let file = syn::parse_file(source)?;
         let word = |c: char| c.is_ascii_alphanumeric() || "_-/.".contains(c);
@@ -89,7 +90,7 @@ impl Program {
         self.assertions.is_empty()
     }
 
-    /// The program in C++. A header that a version does not have is left out: what it would declare is then missed.
+    /// Returns the C++ program. A header that a version lacks is omitted: if a declaration needed it, the compiler reports that one.
     pub fn text(&self) -> String {
         let headers: String = self
             .headers
@@ -103,14 +104,14 @@ impl Program {
 struct Found<'a> {
     major: u32,
     file: &'a str,
-    /// C's name of a type that has another one here.
+    /// The C name of a type that has another name here.
     twins: HashMap<String, String>,
     assertions: &'a mut Vec<String>,
 }
 
 impl<'ast> Visit<'ast> for Found<'_> {
     fn visit_file(&mut self, file: &'ast syn::File) {
-        // Names first: they may be used above their declaration.
+        // First the names: they may be used above their declaration.
         for item in &file.items {
             match item {
                 syn::Item::Struct(item) => {
@@ -219,7 +220,7 @@ impl<'ast> Visit<'ast> for Found<'_> {
 }
 
 impl Found<'_> {
-    /// The macro `may_raise` is given what a block of foreign functions has.
+    /// The arguments of the macro `may_raise` are those of a block of foreign functions.
     fn declared(&mut self, attributes: &[Attribute], call: &syn::Macro) {
         if call.path.is_ident("may_raise") && self.active(attributes) {
             let tokens = &call.tokens;
@@ -337,7 +338,7 @@ impl Found<'_> {
     }
 }
 
-/// What the documentation says that an item is the same as.
+/// The item of C that the documentation names.
 struct Twin {
     name: String,
     /// The item is the first number in the macro's text.
@@ -373,7 +374,7 @@ fn twin(attributes: &[Attribute]) -> Option<Twin> {
     })
 }
 
-/// An expression of nothing but whole numbers, in C.
+/// Translates an expression that has only integers into C.
 fn number(expression: TokenStream) -> Option<String> {
     let mut text = String::new();
     for token in expression {

@@ -1,4 +1,4 @@
-//! All that `src/pg` declares by hand is as the headers of the server in use have it.
+//! All declarations made by hand in `src/pg` agree with the headers of the server in use.
 
 use bindings::Program;
 use std::io::Write;
@@ -12,7 +12,7 @@ fn pg_config(option: &str) -> String {
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
-/// What is not as the headers have it.
+/// Returns the declarations that do not agree with the headers.
 fn differences(program: &Program) -> Vec<String> {
     let includes = pg_config("--includedir-server");
     let mut compiler = Command::new("c++")
@@ -43,7 +43,7 @@ fn differences(program: &Program) -> Vec<String> {
         .filter(|line| line.contains("error"))
         .map(str::to_owned)
         .collect();
-    // What follows from the first error of a line says nothing new.
+    // Further errors in a line follow from the first one.
     messages.dedup_by_key(|message| message.split(':').nth(1).map(str::to_owned));
     assert_eq!(output.status.success(), messages.is_empty());
     messages
@@ -77,7 +77,7 @@ fn declarations_are_those_of_the_headers() {
     assert!(differences.is_empty(), "{}", differences.join("\n"));
 }
 
-/// The check itself: it finds each kind of mistake, and says nothing of what is right.
+/// Tests the check itself: it finds each kind of mistake, and accepts correct declarations.
 #[test]
 fn mistakes_are_found() {
     let source = |body: &str| {

@@ -1,4 +1,4 @@
-//! A PostgreSQL cluster of one test: its own directory, its own unix socket, gone afterwards.
+//! A PostgreSQL cluster of one test: its own directory, its own unix socket, removed when dropped.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -26,7 +26,7 @@ impl Shutdown {
     }
 }
 
-/// What a server's log must not contain after a test that did not provoke it.
+/// Text that a server's log must not contain after a test that did not provoke it.
 const TROUBLE: [&str; 7] = [
     "PANIC",
     "TRAP:",
@@ -70,7 +70,8 @@ impl Cluster {
         cluster
     }
 
-    /// PostgreSQL's own defaults but for what keeps the cluster to itself, and for the given settings: for measurements.
+    /// Starts a cluster with PostgreSQL's own defaults, except for the settings that isolate the cluster and for the given ones: for
+    /// measurements.
     pub fn start_with_defaults(settings: &[&str]) -> Self {
         let cluster = Self::empty();
         run(Command::new("cp").arg("-a").arg(template()).arg(cluster.data()));
@@ -91,7 +92,7 @@ impl Cluster {
     }
 
     fn empty() -> Self {
-        // A unix socket's path is short: not below a temporary directory of unknown length.
+        // The path of a unix socket must be short: so it is not below a temporary directory of unknown length.
         let dir = run(as_server("mktemp").args(["-d", "/tmp/pgbg.XXXXXX"])).stdout;
         Self {
             dir: String::from_utf8(dir).unwrap().trim().into(),
@@ -115,7 +116,7 @@ impl Cluster {
         self.append_settings(settings);
     }
 
-    /// Adds to the configuration file, where the last value of a setting counts.
+    /// Appends to the configuration file, in which the last value of a setting counts.
     pub fn append_settings(&self, settings: &[&str]) {
         let path = self.data().join("postgresql.conf");
         let mut text = std::fs::read_to_string(&path).unwrap();
@@ -126,7 +127,7 @@ impl Cluster {
         std::fs::write(&path, text).unwrap();
     }
 
-    /// Starts the server (again).
+    /// Starts the server, or starts it again.
     pub fn restart(&self) {
         let status = server_program("pg_ctl")
             .args(["-w", "-s", "-t", "60", "-D"])
@@ -134,7 +135,7 @@ impl Cluster {
             .arg("-l")
             .arg(self.log_path())
             .arg("start")
-            // pg_ctl's child, the server, would keep a pipe of the test runner open.
+            // pg_ctl's child, the server, would inherit a pipe of the test runner and leave it open.
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -143,7 +144,7 @@ impl Cluster {
         assert!(status.success(), "the server did not start:\n{}", self.log());
     }
 
-    /// Stops the server, which must be done within the time that pg_ctl gives it.
+    /// Stops the server, which must end within the timeout of pg_ctl.
     #[track_caller]
     pub fn stop(&self, mode: Shutdown) {
         assert!(
@@ -172,7 +173,7 @@ impl Cluster {
         self.data().join("postmaster.pid").exists()
     }
 
-    /// Says that this test makes the server crash, so that the log may tell of it.
+    /// Declares that this test crashes the server, so that the log may report it.
     pub fn expect_crash(&self) {
         self.crash_expected.store(true, Ordering::Relaxed);
     }
@@ -217,7 +218,7 @@ impl Cluster {
         lines[lines.len().saturating_sub(60)..].join("\n")
     }
 
-    /// Temporary files of the cluster, wherever below `pgsql_tmp` they are.
+    /// Temporary files of the cluster, anywhere below `pgsql_tmp`.
     pub fn temporary_files(&self) -> Vec<PathBuf> {
         fn collect(dir: &Path, files: &mut Vec<PathBuf>) {
             for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
@@ -234,12 +235,12 @@ impl Cluster {
         files
     }
 
-    /// Dynamic shared memory segments of the cluster, where it runs with `dynamic_shared_memory_type = mmap`.
+    /// Dynamic shared memory segments of the cluster, if it runs with `dynamic_shared_memory_type = mmap`.
     pub fn shared_memory_segments(&self) -> usize {
         std::fs::read_dir(self.data().join("pg_dynshmem")).map_or(0, Iterator::count)
     }
 
-    /// Processes of job workers, also those that have not connected to their database yet.
+    /// Processes of workers, including those that have not connected to their database yet.
     pub fn worker_processes(&self) -> Vec<i32> {
         let postmaster = std::fs::read_to_string(self.data().join("postmaster.pid")).unwrap_or_default();
         let Some(postmaster) = postmaster.lines().next() else {
@@ -259,7 +260,7 @@ impl Cluster {
             .collect()
     }
 
-    /// Sends a signal to a process of the cluster, as a person with a shell would.
+    /// Sends a signal to a process of the cluster, as by the shell's kill.
     pub fn signal(&self, pid: i32, signal: &str) {
         run(Command::new("kill").arg(format!("-{signal}")).arg(pid.to_string()));
     }
@@ -295,9 +296,8 @@ impl Drop for Cluster {
     }
 }
 
-/// Whether the tests are to run with a fresh process for each job: `WORKERS=fresh` in the environment. Otherwise (`warm`, or
-/// nothing) workers wait for the next job as they do by default. A test that sets `pg_background.worker_idle_timeout` itself is
-/// not touched.
+/// Whether the tests run with a fresh process for each job: `WORKERS=fresh` in the environment. Otherwise (`warm`, or unset) workers wait
+/// for the next job as they do by default. A test that sets `pg_background.worker_idle_timeout` itself is not affected.
 pub(crate) fn workers_are_fresh() -> bool {
     match std::env::var("WORKERS").as_deref() {
         Ok("fresh") => true,
@@ -306,7 +306,7 @@ pub(crate) fn workers_are_fresh() -> bool {
     }
 }
 
-/// A freshly initialised data directory to copy, kept from run to run: initdb takes longer than most tests.
+/// A freshly initialised data directory to copy, retained from run to run: initdb takes longer than most tests.
 fn template() -> &'static Path {
     static TEMPLATE: OnceLock<PathBuf> = OnceLock::new();
     static UNIQUE: AtomicU32 = AtomicU32::new(0);
@@ -340,7 +340,7 @@ fn template() -> &'static Path {
                     "-D",
                 ])
                 .arg(&fresh));
-            // Another process may have been faster: then its directory serves as well.
+            // Another process may have been faster: then its directory is used.
             if std::fs::rename(&fresh, &template).is_err() {
                 let _ = run(as_server("rm").arg("-rf").arg(&fresh));
             }

@@ -1,4 +1,4 @@
-//! Throw-away clusters and client sessions, for tests and measurements that need several of them at once.
+//! Temporary clusters and client sessions, for tests and measurements that need several of them at once.
 
 mod cluster;
 pub mod order;
@@ -15,14 +15,14 @@ pub use session::{Counters, Handle, Pending, Rows, Session, SqlError, quoted};
 
 use std::time::{Duration, Instant};
 
-/// How long a condition may take that has to come true: far above anything that a loaded machine needs.
+/// The time limit for a condition that must come true: far more than a loaded machine needs.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The setting under which workers wait for the next job, however long that takes and whatever `WORKERS` says: for tests in which
-/// the same process must run more jobs than one.
+/// The setting with which workers stay idle for as long as it takes, whatever `WORKERS` says: for tests in which one process must run
+/// several jobs.
 pub const KEPT: &str = "pg_background.worker_idle_timeout = '10min'";
 
-/// Polls `condition` until it holds; panics with `what` when it never does.
+/// Polls `condition` until it holds; panics with `what` at the time limit.
 #[track_caller]
 pub fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
@@ -32,7 +32,7 @@ pub fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// A small pseudo-random generator (xorshift64*): a storm has to be repeatable from its seed.
+/// A small pseudo-random generator (xorshift64*): a storm must be repeatable from its seed.
 pub struct Random(u64);
 
 impl Random {
@@ -40,7 +40,7 @@ impl Random {
         Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
     }
 
-    /// A number from 0 up to, not including, `bound`.
+    /// Returns a number from 0 up to, but not including, `bound`.
     pub fn below(&mut self, bound: u64) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;

@@ -1,15 +1,15 @@
-//! Jobs in an order, played on workers that wait for the next job and on fresh ones: the outcomes must be the same.
+//! Jobs in an order, run on workers that wait for the next job and on fresh ones: the outcomes must be the same.
 
 use crate::{Cluster, Handle, Session, quoted};
 
-/// What happens next.
+/// One step of an order.
 #[derive(Clone, Copy, Debug)]
 pub enum Step {
-    /// A job is launched, and its outcome, result, messages and error are looked at.
+    /// A job is launched, and its outcome, result, messages and error are read.
     Job(&'static str),
-    /// A job is launched and forgotten when it has ended; nobody reads it.
+    /// A job is launched, and detached unread when it has ended.
     Unread(&'static str),
-    /// A job is launched, and cancelled when it sleeps.
+    /// A job is launched, and cancelled while it sleeps.
     Cancelled(&'static str),
     /// The launching session executes this itself.
     Session(&'static str),
@@ -25,28 +25,28 @@ pub struct Order {
     pub name: &'static str,
     pub role: &'static str,
     pub steps: &'static [Step],
-    /// Whether the state is one that a worker can clear for sure, so that all jobs have to run in the same process.
+    /// Whether a worker can certainly undo the state, so that all jobs must run in the same process.
     pub keeps_worker: bool,
-    /// Whether the last job answers something else where the jobs before it have left their state: then the steps executed
-    /// as plain statements of one session show that the test can fail.
+    /// Whether the last job's answer depends on state that the jobs before it leave. Then the steps, executed as plain statements of one
+    /// session, show that the test can fail.
     pub shows: bool,
 }
 
-/// What was seen.
+/// The observed answers.
 pub struct Played {
-    /// One text for each step that answers.
+    /// One text for each step that has an answer.
     pub answers: Vec<String>,
     /// The processes that ran the jobs.
     pub workers: Vec<i32>,
 }
 
 impl Order {
-    /// Plays it with jobs.
+    /// Runs the order with jobs.
     pub fn play(&self, cluster: &Cluster) -> Played {
         self.play_with(cluster, Session::job_answer)
     }
 
-    /// Plays it with each job's SQL executed by the session itself.
+    /// Runs the order with the session itself executing each job's SQL.
     pub fn play_plain(&self, cluster: &Cluster) -> Played {
         self.play_with(cluster, |session, step, _| match step {
             Step::Cancelled(_) => (String::new(), None),
@@ -108,7 +108,7 @@ fn rows_or_error(result: Result<crate::Rows, crate::SqlError>) -> String {
 }
 
 impl Session {
-    /// All that a job shows of itself, without what names its process, and that process.
+    /// Returns all that a job shows, without what identifies its process, and that process.
     fn job_answer(&mut self, step: Step, observer: &mut Session) -> (String, Option<i32>) {
         let (Step::Job(sql) | Step::Unread(sql) | Step::Cancelled(sql)) = step else {
             panic!("{step:?} is no job");
@@ -153,7 +153,7 @@ impl Session {
                 notice.message()
             );
         }
-        // A result that could not be read keeps its handle.
+        // A result that could not be read leaves its handle.
         let _ = self.try_rows(&format!("SELECT pg_background_detach({job})"));
         self.take_notices();
         let answer = answer.replace(&job.cookie.to_string(), "<cookie>");
@@ -161,7 +161,7 @@ impl Session {
     }
 }
 
-/// Gives a process its name where it is what the text is about: any other number can be the same one.
+/// Replaces a process's number by a name where the text is about the process: elsewhere the same number can occur by chance.
 fn name_process(text: &str, pid: i32, name: &str) -> String {
     const BEFORE: [&str; 5] = ["PID ", "pid ", "process ", "Process ", ":"];
     let pid = pid.to_string();
@@ -178,7 +178,7 @@ fn name_process(text: &str, pid: i32, name: &str) -> String {
     named + left
 }
 
-/// Plays all orders on both clusters; panics with every difference. A worker that was not kept where it had to be is one.
+/// Runs all orders on both clusters, and panics with every difference. A worker that had to be reused and was not is a difference.
 #[track_caller]
 pub fn compare(warm: &Cluster, fresh: &Cluster, plain: &Cluster, orders: &[Order]) {
     let mut differences = Vec::new();
@@ -209,7 +209,7 @@ pub fn compare(warm: &Cluster, fresh: &Cluster, plain: &Cluster, orders: &[Order
         if order.shows {
             let last = |played: &Played| answer_rows(played.answers.last().expect("an answer"));
             let on_plain = order.play_plain(plain);
-            // The result is what both ways show; a job shows more than that.
+            // Both ways show the result; a job shows more than that.
             if last(&on_fresh).contains(&last(&on_plain)) {
                 differences.push(format!(
                     "{}: the last job would not show what is left: {}",
@@ -228,7 +228,7 @@ pub fn compare(warm: &Cluster, fresh: &Cluster, plain: &Cluster, orders: &[Order
     );
 }
 
-/// Plays orders of which each job has to answer what its session answers itself; panics with every difference.
+/// Runs orders of which each job must answer like its session; panics with every difference.
 #[track_caller]
 pub fn agree(warm: &Cluster, fresh: &Cluster, plain: &Cluster, orders: &[Order]) {
     let mut differences = Vec::new();
@@ -248,7 +248,7 @@ pub fn agree(warm: &Cluster, fresh: &Cluster, plain: &Cluster, orders: &[Order])
     assert!(differences.is_empty(), "{}", differences.join("\n"));
 }
 
-/// An answer without the statement that it belongs to.
+/// Returns an answer without the statement that it belongs to.
 fn answer_rows(answer: &str) -> String {
     let place = answer.find("\n  ").map_or(answer.len(), |place| place + 1);
     answer[place..].to_owned()

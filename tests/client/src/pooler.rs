@@ -1,4 +1,4 @@
-//! A PgBouncer in front of a cluster: its own directory, its own unix socket, gone afterwards.
+//! A PgBouncer in front of a cluster: its own directory, its own unix socket, removed when dropped.
 
 use std::path::PathBuf;
 use std::process::Child;
@@ -13,7 +13,7 @@ pub struct Pooler {
 }
 
 impl Pooler {
-    /// Starts PgBouncer for all databases of a cluster, the users postgres, app and tenant trusted, with these settings (`name = value`).
+    /// Starts PgBouncer for all databases of a cluster with these settings (`name = value`). It trusts the users postgres, app and tenant.
     pub fn start(cluster: &Cluster, settings: &[&str]) -> Self {
         let dir = run(as_server("mktemp").args(["-d", "/tmp/pgbg.XXXXXX"])).stdout;
         let dir = PathBuf::from(String::from_utf8(dir).unwrap().trim());

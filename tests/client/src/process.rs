@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::sync::OnceLock;
 
-/// What `pg_config --<option>` of the installation under test answers.
+/// Returns the answer of `pg_config --<option>` of the installation under test.
 pub fn pg_config(option: &str) -> String {
     let program = std::env::var("PG_CONFIG").unwrap_or_else(|_| "pg_config".to_owned());
     let output = Command::new(&program)
@@ -22,8 +22,7 @@ fn bindir() -> &'static PathBuf {
     BINDIR.get_or_init(|| pg_config("bindir").into())
 }
 
-/// The user and group ids that server programs run under, where it must be another than the caller's:
-/// PostgreSQL refuses to run as root.
+/// The user and group ids that server programs run as, if they must differ from the caller's: PostgreSQL refuses to run as root.
 fn server_user() -> Option<(u32, u32)> {
     static USER: OnceLock<Option<(u32, u32)>> = OnceLock::new();
     *USER.get_or_init(|| {
@@ -45,7 +44,7 @@ pub fn as_server(program: impl AsRef<OsStr>) -> Command {
     if let Some((user, group)) = server_user() {
         command.uid(user).gid(group);
     }
-    // A backtrace setting for the tests would put backtraces into the server's messages.
+    // With RUST_BACKTRACE set, the server's messages would have backtraces.
     command
         .current_dir("/")
         .env_remove("RUST_BACKTRACE")
@@ -67,7 +66,7 @@ pub fn psql() -> Command {
     command
 }
 
-/// Runs a command that must succeed and gives its output.
+/// Runs a command that must succeed, and returns its output.
 #[track_caller]
 pub fn run(command: &mut Command) -> Output {
     let output = command
@@ -82,13 +81,13 @@ pub fn run(command: &mut Command) -> Output {
     output
 }
 
-/// A number from `/proc/<pid>/status`, for example `VmHWM` in kB.
+/// Returns a number from `/proc/<pid>/status`, for example `VmHWM` in kB.
 #[track_caller]
 pub fn process_status(pid: i32, field: &str) -> u64 {
     try_process_status(pid, field).unwrap_or_else(|| panic!("process {pid} has no {field}"))
 }
 
-/// The same, `None` where the process is gone.
+/// The same; `None` if the process has exited.
 pub fn try_process_status(pid: i32, field: &str) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status
@@ -97,12 +96,12 @@ pub fn try_process_status(pid: i32, field: &str) -> Option<u64> {
     line.split_whitespace().nth(1)?.parse().ok()
 }
 
-/// How many entries a process's `/proc` directory of that name has, for example `fd`.
+/// Returns the number of entries in a process's `/proc` directory of that name, for example `fd`.
 pub fn process_entries(pid: i32, directory: &str) -> usize {
     std::fs::read_dir(format!("/proc/{pid}/{directory}")).map_or(0, Iterator::count)
 }
 
-/// Makes a file or directory one of the server's own.
+/// Makes the server's user the owner of a file or directory.
 pub fn give_to_server(path: &std::path::Path) {
     if let Some((user, group)) = server_user() {
         std::os::unix::fs::chown(path, Some(user), Some(group)).expect("the owner can be changed");

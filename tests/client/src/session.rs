@@ -1,4 +1,4 @@
-//! A client session: everything goes through the simple-query protocol, values come back as text.
+//! A client session. All statements use the simple-query protocol, and values arrive as text.
 
 use std::fmt;
 use std::path::Path;
@@ -13,7 +13,7 @@ use postgres::{CancelToken, Client, NoTls, SimpleQueryMessage};
 
 pub type Rows = Vec<Vec<Option<String>>>;
 
-/// A job as SQL names it; displays as the two arguments that functions take.
+/// A job's handle; displays as the two arguments that functions take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Handle {
     pub pid: i32,
@@ -49,7 +49,7 @@ impl Handle {
     }
 }
 
-/// An error of the server, as far as tests look at it.
+/// An error of the server, with the fields that tests use.
 #[derive(Clone, Debug)]
 pub struct SqlError {
     pub sqlstate: String,
@@ -106,7 +106,7 @@ impl Session {
             notices,
             pid: 0,
         };
-        // A connection that a crash ends at once is an error like a refused one.
+        // A connection that a crash ends at once is an error like a refused connection.
         if let Some(SimpleQueryMessage::Row(row)) = session
             .client
             .simple_query("SELECT pg_backend_pid()")?
@@ -136,7 +136,7 @@ impl Session {
             .collect())
     }
 
-    /// The types of the columns that a statement gives, as SQL names them; None where it cannot be prepared here.
+    /// Returns the types of the columns of a statement's result, by their SQL names; None if it cannot be prepared here.
     pub fn describe(&mut self, sql: &str) -> Option<Vec<String>> {
         let statement = self.client.prepare(sql).ok()?;
         let name = |column: &postgres::Column| {
@@ -157,7 +157,7 @@ impl Session {
         self.rows(sql);
     }
 
-    /// The error of a statement that must fail.
+    /// Returns the error of a statement that must fail.
     #[track_caller]
     pub fn error(&mut self, sql: &str) -> SqlError {
         match self.try_rows(sql) {
@@ -171,7 +171,7 @@ impl Session {
         }
     }
 
-    /// The first column of the first row.
+    /// Returns the first column of the first row.
     #[track_caller]
     pub fn text(&mut self, sql: &str) -> Option<String> {
         self.rows(sql)
@@ -195,14 +195,14 @@ impl Session {
             .unwrap_or_else(|e| panic!("{}\ngave {text}: {e:?}", shortened(sql)))
     }
 
-    /// A condition, true or false; with a FROM clause that finds no row it does not hold.
+    /// Whether a condition is true; with a FROM clause that finds no row it is false.
     #[track_caller]
     pub fn holds(&mut self, condition: &str) -> bool {
         let rows = self.rows(&format!("SELECT {condition}"));
         rows.first().is_some_and(|row| row[0].as_deref() == Some("t"))
     }
 
-    /// Takes back a `statement_timeout` that is short enough to end this very statement.
+    /// Resets a `statement_timeout` that is short enough to end this very statement.
     pub fn end_statement_timeout(&mut self) {
         crate::wait_for("the end of the timeout", || {
             self.try_rows("SET statement_timeout = 0").is_ok()
@@ -231,7 +231,7 @@ impl Session {
         ))
     }
 
-    /// Runs a job and gives the process that ran it.
+    /// Runs a job and returns the process that ran it.
     #[track_caller]
     pub fn run(&mut self) -> i32 {
         let row = self
@@ -241,7 +241,8 @@ impl Session {
         row[1].as_deref().unwrap().parse().unwrap()
     }
 
-    /// A running job in a worker that has run others before, unless workers are fresh; `verb` is launch or submit.
+    /// Launches a job in a worker that has run others before, unless workers are fresh, and waits until it runs; `verb` is launch or
+    /// submit.
     #[track_caller]
     pub fn launch_in_used_worker(&mut self, verb: &str, sql: &str) -> Handle {
         let worker = self.run();
@@ -256,7 +257,7 @@ impl Session {
         job
     }
 
-    /// Waits for a job that must be lost with its process, and gives the error of reading it.
+    /// Waits for a job that must be lost with its process, and returns the error of reading it.
     #[track_caller]
     pub fn lost(&mut self, job: Handle) -> SqlError {
         self.wait(job);
@@ -266,7 +267,7 @@ impl Session {
         error
     }
 
-    /// The handle that a query gives as `pid, cookie`.
+    /// Returns the handle in the columns `pid, cookie` of a query.
     #[track_caller]
     pub fn handle(&mut self, query: &str) -> Handle {
         Handle::of(self.rows(query).first().expect("a handle"))
@@ -281,7 +282,7 @@ impl Session {
         );
     }
 
-    /// A job's state as the list shows it.
+    /// Returns a job's state as the list shows it.
     #[track_caller]
     pub fn state(&mut self, job: Handle) -> String {
         self.value(&format!(
@@ -289,7 +290,7 @@ impl Session {
         ))
     }
 
-    /// A job's SQLSTATE, empty where it did not fail.
+    /// Returns a job's SQLSTATE, empty if it has not failed.
     #[track_caller]
     pub fn sqlstate(&mut self, job: Handle) -> String {
         self.value(&format!(
@@ -297,7 +298,7 @@ impl Session {
         ))
     }
 
-    /// Waits until a job's statement is being executed, seen from outside.
+    /// Waits until another session sees that a job's statement is being executed.
     #[track_caller]
     pub fn wait_running(&mut self, job: Handle) {
         self.wait_until(&format!(
@@ -306,7 +307,7 @@ impl Session {
         ));
     }
 
-    /// Waits until a backend waits for a lock, seen from outside.
+    /// Waits until another session sees that a backend waits for a lock.
     #[track_caller]
     pub fn wait_blocked(&mut self, pid: i32) {
         self.wait_until(&format!(
@@ -314,7 +315,7 @@ impl Session {
         ));
     }
 
-    /// The session's counters, which must add up.
+    /// Returns the session's counters, which must add up.
     #[track_caller]
     pub fn counters(&mut self) -> Counters {
         let row = self.rows(
@@ -346,7 +347,7 @@ impl Session {
         self.client.cancel_token()
     }
 
-    /// Payloads of notifications that arrive until `count` are there.
+    /// Returns the payloads of notifications, waiting until `count` have arrived.
     pub fn notifications(&mut self, count: usize) -> Vec<String> {
         use postgres::fallible_iterator::FallibleIterator;
         let mut notifications = self.client.notifications();
@@ -374,7 +375,7 @@ impl Session {
     }
 }
 
-/// What pg_background_stats counts.
+/// The counters of pg_background_stats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Counters {
     pub launched: i64,
@@ -401,7 +402,7 @@ impl Pending {
         self.token.cancel_query(NoTls).expect("a cancel request can be sent");
     }
 
-    /// The session and what its statement gave; panics when the statement does not end.
+    /// Returns the session and the answer of its statement; panics if the statement does not end.
     #[track_caller]
     pub fn join(self) -> (Session, Result<Rows, SqlError>) {
         crate::wait_for("the end of the statement", || self.thread.is_finished());
@@ -409,7 +410,7 @@ impl Pending {
     }
 }
 
-/// Cancels a statement that never ends, so that a hang is one test's failure and not the runner's.
+/// Cancels a statement that never ends, so that a hang fails one test and does not block the runner.
 struct Watch {
     _ended: Sender<()>,
 }
@@ -431,7 +432,7 @@ impl Watch {
     }
 }
 
-/// A text as an SQL literal.
+/// Returns a text as an SQL literal.
 pub fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }

@@ -1,4 +1,4 @@
-//! A job is known to the whole cluster: what a session of the job's role may do, whoever launched it.
+//! A job belongs to the cluster: what sessions of the job's role may do with a job that another session launched.
 
 use harness::{Cluster, Handle, KEPT, Session};
 
@@ -43,7 +43,7 @@ fn every_verb_in_another_session() {
         other.value::<String>(&format!("SELECT sqlstate FROM pg_background_drain({array})")),
         "22012"
     );
-    // Drained is detached, for the launching session too.
+    // A drained job is detached, for the launching session too.
     assert_eq!(
         one.error(&format!("SELECT pg_background_wait({job})")).sqlstate,
         "42704"
@@ -91,7 +91,7 @@ fn a_result_is_read_once() {
         );
     }
 
-    // Of several who come at the same time, one gets all of it.
+    // Of several simultaneous readers one gets the whole result.
     for _ in 0..20 {
         let job = one.launch(ROWS);
         let readers: Vec<_> = (0..4)
@@ -128,7 +128,7 @@ fn a_result_that_is_being_read() {
     assert_eq!(error.sqlstate, "42704");
     assert_eq!(error.detail, "Another session is reading the result.");
 
-    // Forgotten meanwhile, it is still the reader's.
+    // The handle is released meanwhile, but the result still belongs to the reader.
     one.exec(&format!("SELECT pg_background_detach({job})"));
     one.exec(&format!("SELECT pg_cancel_backend({})", job.pid));
     assert_eq!(reader.join().1.unwrap_err().sqlstate, "57014");
@@ -137,7 +137,7 @@ fn a_result_that_is_being_read() {
 #[test]
 fn a_reading_broken_off_goes_on_elsewhere() {
     let (_cluster, mut one, mut other) = start();
-    // The wrong columns: the result stays unread, also where its description is read already.
+    // Wrong columns leave the result unread, even after its description has been read.
     let job = one.launch("SELECT g, 'text' FROM generate_series(1, 1000) g");
     let error = one.error(&format!(
         "SELECT * FROM pg_background_result({job}) AS (g int8, t text)"
@@ -156,7 +156,7 @@ fn a_reading_broken_off_goes_on_elsewhere() {
         500_500
     );
 
-    // Interrupted before there was a row; what came before it is not lost.
+    // A reading that was interrupted before the first row loses nothing.
     other.exec("SELECT pg_advisory_lock(7)");
     let job =
         one.launch("SELECT 1; DO $$BEGIN RAISE NOTICE 'here'; END$$; SELECT pg_advisory_lock(7); SELECT ROW(1, 'x')");
@@ -196,13 +196,13 @@ fn a_reader_dies() {
         "wait_event = 'PgSleep' FROM pg_stat_activity WHERE pid = {}",
         slow.pid
     ));
-    // It has read what there was, and waits for more.
+    // The reader has read all available rows, and waits for more.
     superuser.wait_until(&format!(
         "wait_event_type = 'Extension' FROM pg_stat_activity WHERE pid = {pid}"
     ));
     superuser.exec(&format!("SELECT pg_terminate_backend({pid}, 60000)"));
     assert!(reader.join().1.is_err());
-    // What it had taken is lost, so the rest is no result; the job itself is not disturbed.
+    // The rows that it has taken are lost, so the rest is not a result. The job itself is not disturbed.
     assert_eq!(
         one.error(&format!(
             "SELECT * FROM pg_background_result({slow}) AS (g int, s text, t text)"
@@ -239,7 +239,7 @@ fn waiters_wake_at_the_end() {
         "(SELECT count(*) = 5 FROM pg_stat_activity WHERE pid IN ({}) AND wait_event_type = 'Extension')",
         pids.join(", ")
     ));
-    // One of them goes in the middle of its wait, by a cancel, and one by its end.
+    // One of them leaves in the middle of its wait by a cancel, one by the end of its session.
     waiters[0].cancel();
     superuser.exec(&format!("SELECT pg_terminate_backend({}, 60000)", waiters[1].pid));
     assert!(!waiters[2].is_finished());
@@ -251,13 +251,13 @@ fn waiters_wake_at_the_end() {
             (_, answer) => assert_eq!(answer.unwrap(), [[Some("t".to_owned())]]),
         }
     }
-    // Long before anything that looks now and then would have looked.
+    // Long before any periodic check.
     println!("woke after {:?}", began.elapsed());
 }
 
 #[test]
 fn a_wake_up_is_no_poll() {
-    // With this nobody looks by himself within the time of the test.
+    // With this setting no session checks by itself within the time of the test.
     let cluster = Cluster::start(&["deadlock_timeout = '10min'"]);
     let (mut one, mut other) = (cluster.session(), cluster.session());
     for _ in 0..50 {
@@ -296,11 +296,11 @@ fn roles() {
             "{error:?}"
         );
     }
-    // Which never raises.
+    // It never raises an error.
     assert!(bob.holds(&format!(
         "state IS NULL AND label IS NULL FROM pg_background_outcome({job})"
     )));
-    // A member, and a superuser.
+    // A member of the role, and a superuser.
     assert!(boss.holds(&format!("pg_background_full_sql({job}) = 'SELECT 42 FROM pg_sleep(0)'")));
     assert!(superuser.holds(&format!("pg_background_wait({job})")));
     assert_eq!(
@@ -308,7 +308,7 @@ fn roles() {
         42
     );
 
-    // It is the current role that counts, in the launching session as anywhere.
+    // The current role counts, in the launching session as in any other.
     superuser.exec("SET ROLE alice");
     let job = superuser.launch("SELECT 'of a superuser'::text");
     superuser.exec("SET ROLE bob");
@@ -329,8 +329,8 @@ fn roles() {
     );
 }
 
-/// A job that leaves the role that it began with reads what that role may not. Then it is for sessions that could have done the
-/// same, whatever role they act as now.
+/// A job that leaves its first role may read what that role may not. Then only sessions that could have done the same may read its result,
+/// whatever their current role is.
 #[test]
 fn a_job_that_leaves_its_role() {
     let (cluster, mut alice, _) = start();
@@ -385,9 +385,9 @@ fn a_job_that_leaves_its_role() {
              FROM pg_background_jobs WHERE pid = {} AND launched_at = (SELECT max(launched_at) FROM pg_background_jobs)",
             job.pid
         )));
-        // Nor by what a session with more rights calls: alice's function has no way back to the session's user.
+        // Nor can alice get the rows by a function that a session with more rights calls: it cannot return to the session's user.
         assert_eq!(superuser.error(&format!("SELECT error_of({job})")).sqlstate, "42501");
-        // Who logs in as another role that may act as alice has her rights and no more.
+        // A session that logs in as another role that may act as alice has her rights and no more.
         let mut pool = cluster.session_as("pool");
         pool.exec("SET ROLE alice");
         assert_eq!(
@@ -405,7 +405,7 @@ fn a_job_that_leaves_its_role() {
         assert_eq!(read, gives, "{sql}");
     }
 
-    // The same where it is the session's user that was changed.
+    // The same if the session's user was changed.
     let mut disguised = cluster.session();
     disguised.exec("SET SESSION AUTHORIZATION alice");
     let job = disguised.launch("RESET SESSION AUTHORIZATION; SELECT t FROM secret");
@@ -414,7 +414,7 @@ fn a_job_that_leaves_its_role() {
     assert_eq!(alice.error(&result).sqlstate, "42501");
     assert_eq!(disguised.value::<String>(&result), "a secret");
 
-    // Whoever began to read before that does not go on.
+    // A session that began to read before the change gets no more rows.
     let mut gate = cluster.session();
     gate.exec("SELECT pg_advisory_lock(7)");
     let job = superuser.launch("SELECT pg_advisory_xact_lock(7); RESET ROLE; SELECT t FROM secret");
@@ -432,7 +432,7 @@ fn a_job_that_leaves_its_role() {
         "a secret"
     );
 
-    // To stop a job nobody need know what it reads.
+    // A cancel takes no right to the job's rows.
     let job = superuser.launch("RESET ROLE; SELECT pg_sleep(3600)");
     gate.wait_until(&format!(
         "EXISTS (SELECT FROM pg_stat_activity WHERE pid = {} AND wait_event = 'PgSleep')",
@@ -466,7 +466,7 @@ fn signal_backend_may_cancel() {
     assert!(["starting", "running"].contains(&&*superuser.state(job)));
     superuser.exec(&format!("SELECT pg_background_cancel({job}, 60000)"));
 
-    // As for pg_cancel_backend, it is the role that the worker has connected as that counts: here a superuser's job that acts for alice,
+    // As for pg_cancel_backend, the role counts as which the worker has connected: here a superuser's job that acts as alice,
     superuser.exec("GRANT pgbackground_role TO alice; SET ROLE alice");
     let job = superuser.launch("SELECT pg_sleep(3600)");
     cluster.session().wait_until(&format!(
@@ -479,7 +479,7 @@ fn signal_backend_may_cancel() {
             .replace("{pid}", &job.pid.to_string());
         assert_eq!(signaler.error(&format!("SELECT {call}")).sqlstate, "42501", "{call}");
     }
-    // and there one of alice's that acts for a superuser.
+    // and here a job of alice that acts as a superuser.
     superuser.exec(&format!("SELECT pg_background_cancel({job}, 60000); RESET ROLE"));
     superuser.exec(
         "CREATE FUNCTION launch_as_owner(OUT pid int, OUT cookie int8) LANGUAGE sql SECURITY DEFINER
@@ -514,7 +514,7 @@ fn handles_that_are_wrong() {
         cookie: job.cookie,
     };
     let call = |job: Handle| format!("SELECT pg_background_wait({job}, 1)");
-    // The launching session is told that the pid is right; whoever guesses learns nothing, not even that.
+    // The launching session is told that only the cookie is wrong; any other session does not even learn that.
     assert_eq!(alice.error(&call(guess)).sqlstate, "55000");
     for session in [&mut other, &mut bob] {
         let (guessed, absent) = (
@@ -551,7 +551,7 @@ fn a_worker_that_never_came_is_noticed_elsewhere() {
     for session in [&mut one, &mut other] {
         session.counters();
     }
-    // The processes that the postmaster starts from now on do not find the library; the sessions do.
+    // New processes of the postmaster do not find the library from now on; the sessions do.
     for session in [&mut one, &mut other] {
         session.exec("SET dynamic_library_path = '$libdir'");
     }
@@ -560,7 +560,7 @@ fn a_worker_that_never_came_is_noticed_elsewhere() {
     one.wait_until("reset_val = '/nowhere' FROM pg_settings WHERE name = 'dynamic_library_path'");
     let job = 'launched: {
         for _ in 0..1000 {
-            // Where the process was gone before the session saw it, the launch has failed.
+            // If the process had exited before the session noticed it, the launch has failed.
             match one.try_rows("SELECT pid, cookie FROM pg_background_launch('SELECT 1')") {
                 Ok(rows) => break 'launched Handle::of(&rows[0]),
                 Err(error) => assert_eq!(error.sqlstate, "08006", "{error:?}"),
@@ -597,7 +597,8 @@ fn thousands_of_handles() {
     assert_eq!(one.value::<i32>("SELECT count(*) FROM pg_background_list"), 0);
 }
 
-/// A handle that was good once is unknown, whatever its pid runs now; a mismatch is only a cookie that never belonged to that pid.
+/// A handle that was valid once is unknown afterwards, whatever its pid runs now. A mismatch is only a cookie that never belonged to that
+/// pid.
 #[test]
 fn handles_that_were_good_once() {
     let cluster = Cluster::start(&[KEPT]);
@@ -638,7 +639,7 @@ fn handles_that_were_good_once() {
         session.wait(job);
         session.exec(&format!("SELECT pg_background_detach({job})"));
     };
-    // Released here, or by another session; by reading; while the job runs.
+    // Released here, by another session, by reading, and while the job runs.
     let here = session.launch("SELECT 'here'");
     forget(&mut session, here);
     let there = session.launch("SELECT 'there'");
@@ -653,7 +654,7 @@ fn handles_that_were_good_once() {
         expect(&mut other, gone.pid, gone.cookie, "42704");
     }
     other.exec(&format!("SELECT pg_terminate_backend({}, 60000)", running.pid));
-    // The same process goes on with another job.
+    // The same process runs another job.
     let first = session.launch("SELECT 1");
     forget(&mut session, first);
     let last = session.launch("SELECT 2");
@@ -664,7 +665,7 @@ fn handles_that_were_good_once() {
     expect(&mut session, last.pid, here.cookie, before);
     expect(&mut session, last.pid, 1, "55000");
     expect(&mut other, last.pid, 1, "42704");
-    // Without records the session knows what it has released itself.
+    // Without a history the session knows only what it has released itself.
     other.exec("ALTER SYSTEM SET pg_background.history_size = 0");
     other.exec("SELECT pg_reload_conf()");
     other.wait_until("current_setting('pg_background.history_size') = '0'");

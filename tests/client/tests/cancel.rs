@@ -1,4 +1,4 @@
-//! A cancel ends the job that it is meant for, whatever that job is doing, and no other.
+//! A cancel ends the right job, whatever that job is doing, and no other.
 
 use std::time::{Duration, Instant};
 
@@ -101,7 +101,7 @@ fn grace_waits_for_the_end() {
 #[test]
 fn grace_is_a_limit() {
     let (cluster, mut session) = cluster_with_effects(&[]);
-    // A job that does not look at cancels while the gate is closed: it holds interrupts off by catching them again and again.
+    // A job that ignores cancels while the gate is closed: it catches the interrupts again and again.
     let mut gate = cluster.session();
     gate.exec("SELECT pg_advisory_lock(1)");
     let job = session.launch(
@@ -256,7 +256,7 @@ fn by_time_limits() {
     let counters = session.counters();
     assert_eq!((counters.timed_out, counters.canceled, counters.failed), (1, 0, 0));
 
-    // The job's own statement_timeout is an error like any other: nobody cancelled it.
+    // The job's own statement_timeout is an ordinary error: the job was not cancelled.
     session.exec("RESET pg_background.worker_timeout");
     let job = session.launch("SET statement_timeout = '100ms'; SELECT pg_sleep(3600)");
     session.wait(job);

@@ -1,5 +1,5 @@
-//! A job's client has the encoding of the session's, or the one that the job sets, wherever something goes by it; and what the job
-//! says arrives whole, whatever that encoding lacks.
+//! The client encoding of a job is that of its session, or the one that the job sets. The job's messages and errors arrive complete,
+//! whatever characters that encoding lacks.
 
 use harness::{Cluster, Session, give_to_server, quoted};
 use std::path::Path;
@@ -31,7 +31,7 @@ fn text(path: &Path) -> String {
     path.to_str().unwrap().to_owned()
 }
 
-/// What was loaded, as code points, and an empty table again.
+/// Returns the loaded text as code points, and empties the table.
 fn loaded(session: &mut Session) -> String {
     let found = session
         .value("SELECT string_agg(ascii(c)::text, ' ') FROM (SELECT regexp_split_to_table(t, '') c FROM loaded) s");
@@ -73,7 +73,7 @@ fn what_reads_in_the_clients_encoding() {
             "SELECT * FROM pg_background_run_query('SELECT pg_client_encoding()::text', col_def => 'n text') AS (n text)",
         );
         assert_eq!(shown, "LATIN1");
-        // An error that is caught, a message and one that nobody wants leave it as it is.
+        // A caught error, a message and a discarded message do not change it.
         for level in ["notice", "error"] {
             let job = format!(
                 "SET client_min_messages = {level};
@@ -89,7 +89,7 @@ fn what_reads_in_the_clients_encoding() {
             assert_runs(&mut session, &job);
             assert_eq!(loaded(&mut session), CAFE, "{job}");
         }
-        // What the job sets counts from then on.
+        // What the job sets applies from then on.
         assert_runs(&mut session, "SET client_encoding = 'EUC_JP'; CALL load_japanese()");
         assert_eq!(loaded(&mut session), "12354");
         assert_runs(
@@ -99,10 +99,10 @@ fn what_reads_in_the_clients_encoding() {
         assert_eq!(loaded(&mut session), "12354");
         assert_runs(&mut session, "CALL load()");
         assert_eq!(loaded(&mut session), CAFE);
-        // Not the next job's, and no other than the session's.
+        // It does not apply to the next job, which has the session's encoding.
         session.exec("SET client_encoding = 'UTF8'");
         assert_eq!(run(&mut session, "CALL load()"), ("error".into(), Some("22021".into())));
-        // Nothing is converted for this one, nor looked at.
+        // Text for this encoding is neither converted nor verified.
         session.exec("SET client_encoding = 'SQL_ASCII'");
         assert_eq!(
             run(&mut session, "CALL load()").1,
@@ -144,7 +144,7 @@ fn messages_arrive_whole() {
             (vec!["あ".to_owned()], error),
             "{encoding}"
         );
-        // Whatever a process says at its end.
+        // The same for the last message of a process that exits.
         let job = "DO $$ BEGIN RAISE NOTICE '%', chr(12354); PERFORM pg_terminate_backend(pg_backend_pid()), pg_sleep(60); END $$";
         let (_, error) = said(&cluster, encoding, job);
         assert_eq!(error.unwrap().0, "08006", "{encoding}");
@@ -157,7 +157,7 @@ fn in_a_database_without_an_encoding() {
     session.exec("CREATE DATABASE plain ENCODING 'SQL_ASCII' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'");
     let mut other = cluster.session_in("plain", "postgres");
     other.exec("CREATE EXTENSION pg_background");
-    // Bytes that are no UTF8, which a client of that encoding could not be told.
+    // Bytes that are not valid UTF8, which could not be sent to a client of that encoding.
     for encoding in ["UTF8", "SQL_ASCII"] {
         other.exec(&format!("SET client_encoding = '{encoding}'"));
         assert_runs(

@@ -30,14 +30,14 @@ fn every_job_is_counted_once() {
     alice.wait_running(job);
     assert_eq!(alice.error("SELECT pg_background_launch('SELECT 1')").sqlstate, "53400");
     assert_eq!(counts(&mut observer, "alice"), [5, 1, 1, 1, 1, 1]);
-    // Detached, and its session gone, it still counts.
+    // It counts even if it was detached and its session has ended.
     alice.exec(&format!("SELECT pg_background_detach({job})"));
     drop(alice);
     observer.exec(&format!("SELECT pg_cancel_backend({})", job.pid));
     observer.wait_until("jobs_canceled = 2 FROM pg_background_cluster_stats WHERE usename = 'alice'");
     assert_eq!(counts(&mut observer, "alice"), [5, 1, 1, 2, 1, 1]);
 
-    // By database and role, that is the job's.
+    // The counts are by the job's database and role.
     let mut second = cluster.session_in("second", "postgres");
     second.exec("CREATE EXTENSION pg_background; SELECT pg_background_run('SELECT 1')");
     observer.exec("SET ROLE alice; SELECT pg_background_run('SELECT 1'); RESET ROLE");

@@ -22,7 +22,7 @@ fn start_with(settings: &[&str]) -> (Cluster, Session) {
     (cluster, session)
 }
 
-/// The first row of a query that runs in `database`.
+/// Returns the first row of a query that runs in `database`.
 #[track_caller]
 fn row_of(session: &mut Session, sql: &str, params: &str, database: &str, columns: &str) -> Vec<Option<String>> {
     session
@@ -44,7 +44,7 @@ fn some(text: &str) -> Option<String> {
     Some(text.to_owned())
 }
 
-/// Type modifiers of the column definition list hold for rows of another database too, converted ones among them.
+/// Type modifiers of the column definition list apply to rows of another database too, even to converted ones.
 #[test]
 fn modifiers_hold_there() {
     let (_cluster, mut session) = start();
@@ -68,7 +68,7 @@ fn modifiers_hold_there() {
 #[test]
 fn all_four_functions_work_there() {
     let (cluster, mut session) = start();
-    // The extension is not there, and need not be.
+    // The extension does not exist there, and need not.
     assert_eq!(
         first(&mut session, "SELECT current_database()", "ROW()", "other", "name"),
         "other"
@@ -99,7 +99,7 @@ fn all_four_functions_work_there() {
         other.value::<String>("SELECT array_agg(n ORDER BY n)::text FROM t"),
         "{1,2,3}"
     );
-    // Not visible here, and an error of there comes with all its parts.
+    // The table is not visible here, and an error raised there arrives with all its parts.
     assert_eq!(session.error("SELECT * FROM t").sqlstate, "42P01");
     other.exec("ALTER TABLE t ADD CONSTRAINT few CHECK (n < 10)");
     let error = session.error(&format!(
@@ -110,7 +110,7 @@ fn all_four_functions_work_there() {
         error.message.contains("\"few\"") && error.context.contains("background worker"),
         "{error:?}"
     );
-    // As if by NULL.
+    // The same as NULL.
     assert!(
         session
             .holds("state = 'stopped' FROM pg_background_run_params('SELECT 1; SELECT 2', NULL, database => 'other')")
@@ -131,7 +131,7 @@ fn settings_are_those_of_a_new_connection_there() {
                        current_setting('DateStyle'), current_setting('application_name') ~ '^pg_background:\\d+$'";
     let columns = "a text, b text, c text, d text, e text, f text, g text, h bool";
     let mut alice = cluster.session_as("alice");
-    // What alice's session has is of no interest there...
+    // Settings of alice's session do not apply there...
     alice.exec(
         "SET search_path = here, public; SET my.own = 'secret'; SET DateStyle = 'German'; SET extra_float_digits = 3",
     );
@@ -147,12 +147,12 @@ fn settings_are_those_of_a_new_connection_there() {
         some("t"),
     ];
     assert_eq!(row, wanted);
-    // ... but for limits that she has set.
+    // ... except for limits that she has set.
     alice.exec("SET work_mem = '1MB'; SET statement_timeout = '1234ms'; SET lock_timeout = 0");
     let row = row_of(&mut alice, show, "NULL", "other", columns);
     assert_eq!(row[1..4], [some("1MB"), some("1234ms"), some("0")]);
     assert_eq!(row[0], wanted[0]);
-    // It ends the job's statement, not this session's, which waits without one.
+    // The limit ends the job's statement, not the one of this session, which waits without a limit.
     alice.exec("SET statement_timeout = '300ms'");
     let job =
         alice.handle("SELECT * FROM pg_background_launch_params('SELECT pg_sleep(60)', NULL, database => 'other')");
@@ -174,7 +174,7 @@ fn a_worker_there_serves_one_job_after_another() {
     let first = row();
     assert_eq!(first[..4], ["alice", "4MB", "\"$user\", public", "none"].map(some));
     assert_eq!(row(), first, "the same process, in the same state");
-    // Limits and role of each job are its own.
+    // Each job has its own limits and role.
     let settings = [
         ("SET work_mem = '1MB'", ["alice", "1MB", "none"]),
         ("SET ROLE team", ["team", "1MB", "team"]),
@@ -192,15 +192,15 @@ fn a_worker_there_serves_one_job_after_another() {
         assert_eq!(row[2], first[2], "{set}");
         assert_eq!(row[4], first[4], "{set}");
     }
-    // What a job sets is gone with it.
+    // A setting that a job sets does not outlive the job.
     alice.exec("SELECT pg_background_run_params('SET work_mem = ''9MB''; SET search_path = nowhere; SET ROLE team', NULL, database => 'other')");
     assert_eq!(row_of(&mut alice, show, "ROW()", "other", columns)[..4], first[..4]);
-    // What a new connection would get now, a job gets now.
+    // A job gets what a new connection would get now.
     session.exec("ALTER DATABASE other SET work_mem = '6MB'");
     assert_eq!(row_of(&mut alice, show, "ROW()", "other", columns)[1], some("6MB"));
     session.exec("ALTER ROLE alice IN DATABASE other SET work_mem = '7MB'");
     assert_eq!(row_of(&mut alice, show, "ROW()", "other", columns)[1], some("7MB"));
-    // A session of that database has its own settings, and so have its jobs, whoever ran there before.
+    // A session of that database has its own settings, and so have its jobs, whatever jobs ran there before.
     let mut other = cluster.session_in("other", "postgres");
     other.exec("CREATE EXTENSION pg_background");
     let mut inside = cluster.session_in("other", "alice");
@@ -229,7 +229,7 @@ fn a_worker_there_serves_one_job_after_another() {
             .sqlstate,
         "42501"
     );
-    // Workers that wait there are in nobody's way.
+    // Idle workers of that database block nothing.
     inside.exec("SELECT 1");
     drop(inside);
     drop(other);
@@ -256,7 +256,7 @@ fn the_role_is_the_same() {
         ["team", "alice", "team"].map(some)
     );
     alice.exec("RESET ROLE");
-    // In a SECURITY DEFINER function as its owner, and there is no way back.
+    // A SECURITY DEFINER function's job acts as the owner, and cannot return to the caller's role.
     session.exec(
         "GRANT pgbackground_role TO owner;
          CREATE FUNCTION as_owner(job text) RETURNS TABLE (a name) LANGUAGE sql SECURITY DEFINER
@@ -281,11 +281,11 @@ fn who_may_not_connect_has_no_job_there() {
     let error = alice.error(&job("other"));
     assert_eq!(error.sqlstate, "42501");
     assert_eq!(error.message, "permission denied for database \"other\"");
-    // Both who connects and who acts must be allowed to.
+    // Both the role that connects and the role that acts need the privilege.
     session.exec("GRANT CONNECT ON DATABASE other TO alice");
     alice.exec(&job("other"));
     session.exec("GRANT CONNECT ON DATABASE other TO team; REVOKE CONNECT ON DATABASE other FROM alice");
-    // From version 16 on whether a membership inherits is settled when it is granted.
+    // From version 16 on, the grant decides whether a membership inherits.
     session.exec("ALTER ROLE alice NOINHERIT; REVOKE team FROM alice; GRANT team TO alice");
     alice.exec("SET ROLE team");
     assert_eq!(alice.error(&job("other")).sqlstate, "42501");
@@ -300,8 +300,8 @@ fn who_may_not_connect_has_no_job_there() {
 #[test]
 fn a_database_that_goes_meanwhile_is_an_error_of_the_job() {
     let (cluster, mut session) = start();
-    // The worker connects after the launch has looked: where the database is gone or closed by then, the job fails and the server
-    // goes on.
+    // The worker connects after the launch has checked the database. If the database has been dropped or closed by then, the job fails and
+    // the server continues.
     let mut admin = cluster.session();
     for n in 0..20 {
         admin.exec("CREATE DATABASE brief");
@@ -362,13 +362,13 @@ fn local_types_are_refused() {
         ));
         assert_eq!(error.sqlstate, "0A000", "{value}: {error:?}");
     }
-    // A row of a table in a column of type record.
+    // A table row in a column of type record.
     let error = session.error(
         "SELECT * FROM pg_background_run_query_params('SELECT t::record FROM t', NULL,
              col_def => 'x', database => 'other') AS (a record)",
     );
     assert_eq!(error.sqlstate, "0A000", "{error:?}");
-    // The job fails before it has done anything, and one whose rows nobody wants does not fail for them.
+    // The job fails before it has done anything. A job whose rows are discarded does not fail because of their types.
     let returning = "INSERT INTO t VALUES (2, 'sad') RETURNING m";
     let job = session.handle(&format!(
         "SELECT * FROM pg_background_launch_params({}, NULL, database => 'other')",
@@ -382,7 +382,7 @@ fn local_types_are_refused() {
         quoted(returning)
     ));
     assert_eq!(other.value::<i32>("SELECT count(*) FROM t"), 2);
-    // As the parameters' own type, which only carries them, a row type may be local.
+    // The row type that only carries the parameters may be a user-defined one.
     session.exec("CREATE TABLE carrier (n int, t text)");
     assert_eq!(
         first(
@@ -394,7 +394,7 @@ fn local_types_are_refused() {
         ),
         "1x"
     );
-    // What is built in passes, also what is made of it.
+    // Built-in types are allowed, and so are types made of them.
     assert_eq!(
         row_of(
             &mut session,
@@ -411,13 +411,13 @@ fn local_types_are_refused() {
 fn a_job_launches_others_while_its_own_rows_come() {
     let (cluster, mut session) = start();
     session.exec("CREATE TYPE mood AS ENUM ('sad')");
-    // Its own rows stay here, whatever went elsewhere before.
+    // Rows of its own database are allowed, whatever jobs ran in other databases before.
     let rows = session.rows(
         "SELECT * FROM pg_background_run_query_params('SELECT state, ROW(1, ''sad''::mood)
              FROM pg_background_run_params(''SELECT $1'', ROW(ROW(1)), database => ''other'')', NULL, col_def => 'x') AS (s text, r record)",
     );
     assert_eq!(rows, [[some("stopped"), some("(1,sad)")]]);
-    // And the other way round.
+    // And in the other order.
     let mut other = cluster.session_in("other", "postgres");
     other.exec("CREATE TYPE mood AS ENUM ('sad'); CREATE EXTENSION pg_background");
     let error = session.error(
@@ -427,7 +427,7 @@ fn a_job_launches_others_while_its_own_rows_come() {
     assert_eq!(error.sqlstate, "0A000", "{error:?}");
 }
 
-/// A value of each type that carries text, with characters outside of ASCII that both LATIN1 and UTF8 have.
+/// A value of each type that contains text, with characters outside of ASCII that both LATIN1 and UTF8 have.
 const TEXTS: [(&str, &str); 14] = [
     ("'Ærø'::text", "text"),
     ("'Ærø'::varchar", "varchar"),
@@ -456,12 +456,12 @@ fn texts_are_converted_both_ways() {
             let here: String = session.value(&format!("SELECT {value}"));
             let back = first(&mut session, "SELECT $1", &format!("ROW({value})"), database, kind);
             assert_eq!(back, here, "{value} to {database} and back");
-            // In the string, and made there.
+            // As a literal in the string, and computed there.
             let made = first(&mut session, &format!("SELECT {value}"), "NULL", database, kind);
             assert_eq!(made, here, "{value} made in {database}");
         }
     }
-    // They are what they should be over there, not only after the way back.
+    // The values are right in the other database, not only after the conversion back.
     let mut latin = cluster.session_in("latin", "postgres");
     latin.exec("CREATE TABLE t (t text, j jsonb, a text[])");
     session.exec(
@@ -470,14 +470,14 @@ fn texts_are_converted_both_ways() {
     );
     assert_eq!(latin.value::<String>("SELECT encode(t::bytea, 'hex') FROM t"), "c672f8");
     assert!(latin.holds("j ->> 'ø' = 'Æ' AND a = ARRAY['ø'] AND octet_length(j ->> 'ø') = 1 FROM t"));
-    // From there to here.
+    // From the other database to this one.
     latin.exec("CREATE EXTENSION pg_background");
     for (value, kind) in TEXTS {
         let here: String = latin.value(&format!("SELECT {value}"));
         let back = first(&mut latin, "SELECT $1", &format!("ROW({value})"), "postgres", kind);
         assert_eq!(back, here, "{value} from LATIN1 to UTF8 and back");
     }
-    // A name can grow beyond its size, and is cut at a character.
+    // A name can become longer than its size, and is cut at a character boundary.
     let name = first(
         &mut latin,
         "SELECT octet_length($1::text)",
@@ -510,7 +510,7 @@ fn what_cannot_be_converted_is_an_error() {
             "SELECT state, sqlstate FROM pg_background_run_params('SELECT $1', ROW({value}), database => '{database}')"
         )
     };
-    // No Chinese in LATIN1: in a parameter, in the string, in a result.
+    // LATIN1 has no Chinese characters: in a parameter, in the string, in a result.
     assert_eq!(
         session.rows(&run("'中'::text", "latin")),
         [["error", "22P05"].map(some)]
@@ -528,7 +528,7 @@ fn what_cannot_be_converted_is_an_error() {
         "SELECT * FROM pg_background_run_query_params('SELECT chr(20013)', NULL, col_def => 'x', database => 'postgres') AS (t text)",
     );
     assert_eq!(error.sqlstate, "22P05");
-    // Types that are sealed.
+    // Types whose binary form cannot be converted.
     for (value, name) in [
         ("'a:1'::tsvector", "tsvector"),
         ("'a & b'::tsquery", "tsquery"),
@@ -563,7 +563,7 @@ fn sql_ascii_takes_all_and_gives_what_is_valid() {
              database => 'ascii') AS (t text)",
     );
     assert_eq!(error.sqlstate, "22021", "{error:?}");
-    // The same on the way there.
+    // The same in the other direction.
     let mut ascii = cluster.session_in("ascii", "postgres");
     ascii.exec("CREATE EXTENSION pg_background");
     assert_eq!(
@@ -601,7 +601,7 @@ fn messages_and_errors_are_readable_here() {
     assert!(session.holds(&format!("pg_background_full_sql({job}) ~ 'Ærø'")));
     let error = session.error(&format!("SELECT * FROM pg_background_result({job}) AS (t text)"));
     assert_eq!((error.message.as_str(), error.detail.as_str()), ("Ærø", "rø"));
-    // A message that this database has no characters for is still told.
+    // A message is passed on even if this database lacks characters for it.
     let mut latin = cluster.session_in("latin", "postgres");
     latin.exec("CREATE EXTENSION pg_background");
     let error = latin.error(

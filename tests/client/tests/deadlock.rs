@@ -1,4 +1,4 @@
-//! A session that waits for a job which waits for the session: the job gives way.
+//! A session that waits for a job which waits for the session: the job is the victim.
 
 use harness::{Cluster, Handle, Session, SqlError};
 
@@ -45,7 +45,7 @@ fn every_kind_of_wait() {
     let job = session.launch(JOB);
     session.wait(job);
     assert_victim(&mut session, job);
-    // The session's own transaction goes on.
+    // The session's own transaction continues.
     session.exec("INSERT INTO other VALUES (1); COMMIT");
 
     session.exec("BEGIN; LOCK TABLE locked");
@@ -146,7 +146,7 @@ fn through_another_job() {
     session.wait_blocked(first.pid);
     let second = session.launch("INSERT INTO other VALUES (1)");
     session.wait(second);
-    // Whichever of the two gave way, the wait ended, and the other job is none the worse.
+    // Whichever of the two was the victim, the wait has ended, and the other job is not affected.
     let states: (String, String) = {
         session.exec("COMMIT");
         session.wait(first);
@@ -212,7 +212,7 @@ fn snapshot_of_the_waiting_statement() {
     assert!(!error.hint.is_empty(), "{error:?}");
     session.exec("DROP INDEX IF EXISTS locked_n");
 
-    // A procedure holds no snapshot while it waits; nor does a session between launch and a later look.
+    // A procedure holds no snapshot while it waits, nor does a session between a launch and a later call.
     session.exec(&format!("CALL pg_background_do('{create}')"));
     assert!(session.holds("indisvalid FROM pg_index WHERE indexrelid = 'locked_n'::regclass"));
     session.exec("DROP INDEX locked_n");

@@ -1,4 +1,4 @@
-//! Every example of the documentation runs, and every command that it names exists.
+//! Every example of the documentation runs, and every `make` target that it names exists.
 //!
 //! A block ```` ```sql ```` is run by psql, the blocks of a file one after another in a database of their own;
 //! ```` ```sql error=SQLSTATE ```` has to fail with that SQLSTATE. In ```` ```sh ```` blocks, `make` targets are looked up.
@@ -94,7 +94,7 @@ fn sql_examples_run() {
     println!("{examples} examples");
 }
 
-/// One psql session for the blocks of a file: what one block sets or launches, the next may use.
+/// One psql session for the blocks of a file: later blocks can use the settings and handles of earlier ones.
 fn run_file(cluster: &Cluster, database: &str, blocks: &[Block]) -> Result<(), String> {
     let mut script = String::from("\\set VERBOSITY verbose\n");
     for block in blocks {
@@ -128,7 +128,7 @@ fn run_file(cluster: &Cluster, database: &str, blocks: &[Block]) -> Result<(), S
         .map_err(|e| e.to_string())?;
     let mut input = child.stdin.take().unwrap();
     let writer = std::thread::spawn(move || {
-        // psql closes its input early where an example fails.
+        // psql stops reading its input early if an example fails.
         let _ = input.write_all(script.as_bytes());
     });
     let output = child.wait_with_output().map_err(|e| e.to_string())?;

@@ -1,11 +1,11 @@
-//! Processes that get no more shared memory, or can map no more of it.
+//! Processes that get no more shared memory, or cannot map more of it.
 
 use harness::{Cluster, Handle, Session, as_server, wait_for};
 use std::process::Command;
 
 const SLEEP: &str = "SELECT pg_sleep(3600)";
 
-/// A cluster whose dynamic shared memory has 24 MB. None where the tests may not mount it.
+/// A cluster whose dynamic shared memory has 24 MB. None if the test may not mount it.
 struct Small {
     cluster: Option<Cluster>,
     directory: std::path::PathBuf,
@@ -40,11 +40,11 @@ impl Small {
         self.cluster.as_ref().unwrap()
     }
 
-    /// Unread results until there is no room for more.
+    /// Makes unread results until shared memory is full.
     fn fill(&self) -> Session {
         let mut glutton = self.cluster().session();
         glutton.exec("SET pg_background.max_workers = 1000");
-        // Large results first, then small ones for what is left.
+        // Large results first, then small ones for the remaining space.
         for size in [8_000_000, 1_000_000, 100_000, 10_000, 1_000, 100, 10, 1] {
             for _ in 0..2000 {
                 let launch =
@@ -140,7 +140,7 @@ fn the_error_of_a_job_outlives_full_shared_memory() {
     assert_eq!(session.counters().failed, 1);
 }
 
-/// From now on these limits of the process are reached: it opens no file, so it maps no segment, or gets no memory at all.
+/// Sets limits of the process that are reached at once: it can open no file, so it maps no segment, or it gets no memory at all.
 fn exhaust(pid: i32, limits: &[&str]) {
     for limit in limits {
         let set = as_server("prlimit")
@@ -151,7 +151,7 @@ fn exhaust(pid: i32, limits: &[&str]) {
     }
 }
 
-/// Some more segments than any process has seen.
+/// Makes more segments than any process has mapped.
 fn add_segments(session: &mut Session) -> Vec<Handle> {
     session.exec("SET pg_background.max_workers = 100");
     (0..4)
@@ -176,7 +176,7 @@ fn a_worker_that_can_map_nothing_publishes_its_end() {
         let job = session.launch_in_used_worker(verb, "SELECT pg_advisory_xact_lock(1)");
         exhaust(job.pid, &["--nofile=3", "--as=1"]);
         let parts = add_segments(&mut other);
-        // Sessions that the worker has not seen, in memory that it has not seen.
+        // Sessions that the worker has not served, with requests in segments that it has not mapped.
         let waiting: Vec<_> = (0..3)
             .map(|_| {
                 cluster
@@ -217,12 +217,12 @@ fn a_worker_that_can_map_nothing_publishes_its_end() {
     }
 }
 
-/// Runs `sql` in a session that can map nothing; gives whether that failed, which it must not do for another reason.
+/// Runs `sql` in a session that can map nothing. Returns whether it failed; any other failure than that of mapping fails the test.
 #[track_caller]
 fn is_refused(poor: &mut Session, sql: &str) -> bool {
     let Err(error) = poor.try_rows(sql) else { return false };
     let said = format!("{} {}", error.message, error.detail);
-    // From version 17 on a segment is tried once.
+    // From version 17 on the server tries to map a segment only once.
     assert!(
         ["53000", "53200"].contains(&error.sqlstate.as_str())
             && [
@@ -236,15 +236,15 @@ fn is_refused(poor: &mut Session, sql: &str) -> bool {
     true
 }
 
-/// Sessions that can map nothing new fail, and nobody else: one that has not seen the slots of the jobs, and one that has seen them, but not
-/// the results.
+/// Sessions that can map no new segment fail, and no others: a session that has not mapped the jobs' slots, and one that has mapped the
+/// slots but not the results.
 #[test]
 fn a_session_that_can_map_nothing_harms_nobody() {
     let cluster = Cluster::start(&["pg_background.default_queue_size = '16MB'"]);
     let mut others: Vec<_> = (0..3).map(|_| cluster.session()).collect();
     let [mut poor, mut half] = [cluster.session(), cluster.session()];
     for session in [&mut poor, &mut half] {
-        // Whatever else than shared memory it needs is open.
+        // Everything it needs except shared memory is open already.
         session.exec(
             "SELECT count(*) FROM pg_background_jobs; SELECT pg_background_run('SELECT 1');
              SELECT pg_background_outcome(pid, cookie), pg_background_detach(pid, cookie) FROM pg_background_launch('SELECT 1');
@@ -252,7 +252,7 @@ fn a_session_that_can_map_nothing_harms_nobody() {
         );
     }
     exhaust(poor.pid, &["--nofile=3"]);
-    // The segments that it has mapped are full, so that more slots than the first block has are elsewhere.
+    // The segments that it has mapped are full, so slots beyond the first block lie in others.
     others[0].exec(&format!(
         "SET pg_background.max_workers = 1000;
          SELECT pg_background_submit('SELECT 1 --{}') FROM generate_series(1, 40)",
@@ -270,7 +270,7 @@ fn a_session_that_can_map_nothing_harms_nobody() {
     let jobs: Vec<_> = others.iter_mut().flat_map(add_segments).collect();
     for job in &jobs {
         let read = format!("SELECT length(x) FROM pg_background_result({job}) AS (x text)");
-        // What is made to be polled knows of nothing instead.
+        // A function that is made to be polled returns NULL instead.
         is_refused(&mut poor, &format!("SELECT pg_background_outcome({job})"));
         for call in [
             &format!("SELECT pg_background_wait({job})"),
@@ -307,7 +307,7 @@ fn a_session_that_can_map_nothing_harms_nobody() {
         other.exec("SELECT pg_background_detach_all()");
     }
     drop((poor, half));
-    // Nothing is kept that was in their hands.
+    // Nothing that they had worked with is retained.
     others[0].exec("SET pg_background.max_role_handles = 1");
     wait_for("the end of what they held", || {
         others[0].try_rows("SELECT pg_background_run('SELECT 1')").is_ok()

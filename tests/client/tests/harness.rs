@@ -1,4 +1,4 @@
-//! The harness itself: a test must notice what it is there to notice.
+//! Tests of the harness itself: a test must notice the faults that it looks for.
 
 use harness::{Cluster, SqlError, wait_for};
 

@@ -1,4 +1,4 @@
-//! The view of all jobs that the cluster knows.
+//! The view of all jobs of the cluster.
 
 use harness::{Cluster, KEPT, Session};
 
@@ -48,7 +48,7 @@ fn a_job_from_its_start_to_its_end() {
     );
     assert_eq!(running[13..17], ["-", "-", "30", "going"]);
 
-    // It stays when the handle is gone, and when the session is.
+    // The record stays when the handle is released, and when the session has ended.
     alice.exec(&format!("SELECT pg_background_cancel({job}, 60000)"));
     let canceled = |session: &mut Session| {
         let row = row(session);
@@ -128,7 +128,7 @@ fn the_last_ones_are_kept() {
         superuser.exec(&format!("SELECT pg_background_run('SELECT 1', 0, 0, '{n}')"));
     }
     assert_eq!(superuser.value::<String>(labels), "16 17 18 19 20 21 22 23 24 25");
-    // A job that somebody can still act on is known in any case.
+    // A job with a valid handle is always shown.
     let job = superuser.handle("SELECT pid, cookie FROM pg_background_launch('SELECT 1', 0, '26')");
     superuser.wait(job);
     for n in 27..=40 {
@@ -229,7 +229,8 @@ fn types_of_another_database_are_not_read() {
     assert_eq!(error.sqlstate, "0A000", "{error:?}");
 }
 
-/// The view shows each job once while others end, the records are read a few at a time, and move to a ring of another size.
+/// The view shows each job once while other jobs end, while it reads the records in portions, and while they move to a ring of another
+/// size.
 #[test]
 fn each_job_is_shown_once_while_others_end() {
     const SIZES: [&str; 4] = ["100000", "3000", "20000", "1"];
@@ -261,7 +262,7 @@ fn each_job_is_shown_once_while_others_end() {
     }
     assert!(observer.holds("count(*) = 15000 AND count(DISTINCT cookie) = 15000 FROM pg_background_jobs"));
 
-    // The records are moved while jobs end and others look.
+    // The records move while jobs end and sessions read.
     let ending = cluster
         .session()
         .start("SELECT count(pg_background_run('')) FROM generate_series(1, 6000)");
@@ -276,7 +277,7 @@ fn each_job_is_shown_once_while_others_end() {
         }
     }
     ending.join().1.expect("all have run");
-    // The youngest stays.
+    // The latest ones stay.
     observer.exec("SELECT pg_background_run('', 0, 0, 'youngest')");
     observer
         .wait_until("count(*) = 1 AND min(label) = 'youngest' FROM pg_background_jobs WHERE finished_at IS NOT NULL");

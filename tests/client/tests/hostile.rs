@@ -1,11 +1,11 @@
-//! Jobs that turn on themselves or on each other, users who want more than is theirs, and resources that run out.
+//! Jobs that act on themselves or on each other, users who try to exceed their share, and resources that run out.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::time::{Duration, Instant};
 
 use harness::{Cluster, Handle, KEPT, Session, wait_for};
 
-/// More than a queue holds.
+/// More rows than a queue holds.
 const LARGE: &str = "SELECT repeat('x', 1000) FROM generate_series(1, 3000)";
 
 /// A cluster with two roles that may use the extension, and a superuser's session.
@@ -16,7 +16,7 @@ fn start(settings: &[&str]) -> (Cluster, Session) {
     (cluster, superuser)
 }
 
-/// The job itself, in its own SQL.
+/// A subquery, in the job's own SQL, that finds the job itself.
 fn itself(call: &str) -> String {
     format!("SELECT {call} FROM pg_background_jobs WHERE pid = pg_backend_pid() AND finished_at IS NULL")
 }
@@ -30,13 +30,13 @@ fn stop(cluster: &Cluster, pid: i32) {
     });
 }
 
-/// Whoever sees the job in the views can use its handle before the launch has returned it.
+/// A session that sees the job in the views can use its handle before the launch has returned it.
 fn forgotten_before_the_launch_returns(forget: &str, warm: bool) {
     let timeout = if warm { "10min" } else { "0" };
     let (cluster, mut superuser) = start(&[&format!("pg_background.worker_idle_timeout = '{timeout}'")]);
     let mut session = cluster.session_as("alice");
     let mut other = cluster.session_as("alice");
-    // What the launch waits for: a worker that is asleep, or the postmaster.
+    // What the launch waits for: a worker that sleeps, or the postmaster.
     let awaited = if warm {
         let pid = session.value::<i32>("SELECT pid FROM pg_background_run('SELECT 1')");
         superuser.wait_until(&format!(
@@ -105,7 +105,7 @@ fn a_job_uses_its_own_handle() {
         ends(&mut session, &itself("pg_background_cancel(pid, cookie, 60000)")),
         "57014"
     );
-    // What waits for itself never ends.
+    // A job that waits for itself never ends.
     for call in [
         "pg_background_wait(pid, cookie)",
         "pg_background_wait_any(ARRAY[ROW(pid, cookie)::pg_background_handle])",
@@ -170,7 +170,7 @@ fn a_job_that_is_named_very_often() {
     assert!(superuser.holds(&format!("pg_background_cancel({job}, 60000) IS NOT NULL")));
 }
 
-/// Whoever has the role does what he likes with the jobs that another session launches, from the moment that he sees them.
+/// A session of the role can do everything with the jobs that another session launches, as soon as it sees them.
 #[test]
 fn others_meddle_with_jobs_that_come_and_go() {
     const JOBS: i32 = 1500;
@@ -224,7 +224,7 @@ fn others_meddle_with_jobs_that_come_and_go() {
     for meddler in meddlers {
         meddler.join().1.expect("no other error than those");
     }
-    // Each did all it had to, or nothing.
+    // Each job did all of its work, or nothing.
     let row = &superuser.rows(
         "SELECT jobs_completed = (SELECT count(*) FROM done), jobs_launched = jobs_completed + jobs_canceled, jobs_canceled
          FROM pg_background_cluster_stats WHERE usename = 'alice'",
@@ -268,7 +268,7 @@ fn files_of_results_are_the_servers_alone() {
     ] {
         assert_eq!(mallory.error(&attempt).sqlstate, "42501", "{attempt}");
     }
-    // Who may look at the list of temporary files learns of none: they are in directories.
+    // The list of temporary files does not show them: they are in directories.
     assert!(mallory.rows("SELECT * FROM pg_ls_tmpdir()").is_empty());
 }
 
@@ -298,14 +298,14 @@ fn a_role_keeps_so_many_handles() {
     let submitted = two.submit("SELECT pg_sleep(3600)");
     two.exec("SET ROLE guest");
     two.exec(launch);
-    // Wherever they come from: the role that has logged in counts.
+    // The role that has logged in counts, whatever session or function launches.
     refused(&mut two, 5);
     two.exec("RESET ROLE");
     refused(&mut one, 5);
     let error = two.error("SET pg_background.max_role_handles = 0");
     assert_eq!(error.sqlstate, "42501", "{error:?}");
     alice.exec(launch);
-    // What is read, detached or purged makes room, and so does the end of a session.
+    // A handle that is read, detached or purged no longer counts, nor do those of a session that ends.
     one.exec(&format!("SELECT * FROM pg_background_result({}) AS (n int)", jobs[0]));
     one.exec(launch);
     refused(&mut one, 5);
@@ -320,7 +320,7 @@ fn a_role_keeps_so_many_handles() {
     one.exec(launch);
     one.exec(launch);
     refused(&mut one, 5);
-    // Of retained results it does not; but an administrator can throw them away.
+    // Retained results still count; but an administrator can discard them.
     let pid = one.pid;
     drop(one);
     superuser.wait_until(&format!("NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = {pid})"));
@@ -380,7 +380,7 @@ fn what_is_kept_of_roles_and_databases_that_are_dropped() {
     superuser.exec("DROP ROLE eve");
     assert_eq!(superuser.rows(&shown("large")), texts([None, None, Some("stopped")]));
     assert!(superuser.holds("count(*) = 1 FROM pg_background_cluster_stats WHERE datname IS NULL AND usename IS NULL"));
-    // Nobody has the role; superusers have its jobs still.
+    // The role no longer exists; superusers can still act on its jobs.
     let mut alice = cluster.session_as("alice");
     for job in [large, here, running] {
         assert_eq!(
@@ -405,7 +405,7 @@ fn what_is_kept_of_roles_and_databases_that_are_dropped() {
     });
 }
 
-/// From now on a process cannot make files that are larger than so many bytes.
+/// Limits the size of files that a process can make, in bytes.
 fn limit_file_size(pid: i32, bytes: &str) {
     let mut prlimit = harness::as_server("prlimit");
     prlimit.arg(format!("--fsize={bytes}:")).arg(format!("--pid={pid}"));
@@ -414,7 +414,7 @@ fn limit_file_size(pid: i32, bytes: &str) {
 
 #[test]
 fn memory_and_disk_that_are_refused() {
-    // Shared memory is in files here, so one limit refuses both.
+    // Here shared memory is in files, so one limit refuses both.
     let (cluster, mut superuser) = start(&[
         "dynamic_shared_memory_type = mmap",
         KEPT,
@@ -440,12 +440,12 @@ fn memory_and_disk_that_are_refused() {
         sqlstate
     };
     const HUGE: &str = "SELECT repeat('x', 1000) FROM generate_series(1, 30000)";
-    // Sixty of the blocks in which the server fills a segment: a write that succeeds in part leaves it without a reason.
+    // Sixty of the blocks by which the server fills a segment: after a partial write the server's error has no reason.
     const LIMIT: &str = "491520";
     let segments = |cluster: &Cluster| cluster.shared_memory_segments();
     assert_eq!(state(&mut session, HUGE, 0), "");
     limit_file_size(worker, LIMIT);
-    // On disk, and in memory.
+    // On disk, then in memory.
     assert_ne!(state(&mut session, HUGE, 0), "");
     let before = segments(&cluster);
     let is_refusal = |sqlstate: &str| ["53100", "53200"].contains(&sqlstate);
@@ -455,7 +455,7 @@ fn memory_and_disk_that_are_refused() {
     assert_eq!(state(&mut session, HUGE, 0), "");
     assert_eq!(state(&mut session, HUGE, 256 << 20), "");
 
-    // A launch whose own memory is refused.
+    // A launch that gets no memory itself.
     limit_file_size(session.pid, LIMIT);
     let before = segments(&cluster);
     let error = session.error("SELECT pg_background_launch('SELECT ''' || repeat('x', 200000000) || '''')");

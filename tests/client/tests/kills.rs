@@ -27,7 +27,7 @@ fn worker_killed() {
     session.wait_running(job);
     let waiting = session.start(&format!("SELECT pg_background_wait({job})"));
     cluster.signal(job.pid, "KILL");
-    // The server restarts every process, as after any crash; nobody hangs.
+    // The server restarts all processes, as after any crash; no session hangs.
     assert!(waiting.join().1.is_err());
     let mut recovered = None;
     wait_for("the server's recovery", || {
@@ -120,7 +120,7 @@ fn worker_terminated_at_commit() {
     assert_lost(&mut session, job);
 }
 
-/// The ways to wait for a gated job; `{job}` stands for its handle.
+/// The ways to wait for a gated job; `{job}` is replaced by its handle.
 const WAITS: [&str; 4] = [
     "SELECT pg_background_wait({job})",
     "SELECT * FROM pg_background_result({job}) AS (x text)",
@@ -135,7 +135,7 @@ const RUNS: [&str; 3] = [
     "CALL pg_background_do({sql})",
 ];
 
-/// Lets a gated job go and looks that it commits.
+/// Opens a job's gate and checks that the job commits.
 #[track_caller]
 fn assert_runs_on(gate: &mut Session) {
     gate.exec("TRUNCATE effects; SELECT pg_advisory_unlock(1)");
@@ -189,7 +189,7 @@ fn reading_cancelled_midway() {
     reading.cancel();
     let (mut session, result) = reading.join();
     assert_eq!(result.unwrap_err().sqlstate, "57014");
-    // The rows that were taken are gone: reading on would give a part as if it were all.
+    // The rows that were taken are lost: reading on would return a part as if it were all.
     assert_eq!(session.error(&read).sqlstate, "55000");
     gate.exec("SELECT pg_advisory_unlock(1)");
     session.wait(job);
@@ -225,7 +225,7 @@ fn waiting_session_terminated() {
 
 #[test]
 fn launching_session_cancelled_and_terminated() {
-    // The delay holds the worker back, and with it a launch that waits for the worker.
+    // The delay holds up the worker, and with it a launch that waits for the worker.
     let (cluster, mut session, mut gate) = start(&["post_auth_delay = 1"]);
     let launch = format!(
         "SELECT pid, cookie FROM pg_background_launch({})",
@@ -237,7 +237,7 @@ fn launching_session_cancelled_and_terminated() {
     let (back, launched) = launching.join();
     session = back;
     match launched {
-        // The launch was faster, and the cancel may still be on its way: here is a statement for it to end.
+        // The launch was faster, and the cancel may still arrive: this statement is there for it to end.
         Ok(_) => drop(session.try_rows("SELECT pg_sleep(1)")),
         Err(error) => assert_eq!(error.sqlstate, "57014", "{error:?}"),
     }
@@ -255,7 +255,7 @@ fn launching_session_cancelled_and_terminated() {
     );
 }
 
-/// Waits until the session's statement has come to its wait.
+/// Waits until the session's statement sleeps in its wait.
 #[track_caller]
 fn wait_until_waiting(watcher: &mut Session, pid: i32) {
     watcher.wait_until(&format!(

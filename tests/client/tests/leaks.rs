@@ -2,7 +2,7 @@
 
 use harness::{Cluster, Session, process_entries, process_status, wait_for};
 
-/// A hundred jobs of every kind of end, launched inside the server.
+/// A hundred jobs that end in all ways, launched inside the server.
 const HUNDRED: &str = "DO $$
     DECLARE
         h pg_background_handle;
@@ -96,7 +96,7 @@ fn ten_thousand_jobs_in_one_session() {
     );
     assert_eq!(after.locks, 0, "{after:?}");
 
-    // What the session still shares with workers goes with it.
+    // Memory that the session still shares with workers is freed with it.
     drop(session);
     observer.wait_until(
         "NOT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'pg_background' AND state = 'active')",
@@ -111,7 +111,7 @@ fn session_ends_with_jobs_running() {
     let cluster = Cluster::start(&["dynamic_shared_memory_type = mmap"]);
     let mut observer = cluster.session();
     observer.exec("CREATE TABLE effects (n int)");
-    // The first use makes what the cluster keeps.
+    // The first use allocates what the cluster retains.
     observer.exec("SELECT pg_background_run('SELECT 1')");
     let mut gate = cluster.session();
     gate.exec("SELECT pg_advisory_lock(1)");
@@ -138,7 +138,7 @@ fn session_ends_with_jobs_running() {
     wait_for("the end of the sessions' segments", || {
         cluster.shared_memory_segments() <= before
     });
-    // A session may have ended after its jobs.
+    // The session may have ended after its jobs.
     wait_for("the removal of temporary files", || {
         cluster.temporary_files().is_empty()
     });
@@ -165,7 +165,7 @@ fn launch_that_is_rolled_back() {
     );
     session.exec("COMMIT");
 
-    // An error in the very statement that launches.
+    // An error in the statement that launches.
     let error =
         session.error("SELECT (pg_background_launch('INSERT INTO effects VALUES (3)')).pid, 1 / (random() * 0)::int");
     assert_eq!(error.sqlstate, "22012");

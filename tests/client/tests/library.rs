@@ -1,16 +1,16 @@
-//! The shared library as a file: what it shows to the server, what it needs, and the version that all files agree on.
+//! The shared library as a file: what it exports, what it needs, and the version in which all files agree.
 
 use harness::{Cluster, pg_config};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::Command;
 
-/// The C symbols that a catalog of 2.0 points to, without `pg_background_`: those that have a `_v2` twin, and those that have none.
+/// The C symbols that a catalog of 2.0 refers to, without `pg_background_`: those that have a `_v2` twin, and those without.
 const WITH_TWIN: &str = "launch submit result detach cancel wait list stats get_progress result_info error_info detach_all \
     cancel_all full_sql";
 const WITHOUT_TWIN: &str = "record_timeout report_progress";
 
-/// What PostgreSQL looks up by name without a catalog: the module's magic, its start, and the main function of the workers.
+/// The names that PostgreSQL looks up without a catalog: the module's magic, its initialization, and the main functions of workers.
 const NAMED_BY_THE_SERVER: [&str; 4] = [
     "Pg_magic_func",
     "_PG_init",
@@ -22,7 +22,7 @@ fn library() -> PathBuf {
     PathBuf::from(pg_config("pkglibdir")).join("pg_background.so")
 }
 
-/// The lines that a program of binutils prints about the library.
+/// Returns the lines that a program of binutils prints about the library.
 #[track_caller]
 fn lines_of(program: &str, options: &[&str]) -> Vec<String> {
     let output = Command::new(program)
@@ -75,7 +75,7 @@ fn has_each_symbol_that_a_catalog_of_2_0_names() {
     }
 }
 
-/// Whatever else it needed would have to be installed, found and loaded with it.
+/// Any other library would have to be installed, found and loaded with it.
 #[test]
 fn needs_only_what_each_server_has_loaded() {
     let needed: Vec<_> = lines_of("readelf", &["--dynamic", "--wide"])
@@ -103,7 +103,7 @@ fn is_stripped() {
     );
 }
 
-/// One version, which Cargo.toml has, and every other file that names it.
+/// Every file that names a version names that of Cargo.toml.
 #[test]
 fn every_file_names_the_same_version() {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..");

@@ -1,4 +1,4 @@
-//! Launches that find no room: how long they wait, in which order, and under which caps.
+//! Launches that are not admitted: how long they wait, in which order, and under which caps.
 
 use harness::{Cluster, Handle, Pending, Random, Rows, Session, SqlError};
 use std::thread;
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 const SLEEP: &str = "SELECT pg_sleep(3600)";
 
-/// One slot for jobs, and none for anything else; its worker may stay.
+/// One slot for jobs, and none for anything else; its worker may stay idle.
 const ONE_SLOT: [&str; 3] = [
     "max_worker_processes = 1",
     "max_logical_replication_workers = 0",
@@ -19,7 +19,7 @@ fn patient(cluster: &Cluster, role: &str) -> Session {
     session
 }
 
-/// Starts a statement that has to wait, and waits until it sleeps.
+/// Starts a statement that must wait, and waits until it sleeps.
 fn start_waiting(observer: &mut Session, session: Session, sql: &str) -> Pending {
     let pending = session.start(sql);
     observer.wait_until(&format!(
@@ -76,7 +76,7 @@ fn every_job_runs_once(settings: &[&str]) {
             scope.spawn(move || {
                 let role = if number == 2 { "alice" } else { "postgres" };
                 let mut session = patient(cluster, role);
-                // More than the server has slots for, so that the sessions are short of those.
+                // More than the server has slots, so that the sessions are short of slots.
                 session.exec("SET pg_background.max_workers = 40");
                 let job = format!("format('INSERT INTO done VALUES ({number}, %s)', n)");
                 if number % 2 == 0 {
@@ -133,7 +133,7 @@ fn every_job_runs_once_under_a_cap() {
     ]);
 }
 
-/// Workers come and go all the time: under the cap an idle one that connected as another role has to make room.
+/// Workers come and go all the time: under the cap an idle worker of another role must exit to make room.
 #[test]
 fn no_job_goes_with_the_worker_that_had_its_place_before() {
     const SESSIONS: i32 = 12;
@@ -161,7 +161,7 @@ fn no_job_goes_with_the_worker_that_had_its_place_before() {
     });
 }
 
-/// Sessions of two roles stand in line, and are served in that order.
+/// Sessions of two roles wait in the launch queue, and are served in that order.
 fn first_come_first_served(settings: &[&str]) {
     let cluster = Cluster::start(settings);
     let mut observer = cluster.session();
@@ -170,7 +170,7 @@ fn first_come_first_served(settings: &[&str]) {
     let job = observer.launch(SLEEP);
     let waiters: Vec<_> = (0..8)
         .map(|who| {
-            // An idle worker of postgres fits the later ones at once, and has to make room for the first.
+            // An idle worker of postgres has the worker key of the later launches, and must exit in favour of the first.
             let session = patient(&cluster, if who % 3 == 0 { "alice" } else { "postgres" });
             start_waiting(
                 &mut observer,
@@ -179,7 +179,7 @@ fn first_come_first_served(settings: &[&str]) {
             )
         })
         .collect();
-    // Who does not want to wait does not overtake.
+    // A launch that does not wait does not overtake.
     let sqlstate = observer.error("SELECT pg_background_launch('SELECT 1')").sqlstate;
     assert!(sqlstate.starts_with("53"), "{sqlstate}");
     cancel(&mut observer, job);
@@ -223,7 +223,7 @@ fn who_gives_up_does_not_hold_up_others() {
         let third = waiters.pop().unwrap();
         let (second, first) = (waiters.pop().unwrap(), waiters.pop().unwrap());
 
-        // In the middle, at the front.
+        // One in the middle, one at the front.
         second.cancel();
         let (mut session, result) = second.join();
         assert_eq!(result.unwrap_err().sqlstate, "57014");
@@ -234,7 +234,7 @@ fn who_gives_up_does_not_hold_up_others() {
             ["57P01", SqlError::CONNECTION_LOST].contains(&ended.as_str()),
             "{ended}"
         );
-        // At the end.
+        // One at the end.
         last.cancel();
         let (session, result) = last.join();
         assert_eq!(result.unwrap_err().sqlstate, "57014");
@@ -295,7 +295,7 @@ fn own_jobs_are_waited_for() {
     session.wait_until("workers_active = 0 FROM pg_background_stats()");
     assert!(session.holds("count(*) = 50 AND count(DISTINCT n) = 50 FROM done"));
 
-    // A session that waits for its own jobs holds up nobody.
+    // A session that waits for its own jobs holds up no other session.
     session.exec("SELECT pg_background_submit('SELECT pg_sleep(3600)', 0, 'own') FROM generate_series(1, 2)");
     let mut observer = cluster.session();
     let waiting = start_waiting(
@@ -304,7 +304,7 @@ fn own_jobs_are_waited_for() {
         "SELECT state FROM pg_background_run('SELECT 1')",
     );
     observer.exec("SELECT pg_background_run('SELECT 1')");
-    // A worker that is ended without an end of its job makes room, too.
+    // The slot of a worker that dies before its job's end is found too.
     observer
         .exec("SELECT pg_terminate_backend(pid) FROM pg_background_jobs WHERE label = 'own' AND finished_at IS NULL");
     let (mut session, _) = ended(waiting);
@@ -336,7 +336,7 @@ fn cap_of_a_role() {
         let error = two.error(&format!("SELECT pg_background_{call}"));
         assert_refused(&error, "53400", &[cap]);
     }
-    // Neither the setting nor another role gets around it.
+    // Neither the setting nor another role circumvents it.
     let error = two.error("SET pg_background.max_role_workers = 0");
     assert_eq!(error.sqlstate, "42501", "{error:?}");
     let error = two.error("SET ROLE bob; SELECT pg_background_launch('SELECT 1')");
@@ -351,11 +351,11 @@ fn cap_of_a_role() {
     assert_eq!(two.rows(nested)[0][0].as_deref(), Some("53400"));
     let job = one.launch(SLEEP);
 
-    // Others are not concerned, not even while somebody waits for that role's room.
+    // Other roles are not affected, not even while a launch waits because of that role's cap.
     two.exec("SET pg_background.launch_timeout = '10min'");
     let waiting = start_waiting(&mut superuser, two, "SELECT state FROM pg_background_run('SELECT 1')");
     superuser.exec("SELECT pg_background_run('SELECT 1')");
-    // But who comes later and needs the same.
+    // But a later launch with the same need is.
     let error = one.error("SELECT pg_background_launch('SELECT 1')");
     assert_refused(&error, "53400", &[cap, "Other launches are waiting"]);
     cancel(&mut one, job);
@@ -390,7 +390,7 @@ fn cap_of_the_cluster() {
         );
     }
     cancel(&mut superuser, job);
-    // Jobs are under it as sessions are.
+    // The cap applies to launches in jobs as in sessions.
     assert!(other.holds(
         "value = '2' FROM pg_background_run_query('SHOW pg_background.max_cluster_workers', col_def => 'value text') AS (value text)"
     ));
@@ -422,7 +422,7 @@ fn a_cap_that_is_raised_while_launches_wait() {
     superuser.exec("ALTER SYSTEM SET pg_background.max_cluster_workers = 4");
     superuser.exec("SELECT pg_reload_conf()");
     superuser.wait_until("current_setting('pg_background.max_cluster_workers') = '4'");
-    // There is room for those who wait and for one more, and they learn of it from whoever launches next.
+    // Now the waiting launches and one more can be admitted, and the next launch tells the waiting ones.
     superuser.exec(&format!("SELECT pg_background_submit('{SLEEP}')"));
     let sessions: Vec<_> = waiting.into_iter().map(|launch| ended(launch).0).collect();
     let cap = "4 jobs of the cluster are running, and pg_background.max_cluster_workers is 4.";
@@ -431,7 +431,7 @@ fn a_cap_that_is_raised_while_launches_wait() {
         "53400",
         &[cap],
     );
-    // Lowered, it holds for those who wait.
+    // A lower cap applies to waiting launches.
     let waiting = start_waiting(
         &mut superuser,
         patient(&cluster, "alice"),
@@ -469,12 +469,12 @@ fn idle_workers_give_way() {
     superuser.wait_until(&format!("count(*) = 2 {idle}"));
     let mut other = cluster.session_as("alice");
     let first = other.launch(SLEEP);
-    // But with those that run they are not more than the cap.
+    // But idle and running ones together are not more than the cap.
     harness::wait_for("one of them to go", || cluster.worker_processes().len() == 2);
     let second = other.launch(SLEEP);
     harness::wait_for("both to go", || cluster.worker_processes().len() == 2);
     superuser.wait_until(&format!("count(*) = 0 {idle}"));
-    // A worker that is cancelled on its way into the database ends.
+    // A worker that is cancelled while it connects exits.
     other.wait_running(first);
     other.wait_running(second);
     cancel(&mut other, first);
@@ -484,7 +484,7 @@ fn idle_workers_give_way() {
     harness::wait_for("one of them to go", || cluster.worker_processes().len() == 2);
 }
 
-/// The only slot is an idle worker's of another role: also who does not want to wait gets it.
+/// An idle worker of another role has the only slot: even a launch that does not wait gets it.
 #[test]
 fn an_idle_worker_makes_room_for_who_does_not_wait() {
     let cluster = Cluster::start(&[&ONE_SLOT[..], &["pg_background.worker_idle_timeout = '1h'"]].concat());
@@ -496,7 +496,7 @@ fn an_idle_worker_makes_room_for_who_does_not_wait() {
             session.exec("SELECT pg_background_run('SELECT 1')");
             session.wait_until("workers_active = 0 FROM pg_background_stats()");
         }
-        // The one that is idle is no longer what a new connection would be.
+        // The idle worker's connection version is no longer the current one.
         superuser.exec(&format!("ALTER ROLE alice SET work_mem = '{}kB'", 100 + n));
         other = cluster.session_as("alice");
         other.exec("SELECT pg_background_run('SELECT 1')");
@@ -504,7 +504,7 @@ fn an_idle_worker_makes_room_for_who_does_not_wait() {
     assert!(superuser.holds("sum(jobs_refused) = 0 FROM pg_background_cluster_stats"));
 }
 
-/// However a job ends, it is counted down once: as many run as the cap says, and one more does not.
+/// However a job ends, it is counted down once: as many run as the cap allows, and no more.
 #[test]
 fn the_count_is_exact() {
     const CAP: usize = 4;
@@ -552,7 +552,7 @@ fn the_count_is_exact() {
     session.exec("SELECT pg_background_cancel_all()");
 }
 
-/// Launches that wait, are cancelled, run into their time and are terminated, all at once: nobody stays in line.
+/// Launches that wait, are cancelled, time out and are terminated, all at once: none stays in the launch queue.
 #[test]
 fn a_storm_of_waiters_leaves_nobody_in_line() {
     const SESSIONS: u64 = 8;
@@ -601,9 +601,9 @@ fn a_storm_of_waiters_leaves_nobody_in_line() {
         });
         assert!(observer.holds("count(*) = 0 FROM (TABLE promised EXCEPT TABLE ran) AS lost"));
         assert!(observer.holds("count(*) > 10 FROM promised"));
-        // Jobs that were launched before their session went run to their end.
+        // Jobs whose session has ended run to their end.
         observer.wait_until("count(*) = 0 FROM pg_background_jobs WHERE finished_at IS NULL");
-        // Nobody is in front.
+        // No entry is left at the front.
         observer.exec("SET pg_background.launch_timeout = '1min'");
         let job = observer.launch(SLEEP);
         observer.exec("SET pg_background.launch_timeout = 0");
@@ -637,7 +637,7 @@ fn after_a_crash_nobody_is_in_line() {
     assert!(session.holds("count(*) = 1 FROM pg_background_jobs"));
 }
 
-/// Parallel query's workers, and other extensions', tell nobody when they go.
+/// Parallel workers, and workers of other extensions, announce their end to no other process.
 #[test]
 fn a_slot_that_becomes_free_in_silence_is_found() {
     let cluster = Cluster::start(&ONE_SLOT);

@@ -15,7 +15,7 @@ fn listeners_hear_a_committed_job_only() {
     let job = session.launch("NOTIFY news, 'committed'; SELECT pg_notify('news', 'too')");
     session.wait(job);
     assert_eq!(listener.notifications(2), ["committed", "too"]);
-    // The simple-query message that follows brings the launching session's own.
+    // The next simple-query message brings the launching session's own notifications.
     session.exec("SELECT 1");
     assert_eq!(session.notifications(2), ["committed", "too"]);
 }

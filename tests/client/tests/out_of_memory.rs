@@ -1,8 +1,8 @@
-//! Memory that a process asks for and does not get: an error, and no end of the server.
+//! Allocations that fail: an error, not a crash of the server.
 
 use harness::{Cluster, KEPT, Session, process_status, quoted};
 
-/// How much more than it has a process may have, in kB; so much that each allocation is the first to fail at some time.
+/// How much more memory than it has a process may get, in kB: so many values that each allocation is the first to fail with one of them.
 const ROOM: [u64; 9] = [
     2 << 10,
     4 << 10,
@@ -15,7 +15,7 @@ const ROOM: [u64; 9] = [
     160 << 10,
 ];
 
-/// The library is there, and the registry, and the library that converts texts.
+/// Loads the library, the registry, and the library that converts texts.
 const LOADED: &str = "SELECT pg_background_run('SELECT 1'), convert_from('a', 'LATIN1')";
 
 fn limit(pid: i32, bytes: &str) {
@@ -24,13 +24,12 @@ fn limit(pid: i32, bytes: &str) {
     assert!(prlimit.status().unwrap().success());
 }
 
-/// From now on a process gets no more memory than so many kB beside what it has.
+/// Limits the memory that a process can still get, in kB.
 fn limit_to(pid: i32, room: u64) {
     limit(pid, &((process_status(pid, "VmSize") + room) << 10).to_string());
 }
 
-/// Runs `sql` with little room and with more, each time in a session of its own. What comes is an answer or 53200, and the session
-/// goes on.
+/// Runs `sql` under small and larger limits, each time in a session of its own. The answer or 53200 must come, and the session continues.
 #[track_caller]
 fn in_little_room(cluster: &Cluster, database: &str, prepare: &str, sql: &str) {
     let mut refused = 0;
@@ -76,7 +75,7 @@ fn many_handles() {
     );
 }
 
-/// Texts of a job in a database of another encoding: its SQL, its error, its messages, its tags.
+/// Texts of a job in a database of another encoding: SQL, error, messages, tags.
 #[test]
 fn texts_that_are_converted() {
     let (cluster, mut session) = start();
@@ -96,7 +95,7 @@ fn texts_that_are_converted() {
     ] {
         in_little_room(&cluster, "postgres", LOADED, &call);
     }
-    // The job's error is raised, or there was no memory for it; then it can be asked for again.
+    // The job's error is raised, or there was no memory for it; then the session can ask again.
     for room in ROOM.into_iter().step_by(2) {
         let mut reader = cluster.session();
         reader.exec(LOADED);
@@ -104,14 +103,14 @@ fn texts_that_are_converted() {
         let read = format!("SELECT * FROM pg_background_result({failed}) AS (n text)");
         let error = reader.error(&read);
         limit(reader.pid, "unlimited");
-        // Where it could be read but not raised, it is gone.
+        // If the error could be read but not raised, it is lost.
         if ["P0001", "42704"].contains(&error.sqlstate.as_str()) {
             break;
         }
         assert_eq!(error.sqlstate, "53200", "{room} kB: {error:?}");
         assert!(reader.holds("true"), "{room} kB");
     }
-    // Its SQL, in a database where it must be converted.
+    // The job's SQL, in a database that must convert it.
     let long = session.handle(&format!(
         "SELECT pid, cookie FROM pg_background_launch(format('SELECT %L', {words}))"
     ));
@@ -127,14 +126,14 @@ fn texts_that_are_converted() {
     );
 }
 
-/// What was learned of a result before its first row, and tags: some megabytes of both, more than the least room.
+/// The state of a reading before its first row, and tags: some megabytes of both, more than the smallest limit.
 #[test]
 fn what_is_remembered_of_a_result() {
     let (cluster, _session) = start();
     let tags =
         "CREATE TEMP TABLE job AS SELECT * FROM pg_background_launch(repeat('SELECT;', 120000) || 'SET work_mem = 64');
         SELECT pg_background_wait(pid, cookie) FROM job";
-    // A reading that another process has broken off has left it to the next one.
+    // A reading that broke off in another process has left its state to the next one.
     let left = format!(
         "{tags}; SELECT pg_background_run(format('DO $$BEGIN PERFORM FROM pg_background_result(%s, %s) AS (n int);
          EXCEPTION WHEN datatype_mismatch THEN NULL; END$$', pid, cookie)) FROM job"
@@ -149,7 +148,7 @@ fn what_is_remembered_of_a_result() {
     }
 }
 
-/// A worker that has no memory for its job's error, which is copied some times on its way.
+/// A worker without memory for its job's error, which is copied several times.
 #[test]
 fn an_error_of_a_worker() {
     const ROOM: u64 = 64 << 10;
@@ -167,7 +166,7 @@ fn an_error_of_a_worker() {
         ));
         let outcome: Vec<_> = outcome[0].iter().map(|field| field.as_deref()).collect();
         assert_eq!(outcome[0], Some("error"), "{part}: {outcome:?}");
-        // Where shared memory for it was refused, there is none.
+        // If shared memory for the error was refused, there is none.
         assert!(
             [Some("53200"), Some("P0001"), Some("08006"), None].contains(&outcome[1]),
             "{part}: {outcome:?}"
@@ -179,7 +178,7 @@ fn an_error_of_a_worker() {
     }
 }
 
-/// Names of settings are as long as somebody wants.
+/// Names of settings can have any length.
 #[test]
 fn names_of_settings() {
     let (cluster, _session) = start();

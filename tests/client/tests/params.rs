@@ -1,4 +1,4 @@
-//! Parameters that a single session cannot show: large ones, and what the server log says.
+//! Parameters that a test of one session cannot cover: large ones, and the entries in the server log.
 
 use harness::Cluster;
 
@@ -6,7 +6,7 @@ use harness::Cluster;
 fn a_hundred_megabytes() {
     let cluster = Cluster::start(&[]);
     let mut session = cluster.session();
-    // One that compresses, and one that is taken out of a table where it lies out of line.
+    // A value that can be compressed, and one that is stored out of line in a table.
     session.exec(
         "CREATE TABLE large (t text);
          ALTER TABLE large ALTER t SET STORAGE EXTERNAL;
@@ -19,7 +19,7 @@ fn a_hundred_megabytes() {
     let sum: String = session.value("SELECT md5(t) FROM large");
     let row: Vec<_> = row[0].iter().map(|field| field.as_deref().unwrap()).collect();
     assert_eq!(row, ["104857600", &sum, "104857600", "end"]);
-    // And back again, as a parameter of a parameter's job.
+    // And back, as a parameter of a job that a job launches.
     let same = session.holds(
         "bool_and(r.t = large.t) FROM large,
              pg_background_run_query_params('SELECT $1', ROW(t), col_def => 'x') AS r (t text)",
@@ -49,7 +49,7 @@ fn a_row_trigger_writes_what_a_rollback_leaves() {
         [["UPDATE", "O'Hara", "10", "5"].map(|text| Some(text.to_owned()))]
     );
     assert_eq!(session.value::<i32>("SELECT balance FROM account"), 10);
-    // The row itself as the parameters, out of a trigger's expanded record.
+    // The row itself as the parameters, from a trigger's expanded record.
     session.exec(
         "CREATE TABLE copies (LIKE account);
          CREATE OR REPLACE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -92,7 +92,7 @@ fn many_jobs_with_parameters_leave_no_memory_behind() {
     let before = used();
     for _ in 0..4 {
         session.exec(round);
-        // Refused after the parameters were looked at.
+        // Refused after the parameters were read.
         session.error("SELECT pg_background_run_params('SELECT 1', ROW(1, pg_notify('a', 'b')))");
         session.error("SELECT pg_background_run_params('SELECT 1', ROW(1), database => 'none')");
     }

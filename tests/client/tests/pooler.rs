@@ -2,7 +2,7 @@
 
 use harness::{Cluster, Handle, Pooler, Session, wait_for};
 
-/// A cluster behind a pooler that gives a server session up after `lifetime` seconds, 0 for after each transaction.
+/// A cluster behind a pooler that closes a server session after `lifetime` seconds; 0 means after each transaction.
 fn start(settings: &[&str], lifetime: u32) -> (Cluster, Pooler) {
     let cluster = Cluster::start(settings);
     cluster
@@ -34,7 +34,7 @@ fn launched_by_one_client_read_by_another() {
             "INSERT INTO done VALUES ({n}) RETURNING n, repeat('x', 100000)"
         ));
         backends.insert(backend(&mut one));
-        // The server session that launched it is gone, or about to go.
+        // The server session that launched it has ended, or is about to.
         other.wait(job);
         backends.insert(backend(&mut other));
         assert!(other.holds(&format!("state = 'stopped' FROM pg_background_outcome({job})")));

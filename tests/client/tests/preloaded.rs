@@ -1,8 +1,8 @@
-//! With the library in `shared_preload_libraries`.
+//! Tests with the library in `shared_preload_libraries`.
 
 use harness::Cluster;
 
-/// The lock table grows into whatever of the main shared memory is nobody's, until there is none.
+/// The lock table grows into the free part of the main shared memory until none is left.
 #[test]
 fn an_overflow_of_the_lock_table_leaves_the_extension_its_room() {
     let cluster = Cluster::start(&[
@@ -12,7 +12,7 @@ fn an_overflow_of_the_lock_table_leaves_the_extension_its_room() {
         "max_worker_processes = 4",
     ]);
     let mut glutton = cluster.session();
-    // Before anybody has used it.
+    // Before the first use of the extension.
     assert!(glutton.holds("count(*) = 1 FROM pg_shmem_allocations WHERE name LIKE 'pg_background %'"));
     glutton.exec(
         "CREATE FUNCTION take_all() RETURNS int LANGUAGE plpgsql AS $$

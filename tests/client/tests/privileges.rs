@@ -82,7 +82,7 @@ fn job_runs_as_the_current_user() {
     assert_eq!(superuser.rows(whoami)[0][0].as_deref(), Some("postgres"));
 }
 
-/// What a job might try to become somebody else, before it says who it is.
+/// What a job might try to become another role, before it reports its role.
 const ESCAPES: [&str; 10] = [
     "RESET ROLE; {who}",
     "SET ROLE NONE; {who}",
@@ -99,8 +99,8 @@ const ESCAPES: [&str; 10] = [
 #[test]
 fn security_definer_cannot_be_escaped() {
     let (cluster, mut superuser) = start();
-    // Called by a superuser, owned by somebody with few rights, and the other way round called by somebody with few
-    // rights. In both the job is the owner's.
+    // Called by a superuser and owned by a role with few rights, and called by a role with few rights and owned by a superuser. In both
+    // cases the job is the owner's.
     let mut mallory = cluster.session_as("mallory");
     mallory.exec(
         "CREATE FUNCTION launch_as_owner(sql text) RETURNS text LANGUAGE plpgsql SECURITY DEFINER AS $$
@@ -122,12 +122,12 @@ fn security_definer_cannot_be_escaped() {
         superuser.value::<String>("SELECT launch_as_owner('INSERT INTO secret VALUES (1)')"),
         "42501"
     );
-    // The job of the job is the owner's as well.
+    // A job that the job launches is the owner's too.
     let nested = "SELECT * FROM pg_background_run('RESET ROLE; INSERT INTO who SELECT current_user, session_user')";
     superuser.value::<String>(&format!("SELECT launch_as_owner({})", quoted(nested)));
     let others = superuser.rows("SELECT DISTINCT who FROM who WHERE who <> 'mallory'");
     assert!(others.is_empty(), "a job's job became {others:?}");
-    // A plain job does run and did leave its row.
+    // A plain job runs and leaves its row.
     assert_eq!(
         superuser.value::<String>("SELECT launch_as_owner('INSERT INTO who SELECT current_user, session_user')"),
         "stopped"
@@ -135,7 +135,7 @@ fn security_definer_cannot_be_escaped() {
     assert!(superuser.holds("EXISTS (SELECT FROM who WHERE who = 'mallory')"));
 }
 
-/// What may not be in a transaction block may be the job of a SECURITY DEFINER function, as far as the owner may do it.
+/// A command that may not run in a transaction block may be the job of a SECURITY DEFINER function, as far as the owner may execute it.
 #[test]
 fn commands_that_must_be_alone_in_a_security_definer() {
     let (cluster, mut superuser) = start_with(&["max_prepared_transactions = 4"]);
@@ -179,7 +179,7 @@ fn commands_that_must_be_alone_in_a_security_definer() {
             "COMMIT PREPARED 'superuser'",
             "error 42501 permission denied to finish prepared transaction",
         ),
-        // It begins with the session's user, who is locked there.
+        // It begins by resetting the session's user, which is locked there.
         (
             "DISCARD ALL",
             "error 42501 cannot set parameter \"session_authorization\" within security-definer function",
@@ -221,7 +221,7 @@ fn one_roles_jobs_are_not_anothers() {
     let mut alice = cluster.session_as("alice");
     let mut bob = cluster.session_as("bob");
     let job = alice.launch("SELECT pg_sleep(3600)");
-    // Before it has connected there is nothing yet that the server could refuse to signal.
+    // Before the worker has connected, the server has no process yet that it could refuse to signal.
     alice.wait_running(job);
     for call in ["cancel", "detach", "wait", "result_info", "error_info", "full_sql"] {
         assert_eq!(
@@ -246,7 +246,8 @@ fn one_roles_jobs_are_not_anothers() {
     assert_eq!(alice.state(job), "canceled");
 }
 
-/// A session that could come back launches jobs as alice, which leave her role. What they read then is not for whoever may only act for her.
+/// A session that may reset its role launches jobs as alice, which leave her role. A session that may only act as alice must not read their
+/// rows.
 #[test]
 fn what_a_job_reads_when_it_has_left_its_role() {
     const SAID: &str = "not for alice";
@@ -314,7 +315,7 @@ fn what_a_job_reads_when_it_has_left_its_role() {
             job.cookie
         ));
         assert!(!format!("{shown:?}").contains(SAID), "{how}: {shown:?}");
-        // Who could have launched it so reads it.
+        // A session that could have launched the job in this way reads it.
         superuser.exec("SET ROLE alice");
         let answer = match superuser.try_rows(&result) {
             Ok(rows) => format!("{rows:?}"),
@@ -325,7 +326,7 @@ fn what_a_job_reads_when_it_has_left_its_role() {
     }
 }
 
-/// The same while the job runs, and somebody reads along.
+/// The same while the job runs, and a session reads at the same time.
 #[test]
 fn what_a_job_says_when_it_has_left_its_role() {
     const SAID: &str = "not for alice";

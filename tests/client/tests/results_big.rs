@@ -71,8 +71,8 @@ fn smallest_queue_largest_rows() {
     assert_eq!(count, 500);
 }
 
-/// Values of every kind of length and alignment, NULLs, values that lie elsewhere (toasted, expanded) and rows that lie as they are in
-/// a table, in rows whose length goes through all that a buffer has room for.
+/// Values of all kinds of length and alignment, NULLs, values that lie elsewhere (toasted, expanded) and rows in a table's own format, in
+/// rows of all lengths that a buffer holds.
 #[test]
 fn rows_of_every_shape_at_every_place() {
     const SHAPES: [&str; 3] = [

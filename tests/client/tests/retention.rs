@@ -49,7 +49,7 @@ fn a_job_that_runs_is_everybodys_without_its_session() {
     let producing = session.launch("SELECT g, repeat('x', 1000) FROM generate_series(1, 1000000000) g");
     wait_for("temporary files", || !cluster.temporary_files().is_empty());
     ends(session, &mut observer);
-    // To wait for it, to look at it, to stop it; but its result went with the session.
+    // The handle is valid to wait for the job, to see it and to cancel it; but its result was dropped with the session.
     assert!(!observer.holds(&format!("pg_background_wait({large}, 50)")));
     assert!(observer.holds(&format!("state = 'running' FROM pg_background_outcome({submitted})")));
     assert!(observer.holds(&format!(
@@ -69,7 +69,7 @@ fn a_job_that_runs_is_everybodys_without_its_session() {
     assert_eq!(waiting.join().1.unwrap(), [[Some("t".to_owned())]]);
     observer.exec("SELECT pg_background_cancel(pid, cookie, 60000) FROM pg_background_jobs WHERE finished_at IS NULL");
     assert!(observer.holds("count(*) = 2 FROM pg_background_jobs WHERE state = 'canceled'"));
-    // With its end it is history.
+    // After its end it is only in the history.
     for job in [large, submitted, producing] {
         assert_eq!(
             observer.error(&format!("SELECT pg_background_wait({job})")).sqlstate,
@@ -137,7 +137,7 @@ fn they_expire() {
     session.wait(kept);
     let files = cluster.temporary_files().len() - before;
     assert!(files > 0);
-    // While its session lives a result does not expire.
+    // While its session exists a result does not expire.
     session.exec("SELECT pg_sleep(0.5)");
     assert_eq!(count(&mut observer, jobs[0]), 3000);
     ends(session, &mut observer);
@@ -146,7 +146,7 @@ fn they_expire() {
         "(SELECT count(state) = 0 FROM pg_background_drain({}))",
         Handle::array(&jobs)
     ));
-    // Their files go with the next one who passes by.
+    // The next process that uses the extension removes their files.
     wait_for("the removal of temporary files", || {
         observer.exec("SELECT count(*) FROM pg_background_jobs");
         cluster.temporary_files().len() == files
@@ -167,7 +167,7 @@ fn counted_from_the_jobs_end_where_that_is_later() {
     session.exec("SET pg_background.result_retention = '1ms'");
     let short = session.launch("SELECT 1 FROM pg_advisory_lock(1)");
     ends(session, &mut observer);
-    // The second is not kept for long once it has ended, but as long as it runs.
+    // The second one is retained only briefly once it has ended, but as long as it runs.
     assert!(!observer.holds(&format!("pg_background_wait({short}, 50)")));
     observer.exec("SELECT pg_advisory_unlock(1)");
     observer.wait(job);
@@ -219,7 +219,7 @@ fn a_part_that_was_read_is_not_retained() {
     let (session, answer) = watched.join();
     assert_eq!(answer.unwrap_err().sqlstate, "57014");
     ends(session, &mut observer);
-    // Who has the handle can stop the job, and then nothing is left of it.
+    // A session with the handle can cancel the job, and then nothing is left of it.
     let read = format!("SELECT * FROM pg_background_result({other}) AS (g int, t text, s text)");
     assert_eq!(observer.error(&read).sqlstate, "55000");
     observer.exec(&format!("SELECT pg_background_cancel({other})"));

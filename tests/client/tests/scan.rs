@@ -1,4 +1,4 @@
-//! Rows that go from the job into the executor one by one.
+//! Rows that the executor takes from the job one by one.
 
 use harness::{Cluster, Handle, Session, process_status, quoted, wait_for};
 
@@ -20,7 +20,7 @@ fn start(settings: &[&str]) -> (Cluster, Session, Session) {
     (cluster, session, gate)
 }
 
-/// Nothing is left of the job, and the server serves on.
+/// Checks that nothing is left of the job, and that the server works.
 #[track_caller]
 fn assert_nothing_left(cluster: &Cluster, session: &mut Session) {
     session.wait_until(
@@ -35,7 +35,7 @@ fn assert_nothing_left(cluster: &Cluster, session: &mut Session) {
     assert_eq!(sum, 500_500);
 }
 
-/// What is left of the rows is no whole result, and goes; a job that runs can still be waited for and stopped.
+/// The remaining rows are not a whole result, and are dropped; a running job can still be waited for and cancelled.
 #[test]
 fn cancelled_between_two_rows() {
     for ends_before in [false, true] {
@@ -134,7 +134,7 @@ fn a_large_result_takes_no_memory_and_no_files() {
         held[0],
         held[1]
     );
-    // Before the reader comes a file takes what does not fit in the queue.
+    // Before a reader comes, rows that do not fit in the queue go to a file.
     let log = cluster.log();
     let sizes = log.lines().filter(|line| line.contains("temporary file: "));
     let bytes: u64 = sizes
@@ -143,7 +143,7 @@ fn a_large_result_takes_no_memory_and_no_files() {
     assert!(bytes < 30_000_000, "{bytes} bytes in temporary files\n{log}");
 }
 
-/// An error in a query of a function, which the function catches, says nothing of the query that called it: its rows still come one by one.
+/// An error in a function's query, which the function catches, does not affect the query that called it: its rows still arrive one by one.
 #[test]
 fn an_error_within_the_query_before_its_first_row() {
     let cluster = Cluster::start(&["log_temp_files = 0", "work_mem = '64kB'"]);
@@ -163,12 +163,12 @@ fn an_error_within_the_query_before_its_first_row() {
         "SELECT count(*) FROM pg_background_run_query({}, col_def => 'x') AS (n int, t text) WHERE (SELECT caught())",
         quoted(JOB)
     );
-    // The library is there when the query is planned.
+    // The library is loaded when the query is planned.
     session.exec("SELECT pg_background_run('SELECT 1')");
     for _ in 0..3 {
         assert_eq!(session.value::<i64>(&query), 20000);
     }
-    // The job's own files, which the reader removes, are another matter.
+    // The job's own files, which the reader removes, do not count.
     let log = cluster.log();
     let of_session = format!("[{}]", session.pid);
     let written: Vec<_> = log
@@ -178,7 +178,7 @@ fn an_error_within_the_query_before_its_first_row() {
     assert!(written.is_empty(), "{written:?}");
 }
 
-/// Opens the gate when so many milliseconds have passed since the reader came to it.
+/// Opens the gate that many milliseconds after the reader has arrived at it.
 fn open_after(gate: &mut Session, reader: i32, ms: i32) {
     gate.wait_blocked(reader);
     gate.wait_until(&format!(
@@ -218,7 +218,7 @@ fn the_time_of_a_reader_is_not_the_jobs() {
     assert_nothing_left(&cluster, &mut session);
 }
 
-/// PL/pgSQL asks for one row of what it keeps in a variable, or for two, and never again.
+/// For a variable PL/pgSQL fetches one row, or two, and then no more.
 #[test]
 fn a_variable_takes_its_value_from_rows_as_they_come() {
     let (_cluster, mut session, mut gate) = start(&["deadlock_timeout = '1h'"]);
@@ -241,7 +241,7 @@ fn a_variable_takes_its_value_from_rows_as_they_come() {
         answer.unwrap();
         gate.exec("SELECT pg_advisory_lock(1)");
     }
-    // What is left when one row was enough is read all the same, and its error is not lost.
+    // The remaining rows are read even if one row was enough, and the job's error is not lost.
     let job = session.launch("SELECT 1 / (70000 - n) FROM generate_series(1, 100000) AS n");
     let first =
         format!("DO $$ DECLARE n int; BEGIN SELECT a INTO n FROM pg_background_result({job}) AS (a int); END $$");

@@ -1,8 +1,8 @@
-//! A job sees the settings of its session as they are when it is launched, whatever way they came about.
+//! A job has the settings of its session at the time of the launch, however they were set.
 
 use harness::{Cluster, Random, Session};
 
-/// Settings of each type, one of a library, and one that nobody defines, each with a few values.
+/// Settings of each type, one of a library, and one that nothing defines, each with a few values.
 const VALUES: [(&str, [&str; 3]); 14] = [
     ("work_mem", ["64kB", "4MB", "16MB"]),
     ("enable_seqscan", ["on", "off", "on"]),
@@ -23,7 +23,7 @@ const VALUES: [(&str, [&str; 3]); 14] = [
     ("app.tenant", ["one", "two", "a third"]),
 ];
 
-/// What both sides look at: values, where they come from, and what RESET gives. The view does not show what nobody defines.
+/// What both sides compare: values, their sources, and the effect of RESET. The view does not show undefined settings.
 const SETUP: &str = "
     CREATE FUNCTION seen() RETURNS text LANGUAGE sql AS $$
         SELECT pg_catalog.string_agg(
@@ -102,7 +102,7 @@ fn a_walk_through_settings() {
                 let before: String = session.value("SELECT pg_conf_load_time()::text");
                 administrator.exec("SELECT pg_reload_conf()");
                 session.wait_until(&format!("pg_conf_load_time()::text <> '{before}'"));
-                // Each process learns of it in its own time; a worker that is idle then ends.
+                // Each process reads the configuration at its own time; an idle worker then exits.
                 session.wait_until("NOT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'pg_background')");
             }
         }
@@ -110,7 +110,7 @@ fn a_walk_through_settings() {
     }
 }
 
-/// What a session sets before anybody has defined it: that comes later, and what has no such name is thrown away then.
+/// Settings that a session sets before a library defines them. When it does, those with an unknown name are removed.
 #[test]
 fn settings_that_are_defined_later() {
     const SEEN: &str = "SELECT concat_ws('|', current_setting('plpgsql.extra_warnings', true),
@@ -121,7 +121,7 @@ fn settings_that_are_defined_later() {
         let mut compare = |what: &str, sql: &str| {
             session.exec(sql);
             let here: String = session.value(SEEN);
-            // The first looks for what has changed, the second finds that nothing has.
+            // The first job compares the settings, the second finds that none has changed.
             for _ in 0..2 {
                 let there: String = session.value(&format!(
                     "SELECT s FROM pg_background_run_query($job$ {SEEN} $job$, col_def => 's text') AS (s text)"
@@ -146,7 +146,7 @@ fn settings_that_are_defined_later() {
     }
 }
 
-/// A setting that a session has set and reset before anybody defined it has no value that a library could be given.
+/// A setting that a session has set and reset before a library defined it has no value that the library could get.
 #[test]
 fn settings_that_are_reset_before_they_are_defined() {
     const SET: &str = "SET plpgsql.variable_conflict = 'use_column'; SET plpgsql.check_asserts = off";
@@ -161,7 +161,7 @@ fn settings_that_are_reset_before_they_are_defined() {
             "RESET work_mem",
             "use_variable",
         ),
-        // A worker has a value of its own then that this session has not.
+        // The worker then has a value of its own, which this session has not.
         ("RESET ALL", "SET work_mem = '8MB'", "error"),
     ] {
         let mut session = cluster.session();

@@ -1,8 +1,8 @@
-//! Time limits that end a session: those on idleness are none of a worker's, and the one on a transaction is the job's own error.
+//! Time limits that end a session: those on idleness do not apply to a worker, and the one on a transaction is the job's own error.
 
 use harness::{Cluster, KEPT, Session};
 
-/// The limits hold for the launching transaction, which is short, and for the job, which adopts them.
+/// The limits apply to the launching transaction, which is short, and to the job, which adopts them.
 fn outcome(session: &mut Session, limits: &str, job: &str) -> (String, String, i32) {
     let job = session.handle(&format!(
         "BEGIN; {limits}; SELECT * FROM pg_background_launch({}); COMMIT",
@@ -52,7 +52,7 @@ fn a_transaction_that_takes_too_long_is_the_jobs_error() {
     assert!(error.context.starts_with("background worker, pid "), "{error:?}");
     assert_eq!(session.counters().failed, 3);
 
-    // Each of several transactions has the time, and what a worker does between two jobs is no transaction of the job's.
+    // Each of several transactions has the whole time, and the worker's own work between two jobs is no transaction of the job.
     let job = "DO $$ BEGIN FOR i IN 1..6 LOOP PERFORM pg_sleep(0.1); COMMIT; END LOOP; END $$";
     assert_eq!(outcome(&mut session, limit, job).0, "stopped");
     let limit = "SET LOCAL transaction_timeout = 50";

@@ -1,11 +1,11 @@
-//! A server that is told to stop stops, whatever jobs are doing.
+//! A server stops when it is told to, whatever its jobs are doing.
 
 use std::time::{Duration, Instant};
 
 use harness::{Cluster, KEPT, Session, Shutdown};
 
-/// Sessions with a job that computes, one that waits for a lock, one that sleeps, one whose rows are being read and one
-/// that has ended with its result unread.
+/// Sessions with a job that computes, one that waits for a lock, one that sleeps, one whose rows are being read and one that has ended with
+/// its result unread.
 fn busy(cluster: &Cluster) -> Vec<Session> {
     let mut session = cluster.session();
     let mut holder = cluster.session();
@@ -60,7 +60,8 @@ fn fast() {
 fn fast_with_a_session_waiting() {
     let cluster = Cluster::start(&[]);
     let mut watcher = cluster.session();
-    // The worker may be gone, and its loss reported, before this session is told to end: then it waits for that.
+    // The worker may have exited, and its loss may have been published, before this session is told to end: then the session waits for
+    // that.
     let waiting = cluster
         .session()
         .start("SELECT pg_background_run('SELECT pg_sleep(3600)'), pg_sleep(3600)");
@@ -116,7 +117,7 @@ fn database_can_be_dropped_after_its_jobs() {
     session.wait_until("NOT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'pg_background')");
 }
 
-/// Lines of the server's log that tell of the end of a worker.
+/// Returns the lines of the server's log that report the end of a worker.
 fn words_about_workers(cluster: &Cluster) -> Vec<String> {
     let log = cluster.log();
     log.lines()
@@ -138,7 +139,7 @@ fn idle_workers_leave_without_a_word_when_the_server_stops() {
         session.wait_until(
             "(SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'pg_background' AND state = 'idle') = 2",
         );
-        // Somebody means this one: that is news.
+        // A signal to this worker itself is reported.
         session.exec(&format!("SELECT pg_terminate_backend({pid})"));
         session.wait_until(&format!("NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = {pid})"));
         assert_eq!(words_about_workers(&cluster).len(), 1);
@@ -146,7 +147,7 @@ fn idle_workers_leave_without_a_word_when_the_server_stops() {
         drop((session, other));
         assert_prompt_stop(&cluster, mode);
         assert_eq!(words_about_workers(&cluster).len(), 1, "{mode:?}");
-        // Told to end, in the middle of a job: that is.
+        // The termination of a worker with a job is reported.
         cluster.restart();
         let mut session = cluster.session();
         let job = session.launch("SELECT pg_sleep(3600)");

@@ -1,4 +1,4 @@
-//! What happens when there is no room for one more job.
+//! Launches beyond the limit of running jobs.
 
 use harness::Cluster;
 
@@ -19,7 +19,7 @@ fn no_worker_slot_of_the_server() {
     assert_eq!(error.message, "could not register background process");
     assert!(error.hint.contains("max_worker_processes"), "{error:?}");
 
-    // A refused launch is no job, and others meet the same limit.
+    // A refused launch is not a job, and other launches meet the same limit.
     assert_eq!(session.counters().launched, jobs.len() as i64);
     let mut other = cluster.session();
     assert_eq!(other.error("SELECT pg_background_launch('SELECT 1')").sqlstate, "53000");
@@ -58,14 +58,14 @@ fn max_workers_of_the_session() {
         "stopped"
     );
 
-    // Only running jobs count: one ended makes room for one, whether its handle is released or not.
+    // Only running jobs count: each one that ends admits another, whether its handle is released or not.
     session.exec(&format!("SELECT pg_background_cancel({job}, 60000)"));
     session.launch("SELECT pg_sleep(3600)");
     assert_eq!(
         session.error("SELECT pg_background_launch('SELECT 1')").sqlstate,
         "53400"
     );
-    // Nor does forgetting a running job make room.
+    // Nor does detaching a running job admit another.
     session.exec("SELECT pg_background_detach_all()");
     session.exec("SET pg_background.max_workers = 3");
     session.launch("SELECT pg_sleep(3600)");
@@ -78,7 +78,7 @@ fn many_ended_jobs_keep_no_slot() {
     let mut session = cluster.session();
     for n in 0..100 {
         let launch = format!("SELECT pg_background_launch('SELECT {n}', 0, 'number {n}')");
-        // A worker's slot becomes free when the postmaster has seen its process end, a moment after its job.
+        // A worker's slot is free when the postmaster has noticed the end of its process, a moment after the end of the job.
         harness::wait_for("a free slot", || match session.try_rows(&launch) {
             Ok(_) => true,
             Err(error) => {

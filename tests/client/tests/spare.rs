@@ -1,18 +1,18 @@
-//! Processes that are started ahead of their jobs where each job gets a fresh one: whom they serve, that they are in nobody's way, and that
-//! no job is lost with one.
+//! Spare workers, which are started ahead of their jobs if each job gets a fresh process: which jobs they serve, that they block nothing,
+//! and that no job is lost with one.
 
 use harness::{Cluster, Session, wait_for};
 use std::collections::HashSet;
 
 const FRESH: &str = "pg_background.worker_idle_timeout = 0";
 
-/// Runs jobs until processes for the next ones wait, and gives those.
+/// Runs jobs until spare workers wait, and returns them.
 #[track_caller]
 fn run_until_spare(cluster: &Cluster, session: &mut Session) -> HashSet<i32> {
     let mut spare = HashSet::new();
     wait_for("a process ahead of its job", || {
         let used = HashSet::from([session.run(), session.run()]);
-        // What waits for an event has started and found no job.
+        // A worker that waits for an event has started and found no job.
         spare = cluster
             .worker_processes()
             .into_iter()
@@ -33,7 +33,7 @@ fn each_job_has_a_process_of_its_own_and_none_stays() {
     let mut session = cluster.session();
     let spare = run_until_spare(&cluster, &mut session);
     assert!(spare.len() <= 2, "{spare:?}");
-    // They are connected to nothing.
+    // They are connected to no database.
     for pid in &spare {
         assert!(session.holds(&format!("NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = {pid})")));
     }
@@ -60,7 +60,7 @@ fn none_is_started_where_none_may_wait() {
     }
     assert!(seen.is_subset(&used), "{seen:?} {used:?}");
 
-    // Nor where the cap of the cluster is reached with the job at hand.
+    // Nor if the current job reaches the cap of the cluster.
     let cluster = Cluster::start(&[FRESH, "pg_background.max_cluster_workers = 1"]);
     let mut session = cluster.session();
     let mut running = session.launch("SELECT pg_sleep(3600)");
@@ -68,7 +68,7 @@ fn none_is_started_where_none_may_wait() {
     for _ in 0..5 {
         session.wait_running(running);
         used.insert(running.pid);
-        // There is room as soon as a job has ended; its process may still be there.
+        // A job is admitted as soon as another has ended, even if its process still exists.
         let seen = HashSet::from_iter(cluster.worker_processes());
         assert!(seen.is_subset(&used), "{seen:?} {used:?}");
         session.exec(&format!("SELECT pg_background_cancel({running})"));
@@ -109,7 +109,7 @@ fn one_serves_whoever_comes_first() {
         assert_eq!(said, "elsewhere other 77kB Asia/Tokyo");
         spare.contains(&job.pid)
     });
-    // None of them holds up what has to have a database for itself.
+    // None of them holds up a command that needs a database for itself.
     drop((other, administrator));
     run_until_spare(&cluster, &mut session);
     session.exec("DROP DATABASE elsewhere");
@@ -117,7 +117,7 @@ fn one_serves_whoever_comes_first() {
 
 #[test]
 fn the_slots_they_take_are_there_for_jobs() {
-    // One is taken by the launcher of logical replication.
+    // The launcher of logical replication takes one slot.
     let cluster = Cluster::start(&[FRESH, "max_worker_processes = 4"]);
     let mut session = cluster.session();
     let mut other = cluster.session();
@@ -147,7 +147,7 @@ fn no_job_is_lost_with_one_that_is_told_to_end() {
         }
         session.run();
     }
-    // What reads the configuration again makes them go, too.
+    // A reload of the configuration makes them exit, too.
     run_until_spare(&cluster, &mut session);
     session.exec("SELECT pg_reload_conf()");
     for _ in 0..20 {
@@ -191,7 +191,7 @@ fn none_has_an_older_configuration_than_its_session() {
     for round in 0..5 {
         let digits = (round % 3).to_string();
         let spare = run_until_spare(&cluster, &mut session);
-        // The system lets them run only when the session has read the configuration and has launched.
+        // The system lets them run only after the session has read the configuration and has launched.
         for pid in &spare {
             cluster.signal(*pid, "STOP");
         }

@@ -1,4 +1,4 @@
-//! What the server's own instruments see of a job.
+//! What PostgreSQL's own views and extensions show of a job.
 
 use harness::{Cluster, wait_for};
 
@@ -98,7 +98,7 @@ fn pg_stat_statements_and_auto_explain() {
         let log = cluster.log();
         log.contains("Query Text: ") && log.contains("Function Scan on generate_series g")
     });
-    // Preloaded, the settings are known before the first use.
+    // With the library preloaded, the settings are known before the first use.
     assert_eq!(
         cluster.session().value::<String>("SHOW pg_background.max_workers"),
         "16"

@@ -1,4 +1,4 @@
-//! Sessions that launch, cancel, read, wait and forget at random, with an administrator's signals in between.
+//! Sessions that launch, cancel, read, wait and detach at random, with an administrator's signals in between.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -52,7 +52,7 @@ fn eight_sessions_and_an_administrator() {
     assert!(!cluster.log().contains("terminating connection because of crash"));
 }
 
-/// Cancels and terminates workers that it finds at work; gives how many signals it sent.
+/// Cancels and terminates busy workers. Returns the number of signals.
 fn administrate(session: &mut Session, over: &AtomicBool) -> u64 {
     let mut random = Random::new(99);
     let mut signals = 0;
@@ -62,7 +62,7 @@ fn administrate(session: &mut Session, over: &AtomicBool) -> u64 {
         } else {
             "pg_cancel_backend"
         };
-        // A worker may be gone before its signal is sent: that gives a warning and false.
+        // A worker may have exited before its signal is sent: that returns false with a warning.
         signals += session.value::<u64>(&format!(
             "SELECT count(*) FILTER (WHERE {function}(pid)) FROM (SELECT pid FROM pg_stat_activity
              WHERE backend_type = 'pg_background' ORDER BY random() LIMIT 1) s"
@@ -72,7 +72,7 @@ fn administrate(session: &mut Session, over: &AtomicBool) -> u64 {
     signals
 }
 
-/// Runs statements that have nothing to do with jobs; gives how many.
+/// Runs statements that have nothing to do with jobs. Returns how many.
 fn stand_by(session: &mut Session, over: &AtomicBool) -> u64 {
     let mut statements = 0;
     while !over.load(Ordering::Relaxed) {
@@ -90,7 +90,7 @@ struct Job {
     id: u64,
 }
 
-/// Launches its jobs and does something to each of them; gives how many launches were refused.
+/// Launches jobs and does something with each of them. Returns how many launches were refused.
 fn work(session: &mut Session, number: u64) -> u64 {
     let mut random = Random::new(number);
     let mut pending: Vec<Job> = Vec::new();
@@ -127,7 +127,7 @@ fn work(session: &mut Session, number: u64) -> u64 {
                 }
                 pending.push(Job { handle, id });
             }
-            // All slots taken, or the worker was terminated before it had the job.
+            // All slots are taken, or the worker was terminated before it had the job.
             Err(error) => {
                 assert!(
                     ["53000", "53400", "08006"].contains(&error.sqlstate.as_str()),
@@ -147,7 +147,7 @@ fn work(session: &mut Session, number: u64) -> u64 {
     }
     session.wait_until("(SELECT workers_active = 0 FROM pg_background_stats())");
     let counters = session.counters();
-    // A launch whose worker was terminated under it may or may not count as a job.
+    // A launch whose worker was terminated meanwhile may or may not count as a job.
     assert!(
         counters.launched >= JOBS as i64 && counters.launched <= (JOBS + refused) as i64,
         "{counters:?}"
@@ -160,7 +160,7 @@ fn finish(session: &mut Session, random: &mut Random, job: &Job) {
     match random.below(3) {
         0 => session.exec(&format!("SELECT pg_background_detach({handle})")),
         1 => {
-            // Whatever the job gave, reading releases the handle: rows, a wrong row type and errors alike.
+            // Reading releases the handle in all cases: rows, a wrong row type and errors.
             let result = session.try_rows(&format!(
                 "SELECT count(*) FROM pg_background_result({handle}) AS (x text)"
             ));

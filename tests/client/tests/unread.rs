@@ -1,4 +1,4 @@
-//! Results that nobody reads: the job ends all the same, its rows wait in temporary files.
+//! Unread results: the job ends all the same, and its rows go to temporary files.
 
 use harness::{Cluster, Handle, KEPT, Session, process_status, try_process_status, wait_for};
 
@@ -6,7 +6,7 @@ use harness::{Cluster, Handle, KEPT, Session, process_status, try_process_status
 const LARGE: &str = "SELECT g, repeat('x', 1000) FROM generate_series(1, 200000) g";
 const COLUMNS: &str = "AS (g int, t text)";
 
-/// With small shared buffers, so that a process's memory is its own.
+/// Small shared buffers, so that a process's memory is mostly its own.
 fn start() -> (Cluster, Session) {
     let cluster = Cluster::start(&["shared_buffers = 16MB", "work_mem = 4MB"]);
     let session = cluster.session();
@@ -61,7 +61,7 @@ fn memory_of_the_worker_is_bounded() {
     let job = session.launch(LARGE);
     let pid = job.pid;
     let watcher = std::thread::spawn(move || {
-        // The peak of a process that is gone cannot be read: the last look at it counts.
+        // The peak of an exited process cannot be read: the last measurement counts.
         let mut peak = 0;
         let deadline = std::time::Instant::now() + harness::PATIENCE;
         while let Some(now) = try_process_status(pid, "VmHWM") {
@@ -99,7 +99,7 @@ fn files_vanish_with_the_handle_and_with_the_session() {
         cluster.temporary_files().is_empty()
     });
 
-    // A detached job's rows have no reader any more: they need not be kept.
+    // The rows of a detached job have no reader: they need not be stored.
     let mut session = cluster.session();
     let job = session.launch(LARGE);
     session.exec(&format!("SELECT pg_background_detach({job})"));
@@ -218,7 +218,7 @@ fn what_is_said_last_leaves_the_next_job_its_tablespaces() {
     };
     let before = sorts(&mut session);
     assert_eq!(before[1].as_deref(), Some("t"));
-    // What the trigger says comes after the rows have been handed over, and the memory for them is full: it goes to a file when the
+    // The trigger's message comes after the rows have been passed on, and the memory for them is full: it goes to a file when the
     // transaction has ended.
     let job = session.handle(
         "SELECT * FROM pg_background_launch('INSERT INTO effects VALUES (1); SELECT repeat(''x'', 3800)', 4096)",

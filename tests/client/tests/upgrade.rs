@@ -1,8 +1,8 @@
-//! From the catalogs of older versions to this one: an updated catalog is the fresh one, and what users built on it stays.
+//! Updates from the catalogs of older versions: an updated catalog is the same as a fresh one, and users' objects on it stay.
 
 use harness::{Cluster, Session, server_program};
 
-/// All that belongs to the extension: what it is, who may use it, what is said of it, what it was created with.
+/// All members of the extension: definition, privileges, comment, initial privileges.
 const CATALOG: &str = "
     WITH member AS (
         SELECT classid, objid FROM pg_depend JOIN pg_extension AS extension ON refobjid = extension.oid
@@ -27,8 +27,8 @@ const CATALOG: &str = "
     LEFT JOIN pg_type AS type ON classid = 'pg_type'::regclass AND type.oid = objid
     ORDER BY object.type, object.identity COLLATE \"C\"";
 
-/// Makes the catalog of the C release's 2.0 out of this version's: without what is new, some functions in SQL, other comments and
-/// grants.
+/// Turns this version's catalog into that of the C release's 2.0: without the new objects, with some functions in SQL, with other comments
+/// and grants.
 const VERSION_2_0: &str = "
     CREATE OR REPLACE VIEW pg_background_activity AS SELECT job.pid, job.cookie, job.launched_at, job.user_id, job.queue_size,
         job.state AS pgbg_state, job.sql_preview, job.last_error, job.consumed, job.label, backend.state AS backend_state,
@@ -96,7 +96,7 @@ fn assert_same(updated: Vec<String>, fresh: Vec<String>) {
     );
 }
 
-/// A user's objects and grants; and a job through each afterwards.
+/// A user's objects and grants, and a job through each of them afterwards.
 const USE: &str = "
     CREATE ROLE app; CREATE ROLE member IN ROLE pgbackground_role;
     GRANT EXECUTE ON FUNCTION pg_background_launch(text, int) TO app;
@@ -134,8 +134,8 @@ fn from_2_0() {
     assert_same(catalog(&mut session), fresh);
 }
 
-/// Stands in for the catalog of `version`, whose members are the given statements' objects: functions whose C symbols this library
-/// lacks, with other arguments and results.
+/// Replaces the catalog of `version`. Its members are the objects of the given statements: functions whose C symbols this library lacks,
+/// with other arguments and results.
 fn replace_catalog(session: &mut Session, version: &str, statements: &[&str]) {
     session.exec(
         "DO $$
@@ -266,7 +266,7 @@ fn dump_and_restore() {
             .output()
             .unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        // Each dump has a random word to keep a restoring psql from commands in the data.
+        // Each dump has a random word that protects a restoring psql from commands in the data.
         let text = String::from_utf8(output.stdout).unwrap();
         text.lines()
             .filter(|line| !line.starts_with("\\restrict") && !line.starts_with("\\unrestrict"))
@@ -303,7 +303,8 @@ fn grants_survive_update_and_dump() {
     );
 }
 
-/// Who had all of 2.0 has all of this version, also after a dump; who had a part has that part, and what a view in it calls.
+/// A role that had all of 2.0 has all of this version, even after a dump. A role that had a part has that part, and what a view in it
+/// calls.
 #[test]
 fn who_had_all_of_2_0_gets_what_is_new() {
     const NEW: [&str; 2] = [
@@ -362,7 +363,7 @@ fn who_had_all_of_2_0_gets_what_is_new() {
                 .session_in(database, role)
                 .exec("SELECT * FROM pg_background_activity");
         }
-        // What the update gave is taken back like the rest, and then nothing keeps the role.
+        // What the update granted is revoked like the rest, and then nothing depends on the role.
         let mut superuser = cluster.session_in(database, "postgres");
         for role in ["whole", "Odd, one", "nearly"] {
             assert!(superuser.holds(&format!("pg_background_revoke_privileges('{role}')")));

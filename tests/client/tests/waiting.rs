@@ -1,4 +1,4 @@
-//! Waits react at once, keep their time limits and can be interrupted.
+//! Waits end at once, obey their time limits and can be interrupted.
 
 use std::time::{Duration, Instant};
 
@@ -31,7 +31,7 @@ fn wakes_at_the_end_and_not_before() {
                 waiting.pid
             ));
             if round == 0 {
-                // A wait that polled would be seen to wake up.
+                // A wait that polls would be seen to wake up.
                 let before = process_status(waiting.pid, "voluntary_ctxt_switches");
                 std::thread::sleep(Duration::from_secs(1));
                 let switches = process_status(waiting.pid, "voluntary_ctxt_switches") - before;
@@ -89,7 +89,7 @@ fn time_limits_are_kept() {
     let (rows, took) = timed(&format!("SELECT pg_background_wait_any({handles}, 300) IS NULL"));
     assert_eq!(rows[0][0].as_deref(), Some("t"));
     assert!(limit.contains(&took), "{took:?}");
-    // One limit for all of them.
+    // One time limit for all of them.
     let (rows, took) = timed(&format!(
         "SELECT pid, completed, state FROM pg_background_drain({handles}, 2000)"
     ));
@@ -139,7 +139,7 @@ fn first_to_end() {
     // wait_any consumes nothing.
     assert_eq!(session.value::<i32>("SELECT count(*) FROM pg_background_list"), 2);
 
-    // drain detaches those that have ended and no others.
+    // drain detaches the handles of ended jobs and no others.
     let states = session.rows(&format!(
         "SELECT state FROM pg_background_drain({}, 100)",
         Handle::array(&[slow, quick])

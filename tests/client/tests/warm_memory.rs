@@ -2,7 +2,7 @@
 
 use harness::{Cluster, KEPT, Session, process_entries, process_status, try_process_status};
 
-/// A hundred jobs of many kinds, all of which leave a worker clean.
+/// A hundred jobs of many kinds, all of which leave a worker reusable.
 const HUNDRED: &str = "DO $$
     DECLARE
         h pg_background_handle;
@@ -59,7 +59,7 @@ fn five_thousand_jobs_in_one_worker() {
     assert_eq!(session.counters().completed, 5000 + 3);
 }
 
-/// What a worker holds after the job that `body` runs, whose process it gives, in kB; None where it has gone.
+/// Returns the memory of a worker after the job that `body` runs, in kB. `body` returns the process; None if it has exited.
 fn after(cluster: &Cluster, body: impl FnOnce(&mut Session) -> i32) -> Option<u64> {
     let mut session = cluster.session();
     worker(&mut session);

@@ -1,5 +1,5 @@
-//! A worker that waits for its next job never passes for a new connection where a new one would get something else: roles,
-//! databases, their settings, their rights and the extension change between jobs.
+//! An idle worker is not used if a new connection would get something else: roles, databases, their settings, their rights and the
+//! extension change between jobs.
 
 use harness::order::Step::{Admin, Connect, Job};
 use harness::order::{Order, Step, compare};
@@ -221,7 +221,7 @@ fn what_a_new_connection_would_get() {
     );
 }
 
-/// Configuration files that are read again are those of the next job too.
+/// Reloaded configuration files apply to the next job too.
 #[test]
 fn the_configuration_is_read_again() {
     let cluster = Cluster::start(&[KEPT]);

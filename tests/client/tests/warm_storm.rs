@@ -1,4 +1,4 @@
-//! Cancels and time limits that come when a job is about to end, and the next job is in the same worker already.
+//! Cancels and time limits that come when a job is about to end and the same worker already has the next one.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ struct Seen {
     stopped: u64,
     canceled: u64,
     timed_out: u64,
-    /// Innocent jobs in the worker of the victim before them.
+    /// Innocent jobs that ran in the same worker after a victim.
     followed: u64,
     workers: HashSet<i32>,
 }
@@ -51,7 +51,7 @@ fn no_cancel_hits_the_next_job() {
     );
 }
 
-/// Launches a victim, ends it from one side or another about when it ends by itself, and lets an innocent job follow at once.
+/// Launches a victim, ends it by one way or another at about the time of its own end, and launches an innocent job at once.
 fn work(session: &mut Session, number: u64) -> Seen {
     let mut random = Random::new(number);
     let mut seen = Seen::default();
@@ -65,7 +65,7 @@ fn work(session: &mut Session, number: u64) -> Seen {
         if limited {
             session.exec("RESET pg_background.worker_timeout");
         } else {
-            // The delay is in the server: between the cancel and the launch of the innocent job lies one statement.
+            // The delay is in the server: only one statement lies between the cancel and the launch of the innocent job.
             let delay = random.below(4000) as f64 / 1e6;
             session.exec(&format!("SELECT pg_sleep({delay}), pg_background_cancel({victim})"));
         }
@@ -105,7 +105,7 @@ fn launch_innocent(session: &mut Session, id: u64) -> Handle {
     ))
 }
 
-/// `run` cancels its job at the timeout; whatever runs next is not touched.
+/// `run` cancels its job at the timeout; the next job is not affected.
 #[test]
 fn no_timeout_of_run_hits_the_next_job() {
     let cluster = Cluster::start(&[KEPT]);
@@ -130,17 +130,17 @@ fn no_timeout_of_run_hits_the_next_job() {
     assert_eq!(session.value::<i32>("SELECT count(*) FROM innocent"), 600);
 }
 
-/// A worker that goes, for whatever reason, takes no job with it: its idle time is over at about the time of the next launch, its
-/// slot is needed, its configuration, its role's settings or its database are being touched.
+/// A worker that exits, for whatever reason, loses no job: its idle time ends at about the time of the next launch, its slot is needed, its
+/// configuration, its role's settings or its database change.
 #[test]
 fn no_job_goes_with_a_worker_that_goes() {
     among_leaving_workers("max_worker_processes = 32");
 }
 
-/// The slots of workers that go are there for those that come, each session having one at a time.
+/// The slots of exiting workers serve the new ones; each session has one at a time.
 #[test]
 fn no_slot_is_missing_while_workers_go() {
-    // Three for jobs: one is that of logical replication.
+    // Three slots for jobs: one more is that of logical replication.
     among_leaving_workers("max_worker_processes = 4");
 }
 
@@ -170,9 +170,9 @@ fn among_leaving_workers(slots: &str) {
             while !over.load(Ordering::Relaxed) {
                 administrator.exec(&format!("ALTER ROLE alice SET work_mem = '{}MB'", 1 + turns % 2));
                 administrator.exec("SELECT pg_reload_conf()");
-                // Without a pause the postmaster does nothing but reload: to it that signal comes before all others.
+                // Without a pause the postmaster only reloads: it handles that signal before all others.
                 administrator.exec("SELECT pg_sleep(0.02)");
-                // Others are in it, so it cannot be copied; but for five seconds it is held, and nobody can join it.
+                // Other sessions use it, so it cannot be copied. But its lock is held for five seconds, and no process can connect to it.
                 if turns == 20 {
                     let _ = administrator.try_rows("CREATE DATABASE copied TEMPLATE postgres");
                 }
@@ -193,7 +193,7 @@ fn among_leaving_workers(slots: &str) {
     assert!(turns > 10 && workers > 30, "{turns} turns, {workers} workers");
 }
 
-/// Runs jobs with pauses of about the time that a worker waits; gives how many workers there were.
+/// Runs jobs with pauses of about the idle timeout. Returns how many workers there were.
 fn run_and_pause(session: &mut Session, number: u64) -> usize {
     let mut random = Random::new(number);
     let mut workers = HashSet::new();

@@ -1,4 +1,4 @@
-//! What is done with the pieces of a script: most become jobs, what only makes sense in a session is left to the session.
+//! Turns the pieces of a script into actions: most become jobs; those that are meaningful only in a session are executed by the session.
 
 use std::path::Path;
 
@@ -8,15 +8,14 @@ use crate::script::Piece;
 pub enum Action {
     /// A statement, or a whole transaction block.
     Job(String),
-    /// What changes the session, whose settings and roles travel with its jobs.
+    /// A change of the session's settings or roles, which its jobs adopt.
     Session(String),
     /// Another session of this role.
     Connect(Option<String>),
 }
 
-/// Turns the pieces of a script into actions. `keep` writes data of a `COPY ... FROM stdin` to a file that the server can read.
-/// Temporary tables become permanent ones, of which the names are given too, to be dropped in the end; an `EXECUTE` brings its
-/// `PREPARE` along.
+/// Turns the pieces of a script into actions. `keep` writes the data of a `COPY ... FROM stdin` to a file that the server can read.
+/// Temporary tables become permanent ones, whose names are returned too, to be dropped at the end. An `EXECUTE` gets its `PREPARE`.
 pub fn actions(pieces: &[Piece], mut keep: impl FnMut(&str) -> String) -> (Vec<Action>, Vec<String>) {
     let mut actions = Vec::new();
     let mut block: Option<Vec<String>> = None;
@@ -70,7 +69,7 @@ pub fn actions(pieces: &[Piece], mut keep: impl FnMut(&str) -> String) -> (Vec<A
         match &mut block {
             Some(open) => {
                 open.push(statement);
-                // A block that begins another at once (AND CHAIN) goes on.
+                // A block that begins another at once (AND CHAIN) continues.
                 if ends && (words.contains(&"no") || !words.contains(&"chain")) {
                     let committed = matches!(words[0], "commit" | "end");
                     let settings: Vec<_> = open
@@ -95,7 +94,7 @@ pub fn actions(pieces: &[Piece], mut keep: impl FnMut(&str) -> String) -> (Vec<A
     (actions, dropped)
 }
 
-/// Whether a statement changes the session for good, and nothing else.
+/// Whether a statement changes the session's state, and nothing else.
 fn is_of_session(statement: &str) -> bool {
     let words = words(statement);
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
@@ -106,7 +105,7 @@ fn is_of_session(statement: &str) -> bool {
     }
 }
 
-/// The name of a temporary table that is made by these words.
+/// The name of the temporary table that these words create.
 fn temporary(words: &[&str]) -> Option<String> {
     let name = words.get(3).filter(|_| words[2] == "table")?;
     let name = match *name {
@@ -118,7 +117,7 @@ fn temporary(words: &[&str]) -> Option<String> {
         .then(|| name.to_owned())
 }
 
-/// The words of a statement in lower case, without what is quoted by dollars or apostrophes.
+/// The words of a statement in lower case, without dollar-quoted and quoted strings.
 pub fn words(statement: &str) -> Vec<String> {
     let mut words = Vec::new();
     let mut word = String::new();
@@ -139,7 +138,7 @@ pub fn words(statement: &str) -> Vec<String> {
     words
 }
 
-/// Replaces the first `word`, in whatever case.
+/// Replaces the first `word`, in upper or lower case.
 fn replace_word(statement: &str, word: &str, by: &str) -> String {
     match statement.to_ascii_lowercase().find(word) {
         Some(at) => format!("{}{by}{}", &statement[..at], &statement[at + word.len()..]),

@@ -1,9 +1,9 @@
-//! What differs by nature between two processes or two clusters, in one place, with the reason.
+//! Expected differences between two processes or two clusters, in one place, with the reasons.
 
 use crate::actions::words;
 use crate::play::Answer;
 
-/// Files that are not played.
+/// Files that are not run.
 pub const LEFT_OUT: &[(&str, &str)] = &[
     ("psql", "about the program psql"),
     ("psql_crosstab", "about the program psql"),
@@ -56,15 +56,15 @@ const BY_NATURE: &[(&str, &str)] = &[
     ("wal", "the same"),
 ];
 
-/// Beginnings of statements whose messages name one object of several, in the order in which the catalog has them. That is another one where
-/// rows of temporary schemas have come and gone. `GRANT` and `REVOKE ... ON ALL ... IN SCHEMA` are the same.
+/// Beginnings of statements whose messages name one object of several, in catalog order. The order differs if rows of temporary schemas
+/// were inserted and deleted. `GRANT` and `REVOKE ... ON ALL ... IN SCHEMA` are the same.
 const IN_ORDER_OF_CATALOG: &[&str] = &["alter table all in tablespace", "drop owned", "reassign owned"];
 
-/// What is said when a function is compiled, which a process does once under the same settings and roles: what is said of the calls
-/// alone is compared. A session that has created the function does not say it again either.
+/// Messages of a function's compilation, which a process raises once under the same settings and roles: only the messages of the calls are
+/// compared. A session that has created the function does not raise them again either.
 const ONCE_COMPILED: &str = "WARNING 22P06 nonstandard use of ";
 
-/// Whether the two show the same.
+/// Whether both sides show the same.
 pub fn same(one: &Answer, other: &Answer) -> bool {
     if one.sql != other.sql || one.failed != other.failed {
         return false;
@@ -103,8 +103,8 @@ fn same_texts(one: &Answer, other: &Answer, is_ordered: bool, mask: impl Fn(&str
     mask(&one.end) == mask(&other.end) && rows(one) == rows(other) && messages(one) == messages(other)
 }
 
-/// Numbers of objects, transactions and processes have five or six digits; in two clusters that do the same they differ, since a new
-/// process makes temporary schemas of its own.
+/// OIDs, transaction ids and pids have five or six digits. They differ in two clusters that do the same, since a new process creates
+/// temporary schemas of its own.
 fn without_numbers(text: &str) -> String {
     masked(text, 5..=6)
 }

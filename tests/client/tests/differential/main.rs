@@ -1,8 +1,8 @@
-//! A used worker answers as a new process does: PostgreSQL's own regression files, statement by statement as jobs, on workers that are
-//! kept and on fresh ones, with jobs of other sessions under other settings, roles and search paths in between.
+//! A used worker answers as a new process does: PostgreSQL's own regression files, statement by statement as jobs, on reused workers and on
+//! fresh ones, with jobs of other sessions under other settings, roles and search paths in between.
 //!
 //! `make differential` and `make differential-all` run it; `REGRESSION_FILES` is where the files are (scripts/get-regression-files).
-//! `TESTS` chooses some of them.
+//! `TESTS` selects some of them.
 
 mod actions;
 mod harmless;
@@ -16,13 +16,13 @@ use std::sync::mpsc::{Sender, channel};
 use harness::{Cluster, as_server, give_to_server, pg_config};
 use play::{Answer, DIRECTORY, File, Played, Player};
 
-/// What a cluster is like whose answers are to depend on nothing but the statements.
+/// Settings of a cluster whose answers depend only on the statements.
 const SETTINGS: [&str; 10] = [
     "autovacuum = off",
     "synchronize_seqscans = off",
     "max_parallel_workers_per_gather = 0",
     "jit = off",
-    // Temporary tables are permanent ones here, and a transaction that is prepared with them would keep its locks.
+    // Temporary tables are permanent ones here, and a transaction prepared with them would hold its locks.
     "max_prepared_transactions = 0",
     "pg_background.worker_timeout = '60s'",
     "wal_level = logical",
@@ -31,8 +31,8 @@ const SETTINGS: [&str; 10] = [
     "max_locks_per_transaction = 256",
 ];
 
-/// What `make test` plays: what compiles, plans and depends on settings, roles and names most. The first ones make what the
-/// others need, and are no jobs.
+/// The files that `make test` runs: those that compile, plan and depend on settings, roles and names most. The first ones create what the
+/// others need, and are not jobs.
 const NEEDED: [&str; 1] = ["test_setup"];
 const SOME: [&str; 11] = [
     "create_function_sql",
@@ -48,8 +48,8 @@ const SOME: [&str; 11] = [
     "rowtypes",
 ];
 
-/// The part of a file's statements that has to end without an error, in percent, or the comparison would be one of errors; and that of all.
-/// Some files are about errors.
+/// The part of a file's statements that must end without an error, in percent, since otherwise mostly errors would be compared; and the
+/// part of all statements. Some files are about errors.
 const LEAST_OF_FILE: usize = 25;
 const LEAST: usize = 60;
 
@@ -141,7 +141,7 @@ fn differential(chosen: impl Fn(&str) -> bool) {
     );
 }
 
-/// The files to play, in the order of PostgreSQL's own schedule.
+/// Returns the files to run, in the order of PostgreSQL's own schedule.
 fn files(source: &Path, data: &Directory, chosen: impl Fn(&str) -> bool) -> Vec<File> {
     let wanted = std::env::var("TESTS").unwrap_or_default();
     let wanted: Vec<_> = wanted.split_whitespace().collect();
@@ -155,7 +155,7 @@ fn files(source: &Path, data: &Directory, chosen: impl Fn(&str) -> bool) -> Vec<
             if !(plain || chosen(&name) && is_wanted) {
                 return None;
             }
-            // Some are in another encoding than UTF8.
+            // Some files have another encoding than UTF8.
             let text = std::fs::read(source.join(format!("sql/{name}.sql"))).ok()?;
             let text = String::from_utf8_lossy(&text);
             let mut variables = HashMap::from([
@@ -193,7 +193,7 @@ fn play(files: &[File], idle_timeout: &str, played: &Sender<Played>) {
     }
 }
 
-/// The differences of one file, each with what came before on the same worker.
+/// Returns the differences of one file, each with the preceding steps on the same worker.
 fn differences(warm: &Played, fresh: &Played) -> Vec<String> {
     const SHOWN: usize = 15;
     let mut differences = Vec::new();
@@ -254,7 +254,7 @@ fn shortened(sql: &str) -> String {
     text
 }
 
-/// A directory that the server may read and write, gone afterwards.
+/// A directory that the server may read and write, removed when dropped.
 struct Directory(PathBuf);
 
 impl Directory {

@@ -1,4 +1,4 @@
-//! Scripts played as jobs on one cluster, with the jobs of other sessions in between.
+//! Runs scripts as jobs on one cluster, with the jobs of other sessions in between.
 
 use std::time::{Duration, Instant};
 
@@ -8,17 +8,17 @@ use crate::actions::Action;
 
 pub const DATABASE: &str = "regression";
 
-/// What a directory that belongs to one cluster is called in a script.
+/// The placeholder in a script for a directory of one cluster.
 pub const DIRECTORY: &str = "{directory of the cluster}";
 
 const PLAIN: &str = "SELECT pid, cookie FROM background.pg_background_launch({sql})";
-/// A job of another role is not the caller's to look at: the function tells how it ended.
+/// The caller may not see the job of another role: the function returns how it ended.
 const AS_OWNER: &str =
     "SELECT pid, state, row_count, command_tag, sqlstate, error_message FROM neighbours.run_as_owner({sql})";
 
-/// Sessions whose jobs come between those of the script, on the same worker: name, role, settings, launch. Each one changes what the others'
-/// jobs would be like if something of it stayed. None sets `session_replication_role`, which throws away all plans. Only the first sets what
-/// PostgreSQL does not define itself: it shares no worker with the others.
+/// Sessions whose jobs run between those of the script, on the same worker: name, role, settings, launch. Each one would change the answers
+/// of the others' jobs if any of its state stayed. None sets `session_replication_role`, which discards all plans. Only the first sets
+/// settings that PostgreSQL does not define itself: it shares no worker with the others.
 const NEIGHBOURS: [(&str, &str, &str, &str); 5] = [
     (
         "abroad",
@@ -59,7 +59,7 @@ const NEIGHBOURS: [(&str, &str, &str, &str); 5] = [
     ),
 ];
 
-/// What sessions do in between, which leaves something behind in them.
+/// What sessions do in between that leaves state in them.
 const CHANGES: [&str; 6] = [
     "BEGIN; SET LOCAL app.left_over = '7'; SET LOCAL timezone = 'UTC'; COMMIT",
     "SET app.reset = '7'; RESET app.reset",
@@ -69,7 +69,7 @@ const CHANGES: [&str; 6] = [
     "SET SESSION AUTHORIZATION DEFAULT; RESET ROLE; SET app.tenant = 'another'",
 ];
 
-/// For the neighbours, and probes: functions whose answer tells under which settings and roles they were compiled.
+/// Functions for the neighbours, and probes: functions whose answer shows under which settings and roles they were compiled.
 const SETUP: &str = r"
     SET check_function_bodies = off;
     CREATE ROLE regress_neighbour;
@@ -127,10 +127,10 @@ const TENANT: &str = "DO $$
         END LOOP;
     END $$";
 
-/// More than a job is given (`pg_background.worker_timeout`).
+/// More than the time limit of a job (`pg_background.worker_timeout`).
 const LONGEST: Duration = Duration::from_secs(120);
 
-/// What was seen of one step.
+/// The observed outcome of one step.
 #[derive(Clone, Debug)]
 pub struct Answer {
     pub who: &'static str,
@@ -141,7 +141,7 @@ pub struct Answer {
     pub messages: Vec<String>,
     pub worker: i32,
     pub failed: bool,
-    /// Of a job's error.
+    /// The context of a job's error.
     pub sqlstate: Option<String>,
 }
 
@@ -152,13 +152,13 @@ pub struct Played {
     pub took: Duration,
 }
 
-/// A file to play.
+/// A file to run.
 pub struct File {
     pub name: String,
     pub actions: Vec<Action>,
-    /// Tables to drop in the end.
+    /// Tables to drop at the end.
     pub dropped: Vec<String>,
-    /// Whether others depend on it, and it is executed by a session itself.
+    /// Whether other files depend on it, so that a session executes it itself.
     pub plain: bool,
 }
 
@@ -175,7 +175,7 @@ pub fn prepare(cluster: &Cluster) {
         .session()
         .exec("CREATE DATABASE regression TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'");
     let mut session = cluster.session_in(DATABASE, "postgres");
-    // As pg_regress does it.
+    // As pg_regress does.
     for setting in [
         "lc_messages = 'C'",
         "lc_monetary = 'C'",
@@ -232,7 +232,7 @@ impl<'a> Player<'a> {
     }
 
     fn connect(&mut self, role: &str) {
-        // A role that the script has made may be one that cannot log in, or may be gone.
+        // A role that the script has created may lack LOGIN, or may have been dropped.
         match self.cluster.try_session_in(DATABASE, role) {
             Ok(session) => self.session = session,
             Err(_) => self.session = self.cluster.session_in(DATABASE, "postgres"),
@@ -272,7 +272,7 @@ impl<'a> Player<'a> {
             }
         }
         if lost {
-            // The server restarts after a crash, or somebody ended the session.
+            // The server restarts after a crash, or the session was terminated.
             harness::wait_for("the server after a crash", || {
                 self.cluster.try_session_in(DATABASE, "postgres").is_ok()
             });
@@ -298,14 +298,14 @@ impl<'a> Player<'a> {
         }
     }
 
-    /// One of the neighbours runs the same statement, and rolls it back; now and then a probe comes along, or the neighbour changes
-    /// something. True where a session was lost.
+    /// One of the neighbours runs the same statement, and rolls it back. Sometimes it also runs a probe, or changes its state. Returns true
+    /// if a session was lost.
     fn neighbour_says(&mut self, sql: &str, answers: &mut Vec<Answer>) -> bool {
         self.turn += 1;
         let turn = self.turn;
         let before = answers.len();
         let (name, role, settings, launch) = NEIGHBOURS[(turn + turn / 5) % NEIGHBOURS.len()];
-        // A session that has no worker of its own takes the script's.
+        // A session without a worker of its own takes the script's.
         let Ok(mut session) = self.cluster.try_session_in(DATABASE, role) else {
             return true;
         };
@@ -321,7 +321,7 @@ impl<'a> Player<'a> {
         if turn.is_multiple_of(5) {
             let [theirs, ours] = PROBES[turn / 5 % PROBES.len()];
             answers.push(job(&mut session, name, theirs, launch));
-            // The second time it finds what the first one has left.
+            // The second time it finds the state that the first one has left.
             for _ in 0..2 {
                 answers.push(job(&mut self.session, "script", ours, PLAIN));
             }
@@ -337,7 +337,7 @@ fn text(row: &[Option<String>]) -> String {
     columns.join(" | ")
 }
 
-/// Runs a job and looks at all that it shows.
+/// Runs a job and records all that it shows.
 fn job(session: &mut Session, who: &'static str, sql: &str, launch: &str) -> Answer {
     let mut answer = Answer {
         who,
@@ -372,7 +372,7 @@ fn job(session: &mut Session, who: &'static str, sql: &str, launch: &str) -> Ans
         }
     };
     answer.worker = handle.pid;
-    // A wait holds a snapshot, for which CREATE INDEX CONCURRENTLY waits in turn: so it is a short one, again and again.
+    // A wait holds a snapshot, for which CREATE INDEX CONCURRENTLY waits in turn: so the wait is short, and repeated.
     let look = format!(
         "SELECT background.pg_background_wait({handle}, 300);
          SELECT state, row_count, command_tag, sqlstate, error_message FROM background.pg_background_outcome({handle});
@@ -427,7 +427,7 @@ fn job(session: &mut Session, who: &'static str, sql: &str, launch: &str) -> Ans
     answer
 }
 
-/// A text as an SQL literal under whatever settings of strings.
+/// Returns a text as an SQL literal that is valid under all settings of strings.
 fn tagged(sql: &str) -> String {
     let mut tag = "$job$".to_owned();
     while sql.contains(&tag) {

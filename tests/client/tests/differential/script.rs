@@ -1,4 +1,4 @@
-//! Scripts for psql, taken apart into statements as psql's own scanner does it (psqlscan.l).
+//! Splits psql scripts into statements, as psql's own scanner does (psqlscan.l).
 
 use std::collections::HashMap;
 
@@ -6,14 +6,14 @@ use std::collections::HashMap;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Piece {
     Statement(String),
-    /// `COPY ... FROM stdin`, and the lines that follow it.
+    /// `COPY ... FROM stdin`, and its data lines.
     Copy(String, String),
-    /// Another session, of this role, or of the one that the script began with.
+    /// Another session, of this role, or, without one, of the role that the script began with.
     Connect(Option<String>),
 }
 
-/// Takes a script apart. Variables that psql would have learned from an answer (`\gset`) are not known, and what depends on them stays
-/// as it is; conditions (`\if`) are taken for true in all their branches.
+/// Splits a script. Variables that psql would set from an answer (`\gset`) are unknown, and text that depends on them is not replaced. All
+/// branches of conditions (`\if`) are taken.
 pub fn split(text: &str, variables: &mut HashMap<String, String>) -> Vec<Piece> {
     let mut scanner = Scanner {
         text,
@@ -36,11 +36,11 @@ struct Scanner<'a> {
     /// The statement so far.
     buffer: String,
     parens: usize,
-    /// How deep the statement is in `BEGIN ATOMIC` and `CASE`.
+    /// How deeply the statement is nested in `BEGIN ATOMIC` and `CASE`.
     begins: usize,
     /// Its first words.
     words: Vec<String>,
-    /// Whether a backslash in a plain string is one.
+    /// Whether a backslash in a plain string is an ordinary character.
     conforming: bool,
     variables: &'a mut HashMap<String, String>,
     pieces: Vec<Piece>,
@@ -130,7 +130,7 @@ impl Scanner<'_> {
         }
     }
 
-    /// `:name`, `:'name'` and `:"name"`, where the variable is known.
+    /// `:name`, `:'name'` and `:"name"`, if the variable is known.
     fn variable(&mut self) {
         let rest = self.rest();
         if rest.starts_with("::") || rest.starts_with(":=") {
@@ -159,7 +159,7 @@ impl Scanner<'_> {
         }
     }
 
-    /// A backslash and what belongs to it, to the end of the line.
+    /// A backslash command with its arguments, up to the end of the line.
     fn command(&mut self) {
         if self.rest().starts_with("\\;") {
             self.buffer.push(';');
@@ -260,7 +260,7 @@ impl Scanner<'_> {
     }
 }
 
-/// The length of a comment, with those in it.
+/// The length of a comment, including nested ones.
 fn comment(text: &str) -> usize {
     let mut depth = 0;
     let mut at = 0;
@@ -282,7 +282,7 @@ fn comment(text: &str) -> usize {
     text.len()
 }
 
-/// The length of what begins with a quote, with its end.
+/// The length of a quoted string, including its end.
 fn quoted(text: &str, quote: char, escapes: bool) -> usize {
     let bytes = text.as_bytes();
     let quote = quote as u8;
@@ -301,7 +301,7 @@ fn quoted(text: &str, quote: char, escapes: bool) -> usize {
     text.len()
 }
 
-/// The length of a dollar-quoted string; None where there is none.
+/// The length of a dollar-quoted string; None if there is none.
 fn dollar_quote(text: &str) -> Option<usize> {
     let tag_end = 1 + text[1..].find('$')?;
     let tag = &text[..=tag_end];

@@ -1,8 +1,8 @@
-//! What is compiled or planned in a process stays there: functions, saved plans, what the caches keep of expressions. It depends on the
-//! settings, roles and names that were in force then, be they the session's, the job's own for a while, or those of a function.
+//! Compiled and planned state stays in a process: functions, saved plans, expressions in caches. It depends on the settings, roles and
+//! names that were in force when it was made: those of the session, those that the job sets for a while, or those of a function.
 //!
-//! Expressions that a cache keeps are folded in it. `float8::text` serves to show that: to PostgreSQL it is immutable, and yet
-//! `extra_float_digits` decides it, so `0.1 + 0.2` has 3 or 19 characters.
+//! Expressions in a cache are folded there. `float8::text` can show that: PostgreSQL declares it immutable, yet it depends on
+//! `extra_float_digits`, so `0.1 + 0.2` has 3 or 19 characters.
 
 use harness::order::Step::{Admin, Connect, Job, Session};
 use harness::order::{Order, Step, agree};
@@ -248,14 +248,14 @@ fn run(orders: &[Order]) {
     run_in(SETUP, orders);
 }
 
-/// The same job under one state of the session and then under another.
+/// The same job under one state of the session and then under another one.
 macro_rules! then {
     ($name:expr, $first:expr, $job:expr, $second:expr) => {
         left($name, &[Session($first), Job($job), Session($second), Job($job)])
     };
 }
 
-/// A job that changes something for itself and takes it back, then the job.
+/// A job that changes a setting for itself and resets it, then the job.
 macro_rules! inside {
     ($name:expr, $before:expr, $job:expr) => {
         left($name, &[Job($before), Job($job)])
@@ -455,7 +455,7 @@ fn literals() {
     ]);
 }
 
-/// The settings are equal, and yet the literal is another one.
+/// The settings are equal, and yet the literal differs.
 #[test]
 fn literals_of_the_time() {
     run(&[silent(left(
@@ -702,7 +702,7 @@ fn names() {
     ]);
 }
 
-/// A function that is compiled in another state than the one of its job, and yet the process stays.
+/// A function is compiled in another state than that of its job, and yet the process is reused.
 #[test]
 fn states_of_functions() {
     run(&[
@@ -792,7 +792,7 @@ fn states_of_functions() {
     ]);
 }
 
-/// What a name means has changed since the function was compiled.
+/// The meaning of a name has changed since the function was compiled.
 #[test]
 fn names_that_change() {
     run(&[
@@ -1187,7 +1187,7 @@ fn settings_that_cannot_be_taken_on() {
     ]);
 }
 
-/// A job answers as its session does, whichever worker it has.
+/// A job answers as its session does, whatever worker it has.
 #[test]
 fn as_the_session_answers() {
     const TENANT: &str = "SELECT coalesce(current_setting('app.tenant', true), 'none') || owned_sum()";

@@ -1,4 +1,4 @@
-//! Nothing of one job reaches the next: the same jobs in the same order, on workers that are kept and on fresh ones.
+//! No state of one job reaches the next: the same jobs in the same order, on reused workers and on fresh ones.
 
 use harness::Cluster;
 use harness::order::{Order, Step, compare};
@@ -43,7 +43,7 @@ const SETUP: &str = "
     CREATE EXTENSION pg_trgm;
 ";
 
-/// A worker that has compiled anything goes when a table was analysed.
+/// A worker that has compiled anything exits when a table was analysed.
 const SETTINGS: [&str; 3] = [
     "max_prepared_transactions = 4",
     "max_wal_senders = 4",
@@ -56,12 +56,13 @@ fn cluster(setup: &str, workers: &str) -> Cluster {
     cluster
 }
 
-/// Where workers wait for the next job, where each job has a fresh one, and where the session itself executes what is asked.
+/// Three clusters: in the first workers wait for the next job, in the second each job has a fresh one, in the third a session executes the
+/// steps itself.
 fn clusters(setup: &str) -> [Cluster; 3] {
     ["'10min'", "0", "0"].map(|time| cluster(setup, &format!("pg_background.worker_idle_timeout = {time}")))
 }
 
-/// An order after which a worker is clean for sure.
+/// An order after which a worker is certainly reusable.
 const fn cleared(name: &'static str, steps: &'static [Step]) -> Order {
     Order {
         name,
@@ -72,7 +73,7 @@ const fn cleared(name: &'static str, steps: &'static [Step]) -> Order {
     }
 }
 
-/// An order after which a worker may go.
+/// An order after which a worker may exit.
 const fn left(name: &'static str, steps: &'static [Step]) -> Order {
     Order {
         keeps_worker: false,
@@ -94,7 +95,7 @@ fn run(orders: &[Order]) {
 }
 
 fn run_in(setup: &str, orders: &[Order]) {
-    // A worker that goes must do so without a word in the log; the clusters look for it when they end.
+    // A worker that exits must log nothing; the clusters check the log at their end.
     let [warm, fresh, plain] = clusters(setup);
     compare(&warm, &fresh, &plain, orders);
 }

@@ -1,4 +1,4 @@
-//! What belongs to a session: temporary objects, cursors, locks, sequences, what libraries keep.
+//! Objects of a session: temporary objects, cursors, locks, sequences, the state of libraries.
 
 use harness::order::Step::{Admin, Job, Session, Unread};
 

@@ -1,4 +1,4 @@
-//! Who a job acts as, and plans and rights that depend on it.
+//! The role of a job, and plans and rights that depend on it.
 
 use harness::order::Step::{Admin, Job, Session};
 

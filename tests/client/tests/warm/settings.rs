@@ -4,13 +4,13 @@ use harness::order::Step::{Connect, Job, Session};
 
 use crate::{cleared, left, run, silent};
 
-/// With those of PL/pgSQL, which are known from its first use on.
+/// With the settings of PL/pgSQL, which are known from its first use on.
 const EVERY_SETTING: &str = "DO $$ BEGIN END $$;
     SELECT name || '=' || setting || ' (' || source || ') ' || coalesce(reset_val, '') FROM pg_settings
     WHERE name NOT IN ('application_name', 'unix_socket_directories', 'data_directory', 'config_file', 'hba_file', 'ident_file',
                        'hosts_file', 'pg_background.worker_idle_timeout') ORDER BY name";
 
-/// Gives every setting that can be changed another value.
+/// Sets every setting that can be changed to another value.
 const CHANGE_EVERY_SETTING: &str = "DO $$
     DECLARE
         s record;
@@ -235,7 +235,7 @@ fn settings() {
             "every setting, after an error",
             &[Job(CHANGE_EVERY_SETTING), Job("SELECT 1 / 0"), Job(EVERY_SETTING)],
         ),
-        // What has compiled a function takes no job that changes its state at once: this one comes last.
+        // A worker that has compiled a function takes no job that changes its state at once: this one comes last.
         left(
             "search_path and a function's plan",
             &[

@@ -1,4 +1,4 @@
-//! Texts that come again, whose parse trees a worker keeps.
+//! Repeated texts, whose parse trees a worker retains.
 
 use harness::order::Step::{Admin, Job, Session};
 
@@ -8,7 +8,7 @@ const LONG_NAME: &str = "SELECT '1' AS a_name_that_is_longer_than_the_sixty_thre
 
 const ESCAPES: &str = r"SELECT 'a\\b' || length('\\')";
 
-/// The same text out of a session in which a backslash in a string is not one.
+/// The same text from a session in which a backslash in a string is an escape character.
 const ESCAPES_ESCAPED: &str = r"SELECT 'a\\\\b' || length('\\\\')";
 
 const SHADE: &str = "SELECT x FROM shade";

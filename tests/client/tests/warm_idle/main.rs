@@ -1,4 +1,4 @@
-//! Workers that wait for a job: whom they serve, how many stay and for how long, and that they are in nobody's way.
+//! Idle workers: which jobs they serve, how many stay and for how long, and that they block nothing.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -11,11 +11,11 @@ mod staying;
 
 const IDLE: &str = "FROM pg_stat_activity WHERE backend_type = 'pg_background' AND state = 'idle'";
 
-/// Runs a job whose worker then waits for the next.
+/// Runs a job whose worker is idle afterwards.
 #[track_caller]
 fn leave_idle(session: &mut Session) -> i32 {
     let pid = session.run();
-    // For a moment it looks for the next job before it sleeps, and what arrives then counts as meant for that job.
+    // For a moment the worker spins before it sleeps; a signal that arrives then counts as meant for the next job.
     session.wait_until(&format!(
         "EXISTS (SELECT {IDLE} AND pid = {pid} AND wait_event_type = 'Extension')"
     ));
@@ -27,8 +27,7 @@ fn wait_gone(observer: &mut Session, pid: i32) {
     observer.wait_until(&format!("NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = {pid})"));
 }
 
-/// Jobs that run at the same time, and so in as many workers, which all wait for the next one afterwards. `gate` may launch none of
-/// them.
+/// Runs jobs at the same time, and so in as many workers, which are all idle afterwards. `gate` must launch none of them.
 #[track_caller]
 fn run_together(session: &mut Session, gate: &mut Session, count: usize) -> Vec<i32> {
     gate.exec("SELECT pg_advisory_lock(42)");

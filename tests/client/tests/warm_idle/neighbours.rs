@@ -1,4 +1,4 @@
-//! Whom an idle worker could be in the way of, and is not.
+//! What an idle worker could block, and does not.
 
 use super::*;
 
@@ -6,7 +6,7 @@ use super::*;
 fn databases_and_roles_change_freely() {
     let cluster = Cluster::start(&[KEPT]);
     let mut administrator = cluster.session();
-    // Up to version 14 there is no other way than this one.
+    // Up to version 14 this is the only way.
     let copied_as_files = match administrator.holds("current_setting('server_version_num')::int < 150000") {
         true => "CREATE DATABASE copied TEMPLATE d",
         false => "CREATE DATABASE copied TEMPLATE d STRATEGY file_copy",
@@ -35,7 +35,7 @@ fn databases_and_roles_change_freely() {
     administrator.exec(&format!("CREATE TABLESPACE t LOCATION '{}'", place.display()));
     database_with_idle_worker(&cluster, &mut administrator, "d");
     promptly(&mut administrator, "ALTER DATABASE d SET TABLESPACE t");
-    // The worker of a database that came to its tablespace by then has files open there.
+    // The worker of a database that was moved to its tablespace by then has files open there.
     let mut session = cluster.session_in("d", "postgres");
     session.exec("CREATE TABLE there (n int); SELECT pg_background_run('INSERT INTO there VALUES (1)')");
     drop(session);
@@ -55,7 +55,7 @@ fn databases_and_roles_change_freely() {
     administrator.exec("REVOKE pgbackground_role FROM carol");
     promptly(&mut administrator, "DROP ROLE carol");
 
-    // What needs all snapshots or all locks gone has nothing to wait for.
+    // Commands that wait for all snapshots or all locks have nothing to wait for.
     leave_idle(&mut administrator);
     administrator.exec("CREATE TABLE indexed (n int)");
     promptly(&mut administrator, "CREATE INDEX CONCURRENTLY ON indexed (n)");
@@ -98,7 +98,7 @@ fn signals_to_an_idle_worker() {
     }
     cluster.signal(leave_idle(&mut session), "INT");
     assert_eq!(leave_idle(&mut session), session.run());
-    // The next job is launched before the worker has had the time to go.
+    // The next job is launched before the worker has had time to exit.
     for _ in 0..20 {
         let pid = leave_idle(&mut session);
         administrator.exec(&format!("SELECT pg_terminate_backend({pid})"));
@@ -108,7 +108,7 @@ fn signals_to_an_idle_worker() {
     assert!(administrator.holds(&format!("pg_terminate_backend({pid}, 10000)")));
     session.run();
 
-    // The session that it served is terminated: idle, and with a job running.
+    // The session that it served is terminated: while the worker is idle, and while a job runs.
     let pid = leave_idle(&mut session);
     administrator.exec(&format!("SELECT pg_terminate_backend({}, 60000)", session.pid));
     let mut session = cluster.session();
@@ -131,7 +131,7 @@ fn a_crash_takes_idle_workers_along() {
         let mut session = cluster.session();
         let idle = leave_idle(&mut session);
         cluster.signal(if victim_is_idle { idle } else { session.pid }, "KILL");
-        // Who connects before the server has noticed goes down with it.
+        // A session that connects before the server has noticed the crash ends with it.
         wait_for("the crash", || session.try_rows("SELECT 1").is_err());
         wait_for("the server's recovery", || {
             cluster.try_session_in("postgres", "postgres").is_ok_and(|mut session| {
@@ -187,7 +187,7 @@ fn a_standby() {
     assert_eq!(session.value::<i32>("SELECT count(*) FROM copied"), 2);
 }
 
-/// The library is replaced by another build, as a package does it: here the same one under another number.
+/// Replaces the library by another build, as a package does: here by the same one with another build number.
 #[test]
 fn a_replaced_library_is_not_used_on() {
     let cluster = Cluster::start_plain(&[KEPT]);
@@ -221,7 +221,7 @@ fn a_replaced_library_is_not_used_on() {
     );
     assert_eq!(new_session.run(), new_pid);
     wait_gone(&mut observer, pid);
-    // The session of before has to connect again, and is told so rather than served by something else.
+    // A session with the old build must reconnect, and gets an error that says so.
     let sqlstate = match session.try_rows("SELECT sqlstate FROM pg_background_run('SELECT 1')") {
         Ok(mut rows) => rows.remove(0).remove(0),
         Err(error) => Some(error.sqlstate),
@@ -230,7 +230,7 @@ fn a_replaced_library_is_not_used_on() {
     assert_eq!(new_session.run(), new_pid);
 }
 
-/// The library with the number of its build changed wherever it is.
+/// The library with its build number changed in all places.
 fn another_build(library: &[u8]) -> Vec<u8> {
     const NAME: &[u8] = b"pg_background ";
     let digits = |at: usize| library[at..].iter().take_while(|byte| byte.is_ascii_digit()).count();
@@ -249,7 +249,7 @@ fn another_build(library: &[u8]) -> Vec<u8> {
     other
 }
 
-/// A worker that waits keeps up with what happens meanwhile.
+/// An idle worker processes the events that happen meanwhile.
 #[test]
 fn catalogs_change_while_it_waits() {
     let cluster = Cluster::start(&[KEPT]);

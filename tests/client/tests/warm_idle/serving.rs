@@ -1,4 +1,4 @@
-//! Whom a worker serves, and how that is seen.
+//! Which jobs a worker serves, and how that is shown.
 
 use super::*;
 
@@ -24,16 +24,16 @@ fn how_an_idle_worker_is_seen() {
     );
     assert_eq!((row[1].as_deref(), row[2].as_deref()), (None, None), "{row:?}");
 
-    // The handle is kept, but the worker is not the job's any more.
+    // The handle stays, but the worker no longer runs the job.
     let activity = format!(
         "SELECT pgbg_state, backend_state, query FROM pg_background_activity WHERE pid = {}",
         job.pid
     );
     assert_eq!(session.rows(&activity), vec![vec![Some("stopped".into()), None, None]]);
-    // What the job did is counted although its process has not ended.
+    // The job's statistics are reported although its process has not ended.
     observer.wait_until("n_tup_ins = 1 FROM pg_stat_user_tables WHERE relname = 'counted'");
 
-    // Beside the job that the same process runs now, it is shown.
+    // The worker is shown beside the job that it runs now.
     let next = session.launch("SELECT pg_sleep(60)");
     assert_eq!(next.pid, job.pid);
     assert_ne!(next.cookie, job.cookie);
@@ -88,7 +88,7 @@ fn handles_stay_unique() {
         session.value::<usize>("SELECT count(*) FROM pg_background_list"),
         jobs.len()
     );
-    // Each result is the one of its own job, in whatever order they are read, in memory and in files.
+    // Each result is that of its own job, in whatever order they are read, in memory and in files.
     for (n, job) in jobs.iter().enumerate().rev() {
         let row = session
             .rows(&format!(
@@ -99,7 +99,7 @@ fn handles_stay_unique() {
         let rows = if n % 20 == 0 { "500" } else { "2" };
         assert_eq!(row, vec![number.clone(), number, Some(rows.into())]);
         if n > 0 {
-            // The pid is known by other jobs still, but this was a good handle.
+            // Other jobs still have the pid, but this was a valid handle.
             assert_eq!(
                 session.error(&format!("SELECT pg_background_wait({job})")).sqlstate,
                 "42704"
@@ -165,7 +165,7 @@ fn whom_a_worker_serves() {
     assert_eq!(different.len(), workers.len(), "{workers:?}");
     drop(sessions);
 
-    // Sessions of the same role keep to the worker that served them before.
+    // Sessions of the same role get the worker that served them before.
     let (mut one, mut two, mut three) = (
         cluster.session_as("alice"),
         cluster.session_as("alice"),
@@ -186,7 +186,7 @@ fn whom_a_worker_serves() {
         assert_eq!(leave_idle(&mut two), b);
         assert_eq!(leave_idle(&mut one), a);
     }
-    // A session that ended leaves its worker to others.
+    // The worker of an ended session serves others.
     drop((one, two, three));
     let mut next = cluster.session_as("alice");
     let before: i32 = administrator.value(&format!(
@@ -226,8 +226,8 @@ fn a_session_can_do_without() {
     }
 }
 
-/// A view of processes may be older than the list of jobs: within a transaction `pg_stat_activity` stays as it was. What a process
-/// did before is not what its job does.
+/// A view of processes may be older than the list of jobs: within a transaction `pg_stat_activity` does not change. The earlier activity of
+/// a process is not that of its job.
 #[test]
 fn a_job_is_not_shown_with_what_its_worker_did_before() {
     let cluster = Cluster::start(&[KEPT]);
@@ -263,7 +263,7 @@ fn a_job_is_not_shown_with_what_its_worker_did_before() {
     let second_runs = row([Some("second"), Some("running"), Some("SELECT pg_sleep(3600), 2")]);
     assert_eq!(session.rows(shown), vec![canceled, second_runs]);
 
-    // The process runs a job of this session. Of another's it knows nothing.
+    // The process runs a job of this session. For another session's job the function returns NULL.
     let job_of = format!("SELECT pg_background_job_of({}, now())", second.pid);
     assert_eq!(session.text(&job_of), Some(second.cookie.to_string()));
     assert_eq!(observer.text(&job_of), None);
@@ -277,12 +277,12 @@ fn a_job_is_not_shown_with_what_its_worker_did_before() {
     assert_eq!(session.text(&job_of), None);
 }
 
-/// Where each job has a process of its own, a pid names one job, whatever others leave idle.
+/// If each job has a process of its own, a pid names one job, whatever workers others leave idle.
 #[test]
 fn pids_are_unique_where_no_worker_is_used_again() {
     let cluster = Cluster::start(&[KEPT]);
     let (mut session, mut other) = (cluster.session(), cluster.session());
-    // Used again, a worker gives its pid to several handles.
+    // A reused worker gives its pid to several handles.
     for _ in 0..3 {
         let job = session.launch("SELECT 1");
         session.wait(job);

@@ -1,4 +1,4 @@
-//! How long a worker waits, how many do, and for whom they make room.
+//! How long a worker is idle, how many are, and for which launches they make room.
 
 use super::*;
 
@@ -20,7 +20,7 @@ fn how_long_it_waits() {
         ended.elapsed()
     );
 
-    // The setting is read from the configuration file again, and counts for a worker that waits already.
+    // The setting is reread from the configuration file, and applies to an idle worker too.
     observer.exec("ALTER SYSTEM SET pg_background.worker_idle_timeout = '1h'");
     observer.exec("SELECT pg_reload_conf()");
     session.wait_until("current_setting('pg_background.worker_idle_timeout') = '1h'");
@@ -52,7 +52,7 @@ fn how_many_wait() {
     }
 }
 
-/// By default a quarter of the slots, at least two, are kept by workers that wait; the others are there for whoever needs them.
+/// By default idle workers take a quarter of the slots, at least two; the others are free for other users.
 #[test]
 fn how_many_wait_by_default() {
     for (slots, burst, idle) in [(4, 3, 2), (8, 7, 2), (16, 8, 4)] {
@@ -86,7 +86,7 @@ fn parallel_query_has_its_workers_after_a_burst() {
         gate.wait_until(&format!(
             "count(*) <= 2 FROM pg_stat_activity WHERE pid = ANY (ARRAY{workers:?})"
         ));
-        // The slot of a process that has ended is free when the postmaster has seen it.
+        // The slot of an ended process is free when the postmaster has noticed the end.
         wait_for("a query with four parallel workers", || {
             let plan = gate.rows(explain);
             plan.iter().any(|line| {
@@ -113,7 +113,7 @@ fn it_makes_room() {
         run_together(&mut session, &mut gate, 3);
         gate.wait_until(&format!("count(*) = 3 {IDLE} AND usename = 'postgres'"));
     }
-    // Workers at work are not sent away.
+    // Busy workers are not told to exit.
     let jobs: Vec<_> = (0..3).map(|_| session.launch("SELECT pg_sleep(3600)")).collect();
     assert_eq!(alice.error("SELECT pg_background_launch('SELECT 1')").sqlstate, "53000");
     for job in jobs {
