@@ -1,4 +1,5 @@
-//! Functions for tests of what SQL cannot reach: orders without a session, and the engine's work in a job's transaction. They are in no package.
+//! Functions for tests of what SQL cannot reach: orders without a session, and the engine's work in a job's transaction. No package has
+//! them.
 
 use crate::channel::request::{Deed, Work};
 use crate::dispatch::launch_queue::{QueuedOrder, Stand};
@@ -31,21 +32,21 @@ crate::sql_function! {
 
 crate::worker_function!(pg_background_probe_main => place_all);
 
-/// What a process without a database is to place, and what it saw.
+/// The task of a process without a database, and its report.
 #[repr(C)]
 struct Task {
     database: AtomicU32,
     role: AtomicU32,
     orders: AtomicU32,
-    /// Whether it is to stop after it has tried each once.
+    /// Whether it stops after it has tried each order once.
     once: AtomicU32,
     sql: AtomicU64,
     sql_len: AtomicU64,
     pid: AtomicI32,
-    /// How many were tried once, and how many of them stood where then.
+    /// How many orders were tried once, and how many of them were then taken, posted, starting, and not admitted or not startable.
     tried: AtomicU32,
     had: [AtomicU32; 4],
-    /// How many have a worker now, and how many could not start.
+    /// How many orders have a worker now, and how many could not start.
     taken: AtomicU32,
     failed: AtomicU32,
 }
@@ -60,7 +61,7 @@ fn deed(name: Option<&[u8]>) -> Result<Deed> {
     }
 }
 
-/// `probe_launch(sql, before, after)`: launches a job in whose transaction the engine does this.
+/// `probe_launch(sql, before, after)`: launches a job in whose transaction the engine does `before` and `after`.
 fn launch_with_work(call: &Call) -> Result<Answer> {
     let launched = launch::launch(&Arguments {
         sql: call.text(0).unwrap_or_default(),
@@ -91,7 +92,7 @@ fn connection<'a>(database: u32, role: u32, sql: &'a [u8]) -> Result<Order<'a>> 
     })
 }
 
-/// `probe_order(database, role, sql)`: orders a job of a connection that nobody holds, with its handle in this session.
+/// `probe_order(database, role, sql)`: orders a job of a new connection, whose handle this session has.
 fn order(call: &Call) -> Result<Answer> {
     let oid = |n| call.int8(n).unwrap_or(0) as u32;
     jobs::join()?;
@@ -104,7 +105,8 @@ fn order(call: &Call) -> Result<Answer> {
     call.composite(&[Value::Int4(launched.pid), Value::Int8(launched.cookie)])
 }
 
-/// `probe_place(database, role, sql, orders, once)`: starts a process without a database that places so many orders. Returns where it reports.
+/// `probe_place(database, role, sql, orders, once)`: starts a process without a database that places so many orders. Returns the pointer of
+/// its task.
 fn place_from_elsewhere(call: &Call) -> Result<Answer> {
     const MAIN: &CStr = c"pg_background_probe_main";
     jobs::join()?;
@@ -123,7 +125,7 @@ fn place_from_elsewhere(call: &Call) -> Result<Answer> {
     call.scalar(Value::Int8(at as i64))
 }
 
-/// `probe_report(place)`: `pid tried taken posted starting no_room | taken failed`.
+/// `probe_report(pointer)`: `pid tried taken posted starting no_room | taken failed`.
 fn report(call: &Call) -> Result<Answer> {
     jobs::join()?;
     let task: &Task = shmem::mapped(call.int8(0).unwrap_or(0) as u64)?;
@@ -139,7 +141,7 @@ fn report(call: &Call) -> Result<Answer> {
     call.scalar(Value::Text(text.as_bytes()))
 }
 
-/// `probe_state(cookie)`: the state of a job as its slot has it, without a look whether its worker is there; NULL where there is no slot.
+/// `probe_state(cookie)`: the state of a job as its slot has it, without a check whether its worker is alive; NULL if there is no slot.
 fn state(call: &Call) -> Result<Answer> {
     let cookie = call.int8(0).unwrap_or(0) as u64;
     let slot = segment()?.find(cookie)?;
@@ -156,7 +158,7 @@ fn slots(call: &Call) -> Result<Answer> {
     call.scalar(Value::Int4(taken as i32))
 }
 
-/// The process without a database.
+/// The entry point of the process without a database.
 fn place_all(_raw: Raw<'_>, _argument: Datum) -> Result<()> {
     let (_, at) = bgworker::worker_arguments(Datum::from(0usize))?;
     signals::accept_signals();
@@ -174,13 +176,13 @@ fn place_all(_raw: Raw<'_>, _argument: Datum) -> Result<()> {
     }
     let mut on_their_way: Vec<Placed> = orders.into_iter().map(Prepared::place).collect();
     for placed in &on_their_way {
-        let stands = match placed {
+        let kind = match placed {
             Placed::Taken(_) => 0,
             Placed::Posted(_) => 1,
             Placed::Starting(_) => 2,
             Placed::NoRoom(..) | Placed::CouldNotStart => 3,
         };
-        task.had[stands].fetch_add(1, Relaxed);
+        task.had[kind].fetch_add(1, Relaxed);
     }
     task.tried.store(on_their_way.len() as u32, Relaxed);
     let mut queued = QueuedOrder::default();
@@ -203,7 +205,7 @@ fn place_all(_raw: Raw<'_>, _argument: Datum) -> Result<()> {
                 }
                 Placed::NoRoom(prepared, no_room) => {
                     if sleep.is_none() {
-                        // The first that has no room waits for all.
+                        // The first order that is not admitted waits for all.
                         sleep = match queued.stand(no_room.short, prepared.counts(), i32::MAX)? {
                             Stand::Sleep(sleep) => Some(sleep),
                             Stand::LookAgain | Stand::Refused { .. } => None,

@@ -1,10 +1,10 @@
-//! The line of those who found no room. Nothing in here sleeps: it tells how long to.
+//! An order that finds no worker, and the launch queue. Nothing in here sleeps: the caller is told for how long to sleep.
 //!
-//! Whoever is told of room looks again, and nothing is reserved for it meanwhile: what keeps others from being faster is the place in
-//! line alone. What nobody tells is looked for now and then: other extensions' workers end in silence, and the postmaster has a slot
-//! free only after it has seen the process go, a moment after that has told.
+//! A launch that is woken tries again. Nothing is reserved for it meanwhile: only its position in the launch queue keeps other launches
+//! from overtaking it. Some events cause no wake-up, so a waiting launch also looks at intervals. Workers of other extensions end without
+//! telling anybody, and the postmaster frees a slot only when it has reaped the process, a moment after that process has announced its end.
 //!
-//! A process has one place in queued, however many orders it has: it places one after the other.
+//! A process has one entry in the launch queue, however many orders it has: it places one after the other.
 
 use crate::pg::error::Result;
 use crate::pg::process::backend;
@@ -13,26 +13,26 @@ use crate::registry::admission::{self, NOT_QUEUED, Short, Shortage};
 use crate::registry::totals::Totals;
 use crate::registry::{pool, upkeep};
 
-/// How long an idle worker that was sent away has to go, in microseconds.
+/// How long a dismissed idle worker may take to exit, in microseconds.
 const PATIENCE: i64 = 1_000_000;
 
-/// How long a launch waits in any case for the slots of processes that are going, in microseconds.
+/// How long a launch waits at most for the slots of processes that are exiting, whatever its timeout is, in microseconds.
 const GOING: i64 = 5_000_000;
 
-/// How long it takes the postmaster at most to have a slot free when it has seen the process go, in microseconds.
+/// How long the postmaster takes at most from the end of a process to the free slot, in microseconds.
 const SEEN: i64 = 50_000;
 
-/// How long it takes at most to see what is left by those in front, in microseconds.
+/// How long it takes at most until the launches in front have taken what they need, in microseconds.
 const BEHIND: i64 = 300_000;
 
-/// How long after a wake-up the slot may still be on its way, in microseconds.
+/// How long after a wake-up or a dismissal the slot may still be on its way, in microseconds.
 const MOMENT: i64 = 100_000;
 
-/// How often who is the first for something looks, and how often the others do, in milliseconds.
+/// How often a launch looks that is the first to wait for something, and how often those behind it do, in milliseconds.
 const LOOK: i64 = 100;
 const LOOK_FROM_BEHIND: i64 = 1000;
 
-/// Where an order counts.
+/// The counters of an order.
 #[derive(Clone, Copy)]
 pub struct Counts {
     /// The counters of the session, if it has one.
@@ -41,34 +41,36 @@ pub struct Counts {
     pub totals: DsaPointer,
 }
 
-/// This process, which may have to wait; out of the line when dropped.
+/// The wait of this process, which may have to enter the launch queue. Dropping it leaves the queue.
 #[derive(Default)]
 pub struct QueuedOrder {
     began: Option<i64>,
-    /// When an idle worker was sent away for this launch.
+    /// When an idle worker was dismissed for this launch.
     dismissed: Option<i64>,
-    /// Until when a slot may become free without a word.
+    /// Until when a slot may become free without a wake-up. Until then the first launch in the queue looks every millisecond.
     expects_until: i64,
-    /// Until when the slot of a process that was going is waited for.
+    /// Until when this launch waits for the slot of an exiting process.
     going_until: i64,
 }
 
 impl QueuedOrder {
-    /// A worker was sent away, which makes room for this launch.
+    /// A worker was dismissed, which frees a slot for this launch.
     pub fn expect_slot(&mut self) {
         let now = backend::now();
         self.dismissed = Some(now);
         self.expects_until = now + MOMENT;
     }
 
-    /// There was no room for an order. Where an idle worker can make room for it, it is sent away, and that is waited for in any case, as is the slot of a
-    /// process that has just ended; for all else no longer than `timeout_ms` from the first time on. The system's own error where it refuses to map
-    /// what this needs.
+    /// Called after an order was not admitted. Returns what to do next.
+    ///
+    /// If an idle worker can make room, it is dismissed, and the launch waits for its slot whatever the timeout is. The same holds for the
+    /// slot of a process that has just ended. For everything else it waits for `timeout_ms` at most, counted from the first call. Fails
+    /// with the system's own error if shared memory cannot be mapped.
     pub fn stand(&mut self, short: Short, counts: Counts, timeout_ms: i32) -> Result<Stand> {
         let now = backend::now();
         let began = *self.began.get_or_insert(now);
         if short.of != Shortage::Server {
-            // A job that is lost counts until somebody looks after it.
+            // A lost job counts as running until some process looks after it.
             if upkeep::look_after_all()? {
                 return Ok(Stand::LookAgain);
             }
@@ -83,7 +85,7 @@ impl QueuedOrder {
             }
             admission::set_promised(self.dismissed.is_some());
             until = self.dismissed.map_or(until, |at| until.max(at + PATIENCE));
-            // One may have gone since the postmaster was asked, and it sees a process go a moment before it has the slot free.
+            // A worker may have ended since the postmaster was asked, and the postmaster frees the slot a moment later.
             if pool::is_one_going() {
                 self.going_until = (now + SEEN).min(began + GOING);
             }
@@ -91,7 +93,7 @@ impl QueuedOrder {
             self.expects_until = self.expects_until.max(going_until);
             until = until.max(going_until);
             if short.is_behind {
-                // Those in front may have the slot of a process that has just gone, and there may be one more.
+                // The launches in front may take the slot of a process that has just ended, and there may be another.
                 until = until.max(began + BEHIND);
             }
         }
@@ -104,7 +106,7 @@ impl QueuedOrder {
         if admission::my_position() == NOT_QUEUED {
             pool::join_queue(counts.role, counts.session, short.of)?;
             admission::set_promised(self.dismissed.is_some());
-            // Whatever happens from here on, this process is woken.
+            // From here on this process is in the queue and is woken, so one more attempt closes the gap before it.
             return Ok(Stand::LookAgain);
         }
         pool::wait_for(short.of);
@@ -121,7 +123,7 @@ impl QueuedOrder {
         }))
     }
 
-    /// The sleep is over. One that somebody has ended before its time means that a slot may be on its way.
+    /// The sleep is over. If it was cut short, this process was woken, and a slot may be on its way.
     pub fn awake(&mut self, sleep: Sleep) {
         let woken = backend::now();
         if woken - sleep.since < sleep.ms * 1000 {
@@ -130,17 +132,17 @@ impl QueuedOrder {
     }
 }
 
-/// What to do where there is no room.
+/// What a launch that was not admitted does next.
 pub enum Stand {
     /// Reset the latch and try again at once.
     LookAgain,
     /// Sleep, reset the latch, and try again.
     Sleep(Sleep),
-    /// The time is over, or there was none to begin with. The refusal is counted.
+    /// The timeout is over, or there was none to begin with. The refusal is counted.
     Refused { waited_ms: i64 },
 }
 
-/// How long to sleep, unless somebody sets this process's latch.
+/// A sleep of `ms` milliseconds, which ends early when this process's latch is set.
 #[derive(Clone, Copy)]
 pub struct Sleep {
     since: i64,

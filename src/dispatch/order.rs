@@ -10,7 +10,7 @@ use crate::registry::job::{LABEL_MAX, Slot};
 use crate::settings;
 use pgrx::PgSqlErrorCode;
 
-/// A job that somebody wants.
+/// An order for a job.
 pub struct Order<'a> {
     pub sql: &'a [u8],
     pub label: Option<&'a [u8]>,
@@ -18,13 +18,13 @@ pub struct Order<'a> {
     pub text_encoding: i32,
     /// The size of the queue in bytes, from [`queue_size`].
     pub queue_size: i32,
-    /// Whether somebody is to read rows and messages.
+    /// Whether rows and messages are kept for a reader.
     pub keeps_result: bool,
-    /// How long an unread result outlives who ordered the job, in milliseconds.
+    /// How long an unread result outlives the session that ordered the job, in milliseconds.
     pub retention: i32,
     /// How long the job may run, in milliseconds; 0 for no limit.
     pub worker_timeout: i32,
-    /// Whether that or another limit may end it in the middle.
+    /// Whether that or another limit may end the job before it is done.
     pub is_limited: bool,
     pub state: Source<'a>,
     /// What the engine does in the job's transaction.
@@ -36,30 +36,29 @@ pub struct Order<'a> {
 
 /// Where a job's state comes from.
 pub enum Source<'a> {
-    /// A session: its identity and its settings; in another database than its own, the limits that it has set.
+    /// A session: its identity and its settings; in another database than the session's, the limits that it has set.
     Session {
         identity: Identity,
         database: Database,
         parameters: Option<&'a Outgoing>,
     },
-    /// A connection that nobody holds: what a new connection of the role to the database gets. Nothing is looked up for the order,
-    /// so whether there are such a database and role, and whether they may meet, is found when the worker connects. A connection
-    /// that is refused is the job's error.
+    /// A new connection of the role to the database. Nothing is looked up for the order: whether database and role exist, and whether the
+    /// role may connect, is found when the worker connects. A refused connection is the job's error.
     #[cfg_attr(not(feature = "probe"), allow(dead_code, reason = "no SQL function orders so"))]
     Connection { database: u32, role: u32 },
 }
 
-/// Takes over the handle `(pid, cookie)` of a job that a worker has taken. It calls [`Slot::introduce`], and must not fail.
+/// Takes over the handle `(pid, cookie)` of a job that has a worker process. It calls [`Slot::introduce`], and must not fail.
 pub type Introduce = fn(&'static Slot, u64, i32);
 
-/// Nobody takes the handle over: the job runs on to its end, and its result is kept as long as the order says. An [`Introduce`].
+/// An [`Introduce`] that drops the handle: the job runs on to its end, and its result is retained for as long as the order says.
 #[cfg_attr(not(feature = "probe"), allow(dead_code, reason = "no SQL function orders so"))]
 pub fn leave_alone(slot: &'static Slot, cookie: u64, pid: i32) {
     slot.introduce(cookie, pid);
     slot.orphan(cookie);
 }
 
-/// The size of the queue in bytes where so many are asked for: 0 and below mean the default. 22023 beyond the largest.
+/// Returns the size of the queue for the `bytes` asked for: 0 and below mean the default. 22023 above the largest size.
 pub fn queue_size(bytes: i32) -> Result<i32> {
     if bytes > settings::QUEUE_MAX {
         return Err(Report::new(
@@ -75,7 +74,7 @@ pub fn queue_size(bytes: i32) -> Result<i32> {
     })
 }
 
-/// 22001 for a label that is too long.
+/// Checks the length of a label. 22001 if it is too long.
 pub fn check_label(label: Option<&[u8]>) -> Result<()> {
     match label {
         Some(label) if label.len() > LABEL_MAX => Err(Report::new(

@@ -1,11 +1,11 @@
-//! An order on its way into a worker's hands. Nothing in here sleeps, and one process may have many orders on their way.
+//! Places orders with workers. Nothing in here sleeps, and one process may have many orders in progress.
 //!
 //! 1. [`prepare`]: the job, with all that the worker needs, is put into a slot in shared memory;
-//! 2. [`Prepared::place`]: an idle worker gets it, or the postmaster is asked for a new one, or there is no room;
-//! 3. [`Posted::look`] and [`Starting::look`]: whether the worker has it by now.
+//! 2. [`Prepared::place`]: an idle worker is given the job, or the postmaster is asked for a new worker, or the job is not admitted;
+//! 3. [`Posted::look`] and [`Starting::look`]: tell whether the worker has the job by now.
 //!
-//! Each step consumes the one before and gives a [`Placed`]. The latch of this process is set when there is something new to look at. What is
-//! dropped on the way is taken back, and so is what is on its way when the process ends.
+//! Each step consumes the one before and returns a [`Placed`]. The latch of this process is set when there is something new to look at. A
+//! job that is dropped on the way is withdrawn, and so are the jobs that are still on their way when the process ends.
 
 use crate::channel::request;
 use crate::dispatch::launch_queue::Counts;
@@ -31,12 +31,14 @@ use pgrx::pg_sys::Datum;
 use std::cell::{Cell, RefCell};
 
 thread_local! {
-    /// The jobs of this process that are in a slot, and that no worker is known to have. What ends the process does not unwind.
+    /// The jobs of this process that are in a slot but not known to have a worker. The end of a process does not unwind, so the exit
+    /// callback needs this list.
     static ON_THEIR_WAY: RefCell<Vec<(&'static Slot, u64)>> = const { RefCell::new(Vec::new()) };
     static WILL_END: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Attaches to the registry. What this process has on its way is taken back when it ends.
+/// Attaches to the registry, and passes `pg_background.history_size` on to it. Jobs that are on their way when this process ends are
+/// withdrawn.
 pub fn join() -> Result<()> {
     segment()?;
     if !WILL_END.replace(true) {
@@ -49,7 +51,7 @@ extern "C-unwind" fn process_ends(_code: c_int, _argument: Datum) {
     let on_their_way = ON_THEIR_WAY.with(|jobs| jobs.try_borrow_mut().map(|mut jobs| core::mem::take(&mut *jobs)));
     for (slot, cookie) in on_their_way.unwrap_or_default() {
         if !slot.withdraw(cookie) {
-            // A worker was faster.
+            // A worker has taken the job already.
             slot.release(cookie);
             slot.unpin(cookie);
         }
@@ -57,55 +59,55 @@ extern "C-unwind" fn process_ends(_code: c_int, _argument: Datum) {
     pool::leave_queue();
 }
 
-/// A job that a worker has: its handle was introduced.
+/// A job that has a worker process: its handle was introduced.
 #[derive(Clone, Copy)]
 pub struct Taken {
     pub pid: i32,
     pub cookie: u64,
 }
 
-/// Where an order stands.
+/// The state of an order.
 pub enum Placed {
-    /// A worker has it.
+    /// The job has a worker process.
     Taken(Taken),
-    /// It was posted to a worker that sleeps, and that may have to go without taking it.
+    /// The job was posted to a sleeping worker, which may have to exit without taking it.
     Posted(Posted),
-    /// A process is on its way that is for this job.
+    /// A process for this job is being started.
     Starting(Starting),
-    /// There is no room. It may be tried again at any time; in [`QueuedOrder`](super::launch_queue::QueuedOrder) this process learns when.
+    /// The job was not admitted. The caller may try again at any time; [`QueuedOrder`](super::launch_queue::QueuedOrder) tells when.
     NoRoom(Prepared, NoRoom),
-    /// The process ended before it took the job, which is taken back. The server's log says why.
+    /// The process ended before it took the job, which is withdrawn. The server's log says why.
     CouldNotStart,
 }
 
-/// Why an order finds no worker.
+/// Why an order was not admitted.
 #[derive(Clone, Copy)]
 pub struct NoRoom {
     pub short: Short,
-    /// Whether a worker was sent away for it, so that the postmaster has a slot in a moment.
+    /// Whether a worker was dismissed for it, so that the postmaster has a free slot in a moment.
     pub made_room: bool,
 }
 
-/// A job in its slot that no worker was asked for yet.
+/// A job in its slot for which no worker was asked yet.
 pub struct Prepared {
     job: Job,
     key: WorkerKey,
     counts: Counts,
 }
 
-/// A job that was posted to a worker which sleeps.
+/// A job that was posted to a sleeping worker.
 pub struct Posted {
     prepared: Prepared,
     worker: Claimed,
 }
 
-/// A job that the postmaster is to start a process for.
+/// A job for which the postmaster is starting a process.
 pub struct Starting {
     job: Job,
     worker: bgworker::WorkerHandle,
 }
 
-/// A job on its way; taken back when dropped. The order keeps the slot until then.
+/// A job without a known worker. It pins the slot. Dropping it withdraws the job.
 struct Job {
     slot: &'static Slot,
     cookie: u64,
@@ -114,7 +116,7 @@ struct Job {
 }
 
 impl Job {
-    /// The process `pid` has it.
+    /// The process `pid` runs the job.
     fn taken_by(mut self, pid: i32) -> Placed {
         self.leaves(pid);
         Placed::Taken(Taken {
@@ -131,7 +133,7 @@ impl Job {
 }
 
 impl Drop for Job {
-    /// Interrupted on its way: it is taken back. If a worker was faster, it is like any other.
+    /// Withdraws the job. If a worker has taken it already, it is introduced like any other.
     fn drop(&mut self) {
         if !self.armed {
             return;
@@ -154,7 +156,7 @@ fn forget(cookie: u64) {
 
 /// Puts the job into a slot. The caller has called [`join`].
 ///
-/// Errors: 53200 where memory is out, 53400 where the cluster keeps `pg_background.max_role_handles` jobs of the role.
+/// Errors: 53200 if memory is out, 53400 if the cluster keeps `pg_background.max_role_handles` jobs of the role.
 pub fn prepare(order: &Order) -> Result<Prepared> {
     pool::prepare()?;
     let (user, connected, database, encoding) = match &order.state {
@@ -164,7 +166,7 @@ pub fn prepare(order: &Order) -> Result<Prepared> {
             database.oid,
             database.encoding,
         ),
-        // The worker learns who the role is and which encoding the database has.
+        // The worker looks up the role and the encoding of the database.
         Source::Connection { database, role } => (*role, *role, *database, order.text_encoding),
     };
     let cookie = backend::strong_random()?;
@@ -215,11 +217,11 @@ pub fn prepare(order: &Order) -> Result<Prepared> {
         introduce: order.introduce,
         armed: true,
     };
-    // Only now that this one is counted, so that processes that order at the same time see each other.
+    // Checked only after this job is counted, so that processes that order at the same time see each other's jobs.
     let limit = settings::max_role_handles();
     let is_over = || limit > 0 && admission::kept(role_count) > limit;
     if is_over() {
-        // A job that is lost keeps its slot until somebody looks after it.
+        // A lost job keeps its slot until some process looks after it.
         upkeep::look_after_all()?;
     }
     if is_over() {
@@ -246,15 +248,15 @@ pub fn prepare(order: &Order) -> Result<Prepared> {
 }
 
 impl Prepared {
-    /// Where the job counts.
+    /// The counters of the job.
     pub fn counts(&self) -> Counts {
         self.counts
     }
 
-    /// Gives the job to a worker that is there, or asks the postmaster for one. The caps are those that this process knows. Guarded.
+    /// Gives the job to an idle worker, or asks the postmaster for a new one. The caps are those that this process knows. Guarded.
     ///
-    /// A worker that was at work a moment ago will find the job. One that sleeps may have been told to end; so it is to be seen whether it takes the job
-    /// or gives it back.
+    /// A worker that has not fallen asleep since its last job finds the posted job for certain. A sleeping worker may have been told to
+    /// end; the caller has to look whether it takes the job or gives it back.
     pub fn place(self) -> Placed {
         let caps = Caps {
             cluster: settings::max_cluster_workers(),
@@ -265,7 +267,7 @@ impl Prepared {
         match pool::admit(slot, cookie, self.key, caps, admission::my_position()) {
             Ok(Admitted::Claimed(worker)) => {
                 worker.wake();
-                // Its room is found, whether by this worker or another: nobody behind waits for the answer.
+                // The job is admitted, by this worker or by another: launches behind it need not wait for the worker's answer.
                 pool::wait_for(Shortage::Session);
                 if worker.slept {
                     return Placed::Posted(Posted { prepared: self, worker });
@@ -299,7 +301,7 @@ impl Prepared {
         self.job.taken_by(worker.pid())
     }
 
-    /// The postmaster knows the job's worker as `worker`.
+    /// The postmaster was asked for the job's worker, which has the handle `worker`.
     fn starts_as(self, worker: bgworker::WorkerHandle) -> Placed {
         self.job.slot.lock().worker = worker;
         Placed::Starting(Starting { job: self.job, worker })
@@ -307,8 +309,8 @@ impl Prepared {
 }
 
 impl Posted {
-    /// Whether the worker has taken the job. One that has given it back, or is gone, is replaced by another. The worker sets this process's latch,
-    /// unless it is gone without a word: so look now and then in any case.
+    /// Looks whether the worker has taken the job. If the worker has given it back or is gone, the job is placed again. The worker sets
+    /// this process's latch, except when it dies: so the caller looks at intervals in any case.
     pub fn look(self) -> Placed {
         let Self { prepared, worker } = self;
         match prepared.job.slot.was_taken() {
@@ -323,13 +325,14 @@ impl Posted {
 }
 
 impl Starting {
-    /// Whether the process has started. That it has taken the job is not waited for: until then a cancel is noted in the slot, and a
-    /// worker that ends before is noticed by its status. The postmaster sets this process's latch when the worker starts and when it stops.
+    /// Looks whether the process has started. There is no need to wait until it has taken the job: until then a cancel is noted in the
+    /// slot, and a worker that ends before is noticed by its status. The postmaster sets this process's latch when the worker starts and
+    /// when it stops.
     pub fn look(self) -> Placed {
         let pid = match self.worker.status() {
             WorkerStatus::Running(pid) => pid,
             WorkerStatus::NotYetStarted => return Placed::Starting(self),
-            // It was fast; or it could not start.
+            // It has ended already, or it could not start.
             WorkerStatus::Stopped => self.job.slot.worker_pid.load(Relaxed),
         };
         if pid == 0 {

@@ -1,19 +1,19 @@
-//! Processes ahead of their jobs.
+//! Starts processes before there are jobs for them.
 //!
-//! Where each job gets a fresh process (`pg_background.worker_idle_timeout = 0`), half of the time that a job takes is the start of that
-//! process up to where it connects to the database, and none of that depends on the job. So where one such job follows another, in
-//! whatever session, the processes for the next ones are started while a job runs. They are connected to nothing, so they are in nobody's
-//! way; they serve whatever job of the cluster comes first; and they end soon when none comes.
+//! Where each job gets a fresh process (`pg_background.worker_idle_timeout = 0`), starting that process takes half of the time of a short
+//! job, up to the point where it connects to the database. None of that depends on the job. So when one such job follows another, in any
+//! session, the processes for the next ones are started while a job runs. Spare workers are connected to no database, so they hinder no
+//! other session. They serve any job of the cluster, and exit soon if none comes.
 
 use crate::pg::process::{backend, bgworker};
 use crate::registry::pool;
 use crate::{settings, worker};
 
-/// How soon after one job the next has to come for processes to be started ahead, in microseconds.
+/// How soon after one job the next must come for spare workers to be started, in microseconds.
 const SOON: i64 = 1_000_000;
 
-/// A job was given a fresh process. Where this happens again and again, processes for the next ones are asked for; where the server
-/// has no slot free, there are none. Guarded.
+/// Notes that a job was given a fresh process. If that happens again and again, asks for spare workers for the next jobs, as far as the
+/// server has free slots. Guarded.
 pub fn start_ahead() {
     let goes_on = pool::use_fresh() < SOON;
     while goes_on

@@ -1,15 +1,16 @@
-//! How many jobs run, and which launches wait until one more may.
+//! Admission: how many jobs run, and the launch queue.
 //!
-//! A launch needs room in four places: among the jobs of its session, of its role and of the cluster, as the settings cap them, and
-//! among the server's processes. Who finds none can stand in line. There is one line, in the order of arrival, and each in it
-//! says what it is short of: what is short for one of them is short for all who come later and need the same, so nobody overtakes.
-//! A launch that is short of its role's share alone does not hold up others.
+//! A launch is subject to four limits: the caps on the jobs of its session, of its role and of the cluster, and the server's worker slots.
+//! If one of them is reached, the launch may enter the launch queue. There is one queue, in the order of arrival. Each entry says what its
+//! launch is short of: what is short for one launch is short for all later ones that need the same, so no launch overtakes another. A
+//! launch that is short of its role's share alone does not hold up launches of other roles.
 //!
-//! Admission that appears is told to the first in line who can use it. Whoever leaves the line, served or not, tells the next, so a wake-up is
-//! never lost with a process that ends. Each process that the server can have has its place in line from the beginning: to stand
-//! there, to look along the line and to leave it takes no memory.
+//! When a limit allows one more job, the first launch in the queue that can use it is woken. A launch that leaves the queue, served or not,
+//! wakes the next, so a wake-up is never lost with a process that ends. Each process that the server can have owns a queue entry from the
+//! beginning: entering, walking and leaving the queue take no memory.
 //!
-//! All of this is under the pool's lock. Nothing here allocates, maps or raises, so it can be called with a job's lock held, too.
+//! The queue and the counts of running jobs are protected by the pool's lock. Nothing here allocates, maps or raises, except
+//! [`count_of_role`], so all of it may be called with a job's lock held.
 
 use crate::pg::error::Result;
 use crate::pg::process::backend;
@@ -20,33 +21,33 @@ use core::sync::atomic::Ordering::Relaxed;
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64};
 use std::cell::Cell;
 
-/// The counts and the line.
+/// The counts and the launch queue.
 #[repr(C)]
 pub struct Admission {
-    /// Jobs of the cluster that have a worker, or are about to.
+    /// Jobs of the cluster that have a worker or are about to get one.
     running: u32,
-    /// `pg_background.max_cluster_workers` as that launch knew it whose process has read the configuration last, and when that was:
-    /// whoever waits reads no configuration, and would hold up others by a stale cap.
+    /// `pg_background.max_cluster_workers`, as known to the launch whose process has read the configuration last, and when that was. A
+    /// waiting launch does not reread the configuration, and must not hold up others by a stale cap.
     cap: u32,
     cap_read_at: i64,
     roles: DsaPointer,
-    /// The position of the first in line.
+    /// The position of the first launch in the queue.
     first: Position,
 }
 
-/// A place in line: the process's number plus one, 0 for nowhere.
+/// A position in the launch queue: the process's number plus one.
 pub type Position = u32;
 
-/// Not in line.
+/// Not in the launch queue; also the end of the list.
 pub const NOT_QUEUED: Position = 0;
 
-/// The jobs of one role: of the one that the workers connect as, which is the one that settings of roles hold for. Never freed.
+/// The jobs of one role: the role that the workers connect as, for which the settings of roles hold. Never freed.
 #[repr(C)]
 pub(super) struct Role {
     next: AtomicU64,
     role: AtomicU32,
     running: AtomicU32,
-    /// Those that have a slot, running or kept for their result. Changes without the lock.
+    /// Jobs that have a slot, running or retained. Changes without the lock.
     kept: AtomicU32,
 }
 
@@ -77,15 +78,15 @@ numbered!(Shortage {
     Server
 });
 
-/// There is no room.
+/// Why a job was not admitted.
 #[derive(Clone, Copy, Debug)]
 pub struct Short {
     pub of: Shortage,
-    /// How many jobs that count for it run.
+    /// How many jobs run that count towards the limit.
     pub running: u32,
     /// The cap.
     pub cap: u32,
-    /// Whether somebody in front waits for the same.
+    /// Whether a launch in front waits for the same.
     pub is_behind: bool,
 }
 
@@ -98,16 +99,16 @@ pub struct Caps {
     pub read_at: i64,
 }
 
-/// One launch in line: the process whose number is the place of this in an array.
+/// One launch in the queue. Its index in the array is the number of its process.
 #[repr(C)]
 pub(super) struct QueuedLaunch {
     /// The position of the next one.
     next: AtomicU32,
     pid: AtomicI32,
     short_of: AtomicU32,
-    /// Whether an idle worker was sent away for it.
+    /// Whether an idle worker was dismissed for it.
     is_promised: AtomicBool,
-    /// Where its job counts.
+    /// The counters of its job.
     role: AtomicU64,
     counters: AtomicU64,
 }
@@ -117,13 +118,13 @@ impl QueuedLaunch {
         Shortage::from_number(self.short_of.load(Relaxed)).unwrap_or(Shortage::Server)
     }
 
-    /// Whether it waits for what every launch needs.
+    /// Whether it waits for something that every launch needs.
     fn holds_up_all(&self) -> bool {
         matches!(self.short_of(), Shortage::Cluster | Shortage::Server)
     }
 }
 
-/// The count of a role, which is never freed. The launch has mapped it, and the worker before it takes the job.
+/// The count of a role. It is never freed. The launch has mapped it, and the worker maps it before it takes the job.
 pub(super) fn role(pointer: DsaPointer) -> Option<&'static Role> {
     thread_local! {
         static LAST: Last<Role> = const { Last::new() };
@@ -131,14 +132,14 @@ pub(super) fn role(pointer: DsaPointer) -> Option<&'static Role> {
     LAST.with(|last| last.look(pointer))
 }
 
-/// A job of the role gets a slot.
+/// Counts a job of the role that gets a slot.
 pub(super) fn is_kept(role_count: DsaPointer) {
     if let Some(role) = role(role_count) {
         role.kept.fetch_add(1, Relaxed);
     }
 }
 
-/// A job of the role has its slot no more.
+/// Counts a job of the role whose slot is freed.
 pub(super) fn is_kept_no_more(role_count: DsaPointer) {
     if let Some(role) = role(role_count) {
         role.kept.fetch_sub(1, Relaxed);
@@ -151,7 +152,7 @@ pub fn kept(role_count: DsaPointer) -> u32 {
 }
 
 impl Admission {
-    /// How many idle workers have to go, of so many, when one more job gets a process: idle ones and jobs are no more than the cap.
+    /// Returns how many of `idle` idle workers are too many: running jobs and idle workers together may not exceed the cap.
     pub fn too_many(&self, idle: usize) -> usize {
         match self.cap {
             0 => 0,
@@ -166,13 +167,12 @@ impl Admission {
         self.cap_read_at = read_at;
         if cap != self.cap {
             self.cap = cap;
-            // There may be room now for those who wait.
+            // The new cap may admit a waiting launch.
             self.wake_first();
         }
     }
 
-    /// What those who stand before `me` in line wait for, if it is what every launch needs and there is not enough for them and one
-    /// more.
+    /// Returns what launches before `me` wait for, if every launch needs it and there is not enough for them and for one more.
     fn held_up_by(&self, me: Position) -> Option<Shortage> {
         let mut in_front = 0;
         let mut holding = self.before(me).filter(|(_, other)| other.holds_up_all());
@@ -183,8 +183,8 @@ impl Admission {
         })
     }
 
-    /// Counts the job, if there is room for it and nobody stands before `me` in line who waits for the same; `me` is nowhere for a
-    /// launch that has just come.
+    /// Counts the job, if the limits allow it and no launch before `me` waits for the same. `me` is [`NOT_QUEUED`] for a launch that has
+    /// just come; then all launches in the queue are before it.
     pub fn admit(&mut self, job: &mut Job, caps: Caps, me: Position) -> core::result::Result<(), Short> {
         self.learn_cap(caps.cluster, caps.read_at);
         let mine = role(job.role_count);
@@ -219,7 +219,7 @@ impl Admission {
         Ok(())
     }
 
-    /// The job counts no more, if it did. Wakes who may have waited for that, but this process only where `me_too`.
+    /// Stops counting the job, if it was counted. Wakes the launches that may have waited for that, but this process only if `me_too`.
     pub fn release(&mut self, job: &mut Job, me_too: bool) {
         if core::mem::take(&mut job.is_counted) {
             self.running -= 1;
@@ -230,8 +230,8 @@ impl Admission {
         self.wake_next(job.role_count, job.counters, me_too);
     }
 
-    /// Wakes who may have been waiting for a job of this role and session to end: the first who waits for what all need, the first who
-    /// waits for the role, and whose session it is.
+    /// Wakes the launches that may have waited for a job of this role and session to end: the first that waits for what every launch needs,
+    /// the first that waits for the role, and the session itself.
     fn wake_next(&self, role: DsaPointer, counters: DsaPointer, me_too: bool) {
         let (mut all, mut of_role) = (false, false);
         for (procno, queued) in self.queue() {
@@ -246,21 +246,21 @@ impl Admission {
         }
     }
 
-    /// Wakes the first who waits for what all need: there may be a process more.
+    /// Wakes the first launch that waits for what every launch needs: another process may be available.
     pub fn wake_first(&self) {
         if let Some((procno, _)) = self.queue().find(|(_, queued)| queued.holds_up_all()) {
             backend::wake(procno);
         }
     }
 
-    /// How many in front of `me` an idle worker would be for, which are not promised another.
+    /// Returns how many launches before `me` could use an idle worker and have none promised.
     pub fn claims_before(&self, me: Position) -> usize {
         self.before(me)
             .filter(|(_, other)| other.holds_up_all() && !other.is_promised.load(Relaxed))
             .count()
     }
 
-    /// Those in line, each with its process's number. One that has died without leaving stands for nobody.
+    /// The launches in the queue, each with the number of its process. A process that died without leaving is skipped.
     fn queue(&self) -> impl Iterator<Item = (u32, &'static QueuedLaunch)> + use<> {
         self.positions()
             .map(|(position, queued)| (position - 1, queued))
@@ -276,7 +276,7 @@ impl Admission {
         self.queue().take_while(move |(procno, _)| procno + 1 != me)
     }
 
-    /// This process goes to the end of the line, for a job that counts in these two places.
+    /// Appends this process to the queue, for a job with these two counters.
     pub fn enter(&mut self, role_count: DsaPointer, counters: DsaPointer, of: Shortage) {
         let position = backend::my_procno() + 1;
         let Some(me) = queued(position) else { return };
@@ -286,10 +286,10 @@ impl Admission {
         me.role.store(role_count, Relaxed);
         me.counters.store(counters, Relaxed);
         self.append(position);
-        SPOT.set(position);
+        POSITION.set(position);
     }
 
-    /// This process, which stands in line, waits for something else now.
+    /// Notes that this process, if it is in the queue, waits for `of` from now on.
     pub fn change(&self, of: Shortage) {
         let Some(me) = mine() else { return };
         let held_up_all = me.holds_up_all();
@@ -299,15 +299,15 @@ impl Admission {
         }
     }
 
-    /// This process leaves the line.
+    /// Removes this process from the queue, if it is in it, and wakes the next launch.
     pub fn leave(&mut self) {
         let Some(me) = mine() else { return };
-        self.remove(SPOT.take());
+        self.remove(POSITION.take());
         self.wake_next(me.role.load(Relaxed), me.counters.load(Relaxed), true);
     }
 
     fn append(&mut self, position: Position) {
-        // Where a process has died without leaving, the next at its place finds itself in line.
+        // If a process died without leaving, the next process with its number finds itself in the queue.
         self.remove(position);
         match self.positions().last() {
             Some((_, last)) => last.next.store(position, Relaxed),
@@ -327,25 +327,25 @@ impl Admission {
     }
 }
 
-/// Who stands, or could stand, at a position.
+/// The queue entry at a position, whether it is in the queue or not.
 fn queued(position: Position) -> Option<&'static QueuedLaunch> {
     let n = position.checked_sub(1)?;
     Some(shmem::neighbour(FIRST.get()?, n as usize))
 }
 
 thread_local! {
-    /// This process's place in line.
-    static SPOT: Cell<Position> = const { Cell::new(NOT_QUEUED) };
-    /// The first position, once this process has mapped them.
+    /// This process's position in the launch queue.
+    static POSITION: Cell<Position> = const { Cell::new(NOT_QUEUED) };
+    /// The first queue entry, once this process has mapped them.
     static FIRST: Cell<Option<&'static QueuedLaunch>> = const { Cell::new(None) };
 }
 
-/// Where this process stands in line, [`NOT_QUEUED`] if it does not.
+/// This process's position in the launch queue, [`NOT_QUEUED`] if it is not there.
 pub fn my_position() -> Position {
-    SPOT.get()
+    POSITION.get()
 }
 
-/// Whether an idle worker was sent away for this process, and it may count on the slot.
+/// Sets whether an idle worker was dismissed for this process, so that it may count on the slot.
 pub fn set_promised(is_promised: bool) {
     if let Some(me) = mine() {
         me.is_promised.store(is_promised, Relaxed);
@@ -353,18 +353,18 @@ pub fn set_promised(is_promised: bool) {
 }
 
 fn mine() -> Option<&'static QueuedLaunch> {
-    queued(SPOT.get())
+    queued(POSITION.get())
 }
 
-/// This process has mapped the positions, as many as the server can have processes.
+/// Notes that this process has mapped the queue entries, as many as the server can have processes.
 pub(super) fn queue_begins_with(first: &'static QueuedLaunch) {
     FIRST.set(Some(first));
 }
 
-/// The count of a role in the room that `keeper` keeps, made on first use. 53200 where memory is out.
+/// Returns the count of a role in the admission that `keeper` protects, made on first use. 53200 if memory is out.
 pub(super) fn count_of_role<H>(
     keeper: &Locked<H>,
-    room: impl Fn(&mut H) -> &mut Admission,
+    admission: impl Fn(&mut H) -> &mut Admission,
     number: u32,
 ) -> Result<DsaPointer> {
     thread_local! {
@@ -377,7 +377,7 @@ pub(super) fn count_of_role<H>(
     }
     let is_it = |role: &Role| role.role.load(Relaxed) == number;
     let fill = |role: &Role| role.role.store(number, Relaxed);
-    let pointer = list::find_or_add(keeper, |keeper| &mut room(keeper).roles, is_it, fill)?;
+    let pointer = list::find_or_add(keeper, |keeper| &mut admission(keeper).roles, is_it, fill)?;
     KNOWN.set((number, pointer));
     Ok(pointer)
 }

@@ -1,4 +1,4 @@
-//! How the jobs of one session ended. Shared, because a job ends in the worker's process, perhaps after the session has gone.
+//! How the jobs of one session ended. Shared, because a job ends in the worker's process, perhaps after the session has ended.
 
 use crate::pg::error::Result;
 use crate::pg::shmem::{self, DsaPointer, INVALID_POINTER};
@@ -29,7 +29,7 @@ pub enum Count {
 }
 
 impl Counters {
-    /// New counters, held once. 53200 where memory is out.
+    /// Creates counters with one holder. 53200 if memory is out.
     pub fn create() -> Result<DsaPointer> {
         let pointer = shmem::allocate(size_of::<Counters>())?;
         shmem::at::<Counters>(pointer).holders.store(1, Relaxed);
@@ -41,17 +41,17 @@ impl Counters {
         shmem::at(pointer)
     }
 
-    /// The same, None for nowhere: an order without a session has none.
+    /// The same; None for [`INVALID_POINTER`]: an order without a session has no counters.
     pub fn of(pointer: DsaPointer) -> Option<&'static Counters> {
         (pointer != INVALID_POINTER).then(|| Self::at(pointer))
     }
 
-    /// Holds them once more.
+    /// Adds a holder.
     pub fn hold(&self) {
         self.holders.fetch_add(1, Relaxed);
     }
 
-    /// Lets go; the last holder frees them. Raises nothing: where this process cannot map them they stay.
+    /// Removes a holder; the last one frees the counters. Raises nothing: if this process cannot map the counters, they stay allocated.
     pub fn release(pointer: DsaPointer) {
         if let Some(counters) = shmem::look::<Counters>(pointer)
             && counters.holders.fetch_sub(1, AcqRel) == 1
@@ -60,19 +60,20 @@ impl Counters {
         }
     }
 
-    /// A job begins.
+    /// Counts a job that begins.
     pub fn began(&self) {
         self.active.fetch_add(1, Relaxed);
         self.launched.fetch_add(1, Relaxed);
     }
 
-    /// A job that never reached a worker is as if it had not been launched.
+    /// Takes back the count of a job that never reached a worker.
     pub fn never_began(&self) {
         self.active.fetch_sub(1, Relaxed);
         self.launched.fetch_sub(1, Relaxed);
     }
 
-    /// A job has ended after `run_time` microseconds. Once for each job: the caller holds the job's lock and marks it ended.
+    /// Counts a job that has ended after `run_time` microseconds. Called once for each job: the caller holds the job's lock and marks it
+    /// ended.
     pub fn ended(&self, count: Count, run_time: i64) {
         let counter = match count {
             Count::Completed => &self.completed,

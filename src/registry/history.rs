@@ -1,10 +1,10 @@
-//! What is remembered of jobs that have ended: the last `pg_background.history_size` of them, each a record of fixed size with the
-//! beginning of its SQL and of its error's message.
+//! The history of jobs that have ended: the last `pg_background.history_size` of them. Each has a record of fixed size, with the beginning
+//! of its SQL and of its error's message.
 //!
-//! A job's record is written in the step that publishes its end, so at any time a job is known by its slot or by its record.
-//! Nothing is allocated in that step: no job fails because it could not be remembered.
+//! The record is written in the same step that publishes the end of the job, so at any time a job is known by its slot or by its record.
+//! That step allocates nothing: no job fails because its record could not be written.
 //!
-//! Every job that ends needs the lock for a moment. So whoever has to do with many records takes it for a few at a time.
+//! Every job that ends takes the lock for a moment. So code that handles many records takes it for a few records at a time.
 
 use crate::pg::error::Result;
 use crate::pg::shmem::{self, DsaPointer, Guard, INVALID_POINTER, Locked};
@@ -12,32 +12,32 @@ use crate::registry::job::{Job, LABEL_MAX, MESSAGE_MAX, PREVIEW, PROGRESS_MAX, S
 use core::cell::Cell;
 use core::sync::atomic::Ordering::Relaxed;
 
-/// How much of a record is text, in bytes. Of long texts the later ones are cut.
+/// How many bytes of a record are text. If the texts are longer, the later ones are cut.
 const TEXTS: usize = 880;
 
-/// How many records are read or moved with the lock held once.
+/// How many records are read or moved under one acquisition of the lock.
 const BATCH: usize = 256;
 
-/// The records, a ring.
+/// The records, in a ring.
 #[repr(C)]
 pub struct History {
     ring: DsaPointer,
     size: u32,
-    /// While records move to a ring of another size: the one before, and the number below which they are still there.
+    /// While records move to a ring of another size: the old ring, and the number below which records are still there.
     size_before: u32,
     ring_before: DsaPointer,
     unmoved: u64,
-    /// How many were ever written.
+    /// How many records were ever written.
     written: u64,
-    /// The number of the first one that can still be there; a larger ring does not bring back what a smaller one dropped.
+    /// The number of the first record that can still exist; a larger ring does not bring back what a smaller one dropped.
     first: u64,
 }
 
-/// Changed under the lock of the history only.
+/// A record. Changes under the history's lock only.
 #[repr(C)]
 struct Record {
     head: Cell<Head>,
-    /// As many bytes as the head says; what follows them is of another record.
+    /// The texts, as long as the head says. The bytes behind them belong to an older record.
     texts: [Cell<u8>; TEXTS],
 }
 
@@ -49,7 +49,7 @@ struct Head {
     lens: [u16; 4],
 }
 
-/// What is known of a job and has a fixed size.
+/// What is known of a job, as far as it has a fixed size.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Facts {
@@ -78,7 +78,7 @@ pub struct Facts {
     pub sqlstate: [u8; 5],
 }
 
-/// A job as a view shows it: a copy. It has a fixed size, so it can be made under a lock.
+/// A copy of a job, as a view shows it. It has a fixed size, so it can be made under a lock.
 pub struct Entry {
     pub facts: Facts,
     lens: [u16; 4],
@@ -114,7 +114,7 @@ impl Facts {
     }
 }
 
-/// Gives label, beginning of the SQL, error message and progress message to `take`.
+/// Calls `take` with the label, the beginning of the SQL, the error message and the progress message.
 fn with_texts<T>(job: &Job, take: impl FnOnce([Option<&[u8]>; 4]) -> T) -> T {
     let (label, sql) = (job.label(), Some(job.preview()));
     let progress = job.progress_message().filter(|_| job.has_progress);
@@ -124,8 +124,8 @@ fn with_texts<T>(job: &Job, take: impl FnOnce([Option<&[u8]>; 4]) -> T) -> T {
     }
 }
 
-/// Hands over one text after the other, with the pointer that it goes to, and gives their lengths, `u16::MAX` for none. Of what does not
-/// fit into `room` bytes the end is cut.
+/// Calls `put` for each text with the offset that it goes to, and returns their lengths, `u16::MAX` for none. Cuts what does not fit into
+/// `room` bytes.
 fn lay_out(texts: [Option<&[u8]>; 4], room: usize, mut put: impl FnMut(usize, &[u8])) -> [u16; 4] {
     let mut end = 0;
     texts.map(|text| {
@@ -155,7 +155,7 @@ impl Record {
 }
 
 impl Entry {
-    /// What is known of a job now.
+    /// Copies what is known of a job now.
     pub fn of(slot: &Slot, job: &Job) -> Self {
         let mut entry = Self {
             facts: Facts::of(slot, job),
@@ -206,14 +206,14 @@ impl Entry {
         self.text(2)
     }
 
-    /// What the job reported last.
+    /// The last progress message.
     pub fn progress(&self) -> Option<&[u8]> {
         self.text(3)
     }
 }
 
-/// Remembers a job that has just ended. Allocates and raises nothing, so its lock may be held, and writes no more than there is. A
-/// process that cannot map the records does not remember it.
+/// Adds a record of a job that has just ended. Allocates and raises nothing, so the job's lock may be held. Copies only as many bytes as
+/// the texts have. If this process cannot map the ring, no record is written.
 pub fn push(history: &Locked<History>, slot: &Slot, job: &Job) {
     let facts = Facts::of(slot, job);
     with_texts(job, |texts| {
@@ -232,7 +232,8 @@ pub fn push(history: &Locked<History>, slot: &Slot, job: &Job) {
     });
 }
 
-/// Maps the records for this process, if it can, where it has not asked for them before. Another ring it maps when it writes there.
+/// Tries to map the ring for this process, once in its life. If the ring is replaced later, the process maps the new one when it writes
+/// there.
 pub(super) fn reach(history: &Locked<History>) {
     thread_local! {
         static ASKED: Cell<bool> = const { Cell::new(false) };
@@ -243,7 +244,7 @@ pub(super) fn reach(history: &Locked<History>) {
     }
 }
 
-/// Some of the records.
+/// One ring of records.
 #[derive(Clone, Copy)]
 struct Ring {
     pointer: DsaPointer,
@@ -251,7 +252,7 @@ struct Ring {
 }
 
 impl Ring {
-    /// Where record number `n` is, or goes; None where this process cannot map it. Under the lock.
+    /// Returns record number `n`, written or to be written; None if this process cannot map it. The caller holds the lock.
     fn record(self, n: u64) -> Option<&'static Record> {
         let first = shmem::look::<Record>(self.pointer)?;
         Some(shmem::neighbour(first, (n % u64::from(self.size)) as usize))
@@ -286,13 +287,13 @@ impl History {
         self.ring_before != INVALID_POINTER
     }
 
-    /// The numbers of the records that are there, the oldest first.
+    /// The numbers of the records that exist, the oldest first.
     fn numbers(&self) -> core::ops::Range<u64> {
         self.first.max(self.written.saturating_sub(self.size.into()))..self.written
     }
 
-    /// From now on records go to `ring`. Those that are there move later, if there is room for any; else the ring before is the
-    /// caller's.
+    /// Makes `ring` the current one. Existing records move later, if there are any to move; else the old ring is returned for the caller to
+    /// free.
     fn begin_to_move(&mut self, ring: Ring) -> DsaPointer {
         self.first = self.numbers().start.max(self.written.saturating_sub(ring.size.into()));
         (self.ring_before, self.size_before) = (self.ring, self.size);
@@ -301,8 +302,8 @@ impl History {
         self.end_of_move()
     }
 
-    /// Moves some records, the youngest first. Returns the ring before, which is the caller's, when all have moved. Stops where this process
-    /// cannot map one of the two.
+    /// Moves some records, the youngest first. Returns the old ring, for the caller to free, when all have moved; else `INVALID_POINTER`.
+    /// Returns None if this process cannot map one of the two.
     fn move_some(&mut self) -> Option<DsaPointer> {
         for _ in 0..BATCH {
             let free = self.end_of_move();
@@ -325,18 +326,18 @@ impl History {
     }
 }
 
-/// Sets how many jobs are remembered. Sessions pass the setting on: a worker need not know the settings. 53200 where memory is
-/// out, the system's own error where it refuses to map the records.
+/// Sets the size of the history. Sessions pass the setting on, since a worker does not know it. 53200 if memory is out, the system's own
+/// error if the ring cannot be mapped.
 pub fn set_size(history: &Locked<History>, size: u32) -> Result<()> {
     thread_local! {
-        /// What this process has passed on.
+        /// The size that this process passed on last.
         static KNOWN: Cell<Option<u32>> = const { Cell::new(None) };
     }
     if KNOWN.get() == Some(size) {
         return Ok(());
     }
     loop {
-        // Who began to move records may be gone.
+        // The process that began to move records may have ended.
         finish_move(history)?;
         if history.lock().size == size {
             break;
@@ -373,14 +374,15 @@ fn finish_move(history: &Locked<History>) -> Result<()> {
     }
 }
 
-/// The history, locked, with what it has mapped. The system's own error where it refuses.
+/// Returns the history, locked, with its rings mapped. The system's own error if they cannot be mapped.
 fn map(history: &Locked<History>) -> Result<Guard<'_, History>> {
     loop {
         let rings = {
             let history = history.lock();
             [history.ring, history.ring_before]
         };
-        // They may be freed meanwhile; then mapping them fails for that, and others are there.
+        // The rings may be freed meanwhile. Then mapping them fails for that reason, the pointers have changed, and the loop tries the new
+        // ones.
         let mapped = rings.into_iter().try_for_each(shmem::map);
         let guard = history.lock();
         if rings == [guard.ring, guard.ring_before] {
@@ -390,8 +392,8 @@ fn map(history: &Locked<History>) -> Result<Guard<'_, History>> {
     }
 }
 
-/// What is remembered, read a few records at a time: the oldest first, up to what had been remembered when the reading began. What the
-/// ring loses meanwhile is left out.
+/// A scan of the history, a few records at a time: the oldest first, up to the last record that existed when the scan began. Records that
+/// the ring loses meanwhile are left out.
 pub struct Reading {
     history: &'static Locked<History>,
     next: u64,
@@ -400,7 +402,7 @@ pub struct Reading {
 }
 
 impl Reading {
-    /// Begins to read.
+    /// Begins a scan.
     pub fn begin(history: &'static Locked<History>) -> Self {
         let numbers = history.lock().numbers();
         Self {
@@ -411,7 +413,7 @@ impl Reading {
         }
     }
 
-    /// The next ones; None after the last. The system's own error where it refuses to map them.
+    /// The next entries; None after the last. The system's own error if the rings cannot be mapped.
     pub fn next(&mut self) -> Result<Option<impl Iterator<Item = Entry> + '_>> {
         self.records.clear();
         {
@@ -428,7 +430,7 @@ impl Reading {
     }
 }
 
-/// Whether a job that has ended is remembered by this handle. Errors as [`Reading::next`].
+/// Whether the history has a record of the job with this handle. Errors as [`Reading::next`].
 pub fn knows(history: &'static Locked<History>, pid: i32, cookie: u64) -> Result<bool> {
     let mut reading = Reading::begin(history);
     while let Some(mut entries) = reading.next()? {
@@ -459,7 +461,7 @@ mod tests {
         assert!(!history.is_moving());
         history.written = 10;
         assert_eq!(history.numbers(), 6..10);
-        // What a smaller ring has dropped a larger one does not bring back.
+        // A larger ring does not bring back what a smaller one dropped.
         assert_eq!(history.begin_to_move(ring(16, 2)), INVALID_POINTER);
         assert_eq!((history.numbers(), history.unmoved), (8..10, 10));
         assert_eq!((history.ring_of(9).pointer, history.ring_of(10).pointer), (8, 16));
@@ -468,7 +470,7 @@ mod tests {
         history.unmoved = 8;
         assert_eq!(history.end_of_move(), 8);
         assert_eq!(history.begin_to_move(ring(8, 4)), INVALID_POINTER);
-        // All that was to move is pushed out meanwhile.
+        // New records push out all that was still to move.
         history.written = 14;
         assert_eq!((history.numbers(), history.end_of_move()), (10..14, 16));
         assert_eq!(history.begin_to_move(ring(INVALID_POINTER, 0)), 8);

@@ -1,4 +1,4 @@
-//! One job. Its slot is the truth about it: nothing that another process could need lives only in a backend's memory.
+//! One job. Its slot is the only copy of its state: nothing that another process could need is kept in a backend's local memory.
 
 use crate::channel::queue::Queue;
 use crate::pg::digits::Digits;
@@ -14,10 +14,10 @@ use core::sync::atomic::Ordering::Relaxed;
 use core::sync::atomic::{AtomicI32, AtomicI64, AtomicU32, AtomicU64};
 use std::borrow::Cow;
 
-/// Characters of the SQL that are shown.
+/// How many characters of the SQL are shown.
 pub const PREVIEW_CHARACTERS: usize = 120;
 
-/// How much of the SQL is kept, in bytes; more than those take.
+/// How many bytes of the SQL are kept. That is more than those characters take.
 pub const PREVIEW: usize = (PREVIEW_CHARACTERS + 1) * 4;
 
 /// The longest label, in bytes.
@@ -29,7 +29,7 @@ pub const PROGRESS_MAX: usize = 512;
 /// How much of an error's message is kept in the slot itself, in bytes.
 pub const MESSAGE_MAX: usize = 512;
 
-/// Where a job stands.
+/// The state of a job.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u32)]
 pub enum State {
@@ -58,18 +58,18 @@ impl State {
     }
 }
 
-/// Why a job is to end early. Kept in an atomic that signal handlers write too; the first reason stays.
+/// Why a job is to end early. Stored in an atomic that signal handlers write too; the first reason is kept.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u32)]
 pub enum Stop {
     No = 0,
-    /// Somebody cancelled it.
+    /// It was cancelled.
     Cancel = 1,
     /// It ran longer than `pg_background.worker_timeout`.
     WorkerTimeout = 2,
-    /// The time that its `run` was given is over.
+    /// The timeout of its `run` is over.
     RunTimeout = 3,
-    /// It waits for the session that waits for it.
+    /// It waits for a session that waits for it.
     Deadlock = 4,
 }
 
@@ -81,33 +81,34 @@ numbered!(Stop {
     Deadlock
 });
 
-/// The pointer of a job in shared memory.
+/// The slot of a job in shared memory.
 #[repr(C)]
 pub struct Slot {
     number: AtomicU32,
     /// While free: the next free slot's number plus one.
     pub next_free: AtomicU32,
-    /// While taken: the cookie that it is found by. This and the two after it change under the lock of the index.
+    /// While taken: the cookie that the hash table finds it by. This and the two fields after it change under the lock of the index.
     pub key: AtomicU64,
     /// As a bucket of the hash table: the number plus one of the first slot whose cookie belongs here.
     pub bucket: AtomicU32,
-    /// The next one's in the same bucket.
+    /// The number plus one of the next slot in the same bucket, 0 for none.
     pub next_in_bucket: AtomicU32,
     /// The handle's second half, 0 while the slot is free. Changes under the lock only.
     pub cookie: AtomicU64,
-    /// The handle's first half, 0 until the launch knows it: nobody finds the job before. Changes under the lock only.
+    /// The handle's first half, 0 until the worker has taken the job or the launch knows its process: before that no session finds the job.
+    /// Changes under the lock only.
     pub pid: AtomicI32,
-    /// The process that runs the job, 0 before it has taken it. Changes under the lock only.
+    /// The process that runs the job, 0 before it has taken the job. Changes under the lock only.
     pub worker_pid: AtomicI32,
     /// When the retained result expires, 0 for never. Changes under the lock only.
     pub expires_at: AtomicI64,
     pub(super) stop: AtomicU32,
-    /// Not 0 where the job has been freed by a process that could not give the slot back.
+    /// Not 0 if the job was freed by a process that could not put the slot on the free list.
     pub(super) abandoned: AtomicU32,
     pub(super) job: Locked<Job>,
 }
 
-/// What is known of a job.
+/// What is known of a job. Protected by the slot's lock.
 #[repr(C)]
 pub struct Job {
     pub state: State,
@@ -116,15 +117,15 @@ pub struct Job {
     pub finished_at: i64,
     /// The role that the job runs as.
     pub user: u32,
-    /// The role that its worker connected as, once the job's SQL has left the role that it began with; 0 before. Who reads what
-    /// came of the job must have both.
+    /// The role that its worker connected as, once the job's SQL has left the role that it began with; 0 before. A role that reads what
+    /// came of the job must have the privileges of both.
     pub also_for: u32,
     /// The role that its worker connects as.
     pub connected: u32,
     /// The database that the job runs in, and its encoding: that of rows, messages and the error.
     pub database: u32,
     pub encoding: i32,
-    /// Whether that is a guess, which the worker corrects when it has connected, before it says anything.
+    /// Whether the encoding is a guess, which the worker corrects when it has connected, before it sends any text.
     pub encoding_is_guessed: bool,
     /// The encoding of SQL and label: that of the database that the job was launched in.
     pub text_encoding: i32,
@@ -133,7 +134,7 @@ pub struct Job {
     pub queue_size: u32,
     /// Whether rows and messages are kept for a reader (`launch`) or thrown away (`submit`).
     pub keeps_result: bool,
-    /// Whether a reader has taken rows.
+    /// Whether a reader has taken part of the result, so that it cannot be read any more.
     pub consumed: bool,
     pub has_progress: bool,
     pub has_progress_message: bool,
@@ -146,48 +147,48 @@ pub struct Job {
     pub row_count: i64,
     /// `pg_background.worker_timeout` of the launching session, in milliseconds.
     pub worker_timeout: i32,
-    /// Whether that or `statement_timeout` limits its time.
+    /// Whether `worker_timeout` or `statement_timeout` limits its time.
     pub is_limited: bool,
-    /// The session that found the job waiting for itself.
+    /// The session that found that the job waits for it, and whether it waits for the session's snapshot.
     pub deadlock_pid: i32,
     pub deadlock_on_snapshot: bool,
     /// `pg_background.result_retention` of the launching session, in milliseconds.
     pub retention: i32,
     /// Whether the launching session has ended.
     pub(super) orphaned: bool,
-    /// Whether the handle is forgotten: read, detached, expired, or of a job that has ended like its session.
+    /// Whether the handle is forgotten: the result was read, detached or has expired, or the job and its session have both ended.
     pub(super) released: bool,
     pub(super) worker_gone: bool,
-    /// Whether the worker that it was posted to has gone without taking it.
+    /// Whether the worker that it was posted to has exited without taking it.
     pub(super) given_back: bool,
     /// Whether a worker has taken it and handed it on to a new process.
     pub handed_on: bool,
-    /// How many times a call in some session has it in hand.
+    /// How many calls have pinned it, in any session. The launch counts as one.
     pub(super) pins: u32,
     /// The background worker that the postmaster was asked for.
     pub worker: WorkerHandle,
-    /// The process that has the job, or that it was posted to. None while a process is on its way.
+    /// The process that has the job, or that it was posted to. None while a process is being started.
     pub runner: Process,
-    /// Where to find the launching session, which is to wake when the job was taken.
+    /// The number of the launching process, whose latch is set when the job was taken or given back.
     pub owner_procno: u32,
     pub(super) counters: DsaPointer,
     /// The counters of the database and the role.
     pub totals: DsaPointer,
-    /// The count of running jobs of the role that the worker connects as, and whether the job is in it and in that of the cluster.
+    /// The count of jobs of the role that the worker connects as, and whether the job is counted as running there and for the cluster.
     pub role_count: DsaPointer,
     pub(super) is_counted: bool,
     pub sql: DsaPointer,
     pub sql_len: u64,
-    /// What the worker needs besides the SQL; freed when it has adopted it.
+    /// What the worker needs besides the SQL; freed when the worker has adopted it.
     pub request: DsaPointer,
     /// The beginning of the SQL.
     pub preview_len: u32,
     pub preview: [u8; PREVIEW],
-    /// The error, where there is one.
+    /// The error, if there is one.
     pub has_error: bool,
     pub error: Error,
     pub queue: Queue,
-    /// What a reading that was broken off knew of the rest of the stream.
+    /// What an interrupted reading had learned that the rest of the stream depends on.
     pub known: DsaPointer,
     pub known_len: u64,
     pub files: Files,
@@ -201,7 +202,7 @@ impl Job {
         (self.label_len != u32::MAX).then(|| &self.label[..(self.label_len as usize).min(LABEL_MAX)])
     }
 
-    /// A copy of the label, for whoever looks at it without the lock.
+    /// A copy of the label, for use without the lock.
     pub fn label_copy(&self) -> Option<Copied<LABEL_MAX>> {
         self.label().map(Copied::of)
     }
@@ -214,7 +215,7 @@ impl Job {
         }
     }
 
-    /// Where the SQL is. Valid as long as the slot is kept.
+    /// The SQL in the shared area. Valid as long as the slot is kept.
     pub fn sql(&self) -> Text {
         Text {
             pointer: self.sql,
@@ -222,7 +223,7 @@ impl Job {
         }
     }
 
-    /// Keeps the beginning of the SQL, in the slot itself.
+    /// Stores the beginning of the SQL in the slot itself.
     pub fn set_preview(&mut self, sql: &[u8]) {
         let preview = preview(sql, self.text_encoding);
         self.preview_len = preview.len() as u32;
@@ -234,7 +235,7 @@ impl Job {
         &self.preview[..(self.preview_len as usize).min(PREVIEW)]
     }
 
-    /// The error, None where there is none. Valid as long as the slot is kept.
+    /// The error, None if there is none. Valid as long as the slot is kept.
     pub fn error(&self) -> Option<&Error> {
         self.has_error.then_some(&self.error)
     }
@@ -250,7 +251,7 @@ impl Job {
         self.progress_message().map(Copied::of)
     }
 
-    /// Keeps a progress message, which is not longer than [`PROGRESS_MAX`].
+    /// Stores a progress message, which is not longer than [`PROGRESS_MAX`].
     pub fn set_progress_message(&mut self, message: Option<&[u8]>) {
         self.has_progress_message = message.is_some();
         let message = message.unwrap_or_default();
@@ -259,7 +260,7 @@ impl Job {
     }
 }
 
-/// A copy of a short text. It takes no memory of anybody's, so it can be made under a lock.
+/// A copy of a short text. Copying allocates nothing, so it may be done under a lock.
 pub struct Copied<const N: usize> {
     bytes: [u8; N],
     len: usize,
@@ -283,7 +284,8 @@ impl<const N: usize> core::ops::Deref for Copied<N> {
     }
 }
 
-/// A text in the area. It may lie in a segment that this process has yet to map, which is no matter for the time that a lock is held.
+/// A text in the dynamic shared area. It may lie in a segment that this process has not mapped yet; mapping takes too long to be done under
+/// a lock, so the pointer is copied under the lock and read after it.
 #[derive(Clone, Copy)]
 pub struct Text {
     pointer: DsaPointer,
@@ -291,30 +293,31 @@ pub struct Text {
 }
 
 impl Text {
-    /// The text. The system's own error where it refuses to map it. Valid as long as the slot is kept.
+    /// Returns the text. The system's own error if it cannot be mapped. Valid as long as the slot is kept.
     pub fn read(self) -> Result<&'static [u8]> {
         shmem::mapped_bytes(self.pointer, self.len as usize)
     }
 }
 
-/// The error of a job: its SQLSTATE and the beginning of its message here, and all of it in the area, if there was room.
+/// The error of a job: its SQLSTATE and the beginning of its message here, and the whole of it in the dynamic shared area, if there was
+/// memory.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Error {
     pub sqlstate: [u8; 5],
-    /// Whether the worker has died: then the message is what it said last, perhaps nothing.
+    /// Whether the worker has died: then the message is the last one that it sent, perhaps empty.
     pub lost: bool,
     /// The process that ran the job.
     pid: i32,
     message_len: u32,
     message: [u8; MESSAGE_MAX],
-    /// In the protocol's form; nowhere where memory was out.
+    /// The whole error in the form of the protocol; `INVALID_POINTER` if memory was out.
     whole: DsaPointer,
     whole_len: u64,
 }
 
 impl Error {
-    /// An error of the process `pid`, of which nothing is in the area.
+    /// An error of the process `pid`, with nothing in the dynamic shared area.
     pub fn new(sqlstate: [u8; 5], message: &[u8], pid: i32) -> Self {
         let mut error = Self {
             sqlstate,
@@ -329,8 +332,7 @@ impl Error {
         error
     }
 
-    /// The process `pid` is gone, and with it the job. `last_words` is the message of the error that it died of, empty where it is not
-    /// known.
+    /// The loss of a job with its process `pid`. `last_words` is the message of the error that the process died of, empty if not known.
     pub fn lost(pid: i32, last_words: &[u8]) -> Self {
         Self {
             lost: true,
@@ -338,7 +340,7 @@ impl Error {
         }
     }
 
-    /// The same with all of the error, `len` bytes at `whole`.
+    /// The same with the whole error, `len` bytes at `whole`.
     pub fn with_whole(self, whole: DsaPointer, len: usize) -> Self {
         Self {
             whole,
@@ -351,7 +353,7 @@ impl Error {
         &self.message[..(self.message_len as usize).min(MESSAGE_MAX)]
     }
 
-    /// Gives the beginning of the message to `take`. Allocates nothing.
+    /// Calls `take` with the beginning of the message. Allocates nothing.
     pub fn with_message<T>(&self, take: impl FnOnce(&[u8]) -> T) -> T {
         if !self.lost {
             return take(self.kept_message());
@@ -370,7 +372,7 @@ impl Error {
         take(text.get(..len).unwrap_or(&text))
     }
 
-    /// All of the error, in the protocol's form. The system's own error where it refuses to map it. Call it without a lock held;
+    /// Returns the whole error, in the form of the protocol. The system's own error if it cannot be mapped. Call it without a lock held;
     /// valid as long as the slot is kept.
     pub fn fields(&self) -> Result<Cow<'static, [u8]>> {
         if self.whole != INVALID_POINTER {
@@ -386,7 +388,7 @@ impl Error {
         })))
     }
 
-    /// Gives back what is in the area.
+    /// Frees what is in the dynamic shared area.
     pub fn free(&self) {
         shmem::free(self.whole);
     }
@@ -403,7 +405,7 @@ pub struct End {
 impl Slot {
     /// Makes a slot of a new block usable.
     pub fn init(&self, number: u32, next_free: u32, tranche: i32) {
-        // The block is zeroed and nobody else sees it yet.
+        // The block is zeroed and not yet visible to other processes.
         self.number.store(number, Relaxed);
         self.next_free.store(next_free, Relaxed);
         self.job.init(tranche);
@@ -414,18 +416,18 @@ impl Slot {
         self.number.load(Relaxed)
     }
 
-    /// Access to the job.
+    /// Locks the job.
     pub fn lock(&self) -> Guard<'_, Job> {
         self.job.lock()
     }
 
-    /// Access to the job that has this cookie; None where the slot is another's by now.
+    /// Locks the job that has this cookie; None if the slot belongs to another job by now.
     pub fn lock_if(&self, cookie: u64) -> Option<Guard<'_, Job>> {
         let job = self.lock();
         (self.cookie.load(Relaxed) == cookie).then_some(job)
     }
 
-    /// Calls `look` with the job, whose lock is released before this returns.
+    /// Calls `look` with the job locked. The lock is released before this returns.
     pub fn look<T>(&self, look: impl FnOnce(&mut Job) -> T) -> T {
         look(&mut self.lock())
     }
@@ -440,7 +442,7 @@ impl Slot {
         Stop::from_number(self.stop.load(Relaxed)).unwrap_or(Stop::No)
     }
 
-    /// Notes why the job is to end early, unless a reason is there already. Callable in a signal handler.
+    /// Notes why the job is to end early, unless a reason is noted already. May be called in a signal handler.
     pub fn request_stop(&self, why: Stop) {
         let _ = self
             .stop
@@ -448,7 +450,7 @@ impl Slot {
     }
 }
 
-/// The characters of the SQL that are shown, or some more.
+/// Returns the characters of the SQL that are shown; in encodings other than UTF-8 perhaps more.
 pub fn preview(sql: &[u8], encoding: i32) -> &[u8] {
     let sql = head_of(sql, PREVIEW);
     if encoding != encoding::UTF8 {
@@ -459,7 +461,7 @@ pub fn preview(sql: &[u8], encoding: i32) -> &[u8] {
     head_of(sql, starts.map(|(at, _)| at).nth(PREVIEW_CHARACTERS).unwrap_or(PREVIEW))
 }
 
-/// At most so many bytes of the beginning of a text.
+/// Returns the first `len` bytes of a text, or all of it if it is shorter.
 pub fn head_of(text: &[u8], len: usize) -> &[u8] {
     text.get(..len).unwrap_or(text)
 }

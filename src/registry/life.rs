@@ -1,10 +1,11 @@
-//! The life of a job: it begins in a slot, ends, and is forgotten. This is the only file that knows all others of the registry.
+//! The life of a job: it begins in a slot, ends, and is forgotten.
 //!
-//! The handle keeps it, until it is forgotten; the worker, until it has published the end; and each call in some session that has
-//! the job in hand, the launch to begin with. The last holder frees the slot, with the job's request, its unread rows and its files.
+//! Three kinds of holders keep a slot: the handle, until it is forgotten; the worker, until it has published the end; and each call in some
+//! session that has pinned the job, the launch being the first. The last holder frees the slot, with the job's request, its unread rows and
+//! its files.
 //!
-//! A result that somebody is reading is not taken away from the reader: what becomes of the handle meanwhile counts when the
-//! reading is over.
+//! A result that is being read is not taken away from its reader: if the handle is forgotten meanwhile, that takes effect when the reading
+//! is over.
 
 use crate::pg::error::Result;
 use crate::pg::process::backend::{self, Process};
@@ -22,16 +23,17 @@ impl Job {
         self.released
     }
 
-    /// Whether the result went with the session that launched the job, unless somebody is reading it.
+    /// Whether the result ended with the session that launched the job. A reading in progress goes on.
     pub fn is_unwanted(&self) -> bool {
         self.orphaned && self.retention == 0
     }
 }
 
 impl Slot {
-    /// Begins a job in this slot, which was just taken: nobody else looks at it before the cookie is set. The owner and the
-    /// worker to come both keep it, and so does the launch, until [`Slot::introduce`]: whoever is fast may find the job,
-    /// see its end and forget it before the launch has learned that it was taken.
+    /// Begins a job in this slot, which was just taken: no other process looks at it before the cookie is set.
+    ///
+    /// The handle, the worker to come and the launch all keep the slot, the launch until [`Slot::introduce`]. A fast session may find the
+    /// job, see its end and forget it before the launch has learned that it was taken.
     pub fn begin(&'static self, cookie: u64, counters: DsaPointer, fill: impl FnOnce(&mut Job)) {
         let mut job = self.lock();
         segment::waiters(self).clear();
@@ -77,7 +79,7 @@ impl Slot {
         self.cookie.store(cookie, Relaxed);
     }
 
-    /// A worker that the job was posted to goes without taking it: the launch is to find another.
+    /// Called by a worker that the job was posted to and that exits without taking it: the launch has to place the job again.
     pub fn give_back(&self, cookie: u64) {
         if let Some(mut job) = self.lock_if(cookie) {
             job.given_back = true;
@@ -85,8 +87,8 @@ impl Slot {
         }
     }
 
-    /// What has become of a job that was posted to a worker: None while it has not been taken, then whether it was. A worker that
-    /// has gone without a word has not.
+    /// Tells what became of a job that was posted to a worker: None if that is still open, else whether the worker took it. A worker that
+    /// died has not taken it.
     pub fn was_taken(&self) -> Option<bool> {
         let mut job = self.lock();
         if self.worker_pid.load(Relaxed) != 0 || job.handed_on {
@@ -96,11 +98,11 @@ impl Slot {
         given_back.then_some(false)
     }
 
-    /// Asks the job to end early. False where it has ended already, or the slot is another's.
+    /// Asks the job to end early. False if it has ended already, or the slot belongs to another job.
     ///
-    /// The signal is sent under the lock that the worker needs to end the job or to begin another: it reaches the process while
-    /// that process still has this very job in hand, and the worker forgets it under the same lock when it changes jobs. A process
-    /// that has gone without publishing the end is not signalled: its pid may be another's by now.
+    /// The signal is sent under the lock that the worker needs to end the job or to begin another. So it reaches the process while that
+    /// process still has this very job, and the worker forgets the signal under the same lock when it changes jobs. A process that has died
+    /// without publishing the end is not signalled: its pid may belong to another process by now.
     pub fn cancel(&self, cookie: u64, why: Stop) -> bool {
         let Some(job) = self.lock_if(cookie) else { return false };
         if job.state.has_ended() {
@@ -113,12 +115,14 @@ impl Slot {
         true
     }
 
-    /// Publishes the end of the job, unless it has been published: state, counters, error, history, then whoever waits wakes. The
-    /// transaction is over, so what the job wrote is visible to them. With that the worker lets go of the slot, in the same
-    /// step: a waiter that lets go next finds itself the last. Returns the reason why the job was to end early; None where the end had been published
-    /// before, and then the error's part in the area is freed.
+    /// Publishes the end of the job, unless it has been published: state, counters, error and history, then the waiting sessions are woken.
+    /// The transaction is over, so its effects are visible to them. In the same step the worker stops holding the slot, so a waiter that
+    /// stops holding it next is the last holder.
     ///
-    /// Needs no memory and raises no error. Who publishes has called [`Slot::reach`] before, at a time when an error may be raised.
+    /// Returns the reason why the job was to end early, [`Stop::No`] for none. Returns None if the end had been published before; then the
+    /// error's part in the shared area is freed.
+    ///
+    /// Needs no memory and raises no error. The caller has called [`Slot::reach`] before, when an error could still be raised.
     pub fn publish(&'static self, cookie: u64, end: End) -> Option<Stop> {
         let stop = self.publish_once(cookie, &end);
         if stop.is_none()
@@ -161,8 +165,8 @@ impl Slot {
             history::push(&segment.history, self, &job);
         }
         self.worker_lets_go(job);
-        // Without the lock, which those who wake take next. Who waits has entered before it looked at the state, so it is among them; and where
-        // the slot is another job's by now, its waiters wake for nothing.
+        // Done without the lock, which the woken sessions take next. A waiter enters the list before it looks at the state, so it is in the
+        // list. If the slot belongs to another job by now, that job's waiters wake for nothing.
         segment::waiters(self).wake();
         if let Some(reader) = reader {
             backend::wake(reader);
@@ -170,14 +174,14 @@ impl Slot {
         Some(stop)
     }
 
-    /// Maps what publishing the end of this job needs. The system's own error where it refuses.
+    /// Maps what publishing the end of this job needs. The system's own error if it cannot be mapped.
     pub fn reach(&self, cookie: u64) -> Result<()> {
         let (counters, totals, role) = match self.lock_if(cookie) {
             Some(job) => (job.counters, job.totals, job.role_count),
             None => return Ok(()),
         };
         if let Err(failure) = shmem::map(counters) {
-            // A job that was taken back meanwhile has taken its counters along.
+            // If the job was withdrawn meanwhile, its counters may be freed.
             return self.lock_if(cookie).map_or(Ok(()), |_| Err(failure));
         }
         if Totals::look(totals).is_none() {
@@ -193,7 +197,7 @@ impl Slot {
         Ok(())
     }
 
-    /// Publishes that the worker of the job is gone, as [`Slot::publish`].
+    /// Publishes the end of a job whose worker has died, as [`Slot::publish`] does.
     pub fn publish_lost(&'static self, cookie: u64, error: Error) {
         let end = End {
             state: State::Error,
@@ -203,7 +207,7 @@ impl Slot {
         self.publish(cookie, end);
     }
 
-    /// From now on the job is known by the handle `(pid, cookie)`, and its launch lets go of the slot.
+    /// Makes the job known by the handle `(pid, cookie)`, and drops the launch's pin.
     pub fn introduce(&'static self, cookie: u64, pid: i32) {
         if let Some(mut job) = self.lock_if(cookie) {
             self.pid.store(pid, Relaxed);
@@ -212,7 +216,7 @@ impl Slot {
         }
     }
 
-    /// Keeps the slot for a call. False where the handle is not, or no longer, known.
+    /// Pins the slot for a call. False if the handle is not known, or not any more.
     pub fn pin(&self, cookie: u64, pid: i32) -> bool {
         let Some(mut job) = self.lock_if(cookie) else {
             return false;
@@ -224,7 +228,7 @@ impl Slot {
         known
     }
 
-    /// The call is over.
+    /// Drops the pin of a call.
     pub fn unpin(&'static self, cookie: u64) {
         if let Some(mut job) = self.lock_if(cookie) {
             job.pins -= 1;
@@ -232,7 +236,7 @@ impl Slot {
         }
     }
 
-    /// The handle is forgotten; the job runs on. False where it was before.
+    /// Forgets the handle; the job runs on. False if it was forgotten before.
     pub fn release(&'static self, cookie: u64) -> bool {
         let Some(mut job) = self.lock_if(cookie).filter(|job| !job.released) else {
             return false;
@@ -242,7 +246,7 @@ impl Slot {
         true
     }
 
-    /// Whether the job with this cookie is known, or was, by this pid.
+    /// Whether the slot still belongs to the job with this cookie and this pid, even if its handle is forgotten.
     pub fn has_pid(&self, cookie: u64, pid: i32) -> bool {
         self.lock_if(cookie).is_some() && self.pid.load(Relaxed) == pid
     }
@@ -253,9 +257,9 @@ impl Slot {
             .is_some_and(|job| !job.released && !self.has_expired())
     }
 
-    /// The launching session has ended: an unread result is forgotten now, or kept for as long as that session wished, counted
-    /// from now or from the job's end where that comes later. The handle of a job that runs stays good until its end, for whoever
-    /// wants to wait for it or to stop it. So does that of a result whose reader failed between two rows.
+    /// The launching session has ended: an unread result is forgotten now, or retained for as long as that session wished, counted from now
+    /// or from the job's end, whichever is later. The handle of a running job stays good until its end, so that sessions may wait for it or
+    /// stop it. So does the handle of a job whose row-by-row reader failed between two rows; for that case the reader calls this itself.
     pub fn orphan(&'static self, cookie: u64) {
         let Some(mut job) = self.lock_if(cookie) else { return };
         job.orphaned = true;
@@ -265,7 +269,7 @@ impl Slot {
         self.give_back_unneeded(job);
     }
 
-    /// The worker has published the end.
+    /// The worker has published the end and stops holding the slot.
     pub(super) fn worker_lets_go(&'static self, mut job: Guard<'_, Job>) {
         if job.orphaned && !job.released {
             self.expire(&mut job);
@@ -273,7 +277,7 @@ impl Slot {
         self.give_back_unneeded(job);
     }
 
-    /// Both the job and the session that launched it have ended.
+    /// Starts the retention: both the job and the session that launched it have ended.
     fn expire(&self, job: &mut Job) {
         if job.retention == 0 {
             job.released = true;
@@ -286,13 +290,13 @@ impl Slot {
         }
     }
 
-    /// Whether the result was retained long enough.
+    /// Whether the retention is over.
     pub(super) fn has_expired(&self) -> bool {
         let at = self.expires_at.load(Relaxed);
         at != 0 && at <= backend::now()
     }
 
-    /// This process reads the result no more; a worker that waits for room goes on.
+    /// Ends the reading by this process; a worker that waits for space in the queue goes on.
     pub fn stop_reading(&'static self, cookie: u64) {
         let Some(mut job) = self.lock_if(cookie) else { return };
         if job.queue.reader() != Some(backend::my_procno()) {
@@ -305,7 +309,7 @@ impl Slot {
         }
     }
 
-    /// This process ends, perhaps while it reads: then what it had taken, and what it knew, is lost.
+    /// Ends the reading as this process exits: what it had taken, and what it had learned of the stream, is lost.
     pub fn abandon_reading(&'static self, cookie: u64) {
         if let Some(mut job) = self.lock_if(cookie)
             && job.queue.reader() == Some(backend::my_procno())
@@ -315,7 +319,7 @@ impl Slot {
         self.stop_reading(cookie);
     }
 
-    /// Gives back what nobody needs any more.
+    /// Frees what is not needed any more: the slot if this was the last holder, else perhaps the unread rows.
     fn give_back_unneeded(&'static self, mut job: Guard<'_, Job>) {
         if job.orphaned && job.consumed && job.state.has_ended() {
             job.released = true;
@@ -329,8 +333,7 @@ impl Slot {
             return;
         }
         if job.queue.reader().is_none() {
-            // Nobody will read, or of what was read in part the rest: what is queued goes now, and the worker stops keeping what
-            // comes.
+            // Nothing more will be read: free what is queued, and let the worker throw away what is still to come.
             job.keeps_result = false;
             let mut queue = job.queue.take();
             drop(job);
@@ -338,8 +341,7 @@ impl Slot {
         }
     }
 
-    /// Takes back a job that no worker has taken: a worker that comes later finds another cookie and goes. False where a
-    /// worker was faster.
+    /// Withdraws a job that no worker has taken: a worker that comes later finds another cookie and exits. False if a worker has taken it.
     pub fn withdraw(&'static self, cookie: u64) -> bool {
         let Some(mut job) = self.lock_if(cookie) else {
             return true;
@@ -347,20 +349,20 @@ impl Slot {
         if self.worker_pid.load(Relaxed) != 0 {
             return false;
         }
-        // This process has launched it, and so has mapped both.
+        // This process has launched the job, so it has mapped both.
         if let Some(counters) = Counters::of(job.counters) {
             counters.never_began();
         }
         Totals::at(job.totals).never_launched();
         pool::uncount(&mut job, true);
-        // Under the same lock, or a worker could take the job in between. Nobody else knows of it yet.
+        // Under the same lock, or a worker could take the job in between. No other session knows of it yet.
         self.free(job);
         true
     }
 
-    /// Frees the slot, which all have let go of. What lies in segments that this process cannot map stays allocated.
+    /// Frees the slot, which has no holder left. What lies in segments that this process cannot map stays allocated.
     fn free(&'static self, mut job: Guard<'_, Job>) {
-        // From here on nobody finds the job, and the slot is on no list: it is ours alone.
+        // From here on no process finds the job, and the slot is on no list: it belongs to this process alone.
         self.cookie.store(0, Relaxed);
         self.pid.store(0, Relaxed);
         self.worker_pid.store(0, Relaxed);
@@ -387,9 +389,9 @@ impl Slot {
         }
     }
 
-    /// A worker that went without a word is noticed here: then the job is lost, and that is its end. Whoever looks at a job does it,
-    /// so that no job runs for ever. Tells whether it was so. The system's own error where it refuses to map what the end
-    /// needs.
+    /// Detects that the worker has died without publishing the end. Then the job is lost, and this publishes that. Every look at a job
+    /// includes this check, so that no job seems to run for ever. Returns whether the job was lost. The system's own error if what the end
+    /// needs cannot be mapped.
     pub fn look_after(&'static self, cookie: u64) -> Result<bool> {
         let Some(pid) = self.has_lost_its_worker(cookie) else {
             return Ok(false);
@@ -399,13 +401,13 @@ impl Slot {
         Ok(true)
     }
 
-    /// The pid of the process that was to run this job, if it has gone without a word. All that a process publishes it publishes before
-    /// it counts as gone, so a job that has not ended then never will.
+    /// Returns the pid of the process that was to run this job, if it has died. A process publishes everything before it counts as gone, so
+    /// a job that has not ended by then never will.
     fn has_lost_its_worker(&self, cookie: u64) -> Option<i32> {
         let (runner, worker) = {
             let job = self.lock_if(cookie).filter(|job| !job.state.has_ended())?;
             if self.worker_pid.load(Relaxed) == 0 && self.pid.load(Relaxed) == 0 {
-                // Its launch is not over, and looks itself.
+                // The launch is not over, and checks this itself.
                 return None;
             }
             (job.runner, job.worker)
@@ -413,7 +415,7 @@ impl Slot {
         if runner != Process::NONE {
             return (!runner.is_alive()).then(|| runner.pid());
         }
-        // It never came so far as to take the job, which the postmaster tells to the launching session only.
+        // The process ended before it took the job. The postmaster tells that to the launching session only.
         (worker.status() == WorkerStatus::Stopped && self.lock_if(cookie)?.runner == Process::NONE)
             .then(|| self.pid.load(Relaxed))
     }

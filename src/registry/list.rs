@@ -1,19 +1,19 @@
-//! Lists in shared memory that nothing is ever taken off, each entry with the pointer of the next. Under the lock of whoever keeps the
-//! first pointer, which is where new entries go.
+//! Lists in shared memory from which nothing is ever removed. Each entry has the pointer of the next. The pointer of the first entry, where
+//! new ones are added, is protected by the lock of the structure that it is in.
 
 use crate::pg::error::Result;
 use crate::pg::shmem::{self, DsaPointer, INVALID_POINTER, Locked};
 use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::Relaxed;
 
-/// What stands in a list. Zeroed memory is a valid entry.
+/// An entry of a list. Zeroed memory is a valid entry.
 pub trait Linked: 'static {
     /// The pointer of the next entry.
     fn next(&self) -> &AtomicU64;
 }
 
-/// The entry from `first` up to but without `end` that `is_it` is true of, with its pointer. Without a lock, since looking at an entry
-/// may raise an error: the system's own where it refuses to map it.
+/// Returns the pointer of the first entry for which `is_it` is true, from `first` up to but not including `end`. Called without a lock,
+/// since looking at an entry may raise an error: the system's own if it cannot be mapped.
 fn find<T: Linked>(
     first: DsaPointer,
     end: DsaPointer,
@@ -30,7 +30,7 @@ fn find<T: Linked>(
     Ok(None)
 }
 
-/// All entries from `first` on. The system's own error where it refuses to map one.
+/// Returns all entries from `first` on. The system's own error if one cannot be mapped.
 pub fn all<T: Linked>(first: DsaPointer) -> Result<Vec<&'static T>> {
     let mut entries = Vec::new();
     find(first, INVALID_POINTER, |entry| {
@@ -40,8 +40,8 @@ pub fn all<T: Linked>(first: DsaPointer) -> Result<Vec<&'static T>> {
     Ok(entries)
 }
 
-/// The pointer of the entry that `is_it` is true of; where there is none, of a new one that `fill` has filled. This process has mapped
-/// it. 53200 where memory is out, the system's own error where it refuses to map an entry.
+/// Returns the pointer of the entry for which `is_it` is true. If there is none, adds one that `fill` has filled. This process has mapped
+/// the entry. 53200 if memory is out, the system's own error if an entry cannot be mapped.
 pub fn find_or_add<H, T: Linked>(
     keeper: &Locked<H>,
     first: impl Fn(&mut H) -> &mut DsaPointer,
@@ -66,7 +66,7 @@ pub fn find_or_add<H, T: Linked>(
             }
             *first
         };
-        // Somebody has been faster, perhaps with the same.
+        // Another process has added entries, perhaps the same one.
         if let Some(pointer) = find::<T>(now, seen, &is_it)? {
             return Ok(pointer);
         }

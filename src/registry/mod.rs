@@ -1,16 +1,16 @@
-//! What the cluster knows: every job, in shared memory, under its lock.
+//! The registry: every job of the cluster, in shared memory.
 //!
-//! * [`segment`]: where the slots are, which are free, and which is whose;
+//! * [`segment`]: the slots, the free list, and the hash table by cookie;
 //! * [`job`]: one job, from its launch to its end;
-//! * [`life`]: it begins, ends and is forgotten;
-//! * [`upkeep`]: what is freed and noticed in passing;
-//! * [`waiters`]: who sleeps until its end;
-//! * [`history`]: what is remembered of it afterwards;
-//! * [`pool`]: the workers that serve one job after another, and who gets them;
-//! * [`admission`]: how many jobs run, and which launches wait until one more may;
+//! * [`life`]: how a job begins, ends and is forgotten;
+//! * [`upkeep`]: frees expired results, and detects lost jobs;
+//! * [`waiters`]: the processes that sleep until a job's end;
+//! * [`history`]: the records of jobs that have ended;
+//! * [`pool`]: the workers that serve one job after another, and which launch gets them;
+//! * [`admission`]: how many jobs run, and the launch queue;
 //! * [`counters`]: how the jobs of one session ended;
 //! * [`totals`]: the same and more by database and role;
-//! * [`list`]: how entries hang together.
+//! * [`list`]: lists of entries in shared memory.
 
 pub mod admission;
 pub mod counters;

@@ -1,14 +1,14 @@
-//! The workers that can serve one job after another.
+//! The pool: the workers that can serve one job after another.
 //!
-//! A worker enters the pool with its first job. When a job is over and nothing of it is left in the process, the worker offers
-//! itself, and a launch that fits claims it: both steps are taken under the pool's lock, so that a worker which wants to leave
-//! either is gone before the claim or has the job. What a claim posts, the worker takes as a new worker takes its first job.
+//! A worker enters the pool with its first job. When a job is over and the process is clean again, the worker offers itself, and a launch
+//! with a matching worker key claims it. Both steps are taken under the pool's lock. So a worker that wants to leave has either gone before
+//! the claim, or has the job. A worker takes a posted job as a new worker takes its first job.
 //!
-//! A spare process, started before there is a job for it, has its entry before it is there: [`expect_spare`], then [`arrive`].
+//! A spare worker, started before there is a job for it, has its pool entry before the process exists: [`expect_spare`], then [`arrive`].
 //!
 //! Whether a launch may have a worker at all is decided in the same step ([`Admission`]).
 //!
-//! Nothing under the pool's lock allocates, maps or raises. The entry of a process that is gone without a word is free.
+//! Nothing under the pool's lock allocates, maps or raises. The entry of a process that has died without cleaning up counts as free.
 
 use crate::pg::error::{Report, Result};
 use crate::pg::guc::own;
@@ -22,45 +22,44 @@ use core::sync::atomic::Ordering::Relaxed;
 use core::sync::atomic::{AtomicI32, AtomicI64, AtomicU32, AtomicU64};
 use pgrx::PgSqlErrorCode;
 
-/// All entries, as many as the server can have workers.
+/// The pool, with as many entries as the server can have workers.
 #[repr(C)]
 pub struct Pool {
-    /// The entries, and behind them the spots of the line.
+    /// The pool entries, and behind them the entries of the launch queue.
     entries: DsaPointer,
-    /// How many workers are idle. Counted, since to look at each would fetch what all others write.
+    /// How many workers are idle. Looking at each entry instead would fetch cache lines that all other processes write.
     idle: usize,
-    /// The processes that ended last, or are about to.
+    /// The processes that are about to end or have ended last.
     going: [i32; GOING],
     next_going: usize,
-    /// When a job was given a fresh process last.
+    /// When a job was last given a fresh process.
     fresh_at: i64,
     pub(super) admission: Admission,
 }
 
-/// How many processes that end are remembered.
+/// How many exiting processes are remembered.
 const GOING: usize = 16;
 
-/// How many spare processes there are at most in the cluster. With one ready and one on its way both cores of a small machine have
-/// something to do all the time.
+/// How many spare workers the cluster has at most. With one ready and one being started, both cores of a small machine are always busy.
 const SPARES: usize = 2;
 
-/// The entry of a worker. Its parts change under the pool's lock only.
+/// The pool entry of a worker. Its fields change under the pool's lock only.
 #[repr(C)]
 pub struct PoolEntry {
     state: AtomicU32,
-    /// 0 where it is still to come.
+    /// 0 while the process is still to arrive.
     pid: AtomicI32,
     procno: AtomicU32,
     key: Cell<WorkerKey>,
-    /// The session that it served last, or that has asked for it.
+    /// The session that it served last, or that asked for it.
     session: AtomicI32,
     idle_since: AtomicI64,
-    /// Not 0 where it sleeps, and so looks for signals before it looks for a job.
+    /// Not 0 if it sleeps; then it serves signals before it looks for a job.
     sleeps: AtomicU32,
-    /// The job that was posted, while the cookie is not 0.
+    /// The posted job, if the cookie is not 0.
     slot: AtomicU32,
     cookie: AtomicU64,
-    /// A spare process that is to come: when it was asked for, what it shows on arrival, and as what the postmaster knows it.
+    /// Of a spare worker that is to arrive: when it was asked for, the token that it shows on arrival, and its handle at the postmaster.
     asked_at: AtomicI64,
     token: AtomicU64,
     worker: Cell<WorkerHandle>,
@@ -72,28 +71,29 @@ enum EntryState {
     Free = 0,
     Busy = 1,
     Idle = 2,
-    /// It was asked to make room, and takes no job any more.
+    /// It was asked to exit, and takes no job any more.
     Dismissed = 3,
-    /// A spare process is on its way here.
+    /// A spare worker is being started for this entry.
     Coming = 4,
 }
 
-/// What makes a worker key for a job.
+/// What a worker must have to serve a job.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
 pub struct WorkerKey {
-    /// The database that it is connected to.
+    /// The database that the worker is connected to.
     pub database: u32,
-    /// The role that it connected as.
+    /// The role that the worker connected as.
     pub role: u32,
-    /// What a new connection would have got when it connected. Of a job, what a new connection gets; 0 where it is to have a process of its own.
+    /// The connection version: of a worker, what a new connection would have got when it connected; of a job, what a new connection gets
+    /// now. 0 for a job that must have a process of its own.
     pub connection_version: u64,
-    /// The settings, if any, that it can never be without again.
+    /// The settings, if any, that the worker can never lose again.
     pub custom: u64,
 }
 
 impl WorkerKey {
-    /// A process that is connected to no database yet: it fits every job.
+    /// A process that is connected to no database yet: it can serve every job.
     pub const ANY: WorkerKey = WorkerKey {
         database: 0,
         role: 0,
@@ -101,12 +101,12 @@ impl WorkerKey {
         custom: 0,
     };
 
-    /// The connection_version of a job of which nobody could look it up. The worker that is given the job judges whether it is as good as a new
-    /// connection.
+    /// The connection version of a job for which it could not be looked up. The worker that is given the job judges whether it is as good
+    /// as a new connection.
     pub const JUDGED_BY_THE_WORKER: u64 = u64::MAX;
 }
 
-/// A worker that was claimed.
+/// A worker that a launch has claimed.
 pub struct Claimed {
     process: Process,
     /// Whether it has had no job before.
@@ -121,7 +121,7 @@ impl Claimed {
         self.process.pid()
     }
 
-    /// Lets the worker look at what was posted.
+    /// Wakes the worker, so that it finds the posted job.
     pub fn wake(&self) {
         self.process.wake();
     }
@@ -135,12 +135,12 @@ numbered!(EntryState {
     Coming
 });
 
-/// What an idle worker finds.
+/// What an idle worker finds in its entry.
 pub enum Posting {
-    /// A job: the number of its slot, its cookie, and whether its launch waits to see that it is taken.
+    /// A job: the number of its slot, its cookie, and whether its launch waits until it is taken.
     Job(u32, u64, bool),
     Nothing,
-    /// It is to make room.
+    /// It has to exit.
     Dismissed,
 }
 
@@ -159,8 +159,8 @@ impl PoolEntry {
         Process::new(self.procno.load(Relaxed), self.pid.load(Relaxed))
     }
 
-    /// Whether nobody is here any more: a spare process was to come that has ended before, or the one that was here is gone without
-    /// a word. What was posted to it is found to be lost by whoever looks after the job.
+    /// Whether no process uses the entry any more: a spare worker has ended before it arrived, or the worker has died. A job that was
+    /// posted to it is found to be lost by the next process that looks after it.
     fn is_deserted(&self) -> bool {
         match (self.state(), self.pid.load(Relaxed)) {
             (EntryState::Free, _) => false,
@@ -185,7 +185,7 @@ thread_local! {
     static POOL: Cell<Option<&'static Locked<Pool>>> = const { Cell::new(None) };
 }
 
-/// The entries; none in a process that has not called [`reach`].
+/// The pool entries; none in a process that has not called [`reach`].
 fn entries(_pool: &Pool) -> impl Iterator<Item = &'static PoolEntry> + use<> {
     FIRST
         .get()
@@ -193,7 +193,7 @@ fn entries(_pool: &Pool) -> impl Iterator<Item = &'static PoolEntry> + use<> {
         .flat_map(|first| (0..len()).map(move |n| shmem::neighbour(first, n)))
 }
 
-/// Maps the entries for this process. The system's own error where it refuses.
+/// Maps the entries for this process. The system's own error if they cannot be mapped.
 pub(super) fn reach() -> Result<()> {
     if FIRST.get().is_none() {
         let entry = shared()?.lock().entries;
@@ -206,12 +206,12 @@ pub(super) fn reach() -> Result<()> {
     Ok(())
 }
 
-/// This process has attached to the registry, in which this is the pool.
+/// Notes the registry's pool, when this process has attached to the registry.
 pub(super) fn attach(pool: &'static Locked<Pool>) {
     POOL.set(Some(pool));
 }
 
-/// The pool, where this process has attached to the registry.
+/// The pool, if this process has attached to the registry.
 fn attached() -> Option<&'static Locked<Pool>> {
     POOL.get()
 }
@@ -222,7 +222,7 @@ fn shared() -> Result<&'static Locked<Pool>> {
     attached().ok_or_else(|| not_attached().into())
 }
 
-/// Makes the entries, once for the cluster, and maps them for this process. 53200 where memory is out.
+/// Allocates the entries, once for the cluster, and maps them for this process. 53200 if memory is out.
 pub fn prepare() -> Result<()> {
     if FIRST.get().is_some() {
         return Ok(());
@@ -242,7 +242,7 @@ pub fn prepare() -> Result<()> {
     reach()
 }
 
-/// Frees the entries of those who are gone.
+/// Frees the entries of processes that are gone.
 fn free_deserted(pool: &mut Pool) {
     for entry in entries(pool) {
         if entry.is_deserted() {
@@ -256,7 +256,7 @@ fn free_entry(pool: &mut Pool) -> Option<&'static PoolEntry> {
     entries(pool).find(|entry| entry.state() == EntryState::Free)
 }
 
-/// This process, which has a job in hand, enters. None where there is no entry.
+/// Enters this process, which has a job, into the pool. None if no entry is free.
 pub fn enter() -> Option<&'static PoolEntry> {
     reach().ok()?;
     let mut guard = attached()?.lock();
@@ -269,8 +269,8 @@ pub fn enter() -> Option<&'static PoolEntry> {
 }
 
 impl PoolEntry {
-    /// Offers this process to launches that it fits, those of `session` before all others. Where `limit` workers of the cluster are idle
-    /// already, one of another kind makes room for it. False where they are all of this kind.
+    /// Offers this process to launches whose jobs it can serve, with preference to `session`. If `limit` workers of the cluster are idle
+    /// already, one with another worker key is dismissed. False if there is none, or `limit` is 0.
     pub fn offer(&self, key: WorkerKey, session: i32, limit: i32) -> bool {
         let Some(pool) = attached() else { return false };
         let mut guard = pool.lock();
@@ -290,7 +290,8 @@ impl PoolEntry {
         true
     }
 
-    /// From now on a launch that claims this process waits until it has taken the job. False where one has claimed it before.
+    /// Notes that this process falls asleep: from now on a launch that claims it waits until it has taken the job. False if it is not idle
+    /// any more: it was claimed or dismissed.
     pub fn falls_asleep(&self) -> bool {
         let Some(pool) = attached() else { return false };
         let _guard = pool.lock();
@@ -301,12 +302,12 @@ impl PoolEntry {
         idle
     }
 
-    /// Whether something else is known than that it is idle; without the lock, a hint only.
+    /// Whether this worker is anything but idle. Read without the lock, so it is only a hint.
     pub fn has_news(&self) -> bool {
         self.state() != EntryState::Idle
     }
 
-    /// Looks whether a job was posted, and takes it. Who posts one sets the latch afterwards.
+    /// Takes the posted job, if there is one. A launch that posts a job sets the latch afterwards.
     pub fn look(&self) -> Posting {
         if !self.has_news() {
             return Posting::Nothing;
@@ -325,7 +326,7 @@ impl PoolEntry {
         }
     }
 
-    /// Withdraws the offer. False where a launch was faster: then there is a job to do.
+    /// Withdraws the offer. False if a launch was faster: then there is a job to do.
     pub fn retire(&self) -> bool {
         let Some(pool) = attached() else { return true };
         let mut guard = pool.lock();
@@ -337,10 +338,11 @@ impl PoolEntry {
         true
     }
 
-    /// The process ends. Returns the job that was posted and that it never took, and whether its launch waits to see.
+    /// Frees the entry as the process ends. Returns the job that was posted and never taken, and whether its launch waits until it is
+    /// taken.
     pub fn leave(&self) -> Option<(u32, u64, bool)> {
         let mut guard = attached()?.lock();
-        // Who has retired has no entry: it is free, or another's with that one's jobs.
+        // A worker that has retired has no entry: this one is free, or belongs to another worker with its jobs.
         if self.state() == EntryState::Free || self.pid.load(Relaxed) != backend::my_pid() {
             return None;
         }
@@ -352,22 +354,23 @@ impl PoolEntry {
     }
 }
 
-/// What a launch is given.
+/// What a launch gets when it is admitted.
 pub enum Admitted {
     /// An idle worker, to which the job was posted. The caller wakes it.
     Claimed(Claimed),
-    /// The job was posted to a worker that is still on its way, as this one.
+    /// The job was posted to a spare worker that is still being started, with this handle.
     Coming(WorkerHandle),
-    /// The room for a new one. The caller gets it from the postmaster, or calls [`give_up`].
+    /// Permission for a new worker. The caller gets it from the postmaster, or calls [`give_up`].
     New {
-        /// Whether a worker was sent away, so that the postmaster has a slot in a moment.
+        /// Whether a worker was dismissed, so that the postmaster has a free slot in a moment.
         made_room: bool,
     },
 }
 
-/// Counts a job that is in its slot, and posts it to an idle worker that fits: one that served this session last, else any. `me` is
-/// the launch's entry in line, [`admission::NOT_QUEUED`](super::admission::NOT_QUEUED) for one that has just come. Where there is none, idle workers that do not key make room for
-/// a new one under the cap of the cluster.
+/// Admits a job that is in its slot, and posts it to an idle worker that can serve it, preferably one that served this session last. `me`
+/// is the launch's position in the queue, [`NOT_QUEUED`] for one that has just come.
+///
+/// If no worker can serve it, idle workers are dismissed as far as the cap of the cluster requires that for a new one.
 pub fn admit(
     slot: &Slot,
     cookie: u64,
@@ -375,7 +378,7 @@ pub fn admit(
     caps: Caps,
     me: Position,
 ) -> core::result::Result<Admitted, Short> {
-    // Both are there: the caller has taken the slot.
+    // Both exist: the caller has taken the slot.
     let (Some(mut job), Some(pool)) = (slot.lock_if(cookie), attached()) else {
         return Ok(Admitted::New { made_room: false });
     };
@@ -385,7 +388,7 @@ pub fn admit(
     job.runner = Process::NONE;
     if let Some(worker) = claim(&mut pool, key, caps.read_at, slot.number(), cookie) {
         if let Admitted::Claimed(worker) = &worker {
-            // From here on the job is lost with that process, whether it takes it or not.
+            // From here on the job is lost if that process dies, whether it has taken the job or not.
             job.runner = worker.process;
         }
         return Ok(worker);
@@ -398,7 +401,8 @@ pub fn admit(
     })
 }
 
-/// The postmaster had no slot: the job counts no more, and others may look.
+/// Takes back the admission of a job: the postmaster had no slot, or the worker has given the job back. The job is not counted any more,
+/// and other launches are woken.
 pub fn give_up(slot: &Slot, cookie: u64) -> Short {
     if let Some(mut job) = slot.lock_if(cookie) {
         job.runner = Process::NONE;
@@ -412,15 +416,15 @@ pub fn give_up(slot: &Slot, cookie: u64) -> Short {
     }
 }
 
-/// The job has ended, or will never be: it counts no more, and those whom that makes room for wake, this process only where
-/// `me_too`. The caller holds the job's lock.
+/// Stops counting a job that has ended or will never run, and wakes the launches that can run instead, this process only if `me_too`. The
+/// caller holds the job's lock.
 pub(super) fn uncount(job: &mut Job, me_too: bool) {
     if let Some(pool) = attached() {
         pool.lock().admission.release(job, me_too);
     }
 }
 
-/// A worker's process is about to end: the postmaster will have room for another as soon as it has seen that.
+/// Notes that this worker is about to end: the postmaster will have a slot for another as soon as it has reaped the process.
 pub fn process_ends() {
     if let Some(pool) = attached() {
         let mut pool = pool.lock();
@@ -429,15 +433,16 @@ pub fn process_ends() {
     }
 }
 
-/// Claims a worker for a job and posts the job: an idle one that has served jobs like it, where that is wanted, else one that has
-/// not served any, else the one that is on its way for this session. Those that connected before something changed which a new
-/// connection would see are sent away.
+/// Claims a worker for a job and posts the job. In order of preference: an idle worker that has served jobs with this worker key; an idle
+/// spare worker; the spare worker that is being started for this session. A worker that connected before something changed that a new
+/// connection would see is dismissed when it is looked at.
 ///
-/// A process that was started ahead knows the configuration as it was then, until a signal reaches it. So one that was asked for before
-/// this session has read the configuration last, at `read_at`, gets no job of it: a new process would have read the same.
+/// A spare worker has read the configuration when it was started, and does not learn of a reload until a signal reaches it. So a spare
+/// worker that was asked for before this session last read the configuration, at `read_at`, gets no job of it: a new process would have
+/// read the same as the session.
 fn claim(pool: &mut Pool, key: WorkerKey, read_at: i64, slot: u32, cookie: u64) -> Option<Admitted> {
     thread_local! {
-        /// Where this session found its worker last.
+        /// The pool entry that this session claimed last.
         static LAST: Cell<Option<&'static PoolEntry>> = const { Cell::new(None) };
     }
     let me = backend::my_pid();
@@ -465,7 +470,7 @@ fn claim(pool: &mut Pool, key: WorkerKey, read_at: i64, slot: u32, cookie: u64) 
     })
 }
 
-/// Looks at all entries for the one that [`claim`] claims.
+/// Searches all entries for the one that [`claim`] claims.
 fn find(
     pool: &mut Pool,
     key: WorkerKey,
@@ -492,8 +497,8 @@ fn find(
     warm.or(spare).or(coming)
 }
 
-/// Whether an idle worker that has served other jobs may serve one that `key` describes. One that connected before something changed
-/// is sent away.
+/// Whether an idle worker that has served other jobs may serve one with this worker key. Dismisses a worker with an outdated connection
+/// version.
 fn serves(pool: &mut Pool, entry: &PoolEntry, key: WorkerKey) -> bool {
     let has = entry.key.get();
     if key.connection_version == 0 || (has.database, has.role) != (key.database, key.role) {
@@ -509,14 +514,14 @@ fn serves(pool: &mut Pool, entry: &PoolEntry, key: WorkerKey) -> bool {
     has.custom == 0 || has.custom == key.custom
 }
 
-/// Whether a worker's process is about to end, or has ended and the postmaster has not seen it yet: then its slot will be free in
-/// a moment. So it is where a spare process is about to offer itself.
+/// Whether a worker is about to end, or has ended and was not yet reaped by the postmaster: then its slot will be free in a moment. Also
+/// true while a spare worker is being started, which will offer itself.
 pub fn is_one_going() -> bool {
     let Some(pool) = attached() else { return false };
     let mut pool = pool.lock();
     let mut found = entries(&pool).any(|entry| entry.state() == EntryState::Dismissed) || entries(&pool).any(is_coming);
     for pid in &mut pool.going {
-        // The postmaster frees the slot in the same step in which it lets the process go.
+        // The postmaster frees the slot in the same step in which it reaps the process.
         if *pid != 0 && backend::exists(*pid) {
             found = true;
         } else {
@@ -526,7 +531,7 @@ pub fn is_one_going() -> bool {
     found
 }
 
-/// A job was given a fresh process now. Returns for how many microseconds before none had been, in the whole cluster.
+/// Notes that a job was given a fresh process now. Returns how many microseconds ago that happened last, in the whole cluster.
 pub fn use_fresh() -> i64 {
     let now = backend::now();
     attached().map_or(i64::MAX, |pool| {
@@ -534,16 +539,16 @@ pub fn use_fresh() -> i64 {
     })
 }
 
-/// The entry of a spare process that is about to be asked for. Free again when dropped.
+/// The pool entry of a spare worker that is about to be asked for. Dropping it frees the entry.
 pub struct Expected {
     entry: &'static PoolEntry,
-    /// The entry's number, and what proves to [`arrive`] that the process is the one.
+    /// The number of the entry, and the token by which [`arrive`] recognises the process.
     pub number: u32,
     pub token: u64,
 }
 
-/// Makes a entry for a spare process. None where [`SPARES`] are there or on their way, or where the cluster has no room for one more
-/// idle worker: `limit` are enough, and idle ones and jobs are no more than `pg_background.max_cluster_workers`.
+/// Reserves a pool entry for a spare worker. None if [`SPARES`] exist or are being started, if `limit` workers are idle, or if idle workers
+/// and jobs would exceed `pg_background.max_cluster_workers`.
 pub fn expect_spare(token: u64, limit: i32) -> Option<Expected> {
     let mut guard = attached()?.lock();
     let coming = entries(&guard).filter(|entry| is_coming(entry)).count();
@@ -566,11 +571,11 @@ pub fn expect_spare(token: u64, limit: i32) -> Option<Expected> {
 }
 
 impl Expected {
-    /// The postmaster was asked, and knows it as `worker`.
+    /// The postmaster was asked for the worker, which has the handle `worker`.
     pub fn comes_as(self, worker: WorkerHandle) {
         if let Some(pool) = attached() {
             let _guard = pool.lock();
-            // Unless it was fast, and the entry is another's by now.
+            // If the worker has arrived already, the entry may belong to another by now.
             if self.entry.token.load(Relaxed) == self.token {
                 self.entry.worker.set(worker);
             }
@@ -587,12 +592,13 @@ impl Drop for Expected {
     }
 }
 
-/// Whether a spare process is still to come that no job waits for.
+/// Whether a spare worker is being started that no job was posted to.
 fn is_coming(entry: &PoolEntry) -> bool {
     entry.state() == EntryState::Coming && entry.worker.get().status() != WorkerStatus::Stopped
 }
 
-/// This process is the spare one that entry `number` waits for. It may find a job there already. None where it is not waited for.
+/// Enters this process as the spare worker that entry `number` was reserved for. A job may have been posted there already. None if it is
+/// not expected.
 pub fn arrive(number: u32, token: u64) -> Option<&'static PoolEntry> {
     reach().ok()?;
     let mut guard = attached()?.lock();
@@ -622,20 +628,20 @@ impl Pool {
     }
 }
 
-/// Sends an idle worker away, to make room for the launch at entry `me` in line. False where none is idle but for those in front.
+/// Dismisses an idle worker, to free a slot for the launch at position `me`. False if the launches before it could use all idle workers.
 pub fn dismiss_one(me: Position) -> bool {
     let Some(pool) = attached() else { return false };
     let mut guard = pool.lock();
     guard.idle > guard.admission.claims_before(me) && dismiss_longest(&mut guard)
 }
 
-/// Sends the worker away that has been idle for longest. False where none is idle.
+/// Dismisses the worker that has been idle for longest. False if none is idle.
 fn dismiss_longest(pool: &mut Pool) -> bool {
     dismiss_longest_of(pool, |_| true)
 }
 
-/// Sends the worker away that has been idle for longest of those that are not like this. So where jobs of more kinds come than workers may be
-/// idle, those of the kinds that came last find one. False where there is none.
+/// Dismisses the worker that has been idle for longest of those with another worker key. So when jobs of more kinds come than workers may
+/// be idle, the kinds that came last find one. False if there is none.
 fn dismiss_other(pool: &mut Pool, key: WorkerKey) -> bool {
     dismiss_longest_of(pool, |entry| entry.key.get() != key)
 }
@@ -647,28 +653,28 @@ fn dismiss_longest_of(pool: &mut Pool, is_wanted: impl Fn(&PoolEntry) -> bool) -
     longest.inspect(|entry| entry.dismiss(pool)).is_some()
 }
 
-/// Goes to the end of the line, for a job that counts in these two entries. The system's own error where it refuses to map the line.
+/// Enters the launch queue at its end, for a job with these two counters. The system's own error if the queue cannot be mapped.
 pub fn join_queue(role_count: DsaPointer, counters: DsaPointer, of: Shortage) -> Result<()> {
     reach()?;
     shared()?.lock().admission.enter(role_count, counters, of);
     Ok(())
 }
 
-/// Tells the others in line what this process waits for now.
+/// Notes in the launch queue what this process waits for now. Does nothing if it is not in the queue.
 pub fn wait_for(of: Shortage) {
     if let Some(pool) = attached().filter(|_| admission::my_position() != NOT_QUEUED) {
         pool.lock().admission.change(of);
     }
 }
 
-/// Leaves the line, and lets the next one look. Does nothing where this process does not stand there.
+/// Leaves the launch queue, and wakes the next launch. Does nothing if this process is not in the queue.
 pub fn leave_queue() {
     if let Some(pool) = attached().filter(|_| admission::my_position() != NOT_QUEUED) {
         pool.lock().admission.leave();
     }
 }
 
-/// The count of a role, made on first use. 53200 where memory is out.
+/// Returns the count of a role, made on first use. 53200 if memory is out.
 pub fn count_of_role(number: u32) -> Result<DsaPointer> {
     admission::count_of_role(shared()?, |pool| &mut pool.admission, number)
 }

@@ -1,9 +1,9 @@
-//! Where job slots live: blocks of doubling size in the shared area, handed out and taken back through a free list.
+//! The slots of jobs: blocks of doubling size in the dynamic shared area, with a free list.
 //!
-//! A slot is found by its job's cookie through a hash table, whose buckets lie in the slots themselves: as many as there are slots.
+//! A hash table finds the slot of a job by its cookie. Its buckets lie in the slots themselves, so there are as many buckets as slots.
 //!
-//! A block is never given back to the area, so a slot that was once seen can always be looked at; whether it still is the same
-//! job is told by its cookie, under its lock.
+//! A block is never freed, so a slot that a process has seen can always be looked at. Whether it still holds the same job is told by its
+//! cookie, under its lock.
 
 use crate::pg::error::Result;
 use crate::pg::shmem::{self, DsaPointer, Locked};
@@ -16,13 +16,13 @@ use core::sync::atomic::Ordering::Relaxed;
 use core::sync::atomic::{AtomicI64, AtomicU64};
 use std::cell::Cell;
 
-/// Slots in the first block; block `n` has `FIRST << n`.
+/// The number of slots in the first block; block `n` has `FIRST << n`.
 const FIRST: u32 = 64;
 
 /// 64 · (2²² − 1) slots are more than memory holds.
 const BLOCKS: usize = 22;
 
-/// What all backends share; found by name.
+/// What all processes share.
 #[repr(C)]
 pub struct Segment {
     index: Locked<Index>,
@@ -31,14 +31,14 @@ pub struct Segment {
     pub history: Locked<History>,
     /// The counters by database and role.
     pub totals: Locked<Directory>,
-    /// When somebody is to look at all jobs next.
+    /// When a process is to look at all jobs next.
     pub upkeep_at: AtomicI64,
 }
 
 #[repr(C)]
 struct Index {
     tranche: i32,
-    /// The first free slot's number plus one, 0 where none is free.
+    /// The first free slot's number plus one, 0 if none is free.
     free: u32,
     blocks: u32,
     block: [DsaPointer; BLOCKS],
@@ -50,7 +50,7 @@ thread_local! {
     static KNOWN: Cell<[Option<&'static Slot>; BLOCKS]> = const { Cell::new([None; BLOCKS]) };
 }
 
-/// The registry; attaches on first use.
+/// Returns the registry; attaches on first use.
 pub fn segment() -> Result<&'static Segment> {
     if let Some(segment) = SEGMENT.get() {
         return Ok(segment);
@@ -68,18 +68,18 @@ pub fn segment() -> Result<&'static Segment> {
     Ok(segment)
 }
 
-/// The library is loaded at the server's start: what the registry needs in the main shared memory is its own from the beginning, and no
-/// overflow of the lock table can take it.
+/// Reserves what the registry needs in the main shared memory, so that a growing lock table cannot use it up. Called when the library is
+/// loaded at the server's start.
 pub fn reserve() {
     shmem::reserve_root::<Segment>();
 }
 
-/// Whether this process has attached.
+/// The registry, if this process has attached.
 pub fn attached() -> Option<&'static Segment> {
     SEGMENT.get()
 }
 
-/// The block of slot number `n` and the index in it.
+/// Returns the block of slot number `n`, and the index in that block.
 fn locate(n: u32) -> (usize, usize) {
     let block = ((n / FIRST) + 1).ilog2();
     (block as usize, (n - FIRST * ((1 << block) - 1)) as usize)
@@ -89,14 +89,14 @@ fn block_len(block: usize) -> u32 {
     FIRST << block
 }
 
-/// How many slots so many blocks have.
+/// How many slots the first `blocks` blocks have.
 fn slots_in(blocks: u32) -> u32 {
     FIRST * ((1u32 << blocks) - 1)
 }
 
 impl Segment {
-    /// Maps what this process has not seen of the slots. Whoever looks at one with the index locked has them all: nothing is mapped
-    /// under the lock. Returns how many blocks there were. The system's own error where it refuses.
+    /// Maps the blocks that this process has not mapped yet. Nothing may be mapped under the index lock, so code that looks at slots under
+    /// it calls this first. Returns how many blocks there were. The system's own error if one cannot be mapped.
     fn know_all(&self) -> Result<u32> {
         let (blocks, pointers) = {
             let index = self.index.lock();
@@ -110,7 +110,7 @@ impl Segment {
         Ok(blocks)
     }
 
-    /// Takes a free slot for the job with this cookie, in a new block where there is none. 53200 where memory is out.
+    /// Takes a free slot for the job with this cookie, from a new block if none is free. 53200 if memory is out.
     pub fn take(&self, cookie: u64) -> Result<&'static Slot> {
         loop {
             let blocks = self.know_all()?;
@@ -134,8 +134,8 @@ impl Segment {
         }
     }
 
-    /// Gives a slot back, whose cookie is 0 already. Raises nothing: where this process cannot look at all slots, it leaves that to
-    /// the next one that needs a slot.
+    /// Puts a slot, whose cookie is 0 already, on the free list. Raises nothing: if this process cannot map all slots, it marks the slot
+    /// for the next process that needs one.
     pub fn give_back(&self, slot: &'static Slot) {
         if self.know_all().is_ok_and(|blocks| self.give_back_among(slot, blocks)) {
             return;
@@ -173,8 +173,8 @@ impl Segment {
         }
     }
 
-    /// The slot that was taken for the job with this cookie. Whether the job is still there is seen under the slot's lock. The
-    /// system's own error where it refuses to map the slots.
+    /// Returns the slot that was taken for the job with this cookie. Whether the job is still there is checked under the slot's lock. The
+    /// system's own error if the slots cannot be mapped.
     pub fn find(&self, cookie: u64) -> Result<Option<&'static Slot>> {
         loop {
             let blocks = self.know_all()?;
@@ -197,7 +197,7 @@ impl Segment {
         None
     }
 
-    /// The slot that holds the head of a cookie's list.
+    /// The slot whose `bucket` is the head of the list that a cookie belongs to.
     fn bucket(&self, index: &Index, cookie: u64) -> Option<&'static Slot> {
         let buckets = u64::from(slots_in(index.blocks));
         (buckets > 0).then(|| slot_in((cookie % buckets) as u32))
@@ -224,7 +224,7 @@ impl Segment {
         }
     }
 
-    /// The slot number `n`, which has been taken before. The system's own error where it refuses to map it.
+    /// Returns slot number `n`, which has been taken before. The system's own error if it cannot be mapped.
     pub fn slot(&self, n: u32) -> Result<&'static Slot> {
         if KNOWN.get()[locate(n).0].is_none() {
             self.know_all()?;
@@ -232,12 +232,12 @@ impl Segment {
         Ok(slot_in(n))
     }
 
-    /// All slots that exist, used or not. The system's own error where it refuses to map them.
+    /// Returns all slots that exist, used or not. The system's own error if they cannot be mapped.
     pub fn all(&self) -> Result<impl Iterator<Item = &'static Slot> + use<>> {
         Ok((0..slots_in(self.know_all()?)).map(slot_in))
     }
 
-    /// Adds a block to so many. All that may raise an error comes before the lock.
+    /// Adds a block, unless there are other than `blocks` blocks by now. All that may raise an error comes before the lock is taken.
     fn grow(&self, blocks: u32) -> Result<()> {
         let seen = blocks as usize;
         if seen == BLOCKS {
@@ -268,7 +268,7 @@ impl Segment {
         index.block[seen] = pointer;
         index.blocks += 1;
         index.free = base + 1;
-        // With more buckets each cookie belongs to another one.
+        // The number of buckets has changed, so every slot is linked again.
         for n in 0..base {
             slot_in(n).bucket.store(0, Relaxed);
         }
@@ -288,7 +288,7 @@ fn know(block: usize, first: &'static Slot) {
     KNOWN.set(known);
 }
 
-/// The slot number `n`, of a block that this process knows.
+/// The slot number `n`, in a block that this process has mapped.
 fn slot_in(n: u32) -> &'static Slot {
     let (block, index) = locate(n);
     match KNOWN.get()[block] {
@@ -297,7 +297,7 @@ fn slot_in(n: u32) -> &'static Slot {
     }
 }
 
-/// Who waits for the job in this slot. The lists lie behind the slots of a block.
+/// The processes that wait for the job in this slot. Their bits lie behind the slots of a block.
 pub fn waiters(slot: &'static Slot) -> Waiters {
     let (block, index) = locate(slot.number());
     let first = shmem::behind::<Slot, AtomicU64>(shmem::neighbour(slot, 0), block_len(block) as usize - index);

@@ -1,4 +1,4 @@
-//! What became of the jobs of each database and role since the server's start: never less by itself, and never freed.
+//! How the jobs of each database and role ended, since the server's start or the last reset. Never freed.
 
 use crate::pg::error::Result;
 use crate::pg::process::backend;
@@ -9,7 +9,7 @@ use core::sync::atomic::Ordering::Relaxed;
 use core::sync::atomic::{AtomicI64, AtomicU32, AtomicU64};
 use std::cell::Cell;
 
-/// Where the counters are.
+/// The list of the counters.
 #[repr(C)]
 pub struct Directory {
     first: DsaPointer,
@@ -36,7 +36,7 @@ pub struct Totals {
     pub rows: AtomicU64,
     pub bytes: AtomicU64,
     pub spilled: AtomicU64,
-    /// When the counting began.
+    /// When the counting began: at the first use, or at the last reset.
     pub since: AtomicI64,
 }
 
@@ -46,7 +46,7 @@ impl Linked for Totals {
     }
 }
 
-/// Whether a job's process was started for it, or had run others before.
+/// Whether a job's process was started for it, or had run other jobs before.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Start {
     Cold,
@@ -58,7 +58,7 @@ thread_local! {
     static KNOWN: Cell<(u32, u32, DsaPointer)> = const { Cell::new((0, 0, INVALID_POINTER)) };
 }
 
-/// The counters of a database and a role, made on first use. 53200 where memory is out.
+/// Returns the counters of a database and a role, made on first use. 53200 if memory is out.
 pub fn of(directory: &Locked<Directory>, database: u32, user: u32) -> Result<DsaPointer> {
     let known = KNOWN.get();
     if known.2 != INVALID_POINTER && (known.0, known.1) == (database, user) {
@@ -79,7 +79,7 @@ pub fn of(directory: &Locked<Directory>, database: u32, user: u32) -> Result<Dsa
     Ok(pointer)
 }
 
-/// All counters there are. Nothing is ever taken off the list.
+/// Returns all counters. The system's own error if they cannot be mapped.
 pub fn all(directory: &Locked<Directory>) -> Result<Vec<&'static Totals>> {
     let first = directory.lock().first;
     list::all(first)
@@ -91,7 +91,7 @@ impl Totals {
         shmem::at(pointer)
     }
 
-    /// The counters at `pointer`, None where this process cannot map them.
+    /// The counters at `pointer`, None if this process cannot map them.
     pub fn look(pointer: DsaPointer) -> Option<&'static Totals> {
         thread_local! {
             static LAST: Last<Totals> = const { Last::new() };
@@ -104,22 +104,22 @@ impl Totals {
         (self.database.load(Relaxed), self.user.load(Relaxed))
     }
 
-    /// A job was launched.
+    /// Counts a launched job.
     pub fn launched(&self) {
         self.launched.fetch_add(1, Relaxed);
     }
 
-    /// A job that never reached a worker is as if it had not been launched.
+    /// Takes back the count of a job that never reached a worker.
     pub fn never_launched(&self) {
         self.launched.fetch_sub(1, Relaxed);
     }
 
-    /// A launch was refused, since there was no room for one more job.
+    /// Counts a launch that was not admitted.
     pub fn refused(&self) {
         self.refused.fetch_add(1, Relaxed);
     }
 
-    /// A job starts, `delay` microseconds after its launch.
+    /// Counts a job that starts `delay` microseconds after its launch.
     pub fn started(&self, start: Start, delay: i64) {
         let starts = match start {
             Start::Cold => &self.cold_starts,
@@ -131,7 +131,7 @@ impl Totals {
         self.longest_start.fetch_max(delay, Relaxed);
     }
 
-    /// A job has ended after `run_time` microseconds, having written so many bytes to files.
+    /// Counts a job that has ended after `run_time` microseconds and has written `spilled` bytes to files.
     pub fn ended(&self, count: Count, run_time: i64, spilled: u64) {
         let counter = match count {
             Count::Completed => &self.completed,
@@ -146,7 +146,7 @@ impl Totals {
         self.spilled.fetch_add(spilled, Relaxed);
     }
 
-    /// A reader was given rows.
+    /// Counts rows that a reader was given.
     pub fn returned(&self, rows: u64, bytes: u64) {
         self.rows.fetch_add(rows, Relaxed);
         self.bytes.fetch_add(bytes, Relaxed);
@@ -173,7 +173,7 @@ impl Totals {
         ]
     }
 
-    /// Begins anew.
+    /// Sets all counters to 0.
     pub fn reset(&self) {
         for counter in self.counts() {
             counter.store(0, Relaxed);

@@ -1,36 +1,35 @@
-//! What is nobody's own business: results that were retained long enough are freed, and workers that went without a word are
-//! noticed, so that their jobs are lost and count no more.
+//! Upkeep that belongs to no particular process: frees results whose retention is over, and detects workers that have died, so that their
+//! jobs end as lost and are not counted as running any more.
 //!
-//! No process exists for this. Workers do it in passing ([`pass_by`]): an idle one at the looks that it takes anyway, one that has just ended a job, and one that
-//! ends. So do sessions that use the extension. Where nothing is due it costs one look at the clock and at one number. Somebody looks at all jobs when a result is to
-//! go, and each [`PERIOD`] else, and no two do it at once.
+//! There is no process of its own for this. Workers do it in passing ([`pass_by`]): idle ones at their regular checks, those that have just
+//! ended a job, and those that exit. So do sessions that use the extension. If nothing is due, it costs one reading of the clock and of one
+//! number. A process looks at all jobs when a result expires, and else once in each [`PERIOD`]; one compare-and-exchange elects it.
 //!
-//! Where there is no worker and no session, it waits for the next one. Until then all that it costs is memory: a result that
-//! has expired is not found, and whoever looks at a lost job notices it. Who needs the room at once, or shows all jobs, calls
-//! [`look_after_all`].
+//! If there is no worker and no session, upkeep waits for the next one. Until then it costs only memory: an expired result is not found,
+//! and a process that looks at a lost job detects the loss. Code that needs the slots at once, or shows all jobs, calls [`look_after_all`].
 
 use crate::pg::error::Result;
 use crate::pg::process::backend;
 use crate::registry::segment::{self, Segment};
 use core::sync::atomic::Ordering::Relaxed;
 
-/// How often somebody looks at all jobs, in microseconds.
+/// How often a process looks at all jobs, in microseconds.
 const PERIOD: i64 = 1_000_000;
 
-/// Something is to be done at `at`.
+/// Makes upkeep run at `at`, if not sooner.
 pub fn is_due(segment: &Segment, at: i64) {
     segment.upkeep_at.fetch_min(at, Relaxed);
 }
 
-/// Does what is due. Raises nothing: what this process cannot map is left to others. Without a lock; also while the process ends.
+/// Does what is due. Raises nothing: what this process cannot map is left to others. Called without a lock; also while the process ends.
 pub fn pass_by() {
     let Some(segment) = segment::attached() else { return };
     let (at, now) = (segment.upkeep_at.load(Relaxed), backend::now());
-    // Never further away than the period, unless the clock was set back.
+    // It is never further away than the period, unless the clock was set back.
     if (1..=PERIOD).contains(&(at - now)) {
         return;
     }
-    // What is added from here on is noted by whoever adds it, the rest below.
+    // Later additions call `is_due` themselves; for existing jobs the loop below does it.
     let next = segment.upkeep_at.compare_exchange(at, now + PERIOD, Relaxed, Relaxed);
     if next.is_err() {
         return;
@@ -50,8 +49,8 @@ pub fn pass_by() {
     }
 }
 
-/// Looks after all jobs of the cluster: those that are lost count as running, and keep what they have, until somebody looks. Tells
-/// whether there was one. The system's own error where it refuses to map them.
+/// Looks after all jobs of the cluster: a lost job counts as running, and keeps its slot, until a process does that. Returns whether one
+/// was lost. The system's own error if the slots cannot be mapped.
 pub fn look_after_all() -> Result<bool> {
     let mut found = false;
     for slot in segment::segment()?.all()? {

@@ -1,11 +1,11 @@
-//! Who sleeps until a job's end: for each slot a bit for each process that the server can have.
+//! The processes that sleep until a job's end: for each slot, one bit for each process that the server can have.
 //!
-//! Who waits enters before it looks at the job's state, which it does under the job's lock; who ends the job sets the state under that lock before it looks who
-//! waits. So one of the two sees the other.
+//! A waiter sets its bit before it looks at the job's state, which it does under the job's lock. The process that ends the job sets the
+//! state under that lock before it reads the bits. So at least one of the two sees the other.
 //!
-//! Bits need no memory, so whoever enters, leaves or wakes can do so at any time, also while its process ends. A process takes itself
-//! off when its wait is over; the bit of one that has died without is a wake-up in vain. The bits are also the edges in the graph
-//! that deadlocks are looked for in.
+//! Bits need no memory, so setting, clearing and waking are possible at any time, also while a process ends. A process clears its bit when
+//! its wait is over; if it dies before, its bit causes a needless wake-up. The bits are also the edges of the graph in which deadlocks are
+//! searched.
 
 use crate::pg::process::backend;
 use crate::pg::shmem;
@@ -28,7 +28,7 @@ pub fn bytes() -> usize {
 }
 
 impl Waiters {
-    /// Number `n` in an array that begins with `first`.
+    /// The bits of number `n` in an array that begins at `first`.
     pub(super) fn at(first: &'static AtomicU64, n: usize) -> Self {
         Self {
             first: shmem::neighbour(first, n * words()),
@@ -40,14 +40,14 @@ impl Waiters {
         (word, 1 << (procno % 64))
     }
 
-    /// Nobody waits.
+    /// Clears all bits.
     pub fn clear(self) {
         for n in 0..words() {
             shmem::neighbour(self.first, n).store(0, Relaxed);
         }
     }
 
-    /// Wakes all.
+    /// Wakes all waiters.
     pub fn wake(self) {
         for n in 0..words() {
             let mut bits = shmem::neighbour(self.first, n).load(Relaxed);
@@ -58,19 +58,19 @@ impl Waiters {
         }
     }
 
-    /// Enters this process.
+    /// Sets the bit of this process.
     pub fn enter(self) {
         let (word, bit) = self.word(backend::my_procno());
         word.fetch_or(bit, SeqCst);
     }
 
-    /// Takes this process off.
+    /// Clears the bit of this process.
     pub fn leave(self) {
         let (word, bit) = self.word(backend::my_procno());
         word.fetch_and(!bit, SeqCst);
     }
 
-    /// Whether the process at place `procno` is among them.
+    /// Whether the bit of process `procno` is set.
     pub fn include(self, procno: u32) -> bool {
         let (word, bit) = self.word(procno);
         word.load(Relaxed) & bit != 0

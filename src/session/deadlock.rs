@@ -1,8 +1,8 @@
-//! A job that waits for the session that waits for it.
+//! Deadlocks of a session that waits for a job with that job.
 //!
-//! The server's own deadlock detector knows locks only; that a session sleeps until a job ends is an edge that it cannot see. So
-//! a session that has slept for `deadlock_timeout` looks whether a job that it waits for is blocked, directly or through
-//! others, by itself. Then neither can go on, and the job is the victim: it fails with 40P01.
+//! The server's own deadlock detector knows locks only; it cannot see that a session sleeps until a job ends. So a session that has slept
+//! for `deadlock_timeout` checks whether a job that it waits for is blocked, directly or through others, by the session itself. Then
+//! neither can go on, and the job is the victim: it fails with 40P01.
 
 use crate::pg::catalog::lock;
 use crate::pg::process::backend;
@@ -20,8 +20,8 @@ pub fn resolve(handles: &[Rc<Handle>]) {
         let worker = handle.slot.worker_pid.load(Relaxed);
         let relevant = worker != 0 && !job.state.has_ended() && handle.slot.stop() == Stop::No;
         drop(job);
-        // The edges are looked at one after the other, and one may be gone before the next is seen. A circle that is found
-        // twice is no such accident: its members have not moved.
+        // The edges are read one after the other, and one may be gone before the next is read. A cycle that is found twice is no such
+        // artefact: its members have not moved.
         if relevant && leads_here(worker) && leads_here(worker) {
             let on_snapshot = lock::waits_for_snapshot(worker);
             if let Some(mut job) = handle.slot.lock_if(handle.cookie) {
@@ -33,7 +33,7 @@ pub fn resolve(handles: &[Rc<Handle>]) {
     }
 }
 
-/// Whether the waits that begin at process `start` lead to this one: for locks, and for jobs.
+/// Whether the waits for locks and for jobs that begin at process `start` lead to this one.
 fn leads_here(start: i32) -> bool {
     let me = backend::my_pid();
     let mut seen = HashSet::from([start]);
@@ -43,7 +43,7 @@ fn leads_here(start: i32) -> bool {
             if next == me {
                 return true;
             }
-            // A prepared transaction shows as 0 and waits for nobody.
+            // A prepared transaction shows as 0, and waits for nothing.
             if next > 0 && seen.insert(next) {
                 open.push(next);
             }

@@ -1,7 +1,7 @@
-//! The jobs that this session launched, and those that it has in hand.
+//! The jobs that this session launched, and those that it has pinned.
 //!
-//! A handle is good in every session whose role may act for the job's. Whoever uses one keeps the job for the time of the call,
-//! so that nobody can take it away meanwhile.
+//! A handle is good in every session whose role may act for the job's. A call that uses a handle pins the job, so that no other session can
+//! free it meanwhile.
 
 use crate::dispatch::place;
 use crate::pg::catalog::role;
@@ -22,14 +22,14 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::rc::Rc;
 
-/// A job in hand: kept until this is dropped.
+/// A pinned job. Dropping it drops the pin.
 pub struct Handle {
     pub slot: &'static Slot,
     pub cookie: u64,
     pub pid: i32,
 }
 
-/// A job that this session launched, as long as somebody knows its handle.
+/// A job that this session launched, as long as a session has its handle.
 #[derive(Clone, Copy)]
 struct OwnJob {
     slot: &'static Slot,
@@ -43,13 +43,13 @@ struct Table {
     launched: BTreeMap<u64, OwnJob>,
     by_cookie: BTreeMap<u64, u64>,
     count: u64,
-    /// At how many entries to look for those that others have forgotten.
+    /// The number of entries at which to look for those that other sessions have forgotten.
     look_at: usize,
-    /// The jobs whose result is being read row by row: within that statement their handles are as good as released.
+    /// The jobs whose result is being read row by row: within that statement their handles count as released.
     hidden: HashSet<u64>,
-    /// The jobs in hand, and how many times.
+    /// The pinned jobs, and how many pins each has.
     pins: BTreeMap<u64, (&'static Slot, usize)>,
-    /// The handles that this session has released last.
+    /// The handles that this session released last.
     released: VecDeque<(i32, u64)>,
 }
 
@@ -62,7 +62,7 @@ thread_local! {
     static WILL_END: Cell<bool> = const { Cell::new(false) };
 }
 
-/// This session's counters, made on first use. 53200 where memory is out.
+/// Returns this session's counters, made on first use. 53200 if memory is out.
 pub fn counters() -> Result<DsaPointer> {
     join()?;
     if COUNTERS.get() == INVALID_POINTER {
@@ -76,9 +76,9 @@ pub fn has_launched() -> bool {
     COUNTERS.get() != INVALID_POINTER
 }
 
-/// Attaches to the registry, and sees to what others left there.
+/// Attaches to the registry, and does upkeep that is due.
 pub fn join() -> Result<()> {
-    // WorkerHandle before the callback of the session, so called after it.
+    // Registered before the session's callback, so called after it.
     place::join()?;
     if !WILL_END.replace(true) {
         bgworker::on_exit(session_ends);
@@ -87,8 +87,8 @@ pub fn join() -> Result<()> {
     Ok(())
 }
 
-/// The session ends, perhaps in the middle of a call: nothing of that may be left for the end of the process, when shared memory
-/// is gone. Its jobs run on.
+/// The session ends, perhaps in the middle of a call. Nothing that uses shared memory may be left for destructors, which run when it is
+/// already detached. The session's jobs run on.
 extern "C-unwind" fn session_ends(_code: c_int, _argument: Datum) {
     let table = TABLE
         .with(|table| table.try_borrow_mut().map(|mut table| core::mem::take(&mut *table)))
@@ -109,7 +109,7 @@ extern "C-unwind" fn session_ends(_code: c_int, _argument: Datum) {
     }
 }
 
-/// Adds a job that has a process; from here on its handle is known, and its launch is over.
+/// Adds a job that has a process. From here on its handle is known, and its launch is over.
 pub fn add(slot: &'static Slot, cookie: u64, pid: i32) {
     slot.introduce(cookie, pid);
     TABLE.with_borrow_mut(|table| {
@@ -122,7 +122,7 @@ pub fn add(slot: &'static Slot, cookie: u64, pid: i32) {
 }
 
 impl Table {
-    /// Other sessions may have read or detached what this one launched. Looked for now and then, so that the table stays small.
+    /// Removes entries of jobs that other sessions have read or detached. Called now and then, so that the table stays small.
     fn forget_the_forgotten(&mut self) {
         const FEW: usize = 64;
         if self.launched.len() < self.look_at.max(FEW) {
@@ -136,8 +136,7 @@ impl Table {
     }
 }
 
-/// Takes a job in hand without asking who may. None where the handle is not known. The system's own error where it refuses to map
-/// shared memory.
+/// Pins a job without a permission check. None if the handle is not known. The system's own error if shared memory cannot be mapped.
 pub fn hold(pid: i32, cookie: u64) -> Result<Option<Rc<Handle>>> {
     Ok(slot_of(cookie)?.and_then(|slot| take(slot, cookie, pid)))
 }
@@ -166,11 +165,11 @@ fn is_hidden(cookie: u64) -> bool {
     TABLE.with_borrow(|table| table.hidden.contains(&cookie))
 }
 
-/// A handle that this session does not know until this is dropped.
+/// Hides a handle from this session until it is dropped.
 pub struct Hidden(u64);
 
 impl Hidden {
-    /// Hides the handle of a job in hand.
+    /// Hides the handle of a pinned job.
     pub fn new(handle: &Handle) -> Self {
         TABLE.with_borrow_mut(|table| table.hidden.insert(handle.cookie));
         Self(handle.cookie)
@@ -183,7 +182,7 @@ impl Drop for Hidden {
     }
 }
 
-/// Whether this process still keeps the job for a call; not when the process ends, where all is let go of at once.
+/// Whether this process still has the job pinned for a call. False when the process ends, after all pins were dropped at once.
 pub fn is_in_hand(cookie: u64) -> bool {
     TABLE.with_borrow(|table| table.pins.contains_key(&cookie))
 }
@@ -202,14 +201,16 @@ impl Drop for Handle {
     }
 }
 
-/// The job of the handle `(pid, cookie)`. 42704 for a handle that is not known, or not any more; 55000 for a cookie that has never
-/// belonged to that pid, as far as can be told, where this session has launched a job that is known by that pid; 42501 where the current role
-/// may not act for the job's. Without its cookie nobody is told of a job that another session launched.
+/// Pins the job of the handle `(pid, cookie)`.
+///
+/// Errors: 42704 for a handle that is not known, or not any more; 55000 for a cookie that has never belonged to that pid, as far as can be
+/// told, if this session has launched a job that is known by that pid; 42501 if the current role may not act for the job's. Without its
+/// cookie no session learns of a job that another session launched.
 pub fn find(pid: i32, cookie: i64) -> Result<Rc<Handle>> {
     find_for(pid, cookie, Roles::may_act)
 }
 
-/// [`find`] for those who may end the job.
+/// [`find`] for roles that may end the job.
 pub fn find_to_cancel(pid: i32, cookie: i64) -> Result<Rc<Handle>> {
     find_for(pid, cookie, |job| {
         role::may_act_for(job.user, 0) || role::may_signal(job.connected)
@@ -229,7 +230,7 @@ fn find_for(pid: i32, cookie: i64, may: impl FnOnce(Roles) -> bool) -> Result<Rc
     }
 }
 
-/// Whether a handle that is not known was once: its job has a slot still, or a record, or this session has released it itself.
+/// Whether a handle that is not known was known once: its job still has a slot, or a record, or this session has released it itself.
 fn was_good(pid: i32, cookie: u64) -> Result<bool> {
     let has_slot = slot_of(cookie)?.is_some_and(|slot| slot.has_pid(cookie, pid));
     Ok(has_slot
@@ -237,7 +238,7 @@ fn was_good(pid: i32, cookie: u64) -> Result<bool> {
         || history::knows(&segment()?.history, pid, cookie)?)
 }
 
-/// 42704: no job is known by this pid.
+/// The error for a pid by which no job is known: 42704.
 pub fn unknown(pid: i32) -> Report {
     Report::new(
         PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
@@ -253,7 +254,7 @@ fn knows_pid(pid: i32) -> bool {
     })
 }
 
-/// [`find`] without an error for handles that are not known.
+/// [`find`] without an error for unknown handles.
 pub fn find_or_none(pid: i32, cookie: i64) -> Result<Option<Rc<Handle>>> {
     hold(pid, cookie as u64)?
         .map(|handle| handle.permitted(Roles::may_act))
@@ -265,7 +266,7 @@ pub fn look_up(pid: i32, cookie: i64) -> Option<Rc<Handle>> {
     find_or_none(pid, cookie).ok().flatten()
 }
 
-/// All jobs that this session launched, in that order, as long as their handles are known. 53200.
+/// Pins all jobs that this session launched and whose handles are known, in the order of launching. 53200.
 pub fn all() -> Result<Vec<Rc<Handle>>> {
     let launched = TABLE.with_borrow(|table| fallible::collected(table.launched.values().copied()))?;
     fallible::collected(
@@ -282,7 +283,7 @@ pub fn all_to_act_on() -> Result<Vec<Rc<Handle>>> {
     Ok(jobs)
 }
 
-/// What `hold` gives for each of many handles, which may name few jobs: each of those is taken in hand once.
+/// The pinned jobs of many handles, which may name few jobs: each of those is pinned once.
 #[derive(Default)]
 pub struct HandleCache(BTreeMap<u64, Rc<Handle>>);
 
@@ -300,12 +301,12 @@ impl HandleCache {
     }
 }
 
-/// The cookie of the job that this session launched and that the process `worker_pid` runs now, if the current role may act on it.
-/// Given a time, only where the job had begun by then. The pid of the handle does not count: it names the jobs before as well.
+/// Returns the cookie of the job that this session launched and that process `worker_pid` runs now, if the current role may act on it. With
+/// a `time`, only if the job had begun by then. The pid of the handle does not count: it may name earlier jobs as well.
 pub fn run_by(worker_pid: i32, time: Option<i64>) -> Option<u64> {
     let runs = |job: &&OwnJob| job.slot.worker_pid.load(Relaxed) == worker_pid;
     let found = TABLE.with_borrow(|table| {
-        // A look without the lock tells which few to look at again.
+        // A check without the lock selects the few jobs to check under it.
         table.launched.values().filter(runs).find_map(|launched| {
             let job = launched.slot.lock_if(launched.cookie)?;
             let has_begun = time.is_none_or(|time| job.started_at != 0 && job.started_at <= time);
@@ -318,9 +319,9 @@ pub fn run_by(worker_pid: i32, time: Option<i64>) -> Option<u64> {
         .map(|(cookie, _)| cookie)
 }
 
-/// Forgets a handle; the job runs on if it still does. False where somebody was faster.
+/// Forgets a handle; the job runs on if it still runs. False if another session was faster.
 pub fn release(handle: &Handle) -> bool {
-    // Of a job that is lost, and that nobody has looked after, the slot would stay.
+    // The slot of a lost job would stay if no process looked after the job.
     drop(handle.job());
     TABLE.with_borrow_mut(|table| {
         if let Some(number) = table.by_cookie.remove(&handle.cookie) {
@@ -334,7 +335,7 @@ pub fn release(handle: &Handle) -> bool {
     handle.slot.release(handle.cookie)
 }
 
-/// Who a job belongs to: the role that it runs as, the one that its worker connects as, and [`Job::also_for`].
+/// The roles that a job belongs to: the one that it runs as, the one that its worker connects as, and [`Job::also_for`].
 #[derive(Clone, Copy)]
 struct Roles {
     user: u32,
@@ -349,7 +350,7 @@ impl Roles {
 }
 
 impl Handle {
-    /// Whose it is.
+    /// The roles that it belongs to.
     fn roles(&self) -> Roles {
         let job = self.slot.lock();
         Roles {
@@ -359,13 +360,13 @@ impl Handle {
         }
     }
 
-    /// This job, for a role of which `may` is true given the job's. 42501 for others.
+    /// Returns this job, if `may` is true for its roles. 42501 otherwise.
     fn permitted(self: Rc<Self>, may: impl FnOnce(Roles) -> bool) -> Result<Rc<Self>> {
         self.check_for(may)?;
         Ok(self)
     }
 
-    /// 42501 where the current role may not act on it any more: the job may have left its role since it was found.
+    /// Checks again that the current role may act on it: the job may have left its role since it was found. 42501 if not.
     pub fn check(&self) -> Result<()> {
         self.check_for(Roles::may_act)
     }
@@ -386,14 +387,14 @@ impl Handle {
         .into())
     }
 
-    /// What is known of the job now. A worker that went without a word is noticed here.
+    /// Locks the job. A worker that has died is detected here.
     pub fn job(&self) -> Guard<'static, Job> {
         let job = self.slot.lock();
         if job.state.has_ended() || job.runner.is_alive() {
             return job;
         }
         drop(job);
-        // Where this process cannot see to it now, it will the next time that it looks, or another one does.
+        // If this process cannot do it now, the next check will, here or in another process.
         let _ = self.slot.look_after(self.cookie);
         self.slot.lock()
     }
@@ -408,7 +409,7 @@ impl Handle {
         self.roles().may_act()
     }
 
-    /// Asks the job to end early; false where it has ended.
+    /// Asks the job to end early; false if it has ended.
     pub fn cancel(&self, why: Stop) -> bool {
         !self.has_ended() && self.slot.cancel(self.cookie, why)
     }

@@ -1,10 +1,10 @@
-//! From the arguments of a launch to a handle.
+//! Launches jobs.
 //!
-//! 1. The arguments are checked, and room among the session's own jobs is waited for;
+//! 1. The arguments are checked, and the launch waits until the session runs fewer jobs than it may;
 //! 2. the order is put into a slot ([`place::prepare`]);
-//! 3. it is placed. What [`place`] gives is looked at, and waited for, until a worker has the job.
+//! 3. it is placed. The launch looks at what [`place`] returns, and waits, until the job has a worker.
 //!
-//! What an error or a cancel ends on the way is taken back. If a worker was faster, the job is this session's like any other.
+//! An error or a cancel on the way withdraws the job. If a worker was faster, the job is one of this session's like any other.
 
 use crate::channel::request::Work;
 use crate::dispatch::launch_queue::{Counts, QueuedOrder};
@@ -30,14 +30,14 @@ use core::ffi::CStr;
 use core::sync::atomic::Ordering::Relaxed;
 use pgrx::PgSqlErrorCode;
 
-/// What a launch is asked for.
+/// The arguments of a launch.
 #[derive(Default)]
 pub struct Arguments<'a> {
     pub sql: &'a [u8],
     /// 0 and below mean the default.
     pub queue_size: i32,
     pub label: Option<&'a [u8]>,
-    /// Whether somebody is to read rows and messages.
+    /// Whether rows and messages are kept for a reader.
     pub keeps_result: bool,
     /// A record whose columns are the parameters.
     pub parameters: Option<Answer>,
@@ -54,14 +54,16 @@ pub struct Launched {
     pub cookie: i64,
 }
 
-/// Launches a job and gives its handle as soon as there is a process for it.
+/// Launches a job. Returns its handle as soon as there is a process for it.
 ///
-/// Errors: 22023 for a queue that is too large, 22001 for a label that is too long, 53400 where as many jobs run as
-/// `pg_background.max_workers`, `max_role_workers` or `max_cluster_workers` allow, 53000 where the server has no free slot, these two
-/// after `pg_background.launch_timeout`; 53400 at once where the cluster keeps `pg_background.max_role_handles` jobs of the role;
-/// 42501 in a security-restricted operation, 25000 in a parallel worker, 53200
-/// where memory is out, 08006 where the worker could not start, 0A000 for parameters that cannot be passed on; those of
-/// [`Database::by_name`] for the database.
+/// Errors:
+/// * 22023 for a queue that is too large, 22001 for a label that is too long;
+/// * 53400 if as many jobs run as `pg_background.max_workers`, `max_role_workers` or `max_cluster_workers` allow, 53000 if the server has
+///   no free slot, both after `pg_background.launch_timeout`;
+/// * 53400 at once if the cluster keeps `pg_background.max_role_handles` jobs of the role;
+/// * 42501 in a security-restricted operation, 25000 in a parallel worker;
+/// * 53200 if memory is out, 08006 if the worker could not start, 0A000 for parameters that cannot be passed on;
+/// * those of [`Database::by_name`] for the database.
 pub fn launch(arguments: &Arguments) -> Result<Launched> {
     check()?;
     let queue_size = order::queue_size(arguments.queue_size)?;
@@ -73,7 +75,7 @@ pub fn launch(arguments: &Arguments) -> Result<Launched> {
     see_taken(placed, queued)
 }
 
-/// Waits until a worker has the job.
+/// Waits until the job has a worker process.
 pub fn see_taken(mut placed: Placed, mut queued: QueuedOrder) -> Result<Launched> {
     loop {
         placed = match placed {
@@ -94,7 +96,7 @@ pub fn see_taken(mut placed: Placed, mut queued: QueuedOrder) -> Result<Launched
                 latch::reset_latch();
                 let placed = posted.look();
                 if let Placed::Posted(_) = placed {
-                    // The worker wakes this session, unless it is gone without a word.
+                    // The worker wakes this session, unless it dies.
                     latch::wait(own::deadlock_timeout().max(1).into())?;
                 }
                 placed
@@ -124,9 +126,9 @@ fn prepare(arguments: &Arguments, queue_size: i32, identity: Identity, counters:
         Some(name) => Database::by_name(name, [identity.authenticated, identity.current])?,
         None => Database::own(),
     };
-    let home = database.is_other.then_some(database.encoding);
+    let other_encoding = database.is_other.then_some(database.encoding);
     let parameters = match arguments.parameters {
-        Some(record) => Outgoing::of(record, home)?,
+        Some(record) => Outgoing::of(record, other_encoding)?,
         None => None,
     };
     let worker_timeout = settings::worker_timeout();
@@ -148,7 +150,7 @@ fn prepare(arguments: &Arguments, queue_size: i32, identity: Identity, counters:
         counters,
         introduce: jobs::add,
     })?;
-    // A worker that waits for old snapshots must not find one that was only taken to look into the catalogs.
+    // A worker that waits for old snapshots must not find one that was taken only to look into the catalogs.
     spi::forget_catalog_snapshot();
     Ok(prepared)
 }

@@ -1,4 +1,4 @@
-//! Waiting in line for a worker, for `pg_background.launch_timeout`.
+//! Waiting in the launch queue, for `pg_background.launch_timeout` at most.
 
 use crate::dispatch::launch_queue::{Counts, QueuedOrder, Stand};
 use crate::pg::error::{Report, Result};
@@ -8,8 +8,8 @@ use crate::registry::admission::{Short, Shortage};
 use crate::settings;
 use pgrx::PgSqlErrorCode;
 
-/// There was no room for a launch: sleeps until there may be some. The caller looks again. Where the time is over that error comes: 53000 for the
-/// server's slots, 53400 for a cap.
+/// Waits after a launch was not admitted; then the caller tries again. When the timeout is over, raises 53000 for the server's slots, 53400
+/// for a cap.
 pub fn wait(queued: &mut QueuedOrder, short: Short, counts: Counts) -> Result<()> {
     match queued.stand(short, counts, settings::launch_timeout())? {
         Stand::LookAgain => (),
@@ -20,7 +20,7 @@ pub fn wait(queued: &mut QueuedOrder, short: Short, counts: Counts) -> Result<()
         }
         Stand::Refused { waited_ms } => return Err(refusal(short, waited_ms).into()),
     }
-    // Whatever happens from here on, the caller sees it or is woken.
+    // Reset before the caller tries again, so that a later change either is seen or wakes this session.
     latch::reset_latch();
     Ok(())
 }

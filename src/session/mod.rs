@@ -1,9 +1,9 @@
-//! What this backend knows: the jobs that it launched, and what it does with them.
+//! The session: the jobs that it launched, and what it does with them.
 //!
 //! * [`jobs`]: the handles of this session;
-//! * [`launch`]: from the arguments to the handle of a job in a worker's hands;
-//! * [`launch_queue`]: until there is room for one more job;
-//! * [`wait`]: until jobs end, and [`deadlock`]: when that can never be;
+//! * [`launch`]: from the arguments to the handle of a job that has a worker;
+//! * [`launch_queue`]: waiting until a launch is admitted;
+//! * [`wait`] and [`waiting`]: waiting until jobs end, and [`deadlock`]: if that can never be;
 //! * [`read`]: a job's rows, messages and error.
 
 pub mod deadlock;

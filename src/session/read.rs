@@ -1,4 +1,4 @@
-//! A job's rows, messages and error, as they reach the session that reads.
+//! Reads a job's rows, messages and error.
 
 use crate::channel::message::{Column, Kind};
 use crate::channel::queue::Taken;
@@ -30,11 +30,11 @@ pub enum Outcome {
     TimedOut,
 }
 
-/// Reads the job's result to its end into `rows`, or without rows for its messages and its error only. Messages are passed on as
-/// they come. The job's error is raised as it was, with a context line that names the worker.
+/// Reads the job's result to its end into `rows`; without rows only for its messages and its error. Messages are passed on as they come.
+/// The job's error is raised as it was, with a context line that names the worker.
 ///
-/// Errors: 0A000 for a submitted job and for what only another database knows, 42804 where the result is not what `rows` expects
-/// (it stays unread), 55000 where an earlier reading was broken off, 42704 where another session is reading it.
+/// Errors: 0A000 for a submitted job and for values that only another database knows, 42804 if the result is not what `rows` expects (it
+/// stays unread), 55000 if an earlier reading was broken off, 42704 if another session is reading it.
 pub fn read(handle: &Rc<Handle>, rows: Option<&Rows>, deadline: Deadline) -> Result<Outcome> {
     let mut session = Session::begin(handle)?;
     session.check_columns(rows)?;
@@ -45,28 +45,28 @@ pub fn read(handle: &Rc<Handle>, rows: Option<&Rows>, deadline: Deadline) -> Res
     Ok(outcome)
 }
 
-/// A result that is read row by row. For the session it is read at once: while this lives, the handle is hidden from everything
+/// A result that is read row by row. For the session it counts as read at once: while this exists, the handle is hidden from everything
 /// else that the statement does.
 ///
-/// Rows that the job has written before come when it has ended, as if all were read first: what looks at such a row sees what
-/// the job did.
+/// Rows from a transaction that has written and has not ended are passed on only when the job has ended, as if all had been read first:
+/// code that looks at such a row sees what the job did.
 pub struct Stream {
     handle: Rc<Handle>,
     /// None when all is read.
     session: Option<Session>,
     rows: Rows,
-    give_back_unneeded: Settle,
-    /// What came instead of a row.
+    at_end: AtEnd,
+    /// The event that came instead of a row.
     event: Option<Event>,
     _hidden: Hidden,
 }
 
-/// Called at the end with how it came.
-type Settle = fn(&Rc<Handle>, Result<Outcome>) -> Result<()>;
+/// Called at the end of the reading with its outcome.
+type AtEnd = fn(&Rc<Handle>, Result<Outcome>) -> Result<()>;
 
 impl Stream {
-    /// Begins to read as [`read`] does, with the same errors; `give_back_unneeded` has the last word on how it ends.
-    pub fn begin(handle: Rc<Handle>, rows: Rows, give_back_unneeded: Settle) -> Result<Self> {
+    /// Begins to read as [`read`] does, with the same errors; `at_end` may turn the outcome into another one.
+    pub fn begin(handle: Rc<Handle>, rows: Rows, at_end: AtEnd) -> Result<Self> {
         let begun = Session::begin(&handle).and_then(|mut session| {
             session.check_columns(Some(&rows))?;
             let unsettled = session.handle.slot.lock().queue.is_unsettled();
@@ -76,7 +76,7 @@ impl Stream {
         let session = match begun {
             Ok(session) => Some(session),
             Err(failure) => {
-                give_back_unneeded(&handle, Err(failure))?;
+                at_end(&handle, Err(failure))?;
                 None
             }
         };
@@ -85,13 +85,13 @@ impl Stream {
             handle,
             session,
             rows,
-            give_back_unneeded,
+            at_end,
             event: None,
             _hidden: hidden,
         })
     }
 
-    /// Goes on after something that was not a row. None where rows may follow.
+    /// Handles an event that was not a row. None if rows may follow.
     fn go_on(session: &mut Session, event: Event, rows: &mut Rows) -> Result<Option<Outcome>> {
         let Event::Unsettled(tuple) = event else {
             return session.see_to(event, Some(rows), Deadline::after(0));
@@ -102,7 +102,7 @@ impl Stream {
         session.pass_on_all(Some(rows), Deadline::after(0)).map(Some)
     }
 
-    /// All is read, or cannot be.
+    /// Ends the reading: all is read, or it failed.
     fn conclude(&mut self, ended: Result<Outcome>, wanted: bool) -> Result<()> {
         let finished = match (self.session.take(), ended) {
             (Some(session), Ok(Outcome::Read)) => {
@@ -113,13 +113,13 @@ impl Stream {
             }
             (_, ended) => ended,
         };
-        (self.give_back_unneeded)(&self.handle, finished)
+        (self.at_end)(&self.handle, finished)
     }
 }
 
 impl Drop for Stream {
-    /// The statement failed in the middle of its rows. Had they all been read before, the handle would be released, so it is when
-    /// the job has ended; as long as it runs, it can be waited for and stopped.
+    /// The statement failed in the middle of its rows. If they had all been read before, the handle would be released; so it is released
+    /// when the job has ended. As long as the job runs, sessions can wait for it and stop it.
     fn drop(&mut self) {
         if let Some(session) = self.session.take() {
             let taken = session.reader.rows > 0;
@@ -165,17 +165,17 @@ impl Source for Stream {
     }
 }
 
-/// One reading, from its beginning to its end or until it is broken off.
+/// One reading, from its beginning until it is over or broken off.
 struct Session {
     handle: Rc<Handle>,
     reader: Reader,
     pump: Pump,
-    /// What of the result had been taken before, in bytes.
+    /// How much of the result had been read before, in bytes.
     read_before: u64,
-    /// Whether what an earlier reading has left is known here, and to be kept in its pointer.
+    /// Whether this has taken over what an earlier reading left, so that a broken-off reading has to store it again.
     begun: bool,
     done: bool,
-    /// Whether the encoding of the texts is to be asked for again when something has come.
+    /// Whether to look up the encoding of the texts again when something has come.
     encoding_is_guessed: bool,
 }
 
@@ -206,7 +206,7 @@ impl Session {
             done: false,
             encoding_is_guessed,
         };
-        // What is claimed by now nobody else frees; and if it cannot be mapped, it stays as it is.
+        // This session is the reader, so no other process frees it. If it cannot be mapped, it stays as it is.
         let known = fallible::copied(shmem::mapped_bytes(known.0, known.1)?)?;
         if let Some((pointer, done)) = left {
             shmem::map(pointer)?;
@@ -220,7 +220,7 @@ impl Session {
         Ok(session)
     }
 
-    /// Passes on all that comes; None drops rows.
+    /// Passes on all that comes; without `rows`, drops the rows.
     fn pass_on_all(&mut self, rows: Option<&Rows>, deadline: Deadline) -> Result<Outcome> {
         loop {
             let Session { pump, reader, .. } = self;
@@ -234,7 +234,7 @@ impl Session {
         }
     }
 
-    /// Does what is to be done where no row comes. None where more may.
+    /// Handles an event without a row. None if more may come.
     fn see_to(&mut self, event: Event, rows: Option<&Rows>, deadline: Deadline) -> Result<Option<Outcome>> {
         match event {
             Event::Message(kind, body, len) => self.message(kind, memory::view(body, len), rows)?,
@@ -271,7 +271,7 @@ impl Session {
                 self.check_columns(rows)
             }
             Kind::Record => {
-                // The description is out of the stream: if it is not learned now, rows that need it must not be read later.
+                // The description was consumed from the stream: if it is not learned now, the rows that need it cannot be read later.
                 let torn = core::mem::replace(&mut self.reader.torn, true);
                 if let Some(border) = self.border() {
                     error::catching(|raw| {
@@ -296,7 +296,7 @@ impl Session {
         }
     }
 
-    /// Compares the columns that came with those that are expected, once for all rows.
+    /// Compares the columns of the result with those that are expected, once for all rows.
     fn check_columns(&self, rows: Option<&Rows>) -> Result<()> {
         let (Some(rows), Some(columns)) = (rows, &self.reader.columns) else {
             return Ok(());
@@ -331,7 +331,7 @@ impl Session {
         error::catching(|raw| rows.come_with(raw, &|n| columns.get(n).map_or(-1, |column| column.modifier)))
     }
 
-    /// Everything is read: the error is raised, or the tags are the result, and the handle is released.
+    /// Ends a complete reading: raises the job's error, or returns the tags as the result if there were no columns. Releases the handle.
     fn finish(mut self, rows: Option<&Rows>) -> Result<()> {
         self.handle.check()?;
         let failure = self.job_error()?;
@@ -357,7 +357,7 @@ impl Session {
         failure.map_or(Ok(()), Err)
     }
 
-    /// The message as this session shows it, with the level that it was raised with or another one.
+    /// The message as this session shows it, with its own level or with `level`.
     fn error_data(&self, fields: wire::Fields, level: Option<u32>) -> Result<*mut pgrx::pg_sys::ErrorData> {
         let (sql, encoding, text_encoding) = {
             let job = self.handle.slot.lock();
@@ -368,7 +368,7 @@ impl Session {
         Ok(wire::Fields(&message).to_error_data(level, &encoding::readable(sql.read()?, text_encoding)?))
     }
 
-    /// Where the job ran in another database than this session's: what its values cross.
+    /// The checks and conversions for values of a job that ran in another database than this session's; None for one that ran in the same.
     fn border(&self) -> Option<border::Border> {
         let (database, encoding) = {
             let job = self.handle.slot.lock();
@@ -387,7 +387,7 @@ impl Session {
         self.error_data(wire::Fields(&fields), Some(pgrx::pg_sys::PGERROR))
     }
 
-    /// The error that the reading ends with. 53200 where there is no memory to read it; it can be asked for again.
+    /// The error that the reading ends with. 53200 if there is no memory to read it; then it can be asked for again.
     fn job_error(&self) -> Result<Option<Failure>> {
         let error = self.handle.slot.lock().error().copied();
         if let Some(error) = error {
@@ -403,7 +403,7 @@ impl Session {
     }
 }
 
-/// A type in the result was altered since the job ran: its values cannot be read any more.
+/// The error for a type in the result that was altered since the job ran: its values cannot be read any more.
 fn changed_type() -> Failure {
     Report::new(
         PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
@@ -413,7 +413,7 @@ fn changed_type() -> Failure {
     .into()
 }
 
-/// Why this session may not begin to read. Found under the job's lock, told without it.
+/// Why this session may not begin to read. Determined under the job's lock, reported without it.
 enum Refusal {
     Released,
     ReadHere,
@@ -466,9 +466,9 @@ impl Refusal {
 }
 
 impl Drop for Session {
-    /// Broken off: the pointer in the stream is kept, for whoever reads next. If rows were passed on, or a message in part, they are
-    /// lost with the caller's set, so the rest is no whole result any more; nor is it where there is no memory to keep what is
-    /// known.
+    /// Ends the reading. If it was broken off, its position in the stream is kept for the next reader. But if rows or a part of a message
+    /// were passed on, they are lost with the caller's result, so the rest cannot be read any more. The same holds if there is no memory to
+    /// keep what the reader has learned.
     fn drop(&mut self) {
         if !self.begun {
             return self.handle.slot.stop_reading(self.handle.cookie);

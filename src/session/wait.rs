@@ -1,5 +1,5 @@
-//! Until jobs end. The worker wakes this session the moment it publishes the end. A worker that is gone without a word is looked for every
-//! `deadlock_timeout`; nothing else is polled.
+//! Waiting until jobs end. The worker wakes this session when it publishes the end. Every `deadlock_timeout` the session looks whether the
+//! worker has died; nothing else is polled.
 
 use crate::pg::error::Result;
 use crate::pg::guc::own;
@@ -16,12 +16,12 @@ use std::rc::Rc;
 pub struct Deadline(Option<i64>);
 
 impl Deadline {
-    /// In `timeout_ms` milliseconds; 0 and below never.
+    /// The time in `timeout_ms` milliseconds; 0 and below mean never.
     pub fn after(timeout_ms: i32) -> Self {
         Self((timeout_ms > 0).then(|| backend::now() + i64::from(timeout_ms) * 1000))
     }
 
-    /// Milliseconds left, rounded up, so that a wait for them does not end too early. None without a limit.
+    /// The milliseconds left, rounded up, so that a wait for them does not end too early. None without a limit.
     fn left(self) -> Option<i64> {
         self.0.map(|at| (at - backend::now() + 999).div_euclid(1000).max(0))
     }
@@ -31,8 +31,8 @@ impl Deadline {
     }
 }
 
-/// Sleeps until `answer` gives something, which is asked again each time somebody wakes this session, or until the deadline:
-/// then None. While it sleeps for longer than `deadlock_timeout`, jobs among `handles` that wait for this very session are made to fail.
+/// Sleeps until `answer` returns a value. It is called again each time this session is woken. At the deadline this returns None. Each time
+/// it has slept for `deadlock_timeout`, jobs among `handles` that wait for this very session are made to fail.
 pub fn until<T>(
     handles: &[Rc<Handle>],
     deadline: Deadline,
@@ -41,7 +41,7 @@ pub fn until<T>(
     if let Some(answer) = answer()? {
         return Ok(Some(answer));
     }
-    // Who names a job a million times waits for it once.
+    // A caller may name a job many times; the session waits for it once.
     let mut handles = fallible::copied(handles)?;
     if handles.len() > 1 {
         let mut named = HashSet::new();

@@ -1,4 +1,4 @@
-//! This session on the lists of those who wait for a job, for whoever ends the job or looks for deadlocks.
+//! The jobs that this session waits for, and its bits in their lists of waiters.
 
 use crate::pg::error::{Failure, Result};
 use crate::pg::fallible;
@@ -9,16 +9,17 @@ use std::cell::RefCell;
 /// For how many jobs memory is kept from one wait to the next.
 const FEW: usize = 64;
 
-/// This session on the jobs' lists of those who wait, for whoever ends a job or looks for deadlocks.
+/// This session's bits in the jobs' lists of waiters. Dropping it clears them. The bits are read by the process that ends a job, and by the
+/// deadlock check.
 pub struct Waiting;
 
 thread_local! {
-    /// The jobs that this process waits for, which it has in hand.
+    /// The jobs that this process waits for. It has them pinned.
     static JOBS: RefCell<Vec<&'static Slot>> = const { RefCell::new(Vec::new()) };
 }
 
 impl Waiting {
-    /// Enters this session. 53200.
+    /// Sets this session's bits. 53200.
     pub fn begin(slots: impl ExactSizeIterator<Item = &'static Slot>) -> Result<Self> {
         JOBS.with_borrow_mut(|jobs| {
             fallible::reserve(jobs, slots.len())?;
@@ -36,8 +37,7 @@ impl Drop for Waiting {
     }
 }
 
-/// Takes this process off the lists, at the end of a wait or in the middle of one at the end of the process. The jobs are still in
-/// hand.
+/// Clears this process's bits, at the end of a wait, or when the process ends in the middle of one. The jobs are still pinned.
 pub fn end() {
     JOBS.with(|jobs| {
         let Ok(mut jobs) = jobs.try_borrow_mut() else { return };

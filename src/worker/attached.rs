@@ -1,4 +1,4 @@
-//! The job that this worker has in hand.
+//! The job that this worker has attached to.
 
 use crate::pg::error::Result;
 use crate::pg::process::backend::{self, Process};
@@ -12,7 +12,7 @@ thread_local! {
     static CURRENT: Cell<Option<Attached>> = const { Cell::new(None) };
 }
 
-/// A job that this worker has in hand.
+/// A job that this worker has attached to.
 #[derive(Clone, Copy)]
 pub struct Attached {
     pub slot: &'static Slot,
@@ -24,10 +24,10 @@ pub fn current() -> Option<Attached> {
     CURRENT.get()
 }
 
-/// Takes a job that was posted to this process, and tells its launch if that waits for it. None where it was taken back. Where this
-/// process cannot reach the job it is the system's own error, and the process has to end: then the job is found to be lost.
+/// Takes a job that was posted to this process, and wakes its launch if it waits for that. None if the job was withdrawn. If this process
+/// cannot map the job, fails with the system's own error, and the process has to end: then the job is found to be lost.
 pub fn take(number: u32, cookie: u64, launch_waits: bool) -> Result<Option<Attached>> {
-    // A cancel that is pending now was meant for an idle process. One that was meant for this job is seen in its slot.
+    // A cancel that is pending now was meant for the idle process. One that was meant for this job is noted in its slot.
     signals::clear_pending_cancel();
     let Some(job) = attach(segment()?.slot(number)?, cookie)? else {
         return Ok(None);
@@ -39,7 +39,7 @@ pub fn take(number: u32, cookie: u64, launch_waits: bool) -> Result<Option<Attac
     Ok(Some(job))
 }
 
-/// Takes the job. None where it was taken back before this process came.
+/// Attaches to the job. None if it was withdrawn before this process came.
 pub fn attach(slot: &'static Slot, cookie: u64) -> Result<Option<Attached>> {
     slot.reach(cookie)?;
     Ok(attach_to(slot, cookie))
@@ -55,14 +55,14 @@ fn attach_to(slot: &'static Slot, cookie: u64) -> Option<Attached> {
     let attached = Attached { slot, cookie };
     CURRENT.set(Some(attached));
     if slot.stop() != Stop::No {
-        // It was cancelled before there was a process to signal. So this one signals itself, and wherever it waits first, be it
-        // for a lock on its way into the database, the cancel is found.
+        // It was cancelled before there was a process to signal. So this process signals itself, and finds the cancel at its first wait,
+        // perhaps for a lock while it connects to the database.
         signals::interrupt_self();
     }
     Some(attached)
 }
 
-/// The job is in hand no more: it has ended, or another process has it.
+/// Detaches from the job: it has ended, or another process has it.
 pub fn let_go() {
     CURRENT.set(None);
 }

@@ -1,4 +1,4 @@
-//! The SQL, as the simple-query protocol runs it (`exec_simple_query` of tcop/postgres.c). Raw: nothing in here owns anything.
+//! Runs the job's SQL as the simple-query protocol does (`exec_simple_query` of tcop/postgres.c). Raw: nothing in here owns anything.
 //!
 //! For each statement of the string:
 //! 1. a transaction command is opened, in which the job acts as the user that it was launched by;
@@ -6,8 +6,9 @@
 //! 3. the statement is analysed, planned and run; the rows of the last one are the result;
 //! 4. after the last one, and after those that control transactions, the transaction is closed.
 //!
-//! Where the engine has work of its own in the job's transaction ([`work`](super::work)), there is one transaction, which is the engine's: all statements are in an
-//! implicit block, which none of them may end. The engine's part comes before the first one and after the last one.
+//! If the engine has work of its own in the job's transaction ([`work`](super::work)), there is one transaction, which belongs to the
+//! engine: all statements are in an implicit block, which none of them may end. The engine's part comes before the first one and after the
+//! last one.
 
 use crate::channel::request::Work;
 use crate::pg::error::{emit_raw, raise_raw};
@@ -24,8 +25,8 @@ use crate::worker::{idle, output, work};
 use core::ffi::CStr;
 use pgrx::PgSqlErrorCode;
 
-/// Runs the string to its end, or raises. With parameters it is one statement at most, as in the extended protocol. `is_used` tells whether this process
-/// has run others before.
+/// Runs the string to its end, or raises. With parameters it may be one statement at most, as in the extended protocol. `is_used` tells
+/// whether this process has run other jobs before.
 pub fn execute(
     raw: Raw<'_>,
     slot: &'static Slot,
@@ -105,7 +106,7 @@ pub fn execute(
         simple_query::end_implicit_block(raw);
     }
     user.finish_command(raw);
-    // The job has done what it was to do. Even a message in the server's log is a moment in which interrupts are served.
+    // The job has done its work. Interrupts are held, since even a message in the server's log would serve them.
     signals::hold_interrupts();
     statements.log_end(raw, was_logged);
     if simple_query::block_is_open() {
@@ -119,14 +120,14 @@ pub fn execute(
     }
 }
 
-/// The job's statements are through, and their time limit with them; what they did is visible to the engine's part.
+/// Runs the engine's part after the job's statements, which sees their effects. Their time limit does not hold for it.
 fn finish_work(raw: Raw<'_>, work: Work) {
     simple_query::stop_statement_timer();
     simple_query::next_command(raw);
     work::after(raw, work);
 }
 
-/// 2D000 for a statement that controls transactions, in a transaction that is the engine's.
+/// Refuses a statement that controls transactions, in a transaction that belongs to the engine. 2D000.
 fn refuse_transaction_control(raw: Raw<'_>, statement: &Statement) {
     if statement.is_transaction_control() {
         raise_raw(
@@ -141,7 +142,7 @@ fn refuse_transaction_control(raw: Raw<'_>, statement: &Statement) {
     }
 }
 
-/// The job's transaction is over, one way or the other: the process is the session's user's again.
+/// Switches back to the session's user, after the job's transaction has ended in any way.
 pub fn leave(identity: &Identity) {
     if identity.security_context != 0 {
         identity::set_user(identity.outer, 0);
@@ -181,8 +182,9 @@ fn run(
             simple_query::pretend_backend(false);
             done
         }
-        // Such a command commits within, or runs code of a user's that may, and a transaction must not begin inside a security context. It acts as the
-        // owner without one, from transaction to transaction, and what takes the roles back is locked instead.
+        // Such a command commits in the middle, or runs user code that may do so, and a transaction must not begin inside a security
+        // context. So it acts as the owner without a security context, in each of its transactions, and commands that would switch the role
+        // back are locked instead.
         StatementKind::OwnTransactions | StatementKind::Procedural if user.is_confined() && !grouped => {
             own::lock_roles(true);
             user.act_unconfined();
@@ -191,7 +193,7 @@ fn run(
             own::lock_roles(false);
             done
         }
-        // Within the security context: there PostgreSQL itself refuses what it would do to the session's user.
+        // Inside the security context: there PostgreSQL itself refuses what would be done to the session's user.
         StatementKind::Alone => statement.run(raw, parameters, is_last, true, to),
         StatementKind::None | StatementKind::Chain | StatementKind::OwnTransactions | StatementKind::Procedural => {
             statement.run(raw, parameters, is_last, !user.is_confined(), to)
@@ -199,14 +201,15 @@ fn run(
     }
 }
 
-/// Notes that the job has left the roles that it began with: what it reads from here on is not for everybody who may act as those.
+/// Notes that the job has left the roles that it began with, if it has: what it reads from then on is not for every role that may act as
+/// those.
 pub fn note_roles(slot: &Slot, identity: &Identity, began_with: (u32, u32)) {
     if identity::roles() != began_with {
         note_other_role(slot, identity);
     }
 }
 
-/// The same where the role is about to change.
+/// The same when the role is about to change.
 pub fn note_other_role(slot: &Slot, identity: &Identity) {
     // Within a security context there is no other role.
     if identity.security_context == 0 {
@@ -214,7 +217,7 @@ pub fn note_other_role(slot: &Slot, identity: &Identity) {
     }
 }
 
-/// Publishes what the statement was, and keeps its tag for a job without a result.
+/// Publishes the tag of the statement, and writes it into the channel: it is the result of a job without rows.
 fn note(raw: Raw<'_>, slot: &'static Slot, done: &Completion) {
     slot.look(|job| {
         job.has_tag = true;
@@ -226,7 +229,8 @@ fn note(raw: Raw<'_>, slot: &'static Slot, done: &Completion) {
     output::tag(raw, text.get(..len).unwrap_or_default());
 }
 
-/// A cancel interrupts a statement; SQL can catch that and go on. Between statements and before the commit the job looks itself.
+/// Raises if the job is to end early. A cancel interrupts a statement, but SQL can catch that and go on. So this is checked between
+/// statements and before the commit.
 fn give_up_if_asked(raw: Raw<'_>, slot: &Slot) {
     if slot.stop() != Stop::No {
         raise_raw(
@@ -238,27 +242,27 @@ fn give_up_if_asked(raw: Raw<'_>, slot: &Slot) {
     }
 }
 
-/// Who the job's statements act for.
+/// The user that the job's statements act for.
 struct User<'a> {
     identity: &'a Identity,
 }
 
 impl User<'_> {
-    /// Whether the job was launched within a SECURITY DEFINER function: it acts as the function's owner, and may not become the
-    /// session's user again.
+    /// Whether the job was launched within a SECURITY DEFINER function: it acts as the function's owner, and may not become the session's
+    /// user again.
     fn is_confined(&self) -> bool {
         self.identity.security_context != 0
     }
 
-    /// The end of a transaction that is rolled back gives the process to whom it had when the transaction began. A procedure may roll
-    /// back and go on, so that is not the session's user. [`leave`] gives it back.
+    /// Makes the job's user the one to which the end of the transaction returns. A rollback gives the process the user that it had when the
+    /// transaction began, and a procedure may roll back and go on, so that must not be the session's user. [`leave`] switches back.
     fn begin(&self) {
         if self.is_confined() {
             self.act_unconfined();
         }
     }
 
-    /// In each transaction anew, since its end takes the identity back.
+    /// Called in each transaction anew, since the end of the last one has reset the identity.
     fn act(&self) {
         if self.is_confined() {
             identity::set_user(self.identity.current, self.identity.security_context);
@@ -269,8 +273,8 @@ impl User<'_> {
         identity::set_user(self.identity.current, 0);
     }
 
-    /// Closes the transaction command; what runs at the commit still acts for the user, the next transaction must begin outside of
-    /// any security context. Within an open block the identity stays.
+    /// Closes the transaction command. Code that runs at the commit still acts for the user; the next transaction must begin outside of any
+    /// security context. Within an open block the identity stays.
     fn finish_command(&self, raw: Raw<'_>) {
         let was_open = simple_query::command_is_open();
         simple_query::finish_command(raw);

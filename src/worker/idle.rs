@@ -1,12 +1,12 @@
-//! Between two jobs.
+//! The idle loop: what a worker does between two jobs.
 //!
-//! 1. [`IdlePolicy::prepare`]: the job's transaction is over. What the job left in this process is undone, and where that cannot be
-//!    shown to have succeeded the process ends after this job. Then the process offers itself. All that comes before the end is
-//!    published: the session that waits for it launches its next job at once, and is to find this worker;
+//! 1. [`IdlePolicy::prepare`]: the job's transaction is over. What the job left in this process is undone; if that cannot be shown to have
+//!    succeeded, the process ends after this job. Then the process offers itself. All of that comes before the end is published: a session
+//!    that waits for it launches its next job at once, and is to find this worker;
 //! 2. the end is published;
-//! 3. [`wait`]: until a job was posted, or the time is over, or somebody needs the room.
+//! 3. [`wait`]: until a job is posted, or the idle timeout is over, or the worker is dismissed.
 //!
-//! A spare process, which the postmaster was asked for before there was a job for it, begins with [`stand_by`].
+//! A spare worker, which the postmaster was asked for before there was a job for it, begins with [`stand_by`].
 
 use crate::channel::request::Request;
 use crate::pg::error;
@@ -23,26 +23,26 @@ use crate::settings;
 use crate::worker::attached::{self, Attached};
 use std::cell::Cell;
 
-/// How often an idle worker looks whether it should go, and how soon after a job for the first time, in milliseconds. Who wants
-/// to drop or copy a database waits five seconds for others to leave it (`CountOtherDBBackends`).
+/// How often an idle worker checks whether it should exit, and how soon after a job for the first time, in milliseconds. A command that
+/// drops or copies a database waits five seconds for others to leave it (`CountOtherDBBackends`).
 const LOOK: i64 = 200;
 const FIRST_LOOK: i64 = 20;
 
-/// How long a spare process waits for its job, in milliseconds.
+/// How long a spare worker waits for its job, in milliseconds.
 const SPARE_TIMEOUT: i32 = 1000;
 
-/// How often the library's file is looked at, in microseconds.
+/// How often an idle worker checks whether the library's file was replaced, in microseconds.
 const LIBRARY: i64 = 200_000;
 
 thread_local! {
     static ENTRY: Cell<Option<&'static PoolEntry>> = const { Cell::new(None) };
     static NOT_REUSABLE: Cell<bool> = const { Cell::new(false) };
-    /// What this process is as good as, while it stays.
-    static STANDING: Cell<Option<(u64, Kind)>> = const { Cell::new(None) };
+    /// The connection version of this process, and its kind, if it may serve several jobs.
+    static CONNECTION_VERSION: Cell<Option<(u64, Kind)>> = const { Cell::new(None) };
     static LIBRARY_SEEN: Cell<i64> = const { Cell::new(0) };
 }
 
-/// On what policy the process may go on after a job.
+/// The conditions on which the process may serve another job.
 #[derive(Clone, Copy)]
 pub struct IdlePolicy {
     /// Milliseconds; 0 for not at all.
@@ -54,8 +54,8 @@ pub struct IdlePolicy {
 }
 
 impl IdlePolicy {
-    /// The policy of a request, at the time of its first job looked at with the eyes of a process that has just connected: what the
-    /// session took for granted may have changed on the way. Guarded, outside of a transaction.
+    /// The policy of a request. At the first job of the process it is checked against a process that has just connected: what the session
+    /// took for granted may have changed meanwhile. Guarded, outside of a transaction.
     pub fn of(request: &Request, is_first: bool) -> IdlePolicy {
         let mut policy = IdlePolicy {
             idle_timeout: request.idle_timeout(),
@@ -65,7 +65,7 @@ impl IdlePolicy {
             kind: request.kind(),
         };
         if policy.key.custom == adopt::custom_of_base() {
-            // A new connection has them, too.
+            // A new connection has these settings, too.
             policy.key.custom = 0;
         }
         if policy.may_stay() && is_first {
@@ -76,7 +76,7 @@ impl IdlePolicy {
                 connection_version == policy.key.connection_version
             };
             if is_known {
-                STANDING.set(Some((connection_version, policy.kind)));
+                CONNECTION_VERSION.set(Some((connection_version, policy.kind)));
                 if ENTRY.get().is_none() {
                     ENTRY.set(pool::enter());
                 }
@@ -85,7 +85,7 @@ impl IdlePolicy {
             }
             policy.key.connection_version = connection_version;
         } else if request.is_connection()
-            && let Some((connection_version, kind)) = STANDING.get()
+            && let Some((connection_version, kind)) = CONNECTION_VERSION.get()
         {
             policy.key.connection_version = connection_version;
             policy.kind = kind;
@@ -93,7 +93,7 @@ impl IdlePolicy {
         policy
     }
 
-    /// False of a spare process that has had no job.
+    /// False for a spare worker that has had no job.
     fn is_connected(&self) -> bool {
         self.key != WorkerKey::ANY
     }
@@ -102,7 +102,7 @@ impl IdlePolicy {
         self.idle_timeout > 0 && self.max_idle > 0
     }
 
-    /// Cleans up, and offers this process for another job. False where it is to end.
+    /// Cleans up, and offers this process for another job. False if it has to exit.
     pub fn prepare(&self) -> bool {
         let stays = self.clean_and_offer();
         if !stays {
@@ -133,14 +133,16 @@ impl IdlePolicy {
     }
 }
 
-/// Whether this process, which has stayed, is still as good as a new connection. Guarded, outside of a transaction.
+/// Whether this process is still as good as a new connection. False if it was never to serve several jobs. Guarded, outside of a
+/// transaction.
 pub fn is_as_new() -> bool {
-    STANDING
+    CONNECTION_VERSION
         .get()
         .is_some_and(|(connection_version, kind)| connection_version::of_this_process(kind) == connection_version)
 }
 
-/// Lets go of what a session has until it ends, however this process goes on. False where that fails: it is to end.
+/// Releases what a session holds until it ends, whether this process serves another job or not. False if that fails: then the process has
+/// to exit.
 pub fn end_session() -> bool {
     match error::catch(reset::release_slots) {
         Ok(()) => true,
@@ -151,7 +153,7 @@ pub fn end_session() -> bool {
     }
 }
 
-/// The job at hand does something that stays: this process takes no other after it.
+/// Marks this process as not reusable: the current job does something that cannot be undone, so the process exits after it.
 pub fn mark_not_reusable() {
     NOT_REUSABLE.set(true);
 }
@@ -165,8 +167,8 @@ fn library_was_replaced() -> bool {
     library::was_replaced()
 }
 
-/// This process, which is connected to nothing yet, takes entry `number` of the pool, which waits for it by this token, and waits for
-/// whatever job comes. None where the process is to end. Guarded.
+/// Enters this process as the spare worker that entry `number` of the pool was reserved for, as proved by `token`, and waits for any job of
+/// the cluster. The process is connected to no database. None if the process has to exit. Guarded.
 pub fn stand_by(raw: Raw<'_>, number: u32, token: u64) -> Option<Attached> {
     let policy = IdlePolicy {
         idle_timeout: SPARE_TIMEOUT,
@@ -179,7 +181,7 @@ pub fn stand_by(raw: Raw<'_>, number: u32, token: u64) -> Option<Attached> {
     wait(raw, &policy)
 }
 
-/// Waits for the next job. None where the process is to end. Guarded; the process has offered itself.
+/// Waits for the next job. None if the process has to exit. Guarded; the process has offered itself.
 pub fn wait(raw: Raw<'_>, policy: &IdlePolicy) -> Option<Attached> {
     let entry = ENTRY.get()?;
     upkeep::pass_by();
@@ -187,13 +189,14 @@ pub fn wait(raw: Raw<'_>, policy: &IdlePolicy) -> Option<Attached> {
     let mut sleeps = false;
     loop {
         latch::reset_latch();
-        // A server that stops sends everybody away, which is no news of this process.
+        // A shutdown tells all processes to exit, so the process need not report it.
         if signals::server_stops() && entry.retire() {
             return None;
         }
         if sleeps {
-            // Who was told to end while it had nothing to do takes no job any more; the launch that has claimed it waits to see.
-            // Right after a job it is the other way round: no launch waits, and what comes with the job is meant for the job.
+            // A worker that is told to end while it sleeps takes no job any more, and a launch that has claimed it waits for the answer.
+            // Right after a job it is the other way round: no launch waits, and a signal that comes with the posted job is meant for that
+            // job.
             signals::serve_interrupts_when_idle(raw);
         }
         match entry.look() {
@@ -203,7 +206,7 @@ pub fn wait(raw: Raw<'_>, policy: &IdlePolicy) -> Option<Attached> {
                     Ok(job) => return job,
                     Err(failure) => error::throw(raw, failure),
                 }
-                // It was taken back meanwhile.
+                // The job was withdrawn meanwhile.
                 sleeps = false;
                 if !entry.offer(policy.key, policy.session, policy.max_idle) {
                     return leave(entry);
@@ -212,22 +215,22 @@ pub fn wait(raw: Raw<'_>, policy: &IdlePolicy) -> Option<Attached> {
             Posting::Dismissed => return leave(entry),
             Posting::Nothing => (),
         }
-        let rested = (backend::now() - began) / 1000;
-        let over = rested >= policy.idle_timeout.into() || signals::should_exit();
-        let looks = rested >= FIRST_LOOK;
+        let idle_for = (backend::now() - began) / 1000;
+        let over = idle_for >= policy.idle_timeout.into() || signals::should_exit();
+        let looks = idle_for >= FIRST_LOOK;
         if looks {
             upkeep::pass_by();
         }
         if (over || looks && should_exit(raw, policy)) && entry.retire() {
             if !signals::server_stops() {
-                // Told to end by somebody, it says so.
+                // If it was told to end, it reports that here.
                 signals::serve_interrupts_when_idle(raw);
             }
             return None;
         }
         if !sleeps {
             if policy.is_connected() && latch::spin() {
-                // Who is to go takes its offer back first: what a launch posts while the process ends would be lost.
+                // If the process is to exit, it withdraws its offer first: a job that is posted while the process ends would be lost.
                 if !entry.has_news() && !signals::should_exit() {
                     signals::serve_interrupts_when_idle(raw);
                 }
@@ -238,7 +241,7 @@ pub fn wait(raw: Raw<'_>, policy: &IdlePolicy) -> Option<Attached> {
                 continue;
             }
         }
-        let left = i64::from(policy.idle_timeout) - rested;
+        let left = i64::from(policy.idle_timeout) - idle_for;
         latch::sleep_raw(raw, left.clamp(1, if looks { LOOK } else { FIRST_LOOK }));
     }
 }
@@ -255,12 +258,12 @@ fn should_exit(raw: Raw<'_>, policy: &IdlePolicy) -> bool {
                 || connection_version::of_this_process(policy.kind) != policy.key.connection_version)
 }
 
-/// The process ends with a job posted that it never took. Whoever was told to end while asleep gives the job back to the launch,
-/// which waits for that; else the job is lost, as if it had been taken.
+/// Handles a job that was posted to this process and never taken, as the process ends. If the process was asleep, the launch waits, and the
+/// job is given back to it. Otherwise the job is lost, as if it had been taken.
 pub fn abandon() {
     let posted = ENTRY.take().and_then(PoolEntry::leave);
     if let (Some((number, cookie, launch_waits)), Ok(segment)) = (posted, segment()) {
-        // Where this process cannot reach the job, it is found to be lost when this process is gone.
+        // If this process cannot map the job, the next process that looks after it finds it lost.
         if let Ok(slot) = segment.slot(number) {
             if launch_waits {
                 slot.give_back(cookie);

@@ -1,12 +1,12 @@
-//! The life of a worker.
+//! The main loop of a worker.
 //!
 //! 1. [`attach`]: the job is taken, before anything that can fail: from here on a cancel reaches this process;
 //! 2. [`Attached::run`]: connect, adopt the session's state, execute;
-//! 3. the transaction is over: the process is made ready for another job, the end is published, then whoever waits wakes;
+//! 3. the transaction is over: the process is made ready for another job, the end is published, and waiting sessions are woken;
 //! 4. [`idle::wait`]: another job, or none.
 //!
-//! Whatever ends the process before the third step, [`worker_ends`] publishes the loss. What that takes is at hand before the job is
-//! taken, so that neither it nor the third step needs memory or can fail.
+//! If the process ends before the third step, [`worker_ends`] publishes the end of the job. What that needs is mapped before the job is
+//! taken, so neither it nor the third step needs memory or can fail.
 
 use crate::channel::request::Request;
 use crate::pg::compat;
@@ -35,16 +35,16 @@ use std::cell::Cell;
 thread_local! {
     static TIMER: Cell<u32> = const { Cell::new(compat::USER_TIMEOUT) };
     static CONNECTED: Cell<bool> = const { Cell::new(false) };
-    /// Whether this process is about to connect for a job that nobody has asked the catalogs about.
+    /// Whether this process is connecting for a job for which no catalogs were looked up, so that a refusal is the job's error.
     static MAY_BE_REFUSED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// How long a job that is handed on waits for a slot of the postmaster's, in microseconds, and how often it looks, in milliseconds.
+/// How long a job that is handed on waits for a slot of the postmaster, in microseconds, and how often the worker tries, in milliseconds.
 const HAND_ON: i64 = 10_000_000;
 
 const HAND_ON_LOOK: i64 = 20;
 
-/// Where the postmaster starts a worker for a job.
+/// The entry point of a worker that is started for a job.
 pub fn run(raw: Raw<'_>, argument: Datum) -> Result<()> {
     let (number, cookie) = bgworker::worker_arguments(argument)?;
     let slot = segment()?.slot(number)?;
@@ -58,15 +58,15 @@ pub fn run(raw: Raw<'_>, argument: Datum) -> Result<()> {
     Ok(())
 }
 
-/// Where the postmaster starts a spare worker, which waits for its job.
+/// The entry point of a spare worker, which waits for its job.
 pub fn run_spare(raw: Raw<'_>, argument: Datum) -> Result<()> {
-    let (place, token) = bgworker::worker_arguments(argument)?;
-    // There is a first slot: whoever asks for a spare worker has launched jobs.
+    let (entry, token) = bgworker::worker_arguments(argument)?;
+    // The first slot exists: a session that asks for a spare worker has launched jobs.
     let slot = segment()?.slot(0)?;
     prepare_for_the_end();
     prepare_for_jobs(raw, slot);
     signals::accept_signals();
-    serve(raw, idle::stand_by(raw, place, token));
+    serve(raw, idle::stand_by(raw, entry, token));
     Ok(())
 }
 
@@ -82,7 +82,7 @@ fn prepare_for_jobs(raw: Raw<'_>, slot: &'static Slot) {
     compiled::watch(raw);
 }
 
-/// One job after another.
+/// Runs one job after another.
 fn serve(raw: Raw<'_>, mut next: Option<Attached>) {
     while let Some(job) = next {
         next = job.run(raw).and_then(|policy| idle::wait(raw, &policy));
@@ -90,7 +90,7 @@ fn serve(raw: Raw<'_>, mut next: Option<Attached>) {
 }
 
 impl Attached {
-    /// Runs the job to its end. Returns the policy on which this process has offered itself for another.
+    /// Runs the job to its end. Returns the policy on which this process has offered itself for another job; None if it exits.
     fn run(self, raw: Raw<'_>) -> Option<IdlePolicy> {
         let (sql, request_at, name, queue_size, keeps_result, timeout) = {
             let job = self.slot.lock();
@@ -115,7 +115,7 @@ impl Attached {
             self.hand_on(raw);
             return None;
         }
-        // What an error jumps over must not own anything, so it is owned here.
+        // An error in the closure jumps by longjmp, so nothing in it may own memory; the numbers are owned here.
         let mut records = describe::Numbers::default();
         let adopted = error::catch(|raw| {
             if is_first {
@@ -137,7 +137,7 @@ impl Attached {
         let ((sql, parameters), identity) = match adopted {
             Ok(taken) => taken,
             Err(edata) => {
-                // A process that failed here has no state to go on with.
+                // A process that failed here has no state to continue with.
                 identity::adoption_failed();
                 simple_query::recover(raw);
                 if is_first || self.slot.stop() != Stop::No {
@@ -151,11 +151,11 @@ impl Attached {
             }
         };
         let policy = IdlePolicy::of(&request, is_first);
-        // What is said up to here concerns the process and not the job.
+        // Messages up to here concern the process and not the job.
         output::begin(raw, self, queue_size, keeps_result);
         compiled::job_begins();
         if is_first {
-            // WorkerHandle after the callback that rolls an open transaction back, so called before it.
+            // Registered after the callback that rolls an open transaction back, so called before it.
             bgworker::on_exit(worker_leaves);
         }
         if request.is_connection() {
@@ -174,13 +174,13 @@ impl Attached {
         compiled::watch_role(Some(leaves_its_role));
         let executed =
             error::catch(|raw| execute::execute(raw, self.slot, sql, parameters, &identity, work, !is_first));
-        // An end of the process would be said of a job that has ended otherwise by now.
+        // From here on the end of the process must not be reported as the end of the job, which has its outcome.
         signals::hold_interrupts();
         let verdict = match executed {
             Ok(()) => Verdict::SUCCESS,
             Err(edata) => {
                 let verdict = verdict::of(edata, self.slot);
-                // The statement that failed may have changed them.
+                // The statement that failed may have changed the roles.
                 execute::note_roles(self.slot, &identity, roles);
                 output::after_error();
                 error::log_caught(edata);
@@ -197,7 +197,7 @@ impl Attached {
         execute::leave(&identity);
         output::finish();
         let stays = idle::end_session() && policy.prepare();
-        // Publishing may free the text.
+        // Publishing may free the text of the SQL.
         simple_query::forget_text();
         self.publish(verdict);
         signals::resume_interrupts();
@@ -206,9 +206,9 @@ impl Attached {
         stays.then_some(policy)
     }
 
-    /// Gives the job, which has not begun, to a new process: what fails because of what this one has been is no error of the job. Waits until the
-    /// postmaster has a slot, which nobody tells; idle workers make room. 53000 where it has none in time. Whoever launched the job may have taken it back
-    /// meanwhile.
+    /// Gives the job, which has not begun, to a new process: an error that comes from this process's past is no error of the job. Waits
+    /// until the postmaster has a slot, which causes no wake-up; dismisses idle workers. The job fails with 53000 if there is none in time.
+    /// The launching session may withdraw the job meanwhile.
     fn hand_on(self, raw: Raw<'_>) {
         let until = backend::now() + HAND_ON;
         if let Some(mut job) = self.slot.lock_if(self.cookie) {
@@ -217,7 +217,7 @@ impl Attached {
             self.slot.worker_pid.store(0, Relaxed);
         }
         loop {
-            // Who was told to end does not give on what it was to end with.
+            // A cancel that is pending was meant for this job, and must reach it. A process that was told to end does not hand the job on.
             if signals::cancel_is_pending() {
                 self.slot.request_stop(Stop::Cancel);
             }
@@ -248,11 +248,11 @@ impl Attached {
         job.state = State::Running;
         job.started_at = backend::now();
         job.request = INVALID_POINTER;
-        // Mapped before the job was taken.
+        // The totals were mapped before the job was taken.
         Totals::at(job.totals).started(start, job.started_at - job.launched_at);
     }
 
-    /// The transaction is over, and the result is in the queue.
+    /// Publishes the end of the job. The transaction is over, and the result is in the queue.
     fn publish(self, verdict: Verdict) {
         let end = End {
             state: verdict.state,
@@ -261,7 +261,7 @@ impl Attached {
         };
         attached::let_go();
         let stop = self.slot.publish(self.cookie, end);
-        // A cancel was sent under the lock that publishing took: what has been sent by now was meant for this job.
+        // A cancel is sent under the lock that publishing took: one that was sent by now was meant for this job.
         if stop != Some(Stop::No) {
             signals::receive_signals();
         }
@@ -269,8 +269,8 @@ impl Attached {
     }
 }
 
-/// `pg_background:<label>:<pid>`, or without a label `pg_background:<pid>`, with the pid of the handle. Of a label that is too long for a name the end is left out,
-/// so that the pid is there, and PostgreSQL need not tell the job's messages that it has shortened the name.
+/// `pg_background:<label>:<pid>`, or without a label `pg_background:<pid>`, with the pid of the handle. A label that is too long for a name
+/// is cut, so that the pid is there, and PostgreSQL does not report among the job's messages that it has shortened the name.
 struct ApplicationName([u8; NAMEDATALEN as usize]);
 
 impl ApplicationName {
@@ -302,7 +302,7 @@ impl ApplicationName {
     }
 }
 
-/// `pg_background.worker_timeout` is over. A signal handler: atomics and a signal to ourselves only.
+/// `pg_background.worker_timeout` is over. A signal handler: it uses only atomics and a signal to this process.
 extern "C-unwind" fn time_is_over() {
     if let Some(job) = attached::current() {
         job.slot.request_stop(Stop::WorkerTimeout);
@@ -310,7 +310,7 @@ extern "C-unwind" fn time_is_over() {
     }
 }
 
-/// The job that is running sets the role: what it reads from here on is not for everybody who may act as the one it began with.
+/// The running job sets the role: what it reads from here on is not for every role that may act as the one it began with.
 fn leaves_its_role() {
     if let (Some(job), Some(identity)) = (attached::current(), adopt::identity()) {
         execute::note_other_role(job.slot, &identity);
@@ -325,8 +325,8 @@ extern "C-unwind" fn worker_leaves(_code: c_int, _argument: Datum) {
     output::abandon();
 }
 
-/// The process ends. PostgreSQL calls this after it has rolled back an open transaction: the callback that does so was
-/// registered later. A job that is still in hand is lost, and its session learns that here.
+/// The process ends. PostgreSQL calls this after it has rolled back an open transaction: the callback that does so was registered later. A
+/// job that this process still has ends here, as lost or with an error of its own, and its session is woken.
 extern "C-unwind" fn worker_ends(_code: c_int, _argument: Datum) {
     idle::abandon();
     if let Some(job) = attached::current() {

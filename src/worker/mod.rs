@@ -1,11 +1,11 @@
-//! The other process: takes a job, puts itself into the job's state, runs it, tells how it ended.
+//! The worker process: takes a job, adopts the state that it is to run in, runs it, and publishes how it ended.
 //!
-//! * [`main`]: one job after another, and what happens when the process must go in the middle;
-//! * [`attached`]: the job that it has in hand;
-//! * [`execute`]: the SQL, as the simple-query protocol runs it;
+//! * [`main`]: one job after another, and what happens when the process ends in the middle of one;
+//! * [`attached`]: the job that the worker has attached to;
+//! * [`execute`]: runs the SQL as the simple-query protocol does;
 //! * [`work`]: what the engine does in the job's transaction;
-//! * [`output`]: rows and messages on their way into the channel;
-//! * [`idle`]: from one job to the next;
+//! * [`output`]: writes rows and messages into the channel;
+//! * [`idle`]: the idle loop, from one job to the next;
 //! * [`verdict`]: what an error means for the job.
 
 pub mod attached;
@@ -18,8 +18,8 @@ pub mod work;
 
 use core::ffi::CStr;
 
-/// The symbol that the postmaster starts a worker for a job at.
+/// The symbol of the entry point of a worker for a job.
 pub const MAIN: &CStr = c"pg_background_worker_main";
 
-/// The symbol that the postmaster starts a spare worker at.
+/// The symbol of the entry point of a spare worker.
 pub const SPARE_MAIN: &CStr = c"pg_background_spare_worker_main";

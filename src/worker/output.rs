@@ -1,5 +1,5 @@
-//! Rows and messages on their way into the channel. PostgreSQL calls in here from within the executor and from wherever a message
-//! is raised; so everything is raw, and a message that comes while another is being written is dropped.
+//! Writes rows and messages into the channel. PostgreSQL calls these functions from within the executor and wherever a message is raised.
+//! So everything is raw, and a message that comes while another is being written is dropped.
 
 use crate::channel::writer::Writer;
 use crate::pg::exclusive::Exclusive;
@@ -14,7 +14,7 @@ use crate::worker::attached::Attached;
 static WRITER: Exclusive<Writer> = Exclusive::new();
 static LAST_WORDS: Exclusive<LastWords> = Exclusive::new();
 
-/// What a process says when it dies, as far as it is kept. In a place of its own: when it is said there may be no memory.
+/// The last error of a process, as far as it is kept. It has memory of its own: when it is reported, memory may be out.
 #[derive(Clone, Copy)]
 pub struct LastWords {
     /// Packed.
@@ -44,18 +44,18 @@ impl LastWords {
 /// Where the rows of a job's last statement go.
 pub static ROWS: Receiver = Receiver::new(start_rows, row, finish_rows);
 
-/// Once for each process. Guarded.
+/// Creates the writer, once for each process. Guarded.
 pub fn init(raw: Raw<'_>, slot: &'static Slot) {
     WRITER.set(Writer::new(raw, slot));
 }
 
-/// A job begins.
+/// Prepares the writer for a job.
 pub fn begin(raw: Raw<'_>, job: Attached, queue_size: u32, keep: bool) {
     WRITER.with(|writer| writer.begin(raw, job.slot, job.cookie, queue_size, keep));
 }
 
-/// Lets the executor's side write. It is never called from within the writer; if that looks busy, an error jumped out of the
-/// writing of a notice, and SQL caught it.
+/// Calls `body` with the writer. The executor never calls this from within the writer. If the writer looks busy, an error has jumped out of
+/// the writing of a notice, and SQL has caught it.
 fn write(body: impl FnOnce(&mut Writer)) {
     WRITER.recover();
     WRITER.with(body);
@@ -74,24 +74,24 @@ fn finish_rows(raw: Raw<'_>) {
     write(|writer| writer.finish_rows(raw));
 }
 
-/// The tag of a statement that has ended.
+/// Writes the tag of a statement that has ended.
 pub fn tag(raw: Raw<'_>, tag: &[u8]) {
     write(|writer| writer.tag(raw, tag));
 }
 
-/// Everything so far goes into the queue: before the commit, so that a result that cannot be kept is the job's error.
+/// Writes everything so far into the queue. Called before the commit, so that a result that cannot be kept is the job's error.
 pub fn flush(raw: Raw<'_>) {
     write(|writer| writer.flush_at_end(raw));
 }
 
-/// What was said during the commit goes after it; that it might not be kept is no reason to call the job failed.
+/// Writes the messages that were raised during the commit. If they cannot be kept, the job has not failed for that.
 pub fn finish() {
     if error::catch(flush).is_err() {
         recover();
     }
 }
 
-/// After an error, before the transaction is aborted.
+/// Ends the output after an error, before the transaction is aborted.
 pub fn after_error() {
     WRITER.recover();
     if error::catch(|raw| WRITER.with(|writer| writer.after_error(raw))).is_err() {
@@ -100,25 +100,25 @@ pub fn after_error() {
     }
 }
 
-/// The process ends, perhaps in the middle of a job: an open file is closed before PostgreSQL finds it open at the end of the
+/// Closes an open file as the process ends, perhaps in the middle of a job: PostgreSQL would report it as open at the end of the
 /// transaction.
 pub fn abandon() {
     WRITER.recover();
     WRITER.with(Writer::give_up_file);
 }
 
-/// After an error that nothing more can be done about.
+/// Makes the writer and the last words usable again after an error that jumped out of them.
 pub fn recover() {
     WRITER.recover();
     LAST_WORDS.recover();
 }
 
-/// What the process said when it died.
+/// The last error of the process.
 pub fn last_words() -> Option<LastWords> {
     LAST_WORDS.with(|words| *words)
 }
 
-/// A message for the client. `N` is a notice. `E` is only seen when an error is not caught, which is when the process ends.
+/// Takes a message for the client. `N` is a notice. `E` only comes for an error that is not caught, which ends the process.
 pub fn message_for_client(raw: Raw<'_>, kind: u8, body: &[u8]) {
     match kind {
         b'N' => {

@@ -1,4 +1,4 @@
-//! What an error means for the job: its state, the counter that it lands in, and the error that readers get.
+//! Judges what an error means for the job: its state, the counter that it lands in, and the error that readers get.
 
 use crate::pg::error::{self, Report};
 use crate::pg::process::backend;
@@ -10,7 +10,7 @@ use core::sync::atomic::Ordering::Relaxed;
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::ErrorData;
 
-/// How a job ended. It has a fixed size, and owns nothing but what of its error is in the area.
+/// How a job ended. It has a fixed size, and owns nothing but the part of its error in the dynamic shared area.
 pub struct Verdict {
     pub state: State,
     pub count: Count,
@@ -18,7 +18,7 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    /// The job has done all it was asked for.
+    /// The job has done all that it was asked for.
     pub const SUCCESS: Verdict = Verdict {
         state: State::Stopped,
         count: Count::Completed,
@@ -26,9 +26,11 @@ impl Verdict {
     };
 }
 
-/// Judges a caught error, which names the process of the job's handle, and gets the words that fit the reason: of the several things that
-/// interrupt a statement, PostgreSQL only knows that somebody asked for it. The error is stored here, before anything is published: then
-/// there is no more to be done that needs memory. Where there is none, the beginning of its message is what is kept.
+/// Judges a caught error, and gives it the text that fits the reason: several things may interrupt a statement, and PostgreSQL only knows
+/// that it was cancelled. The stored error names the pid of the job's handle.
+///
+/// The error is stored here, before anything is published, so that no later step needs memory. If memory is out, only the beginning of its
+/// message is kept.
 pub fn of(edata: *mut ErrorData, slot: &Slot) -> Verdict {
     let interrupted = error::sqlstate(edata) == sqlstate::pack(b"57014");
     let stop = slot.stop();
@@ -71,7 +73,7 @@ fn kept(edata: *mut ErrorData, pid: i32) -> job::Error {
     }
 }
 
-/// The verdict on a job for which there is no process.
+/// The verdict on a job for which no process could be started.
 pub fn no_process(slot: &Slot) -> Verdict {
     let message = b"could not register background process";
     Verdict {
@@ -81,15 +83,15 @@ pub fn no_process(slot: &Slot) -> Verdict {
     }
 }
 
-/// The verdict on a job whose process has ended with these last words. None where they say nothing of the job: it is lost (08006). `may_be_refused` of a
-/// process that was connecting for a job that nobody had asked the catalogs about: then a refusal is the job's error.
+/// The verdict on a job whose process has ended with these last words. None if they do not concern the job: then it is lost (08006).
+/// `may_be_refused` is set if the process was connecting for a job for which no catalogs were looked up: then a refusal is the job's error.
 pub fn of_death(last_words: Option<&LastWords>, slot: &Slot, may_be_refused: bool) -> Option<Verdict> {
     let words = last_words?;
     if slot.stop() != Stop::No && words.sqlstate == sqlstate::pack(b"57014") {
         return Some(canceled(slot));
     }
     let code = sqlstate::unpack(words.sqlstate);
-    // Class 57 is somebody's intervention.
+    // Class 57 is operator intervention.
     let is_refusal = may_be_refused && !code.starts_with(b"57");
     if !is_refusal && !is_own_error(words.sqlstate) {
         return None;
@@ -103,9 +105,9 @@ pub fn of_death(last_words: Option<&LastWords>, slot: &Slot, may_be_refused: boo
 
 /// Whether an error that ended the process is the job's own.
 ///
-/// What ends a process is about the process as a rule: somebody told it to end (57P01), or it could not connect. A few limits on a
-/// transaction end the whole session, though, and a conflict with recovery on a standby may. The open transaction was rolled
-/// back with them. Before there is a connection there is no transaction that they could mean.
+/// As a rule such an error concerns the process: it was told to end (57P01), or it could not connect. But a few limits on a transaction end
+/// the whole session, and so may a conflict with recovery on a standby. The open transaction was rolled back with them. Before a connection
+/// there is no transaction that they could concern.
 fn is_own_error(sqlstate: i32) -> bool {
     const OF_THE_TRANSACTION: [&[u8; 5]; 4] = [
         b"25P03", // idle_in_transaction_session_timeout

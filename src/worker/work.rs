@@ -1,12 +1,12 @@
-//! What the engine does in the transaction of a job, before the job's first statement and after its last one.
+//! The engine's work in the transaction of a job, before the job's first statement and after its last one.
 //!
-//! It acts as the job's user, and an error in it is the job's error, so effect and mark are one transaction. Where it needs other
-//! rights, or a snapshot of its own, it sees to that itself, and leaves the roles and the active snapshot as it found them.
+//! It acts as the job's user, and an error in it is the job's error, so the job's effects and the engine's are one transaction. Work that
+//! needs other rights, or a snapshot of its own, takes them itself, and leaves the roles and the active snapshot as it found them.
 
 use crate::channel::request::Work;
 use crate::pg::raw::Raw;
 
-/// Before the first statement.
+/// Called before the first statement.
 #[cfg_attr(
     not(feature = "probe"),
     allow(unused_variables, reason = "no job asks for any work yet")
@@ -19,7 +19,7 @@ pub fn before(raw: Raw<'_>, work: Work) {
     }
 }
 
-/// After the last statement, before the commit.
+/// Called after the last statement, before the commit.
 #[cfg_attr(
     not(feature = "probe"),
     allow(unused_variables, reason = "no job asks for any work yet")
