@@ -251,20 +251,20 @@ fn stats(call: &Call) -> Result<Answer> {
     upkeep::look_after_all()?;
     let count = |counter: &core::sync::atomic::AtomicU64| counter.load(Relaxed) as i64;
     let (completed, failed, canceled, timed_out) = (
-        count(&counters.completed),
-        count(&counters.failed),
-        count(&counters.canceled),
-        count(&counters.timed_out),
+        count(&counters.jobs.completed),
+        count(&counters.jobs.failed),
+        count(&counters.jobs.canceled),
+        count(&counters.jobs.timed_out),
     );
     let active = counters.active.load(Relaxed) as i32;
     let ended = completed + failed + canceled + timed_out;
     let average = if ended == 0 {
         0.0
     } else {
-        counters.run_time.load(Relaxed) as f64 / 1000.0 / ended as f64
+        counters.jobs.run_time.load(Relaxed) as f64 / 1000.0 / ended as f64
     };
     call.composite(&[
-        Value::Int8(count(&counters.launched)),
+        Value::Int8(count(&counters.jobs.launched)),
         Value::Int8(completed),
         Value::Int8(failed),
         Value::Int8(canceled),
@@ -277,7 +277,7 @@ fn stats(call: &Call) -> Result<Answer> {
 
 /// `record_timeout()`: adds one to workers_timed_out. Catalogs of older versions call it.
 fn record_timeout(call: &Call) -> Result<Answer> {
-    Counters::at(jobs::counters()?).timed_out.fetch_add(1, Relaxed);
+    Counters::at(jobs::counters()?).jobs.timed_out.fetch_add(1, Relaxed);
     call.void()
 }
 

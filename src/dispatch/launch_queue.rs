@@ -28,7 +28,12 @@ const BEHIND: i64 = 300_000;
 /// How long after a wake-up or a dismissal the slot may still be on its way, in microseconds.
 const MOMENT: i64 = 100_000;
 
-/// How often a launch looks that is the first to wait for something, and how often those behind it do, in milliseconds.
+/// How often a launch looks for a slot that is about to become free, in milliseconds. The postmaster frees it a moment after it has seen the
+/// process go, and sets no latch.
+const LOOK_FOR_SLOT: i64 = 1;
+
+/// How often a launch looks that is the first to wait for something, and how often those behind it do, in milliseconds. Workers of other
+/// extensions and of parallel query end without a word.
 const LOOK: i64 = 100;
 const LOOK_FROM_BEHIND: i64 = 1000;
 
@@ -114,7 +119,7 @@ impl QueuedOrder {
             Short { is_behind: true, .. } => LOOK_FROM_BEHIND,
             Short {
                 of: Shortage::Server, ..
-            } if now < self.expects_until => 1,
+            } if now < self.expects_until => LOOK_FOR_SLOT,
             _ => LOOK,
         };
         Ok(Stand::Sleep(Sleep {

@@ -10,6 +10,12 @@ use core::sync::atomic::{AtomicU32, AtomicU64};
 pub struct Counters {
     holders: AtomicU32,
     pub active: AtomicU32,
+    pub jobs: Jobs,
+}
+
+/// How many jobs were launched, how they ended, and how long they ran.
+#[repr(C)]
+pub struct Jobs {
     pub launched: AtomicU64,
     pub completed: AtomicU64,
     pub failed: AtomicU64,
@@ -17,6 +23,30 @@ pub struct Counters {
     pub timed_out: AtomicU64,
     /// Run time of all ended jobs, in microseconds.
     pub run_time: AtomicU64,
+}
+
+impl Jobs {
+    /// Counts a job that was launched.
+    pub fn launched(&self) {
+        self.launched.fetch_add(1, Relaxed);
+    }
+
+    /// Takes back a launch: its job never reached a worker.
+    pub fn never_launched(&self) {
+        self.launched.fetch_sub(1, Relaxed);
+    }
+
+    /// Counts a job that has ended after `run_time` microseconds.
+    pub fn ended(&self, count: Count, run_time: i64) {
+        let counter = match count {
+            Count::Completed => &self.completed,
+            Count::Failed => &self.failed,
+            Count::Canceled => &self.canceled,
+            Count::TimedOut => &self.timed_out,
+        };
+        counter.fetch_add(1, Relaxed);
+        self.run_time.fetch_add(run_time.max(0) as u64, Relaxed);
+    }
 }
 
 /// Which counter a job lands in.
@@ -63,26 +93,19 @@ impl Counters {
     /// Counts a job that begins.
     pub fn began(&self) {
         self.active.fetch_add(1, Relaxed);
-        self.launched.fetch_add(1, Relaxed);
+        self.jobs.launched();
     }
 
     /// Takes back the count of a job that never reached a worker.
     pub fn never_began(&self) {
         self.active.fetch_sub(1, Relaxed);
-        self.launched.fetch_sub(1, Relaxed);
+        self.jobs.never_launched();
     }
 
     /// Counts a job that has ended after `run_time` microseconds. Called once for each job: the caller holds the job's lock and marks it
     /// ended.
     pub fn ended(&self, count: Count, run_time: i64) {
-        let counter = match count {
-            Count::Completed => &self.completed,
-            Count::Failed => &self.failed,
-            Count::Canceled => &self.canceled,
-            Count::TimedOut => &self.timed_out,
-        };
-        counter.fetch_add(1, Relaxed);
-        self.run_time.fetch_add(run_time.max(0) as u64, Relaxed);
+        self.jobs.ended(count, run_time);
         self.active.fetch_sub(1, Relaxed);
     }
 }

@@ -3,7 +3,7 @@
 use crate::pg::error::Result;
 use crate::pg::process::backend;
 use crate::pg::shmem::{self, DsaPointer, INVALID_POINTER, Last, Locked};
-use crate::registry::counters::Count;
+use crate::registry::counters::{Count, Jobs};
 use crate::registry::list::{self, Linked};
 use core::sync::atomic::Ordering::Relaxed;
 use core::sync::atomic::{AtomicI64, AtomicU32, AtomicU64};
@@ -21,15 +21,10 @@ pub struct Totals {
     next: AtomicU64,
     database: AtomicU32,
     user: AtomicU32,
-    pub launched: AtomicU64,
-    pub completed: AtomicU64,
-    pub failed: AtomicU64,
-    pub canceled: AtomicU64,
-    pub timed_out: AtomicU64,
+    jobs: Jobs,
     pub refused: AtomicU64,
     pub cold_starts: AtomicU64,
     pub warm_starts: AtomicU64,
-    pub run_time: AtomicU64,
     pub longest_run: AtomicU64,
     pub start_time: AtomicU64,
     pub longest_start: AtomicU64,
@@ -106,12 +101,12 @@ impl Totals {
 
     /// Counts a launched job.
     pub fn launched(&self) {
-        self.launched.fetch_add(1, Relaxed);
+        self.jobs.launched();
     }
 
     /// Takes back the count of a job that never reached a worker.
     pub fn never_launched(&self) {
-        self.launched.fetch_sub(1, Relaxed);
+        self.jobs.never_launched();
     }
 
     /// Counts a launch that was not admitted.
@@ -133,16 +128,8 @@ impl Totals {
 
     /// Counts a job that has ended after `run_time` microseconds and has written `spilled` bytes to files.
     pub fn ended(&self, count: Count, run_time: i64, spilled: u64) {
-        let counter = match count {
-            Count::Completed => &self.completed,
-            Count::Failed => &self.failed,
-            Count::Canceled => &self.canceled,
-            Count::TimedOut => &self.timed_out,
-        };
-        counter.fetch_add(1, Relaxed);
-        let run_time = run_time.max(0) as u64;
-        self.run_time.fetch_add(run_time, Relaxed);
-        self.longest_run.fetch_max(run_time, Relaxed);
+        self.jobs.ended(count, run_time);
+        self.longest_run.fetch_max(run_time.max(0) as u64, Relaxed);
         self.spilled.fetch_add(spilled, Relaxed);
     }
 
@@ -155,15 +142,15 @@ impl Totals {
     /// The counters in the order of the view.
     pub fn counts(&self) -> [&AtomicU64; 15] {
         [
-            &self.launched,
-            &self.completed,
-            &self.failed,
-            &self.canceled,
-            &self.timed_out,
+            &self.jobs.launched,
+            &self.jobs.completed,
+            &self.jobs.failed,
+            &self.jobs.canceled,
+            &self.jobs.timed_out,
             &self.refused,
             &self.cold_starts,
             &self.warm_starts,
-            &self.run_time,
+            &self.jobs.run_time,
             &self.longest_run,
             &self.start_time,
             &self.longest_start,
