@@ -235,6 +235,14 @@ CREATE TABLE background.stamp (
 );
 COMMENT ON TABLE background.stamp IS 'the databases that this one is, or is a copy of';
 
+-- Who publishes all tables can still change rows of those without a primary key.
+ALTER TABLE background.run_0 REPLICA IDENTITY FULL;
+ALTER TABLE background.run_1 REPLICA IDENTITY FULL;
+ALTER TABLE background.run_2 REPLICA IDENTITY FULL;
+ALTER TABLE background.run_failed REPLICA IDENTITY FULL;
+ALTER TABLE background.rotation REPLICA IDENTITY FULL;
+ALTER TABLE background.stamp REPLICA IDENTITY FULL;
+
 SELECT pg_extension_config_dump('background.task_id', '');
 SELECT pg_extension_config_dump('background.queue', '');
 SELECT pg_extension_config_dump('background.task', '');
@@ -416,7 +424,7 @@ CREATE VIEW background.tasks WITH (security_barrier) AS
 		CASE t.sight WHEN 2 THEN t.key COLLATE "default" END AS key,
 		CASE t.sight WHEN 2 THEN t.concurrency_key COLLATE "default" END AS concurrency_key,
 		t.after, t.schedule, t.operation_id
-	FROM (SELECT *, background.sight_of(owner) AS sight FROM background.task OFFSET 0) AS t
+	FROM (SELECT *, background.sight_of(owner) AS sight FROM background.task) AS t
 		LEFT JOIN background.running_now() AS r ON r.task_id = t.id
 		LEFT JOIN background.queue AS q ON q.name = t.queue
 	WHERE t.sight > 0
@@ -483,6 +491,13 @@ DO $$
 DECLARE
 	member record;
 BEGIN
+	-- As pg_background makes it, which may have dropped it since.
+	BEGIN
+		CREATE ROLE pgbackground_role NOLOGIN INHERIT;
+	EXCEPTION WHEN duplicate_object OR unique_violation THEN
+		NULL;
+	END;
+
 	FOR member IN
 		SELECT object.type, object.identity, proc.proname
 		FROM pg_extension AS extension

@@ -91,7 +91,7 @@ static FORGET_PARENTS: Plan = Plan::planned(
 static SETTINGS_ARE_WRONG: Plan = Plan::fixed(
     c"SELECT CASE WHEN pg_catalog.jsonb_typeof($1) OPERATOR(pg_catalog.<>) 'object' THEN true \
       ELSE EXISTS (SELECT FROM pg_catalog.jsonb_each($1) AS _ (name, value) WHERE name OPERATOR(pg_catalog.=) '' \
-          OR pg_catalog.jsonb_typeof(value) OPERATOR(pg_catalog.=) ANY ('{object,array,null}'::pg_catalog.text[])) END",
+          OR pg_catalog.jsonb_typeof(value) OPERATOR(pg_catalog.=) ANY ('{object,array,\"null\"}'::pg_catalog.text[])) END",
     &[JSONB],
 );
 
