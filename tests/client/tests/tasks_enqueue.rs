@@ -1,23 +1,15 @@
 //! Durable tasks before they run: two sessions at once, copies of a database, publications.
 
-use harness::process::{run, server_program};
-use harness::{Cluster, Session};
-use std::process::Command;
+use harness::{Cluster, Session, give_to_server, process_status, psql, server_program};
 
 fn cluster(settings: &[&str]) -> Cluster {
-    let cluster = Cluster::start(settings);
-    cluster.session().exec(
-        "ALTER SYSTEM SET pg_background.tasks = off; SELECT pg_reload_conf(); CREATE EXTENSION pg_background_tasks",
-    );
+    let cluster = Cluster::start(&[&["pg_background.tasks = off"], settings].concat());
+    cluster.session().exec("CREATE EXTENSION pg_background_tasks");
     cluster
 }
 
 fn enqueue(session: &mut Session, arguments: &str) -> i64 {
     session.value(&format!("SELECT background.enqueue({arguments})"))
-}
-
-fn pid(session: &mut Session) -> i32 {
-    session.value("SELECT pg_backend_pid()")
 }
 
 /// Waits until the session with this pid waits for another one's lock.
@@ -29,8 +21,8 @@ fn wait_blocked(watcher: &mut Session, pid: i32) {
 fn one_of_two_with_the_same_key_waits_for_the_others_commit() {
     let cluster = cluster(&[]);
     for (end, kept) in [("COMMIT", true), ("ROLLBACK", false)] {
-        let (mut first, mut second, mut watcher) = (cluster.session(), cluster.session(), cluster.session());
-        let waits = pid(&mut second);
+        let (mut first, second, mut watcher) = (cluster.session(), cluster.session(), cluster.session());
+        let waits = second.pid;
         first.exec("BEGIN");
         let id = enqueue(&mut first, &format!("'SELECT 1', key => '{end}'"));
         let pending = second.start(&format!("SELECT background.enqueue('SELECT 2', key => '{end}')"));
@@ -48,9 +40,9 @@ fn one_of_two_with_the_same_key_waits_for_the_others_commit() {
 #[test]
 fn a_task_that_is_replaced_or_kept_is_locked() {
     let cluster = cluster(&[]);
-    let (mut first, mut second, mut watcher) = (cluster.session(), cluster.session(), cluster.session());
+    let (mut first, second, mut watcher) = (cluster.session(), cluster.session(), cluster.session());
     let id = enqueue(&mut first, "'SELECT 1', key => 'k'");
-    let waits = pid(&mut second);
+    let waits = second.pid;
     first.exec("BEGIN");
     assert_eq!(
         enqueue(&mut first, "'SELECT 2', key => 'k', on_conflict => 'replace'"),
@@ -67,7 +59,7 @@ fn a_task_that_is_replaced_or_kept_is_locked() {
     assert_eq!(enqueue(&mut first, "'SELECT 4', key => 'k'"), id);
     assert_eq!(enqueue(&mut second, "'SELECT 4', key => 'k'"), id);
     // Who cancels it does: it is not gone before the other's commit.
-    let waits = pid(&mut second);
+    let waits = second.pid;
     let pending = second.start(&format!("SELECT background.cancel({id})"));
     wait_blocked(&mut watcher, waits);
     first.exec("COMMIT");
@@ -97,9 +89,9 @@ fn a_parent_that_has_not_committed_is_waited_for() {
 #[test]
 fn drop_queue_waits_for_those_who_enqueue() {
     let cluster = cluster(&[]);
-    let (mut first, mut second, mut watcher) = (cluster.session(), cluster.session(), cluster.session());
+    let (mut first, second, mut watcher) = (cluster.session(), cluster.session(), cluster.session());
     first.exec("SELECT background.set_queue('q')");
-    let waits = pid(&mut second);
+    let waits = second.pid;
     first.exec("BEGIN");
     enqueue(&mut first, "'SELECT 1', queue => 'q'");
     let pending = second.start("SELECT background.drop_queue('q')");
@@ -107,23 +99,25 @@ fn drop_queue_waits_for_those_who_enqueue() {
     // Nobody else is held up meanwhile.
     enqueue(&mut watcher, "'SELECT 2'");
     first.exec("COMMIT");
-    assert_eq!(pending.join().1.unwrap_err().code, "55006");
+    assert_eq!(pending.join().1.unwrap_err().sqlstate, "55006");
 }
 
 fn dump(cluster: &Cluster, database: &str) -> String {
-    let output = run(server_program("pg_dump")
+    let output = server_program("pg_dump")
         .args(["-U", "postgres", "-h"])
         .arg(cluster.socket_dir())
-        .arg(database));
+        .arg(database)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }
 
 fn restore(cluster: &Cluster, database: &str, dump: &str) {
     let path = cluster.socket_dir().join("dump.sql");
     std::fs::write(&path, dump).unwrap();
-    harness::process::give_to_server(&path);
-    let mut psql: Command = harness::process::psql();
-    run(psql
+    give_to_server(&path);
+    let output = psql()
         .args([
             "-X",
             "-q",
@@ -137,7 +131,10 @@ fn restore(cluster: &Cluster, database: &str, dump: &str) {
         ])
         .arg(cluster.socket_dir())
         .arg("-f")
-        .arg(&path));
+        .arg(&path)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 const CONTENT: &str = "SELECT string_agg(concat_ws('|', id, queue, state, mode, priority, owner, sql, max_attempts, run_at, key, after), ';' ORDER BY id) \
@@ -262,8 +259,11 @@ fn a_standby_shows_tasks_and_takes_none() {
     let id = enqueue(&mut primary.session(), "'SELECT 1'");
     let standby = Cluster::standby_of(&primary, &[]);
     let mut session = standby.session();
-    assert_eq!(session.error("SELECT background.enqueue('SELECT 1')").code, "25006");
-    assert_eq!(session.error(&format!("SELECT background.cancel({id})")).code, "25006");
+    assert_eq!(session.error("SELECT background.enqueue('SELECT 1')").sqlstate, "25006");
+    assert_eq!(
+        session.error(&format!("SELECT background.cancel({id})")).sqlstate,
+        "25006"
+    );
     assert_eq!(session.value::<String>("SELECT state FROM background.tasks"), "waiting");
     assert_eq!(session.text(&format!("SELECT background.wait({id}, 1)")), None);
     assert!(session.holds("(SELECT waiting = 1 FROM background.queues)"));
@@ -294,7 +294,7 @@ fn a_role_without_login() {
     if session.holds("current_setting('server_version_num')::int >= 170000") {
         enqueue(&mut session, "'SELECT 1'");
     } else {
-        assert_eq!(session.error("SELECT background.enqueue('SELECT 1')").code, "0A000");
+        assert_eq!(session.error("SELECT background.enqueue('SELECT 1')").sqlstate, "0A000");
     }
 }
 
@@ -302,13 +302,13 @@ fn a_role_without_login() {
 fn memory_does_not_grow_with_the_number_of_tasks() {
     let cluster = cluster(&["max_wal_size = 1GB"]);
     let mut session = cluster.session();
-    let pid = pid(&mut session);
+    let pid = session.pid;
     session.exec(
         "BEGIN; SELECT count(background.enqueue('SELECT $1', row(g, 'x'::text))) FROM generate_series(1, 20000) g",
     );
-    let before = harness::process::process_status(pid, "RssAnon");
+    let before = process_status(pid, "RssAnon");
     session.exec("SELECT count(background.enqueue('SELECT $1', row(g, 'x'::text), key => 'k' || g)) FROM generate_series(1, 60000) g");
-    let after = harness::process::process_status(pid, "RssAnon");
+    let after = process_status(pid, "RssAnon");
     session.exec("ROLLBACK");
     assert!(after < before + 4096, "{before} kB, then {after} kB");
     // Much SQL and many parameters.
