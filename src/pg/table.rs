@@ -113,7 +113,7 @@ impl Scan {
                 entry,
                 column as AttrNumber,
                 pg_sys::BTEqualStrategyNumber as _,
-                Oid::from(operator as u32),
+                Oid::from(operator),
                 argument,
             );
             let (dirty, snapshot) = match sees {

@@ -2,8 +2,10 @@
 
 use crate::pg::error::{self, Result};
 use crate::pg::raw::{self, may_raise};
-use core::cell::Cell;
 use core::ffi::{CStr, c_char, c_int, c_void};
+use core::ptr;
+use core::sync::atomic::AtomicBool;
+use core::sync::atomic::Ordering::Relaxed;
 use pgrx::pg_sys::{self, SubTransactionId, SubXactEvent, XactEvent};
 
 /// What happens to a transaction. Levels count from 1, the top transaction.
@@ -39,35 +41,49 @@ unsafe extern "C-unwind" {
     fn TransactionIdIsCurrentTransactionId(xid: pg_sys::TransactionId) -> bool;
 }
 
-thread_local! {
-    static HANDLER: Cell<Option<fn(Event)>> = const { Cell::new(None) };
+/// Who is called for each event of this process's transactions, once that was asked for. Except at [`Event::BeforeCommit`] it must not fail.
+pub struct Watcher {
+    handler: fn(Event),
+    is_on: AtomicBool,
 }
 
-/// From now on `handler` is called for each event of this process's transactions. Except at [`Event::BeforeCommit`] it must not fail. Once for
-/// each process.
-pub fn watch(handler: fn(Event)) -> Result<()> {
-    if HANDLER.replace(Some(handler)).is_some() {
-        return Ok(());
+impl Watcher {
+    /// One that is not on yet.
+    pub const fn new(handler: fn(Event)) -> Self {
+        Self {
+            handler,
+            is_on: AtomicBool::new(false),
+        }
     }
-    // SAFETY: the callbacks live as long as the process.
-    error::catching(|raw| unsafe {
-        RegisterXactCallback(raw, Some(ended), core::ptr::null_mut());
-        RegisterSubXactCallback(raw, Some(sub_ended), core::ptr::null_mut());
-    })
-}
 
-fn tell(event: Event) {
-    if let Some(handler) = HANDLER.get() {
-        error::at_border(|| handler(event));
+    /// From now on, and as long as the process lives, the handler is called.
+    pub fn turn_on(&'static self) -> Result<()> {
+        if self.is_on.load(Relaxed) {
+            return Ok(());
+        }
+        let argument = ptr::from_ref(self).cast_mut().cast::<c_void>();
+        // SAFETY: the callbacks and the argument live as long as the process.
+        error::catching(|raw| unsafe {
+            RegisterXactCallback(raw, Some(ended), argument);
+            RegisterSubXactCallback(raw, Some(sub_ended), argument);
+        })?;
+        self.is_on.store(true, Relaxed);
+        Ok(())
     }
 }
 
-unsafe extern "C-unwind" fn ended(event: XactEvent::Type, _argument: *mut c_void) {
+fn tell(watcher: *mut c_void, event: Event) {
+    // SAFETY: the argument of the callbacks is a static watcher.
+    let handler = unsafe { (*watcher.cast::<Watcher>()).handler };
+    error::at_border(|| handler(event));
+}
+
+unsafe extern "C-unwind" fn ended(event: XactEvent::Type, watcher: *mut c_void) {
     match event {
-        XactEvent::XACT_EVENT_PRE_COMMIT | XactEvent::XACT_EVENT_PRE_PREPARE => tell(Event::BeforeCommit),
-        XactEvent::XACT_EVENT_COMMIT => tell(Event::Committed),
-        XactEvent::XACT_EVENT_ABORT => tell(Event::Aborted),
-        XactEvent::XACT_EVENT_PREPARE => tell(Event::Prepared),
+        XactEvent::XACT_EVENT_PRE_COMMIT | XactEvent::XACT_EVENT_PRE_PREPARE => tell(watcher, Event::BeforeCommit),
+        XactEvent::XACT_EVENT_COMMIT => tell(watcher, Event::Committed),
+        XactEvent::XACT_EVENT_ABORT => tell(watcher, Event::Aborted),
+        XactEvent::XACT_EVENT_PREPARE => tell(watcher, Event::Prepared),
         _ => (),
     }
 }
@@ -76,11 +92,11 @@ unsafe extern "C-unwind" fn sub_ended(
     event: SubXactEvent::Type,
     _this: SubTransactionId,
     _parent: SubTransactionId,
-    _argument: *mut c_void,
+    watcher: *mut c_void,
 ) {
     match event {
-        SubXactEvent::SUBXACT_EVENT_COMMIT_SUB => tell(Event::SubCommitted(level())),
-        SubXactEvent::SUBXACT_EVENT_ABORT_SUB => tell(Event::SubAborted(level())),
+        SubXactEvent::SUBXACT_EVENT_COMMIT_SUB => tell(watcher, Event::SubCommitted(level())),
+        SubXactEvent::SUBXACT_EVENT_ABORT_SUB => tell(watcher, Event::SubAborted(level())),
         _ => (),
     }
 }

@@ -7,8 +7,7 @@
 use crate::pg::error::Result;
 use crate::pg::fallible;
 use crate::pg::process::backend;
-use crate::pg::transaction::{self, Event};
-use crate::tasks::queue;
+use crate::pg::transaction::{self, Event, Watcher};
 use crate::tasks::tables::Phase;
 use core::cell::RefCell;
 
@@ -55,7 +54,7 @@ thread_local! {
 
 /// Notes a task of this transaction. 53200.
 pub fn push(id: i64, phase: Phase) -> Result<()> {
-    transaction::watch(happened)?;
+    WATCHER.turn_on()?;
     let level = transaction::level();
     PENDING.with_borrow_mut(|pending| {
         if pending.entries.len() == MOST {
@@ -68,15 +67,12 @@ pub fn push(id: i64, phase: Phase) -> Result<()> {
 
 /// Notes that this transaction changes settings of queues.
 pub fn queues_change() -> Result<()> {
-    transaction::watch(happened)?;
+    WATCHER.turn_on()?;
     PENDING.with_borrow_mut(|pending| pending.queues = true);
     Ok(())
 }
 
-/// From now on the ends of transactions are noticed.
-pub fn watch() -> Result<()> {
-    transaction::watch(happened)
-}
+static WATCHER: Watcher = Watcher::new(happened);
 
 fn happened(event: Event) {
     PENDING.with_borrow_mut(|pending| match event {
@@ -104,9 +100,6 @@ fn happened(event: Event) {
         }
         Event::SubAborted(level) => while pending.entries.pop_if(|entry| entry.level >= level).is_some() {},
     });
-    if event != Event::BeforeCommit && !matches!(event, Event::SubCommitted(_)) {
-        queue::forget();
-    }
 }
 
 /// The tasks of this database are there for all. Must not fail.

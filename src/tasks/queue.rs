@@ -7,6 +7,7 @@ use crate::pg::function::call::Interval;
 use crate::pg::function::rows::{BOOL, INT4, INT8, OID, TEXT, Value};
 use crate::pg::guc::own;
 use crate::pg::plan::Plan;
+use crate::pg::transaction::{Event, Watcher};
 use crate::pg::value::desc::{INTERVAL, TEXT_ARRAY};
 use crate::tasks::options::{self, NAME_MAX, check_interval, check_length, out_of_range};
 use crate::tasks::tables::Tables;
@@ -46,8 +47,14 @@ thread_local! {
     static KNOWN: RefCell<Option<Known>> = const { RefCell::new(None) };
 }
 
-/// The transaction, or a part of it, has ended.
-pub fn forget() {
+static WATCHER: Watcher = Watcher::new(|event| {
+    if !matches!(event, Event::BeforeCommit | Event::SubCommitted(_)) {
+        forget();
+    }
+});
+
+/// What was seen of queues may be different: the transaction has ended, or a part of it, or it has changed them.
+fn forget() {
     KNOWN.with_borrow_mut(|known| {
         if let Some(known) = known {
             known.task = 0;
@@ -71,7 +78,7 @@ pub fn enter(tables: &Tables, name: &[u8], role: u32) -> Result<()> {
     if known.is_some() {
         return Ok(());
     }
-    pushed::watch()?;
+    WATCHER.turn_on()?;
     object::lock_name(tables.task, name, object::Mode::Use)?;
     let found = LOOK.first(&[Value::Text(name), Value::Oid(role)], |row| {
         Ok((row.int4(0)?, row.bool(1)?.unwrap_or(false)))

@@ -18,7 +18,7 @@ use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::{self, Datum, Oid};
 
 /// The settings that a value's text depends on, and the value of each while one is written or read.
-pub const FORMATS: [(&CStr, &CStr); 7] = [
+pub static FORMATS: [(&CStr, &CStr); 7] = [
     (c"datestyle", c"ISO, YMD"),
     (c"intervalstyle", c"postgres"),
     (c"extra_float_digits", c"3"),
@@ -179,9 +179,9 @@ fn set_formats(raw: Raw<'_>) -> c_int {
     // SAFETY: names and values are static and valid; as set_transmission_modes of postgres_fdw does it.
     unsafe {
         let level = NewGUCNestLevel(raw);
-        for (name, value) in FORMATS {
+        for (name, value) in &FORMATS {
             let now = raw::GetConfigOption(raw, name.as_ptr(), false, false);
-            if CStr::from_ptr(now) != value {
+            if CStr::from_ptr(now) != *value {
                 own::set_until_level_ends(raw, name, value);
             }
         }
