@@ -5,8 +5,10 @@
 
 use crate::pg::error::{self, Result};
 use crate::pg::fallible;
+use crate::pg::function::rows::Value;
 use crate::pg::memory;
 use crate::pg::raw::{self, Raw, may_raise};
+use core::ffi::c_int;
 use core::ptr;
 use pgrx::pg_sys::{self, AttrNumber, Datum, HeapTuple, Oid, Relation, Snapshot, SnapshotData};
 
@@ -204,6 +206,84 @@ pub fn find<T>(
     });
     error::catching(|raw| context.delete(raw))?;
     found
+}
+
+// executor/executor.h
+may_raise! {
+    fn CreateExecutorState() -> *mut pg_sys::EState;
+    fn FreeExecutorState(state: *mut pg_sys::EState);
+    fn InitResultRelInfo(
+        info: *mut pg_sys::ResultRelInfo,
+        relation: Relation,
+        number: pg_sys::Index,
+        root: *mut pg_sys::ResultRelInfo,
+        instrument: c_int,
+    );
+    fn ExecOpenIndices(info: *mut pg_sys::ResultRelInfo, speculative: bool);
+    fn ExecCloseIndices(info: *mut pg_sys::ResultRelInfo);
+    fn ExecSimpleRelationInsert(
+        info: *mut pg_sys::ResultRelInfo,
+        state: *mut pg_sys::EState,
+        slot: *mut pg_sys::TupleTableSlot,
+    );
+}
+
+// executor/tuptable.h
+may_raise! {
+    fn ExecStoreHeapTuple(
+        tuple: HeapTuple,
+        slot: *mut pg_sys::TupleTableSlot,
+        should_free: bool,
+    ) -> *mut pg_sys::TupleTableSlot;
+    fn ExecDropSingleTupleTableSlot(slot: *mut pg_sys::TupleTableSlot);
+}
+
+/// Inserts a row into a table, without a plan and without asking for rights, as an apply worker of logical replication does it; a statement
+/// takes several times as long to begin and to end. There is a value for each column, of its type, and the caller has looked whether the
+/// transaction may write. What this allocates goes at its end.
+pub fn insert(table: u32, values: &[Value]) -> Result<()> {
+    let context = error::catching(|raw| memory::Context::below_current(raw))?;
+    let done = context.enter(|| error::catching(|raw| insert_raw(raw, table, values)));
+    error::catching(|raw| context.delete(raw))?;
+    done
+}
+
+fn insert_raw(raw: Raw<'_>, table: u32, values: &[Value]) {
+    // SAFETY: the table exists, and has as many columns as there are values. Nothing is owned here. All-zero is an info that is to be
+    // initialized; one without a place in a range table is that of no query.
+    unsafe {
+        let relation = raw::table_open(raw, Oid::from(table), pg_sys::RowExclusiveLock as _);
+        let desc = (*relation).rd_att;
+        if (*desc).natts as usize != values.len() {
+            error::raise_raw(
+                raw,
+                pgrx::PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
+                &[b"a table of pg_background_tasks is not the one that this library writes"],
+                Some(c"The extension in the database and the installed library differ."),
+            );
+        }
+        let state = CreateExecutorState(raw);
+        let info = raw::palloc0(raw, size_of::<pg_sys::ResultRelInfo>()).cast::<pg_sys::ResultRelInfo>();
+        (*info).type_ = pg_sys::NodeTag::T_ResultRelInfo;
+        InitResultRelInfo(raw, info, relation, 0, ptr::null_mut(), 0);
+        ExecOpenIndices(raw, info, false);
+        let slot = raw::MakeSingleTupleTableSlot(raw, desc, &raw const pg_sys::TTSOpsHeapTuple);
+        let datums = raw::palloc0(raw, size_of::<Datum>() * values.len()).cast::<Datum>();
+        let nulls = raw::palloc0(raw, values.len()).cast::<bool>();
+        for (n, value) in values.iter().enumerate() {
+            let (datum, is_null) = value.to_datum(raw);
+            datums.add(n).write(datum);
+            nulls.add(n).write(is_null);
+        }
+        let tuple = raw::heap_form_tuple(raw, desc, datums, nulls);
+        ExecStoreHeapTuple(raw, tuple, slot, false);
+        ExecSimpleRelationInsert(raw, info, state, slot);
+        ExecDropSingleTupleTableSlot(raw, slot);
+        ExecCloseIndices(raw, info);
+        FreeExecutorState(raw, state);
+        raw::table_close(raw, relation, pg_sys::NoLock as _);
+        raw::CommandCounterIncrement(raw);
+    }
 }
 
 // commands/sequence.h

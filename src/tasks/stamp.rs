@@ -8,7 +8,7 @@ use crate::pg::error::Result;
 use crate::pg::function::rows::{INT8, OID, Value};
 use crate::pg::plan::Plan;
 use crate::pg::process::backend;
-use crate::pg::transaction;
+use crate::pg::transaction::{self, Event, Watcher};
 use crate::tasks::tables::Tables;
 use core::cell::Cell;
 
@@ -75,18 +75,28 @@ pub fn home(tables: &Tables) -> Result<i64> {
     }
     match look(tables)? {
         Some((Standing::Known(home) | Standing::Copy(home), is_own)) => {
-            if !is_own {
-                HOME.set(Some((tables.task, home)));
+            if is_own {
+                WATCHER.turn_on()?;
             }
+            HOME.set(Some((tables.task, home)));
             Ok(home)
         }
         _ => {
             let home = new_home(tables);
             stamp(tables, home)?;
+            WATCHER.turn_on()?;
+            HOME.set(Some((tables.task, home)));
             Ok(home)
         }
     }
 }
+
+/// What this transaction has stamped may be rolled back.
+static WATCHER: Watcher = Watcher::new(|event| {
+    if matches!(event, Event::Aborted | Event::Prepared | Event::SubAborted(_)) {
+        HOME.set(None);
+    }
+});
 
 fn stamp(tables: &Tables, home: i64) -> Result<()> {
     STAMP.execute(&[
