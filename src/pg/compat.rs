@@ -776,7 +776,7 @@ pub unsafe fn set_setting(
     #[cfg(not(since_15))]
     unsafe {
         let _ = role;
-        set_config_option(name, value, context, source, GUC_ACTION_SET, true, elevel, true);
+        set_config_option(raw, name, value, context, source, GUC_ACTION_SET, true, elevel, true);
     }
 }
 

@@ -20,7 +20,7 @@ pub struct Role<'a> {
     pub name: &'a [u8],
 }
 
-/// `VARHDRSZ` of `c.h`, and the number behind it.
+/// Before the name: the length, of four bytes, and the number.
 const HEAD: usize = 8;
 
 impl Role<'_> {
