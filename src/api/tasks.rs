@@ -236,10 +236,13 @@ fn activate(call: &Call) -> Result<Answer> {
     call.void()
 }
 
-/// `running_now()`: a row for each run of this database, for the views.
+/// `running_now()`: a row for each run of this database that the current role sees, for the views.
 fn running_now(call: &Call) -> Result<Answer> {
     let rows = call.rows()?;
     for run in running::all() {
+        if control::sight_of(run.owner) == 0 {
+            continue;
+        }
         rows.push(&[
             Value::Int8(run.task),
             Value::Int4(run.attempt),

@@ -9,6 +9,8 @@ use crate::pg::process::latch;
 #[derive(Clone, Copy, Debug)]
 pub struct Run {
     pub task: i64,
+    /// The number of the task's role.
+    pub owner: u32,
     pub attempt: i32,
     pub pid: i32,
     pub started_at: i64,
