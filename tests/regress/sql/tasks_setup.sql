@@ -1,8 +1,11 @@
 -- The second extension, and what the files after this one use. Nothing is to run here: the tasks of these files stay where they are.
 ALTER DATABASE contrib_regression SET pg_background.tasks = off;
 SET pg_background.tasks = off;
+-- Version 18 says where in the script.
+\set SHOW_CONTEXT never
 CREATE SCHEMA background;
 CREATE EXTENSION pg_background_tasks;
+\set SHOW_CONTEXT errors
 DROP SCHEMA background;
 CREATE EXTENSION pg_background_tasks;
 SELECT extversion, extrelocatable, extconfig::regclass[] FROM pg_extension WHERE extname = 'pg_background_tasks';
