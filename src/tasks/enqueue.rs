@@ -169,6 +169,8 @@ impl Order<'_> {
             queue::enter(self.tables, self.options.asked.queue, self.role)?;
             return self.insert(None)?.ok_or_else(lost);
         };
+        // One that is kept takes no place in the queue, but the queue is there.
+        queue::check(self.tables, self.options.asked.queue, self.role)?;
         let replaces = self.options.on_conflict == OnConflict::Replace;
         loop {
             match keys::find(self.tables, key, self.role, replaces)? {
@@ -251,7 +253,6 @@ impl Order<'_> {
         let path = own::value_of(c"search_path")?;
         let time = |at: Option<i64>| at.map_or(Value::Null, Value::Timestamp);
         let params = self.options.params;
-        let database = self.options.database().map(core::ffi::CStr::to_bytes);
         let values = [
             Value::Int8(id),
             Value::Text(asked.queue),
@@ -275,7 +276,7 @@ impl Order<'_> {
             asked
                 .settings
                 .map_or(Value::Null, |settings| Value::Other(JSONB, settings)),
-            Value::text_or_null(database),
+            Value::text_or_null(self.options.database),
             Value::Bool(asked.keep_result),
             Value::Null,
             Value::Int4(0),
@@ -296,7 +297,6 @@ impl Order<'_> {
         let path = own::value_of(c"search_path")?;
         let time = |at: Option<i64>| at.map_or(Value::Null, Value::Timestamp);
         let params = self.options.params;
-        let database = self.options.database().map(core::ffi::CStr::to_bytes);
         let values = [
             Value::Int8(id),
             Value::Text(asked.queue),
@@ -319,7 +319,7 @@ impl Order<'_> {
             asked
                 .settings
                 .map_or(Value::Null, |settings| Value::Other(JSONB, settings)),
-            Value::text_or_null(database),
+            Value::text_or_null(self.options.database),
             Value::Bool(asked.keep_result),
             Value::text_or_null(asked.key),
             Value::text_or_null(asked.concurrency_key),

@@ -89,6 +89,8 @@ pub struct Options<'a> {
     pub on_parent_failure: OnParentFailure,
     pub mode: Mode,
     pub params: Option<Kept>,
+    /// The name of the database, where it is another one.
+    pub database: Option<&'a [u8]>,
 }
 
 impl<'a> Options<'a> {
@@ -130,18 +132,15 @@ impl<'a> Options<'a> {
             Some(record) => kept::of(record, other)?,
             None => None,
         };
+        let database = asked.database.filter(|_| other.is_some()).map(CStr::to_bytes);
         Ok(Self {
             asked,
             on_conflict,
             on_parent_failure,
             mode,
             params,
+            database,
         })
-    }
-
-    /// The database, where it is another one.
-    pub fn database(&self) -> Option<&'a CStr> {
-        self.asked.database.filter(|_| self.mode == Mode::Statement)
     }
 }
 

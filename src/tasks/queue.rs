@@ -43,6 +43,12 @@ struct Known {
     room: Option<i64>,
 }
 
+impl Known {
+    fn is(&self, tables: &Tables, name: &[u8], role: u32) -> bool {
+        self.task == tables.task && self.role == role && self.name == name
+    }
+}
+
 thread_local! {
     static KNOWN: RefCell<Option<Known>> = const { RefCell::new(None) };
 }
@@ -66,7 +72,7 @@ fn forget() {
 /// 42501, 53400. A transaction looks once.
 pub fn enter(tables: &Tables, name: &[u8], role: u32) -> Result<()> {
     let known = KNOWN.with_borrow_mut(|known| match known {
-        Some(known) if known.task == tables.task && known.role == role && known.name == name => match &mut known.room {
+        Some(known) if known.is(tables, name, role) => match &mut known.room {
             None => Some(()),
             Some(room) => {
                 *room -= 1;
@@ -78,23 +84,7 @@ pub fn enter(tables: &Tables, name: &[u8], role: u32) -> Result<()> {
     if known.is_some() {
         return Ok(());
     }
-    WATCHER.turn_on()?;
-    object::lock_name(tables.task, name, object::Mode::Use)?;
-    let found = LOOK.first(&[Value::Text(name), Value::Oid(role)], |row| {
-        Ok((row.int4(0)?, row.bool(1)?.unwrap_or(false)))
-    })?;
-    let most = match found {
-        Some((most, true)) => most,
-        Some(_) => {
-            return Err(Report::new(
-                PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
-                format!("permission denied for queue \"{}\"", shown(name)),
-            )
-            .into());
-        }
-        None if name == DEFAULT => None,
-        None => return Err(missing(name)),
-    };
+    let most = look(tables, name, role)?;
     let room = match most {
         Some(most) => {
             let most = i64::from(most);
@@ -124,6 +114,34 @@ pub fn enter(tables: &Tables, name: &[u8], role: u32) -> Result<()> {
         room,
     }));
     Ok(())
+}
+
+/// The same for who adds nothing: 42704, 42501.
+pub fn check(tables: &Tables, name: &[u8], role: u32) -> Result<()> {
+    let is_known = KNOWN.with_borrow(|known| known.as_ref().is_some_and(|known| known.is(tables, name, role)));
+    if is_known {
+        return Ok(());
+    }
+    look(tables, name, role).map(|_| ())
+}
+
+/// Keeps the queue until the transaction ends, and gives its `max_waiting`.
+fn look(tables: &Tables, name: &[u8], role: u32) -> Result<Option<i32>> {
+    WATCHER.turn_on()?;
+    object::lock_name(tables.task, name, object::Mode::Use)?;
+    let found = LOOK.first(&[Value::Text(name), Value::Oid(role)], |row| {
+        Ok((row.int4(0)?, row.bool(1)?.unwrap_or(false)))
+    })?;
+    match found {
+        Some((most, true)) => Ok(most),
+        Some(_) => Err(Report::new(
+            PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+            format!("permission denied for queue \"{}\"", shown(name)),
+        )
+        .into()),
+        None if name == DEFAULT => Ok(None),
+        None => Err(missing(name)),
+    }
 }
 
 fn shown(name: &[u8]) -> String {

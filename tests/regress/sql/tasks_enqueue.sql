@@ -61,7 +61,7 @@ SELECT error_line('SELECT background.enqueue(''SELECT 1'', database => ''templat
 SELECT error_line('SELECT background.enqueue(''SELECT 1'', database => ''postgres'', mode => ''transaction'')');
 SELECT error_line('SELECT background.enqueue(''SELECT 8'', database => ''postgres'')');
 SELECT error_line('SELECT background.enqueue(''SELECT 9'', database => current_database())');
-SELECT sql, mode FROM background.tasks WHERE sql IN ('SELECT 8', 'SELECT 9') ORDER BY id;
+SELECT sql, mode, database FROM background.task WHERE sql IN ('SELECT 8', 'SELECT 9') ORDER BY id;
 -- Where nothing may be enqueued.
 BEGIN READ ONLY;
 SELECT background.enqueue('SELECT 1');

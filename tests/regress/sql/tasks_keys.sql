@@ -5,6 +5,7 @@ SELECT sql FROM background.tasks WHERE id = :first;
 SELECT background.enqueue('SELECT 3', row(7), key => 'k', on_conflict => 'replace', priority => 5, label => 'replaced') = :first AS replaced;
 SELECT sql, priority, label, state FROM background.tasks WHERE id = :first;
 SELECT regexp_replace(error_line('SELECT background.enqueue(''SELECT 4'', key => ''k'', on_conflict => ''error'')'), '\d+\.', 'n.');
+SELECT error_line('SELECT background.enqueue(''SELECT 4'', key => ''k'', queue => ''nowhere'')');
 -- Another role, another key.
 SET ROLE regress_tasks_alice;
 SELECT background.enqueue('SELECT 1', key => 'k') <> :first AS another;
