@@ -242,7 +242,7 @@ may_raise! {
 /// takes several times as long to begin and to end. There is a value for each column, of its type, and the caller has looked whether the
 /// transaction may write. What this allocates goes at its end.
 pub fn insert(table: u32, values: &[Value]) -> Result<()> {
-    let context = error::catching(|raw| memory::Context::below_current(raw))?;
+    let context = error::catching(memory::Context::below_current)?;
     let done = context.enter(|| error::catching(|raw| insert_raw(raw, table, values)));
     error::catching(|raw| context.delete(raw))?;
     done
