@@ -63,10 +63,10 @@ install-files:
 	install -d '$(pkglibdir)' '$(extensiondir)'
 	install $(STRIP) -m 755 '$(library)' '$(pkglibdir)/pg_background.so.new'
 	mv -f '$(pkglibdir)/pg_background.so.new' '$(pkglibdir)/pg_background.so'
-	install -m 644 pg_background.control sql/pg_background--*.sql '$(extensiondir)/'
+	install -m 644 pg_background.control pg_background_tasks.control sql/pg_background--*.sql sql/pg_background_tasks--*.sql '$(extensiondir)/'
 
 uninstall:
-	rm -f '$(pkglibdir)/pg_background.so' '$(pkglibdir)/pg_background_probe.so' '$(extensiondir)/pg_background.control' '$(extensiondir)'/pg_background--*.sql
+	rm -f '$(pkglibdir)/pg_background.so' '$(pkglibdir)/pg_background_probe.so' '$(extensiondir)'/pg_background{,_tasks}.control '$(extensiondir)'/pg_background{,_tasks}--*.sql
 
 # The installation for the tests, the demo and the benchmark. It uses sudo if the directories are not writable.
 installed: build

@@ -25,6 +25,7 @@ mod probe;
 mod registry;
 mod session;
 mod settings;
+mod tasks;
 mod worker;
 
 pgrx::pg_module_magic!(name = c"pg_background", version = c"2.1");

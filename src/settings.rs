@@ -3,7 +3,7 @@
 //! Every user may set those that concern a session's own jobs. Only superusers may set those that concern the cluster's processes. Those
 //! that must have one value in the whole cluster come from the configuration alone.
 
-use crate::pg::guc::own::{self, IntSetting, TextSetting, Who};
+use crate::pg::guc::own::{self, IntSetting, TextSetting, Who, WordSetting, Words};
 use crate::pg::raw::Raw;
 use core::ffi::c_char;
 use core::sync::atomic::Ordering::Relaxed;
@@ -32,7 +32,7 @@ static MAX_CLUSTER_WORKERS: AtomicI32 = AtomicI32::new(0);
 static MAX_ROLE_WORKERS: AtomicI32 = AtomicI32::new(0);
 static MAX_ROLE_HANDLES: AtomicI32 = AtomicI32::new(0);
 
-const SETTINGS: [IntSetting; 11] = [
+const SETTINGS: [IntSetting; 13] = [
     IntSetting {
         name: c"pg_background.max_workers",
         description: c"Sets how many jobs of one session may run at the same time.",
@@ -143,7 +143,61 @@ const SETTINGS: [IntSetting; 11] = [
         who: Who::Superusers,
         value: &MAX_ROLE_HANDLES,
     },
+    IntSetting {
+        name: c"pg_background.max_task_workers",
+        description: c"Sets how many durable tasks may run at the same time in the whole cluster; -1 means a quarter of max_worker_processes, at least 2.",
+        default: -1,
+        min: -1,
+        max: MAX_BACKENDS,
+        unit: 0,
+        who: Who::Nobody,
+        value: &MAX_TASK_WORKERS,
+    },
+    IntSetting {
+        name: c"pg_background.max_task_result",
+        description: c"Sets how many bytes of rows are kept of a durable task.",
+        default: 1 << 20,
+        min: 0,
+        max: 256 << 20,
+        unit: GUC_UNIT_BYTE,
+        who: Who::Superusers,
+        value: &MAX_TASK_RESULT,
+    },
 ];
+
+/// What `pg_background.tasks` says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Tasks {
+    /// They run unless the database is a copy.
+    Auto,
+    On,
+    Off,
+}
+
+static TASKS: AtomicI32 = AtomicI32::new(0);
+static MAX_TASK_WORKERS: AtomicI32 = AtomicI32::new(-1);
+static MAX_TASK_RESULT: AtomicI32 = AtomicI32::new(1 << 20);
+
+static TASKS_WORDS: Words = Words(&[
+    Words::word(c"auto", 0),
+    Words::word(c"on", 1),
+    Words::word(c"off", 2),
+    Words::hidden(c"true", 1),
+    Words::hidden(c"false", 2),
+    Words::hidden(c"yes", 1),
+    Words::hidden(c"no", 2),
+    Words::END,
+]);
+
+const WORDS: [WordSetting; 1] = [WordSetting {
+    name: c"pg_background.tasks",
+    description:
+        c"Sets whether durable tasks and schedules run in this database; auto means unless it is a copy of another one.",
+    default: 0,
+    words: &TASKS_WORDS,
+    who: Who::Superusers,
+    value: &TASKS,
+}];
 
 static STATELESS_LIBRARIES: AtomicPtr<c_char> = AtomicPtr::new(core::ptr::null_mut());
 
@@ -155,7 +209,7 @@ const TEXTS: [TextSetting; 1] = [TextSetting {
 
 /// Defines the settings. Called when the library is loaded.
 pub fn define(raw: Raw<'_>) {
-    own::define(raw, c"pg_background", &SETTINGS, &TEXTS);
+    own::define(raw, c"pg_background", &SETTINGS, &TEXTS, &WORDS);
 }
 
 /// `pg_background.max_workers`: how many jobs of one session may run.
@@ -221,4 +275,27 @@ pub fn max_role_handles() -> u32 {
 pub fn is_stateless_library(name: &[u8]) -> bool {
     let mut names = TEXTS[0].text().split(|byte| *byte == b',');
     names.any(|known| known.trim_ascii() == name)
+}
+
+/// `pg_background.tasks`.
+pub fn tasks() -> Tasks {
+    match TASKS.load(Relaxed) {
+        1 => Tasks::On,
+        2 => Tasks::Off,
+        _ => Tasks::Auto,
+    }
+}
+
+/// `pg_background.max_task_workers`: runs of durable tasks in the cluster.
+pub fn max_task_workers() -> i32 {
+    match MAX_TASK_WORKERS.load(Relaxed) {
+        -1 => (own::max_worker_processes() / 4).max(2),
+        count => count,
+    }
+}
+
+/// `pg_background.max_task_result`, in bytes.
+#[allow(dead_code, reason = "for what runs tasks")]
+pub fn max_task_result() -> usize {
+    MAX_TASK_RESULT.load(Relaxed) as usize
 }

@@ -9,7 +9,9 @@ pub mod info;
 pub mod launch;
 pub mod privileges;
 pub mod progress;
+pub mod role;
 pub mod run;
+pub mod tasks;
 pub mod wait;
 
 use crate::pg::error::Result;

@@ -100,6 +100,19 @@ impl Report {
     }
 }
 
+/// An error that is known by its texts, raised as new. Guarded.
+pub fn foreign(code: &[u8], message: &[u8], detail: Option<&[u8]>, hint: Option<&[u8]>) -> Failure {
+    let edata = new_error_data();
+    // SAFETY: as in `into_error_data`.
+    unsafe {
+        (*edata).sqlerrcode = crate::pg::sqlstate::pack(code);
+        (*edata).message = copy_text(message);
+        (*edata).detail = detail.map_or(ptr::null_mut(), copy_text);
+        (*edata).hint = hint.map_or(ptr::null_mut(), copy_text);
+    }
+    Failure::OfJob(edata)
+}
+
 /// Makes the same error as PostgreSQL does, 53200.
 fn out_of_memory(size: usize) -> *mut ErrorData {
     let edata = new_error_data();

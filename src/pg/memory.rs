@@ -74,6 +74,12 @@ impl Context {
         within(self.0, body)
     }
 
+    /// Frees all that was allocated here, and the context.
+    pub fn delete(self, raw: Raw<'_>) {
+        // SAFETY: as in `reset`.
+        unsafe { raw::MemoryContextDelete(raw, self.0) }
+    }
+
     /// Frees everything that was allocated in this context.
     pub fn reset(self, raw: Raw<'_>) {
         // SAFETY: the context is alive and nothing in use points into it (the caller's promise).

@@ -80,6 +80,7 @@ unsafe extern "C-unwind" {
     pub fn GetTempNamespaceState(temp_namespace: *mut Oid, temp_toast_namespace: *mut Oid);
     pub fn get_backup_status() -> SessionBackupState::Type;
     pub fn InvalidateCatalogSnapshot();
+    pub fn GetSystemIdentifier() -> u64;
     #[cfg(not(since_16))]
     pub fn get_guc_variables() -> *mut *mut config_generic;
     #[cfg(not(since_16))]

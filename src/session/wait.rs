@@ -22,11 +22,12 @@ impl Deadline {
     }
 
     /// The milliseconds left, rounded up, so that a wait for them does not end too early. None without a limit.
-    fn left(self) -> Option<i64> {
+    pub fn left(self) -> Option<i64> {
         self.0.map(|at| (at - backend::now() + 999).div_euclid(1000).max(0))
     }
 
-    fn has_passed(self) -> bool {
+    /// Whether it is over.
+    pub fn has_passed(self) -> bool {
         self.0.is_some_and(|at| backend::now() >= at)
     }
 }

@@ -2,8 +2,12 @@
 //!
 //! * [`database`]: the other databases, and the right to connect to them;
 //! * [`lock`]: which process waits for which;
+//! * [`object`]: locks on names in tables of the second extension;
+//! * [`owner`]: the tables of the second extension, and acting as their owner;
 //! * [`role`]: the rights of the current role on the jobs of other roles.
 
 pub mod database;
 pub mod lock;
+pub mod object;
+pub mod owner;
 pub mod role;

@@ -58,3 +58,9 @@ pub fn may_signal(role: u32) -> bool {
 pub fn reads_all_stats() -> bool {
     has_privileges_of(READ_ALL_STATS)
 }
+
+/// Whether the current role is a superuser.
+pub fn is_superuser() -> bool {
+    // SAFETY: a look-up in the catalog.
+    unsafe { pg_sys::superuser_arg(current()) }
+}

@@ -94,6 +94,26 @@ fn not_composite() -> Failure {
     .into()
 }
 
+/// A value of the type `interval`, and the datum that it came in, which lives as long as the call.
+#[derive(Clone, Copy)]
+pub struct Interval {
+    pub months: i32,
+    pub days: i32,
+    pub microseconds: i64,
+    pub datum: Datum,
+}
+
+impl Interval {
+    /// Its length in microseconds, a month as 30 days; None where that is no number of 64 bits, as of an infinite one.
+    pub fn length(&self) -> Option<i64> {
+        const DAY: i64 = 86_400_000_000;
+        let infinite = self.months == i32::MAX || self.months == i32::MIN;
+        let days = i64::from(self.months) * 30 + i64::from(self.days);
+        let length = days.checked_mul(DAY)?.checked_add(self.microseconds)?;
+        (!infinite).then_some(length)
+    }
+}
+
 /// One call of a function.
 pub struct Call {
     fcinfo: FunctionCallInfo,
@@ -130,6 +150,95 @@ impl Call {
     /// A `bool` argument.
     pub fn bool(&self, n: usize) -> Option<bool> {
         self.argument(n).map(|datum| datum.value() & 0xff != 0)
+    }
+
+    /// A value of any type.
+    pub fn datum(&self, n: usize) -> Option<Datum> {
+        self.argument(n)
+    }
+
+    /// An `oid`.
+    pub fn oid(&self, n: usize) -> Option<u32> {
+        self.argument(n).map(|datum| datum.value() as u32)
+    }
+
+    /// A `cstring`, which lives as long as the call.
+    pub fn c_string(&self, n: usize) -> Option<&CStr> {
+        // SAFETY: the argument's type is cstring.
+        self.argument(n)
+            .map(|datum| unsafe { CStr::from_ptr(datum.cast_mut_ptr()) })
+    }
+
+    /// An `interval`: months, days and microseconds.
+    pub fn interval(&self, n: usize) -> Option<Interval> {
+        // SAFETY: the argument's type is interval, which is passed by reference.
+        self.argument(n).map(|datum| unsafe {
+            let interval = datum.cast_mut_ptr::<pg_sys::Interval>();
+            Interval {
+                months: (*interval).month,
+                days: (*interval).day,
+                microseconds: (*interval).time,
+                datum,
+            }
+        })
+    }
+
+    /// The elements of an array of `int8`, `name` or another type that is given; None for a NULL array. Guarded. 22004 for an element that is
+    /// NULL, 53200.
+    fn elements(&self, n: usize, len: i32, by_value: bool, align: u8) -> Result<Option<Vec<Datum>>> {
+        let Some(datum) = self.argument(n) else {
+            return Ok(None);
+        };
+        // SAFETY: the argument's type is an array, whose elements are as they are said to be.
+        let (elements, nulls, count) = error::catching(|raw| unsafe {
+            let array = raw::pg_detoast_datum(raw, datum.cast_mut_ptr()).cast::<pg_sys::ArrayType>();
+            let (mut elements, mut nulls, mut count) = (core::ptr::null_mut(), core::ptr::null_mut(), 0);
+            raw::deconstruct_array(
+                raw,
+                array,
+                (*array).elemtype,
+                len,
+                by_value,
+                align as _,
+                &mut elements,
+                &mut nulls,
+                &mut count,
+            );
+            (elements, nulls, count as usize)
+        })?;
+        // SAFETY: as many elements as were counted.
+        unsafe {
+            if (0..count).any(|n| *nulls.add(n)) {
+                return Err(Report::new(
+                    PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED,
+                    "array must not contain nulls",
+                )
+                .into());
+            }
+            Ok(Some(fallible::collected((0..count).map(|n| *elements.add(n)))?))
+        }
+    }
+
+    /// An array of `int8`, of whatever dimensions. Guarded. As [`Call::elements`].
+    pub fn int8s(&self, n: usize) -> Result<Option<Vec<i64>>> {
+        let elements = self.elements(n, 8, true, b'd')?;
+        elements
+            .map(|elements| fallible::collected(elements.into_iter().map(|datum| datum.value() as i64)))
+            .transpose()
+    }
+
+    /// An array of `name`, whose elements live as long as the call. Guarded. As [`Call::elements`].
+    pub fn names(&self, n: usize) -> Result<Option<Vec<&[u8]>>> {
+        let elements = self.elements(n, size_of::<pg_sys::NameData>() as i32, false, b'c')?;
+        elements
+            .map(|elements| {
+                fallible::collected(
+                    elements
+                        .into_iter()
+                        .map(|datum| crate::pg::memory::c_bytes(datum.cast_mut_ptr())),
+                )
+            })
+            .transpose()
     }
 
     /// A composite argument of any type.

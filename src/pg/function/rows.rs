@@ -7,7 +7,7 @@ use crate::pg::value::desc;
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::{self, Datum, TupleDesc, Tuplestorestate};
 
-pub use crate::pg::value::desc::{BOOL, FLOAT8, INT4, INT8, OID, TEXT, TIMESTAMPTZ};
+pub use crate::pg::value::desc::{BOOL, CHAR, FLOAT8, INT4, INT8, NAME, OID, TEXT, TIMESTAMPTZ};
 
 /// Whether the values have the types of the declared columns. A catalog that was not made for this library must not make one type pass for
 /// another.
@@ -32,11 +32,17 @@ pub enum Value<'a> {
     Oid(u32),
     Timestamp(i64),
     Text(&'a [u8]),
+    /// At most 63 bytes.
+    Name(&'a [u8]),
+    /// The type `"char"`.
+    Char(u8),
+    /// A value of another type, whose number comes first; it lives as long as it is used.
+    Other(u32, Datum),
 }
 
 impl Value<'_> {
     /// Converts the value to a Datum, in the current memory context, and tells whether it is NULL.
-    pub(super) fn to_datum(self, raw: Raw<'_>) -> (Datum, bool) {
+    pub(in crate::pg) fn to_datum(self, raw: Raw<'_>) -> (Datum, bool) {
         let datum = match self {
             Value::Null => return (Datum::from(0usize), true),
             Value::Bool(value) => Datum::from(value),
@@ -45,6 +51,9 @@ impl Value<'_> {
             Value::Float8(value) => Datum::from(value.to_bits()),
             Value::Oid(value) => Datum::from(value),
             Value::Text(bytes) => text_datum(raw, bytes),
+            Value::Name(bytes) => name_datum(raw, bytes),
+            Value::Char(value) => Datum::from(value as i8),
+            Value::Other(_, datum) => datum,
         };
         (datum, false)
     }
@@ -60,6 +69,9 @@ impl Value<'_> {
             Value::Oid(_) => OID,
             Value::Timestamp(_) => TIMESTAMPTZ,
             Value::Text(_) => TEXT,
+            Value::Name(_) => NAME,
+            Value::Char(_) => CHAR,
+            Value::Other(kind, _) => *kind,
         })
     }
 
@@ -83,6 +95,17 @@ pub fn text_datum(raw: Raw<'_>, bytes: &[u8]) -> Datum {
             bytes.as_ptr().cast(),
             bytes.len() as _,
         ))
+    }
+}
+
+/// A `name` in the current memory context.
+fn name_datum(raw: Raw<'_>, bytes: &[u8]) -> Datum {
+    // SAFETY: a name has a fixed size, and ends with a NUL.
+    unsafe {
+        let name = raw::palloc0(raw, size_of::<pg_sys::NameData>()).cast::<u8>();
+        let len = bytes.len().min(size_of::<pg_sys::NameData>() - 1);
+        core::ptr::copy_nonoverlapping(bytes.as_ptr(), name, len);
+        Datum::from(name)
     }
 }
 

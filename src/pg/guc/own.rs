@@ -1,7 +1,7 @@
 //! The definition of the extension's settings, and the values of PostgreSQL's that are needed here.
 
 use crate::pg::error::{self, raise_raw};
-use crate::pg::raw::{self, Raw};
+use crate::pg::raw::{self, Raw, may_raise};
 use crate::pg::{compat, memory};
 use core::cell::Cell;
 use core::ffi::{CStr, c_char, c_int};
@@ -37,6 +37,50 @@ impl TextSetting {
     }
 }
 
+/// A setting that has one of some words. PostgreSQL writes the variable; here it is only read.
+pub struct WordSetting {
+    pub name: &'static CStr,
+    pub description: &'static CStr,
+    pub default: i32,
+    /// The words and their numbers; an empty one ends the list, whose memory PostgreSQL keeps.
+    pub words: &'static Words,
+    pub who: Who,
+    pub value: &'static AtomicI32,
+}
+
+/// The words of a [`WordSetting`].
+pub struct Words(pub &'static [pg_sys::config_enum_entry]);
+
+// SAFETY: constants, which PostgreSQL only reads.
+unsafe impl Sync for Words {}
+
+impl Words {
+    /// A word and its number.
+    pub const fn word(word: &'static CStr, number: i32) -> pg_sys::config_enum_entry {
+        pg_sys::config_enum_entry {
+            name: word.as_ptr(),
+            val: number,
+            hidden: false,
+        }
+    }
+
+    /// A word that is understood and not shown.
+    pub const fn hidden(word: &'static CStr, number: i32) -> pg_sys::config_enum_entry {
+        pg_sys::config_enum_entry {
+            name: word.as_ptr(),
+            val: number,
+            hidden: true,
+        }
+    }
+
+    /// The end of a list.
+    pub const END: pg_sys::config_enum_entry = pg_sys::config_enum_entry {
+        name: core::ptr::null(),
+        val: 0,
+        hidden: false,
+    };
+}
+
 /// Which roles may set a setting, besides the configuration.
 #[derive(Clone, Copy)]
 pub enum Who {
@@ -46,12 +90,29 @@ pub enum Who {
     Nobody,
 }
 
+impl Who {
+    fn context(self) -> GucContext::Type {
+        match self {
+            Who::Everybody => GucContext::PGC_USERSET,
+            Who::Superusers => GucContext::PGC_SUSET,
+            Who::Nobody => GucContext::PGC_SIGHUP,
+        }
+    }
+}
+
 /// Defines the settings, whose names must all begin with `prefix` and a dot, and then reserves the prefix: unknown settings with it are
 /// refused.
-pub fn define(raw: Raw<'_>, prefix: &'static CStr, settings: &[IntSetting], texts: &[TextSetting]) {
+pub fn define(
+    raw: Raw<'_>,
+    prefix: &'static CStr,
+    settings: &[IntSetting],
+    texts: &[TextSetting],
+    words: &[WordSetting],
+) {
     let each = || {
         settings.iter().for_each(|setting| define_int(raw, setting));
         texts.iter().for_each(|setting| define_text(raw, setting));
+        words.iter().for_each(|setting| define_word(raw, setting));
     };
     #[cfg(since_16)]
     each();
@@ -132,6 +193,43 @@ fn define_text(raw: Raw<'_>, setting: &TextSetting) {
     }
 }
 
+// utils/guc.h
+may_raise! {
+    fn DefineCustomEnumVariable(
+        name: *const c_char,
+        short_desc: *const c_char,
+        long_desc: *const c_char,
+        value: *mut c_int,
+        boot: c_int,
+        options: *const pg_sys::config_enum_entry,
+        context: GucContext::Type,
+        flags: c_int,
+        check: pg_sys::GucEnumCheckHook,
+        assign: pg_sys::GucEnumAssignHook,
+        show: pg_sys::GucShowHook,
+    );
+}
+
+fn define_word(raw: Raw<'_>, setting: &WordSetting) {
+    // SAFETY: names and words are static; an AtomicI32 has the layout of an int, and PostgreSQL assigns it in this thread only.
+    unsafe {
+        DefineCustomEnumVariable(
+            raw,
+            setting.name.as_ptr(),
+            setting.description.as_ptr(),
+            core::ptr::null(),
+            setting.value.as_ptr(),
+            setting.default,
+            setting.words.0.as_ptr(),
+            setting.who.context(),
+            0,
+            None,
+            None,
+            None,
+        );
+    }
+}
+
 fn define_int(raw: Raw<'_>, setting: &IntSetting) {
     // SAFETY: names are static; an AtomicI32 has the layout of an int, and PostgreSQL assigns it in this thread only.
     unsafe {
@@ -144,17 +242,71 @@ fn define_int(raw: Raw<'_>, setting: &IntSetting) {
             setting.default,
             setting.min,
             setting.max,
-            match setting.who {
-                Who::Everybody => GucContext::PGC_USERSET,
-                Who::Superusers => GucContext::PGC_SUSET,
-                Who::Nobody => GucContext::PGC_SIGHUP,
-            },
+            setting.who.context(),
             setting.unit as c_int,
             None,
             None,
             None,
         );
     }
+}
+
+// utils/guc.h
+may_raise! {
+    fn set_config_option(
+        name: *const c_char,
+        value: *const c_char,
+        context: GucContext::Type,
+        source: pg_sys::GucSource::Type,
+        action: pg_sys::GucAction::Type,
+        change: bool,
+        level: c_int,
+        is_reload: bool,
+    ) -> c_int;
+}
+
+/// Sets one of PostgreSQL's settings until the current level of settings ends (`GUC_ACTION_SAVE`).
+pub fn set_until_level_ends(raw: Raw<'_>, name: &CStr, value: &CStr) {
+    // SAFETY: both are copied.
+    unsafe {
+        set_config_option(
+            raw,
+            name.as_ptr(),
+            value.as_ptr(),
+            GucContext::PGC_USERSET,
+            pg_sys::GucSource::PGC_S_SESSION,
+            pg_sys::GucAction::GUC_ACTION_SAVE,
+            true,
+            0,
+            false,
+        );
+    }
+}
+
+/// Raises what SET would raise where a setting cannot have the value; nothing is set. Guarded.
+pub fn check_value(name: &CStr, value: &[u8]) -> error::Result<()> {
+    let value = memory::copy_text(value);
+    // SAFETY: both are NUL-terminated.
+    error::catching(|raw| unsafe {
+        set_config_option(
+            raw,
+            name.as_ptr(),
+            value,
+            GucContext::PGC_USERSET,
+            pg_sys::GucSource::PGC_S_SESSION,
+            pg_sys::GucAction::GUC_ACTION_LOCAL,
+            false,
+            0,
+            false,
+        );
+    })
+}
+
+/// A copy of the value of one of PostgreSQL's settings; empty where it is not known.
+pub fn value_of(name: &CStr) -> error::Result<Vec<u8>> {
+    // SAFETY: a NUL-terminated name; a setting that is missing gives NULL.
+    let value = error::catching(|raw| unsafe { raw::GetConfigOption(raw, name.as_ptr(), true, false) })?;
+    crate::pg::fallible::copied(memory::c_bytes(value))
 }
 
 /// `max_worker_processes`, which is fixed at server start.

@@ -6,6 +6,7 @@ use pgrx::pg_sys::{self, Datum, HeapTupleHeader, TupleDesc};
 
 // Oids of `catalog/pg_type_d.h`.
 pub const BOOL: u32 = 16;
+pub const CHAR: u32 = 18;
 pub const NAME: u32 = 19;
 pub const INT8: u32 = 20;
 pub const INT4: u32 = 23;
@@ -18,7 +19,10 @@ pub const FLOAT8: u32 = 701;
 pub const UNKNOWN: u32 = 705;
 pub const BPCHAR: u32 = 1042;
 pub const VARCHAR: u32 = 1043;
+pub const TEXT_ARRAY: u32 = 1009;
+pub const INT8_ARRAY: u32 = 1016;
 pub const TIMESTAMPTZ: u32 = 1184;
+pub const INTERVAL: u32 = 1186;
 pub const REFCURSOR: u32 = 1790;
 pub const RECORD: u32 = 2249;
 pub const CSTRING: u32 = 2275;

@@ -8,7 +8,9 @@
 //! * [`fingerprint`]: detection of types that have changed;
 //! * [`describe`]: the row types of anonymous records, which are numbered per process;
 //! * [`translate`]: conversion of another process's values;
-//! * [`params`]: the parameters of a job.
+//! * [`params`]: the parameters of a job;
+//! * [`kept`]: the parameters of a task, as they are kept in a table;
+//! * [`role`]: the type of a role that is kept in a table.
 
 pub mod assign;
 pub mod border;
@@ -16,6 +18,8 @@ pub mod desc;
 pub mod describe;
 pub mod encoding;
 pub mod fingerprint;
+pub mod kept;
 pub mod params;
+pub mod role;
 pub mod translate;
 pub mod tuple;

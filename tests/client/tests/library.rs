@@ -46,6 +46,7 @@ fn exported() -> BTreeSet<String> {
 #[test]
 fn exports_what_the_server_looks_up_and_no_more() {
     let cluster = Cluster::start(&[]);
+    cluster.session().exec("CREATE EXTENSION pg_background_tasks");
     let called: Vec<String> = cluster
         .session()
         .rows("SELECT DISTINCT prosrc FROM pg_proc WHERE probin = '$libdir/pg_background'")
@@ -115,13 +116,18 @@ fn every_file_names_the_same_version() {
     let version = after(&read("Cargo.toml"), "\nversion = \"");
     let (extension, _) = version.rsplit_once('.').unwrap();
     assert_eq!(after(&read("pg_background.control"), "default_version = '"), extension);
+    assert_eq!(
+        after(&read("pg_background_tasks.control"), "default_version = '"),
+        extension
+    );
     assert_eq!(after(&read("src/lib.rs"), ", version = c\""), extension);
     assert_eq!(after(&read("CHANGELOG.md"), "\n## "), extension);
     assert!(root.join(format!("sql/pg_background--{extension}.sql")).exists());
+    assert!(root.join(format!("sql/pg_background_tasks--{extension}.sql")).exists());
     let meta = read("META.json");
     assert_eq!(
         meta.matches(&format!("\"version\": \"{version}\"")).count(),
-        2,
-        "META.json names the distribution and the extension"
+        3,
+        "META.json names the distribution and the two extensions"
     );
 }

@@ -1,0 +1,529 @@
+-- complain if script is sourced in psql, rather than via CREATE EXTENSION
+\echo Use "CREATE EXTENSION pg_background_tasks CASCADE" to load this file. \quit
+
+-- Names that somebody planted in another schema mean nothing here.
+SET LOCAL search_path = pg_catalog, pg_temp;
+
+CREATE SCHEMA background;
+COMMENT ON SCHEMA background IS 'durable tasks of pg_background';
+
+--
+-- The type of a role that is the same role after a dump and restore, and after a rename
+--
+
+CREATE TYPE background.role;
+
+CREATE FUNCTION background.role_in(cstring) RETURNS background.role
+	LANGUAGE C STRICT STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'pg_background_role_in';
+COMMENT ON FUNCTION background.role_in(cstring) IS 'I/O';
+CREATE FUNCTION background.role_out(background.role) RETURNS cstring
+	LANGUAGE C STRICT STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'pg_background_role_out';
+COMMENT ON FUNCTION background.role_out(background.role) IS 'I/O';
+
+CREATE TYPE background.role (
+	INPUT = background.role_in,
+	OUTPUT = background.role_out,
+	INTERNALLENGTH = VARIABLE,
+	ALIGNMENT = int4,
+	STORAGE = plain
+);
+COMMENT ON TYPE background.role IS 'a role, by its number in this database and by its name in a dump';
+
+CREATE FUNCTION background.role_of(oid) RETURNS background.role
+	LANGUAGE C STRICT STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'pg_background_role_of';
+COMMENT ON FUNCTION background.role_of(oid) IS 'the role of this number';
+CREATE FUNCTION background.role_oid(background.role) RETURNS oid
+	LANGUAGE C STRICT STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'pg_background_role_oid';
+COMMENT ON FUNCTION background.role_oid(background.role) IS 'the number of a role; NULL where it does not exist';
+CREATE FUNCTION background.role_name(background.role) RETURNS name
+	LANGUAGE C STRICT STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'pg_background_role_name';
+COMMENT ON FUNCTION background.role_name(background.role) IS 'the name of a role; the last known one where it does not exist';
+CREATE FUNCTION background.role_cmp(background.role, background.role) RETURNS int4
+	LANGUAGE C STRICT IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'pg_background_role_cmp';
+COMMENT ON FUNCTION background.role_cmp(background.role, background.role) IS 'less-equal-greater';
+CREATE FUNCTION background.role_lt(background.role, background.role) RETURNS bool
+	LANGUAGE C STRICT IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'pg_background_role_lt';
+COMMENT ON FUNCTION background.role_lt(background.role, background.role) IS 'implementation of < operator';
+CREATE FUNCTION background.role_le(background.role, background.role) RETURNS bool
+	LANGUAGE C STRICT IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'pg_background_role_le';
+COMMENT ON FUNCTION background.role_le(background.role, background.role) IS 'implementation of <= operator';
+CREATE FUNCTION background.role_eq(background.role, background.role) RETURNS bool
+	LANGUAGE C STRICT IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'pg_background_role_eq';
+COMMENT ON FUNCTION background.role_eq(background.role, background.role) IS 'implementation of = operator';
+CREATE FUNCTION background.role_ge(background.role, background.role) RETURNS bool
+	LANGUAGE C STRICT IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'pg_background_role_ge';
+COMMENT ON FUNCTION background.role_ge(background.role, background.role) IS 'implementation of >= operator';
+CREATE FUNCTION background.role_gt(background.role, background.role) RETURNS bool
+	LANGUAGE C STRICT IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'pg_background_role_gt';
+COMMENT ON FUNCTION background.role_gt(background.role, background.role) IS 'implementation of > operator';
+
+CREATE OPERATOR background.< (LEFTARG = background.role, RIGHTARG = background.role,
+	FUNCTION = background.role_lt, COMMUTATOR = OPERATOR(background.>), NEGATOR = OPERATOR(background.>=));
+COMMENT ON OPERATOR background.< (background.role, background.role) IS 'less than';
+CREATE OPERATOR background.<= (LEFTARG = background.role, RIGHTARG = background.role,
+	FUNCTION = background.role_le, COMMUTATOR = OPERATOR(background.>=), NEGATOR = OPERATOR(background.>));
+COMMENT ON OPERATOR background.<= (background.role, background.role) IS 'less than or equal';
+CREATE OPERATOR background.= (LEFTARG = background.role, RIGHTARG = background.role,
+	FUNCTION = background.role_eq, COMMUTATOR = OPERATOR(background.=), RESTRICT = eqsel, JOIN = eqjoinsel, MERGES);
+COMMENT ON OPERATOR background.= (background.role, background.role) IS 'equal';
+CREATE OPERATOR background.>= (LEFTARG = background.role, RIGHTARG = background.role,
+	FUNCTION = background.role_ge, COMMUTATOR = OPERATOR(background.<=), NEGATOR = OPERATOR(background.<));
+COMMENT ON OPERATOR background.>= (background.role, background.role) IS 'greater than or equal';
+CREATE OPERATOR background.> (LEFTARG = background.role, RIGHTARG = background.role,
+	FUNCTION = background.role_gt, COMMUTATOR = OPERATOR(background.<), NEGATOR = OPERATOR(background.<=));
+COMMENT ON OPERATOR background.> (background.role, background.role) IS 'greater than';
+
+CREATE OPERATOR CLASS background.role_ops DEFAULT FOR TYPE background.role USING btree AS
+	OPERATOR 1 background.<,
+	OPERATOR 2 background.<=,
+	OPERATOR 3 background.=,
+	OPERATOR 4 background.>=,
+	OPERATOR 5 background.>,
+	FUNCTION 1 background.role_cmp(background.role, background.role);
+COMMENT ON OPERATOR CLASS background.role_ops USING btree IS 'roles by number, those that do not exist by name';
+COMMENT ON OPERATOR FAMILY background.role_ops USING btree IS 'roles by number, those that do not exist by name';
+
+--
+-- Tables: a fixed set of plain ones, dumped with their content. Nobody but their owner has rights on them.
+-- src/tasks/tables.rs repeats the columns' numbers.
+--
+
+CREATE SEQUENCE background.task_id;
+COMMENT ON SEQUENCE background.task_id IS 'the ids of tasks';
+
+CREATE TABLE background.queue (
+	name text COLLATE "C" NOT NULL CONSTRAINT queue_pkey PRIMARY KEY,
+	max_running int4,
+	max_running_per_key int4,
+	max_waiting int4,
+	max_attempts int4 NOT NULL DEFAULT 5,
+	retry_delay interval NOT NULL DEFAULT '5 s',
+	timeout interval,
+	keep_done interval NOT NULL DEFAULT '1 day',
+	keep_failed interval NOT NULL DEFAULT '30 days',
+	keep_done_max int8 DEFAULT 1000000,
+	synchronous_commit text NOT NULL DEFAULT 'off',
+	roles background.role[],
+	paused bool NOT NULL DEFAULT false
+);
+COMMENT ON TABLE background.queue IS 'queues that were set; default has no row before it is';
+
+-- Tasks that have not ended. No row says that one runs: that is known in shared memory only.
+-- phase: w waiting, d deferred until run_at, b blocked by dependencies. mode: t transaction, s statement.
+-- home: the database that enqueued it, so that what logical replication wrote is never run.
+-- turn: a task that follows one of the same key that runs has the next number.
+CREATE TABLE background.task (
+	id int8 NOT NULL CONSTRAINT task_pkey PRIMARY KEY,
+	queue text COLLATE "C" NOT NULL,
+	owner background.role NOT NULL,
+	priority int4 NOT NULL,
+	phase "char" NOT NULL,
+	mode "char" NOT NULL,
+	home int8 NOT NULL,
+	attempt int4 NOT NULL DEFAULT 0,
+	max_attempts int4,
+	enqueued_at timestamptz NOT NULL,
+	run_at timestamptz,
+	expires_at timestamptz,
+	retry_delay interval,
+	timeout interval,
+	label text,
+	sql text NOT NULL,
+	param_types text[],
+	param_values text[],
+	search_path text NOT NULL,
+	settings jsonb,
+	database text,
+	keep_result bool NOT NULL DEFAULT false,
+	key text COLLATE "C",
+	turn int4 NOT NULL DEFAULT 0,
+	concurrency_key text COLLATE "C",
+	after int8[],
+	on_parent_failure "char" NOT NULL DEFAULT 'c',
+	schedule text,
+	operation_id int8,
+	started_at timestamptz,
+	sqlstate text,
+	error_message text
+);
+COMMENT ON TABLE background.task IS 'tasks that have not ended';
+CREATE INDEX task_ready ON background.task (queue, priority DESC, id) WHERE phase = 'w';
+CREATE INDEX task_due ON background.task (run_at) WHERE phase = 'd';
+CREATE INDEX task_expires ON background.task (expires_at) WHERE expires_at IS NOT NULL;
+CREATE UNIQUE INDEX task_key ON background.task (key, owner, turn) WHERE key IS NOT NULL;
+
+CREATE TABLE background.dependency (
+	parent int8 NOT NULL,
+	child int8 NOT NULL,
+	CONSTRAINT dependency_pkey PRIMARY KEY (parent, child)
+);
+COMMENT ON TABLE background.dependency IS 'which unfinished tasks wait for which others';
+CREATE INDEX dependency_child ON background.dependency (child);
+
+-- Runs that have ended. `ended` marks the last one of a task, which then has no row in background.task; it has the task's own columns, too,
+-- as far as somebody may look at them or ask for a retry. A task that ended without a run has one with attempt 0.
+-- What is done goes to run_0, run_1, run_2 in turn, which are emptied by TRUNCATE; the rest, which is rare, to run_failed.
+CREATE TABLE background.run_0 (
+	task_id int8 NOT NULL,
+	attempt int4 NOT NULL,
+	ended bool NOT NULL,
+	state text NOT NULL,
+	queue text COLLATE "C" NOT NULL,
+	owner background.role NOT NULL,
+	label text,
+	pid int4,
+	started_at timestamptz,
+	finished_at timestamptz NOT NULL,
+	row_count int8,
+	command_tag text,
+	sqlstate text,
+	message text,
+	detail text,
+	hint text,
+	context text,
+	result jsonb,
+	priority int4,
+	mode "char",
+	home int8,
+	max_attempts int4,
+	enqueued_at timestamptz,
+	run_at timestamptz,
+	expires_at timestamptz,
+	retry_delay interval,
+	timeout interval,
+	sql text,
+	param_types text[],
+	param_values text[],
+	search_path text,
+	settings jsonb,
+	database text,
+	keep_result bool,
+	key text COLLATE "C",
+	concurrency_key text COLLATE "C",
+	after int8[],
+	on_parent_failure "char",
+	schedule text,
+	operation_id int8
+);
+CREATE INDEX run_0_task_id ON background.run_0 (task_id);
+CREATE TABLE background.run_1 (LIKE background.run_0);
+CREATE INDEX run_1_task_id ON background.run_1 (task_id);
+CREATE TABLE background.run_2 (LIKE background.run_0);
+CREATE INDEX run_2_task_id ON background.run_2 (task_id);
+CREATE TABLE background.run_failed (LIKE background.run_0);
+CREATE INDEX run_failed_task_id ON background.run_failed (task_id);
+CREATE INDEX run_failed_finished_at ON background.run_failed (finished_at);
+COMMENT ON TABLE background.run_0 IS 'runs that are done';
+COMMENT ON TABLE background.run_1 IS 'runs that are done';
+COMMENT ON TABLE background.run_2 IS 'runs that are done';
+COMMENT ON TABLE background.run_failed IS 'runs that are not done, and tasks that ended without one';
+
+-- Which of run_0, run_1, run_2 is filled, and since when; no row means the first.
+CREATE TABLE background.rotation (
+	number int4 NOT NULL,
+	since timestamptz NOT NULL
+);
+COMMENT ON TABLE background.rotation IS 'which table the runs that are done go to';
+
+-- What tells this database from its copies. No unique index: two first sessions write the same, and do not wait for each other.
+CREATE TABLE background.stamp (
+	system_identifier int8 NOT NULL,
+	database oid NOT NULL,
+	relation oid NOT NULL,
+	home int8 NOT NULL,
+	stamped_at timestamptz NOT NULL
+);
+COMMENT ON TABLE background.stamp IS 'the databases that this one is, or is a copy of';
+
+-- Who publishes all tables can still change rows of those without a primary key.
+ALTER TABLE background.run_0 REPLICA IDENTITY FULL;
+ALTER TABLE background.run_1 REPLICA IDENTITY FULL;
+ALTER TABLE background.run_2 REPLICA IDENTITY FULL;
+ALTER TABLE background.run_failed REPLICA IDENTITY FULL;
+ALTER TABLE background.rotation REPLICA IDENTITY FULL;
+ALTER TABLE background.stamp REPLICA IDENTITY FULL;
+
+SELECT pg_extension_config_dump('background.task_id', '');
+SELECT pg_extension_config_dump('background.queue', '');
+SELECT pg_extension_config_dump('background.task', '');
+SELECT pg_extension_config_dump('background.dependency', '');
+SELECT pg_extension_config_dump('background.run_0', '');
+SELECT pg_extension_config_dump('background.run_1', '');
+SELECT pg_extension_config_dump('background.run_2', '');
+SELECT pg_extension_config_dump('background.run_failed', '');
+SELECT pg_extension_config_dump('background.rotation', '');
+SELECT pg_extension_config_dump('background.stamp', '');
+
+-- The same columns from all four.
+CREATE VIEW background.history AS
+	TABLE background.run_failed UNION ALL TABLE background.run_0
+	UNION ALL TABLE background.run_1 UNION ALL TABLE background.run_2;
+COMMENT ON VIEW background.history IS 'all runs that have ended';
+
+--
+-- Functions
+--
+
+CREATE FUNCTION background.enqueue(
+	sql text, params record DEFAULT NULL,
+	queue text DEFAULT 'default', label text DEFAULT NULL, priority int4 DEFAULT 0,
+	run_at timestamptz DEFAULT NULL, expires_at timestamptz DEFAULT NULL,
+	key text DEFAULT NULL, on_conflict text DEFAULT 'keep',
+	concurrency_key text DEFAULT NULL,
+	max_attempts int4 DEFAULT NULL, retry_delay interval DEFAULT NULL, timeout interval DEFAULT NULL,
+	after int8[] DEFAULT NULL, on_parent_failure text DEFAULT 'cancel',
+	mode text DEFAULT 'auto', database name DEFAULT NULL, settings jsonb DEFAULT NULL, keep_result bool DEFAULT false)
+	RETURNS int8 LANGUAGE C AS 'MODULE_PATHNAME', 'pg_background_tasks_enqueue';
+COMMENT ON FUNCTION background.enqueue IS 'enqueue a task, which exists when this transaction commits; returns its id';
+
+CREATE FUNCTION background.cancel(id int8, grace_ms int4 DEFAULT 0)
+	RETURNS bool LANGUAGE C STRICT AS 'MODULE_PATHNAME', 'pg_background_tasks_cancel';
+COMMENT ON FUNCTION background.cancel IS 'cancel a task; false where it has ended';
+
+CREATE FUNCTION background.retry(id int8)
+	RETURNS bool LANGUAGE C STRICT AS 'MODULE_PATHNAME', 'pg_background_tasks_retry';
+COMMENT ON FUNCTION background.retry IS 'run a failed, canceled or expired task again, with its attempts anew';
+
+CREATE FUNCTION background.wait(id int8, timeout_ms int4 DEFAULT 0)
+	RETURNS text LANGUAGE C AS 'MODULE_PATHNAME', 'pg_background_tasks_wait';
+COMMENT ON FUNCTION background.wait IS 'wait until a task has ended and return its state; NULL at the timeout';
+
+CREATE PROCEDURE background.wait_for(id int8, timeout_ms int4 DEFAULT 0)
+	LANGUAGE C AS 'MODULE_PATHNAME', 'pg_background_tasks_wait_for';
+COMMENT ON PROCEDURE background.wait_for IS 'wait until a task is done, without holding a snapshot; an error where it ends otherwise';
+
+CREATE FUNCTION background.result(id int8)
+	RETURNS SETOF jsonb LANGUAGE C STRICT ROWS 1000 AS 'MODULE_PATHNAME', 'pg_background_tasks_result';
+COMMENT ON FUNCTION background.result IS 'the rows that were kept of a task';
+
+CREATE FUNCTION background.current_task()
+	RETURNS int8 LANGUAGE C STABLE AS 'MODULE_PATHNAME', 'pg_background_tasks_current_task';
+COMMENT ON FUNCTION background.current_task IS 'the task that this session runs, NULL outside of one';
+
+CREATE FUNCTION background.current_attempt()
+	RETURNS int4 LANGUAGE C STABLE AS 'MODULE_PATHNAME', 'pg_background_tasks_current_attempt';
+COMMENT ON FUNCTION background.current_attempt IS 'the attempt that this session makes at a task, NULL outside of one';
+
+CREATE FUNCTION background.set_queue(
+	name text, max_running int4 DEFAULT NULL, max_running_per_key int4 DEFAULT NULL, max_waiting int4 DEFAULT NULL,
+	max_attempts int4 DEFAULT NULL, retry_delay interval DEFAULT NULL, timeout interval DEFAULT NULL,
+	keep_done interval DEFAULT NULL, keep_failed interval DEFAULT NULL, keep_done_max int8 DEFAULT NULL,
+	synchronous_commit text DEFAULT NULL, roles name[] DEFAULT NULL, paused bool DEFAULT NULL)
+	RETURNS void LANGUAGE C AS 'MODULE_PATHNAME', 'pg_background_tasks_set_queue';
+COMMENT ON FUNCTION background.set_queue IS 'create a queue or change its settings; NULL leaves one as it is';
+
+CREATE FUNCTION background.drop_queue(name text)
+	RETURNS void LANGUAGE C STRICT AS 'MODULE_PATHNAME', 'pg_background_tasks_drop_queue';
+COMMENT ON FUNCTION background.drop_queue IS 'drop a queue that has no unfinished tasks';
+
+CREATE FUNCTION background.status(
+	OUT enabled bool, OUT preloaded bool, OUT next_due timestamptz, OUT running int4, OUT runners_max int4, OUT note text)
+	LANGUAGE C AS 'MODULE_PATHNAME', 'pg_background_tasks_status';
+COMMENT ON FUNCTION background.status IS 'whether tasks run in this database, when the next one is due, and what is to be done';
+
+CREATE FUNCTION background.activate()
+	RETURNS void LANGUAGE C AS 'MODULE_PATHNAME', 'pg_background_tasks_activate';
+COMMENT ON FUNCTION background.activate IS 'make this copy of a database the one whose tasks run';
+
+CREATE FUNCTION background.schedule(
+	name text, spec text, sql text, params record DEFAULT NULL, time_zone text DEFAULT NULL,
+	overlap text DEFAULT 'skip', catch_up text DEFAULT 'one', jitter interval DEFAULT NULL,
+	queue text DEFAULT 'default', label text DEFAULT NULL, priority int4 DEFAULT 0, concurrency_key text DEFAULT NULL,
+	max_attempts int4 DEFAULT 1, retry_delay interval DEFAULT NULL, timeout interval DEFAULT NULL, expires_after interval DEFAULT NULL,
+	mode text DEFAULT 'auto', database name DEFAULT NULL, settings jsonb DEFAULT NULL, keep_result bool DEFAULT false,
+	starts_at timestamptz DEFAULT NULL, ends_at timestamptz DEFAULT NULL, enabled bool DEFAULT true)
+	RETURNS int8 LANGUAGE C AS 'MODULE_PATHNAME', 'pg_background_tasks_schedule';
+COMMENT ON FUNCTION background.schedule IS 'create or replace a schedule, which enqueues tasks';
+
+CREATE FUNCTION background.alter_schedule(
+	name text, spec text DEFAULT NULL, sql text DEFAULT NULL, params record DEFAULT NULL, time_zone text DEFAULT NULL,
+	overlap text DEFAULT NULL, catch_up text DEFAULT NULL, jitter interval DEFAULT NULL,
+	queue text DEFAULT NULL, label text DEFAULT NULL, priority int4 DEFAULT NULL, concurrency_key text DEFAULT NULL,
+	max_attempts int4 DEFAULT NULL, retry_delay interval DEFAULT NULL, timeout interval DEFAULT NULL, expires_after interval DEFAULT NULL,
+	mode text DEFAULT NULL, database name DEFAULT NULL, settings jsonb DEFAULT NULL, keep_result bool DEFAULT NULL,
+	starts_at timestamptz DEFAULT NULL, ends_at timestamptz DEFAULT NULL, enabled bool DEFAULT NULL)
+	RETURNS void LANGUAGE C AS 'MODULE_PATHNAME', 'pg_background_tasks_alter_schedule';
+COMMENT ON FUNCTION background.alter_schedule IS 'change a schedule; NULL leaves a setting as it is';
+
+CREATE FUNCTION background.unschedule(name text)
+	RETURNS bool LANGUAGE C STRICT AS 'MODULE_PATHNAME', 'pg_background_tasks_unschedule';
+COMMENT ON FUNCTION background.unschedule IS 'drop a schedule';
+
+CREATE FUNCTION background.run_schedule(name text)
+	RETURNS int8 LANGUAGE C STRICT AS 'MODULE_PATHNAME', 'pg_background_tasks_run_schedule';
+COMMENT ON FUNCTION background.run_schedule IS 'enqueue a task of a schedule now';
+
+CREATE FUNCTION background.preview_schedule(spec text, time_zone text DEFAULT NULL, n int4 DEFAULT 10, from_time timestamptz DEFAULT now())
+	RETURNS SETOF timestamptz LANGUAGE C AS 'MODULE_PATHNAME', 'pg_background_tasks_preview_schedule';
+COMMENT ON FUNCTION background.preview_schedule IS 'the next times of a specification';
+
+CREATE FUNCTION background.import_pg_cron(
+	dry_run bool DEFAULT true, disable_originals bool DEFAULT false,
+	OUT jobid int8, OUT name text, OUT spec text, OUT action text)
+	RETURNS SETOF record LANGUAGE C AS 'MODULE_PATHNAME', 'pg_background_tasks_import_pg_cron';
+COMMENT ON FUNCTION background.import_pg_cron IS 'make schedules of the jobs of pg_cron';
+
+CREATE FUNCTION background.parallel_execute(
+	sql text, relation regclass, by text DEFAULT 'ctid', params record DEFAULT NULL,
+	label text DEFAULT NULL, parallelism int4 DEFAULT 2, chunk_rows int8 DEFAULT NULL, chunk_time interval DEFAULT '1 s',
+	on_error text DEFAULT 'stop', max_attempts int4 DEFAULT 3, retry_delay interval DEFAULT NULL, timeout interval DEFAULT NULL,
+	queue text DEFAULT 'default', priority int4 DEFAULT 0, max_replication_lag interval DEFAULT NULL,
+	pause_between interval DEFAULT '0', settings jsonb DEFAULT NULL)
+	RETURNS int8 LANGUAGE C AS 'MODULE_PATHNAME', 'pg_background_tasks_parallel_execute';
+COMMENT ON FUNCTION background.parallel_execute IS 'run a statement over a table in chunks';
+
+CREATE FUNCTION background.alter_operation(id int8, paused bool DEFAULT NULL, parallelism int4 DEFAULT NULL, chunk_time interval DEFAULT NULL)
+	RETURNS void LANGUAGE C AS 'MODULE_PATHNAME', 'pg_background_tasks_alter_operation';
+COMMENT ON FUNCTION background.alter_operation IS 'pause, resume or change an operation';
+
+CREATE FUNCTION background.cancel_operation(id int8, grace_ms int4 DEFAULT 0)
+	RETURNS bool LANGUAGE C STRICT AS 'MODULE_PATHNAME', 'pg_background_tasks_cancel_operation';
+COMMENT ON FUNCTION background.cancel_operation IS 'cancel an operation; false where it has ended';
+
+CREATE FUNCTION background.retry_operation(id int8)
+	RETURNS int8 LANGUAGE C STRICT AS 'MODULE_PATHNAME', 'pg_background_tasks_retry_operation';
+COMMENT ON FUNCTION background.retry_operation IS 'run the failed chunks of an operation again; returns how many';
+
+CREATE FUNCTION background.wait_operation(id int8, timeout_ms int4 DEFAULT 0)
+	RETURNS text LANGUAGE C AS 'MODULE_PATHNAME', 'pg_background_tasks_wait_operation';
+COMMENT ON FUNCTION background.wait_operation IS 'wait until an operation has ended and return its state; NULL at the timeout';
+
+-- What shared memory knows, for the views.
+CREATE FUNCTION background.running_now(OUT task_id int8, OUT attempt int4, OUT pid int4, OUT started_at timestamptz,
+	OUT progress_pct int4, OUT progress_msg text)
+	RETURNS SETOF record LANGUAGE C ROWS 10 AS 'MODULE_PATHNAME', 'pg_background_tasks_running_now';
+COMMENT ON FUNCTION background.running_now IS 'the tasks of this database that run';
+
+CREATE FUNCTION background.totals_of(queue text, OUT done int8, OUT failed int8)
+	LANGUAGE C AS 'MODULE_PATHNAME', 'pg_background_tasks_totals_of';
+COMMENT ON FUNCTION background.totals_of IS 'tasks of a queue that ended since the server''s start';
+
+-- 2: all of a row may be seen, 1: all but its texts, 0: nothing.
+CREATE FUNCTION background.sight_of(owner background.role)
+	RETURNS int4 LANGUAGE C STRICT STABLE AS 'MODULE_PATHNAME', 'pg_background_tasks_sight_of';
+COMMENT ON FUNCTION background.sight_of IS 'how much the current role sees of another one''s tasks';
+
+--
+-- Views
+--
+
+CREATE VIEW background.tasks WITH (security_barrier) AS
+	SELECT t.id, t.queue COLLATE "default" AS queue, t.label,
+		CASE WHEN r.task_id IS NOT NULL THEN 'running'
+			WHEN t.phase = 'b' THEN 'blocked'
+			WHEN t.phase = 'd' AND t.run_at > statement_timestamp() THEN 'deferred'
+			ELSE 'waiting' END AS state,
+		CASE t.mode WHEN 't' THEN 'transaction' ELSE 'statement' END AS mode,
+		t.priority, background.role_name(t.owner) AS owner,
+		CASE t.sight WHEN 2 THEN t.sql END AS sql,
+		coalesce(r.attempt, t.attempt) AS attempt,
+		coalesce(t.max_attempts, CASE t.mode WHEN 's' THEN 1 ELSE coalesce(q.max_attempts, 5) END) AS max_attempts,
+		t.enqueued_at, t.run_at, coalesce(r.started_at, t.started_at) AS started_at, NULL::timestamptz AS finished_at,
+		r.pid, r.progress_pct, CASE t.sight WHEN 2 THEN r.progress_msg END AS progress_msg,
+		t.sqlstate, CASE t.sight WHEN 2 THEN t.error_message END AS error_message,
+		CASE t.sight WHEN 2 THEN t.key COLLATE "default" END AS key,
+		CASE t.sight WHEN 2 THEN t.concurrency_key COLLATE "default" END AS concurrency_key,
+		t.after, t.schedule, t.operation_id
+	FROM (SELECT *, background.sight_of(owner) AS sight FROM background.task) AS t
+		LEFT JOIN background.running_now() AS r ON r.task_id = t.id
+		LEFT JOIN background.queue AS q ON q.name = t.queue
+	WHERE t.sight > 0
+	UNION ALL
+	SELECT h.task_id, h.queue COLLATE "default", h.label, h.state,
+		CASE h.mode WHEN 't' THEN 'transaction' WHEN 's' THEN 'statement' END,
+		h.priority, background.role_name(h.owner), CASE h.sight WHEN 2 THEN h.sql END,
+		h.attempt, coalesce(h.max_attempts, CASE h.mode WHEN 's' THEN 1 ELSE coalesce(q.max_attempts, 5) END),
+		h.enqueued_at, h.run_at, h.started_at, h.finished_at, h.pid, NULL, NULL,
+		h.sqlstate, CASE h.sight WHEN 2 THEN h.message END,
+		CASE h.sight WHEN 2 THEN h.key COLLATE "default" END, CASE h.sight WHEN 2 THEN h.concurrency_key COLLATE "default" END,
+		h.after, h.schedule, h.operation_id
+	FROM (SELECT *, background.sight_of(owner) AS sight FROM background.history) AS h
+		LEFT JOIN background.queue AS q ON q.name = h.queue
+	WHERE h.ended AND h.sight > 0;
+COMMENT ON VIEW background.tasks IS 'tasks that have not ended, and those that have, as long as they are kept';
+
+CREATE VIEW background.runs WITH (security_barrier) AS
+	SELECT h.task_id, h.attempt, h.queue COLLATE "default" AS queue, h.label, background.role_name(h.owner) AS owner, h.state,
+		h.pid, h.started_at, h.finished_at, h.row_count, h.command_tag, h.sqlstate,
+		CASE h.sight WHEN 2 THEN h.message END AS message, CASE h.sight WHEN 2 THEN h.detail END AS detail,
+		CASE h.sight WHEN 2 THEN h.hint END AS hint, CASE h.sight WHEN 2 THEN h.context END AS context, h.schedule
+	FROM (SELECT *, background.sight_of(owner) AS sight FROM background.history) AS h
+	WHERE h.attempt > 0 AND h.sight > 0;
+COMMENT ON VIEW background.runs IS 'the attempts at tasks that have ended, as long as they are kept';
+
+CREATE VIEW background.queues WITH (security_barrier) AS
+	SELECT q.name COLLATE "default" AS name, q.max_running, q.max_running_per_key, q.max_waiting, q.max_attempts, q.retry_delay, q.timeout,
+		q.keep_done, q.keep_failed, q.keep_done_max, q.synchronous_commit,
+		(SELECT array_agg(background.role_name(role) ORDER BY number) FROM unnest(q.roles) WITH ORDINALITY AS _ (role, number)) AS roles,
+		q.paused,
+		coalesce(t.waiting, 0) AS waiting, coalesce(t.deferred, 0) AS deferred, coalesce(t.blocked, 0) AS blocked,
+		coalesce(t.running, 0) AS running, coalesce(f.failed, 0) AS failed,
+		statement_timestamp() - t.oldest AS oldest_waiting,
+		totals.done AS done_total, totals.failed AS failed_total
+	FROM (
+		SELECT * FROM background.queue
+		UNION ALL
+		SELECT 'default', NULL, NULL, NULL, 5, '5 s', NULL, '1 day', '30 days', 1000000, 'off', NULL, false
+		WHERE NOT EXISTS (SELECT FROM background.queue WHERE name = 'default')
+	) AS q
+	LEFT JOIN (
+		SELECT queue,
+			count(*) FILTER (WHERE r.task_id IS NULL AND (phase = 'w' OR phase = 'd' AND run_at <= statement_timestamp())) AS waiting,
+			count(*) FILTER (WHERE r.task_id IS NULL AND phase = 'd' AND run_at > statement_timestamp()) AS deferred,
+			count(*) FILTER (WHERE r.task_id IS NULL AND phase = 'b') AS blocked,
+			count(r.task_id) AS running,
+			min(greatest(enqueued_at, run_at))
+				FILTER (WHERE r.task_id IS NULL AND (phase = 'w' OR phase = 'd' AND run_at <= statement_timestamp())) AS oldest
+		FROM background.task LEFT JOIN background.running_now() AS r ON r.task_id = id
+		GROUP BY queue
+	) AS t ON t.queue = q.name
+	LEFT JOIN (
+		SELECT queue, count(*) AS failed FROM background.run_failed WHERE ended AND state = 'failed' GROUP BY queue
+	) AS f ON f.queue = q.name
+	CROSS JOIN background.totals_of(q.name) AS totals;
+COMMENT ON VIEW background.queues IS 'queues, their settings, and how many tasks they have';
+
+--
+-- Rights
+--
+
+DO $$
+DECLARE
+	member record;
+BEGIN
+	-- As pg_background makes it, which may have dropped it since.
+	BEGIN
+		CREATE ROLE pgbackground_role NOLOGIN INHERIT;
+	EXCEPTION WHEN duplicate_object OR unique_violation THEN
+		NULL;
+	END;
+
+	FOR member IN
+		SELECT object.type, object.identity, proc.proname
+		FROM pg_extension AS extension
+		JOIN pg_depend AS dependency
+			ON dependency.refclassid = 'pg_extension'::regclass
+			AND dependency.refobjid = extension.oid
+			AND dependency.deptype = 'e'
+		CROSS JOIN pg_identify_object(dependency.classid, dependency.objid, 0) AS object
+		LEFT JOIN pg_proc AS proc
+			ON dependency.classid = 'pg_proc'::regclass
+			AND proc.oid = dependency.objid
+		WHERE extension.extname = 'pg_background_tasks'
+			AND dependency.classid IN ('pg_proc'::regclass, 'pg_type'::regclass)
+			AND (dependency.classid <> 'pg_type'::regclass OR dependency.objid = 'background.role'::regtype)
+	LOOP
+		EXECUTE format('REVOKE ALL ON %s %s FROM PUBLIC', member.type, member.identity);
+		IF member.type <> 'type' AND member.proname NOT IN ('set_queue', 'drop_queue', 'activate', 'import_pg_cron')
+			AND member.proname NOT LIKE 'role\_%' THEN
+			EXECUTE format('GRANT EXECUTE ON %s %s TO pgbackground_role', member.type, member.identity);
+		END IF;
+	END LOOP;
+END
+$$;
+
+GRANT USAGE ON SCHEMA background TO pgbackground_role, pg_monitor;
+GRANT SELECT ON background.tasks, background.runs, background.queues TO pgbackground_role, pg_monitor;
+-- What the views call is called as the one who looks.
+GRANT EXECUTE ON FUNCTION background.role_name(background.role) TO pgbackground_role, pg_monitor;
+GRANT EXECUTE ON FUNCTION background.sight_of(background.role), background.running_now(), background.totals_of(text), background.status() TO pg_monitor;

@@ -1,0 +1,129 @@
+//! Transactions of this process: their ends, and whether they may write.
+
+use crate::pg::error::{self, Result};
+use crate::pg::raw::{self, may_raise};
+use core::ffi::{CStr, c_char, c_int, c_void};
+use core::ptr;
+use core::sync::atomic::AtomicBool;
+use core::sync::atomic::Ordering::Relaxed;
+use pgrx::pg_sys::{self, SubTransactionId, SubXactEvent, XactEvent};
+
+/// What happens to a transaction. Levels count from 1, the top transaction.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Event {
+    /// It is about to commit or to be prepared, and may still fail.
+    BeforeCommit,
+    /// It has committed, and others see what it wrote.
+    Committed,
+    Aborted,
+    /// It will be committed or rolled back by some session later.
+    Prepared,
+    /// What the subtransaction at this level did is now done by the one above.
+    SubCommitted(i32),
+    SubAborted(i32),
+}
+
+// access/xact.h
+may_raise! {
+    fn RegisterXactCallback(callback: pg_sys::XactCallback, argument: *mut c_void);
+    fn RegisterSubXactCallback(callback: pg_sys::SubXactCallback, argument: *mut c_void);
+}
+
+// miscadmin.h
+may_raise! {
+    fn PreventCommandIfReadOnly(name: *const c_char);
+    fn PreventCommandDuringRecovery(name: *const c_char);
+}
+
+// access/xact.h: these raise nothing.
+unsafe extern "C-unwind" {
+    fn GetCurrentTransactionNestLevel() -> c_int;
+    fn TransactionIdIsCurrentTransactionId(xid: pg_sys::TransactionId) -> bool;
+}
+
+/// Who is called for each event of this process's transactions, once that was asked for. Except at [`Event::BeforeCommit`] it must not fail.
+pub struct Watcher {
+    handler: fn(Event),
+    is_on: AtomicBool,
+}
+
+impl Watcher {
+    /// One that is not on yet.
+    pub const fn new(handler: fn(Event)) -> Self {
+        Self {
+            handler,
+            is_on: AtomicBool::new(false),
+        }
+    }
+
+    /// From now on, and as long as the process lives, the handler is called.
+    pub fn turn_on(&'static self) -> Result<()> {
+        if self.is_on.load(Relaxed) {
+            return Ok(());
+        }
+        let argument = ptr::from_ref(self).cast_mut().cast::<c_void>();
+        // SAFETY: the callbacks and the argument live as long as the process.
+        error::catching(|raw| unsafe {
+            RegisterXactCallback(raw, Some(ended), argument);
+            RegisterSubXactCallback(raw, Some(sub_ended), argument);
+        })?;
+        self.is_on.store(true, Relaxed);
+        Ok(())
+    }
+}
+
+fn tell(watcher: *mut c_void, event: Event) {
+    // SAFETY: the argument of the callbacks is a static watcher.
+    let handler = unsafe { (*watcher.cast::<Watcher>()).handler };
+    error::at_border(|| handler(event));
+}
+
+unsafe extern "C-unwind" fn ended(event: XactEvent::Type, watcher: *mut c_void) {
+    match event {
+        XactEvent::XACT_EVENT_PRE_COMMIT | XactEvent::XACT_EVENT_PRE_PREPARE => tell(watcher, Event::BeforeCommit),
+        XactEvent::XACT_EVENT_COMMIT => tell(watcher, Event::Committed),
+        XactEvent::XACT_EVENT_ABORT => tell(watcher, Event::Aborted),
+        XactEvent::XACT_EVENT_PREPARE => tell(watcher, Event::Prepared),
+        _ => (),
+    }
+}
+
+unsafe extern "C-unwind" fn sub_ended(
+    event: SubXactEvent::Type,
+    _this: SubTransactionId,
+    _parent: SubTransactionId,
+    watcher: *mut c_void,
+) {
+    match event {
+        SubXactEvent::SUBXACT_EVENT_COMMIT_SUB => tell(watcher, Event::SubCommitted(level())),
+        SubXactEvent::SUBXACT_EVENT_ABORT_SUB => tell(watcher, Event::SubAborted(level())),
+        _ => (),
+    }
+}
+
+/// How deep the current subtransaction is, 1 for the top transaction.
+pub fn level() -> i32 {
+    // SAFETY: reads this process's own state.
+    unsafe { GetCurrentTransactionNestLevel() }
+}
+
+/// Whether this transaction wrote what `xid` wrote.
+pub fn is_own(xid: u32) -> bool {
+    // SAFETY: reads this process's own state.
+    unsafe { TransactionIdIsCurrentTransactionId(pg_sys::TransactionId::from_inner(xid)) }
+}
+
+/// 25006 on a standby and in a read-only transaction.
+pub fn check_writable(command: &'static CStr) -> Result<()> {
+    // SAFETY: a static name.
+    error::catching(|raw| unsafe {
+        PreventCommandIfReadOnly(raw, command.as_ptr());
+        PreventCommandDuringRecovery(raw, command.as_ptr());
+    })
+}
+
+/// The identifier that this cluster was given by initdb. pg_upgrade makes a new one.
+pub fn system_identifier() -> i64 {
+    // SAFETY: reads shared memory that is set at the server's start.
+    unsafe { raw::GetSystemIdentifier() as i64 }
+}

@@ -1,0 +1,218 @@
+//! Cancel, retry, wait, result: what is done with a task that is there.
+
+use crate::pg::catalog::role;
+use crate::pg::error::{self, Failure, Report, Result};
+use crate::pg::fallible;
+use crate::pg::function::rows::{INT4, INT8, Rows, Value};
+use crate::pg::plan::Plan;
+use crate::pg::table::{self, Key, Sees};
+use crate::pg::transaction;
+use crate::pg::value::desc::JSONB;
+use crate::session::wait::Deadline;
+use crate::tasks::end::{self, Ended};
+use crate::tasks::keys::{self, Found};
+use crate::tasks::tables::{Phase, Tables, task};
+use crate::tasks::{pushed, queue, running};
+use pgrx::PgSqlErrorCode;
+
+/// A task that has not ended.
+struct Unfinished {
+    /// 0 where the role does not exist.
+    owner: u32,
+    is_own: bool,
+    is_committed: bool,
+}
+
+/// The row of a task, be it one that has not been committed.
+fn unfinished(tables: &Tables, id: i64) -> Result<Option<Unfinished>> {
+    table::find(
+        tables.task,
+        tables.task_pkey,
+        task::ID,
+        Key::Int8(id),
+        Sees::Uncommitted,
+        |row| {
+            let owner = row.role(task::OWNER).map(|owner| owner.number()).transpose()?;
+            Ok(Some(Unfinished {
+                owner: owner.flatten().unwrap_or(0),
+                is_own: transaction::is_own(row.inserted_by),
+                is_committed: row.uncommitted == 0,
+            }))
+        },
+    )
+}
+
+/// Cancels the task: one that runs at once, after `grace_ms` by force, and one that does not run in this transaction. False where it has ended.
+/// 42704 for an id that was never given out, 42501 where the current role neither has the privileges of the task's nor may signal it.
+pub fn cancel(tables: &Tables, id: i64, grace_ms: i32) -> Result<bool> {
+    let Some(found) = unfinished(tables, id)?.filter(|found| found.is_committed) else {
+        return match end::find(tables, id)? {
+            Some(ended) => check(id, ended.owner).map(|()| false),
+            None if end::was_given_out(id)? => Ok(false),
+            None => Err(end::never_given_out(id)),
+        };
+    };
+    if !role::may_signal(found.owner) {
+        check(id, found.owner)?;
+    }
+    if running::runs_now(id).is_some() && running::cancel(id, grace_ms)? {
+        return Ok(true);
+    }
+    transaction::check_writable(c"background.cancel()")?;
+    end::without_run(id, b"canceled")
+}
+
+fn check(id: i64, owner: u32) -> Result<()> {
+    if role::may_act_for(owner, 0) {
+        Ok(())
+    } else {
+        Err(end::not_permitted(id))
+    }
+}
+
+static LAST: Plan = Plan::planned(
+    c"SELECT key, queue FROM background.run_failed WHERE task_id OPERATOR(pg_catalog.=) $1 AND ended FOR UPDATE",
+    &[INT8],
+);
+
+static RETRY: Plan = Plan::planned(
+    c"WITH last AS (UPDATE background.run_failed SET ended = false WHERE task_id OPERATOR(pg_catalog.=) $1 AND ended RETURNING *) \
+      INSERT INTO background.task (id, queue, owner, priority, phase, mode, home, max_attempts, enqueued_at, retry_delay, timeout, label, sql, \
+          param_types, param_values, search_path, settings, database, keep_result, key, turn, concurrency_key, after, on_parent_failure, \
+          schedule, operation_id) \
+      SELECT task_id, queue, owner, priority, 'w', mode, home, max_attempts, enqueued_at, retry_delay, timeout, label, sql, \
+          param_types, param_values, search_path, settings, database, keep_result, key, $2, concurrency_key, after, on_parent_failure, \
+          schedule, operation_id \
+      FROM last",
+    &[INT8, INT4],
+);
+
+/// Enqueues a task again that has ended, and not as done. False for others. 42704, 42501; 23505 where another task of its key waits; those of
+/// [`queue::enter`].
+pub fn retry(tables: &Tables, id: i64) -> Result<bool> {
+    transaction::check_writable(c"background.retry()")?;
+    let Some(Ended { owner, is_done, .. }) = end::find(tables, id)? else {
+        return match unfinished(tables, id)?.filter(|found| found.is_committed) {
+            Some(found) => check(id, found.owner).map(|()| false),
+            None if end::was_given_out(id)? => Ok(false),
+            None => Err(end::never_given_out(id)),
+        };
+    };
+    check(id, owner)?;
+    if is_done {
+        return Ok(false);
+    }
+    let last = LAST.first(&[Value::Int8(id)], |row| Ok((row.text(0)?, row.text(1)?)))?;
+    let Some((key, queue)) = last else {
+        // Another session was faster.
+        return Ok(false);
+    };
+    let turn = match &key {
+        None => 0,
+        Some(key) => match keys::find(tables, key, owner, false)? {
+            Found::Turn(turn) => turn,
+            Found::Task(other) => return Err(keys::conflict(key, other)),
+        },
+    };
+    queue::enter(tables, queue.as_deref().unwrap_or(queue::DEFAULT), owner)?;
+    if RETRY.execute(&[Value::Int8(id), Value::Int4(turn)])? == 0 {
+        return Ok(false);
+    }
+    pushed::push(id, Phase::Waiting)?;
+    Ok(true)
+}
+
+/// Waits until the task has ended and gives the state that it ended in, `done` where that is not kept any more; None at the deadline. What the
+/// task wrote is visible then, and on disk. 42704, 42501, 55000 for a task that this transaction enqueued.
+pub fn wait(tables: &Tables, id: i64, deadline: Deadline) -> Result<Option<Vec<u8>>> {
+    loop {
+        match unfinished(tables, id)? {
+            Some(found) => {
+                check(id, found.owner)?;
+                if found.is_own {
+                    return Err(Report::new(
+                        PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                        format!("cannot wait for task {id}, which this transaction has enqueued or changed"),
+                    )
+                    .detail("It does not begin before the transaction commits.")
+                    .into());
+                }
+            }
+            None => match end::find(tables, id)? {
+                Some(ended) => {
+                    check(id, ended.owner)?;
+                    if ended.is_done {
+                        running::flush_end_of(id)?;
+                    }
+                    return Ok(Some(ended.state));
+                }
+                None if end::was_given_out(id)? => return fallible::copied(b"done").map(Some),
+                None => return Err(end::never_given_out(id)),
+            },
+        }
+        if deadline.has_passed() {
+            return Ok(None);
+        }
+        crate::pg::spi::forget_catalog_snapshot();
+        running::wait_for_ends(deadline.left().unwrap_or(-1))?;
+    }
+}
+
+static ERROR: Plan = Plan::planned(
+    c"SELECT sqlstate, message, detail, hint FROM background.run_failed \
+      WHERE task_id OPERATOR(pg_catalog.=) $1 ORDER BY ended DESC, finished_at DESC LIMIT 1",
+    &[INT8],
+);
+
+/// The error of a task that has ended in the state `state`: that of its last run, 57014 for one that was canceled or has expired.
+pub fn error_of(id: i64, state: &[u8]) -> Failure {
+    let found = ERROR.first(&[Value::Int8(id)], |row| {
+        Ok((row.text(0)?, row.text(1)?, row.text(2)?, row.text(3)?))
+    });
+    match found {
+        Err(failure) => failure,
+        Ok(Some((Some(code), Some(message), detail, hint))) if state == b"failed" => {
+            error::foreign(&code, &message, detail.as_deref(), hint.as_deref())
+        }
+        Ok(_) => {
+            let end = match state {
+                b"canceled" => "was canceled",
+                b"expired" => "has expired",
+                _ => "has failed",
+            };
+            Report::new(PgSqlErrorCode::ERRCODE_QUERY_CANCELED, format!("task {id} {end}")).into()
+        }
+    }
+}
+
+static RESULT: Plan = Plan::planned(
+    c"SELECT value FROM background.history CROSS JOIN pg_catalog.jsonb_array_elements(result) AS _ (value) \
+      WHERE task_id OPERATOR(pg_catalog.=) $1 AND ended",
+    &[INT8],
+);
+
+/// The rows that were kept of a task, none where it has not ended. 42704, 42501.
+pub fn result(tables: &Tables, id: i64, rows: &Rows) -> Result<()> {
+    match end::find(tables, id)? {
+        Some(ended) => check(id, ended.owner)?,
+        None => match unfinished(tables, id)? {
+            Some(found) => return check(id, found.owner),
+            None if end::was_given_out(id)? => return Ok(()),
+            None => return Err(end::never_given_out(id)),
+        },
+    }
+    RESULT.rows(&[Value::Int8(id)], |row| match row.datum(0)? {
+        Some(datum) => rows.push(&[Value::Other(JSONB, datum)]),
+        None => Ok(()),
+    })?;
+    Ok(())
+}
+
+/// How much the current role sees of the tasks of another one: 2 all, 1 all but texts, 0 nothing.
+pub fn sight_of(owner: u32) -> i32 {
+    if role::may_act_for(owner, 0) {
+        2
+    } else {
+        i32::from(role::reads_all_stats())
+    }
+}

@@ -1,0 +1,336 @@
+//! From what is asked for to a row of `background.task`.
+
+use crate::pg::error::{Failure, Report, Result};
+use crate::pg::function::rows::{BOOL, CHAR, INT4, INT8, OID, TEXT, TIMESTAMPTZ, Value};
+use crate::pg::guc::own;
+use crate::pg::plan::Plan;
+use crate::pg::process::{backend, identity};
+use crate::pg::table;
+use crate::pg::transaction;
+use crate::pg::value::desc::{INT8_ARRAY, INTERVAL, JSONB, TEXT_ARRAY};
+use crate::pg::value::role;
+use crate::tasks::keys::{self, Found};
+use crate::tasks::options::{self, Asked, OnConflict, Options};
+use crate::tasks::parents::{self, Parents};
+use crate::tasks::tables::{self, Phase, Tables};
+use crate::tasks::{end, pushed, queue, stamp};
+use pgrx::PgSqlErrorCode;
+
+/// The types of the columns that both statements write, in order.
+const COLUMNS: [u32; 25] = [
+    INT8,
+    TEXT,
+    OID,
+    INT4,
+    CHAR,
+    CHAR,
+    INT8,
+    INT4,
+    TIMESTAMPTZ,
+    TIMESTAMPTZ,
+    TIMESTAMPTZ,
+    INTERVAL,
+    INTERVAL,
+    TEXT,
+    TEXT,
+    TEXT_ARRAY,
+    TEXT_ARRAY,
+    TEXT,
+    JSONB,
+    TEXT,
+    BOOL,
+    TEXT,
+    TEXT,
+    INT8_ARRAY,
+    CHAR,
+];
+
+const COLUMNS_AND_TURN: [u32; 26] = {
+    let mut types = [INT4; 26];
+    let mut n = 0;
+    while n < COLUMNS.len() {
+        types[n] = COLUMNS[n];
+        n += 1;
+    }
+    types
+};
+
+static INSERT_TURN: Plan = Plan::fixed(
+    c"INSERT INTO background.task (id, queue, owner, priority, phase, mode, home, max_attempts, enqueued_at, run_at, expires_at, retry_delay, \
+          timeout, label, sql, param_types, param_values, search_path, settings, database, keep_result, key, concurrency_key, after, \
+          on_parent_failure, turn) \
+      VALUES ($1, $2, background.role_of($3), $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, \
+          $24, $25, $26) \
+      ON CONFLICT (key, owner, turn) WHERE key IS NOT NULL DO NOTHING",
+    &COLUMNS_AND_TURN,
+);
+
+/// The id, the key, the role, `home` and the time of the enqueue stay.
+static REPLACE: Plan = Plan::planned(
+    c"UPDATE background.task SET queue = $2, priority = $4, phase = $5, mode = $6, max_attempts = $8, run_at = $10, expires_at = $11, \
+          retry_delay = $12, timeout = $13, label = $14, sql = $15, param_types = $16, param_values = $17, search_path = $18, settings = $19, \
+          database = $20, keep_result = $21, concurrency_key = $23, after = $24, on_parent_failure = $25 \
+      WHERE id OPERATOR(pg_catalog.=) $1 AND owner OPERATOR(background.=) background.role_of($3) \
+          AND key OPERATOR(pg_catalog.=) $22 AND $7 IS NOT NULL AND $9 IS NOT NULL",
+    &COLUMNS,
+);
+
+static FORGET_PARENTS: Plan = Plan::planned(
+    c"DELETE FROM background.dependency WHERE child OPERATOR(pg_catalog.=) $1",
+    &[INT8],
+);
+
+static SETTINGS_ARE_WRONG: Plan = Plan::fixed(
+    c"SELECT CASE WHEN pg_catalog.jsonb_typeof($1) OPERATOR(pg_catalog.<>) 'object' THEN true \
+      ELSE EXISTS (SELECT FROM pg_catalog.jsonb_each($1) AS _ (name, value) WHERE name OPERATOR(pg_catalog.=) '' \
+          OR pg_catalog.jsonb_typeof(value) OPERATOR(pg_catalog.=) ANY ('{object,array,\"null\"}'::pg_catalog.text[])) END",
+    &[JSONB],
+);
+
+/// Enqueues a task of the current role and gives its id.
+///
+/// Errors: 25000 in a parallel worker, 42501 in a security-restricted operation, 25006 where nothing may be written, 0A000 for a role that may
+/// not log in before version 17; those of [`Options::check`], [`queue::enter`] and [`parents::look`]; 23505 where `on_conflict` asks for it.
+pub fn enqueue(asked: Asked, after: Value) -> Result<i64> {
+    if backend::is_parallel_worker() {
+        return Err(Report::new(
+            PgSqlErrorCode::ERRCODE_INVALID_TRANSACTION_STATE,
+            "cannot enqueue a task in a parallel worker",
+        )
+        .into());
+    }
+    if identity::in_restricted_operation() {
+        return Err(Report::new(
+            PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+            "cannot enqueue a task within security-restricted operation",
+        )
+        .detail("The task would run outside of the restriction.")
+        .into());
+    }
+    transaction::check_writable(c"background.enqueue()")?;
+    let role = identity::acting().2;
+    check_role(role)?;
+    let options = Options::check(asked, role)?;
+    // From here on nothing of users runs.
+    let tables = tables::tables()?;
+    check_settings(&options)?;
+    Order {
+        tables: &tables,
+        options: &options,
+        after,
+        role,
+    }
+    .place()
+}
+
+/// A role without LOGIN cannot connect before version 17.
+fn check_role(number: u32) -> Result<()> {
+    #[cfg(not(since_17))]
+    if role::rights(number)?.is_some_and(|rights| !rights.may_log_in) {
+        return Err(Report::new(
+            PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+            "a role that is not permitted to log in cannot have tasks",
+        )
+        .hint("PostgreSQL 17 and later can run them.")
+        .into());
+    }
+    let _ = number;
+    Ok(())
+}
+
+fn check_settings(options: &Options) -> Result<()> {
+    let Some(settings) = options.asked.settings else {
+        return Ok(());
+    };
+    let wrong = SETTINGS_ARE_WRONG.first(&[Value::Other(JSONB, settings)], |row| row.bool(0))?;
+    if wrong.flatten() == Some(true) {
+        return Err(Report::new(
+            PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+            "settings must be a JSON object of names and scalar values",
+        )
+        .hint("For example {\"app.tenant\": \"7\"}.")
+        .into());
+    }
+    Ok(())
+}
+
+/// An enqueue that has been checked.
+struct Order<'a> {
+    tables: &'a Tables,
+    options: &'a Options<'a>,
+    /// The array of ids as it came.
+    after: Value<'a>,
+    role: u32,
+}
+
+impl Order<'_> {
+    fn place(&self) -> Result<i64> {
+        let Some(key) = self.options.asked.key else {
+            queue::enter(self.tables, self.options.asked.queue, self.role)?;
+            return self.insert(None)?.ok_or_else(lost);
+        };
+        // One that is kept takes no place in the queue, but the queue is there.
+        queue::check(self.tables, self.options.asked.queue, self.role)?;
+        let replaces = self.options.on_conflict == OnConflict::Replace;
+        loop {
+            match keys::find(self.tables, key, self.role, replaces)? {
+                Found::Turn(turn) => {
+                    queue::enter(self.tables, self.options.asked.queue, self.role)?;
+                    if let Some(id) = self.insert(Some(turn))? {
+                        return Ok(id);
+                    }
+                }
+                Found::Task(id) => match self.options.on_conflict {
+                    OnConflict::Keep => return Ok(id),
+                    OnConflict::Error => return Err(keys::conflict(key, id)),
+                    OnConflict::Replace => {
+                        queue::enter(self.tables, self.options.asked.queue, self.role)?;
+                        return self.replace(id).map(|()| id);
+                    }
+                },
+            }
+        }
+    }
+
+    fn parents(&self, id: i64) -> Result<Parents> {
+        parents::look(
+            self.tables,
+            &self.options.asked.after,
+            id,
+            self.options.on_parent_failure,
+        )
+    }
+
+    fn phase(&self, parents: &Parents, now: i64) -> Phase {
+        if !parents.unfinished.is_empty() {
+            Phase::Blocked
+        } else if self.options.asked.run_at.is_some_and(|at| at > now) {
+            Phase::Deferred
+        } else {
+            Phase::Waiting
+        }
+    }
+
+    /// None where another task has the turn.
+    fn insert(&self, turn: Option<i32>) -> Result<Option<i64>> {
+        let home = stamp::home(self.tables)?;
+        let id = table::next_number(self.tables.task_id)?;
+        let parents = self.parents(id)?;
+        let now = backend::now();
+        let phase = self.phase(&parents, now);
+        match turn {
+            None => self.insert_plain(id, phase, home, now)?,
+            Some(turn) if self.write(&INSERT_TURN, id, phase, home, now, Some(turn))? == 0 => return Ok(None),
+            Some(_) => (),
+        }
+        self.follow(id, &parents, phase)?;
+        Ok(Some(id))
+    }
+
+    fn replace(&self, id: i64) -> Result<()> {
+        let parents = self.parents(id)?;
+        let now = backend::now();
+        let phase = self.phase(&parents, now);
+        if self.write(&REPLACE, id, phase, 0, now, None)? == 0 {
+            return Err(lost());
+        }
+        FORGET_PARENTS.execute(&[Value::Int8(id)])?;
+        self.follow(id, &parents, phase)
+    }
+
+    fn follow(&self, id: i64, parents: &Parents, phase: Phase) -> Result<()> {
+        parents::add(id, &parents.unfinished)?;
+        if parents.cancels {
+            end::without_run(id, b"canceled")?;
+            return Ok(());
+        }
+        pushed::push(id, phase)
+    }
+
+    /// All columns of the table, in order. Nobody is asked for rights: nothing but the extension's own code and that of built-in types runs.
+    fn insert_plain(&self, id: i64, phase: Phase, home: i64, now: i64) -> Result<()> {
+        let asked = &self.options.asked;
+        let path = own::value_of(c"search_path")?;
+        let time = |at: Option<i64>| at.map_or(Value::Null, Value::Timestamp);
+        let params = self.options.params;
+        let values = [
+            Value::Int8(id),
+            Value::Text(asked.queue),
+            Value::Other(0, role::of_number(self.role)?),
+            Value::Int4(asked.priority),
+            Value::Char(phase.letter()),
+            Value::Char(self.options.mode.letter()),
+            Value::Int8(home),
+            Value::Int4(0),
+            asked.max_attempts.map_or(Value::Null, Value::Int4),
+            Value::Timestamp(now),
+            time(asked.run_at),
+            time(asked.expires_at),
+            options::interval(asked.retry_delay),
+            options::interval(asked.timeout),
+            Value::text_or_null(asked.label),
+            Value::Text(asked.sql),
+            params.map_or(Value::Null, |params| Value::Other(TEXT_ARRAY, params.types)),
+            params.map_or(Value::Null, |params| Value::Other(TEXT_ARRAY, params.values)),
+            Value::Text(&path),
+            asked
+                .settings
+                .map_or(Value::Null, |settings| Value::Other(JSONB, settings)),
+            Value::text_or_null(self.options.database),
+            Value::Bool(asked.keep_result),
+            Value::Null,
+            Value::Int4(0),
+            Value::text_or_null(asked.concurrency_key),
+            self.after,
+            Value::Char(self.options.on_parent_failure.letter()),
+            Value::Null,
+            Value::Null,
+            Value::Null,
+            Value::Null,
+            Value::Null,
+        ];
+        table::insert(self.tables.task, &values)
+    }
+
+    fn write(&self, plan: &Plan, id: i64, phase: Phase, home: i64, now: i64, turn: Option<i32>) -> Result<usize> {
+        let asked = &self.options.asked;
+        let path = own::value_of(c"search_path")?;
+        let time = |at: Option<i64>| at.map_or(Value::Null, Value::Timestamp);
+        let params = self.options.params;
+        let values = [
+            Value::Int8(id),
+            Value::Text(asked.queue),
+            Value::Oid(self.role),
+            Value::Int4(asked.priority),
+            Value::Char(phase.letter()),
+            Value::Char(self.options.mode.letter()),
+            Value::Int8(home),
+            asked.max_attempts.map_or(Value::Null, Value::Int4),
+            Value::Timestamp(now),
+            time(asked.run_at),
+            time(asked.expires_at),
+            options::interval(asked.retry_delay),
+            options::interval(asked.timeout),
+            Value::text_or_null(asked.label),
+            Value::Text(asked.sql),
+            params.map_or(Value::Null, |params| Value::Other(TEXT_ARRAY, params.types)),
+            params.map_or(Value::Null, |params| Value::Other(TEXT_ARRAY, params.values)),
+            Value::Text(&path),
+            asked
+                .settings
+                .map_or(Value::Null, |settings| Value::Other(JSONB, settings)),
+            Value::text_or_null(self.options.database),
+            Value::Bool(asked.keep_result),
+            Value::text_or_null(asked.key),
+            Value::text_or_null(asked.concurrency_key),
+            self.after,
+            Value::Char(self.options.on_parent_failure.letter()),
+            turn.map_or(Value::Null, Value::Int4),
+        ];
+        plan.execute(&values[..if turn.is_some() { values.len() } else { COLUMNS.len() }])
+    }
+}
+
+fn lost() -> Failure {
+    Report::new(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, "the row of a task is lost").into()
+}

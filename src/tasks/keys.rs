@@ -1,0 +1,108 @@
+//! An enqueue with a key.
+//!
+//! Tasks of a role with the same key have one number after the other, their turns, and a unique index of key, role and turn. A task has begun when
+//! it runs, which only shared memory knows, or when an attempt at it has ended. The last one that has not begun is the conflict; where the
+//! last one has begun, the new task has the next turn. Two sessions that find the same last one try the same turn, and one waits for the
+//! other's commit.
+
+use crate::pg::error::{Report, Result};
+use crate::pg::function::rows::{INT8, Value};
+use crate::pg::plan::Plan;
+use crate::pg::table::{self, Key, Sees};
+use crate::tasks::running;
+use crate::tasks::tables::{Tables, task};
+use pgrx::PgSqlErrorCode;
+
+/// What an enqueue finds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Found {
+    /// The new task has this turn.
+    Turn(i32),
+    /// This one has not begun, and is locked until the transaction ends, so that it does not begin before.
+    Task(i64),
+}
+
+/// Who takes up a task with a key looks for this lock first. It waits for whoever has enqueued the row's version, has replaced it or ends it.
+static LOCK: Plan = Plan::planned(
+    c"SELECT FROM background.task WHERE id OPERATOR(pg_catalog.=) $1 AND attempt OPERATOR(pg_catalog.=) 0 FOR KEY SHARE",
+    &[INT8],
+);
+
+/// The same for who changes it.
+static LOCK_TO_REPLACE: Plan = Plan::planned(
+    c"SELECT FROM background.task WHERE id OPERATOR(pg_catalog.=) $1 AND attempt OPERATOR(pg_catalog.=) 0 FOR UPDATE",
+    &[INT8],
+);
+
+/// The last task of the key and the role, if any.
+struct Last {
+    id: i64,
+    turn: i32,
+    has_begun: bool,
+}
+
+/// What an enqueue of this role finds; `replaces` says whether it changes the row.
+pub fn find(tables: &Tables, key: &[u8], role: u32, replaces: bool) -> Result<Found> {
+    loop {
+        let Some(last) = last(tables, key, role)? else {
+            return Ok(Found::Turn(0));
+        };
+        if last.has_begun || running::runs_now(last.id).is_some() {
+            return Ok(Found::Turn(next(last.turn)?));
+        }
+        let lock = if replaces { &LOCK_TO_REPLACE } else { &LOCK };
+        if lock.first(&[Value::Int8(last.id)], |_| Ok(()))?.is_none() {
+            // It has ended or begun meanwhile.
+            continue;
+        }
+        // It may have begun before it was locked.
+        if running::runs_now(last.id).is_some() {
+            return Ok(Found::Turn(next(last.turn)?));
+        }
+        return Ok(Found::Task(last.id));
+    }
+}
+
+fn next(turn: i32) -> Result<i32> {
+    turn.checked_add(1).ok_or_else(|| {
+        Report::new(
+            PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+            "too many tasks follow each other under one key",
+        )
+        .into()
+    })
+}
+
+fn last(tables: &Tables, key: &[u8], role: u32) -> Result<Option<Last>> {
+    let mut last: Option<Last> = None;
+    table::find(
+        tables.task,
+        tables.task_key,
+        task::KEY,
+        Key::Text(key),
+        Sees::Committed,
+        |row| {
+            let owner = row.role(task::OWNER).map_or(0, |owner| owner.oid);
+            let turn = row.int4(task::TURN).unwrap_or(0);
+            if owner == role && last.as_ref().is_none_or(|last| last.turn < turn) {
+                last = Some(Last {
+                    id: row.int8(task::ID).unwrap_or(0),
+                    turn,
+                    has_begun: row.int4(task::ATTEMPT).unwrap_or(0) > 0,
+                });
+            }
+            Ok(None::<()>)
+        },
+    )?;
+    Ok(last)
+}
+
+/// 23505.
+pub fn conflict(key: &[u8], id: i64) -> crate::pg::error::Failure {
+    Report::new(
+        PgSqlErrorCode::ERRCODE_UNIQUE_VIOLATION,
+        format!("a task with the key \"{}\" waits already", String::from_utf8_lossy(key)),
+    )
+    .detail(format!("It is task {id}."))
+    .into()
+}

@@ -1,0 +1,28 @@
+//! Durable tasks: the second extension, `pg_background_tasks`.
+//!
+//! A task is a row of `background.task` from the commit of the transaction that enqueued it until it has ended; then it is a row of one of the
+//! tables of runs. No row says that a task runs: that is known in shared memory only.
+//!
+//! * [`tables`]: the tables, and the numbers of their columns;
+//! * [`stamp`]: what tells a database from its copies;
+//! * [`options`]: what an enqueue is asked for, checked;
+//! * [`enqueue`]: from the options to a row;
+//! * [`keys`]: an enqueue that finds a task of the same key;
+//! * [`parents`]: the tasks that a task waits for;
+//! * [`pushed`]: who is told after the commit;
+//! * [`queue`]: queues and their settings;
+//! * [`end`]: tasks that end without a run, and what follows from that;
+//! * [`control`]: cancel, retry, wait, result;
+//! * [`running`]: what is known of tasks that run.
+
+pub mod control;
+pub mod end;
+pub mod enqueue;
+mod keys;
+pub mod options;
+mod parents;
+pub mod pushed;
+pub mod queue;
+pub mod running;
+pub mod stamp;
+pub mod tables;

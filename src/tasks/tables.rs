@@ -1,0 +1,90 @@
+//! The tables of `sql/pg_background_tasks--*.sql`, as heap-level code sees them.
+
+use crate::pg::catalog::owner;
+use crate::pg::error::Result;
+use core::cell::Cell;
+
+/// The columns of `background.task` that are read by number.
+pub mod task {
+    pub const ID: usize = 1;
+    pub const OWNER: usize = 3;
+    pub const ATTEMPT: usize = 8;
+    pub const KEY: usize = 23;
+    pub const TURN: usize = 24;
+}
+
+/// The columns of the tables of runs that are read by number.
+pub mod run {
+    pub const TASK_ID: usize = 1;
+    pub const ENDED: usize = 3;
+    pub const STATE: usize = 4;
+    pub const OWNER: usize = 6;
+}
+
+/// `phase` of `background.task`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Phase {
+    Waiting,
+    /// Until `run_at`.
+    Deferred,
+    /// While there are rows in `background.dependency`.
+    Blocked,
+}
+
+impl Phase {
+    /// As it is kept.
+    pub fn letter(self) -> u8 {
+        match self {
+            Self::Waiting => b'w',
+            Self::Deferred => b'd',
+            Self::Blocked => b'b',
+        }
+    }
+}
+
+/// The tables of runs: those that are done, in turn, and the rest.
+const RUNS: [(&core::ffi::CStr, &core::ffi::CStr); 4] = [
+    (c"run_failed", c"run_failed_task_id"),
+    (c"run_0", c"run_0_task_id"),
+    (c"run_1", c"run_1_task_id"),
+    (c"run_2", c"run_2_task_id"),
+];
+
+/// The numbers of the tables and indexes, which stay as long as the extension does.
+#[derive(Clone, Copy)]
+pub struct Tables {
+    pub task: u32,
+    pub task_pkey: u32,
+    pub task_key: u32,
+    pub task_id: u32,
+    /// Each table with its index.
+    pub runs: [(u32, u32); 4],
+}
+
+thread_local! {
+    static KNOWN: Cell<Option<Tables>> = const { Cell::new(None) };
+}
+
+/// The tables of this database. Each call of a function of the extension begins with this. 55000 where they are not there, 42501 where their
+/// owner is no superuser.
+pub fn tables() -> Result<Tables> {
+    let task = owner::look_up()?;
+    if let Some(known) = KNOWN.get()
+        && known.task == task
+    {
+        return Ok(known);
+    }
+    let mut runs = [(0, 0); 4];
+    for (to, (table, index)) in runs.iter_mut().zip(RUNS) {
+        *to = (owner::relation(table)?, owner::relation(index)?);
+    }
+    let known = Tables {
+        task,
+        task_pkey: owner::relation(c"task_pkey")?,
+        task_key: owner::relation(c"task_key")?,
+        task_id: owner::relation(c"task_id")?,
+        runs,
+    };
+    KNOWN.set(Some(known));
+    Ok(known)
+}

@@ -1,0 +1,22 @@
+-- Parameters are kept as the names of their types and their texts, whatever formats the session has set.
+CREATE TYPE tasks_mood AS ENUM ('so so', 'fine');
+CREATE TYPE tasks_pair AS (a int, b tasks_mood);
+CREATE DOMAIN tasks_positive AS int CHECK (value > 0);
+SET datestyle = 'German';
+SET intervalstyle = 'iso_8601';
+SET extra_float_digits = 0;
+SET bytea_output = 'escape';
+SET timezone = 'Asia/Tokyo';
+SELECT background.enqueue('SELECT $1', row(
+	1, 'text'::text, 'a literal', NULL, NULL::date, date '2026-02-01', timestamptz '2026-02-01 00:00:00+00', interval '1 day 2 hours',
+	0.1::float8, 1e20::float4, '\x00ff'::bytea, 'x'::varchar(5), 1.50::numeric(5,2), '{1,NULL}'::int[], 'so so'::tasks_mood,
+	row(1, 'fine')::tasks_pair, ARRAY[row(1, 'fine')::tasks_pair], 5::tasks_positive, 'tasks_pair'::regclass, '1.5'::money)) > 0 AS enqueued;
+SELECT type, value FROM background.task, unnest(param_types, param_values) AS _ (type, value) WHERE param_types IS NOT NULL AND sql = 'SELECT $1' AND label IS NULL;
+-- The session's formats are as before.
+SELECT date '2026-02-01', interval '1 day', '\x00ff'::bytea;
+RESET ALL;
+SET pg_background.tasks = off;
+SELECT background.enqueue('SELECT 1', row()) > 0 AS enqueued;
+SELECT error_line('SELECT background.enqueue(''SELECT 1'', row(row(1, 2)))');
+SELECT error_line('SELECT background.enqueue(''SELECT 1'', row(ARRAY[row(1, 2)]))');
+SELECT error_line('SELECT background.enqueue(''SELECT 1'', row(''(1,fine)''::tasks_pair), database => ''postgres'')');
