@@ -59,18 +59,21 @@ build: setup
 
 install: build install-files
 
+# Nothing runs the tasks of pg_background_tasks yet. So it is installed for tests only, or with TASKS=1.
+extensions = pg_background $(if $(TASKS),pg_background_tasks)
+
 install-files:
 	install -d '$(pkglibdir)' '$(extensiondir)'
 	install $(STRIP) -m 755 '$(library)' '$(pkglibdir)/pg_background.so.new'
 	mv -f '$(pkglibdir)/pg_background.so.new' '$(pkglibdir)/pg_background.so'
-	install -m 644 pg_background.control pg_background_tasks.control sql/pg_background--*.sql sql/pg_background_tasks--*.sql '$(extensiondir)/'
+	install -m 644 $(foreach extension,$(extensions),$(extension).control sql/$(extension)--*.sql) '$(extensiondir)/'
 
 uninstall:
 	rm -f '$(pkglibdir)/pg_background.so' '$(pkglibdir)/pg_background_probe.so' '$(extensiondir)'/pg_background{,_tasks}.control '$(extensiondir)'/pg_background{,_tasks}--*.sql
 
 # The installation for the tests, the demo and the benchmark. It uses sudo if the directories are not writable.
 installed: build
-	@if [ -w '$(call pg,pkglibdir)' ]; then $(MAKE) -s install-files; else sudo $(MAKE) -s install-files \
+	@if [ -w '$(call pg,pkglibdir)' ]; then $(MAKE) -s install-files TASKS=1; else sudo $(MAKE) -s install-files TASKS=1 \
 		PG_CONFIG='$(PG_CONFIG)' CARGO_TARGET_DIR='$(CARGO_TARGET_DIR)'; fi
 
 # The library with what tests ask that SQL cannot (src/probe.rs), under a name of its own, unoptimised and with assertions; the tests that use it
@@ -86,7 +89,7 @@ probe-installed: setup
 installcheck:
 	@mkdir -p '$(CARGO_TARGET_DIR)/regress'
 	$(pg_regress) --inputdir=tests/regress --outputdir='$(CARGO_TARGET_DIR)/regress' --bindir='$(call pg,bindir)' \
-		--dbname=contrib_regression --encoding=UTF8 --no-locale $(or $(TESTS),--schedule=tests/regress/schedule)
+		--dbname=contrib_regression --encoding=UTF8 --no-locale $(or $(TESTS),--schedule=tests/regress/schedule $(if $(TASKS),--schedule=tests/regress/tasks_schedule))
 
 lint: setup
 	$(CARGO) fmt --all --check
@@ -106,7 +109,7 @@ else
 endif
 
 regress: installed
-	scripts/cluster run $(MAKE) -s installcheck || { head -n 500 '$(CARGO_TARGET_DIR)/regress/regression.diffs'; exit 1; }
+	scripts/cluster run $(MAKE) -s installcheck TASKS=1 || { head -n 500 '$(CARGO_TARGET_DIR)/regress/regression.diffs'; exit 1; }
 
 client: installed
 	$(CARGO) test --no-fail-fast $(client_tests) -- --test-threads=$(TEST_THREADS)
