@@ -231,7 +231,7 @@ fn note(raw: Raw<'_>, slot: &'static Slot, done: &Completion) {
 
 /// Raises if the job is to end early. A cancel interrupts a statement, but SQL can catch that and go on. So this is checked between
 /// statements and before the commit.
-fn give_up_if_asked(raw: Raw<'_>, slot: &Slot) {
+pub fn give_up_if_asked(raw: Raw<'_>, slot: &Slot) {
     if slot.stop() != Stop::No {
         raise_raw(
             raw,

@@ -26,7 +26,7 @@ use crate::registry::{admission, pool, upkeep};
 use crate::worker::attached::{self, Attached, attach};
 use crate::worker::idle::{self, IdlePolicy};
 use crate::worker::verdict::{self, Verdict};
-use crate::worker::{execute, output};
+use crate::worker::{execute, output, stop};
 use core::ffi::{CStr, c_int};
 use core::sync::atomic::Ordering::Relaxed;
 use pgrx::pg_sys::{Datum, NAMEDATALEN};
@@ -80,6 +80,9 @@ fn prepare_for_jobs(raw: Raw<'_>, slot: &'static Slot) {
     callbacks::redirect_messages(raw, output::message_for_client);
     TIMER.set(signals::register_timer(time_is_over));
     compiled::watch(raw);
+    if let Err(failure) = stop::watch() {
+        error::throw(raw, failure);
+    }
 }
 
 /// Runs one job after another.
@@ -172,10 +175,12 @@ impl Attached {
         let roles = identity::roles();
         let parameters = parameters.as_ref();
         compiled::watch_role(Some(leaves_its_role));
+        stop::watch_job(Some(self.slot));
         let executed =
             error::catch(|raw| execute::execute(raw, self.slot, sql, parameters, &identity, work, !is_first));
         // From here on the end of the process must not be reported as the end of the job, which has its outcome.
         signals::hold_interrupts();
+        stop::watch_job(None);
         let verdict = match executed {
             Ok(()) => Verdict::SUCCESS,
             Err(edata) => {

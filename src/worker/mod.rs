@@ -3,6 +3,7 @@
 //! * [`main`]: one job after another, and what happens when the process ends in the middle of one;
 //! * [`attached`]: the job that the worker has attached to;
 //! * [`execute`]: runs the SQL as the simple-query protocol does;
+//! * [`stop`]: a job that was told to stop ends, whatever its functions catch;
 //! * [`work`]: what the engine does in the job's transaction;
 //! * [`output`]: writes rows and messages into the channel;
 //! * [`idle`]: the idle loop, from one job to the next;
@@ -13,6 +14,7 @@ pub mod execute;
 pub mod idle;
 pub mod main;
 pub mod output;
+pub mod stop;
 pub mod verdict;
 pub mod work;
 

@@ -273,3 +273,66 @@ fn by_time_limits() {
     assert!(timed_out);
     assert_eq!(session.counters().timed_out, 2);
 }
+
+/// A procedural block may catch the cancel. What it does afterwards does not commit, within the statement or at its end.
+#[test]
+fn what_catches_the_cancel_does_not_commit() {
+    let (_cluster, mut session) = cluster_with_effects(&[]);
+    session.exec(
+        "CREATE PROCEDURE swallow() LANGUAGE plpgsql AS $$ BEGIN
+             BEGIN PERFORM pg_sleep(3600); EXCEPTION WHEN query_canceled THEN NULL; END;
+             INSERT INTO effects VALUES (2); COMMIT; END $$",
+    );
+    let swallow = "BEGIN PERFORM pg_sleep(3600); EXCEPTION WHEN query_canceled THEN NULL; END;";
+    let jobs = [
+        format!("DO $$ BEGIN INSERT INTO effects VALUES (1); {swallow} COMMIT; END $$"),
+        format!("DO $$ BEGIN {swallow} ROLLBACK; INSERT INTO effects VALUES (2); COMMIT; END $$"),
+        format!("DO $$ BEGIN FOR i IN 1..8 LOOP {swallow} INSERT INTO effects VALUES (i); COMMIT; END LOOP; END $$"),
+        "CALL swallow()".to_string(),
+    ];
+    for idle in ["10s", "0"] {
+        session.exec(&format!("SET pg_background.worker_idle_timeout = '{idle}'"));
+        for sql in &jobs {
+            let job = session.launch(sql);
+            session.wait_running(job);
+            session.exec(&format!("SELECT pg_background_cancel({job})"));
+            assert_canceled(&mut session, job);
+        }
+    }
+    session.exec("SET pg_background.worker_timeout = 100");
+    let job = session.launch(&jobs[0]);
+    assert_canceled(&mut session, job);
+    session.exec("RESET pg_background.worker_timeout");
+    assert!(session.holds(&format!(
+        "(SELECT timed_out FROM pg_background_run($q${}$q$, 0, 100))",
+        jobs[2]
+    )));
+    session.wait_until("NOT EXISTS (SELECT FROM pg_background_jobs WHERE state = 'running')");
+    assert_eq!(session.value::<i32>("SELECT count(*) FROM effects"), 0);
+}
+
+/// A loop that catches every cancel ends all the same.
+#[test]
+fn what_catches_each_cancel_ends() {
+    let (_cluster, mut session) = cluster_with_effects(&[]);
+    let catch = |body: &str| format!("BEGIN {body} EXCEPTION WHEN query_canceled THEN NULL; END;");
+    let sleep = catch("PERFORM pg_sleep(3600);");
+    let jobs = [
+        format!("DO $$ BEGIN LOOP {sleep} END LOOP; END $$"),
+        format!("DO $$ BEGIN LOOP {} END LOOP; END $$", catch(&sleep)),
+        format!(
+            "DO $$ BEGIN INSERT INTO effects VALUES (1); LOOP {} END LOOP; END $$",
+            catch(&catch(&sleep))
+        ),
+    ];
+    for sql in &jobs {
+        let job = session.launch(sql);
+        session.wait_running(job);
+        session.exec(&format!("SELECT pg_background_cancel({job})"));
+        assert_canceled(&mut session, job);
+    }
+    session.exec("SET pg_background.worker_timeout = 100");
+    let job = session.launch(&jobs[1]);
+    assert_canceled(&mut session, job);
+    assert_eq!(session.counters().timed_out, 1);
+}
