@@ -125,8 +125,7 @@ pub fn enqueue(asked: Asked, after: Value) -> Result<i64> {
 
 /// A role without LOGIN cannot connect before version 17.
 fn check_role(number: u32) -> Result<()> {
-    #[cfg(not(since_17))]
-    if role::rights(number)?.is_some_and(|rights| !rights.may_log_in) {
+    if !cfg!(since_17) && role::rights(number)?.is_some_and(|rights| !rights.may_log_in) {
         return Err(Report::new(
             PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
             "a role that is not permitted to log in cannot have tasks",
@@ -134,7 +133,6 @@ fn check_role(number: u32) -> Result<()> {
         .hint("PostgreSQL 17 and later can run them.")
         .into());
     }
-    let _ = number;
     Ok(())
 }
 
