@@ -3,7 +3,8 @@
 use crate::channel::request::Work;
 use crate::pg::catalog::database::Database;
 use crate::pg::error::{Report, Result};
-use crate::pg::process::identity::Identity;
+use crate::pg::process::backend;
+use crate::pg::process::identity::{self, Identity};
 use crate::pg::shmem::DsaPointer;
 use crate::pg::value::params::Outgoing;
 use crate::registry::job::{LABEL_MAX, Slot};
@@ -72,6 +73,27 @@ pub fn queue_size(bytes: i32) -> Result<i32> {
     } else {
         bytes.max(settings::QUEUE_MIN)
     })
+}
+
+/// Checks that something may be run later for this process: 25000 in a parallel worker, 42501 in a security-restricted operation. `action` and
+/// `what` are words of the error: launch a background job, job.
+pub fn check_caller(action: &str, what: &str) -> Result<()> {
+    if backend::is_parallel_worker() {
+        return Err(Report::new(
+            PgSqlErrorCode::ERRCODE_INVALID_TRANSACTION_STATE,
+            format!("cannot {action} in a parallel worker"),
+        )
+        .into());
+    }
+    if identity::in_restricted_operation() {
+        return Err(Report::new(
+            PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+            format!("cannot {action} within security-restricted operation"),
+        )
+        .detail(format!("The {what} would run outside of the restriction."))
+        .into());
+    }
+    Ok(())
 }
 
 /// Checks the length of a label. 22001 if it is too long.

@@ -976,6 +976,39 @@ pub fn cached_row(raw: Raw<'_>, cache: pg_sys::SysCacheIdentifier::Type, oid: pg
     unsafe { SearchSysCache1(raw, cache as _, oid.into()) }
 }
 
+/// The columns of a catalog's row, as the catalog's struct has them (`GETSTRUCT` of access/htup_details.h).
+///
+/// # Safety
+/// A row of the catalog whose struct `F` is.
+pub unsafe fn columns<F>(row: pg_sys::HeapTuple) -> *mut F {
+    // SAFETY: see above.
+    unsafe {
+        let header = (*row).t_data;
+        header.cast::<u8>().add((*header).t_hoff.into()).cast()
+    }
+}
+
+/// Returns what `read` takes from the row of a catalog with an oid, None if there is none.
+///
+/// # Safety
+/// `F` is the struct of the catalog that the cache is of.
+pub unsafe fn read_cached<F, T: Copy>(
+    raw: Raw<'_>,
+    cache: pg_sys::SysCacheIdentifier::Type,
+    oid: pg_sys::Oid,
+    read: fn(&F) -> T,
+) -> Option<T> {
+    let row = cached_row(raw, cache, oid);
+    // SAFETY: see above; the row is looked at while the cache holds it.
+    unsafe {
+        (!row.is_null()).then(|| {
+            let read = read(&*columns(row));
+            raw::ReleaseSysCache(raw, row);
+            read
+        })
+    }
+}
+
 thread_local! {
     static CONSTRAINT_WATCHER: Cell<Option<fn()>> = const { Cell::new(None) };
 }

@@ -7,8 +7,7 @@
 use crate::pg::catalog::owner;
 use crate::pg::error::{self, Result};
 use crate::pg::fallible;
-use crate::pg::function::rows::Value;
-use crate::pg::memory;
+use crate::pg::function::rows::{self, Value};
 use crate::pg::raw::{self, Raw, may_raise};
 use core::ffi::{CStr, c_char, c_int, c_long, c_void};
 use core::ptr;
@@ -18,8 +17,6 @@ use pgrx::pg_sys::{self, Datum, HeapTuple, Oid, Snapshot, TupleDesc};
 
 // executor/spi.h
 may_raise! {
-    fn SPI_connect() -> c_int;
-    fn SPI_finish() -> c_int;
     fn SPI_prepare_cursor(src: *const c_char, nargs: c_int, argtypes: *mut Oid, options: c_int) -> pg_sys::SPIPlanPtr;
     fn SPI_keepplan(plan: pg_sys::SPIPlanPtr) -> c_int;
     fn SPI_execute_snapshot(
@@ -33,11 +30,6 @@ may_raise! {
         count: c_long,
     ) -> c_int;
     fn SPI_getbinval(tuple: HeapTuple, desc: TupleDesc, column: c_int, is_null: *mut bool) -> Datum;
-}
-
-// utils/snapmgr.h
-may_raise! {
-    fn GetLatestSnapshot() -> Snapshot;
 }
 
 /// The most parameters of a statement.
@@ -121,7 +113,7 @@ impl Plan {
                 plan,
                 datums.as_mut_ptr(),
                 nulls.as_ptr(),
-                GetLatestSnapshot(raw),
+                raw::GetLatestSnapshot(raw),
                 ptr::null_mut(),
                 false,
                 false,
@@ -144,9 +136,9 @@ impl Plan {
         owner::acting(|| {
             // SAFETY: connected for the time of the call.
             error::catching(|raw| unsafe {
-                SPI_connect(raw);
+                raw::SPI_connect(raw);
                 let count = self.run_raw(raw, values);
-                SPI_finish(raw);
+                raw::SPI_finish(raw);
                 count
             })
         })
@@ -157,7 +149,7 @@ impl Plan {
         owner::acting(|| {
             // SAFETY: the table lives until SPI_finish.
             let (table, count) = error::catching(|raw| unsafe {
-                SPI_connect(raw);
+                raw::SPI_connect(raw);
                 let count = self.run_raw(raw, values);
                 (pg_sys::SPI_tuptable, count)
             })?;
@@ -169,7 +161,7 @@ impl Plan {
                 all.push(read(&Row { table, tuple })?);
             }
             // SAFETY: connected above.
-            error::catching(|raw| unsafe { SPI_finish(raw) })?;
+            error::catching(|raw| unsafe { raw::SPI_finish(raw) })?;
             Ok(all)
         })
     }
@@ -222,14 +214,6 @@ impl Row {
         let Some(datum) = self.datum(n)? else {
             return Ok(None);
         };
-        // SAFETY: the column's type is text.
-        let bytes = error::catching(|raw| unsafe {
-            let value = raw::pg_detoast_datum(raw, datum.cast_mut_ptr());
-            memory::view(
-                pgrx::varlena::vardata_any(value).cast(),
-                pgrx::varlena::varsize_any_exhdr(value),
-            )
-        })?;
-        fallible::copied(bytes).map(Some)
+        rows::copy_of_text(datum).map(Some)
     }
 }

@@ -437,6 +437,11 @@ may_raise! {
     pub fn get_func_name(function: Oid) -> *mut c_char;
     pub fn fmgr_info(function: Oid, info: *mut FmgrInfo);
 
+    // executor/spi.h, utils/snapmgr.h
+    pub fn SPI_connect() -> c_int;
+    pub fn SPI_finish() -> c_int;
+    pub fn GetLatestSnapshot() -> Snapshot;
+
     // utils/palloc.h, utils/memutils.h
     pub fn palloc(size: usize) -> *mut c_void;
     pub fn palloc0(size: usize) -> *mut c_void;

@@ -49,8 +49,6 @@ pub fn in_subtransaction<T>(body: impl FnOnce() -> Result<T>) -> Result<T> {
 
 // executor/spi.h, raw: the errors of these statements are caught whole.
 may_raise! {
-    fn SPI_connect() -> c_int;
-    fn SPI_finish() -> c_int;
     fn SPI_execute(src: *const c_char, read_only: bool, tcount: c_long) -> c_int;
     fn SPI_execute_with_args(
         src: *const c_char,
@@ -68,9 +66,9 @@ may_raise! {
 pub fn execute(sql: &CStr) -> Result<()> {
     // SAFETY: the statement is NUL-terminated; SPI is connected for the time of the call. The closure owns nothing.
     error::catching(|raw| unsafe {
-        SPI_connect(raw);
+        raw::SPI_connect(raw);
         SPI_execute(raw, sql.as_ptr(), false, 0);
-        SPI_finish(raw);
+        raw::SPI_finish(raw);
     })
 }
 
@@ -96,7 +94,7 @@ pub fn texts(query: &CStr, arguments: &[&[u8]]) -> Result<Vec<CString>> {
         for (datum, argument) in datums.iter_mut().zip(arguments) {
             *datum = rows::text_datum(raw, argument);
         }
-        SPI_connect(raw);
+        raw::SPI_connect(raw);
         SPI_execute_with_args(
             raw,
             query.as_ptr(),
@@ -120,7 +118,7 @@ pub fn texts(query: &CStr, arguments: &[&[u8]]) -> Result<Vec<CString>> {
         texts.map(|text| CStr::from_ptr(text).to_owned()).collect()
     };
     // SAFETY: connected above.
-    error::catching(|raw| unsafe { SPI_finish(raw) })?;
+    error::catching(|raw| unsafe { raw::SPI_finish(raw) })?;
     Ok(answer)
 }
 

@@ -4,8 +4,7 @@
 //! extension's own.
 
 use crate::pg::error::{self, Result};
-use crate::pg::fallible;
-use crate::pg::function::rows::Value;
+use crate::pg::function::rows::{self, Value};
 use crate::pg::memory;
 use crate::pg::raw::{self, Raw, may_raise};
 use core::ffi::c_int;
@@ -14,7 +13,6 @@ use pgrx::pg_sys::{self, AttrNumber, Datum, HeapTuple, Oid, Relation, Snapshot, 
 
 // utils/snapmgr.h
 may_raise! {
-    fn GetLatestSnapshot() -> Snapshot;
     fn RegisterSnapshot(snapshot: Snapshot) -> Snapshot;
     fn UnregisterSnapshot(snapshot: Snapshot);
 }
@@ -73,15 +71,7 @@ impl Row {
         let Some(datum) = self.datum(column) else {
             return Ok(None);
         };
-        // SAFETY: the column's type is text.
-        let bytes = error::catching(|raw| unsafe {
-            let value = raw::pg_detoast_datum(raw, datum.cast_mut_ptr());
-            memory::view(
-                pgrx::varlena::vardata_any(value).cast(),
-                pgrx::varlena::varsize_any_exhdr(value),
-            )
-        })?;
-        fallible::copied(bytes).map(Some)
+        rows::copy_of_text(datum).map(Some)
     }
 
     /// The value of the type `background.role`.
@@ -104,7 +94,7 @@ impl Scan {
     fn begin(raw: Raw<'_>, table: u32, index: u32, column: usize, key: Key, sees: Sees) -> Self {
         let (operator, argument) = match key {
             Key::Int8(value) => (pg_sys::F_INT8EQ, Datum::from(value)),
-            Key::Text(bytes) => (pg_sys::F_TEXTEQ, crate::pg::function::rows::text_datum(raw, bytes)),
+            Key::Text(bytes) => (pg_sys::F_TEXTEQ, rows::text_datum(raw, bytes)),
         };
         // SAFETY: the relations exist; the key is copied by the scan. All-zero is a snapshot of no kind.
         unsafe {
@@ -119,7 +109,7 @@ impl Scan {
                 argument,
             );
             let (dirty, snapshot) = match sees {
-                Sees::Committed => (ptr::null_mut(), RegisterSnapshot(raw, GetLatestSnapshot(raw))),
+                Sees::Committed => (ptr::null_mut(), RegisterSnapshot(raw, raw::GetLatestSnapshot(raw))),
                 Sees::Uncommitted => {
                     let dirty = raw::palloc0(raw, size_of::<SnapshotData>()).cast::<SnapshotData>();
                     (*dirty).snapshot_type = pg_sys::SnapshotType::SNAPSHOT_DIRTY;

@@ -65,7 +65,7 @@ pub struct Launched {
 /// * 53200 if memory is out, 08006 if the worker could not start, 0A000 for parameters that cannot be passed on;
 /// * those of [`Database::by_name`] for the database.
 pub fn launch(arguments: &Arguments) -> Result<Launched> {
-    check()?;
+    order::check_caller("launch a background job", "job")?;
     let queue_size = order::queue_size(arguments.queue_size)?;
     order::check_label(arguments.label)?;
     let identity = identity::identity();
@@ -153,26 +153,6 @@ fn prepare(arguments: &Arguments, queue_size: i32, identity: Identity, counters:
     // A worker that waits for old snapshots must not find one that was taken only to look into the catalogs.
     spi::forget_catalog_snapshot();
     Ok(prepared)
-}
-
-/// Checks that a job may be launched from here at all.
-fn check() -> Result<()> {
-    if backend::is_parallel_worker() {
-        return Err(Report::new(
-            PgSqlErrorCode::ERRCODE_INVALID_TRANSACTION_STATE,
-            "cannot launch a background job in a parallel worker",
-        )
-        .into());
-    }
-    if identity::in_restricted_operation() {
-        return Err(Report::new(
-            PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
-            "cannot launch a background job within security-restricted operation",
-        )
-        .detail("The job would run outside of the restriction.")
-        .into());
-    }
-    Ok(())
 }
 
 /// Waits until the session runs fewer jobs than it may. Returns its counters.

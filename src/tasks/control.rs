@@ -48,8 +48,7 @@ pub fn cancel(tables: &Tables, id: i64, grace_ms: i32) -> Result<bool> {
     let Some(found) = unfinished(tables, id)?.filter(|found| found.is_committed) else {
         return match end::find(tables, id)? {
             Some(ended) => check(id, ended.owner).map(|()| false),
-            None if end::was_given_out(id)? => Ok(false),
-            None => Err(end::never_given_out(id)),
+            None => end::check_given_out(id).map(|()| false),
         };
     };
     if !role::may_signal(found.owner) {
@@ -94,8 +93,7 @@ pub fn retry(tables: &Tables, id: i64) -> Result<bool> {
     let Some(Ended { owner, is_done, .. }) = end::find(tables, id)? else {
         return match unfinished(tables, id)?.filter(|found| found.is_committed) {
             Some(found) => check(id, found.owner).map(|()| false),
-            None if end::was_given_out(id)? => Ok(false),
-            None => Err(end::never_given_out(id)),
+            None => end::check_given_out(id).map(|()| false),
         };
     };
     check(id, owner)?;
@@ -146,8 +144,10 @@ pub fn wait(tables: &Tables, id: i64, deadline: Deadline) -> Result<Option<Vec<u
                     }
                     return Ok(Some(ended.state));
                 }
-                None if end::was_given_out(id)? => return fallible::copied(b"done").map(Some),
-                None => return Err(end::never_given_out(id)),
+                None => {
+                    end::check_given_out(id)?;
+                    return fallible::copied(b"done").map(Some);
+                }
             },
         }
         if deadline.has_passed() {
@@ -197,8 +197,7 @@ pub fn result(tables: &Tables, id: i64, rows: &Rows) -> Result<()> {
         Some(ended) => check(id, ended.owner)?,
         None => match unfinished(tables, id)? {
             Some(found) => return check(id, found.owner),
-            None if end::was_given_out(id)? => return Ok(()),
-            None => return Err(end::never_given_out(id)),
+            None => return end::check_given_out(id),
         },
     }
     RESULT.rows(&[Value::Int8(id)], |row| match row.datum(0)? {

@@ -60,6 +60,15 @@ pub fn never_given_out(id: i64) -> Failure {
     .into()
 }
 
+/// 42704 for an id that was never given out.
+pub fn check_given_out(id: i64) -> Result<()> {
+    if was_given_out(id)? {
+        Ok(())
+    } else {
+        Err(never_given_out(id))
+    }
+}
+
 /// 42501.
 pub fn not_permitted(id: i64) -> Failure {
     Report::new(

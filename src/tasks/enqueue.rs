@@ -1,5 +1,6 @@
 //! From what is asked for to a row of `background.task`.
 
+use crate::dispatch::order;
 use crate::pg::error::{Failure, Report, Result};
 use crate::pg::function::rows::{BOOL, CHAR, INT4, INT8, OID, TEXT, TIMESTAMPTZ, Value};
 use crate::pg::guc::own;
@@ -92,21 +93,7 @@ static SETTINGS_ARE_WRONG: Plan = Plan::fixed(
 /// Errors: 25000 in a parallel worker, 42501 in a security-restricted operation, 25006 where nothing may be written, 0A000 for a role that may
 /// not log in before version 17; those of [`Options::check`], [`queue::enter`] and [`parents::look`]; 23505 where `on_conflict` asks for it.
 pub fn enqueue(asked: Asked, after: Value) -> Result<i64> {
-    if backend::is_parallel_worker() {
-        return Err(Report::new(
-            PgSqlErrorCode::ERRCODE_INVALID_TRANSACTION_STATE,
-            "cannot enqueue a task in a parallel worker",
-        )
-        .into());
-    }
-    if identity::in_restricted_operation() {
-        return Err(Report::new(
-            PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
-            "cannot enqueue a task within security-restricted operation",
-        )
-        .detail("The task would run outside of the restriction.")
-        .into());
-    }
+    order::check_caller("enqueue a task", "task")?;
     transaction::check_writable(c"background.enqueue()")?;
     let role = identity::acting().2;
     check_role(role)?;
@@ -125,7 +112,7 @@ pub fn enqueue(asked: Asked, after: Value) -> Result<i64> {
 
 /// A role without LOGIN cannot connect before version 17.
 fn check_role(number: u32) -> Result<()> {
-    if !cfg!(since_17) && role::rights(number)?.is_some_and(|rights| !rights.may_log_in) {
+    if !cfg!(since_17) && role::may_log_in(number)? == Some(false) {
         return Err(Report::new(
             PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
             "a role that is not permitted to log in cannot have tasks",
@@ -245,21 +232,12 @@ impl Order<'_> {
         pushed::push(id, phase)
     }
 
-    /// All columns of the table, in order. Nobody is asked for rights: nothing but the extension's own code and that of built-in types runs.
-    fn insert_plain(&self, id: i64, phase: Phase, home: i64, now: i64) -> Result<()> {
+    /// The columns from `max_attempts` to `keep_result`.
+    fn options<'b>(&'b self, now: i64, path: &'b [u8]) -> [Value<'b>; 14] {
         let asked = &self.options.asked;
-        let path = own::value_of(c"search_path")?;
         let time = |at: Option<i64>| at.map_or(Value::Null, Value::Timestamp);
         let params = self.options.params;
-        let values = [
-            Value::Int8(id),
-            Value::Text(asked.queue),
-            Value::Other(0, role::of_number(self.role)?),
-            Value::Int4(asked.priority),
-            Value::Char(phase.letter()),
-            Value::Char(self.options.mode.letter()),
-            Value::Int8(home),
-            Value::Int4(0),
+        [
             asked.max_attempts.map_or(Value::Null, Value::Int4),
             Value::Timestamp(now),
             time(asked.run_at),
@@ -270,62 +248,66 @@ impl Order<'_> {
             Value::Text(asked.sql),
             params.map_or(Value::Null, |params| Value::Other(TEXT_ARRAY, params.types)),
             params.map_or(Value::Null, |params| Value::Other(TEXT_ARRAY, params.values)),
-            Value::Text(&path),
+            Value::Text(path),
             asked
                 .settings
                 .map_or(Value::Null, |settings| Value::Other(JSONB, settings)),
             Value::text_or_null(self.options.database),
             Value::Bool(asked.keep_result),
-            Value::Null,
-            Value::Int4(0),
-            Value::text_or_null(asked.concurrency_key),
+        ]
+    }
+
+    /// The columns before those of [`Order::options`], but for the number of attempts.
+    fn head(&self, id: i64, owner: Value<'static>, phase: Phase, home: i64) -> [Value<'_>; 7] {
+        let asked = &self.options.asked;
+        [
+            Value::Int8(id),
+            Value::Text(asked.queue),
+            owner,
+            Value::Int4(asked.priority),
+            Value::Char(phase.letter()),
+            Value::Char(self.options.mode.letter()),
+            Value::Int8(home),
+        ]
+    }
+
+    /// All columns of the table, in order. No rights are checked: only the extension's own code and that of built-in types runs.
+    fn insert_plain(&self, id: i64, phase: Phase, home: i64, now: i64) -> Result<()> {
+        let path = own::value_of(c"search_path")?;
+        let owner = Value::Other(0, role::of_number(self.role)?);
+        let (attempt, turn) = (Value::Int4(0), Value::Int4(0));
+        let values = [
+            &self.head(id, owner, phase, home)[..],
+            &[attempt],
+            &self.options(now, &path),
+            &[Value::Null, turn],
+            &self.tail(),
+            // schedule, operation_id, started_at, sqlstate, error_message.
+            &[Value::Null; 5],
+        ];
+        table::insert(self.tables.task, &values.concat())
+    }
+
+    /// The columns after the key.
+    fn tail(&self) -> [Value<'_>; 3] {
+        [
+            Value::text_or_null(self.options.asked.concurrency_key),
             self.after,
             Value::Char(self.options.on_parent_failure.letter()),
-            Value::Null,
-            Value::Null,
-            Value::Null,
-            Value::Null,
-            Value::Null,
-        ];
-        table::insert(self.tables.task, &values)
+        ]
     }
 
     fn write(&self, plan: &Plan, id: i64, phase: Phase, home: i64, now: i64, turn: Option<i32>) -> Result<usize> {
-        let asked = &self.options.asked;
         let path = own::value_of(c"search_path")?;
-        let time = |at: Option<i64>| at.map_or(Value::Null, Value::Timestamp);
-        let params = self.options.params;
+        let turn = turn.map(Value::Int4);
         let values = [
-            Value::Int8(id),
-            Value::Text(asked.queue),
-            Value::Oid(self.role),
-            Value::Int4(asked.priority),
-            Value::Char(phase.letter()),
-            Value::Char(self.options.mode.letter()),
-            Value::Int8(home),
-            asked.max_attempts.map_or(Value::Null, Value::Int4),
-            Value::Timestamp(now),
-            time(asked.run_at),
-            time(asked.expires_at),
-            options::interval(asked.retry_delay),
-            options::interval(asked.timeout),
-            Value::text_or_null(asked.label),
-            Value::Text(asked.sql),
-            params.map_or(Value::Null, |params| Value::Other(TEXT_ARRAY, params.types)),
-            params.map_or(Value::Null, |params| Value::Other(TEXT_ARRAY, params.values)),
-            Value::Text(&path),
-            asked
-                .settings
-                .map_or(Value::Null, |settings| Value::Other(JSONB, settings)),
-            Value::text_or_null(self.options.database),
-            Value::Bool(asked.keep_result),
-            Value::text_or_null(asked.key),
-            Value::text_or_null(asked.concurrency_key),
-            self.after,
-            Value::Char(self.options.on_parent_failure.letter()),
-            turn.map_or(Value::Null, Value::Int4),
+            &self.head(id, Value::Oid(self.role), phase, home)[..],
+            &self.options(now, &path),
+            &[Value::text_or_null(self.options.asked.key)],
+            &self.tail(),
+            turn.as_slice(),
         ];
-        plan.execute(&values[..if turn.is_some() { values.len() } else { COLUMNS.len() }])
+        plan.execute(&values.concat())
     }
 }
 

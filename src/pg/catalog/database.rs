@@ -1,6 +1,6 @@
 //! The databases of the cluster, as a process that is about to connect sees them. Guarded.
 
-use crate::pg::error::{Report, Result};
+use crate::pg::error::{self, Report, Result};
 use crate::pg::process::backend;
 use crate::pg::raw::Raw;
 use crate::pg::{compat, memory};
@@ -34,7 +34,7 @@ impl Database {
         let shown = String::from_utf8_lossy(name.to_bytes());
         // SAFETY: a NUL-terminated name.
         let oid = unsafe { pg_sys::get_database_oid(name.as_ptr(), true) };
-        let Some(found) = Form::of(oid) else {
+        let Some(found) = Form::of(oid)? else {
             return Err(Report::new(
                 PgSqlErrorCode::ERRCODE_INVALID_CATALOG_NAME,
                 format!("database \"{shown}\" does not exist"),
@@ -76,6 +76,7 @@ impl Database {
 }
 
 /// The columns of `pg_database` that are needed here.
+#[derive(Clone, Copy)]
 struct Form {
     encoding: i32,
     takes_connections: bool,
@@ -84,28 +85,18 @@ struct Form {
 }
 
 impl Form {
-    fn of(oid: Oid) -> Option<Self> {
+    fn of(oid: Oid) -> Result<Option<Self>> {
         /// `DATCONNLIMIT_INVALID_DB` of `catalog/pg_database.h`.
         const INVALID: i32 = -2;
-        // SAFETY: the tuple is looked at while the cache holds it.
-        unsafe {
-            let tuple = pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::DATABASEOID as _, pg_sys::Datum::from(oid));
-            if tuple.is_null() {
-                return None;
-            }
-            let header = (*tuple).t_data;
-            let form = header
-                .cast::<u8>()
-                .add((*header).t_hoff as usize)
-                .cast::<pg_sys::FormData_pg_database>();
-            let found = Self {
-                encoding: (*form).encoding,
-                takes_connections: (*form).datallowconn,
-                is_invalid: (*form).datconnlimit == INVALID,
-            };
-            pg_sys::ReleaseSysCache(tuple);
-            Some(found)
-        }
+        // SAFETY: the struct of pg_database.
+        error::catching(|raw| unsafe {
+            let cache = pg_sys::SysCacheIdentifier::DATABASEOID;
+            compat::read_cached(raw, cache, oid, |database: &pg_sys::FormData_pg_database| Self {
+                encoding: database.encoding,
+                takes_connections: database.datallowconn,
+                is_invalid: database.datconnlimit == INVALID,
+            })
+        })
     }
 }
 

@@ -3,7 +3,6 @@
 use crate::pg::compat;
 use crate::pg::error::{self, Report, Result};
 use crate::pg::process::identity;
-use crate::pg::raw;
 use core::cell::Cell;
 use core::ffi::{CStr, c_int};
 use pgrx::PgSqlErrorCode;
@@ -42,23 +41,14 @@ pub fn relation(name: &CStr) -> Result<u32> {
 /// the tables may run anything as anyone, so 42501 where that is no superuser: after REASSIGN OWNED, say.
 pub fn look_up() -> Result<u32> {
     let task = relation(c"task")?;
-    let owner = error::catching(|raw| {
-        let tuple = compat::cached_row(raw, pg_sys::SysCacheIdentifier::RELOID, Oid::from(task));
-        if tuple.is_null() {
-            return Oid::INVALID;
-        }
-        // SAFETY: the tuple is looked at while the cache holds it.
-        unsafe {
-            let header = (*tuple).t_data;
-            let form = header
-                .cast::<u8>()
-                .add((*header).t_hoff as usize)
-                .cast::<pg_sys::FormData_pg_class>();
-            let owner = (*form).relowner;
-            raw::ReleaseSysCache(raw, tuple);
-            owner
-        }
-    })?;
+    // SAFETY: the struct of pg_class.
+    let owner = error::catching(|raw| unsafe {
+        let cache = pg_sys::SysCacheIdentifier::RELOID;
+        compat::read_cached(raw, cache, Oid::from(task), |class: &pg_sys::FormData_pg_class| {
+            class.relowner
+        })
+    })?
+    .unwrap_or(Oid::INVALID);
     // SAFETY: a look-up in the catalog.
     if owner == Oid::INVALID || !unsafe { pg_sys::superuser_arg(owner) } {
         return Err(Report::new(

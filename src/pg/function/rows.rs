@@ -4,6 +4,7 @@ use crate::pg::error::{self, Report, Result};
 use crate::pg::raw::{self, Raw};
 use crate::pg::value::assign::Assignments;
 use crate::pg::value::desc;
+use crate::pg::{fallible, memory};
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::{self, Datum, TupleDesc, Tuplestorestate};
 
@@ -96,6 +97,19 @@ pub fn text_datum(raw: Raw<'_>, bytes: &[u8]) -> Datum {
             bytes.len() as _,
         ))
     }
+}
+
+/// A copy of the bytes of a `text`. Guarded. 53200.
+pub(in crate::pg) fn copy_of_text(datum: Datum) -> Result<Vec<u8>> {
+    // SAFETY: a datum of the type text.
+    let bytes = error::catching(|raw| unsafe {
+        let value = raw::pg_detoast_datum(raw, datum.cast_mut_ptr());
+        memory::view(
+            pgrx::varlena::vardata_any(value).cast(),
+            pgrx::varlena::varsize_any_exhdr(value),
+        )
+    })?;
+    fallible::copied(bytes)
 }
 
 /// A `name` in the current memory context.

@@ -289,10 +289,7 @@ fn judge(raw: Raw<'_>, function: Oid, moment: Moment) -> bool {
             return false;
         }
         let header = (*row).t_data;
-        let columns = header
-            .cast::<u8>()
-            .add((*header).t_hoff.into())
-            .cast::<FormData_pg_proc>();
+        let columns = compat::columns::<FormData_pg_proc>(row);
         let mut at_call = false;
         if is_compiled(function, (*columns).prolang.to_u32()) {
             let xmin = &raw mut (*header).t_choice.t_heap.t_xmin;

@@ -45,21 +45,25 @@ fn within(raw: Raw<'_>, kind: u32, depth: u32) -> u32 {
 }
 
 /// FNV-1a over numbers.
-struct Hash(u32);
+pub(in crate::pg) struct Hash(u32);
 
 impl Hash {
-    fn new() -> Self {
+    pub(in crate::pg) fn new() -> Self {
         Self(0x811c_9dc5)
     }
 
     fn add(&mut self, number: u32) {
-        for byte in number.to_ne_bytes() {
-            self.0 = (self.0 ^ u32::from(byte)).wrapping_mul(0x0100_0193);
+        self.add_bytes(&number.to_ne_bytes());
+    }
+
+    pub(in crate::pg) fn add_bytes(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = (self.0 ^ u32::from(*byte)).wrapping_mul(0x0100_0193);
         }
     }
 
     /// Never 0.
-    fn end(self) -> u32 {
+    pub(in crate::pg) fn end(self) -> u32 {
         self.0.max(1)
     }
 }
@@ -92,14 +96,15 @@ unsafe fn columns(raw: Raw<'_>, kind: Oid, depth: u32) -> u32 {
 unsafe fn domain(raw: Raw<'_>, kind: Oid, depth: u32) -> u32 {
     // SAFETY: what is found in the cache is released; a type without a row has no values.
     unsafe {
-        let row = compat::cached_row(raw, pg_sys::SysCacheIdentifier::TYPEOID, kind);
-        if row.is_null() {
+        let found = compat::read_cached(
+            raw,
+            pg_sys::SysCacheIdentifier::TYPEOID,
+            kind,
+            |domain: &pg_sys::FormData_pg_type| (domain.typbasetype, domain.typtypmod, domain.typnotnull),
+        );
+        let Some((base, modifier, not_null)) = found else {
             return 1;
-        }
-        let domain = (*row).t_data.cast::<u8>().add((*(*row).t_data).t_hoff as usize);
-        let domain = domain.cast::<pg_sys::FormData_pg_type>();
-        let (base, modifier, not_null) = ((*domain).typbasetype, (*domain).typtypmod, (*domain).typnotnull);
-        raw::ReleaseSysCache(raw, row);
+        };
         let mut hash = Hash::new();
         hash.add(base.to_u32());
         hash.add(modifier as u32);

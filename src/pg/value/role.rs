@@ -62,7 +62,7 @@ impl Role<'_> {
     pub fn number(&self) -> Result<Option<u32>> {
         match self.oid {
             0 => Ok(number_of(self.name)),
-            oid => Ok(rights(oid)?.map(|_| oid)),
+            oid => Ok(may_log_in(oid)?.map(|_| oid)),
         }
     }
 }
@@ -92,16 +92,11 @@ pub fn of_text(text: &CStr) -> Result<Datum> {
 /// The role's name now; the last known one where it does not exist. In the current memory context.
 pub fn text_of(datum: Datum) -> Result<*mut c_char> {
     let role = Role::of(datum);
-    error::catching(|raw| match name_of(raw, role.oid) {
-        name if name.is_null() => {
-            // SAFETY: as much is allocated as is copied, and a NUL.
-            unsafe {
-                let text = raw::palloc0(raw, role.name.len() + 1).cast::<u8>();
-                core::ptr::copy_nonoverlapping(role.name.as_ptr(), text, role.name.len());
-                text.cast()
-            }
-        }
-        name => name,
+    let name = error::catching(|raw| name_of(raw, role.oid))?;
+    Ok(if name.is_null() {
+        memory::copy_text(role.name)
+    } else {
+        name
     })
 }
 
@@ -118,31 +113,13 @@ pub fn number_of(name: &[u8]) -> Option<u32> {
     (oid != Oid::INVALID).then(|| oid.to_u32())
 }
 
-/// What a role may be asked for.
-#[derive(Clone, Copy)]
-pub struct Rights {
-    pub may_log_in: bool,
-}
-
-/// The attributes of a role that exists. Guarded.
-pub fn rights(oid: u32) -> Result<Option<Rights>> {
-    error::catching(|raw| {
-        let tuple = compat::cached_row(raw, pg_sys::SysCacheIdentifier::AUTHOID, Oid::from(oid));
-        if tuple.is_null() {
-            return None;
-        }
-        // SAFETY: the tuple is looked at while the cache holds it.
-        unsafe {
-            let header = (*tuple).t_data;
-            let form = header
-                .cast::<u8>()
-                .add((*header).t_hoff as usize)
-                .cast::<pg_sys::FormData_pg_authid>();
-            let rights = Rights {
-                may_log_in: (*form).rolcanlogin,
-            };
-            raw::ReleaseSysCache(raw, tuple);
-            Some(rights)
-        }
+/// Whether a role may log in, None if it does not exist. Guarded.
+pub fn may_log_in(oid: u32) -> Result<Option<bool>> {
+    // SAFETY: the struct of pg_authid.
+    error::catching(|raw| unsafe {
+        let cache = pg_sys::SysCacheIdentifier::AUTHOID;
+        compat::read_cached(raw, cache, Oid::from(oid), |role: &pg_sys::FormData_pg_authid| {
+            role.rolcanlogin
+        })
     })
 }
