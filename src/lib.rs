@@ -37,6 +37,7 @@ extern "C-unwind" fn _PG_init() {
     pg::error::uncaught(settings::define);
     if pg::reuse::library::is_preloaded() {
         registry::segment::reserve();
+        pg::error::uncaught(tasks::clock::start_with_server);
     }
     if !pg::process::bgworker::is_job_worker() {
         pg::error::uncaught(api::run::init);

@@ -38,6 +38,10 @@ pub enum Work {
     /// Nothing: the transactions are the job's own.
     #[default]
     None,
+    /// A durable task of the worker's role is taken up, and run with the note of its end.
+    Task,
+    /// What is due in the database is made ready.
+    Keep,
     /// What a test wants.
     #[cfg(feature = "probe")]
     Probe { before: Deed, after: Deed },

@@ -45,7 +45,6 @@ pub enum Source<'a> {
     },
     /// A new connection of the role to the database. Nothing is looked up for the order: whether database and role exist, and whether the
     /// role may connect, is found when the worker connects. A refused connection is the job's error.
-    #[cfg_attr(not(feature = "probe"), allow(dead_code, reason = "no SQL function orders so"))]
     Connection { database: u32, role: u32 },
 }
 

@@ -167,6 +167,21 @@ pub fn if_possible<T>(body: impl FnOnce() -> T) -> Option<T> {
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(body)).ok()
 }
 
+/// The failure as PostgreSQL's own error, in the current memory context.
+pub fn into_data(failure: Failure) -> *mut ErrorData {
+    match failure {
+        Failure::Caught(edata) | Failure::OfJob(edata) => edata,
+        Failure::Report(report) => for_server(report.into_error_data()),
+        Failure::OutOfMemory(size) => for_server(out_of_memory(size)),
+    }
+}
+
+fn for_server(edata: *mut ErrorData) -> *mut ErrorData {
+    // SAFETY: a palloc'd error.
+    unsafe { (*edata).output_to_server = true };
+    edata
+}
+
 /// Sends a message below ERROR to the receiver of this backend's messages.
 pub fn emit(raw: Raw<'_>, edata: *mut ErrorData) {
     // SAFETY: a palloc'd error; the caller keeps no owned value alive (raw).

@@ -269,6 +269,22 @@ pub fn view<'a>(from: *const u8, len: usize) -> &'a [u8] {
     unsafe { core::slice::from_raw_parts(from, len) }
 }
 
+/// Copies bytes up to the first NUL into the current memory context. The caller must not use them after the context is reset. Guarded.
+pub fn copy_c_str(bytes: &[u8]) -> &'static CStr {
+    // SAFETY: NUL-terminated.
+    unsafe { CStr::from_ptr(copy_text(bytes)) }
+}
+
+/// Copies values into the current memory context, as [`copy_c_str`]. Guarded.
+pub fn copy_slice<T: Copy>(values: &[T]) -> &'static [T] {
+    // SAFETY: as much is allocated as is copied, aligned for any type, and nothing else writes there.
+    unsafe {
+        let copy = pg_sys::palloc(size_of_val(values).max(1)).cast::<T>();
+        core::ptr::copy_nonoverlapping(values.as_ptr(), copy, values.len());
+        core::slice::from_raw_parts(copy, values.len())
+    }
+}
+
 /// Bytes in shared memory that are followed by a NUL, as a C string.
 pub fn c_str(bytes: &'static [u8]) -> &'static CStr {
     if bytes.is_empty() {

@@ -1,5 +1,6 @@
 //! Transactions of this process: their ends, and whether they may write.
 
+use crate::pg::compat;
 use crate::pg::error::{self, Result};
 use crate::pg::raw::{self, may_raise};
 use core::ffi::{CStr, c_char, c_int, c_void};
@@ -33,6 +34,16 @@ may_raise! {
 may_raise! {
     fn PreventCommandIfReadOnly(name: *const c_char);
     fn PreventCommandDuringRecovery(name: *const c_char);
+}
+
+// access/xlog.h
+may_raise! {
+    fn XLogFlush(record: pg_sys::XLogRecPtr);
+}
+
+// access/xlog.h: it raises nothing.
+unsafe extern "C-unwind" {
+    fn RecoveryInProgress() -> bool;
 }
 
 // access/xact.h: these raise nothing.
@@ -99,6 +110,71 @@ unsafe extern "C-unwind" fn sub_ended(
         SubXactEvent::SUBXACT_EVENT_ABORT_SUB => tell(watcher, Event::SubAborted(level())),
         _ => (),
     }
+}
+
+/// Runs `body` in a transaction of this library's own: it may write, and each of its statements sees what was committed last, whatever the
+/// defaults of the session are. What it allocates lives as long as the job's string. Call it outside of a transaction.
+pub fn own<T>(body: impl FnOnce() -> Result<T>) -> Result<T> {
+    // SAFETY: no transaction is open. The variables are those of this transaction, which has no snapshot yet.
+    error::catching(|raw| unsafe {
+        raw::StartTransactionCommand(raw);
+        compat::stop_transaction_timer();
+        pg_sys::XactIsoLevel = pg_sys::XACT_READ_COMMITTED as c_int;
+        pg_sys::XactReadOnly = false;
+        pg_sys::XactDeferrable = false;
+        raw::PushActiveSnapshot(raw, raw::GetTransactionSnapshot(raw));
+        pg_sys::CurrentMemoryContext = pg_sys::MessageContext;
+    })?;
+    let done = body().and_then(|answer| {
+        // SAFETY: as pushed above.
+        error::catching(|raw| unsafe {
+            raw::PopActiveSnapshot(raw);
+            raw::CommitTransactionCommand(raw);
+        })?;
+        Ok(answer)
+    });
+    if done.is_err() {
+        // SAFETY: callable in every state.
+        error::catching(|raw| unsafe { raw::AbortOutOfAnyTransaction(raw) })?;
+    }
+    // SAFETY: the context lives as long as the process.
+    unsafe { pg_sys::CurrentMemoryContext = pg_sys::MessageContext };
+    done
+}
+
+/// Runs `body` in the open transaction as if that could write and each statement saw what was committed last.
+pub fn unrestricted<T>(body: impl FnOnce() -> Result<T>) -> Result<T> {
+    // SAFETY: the transaction has its own snapshot before its level seems to be another one. The variables are those of the open transaction,
+    // and have their values again before anything else runs; the abort that follows an error does not look at them.
+    unsafe {
+        error::catching(|raw| raw::PushActiveSnapshot(raw, raw::GetTransactionSnapshot(raw)))?;
+        let (level, read_only) = (pg_sys::XactIsoLevel, pg_sys::XactReadOnly);
+        pg_sys::XactIsoLevel = pg_sys::XACT_READ_COMMITTED as c_int;
+        pg_sys::XactReadOnly = false;
+        let answer = body();
+        (pg_sys::XactIsoLevel, pg_sys::XactReadOnly) = (level, read_only);
+        let answer = answer?;
+        error::catching(|raw| raw::PopActiveSnapshot(raw))?;
+        Ok(answer)
+    }
+}
+
+/// The end of the record of this process's last commit, 0 where it has written none.
+pub fn last_commit_end() -> u64 {
+    // SAFETY: a plain variable of this process.
+    unsafe { pg_sys::XactLastCommitEnd }
+}
+
+/// Waits until what was committed up to there is on disk.
+pub fn flush_up_to(end: u64) -> Result<()> {
+    // SAFETY: the end of a record that was written.
+    error::catching(|raw| unsafe { XLogFlush(raw, end) })
+}
+
+/// Whether the server replays what another one writes.
+pub fn in_recovery() -> bool {
+    // SAFETY: reads shared memory.
+    unsafe { RecoveryInProgress() }
 }
 
 /// How deep the current subtransaction is, 1 for the top transaction.

@@ -33,6 +33,8 @@ pub struct Segment {
     pub totals: Locked<Directory>,
     /// When a process is to look at all jobs next.
     pub upkeep_at: AtomicI64,
+    /// What durable tasks need; the null pointer before their first use.
+    pub tasks: AtomicU64,
 }
 
 #[repr(C)]
@@ -62,6 +64,7 @@ pub fn segment() -> Result<&'static Segment> {
         segment.history.init(tranche);
         segment.totals.init(tranche);
         segment.upkeep_at.store(0, Relaxed);
+        segment.tasks.store(0, Relaxed);
     })?;
     pool::attach(&segment.pool);
     SEGMENT.set(Some(segment));
@@ -95,6 +98,11 @@ fn slots_in(blocks: u32) -> u32 {
 }
 
 impl Segment {
+    /// The tranche of the locks.
+    pub fn tranche(&self) -> i32 {
+        self.index.lock().tranche
+    }
+
     /// Maps the blocks that this process has not mapped yet. Nothing may be mapped under the index lock, so code that looks at slots under
     /// it calls this first. Returns how many blocks there were. The system's own error if one cannot be mapped.
     fn know_all(&self) -> Result<u32> {

@@ -29,7 +29,7 @@ pub fn bytes() -> usize {
 
 impl Waiters {
     /// The bits of number `n` in an array that begins at `first`.
-    pub(super) fn at(first: &'static AtomicU64, n: usize) -> Self {
+    pub fn at(first: &'static AtomicU64, n: usize) -> Self {
         Self {
             first: shmem::neighbour(first, n * words()),
         }

@@ -123,6 +123,7 @@ pub fn retry(tables: &Tables, id: i64) -> Result<bool> {
 /// Waits until the task has ended and gives the state that it ended in, `done` where that is not kept any more; None at the deadline. What the
 /// task wrote is visible then, and on disk. 42704, 42501, 55000 for a task that this transaction enqueued.
 pub fn wait(tables: &Tables, id: i64, deadline: Deadline) -> Result<Option<Vec<u8>>> {
+    let _waiting = running::Waiting::begin()?;
     loop {
         match unfinished(tables, id)? {
             Some(found) => {

@@ -13,16 +13,24 @@
 //! * [`queue`]: queues and their settings;
 //! * [`end`]: tasks that end without a run, and what follows from that;
 //! * [`control`]: cancel, retry, wait, result;
+//! * [`shared`]: what all processes know: claims, what is due, the clock;
+//! * [`clock`]: the process that has workers started;
+//! * [`keeper`]: what is due becomes ready;
+//! * [`runner`]: one run of one task;
 //! * [`running`]: what is known of tasks that run.
 
+pub mod clock;
 pub mod control;
 pub mod end;
 pub mod enqueue;
+pub mod keeper;
 mod keys;
 pub mod options;
 mod parents;
 pub mod pushed;
 pub mod queue;
+pub mod runner;
 pub mod running;
+mod shared;
 pub mod stamp;
 pub mod tables;

@@ -6,8 +6,9 @@
 
 use crate::pg::error::Result;
 use crate::pg::fallible;
-use crate::pg::process::backend;
 use crate::pg::transaction::{self, Event, Watcher};
+use crate::settings::{self, Tasks};
+use crate::tasks::shared;
 use crate::tasks::tables::Phase;
 use core::cell::RefCell;
 
@@ -17,6 +18,7 @@ const MOST: usize = 10_000;
 /// A task that a transaction has enqueued, or made ready, and the level of the subtransaction that did.
 #[derive(Clone, Copy)]
 struct Entry {
+    #[allow(dead_code, reason = "for what knows single tasks that are ready")]
     id: i64,
     phase: Phase,
     level: i32,
@@ -55,6 +57,7 @@ thread_local! {
 /// Notes a task of this transaction. 53200.
 pub fn push(id: i64, phase: Phase) -> Result<()> {
     WATCHER.turn_on()?;
+    shared::mine()?;
     let level = transaction::level();
     PENDING.with_borrow_mut(|pending| {
         if pending.entries.len() == MOST {
@@ -68,6 +71,7 @@ pub fn push(id: i64, phase: Phase) -> Result<()> {
 /// Notes that this transaction changes settings of queues.
 pub fn queues_change() -> Result<()> {
     WATCHER.turn_on()?;
+    shared::mine()?;
     PENDING.with_borrow_mut(|pending| pending.queues = true);
     Ok(())
 }
@@ -104,10 +108,20 @@ fn happened(event: Event) {
 
 /// The tasks of this database are there for all. Must not fail.
 fn committed(pending: &Pending) {
-    let _database = backend::my_database();
-    let _ready = pending.entries.iter().filter(|entry| entry.phase == Phase::Waiting);
-    let _first = pending.entries.first().map(|entry| entry.id);
+    if settings::tasks() == Tasks::Off {
+        return;
+    }
+    if let Some(database) = shared::known() {
+        database.ask_for_sweep(pending.sweep || pending.entries.iter().any(|entry| entry.phase == Phase::Blocked));
+    }
 }
 
-/// A transaction that enqueued tasks will be committed by some session. Must not fail.
-fn prepared() {}
+/// A transaction that enqueued tasks will be committed by some session: until then somebody looks now and then. Must not fail.
+fn prepared() {
+    if settings::tasks() == Tasks::Off {
+        return;
+    }
+    if let Some(database) = shared::known() {
+        database.ask_for_sweep(true);
+    }
+}

@@ -1,9 +1,12 @@
 //! What is known of tasks that run. Runs are in shared memory only, keyed by the database and the extension's own table.
-//!
-//! Nothing runs tasks yet: no task runs, and who waits for one looks at the table now and then.
 
 use crate::pg::error::Result;
 use crate::pg::process::latch;
+use crate::pg::transaction;
+use crate::registry::job::Stop;
+use crate::registry::segment::segment;
+use crate::session::wait::Deadline;
+use crate::tasks::{runner, shared, tables};
 
 /// A run that has begun and has not ended.
 #[derive(Clone, Copy, Debug)]
@@ -17,24 +20,53 @@ pub struct Run {
     pub progress_pct: Option<i32>,
 }
 
+/// The longest grace, in milliseconds. A larger value counts as this one.
+const GRACE_MAX: i32 = 3_600_000;
+
+/// How often a wait looks at the table although nobody has woken it, in milliseconds.
+const LOOK: i64 = 1000;
+
+fn found(id: i64) -> Result<Option<shared::Run>> {
+    Ok(shared::runs(tables::known(), false)?
+        .into_iter()
+        .find(|run| run.task == id))
+}
+
 /// The run of a task of this database, where there is one.
-pub fn runs_now(_id: i64) -> Option<Run> {
-    None
+pub fn runs_now(id: i64) -> Option<Run> {
+    all().into_iter().find(|run| run.task == id)
 }
 
 /// Each run of this database.
 pub fn all() -> Vec<Run> {
-    Vec::new()
+    shared::runs(tables::known(), false)
+        .unwrap_or_default()
+        .into_iter()
+        .map(|run| Run {
+            task: run.task,
+            owner: run.owner,
+            attempt: run.attempt,
+            pid: run.process.pid(),
+            started_at: run.started_at,
+            progress_pct: progress(&run),
+        })
+        .collect()
+}
+
+fn progress(run: &shared::Run) -> Option<i32> {
+    let slot = segment().and_then(|segment| segment.slot(run.slot)).ok()?;
+    slot.look_if(run.cookie, |job| job.has_progress.then_some(job.progress_pct))?
 }
 
 /// How many tasks of the queue run.
-pub fn count_of_queue(_queue: &[u8]) -> i64 {
-    0
+pub fn count_of_queue(queue: &[u8]) -> i64 {
+    let queue = shared::stands_for(queue);
+    shared::runs(tables::known(), false).map_or(0, |runs| runs.iter().filter(|run| run.queue == queue).count() as i64)
 }
 
 /// How many tasks of this database run.
 pub fn count() -> i32 {
-    0
+    all().len() as i32
 }
 
 /// Tasks of the queue that are done, and that have failed, since the server's start.
@@ -43,23 +75,55 @@ pub fn totals_of(_queue: &[u8]) -> (i64, i64) {
 }
 
 /// Cancels a run, after `grace_ms` by force. False where there is none any more.
-pub fn cancel(_id: i64, _grace_ms: i32) -> Result<bool> {
-    Ok(false)
+pub fn cancel(id: i64, grace_ms: i32) -> Result<bool> {
+    let Some(run) = found(id)? else { return Ok(false) };
+    if !segment()?.slot(run.slot)?.cancel(run.cookie, Stop::Cancel) {
+        return Ok(false);
+    }
+    let deadline = Deadline::after(grace_ms.clamp(0, GRACE_MAX));
+    while grace_ms > 0 && !deadline.has_passed() {
+        if found(id)?.is_none_or(|now| now.cookie != run.cookie) {
+            break;
+        }
+        wait_for_ends(deadline.left().unwrap_or(LOOK).min(20))?;
+    }
+    Ok(true)
 }
 
 /// The task that this process runs, and the attempt that it makes.
 pub fn current() -> Option<(i64, i32)> {
-    None
+    runner::current()
 }
 
-/// Sleeps until a task of this database has ended, or for `left_ms` milliseconds; below 0 there is no limit.
+/// This process is woken at each end of a task of this database, until the value is dropped.
+pub struct Waiting(&'static shared::Database);
+
+impl Waiting {
+    /// Begins. What ends after this wakes the process.
+    pub fn begin() -> Result<Self> {
+        let database = shared::mine()?;
+        database.wait_for_ends();
+        Ok(Self(database))
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.wait_no_more();
+    }
+}
+
+/// Sleeps until this process is woken, or for `left_ms` milliseconds; below 0 there is no limit. Somebody looks again now and then in any case.
 pub fn wait_for_ends(left_ms: i64) -> Result<()> {
-    const LOOK: i64 = 50;
+    latch::wait(if left_ms < 0 { LOOK } else { left_ms.min(LOOK) })?;
     latch::reset_latch();
-    latch::wait(if left_ms < 0 { LOOK } else { left_ms.min(LOOK) })
+    Ok(())
 }
 
 /// Makes sure that what the task wrote is on disk, together with the note of its end.
 pub fn flush_end_of(_id: i64) -> Result<()> {
-    Ok(())
+    match shared::mine()?.flush_to() {
+        0 => Ok(()),
+        end => transaction::flush_up_to(end),
+    }
 }

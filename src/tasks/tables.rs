@@ -2,6 +2,10 @@
 
 use crate::pg::catalog::owner;
 use crate::pg::error::Result;
+use crate::pg::process::bgworker;
+use crate::pg::transaction;
+use crate::settings::{self, Tasks};
+use crate::tasks::shared;
 use core::cell::Cell;
 
 /// The columns of `background.task` that are read by number.
@@ -65,6 +69,11 @@ thread_local! {
     static KNOWN: Cell<Option<Tables>> = const { Cell::new(None) };
 }
 
+/// The number of the table of tasks as this process has seen it last, 0 where it has not.
+pub fn known() -> u32 {
+    KNOWN.get().map_or(0, |known| known.task)
+}
+
 /// The tables of this database. Each call of a function of the extension begins with this. 55000 where they are not there, 42501 where their
 /// owner is no superuser.
 pub fn tables() -> Result<Tables> {
@@ -85,6 +94,12 @@ pub fn tables() -> Result<Tables> {
         task_id: owner::relation(c"task_id")?,
         runs,
     };
+    let database = shared::mine()?;
+    database.belongs_to(task, owner::number());
+    // After the server's start the first session is the one that tells of the database.
+    if settings::tasks() != Tasks::Off && !transaction::in_recovery() && !bgworker::is_job_worker() {
+        database.ask_for_sweep(true);
+    }
     KNOWN.set(Some(known));
     Ok(known)
 }

@@ -47,22 +47,18 @@ pub fn execute(
     }
     let was_logged = statements.log(raw, parameters);
     let count = statements.len();
-    if count > 1 && parameters.is_some() {
-        raise_raw(
-            raw,
-            PgSqlErrorCode::ERRCODE_SYNTAX_ERROR,
-            &[b"cannot insert multiple commands into a prepared statement"],
-            None,
-        );
-    }
+    check_count(raw, count, parameters);
     let is_engines = work != Work::None;
     let grouped = count > 1 || is_engines;
+    let mut works = None;
     if is_engines {
         (0..count).for_each(|n| refuse_transaction_control(raw, &statements.get(n)));
         simple_query::begin_implicit_block(raw);
-        work::before(raw, work);
+        works = work::before(raw, work);
+        check_count(raw, count, works.as_ref());
         simple_query::next_command(raw);
     }
+    let parameters = works.as_ref().or(parameters);
     for n in 0..count {
         let statement = statements.get(n);
         let is_last = n + 1 == count;
@@ -116,6 +112,18 @@ pub fn execute(
             pgrx::pg_sys::WARNING,
             PgSqlErrorCode::ERRCODE_ACTIVE_SQL_TRANSACTION,
             c"transaction block was still open at the end of the job and has been rolled back",
+        );
+    }
+}
+
+/// 42601.
+fn check_count(raw: Raw<'_>, count: usize, parameters: Option<&Parameters>) {
+    if count > 1 && parameters.is_some() {
+        raise_raw(
+            raw,
+            PgSqlErrorCode::ERRCODE_SYNTAX_ERROR,
+            &[b"cannot insert multiple commands into a prepared statement"],
+            None,
         );
     }
 }

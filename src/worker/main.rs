@@ -8,7 +8,7 @@
 //! If the process ends before the third step, [`worker_ends`] publishes the end of the job. What that needs is mapped before the job is
 //! taken, so neither it nor the third step needs memory or can fail.
 
-use crate::channel::request::Request;
+use crate::channel::request::{Request, Work};
 use crate::pg::compat;
 use crate::pg::digits::Digits;
 use crate::pg::error::{self, Result};
@@ -23,14 +23,22 @@ use crate::registry::job::{self, End, Slot, State, Stop};
 use crate::registry::segment::segment;
 use crate::registry::totals::{Start, Totals};
 use crate::registry::{admission, pool, upkeep};
+use crate::tasks::{keeper, runner};
 use crate::worker::attached::{self, Attached, attach};
 use crate::worker::idle::{self, IdlePolicy};
 use crate::worker::verdict::{self, Verdict};
 use crate::worker::{execute, output, stop};
 use core::ffi::{CStr, c_int};
+use core::sync::atomic::AtomicU32;
 use core::sync::atomic::Ordering::Relaxed;
 use pgrx::pg_sys::{Datum, NAMEDATALEN};
 use std::cell::Cell;
+
+/// How many times a task is tried again at once that another transaction was in the way of.
+const AT_ONCE: u32 = 5;
+
+/// What the end of the time is: a signal handler reads it.
+static LIMIT: AtomicU32 = AtomicU32::new(Stop::WorkerTimeout as u32);
 
 thread_local! {
     static TIMER: Cell<u32> = const { Cell::new(compat::USER_TIMEOUT) };
@@ -168,16 +176,68 @@ impl Attached {
         self.starts(if is_first { Start::Cold } else { Start::Warm });
         shmem::free(request_at);
 
+        simple_query::enter_message_context(raw);
+        let task = match work {
+            Work::Task => runner::take(self.slot, self.cookie).map_err(error::into_data),
+            _ => Ok(None),
+        };
+        let (sql, timeout) = match task {
+            Ok(Some(task)) => (task.sql, task.timeout),
+            _ => (sql, timeout),
+        };
+        LIMIT.store(
+            if work == Work::Task {
+                Stop::RunTimeout as u32
+            } else {
+                Stop::WorkerTimeout as u32
+            },
+            Relaxed,
+        );
         if timeout > 0 {
             signals::start_timer(TIMER.get(), timeout);
         }
-        simple_query::enter_message_context(raw);
         let roles = identity::roles();
         let parameters = parameters.as_ref();
         compiled::watch_role(Some(leaves_its_role));
         stop::watch_job(Some(self.slot));
-        let executed =
-            error::catch(|raw| execute::execute(raw, self.slot, sql, parameters, &identity, work, !is_first));
+        let mut tries = 0;
+        let executed = loop {
+            let executed = match (work, task) {
+                (_, Err(edata)) => Err(edata),
+                (Work::Task, Ok(None)) => Ok(()),
+                (Work::Keep, _) => keeper::keep().map_err(error::into_data),
+                (_, Ok(Some(task))) if task.is_statement => {
+                    let prepared = runner::prepare().map_err(error::into_data);
+                    prepared.and_then(|parameters| {
+                        let parameters = parameters.as_ref();
+                        error::catch(|raw| {
+                            execute::execute(raw, self.slot, sql, parameters, &identity, Work::None, !is_first)
+                        })
+                    })
+                }
+                _ => error::catch(|raw| execute::execute(raw, self.slot, sql, parameters, &identity, work, !is_first)),
+            };
+            match executed {
+                Err(edata) if tries < AT_ONCE && runner::tries_at_once(error::sqlstate(edata)) => {
+                    if self.slot.stop() != Stop::No {
+                        break Err(edata);
+                    }
+                    tries += 1;
+                    error::log_caught(edata);
+                    output::after_error();
+                    if !simple_query::recover(raw) {
+                        break Err(edata);
+                    }
+                    execute::leave(&identity);
+                    output::begin(raw, self, queue_size, keeps_result);
+                    simple_query::enter_message_context(raw);
+                    if timeout > 0 {
+                        signals::start_timer(TIMER.get(), timeout);
+                    }
+                }
+                executed => break executed,
+            }
+        };
         // From here on the end of the process must not be reported as the end of the job, which has its outcome.
         signals::hold_interrupts();
         stop::watch_job(None);
@@ -200,6 +260,19 @@ impl Attached {
         }
         compiled::watch_role(None);
         execute::leave(&identity);
+        match &verdict.error {
+            None => {
+                let (rows, tag) = self.slot.look(|job| (job.row_count, job.has_tag.then_some(job.tag)));
+                runner::ended(rows, tag);
+            }
+            Some(error) => {
+                // Who ends the process meanwhile leaves the attempt to the keeper.
+                signals::clear_pending_cancel();
+                signals::resume_interrupts();
+                runner::failed(error, self.slot.stop(), verdict.state == State::Canceled);
+                signals::hold_interrupts();
+            }
+        }
         output::finish();
         let stays = idle::end_session() && policy.prepare();
         // Publishing may free the text of the SQL.
@@ -310,7 +383,8 @@ impl ApplicationName {
 /// `pg_background.worker_timeout` is over. A signal handler: it uses only atomics and a signal to this process.
 extern "C-unwind" fn time_is_over() {
     if let Some(job) = attached::current() {
-        job.slot.request_stop(Stop::WorkerTimeout);
+        let stop = Stop::from_number(LIMIT.load(Relaxed)).unwrap_or(Stop::WorkerTimeout);
+        job.slot.request_stop(stop);
         signals::interrupt_self();
     }
 }
@@ -334,6 +408,7 @@ extern "C-unwind" fn worker_leaves(_code: c_int, _argument: Datum) {
 /// job that this process still has ends here, as lost or with an error of its own, and its session is woken.
 extern "C-unwind" fn worker_ends(_code: c_int, _argument: Datum) {
     idle::abandon();
+    runner::abandon();
     if let Some(job) = attached::current() {
         is_lost(job);
     }

@@ -4,29 +4,40 @@
 //! needs other rights, or a snapshot of its own, takes them itself, and leaves the roles and the active snapshot as it found them.
 
 use crate::channel::request::Work;
+use crate::pg::error::throw;
 use crate::pg::raw::Raw;
+use crate::pg::value::params::Parameters;
+use crate::tasks::runner;
+use crate::worker::attached;
 
-/// Called before the first statement.
-#[cfg_attr(
-    not(feature = "probe"),
-    allow(unused_variables, reason = "no job asks for any work yet")
-)]
-pub fn before(raw: Raw<'_>, work: Work) {
+/// Called before the first statement. Returns the parameters that come from the work itself.
+pub fn before(raw: Raw<'_>, work: Work) -> Option<Parameters> {
     match work {
-        Work::None => (),
+        Work::None | Work::Keep => None,
+        Work::Task => match runner::before() {
+            Ok(parameters) => parameters,
+            Err(failure) => throw(raw, failure),
+        },
         #[cfg(feature = "probe")]
-        Work::Probe { before, .. } => probe::do_it(raw, before, c"INSERT INTO marks VALUES ('before')"),
+        Work::Probe { before, .. } => {
+            probe::do_it(raw, before, c"INSERT INTO marks VALUES ('before')");
+            None
+        }
     }
 }
 
 /// Called after the last statement, before the commit.
-#[cfg_attr(
-    not(feature = "probe"),
-    allow(unused_variables, reason = "no job asks for any work yet")
-)]
 pub fn after(raw: Raw<'_>, work: Work) {
     match work {
-        Work::None => (),
+        Work::None | Work::Keep => (),
+        Work::Task => {
+            let (rows, tag) = attached::current().map_or((0, None), |job| {
+                job.slot.look(|job| (job.row_count, job.has_tag.then_some(job.tag)))
+            });
+            if let Err(failure) = runner::mark(rows, tag) {
+                throw(raw, failure);
+            }
+        }
         #[cfg(feature = "probe")]
         Work::Probe { after, .. } => probe::do_it(raw, after, c"INSERT INTO marks VALUES ('after')"),
     }

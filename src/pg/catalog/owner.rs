@@ -62,6 +62,11 @@ pub fn look_up() -> Result<u32> {
     Ok(task)
 }
 
+/// The role that owns the tables, as [`look_up`] has found.
+pub fn number() -> u32 {
+    OWNER.get().to_u32()
+}
+
 /// Runs `body` as the owner of the tables, as referential integrity does; `body` runs no code of users. Whoever acted before acts
 /// afterwards, also where `body` fails.
 pub fn acting<T>(body: impl FnOnce() -> Result<T>) -> Result<T> {

@@ -283,6 +283,34 @@ pub fn set_until_level_ends(raw: Raw<'_>, name: &CStr, value: &CStr) {
     }
 }
 
+/// Sets a setting as SET does, or as SET LOCAL where `local`; with the rights of the current role. Guarded.
+pub fn set(name: &CStr, value: &CStr, local: bool) -> error::Result<()> {
+    let action = if local {
+        pg_sys::GucAction::GUC_ACTION_LOCAL
+    } else {
+        pg_sys::GucAction::GUC_ACTION_SET
+    };
+    // SAFETY: both are copied.
+    error::catching(|raw| unsafe {
+        let context = if raw::superuser_arg(raw, raw::GetUserId()) {
+            GucContext::PGC_SUSET
+        } else {
+            GucContext::PGC_USERSET
+        };
+        set_config_option(
+            raw,
+            name.as_ptr(),
+            value.as_ptr(),
+            context,
+            pg_sys::GucSource::PGC_S_SESSION,
+            action,
+            true,
+            0,
+            false,
+        );
+    })
+}
+
 /// Raises what SET would raise where a setting cannot have the value; nothing is set. Guarded.
 pub fn check_value(name: &CStr, value: &[u8]) -> error::Result<()> {
     let value = memory::copy_text(value);

@@ -2,7 +2,7 @@
 
 use crate::pg::error::{Report, Result};
 use crate::pg::process::backend::my_pid;
-use crate::pg::raw::{self, Raw};
+use crate::pg::raw::{self, Raw, may_raise};
 use core::cell::Cell;
 use core::ffi::{CStr, c_int};
 use core::ptr;
@@ -78,33 +78,48 @@ fn build() -> u64 {
 /// free. The postmaster sets this process's latch when the worker starts and when it stops. Guarded.
 pub fn register_worker(function: &CStr, argument: u32, extra: u64) -> Option<WorkerHandle> {
     let flags = pg_sys::BGWORKER_SHMEM_ACCESS | pg_sys::BGWORKER_BACKEND_DATABASE_CONNECTION;
-    register(function, argument, extra, flags)
+    register(function, argument, extra, flags, pg_sys::BGW_NEVER_RESTART)
 }
 
 /// The same for a process that never has a database.
 #[cfg(feature = "probe")]
 pub fn register_without_database(function: &CStr, extra: u64) -> Option<WorkerHandle> {
-    register(function, 0, extra, pg_sys::BGWORKER_SHMEM_ACCESS)
+    register(
+        function,
+        0,
+        extra,
+        pg_sys::BGWORKER_SHMEM_ACCESS,
+        pg_sys::BGW_NEVER_RESTART,
+    )
 }
 
-fn register(function: &CStr, argument: u32, extra: u64, flags: u32) -> Option<WorkerHandle> {
-    let mut worker = pg_sys::BackgroundWorker::default();
-    fill(&mut worker.bgw_name, c"pg_background");
-    fill(&mut worker.bgw_type, c"pg_background");
-    fill(&mut worker.bgw_library_name, LIBRARY);
-    fill(&mut worker.bgw_function_name, function);
-    worker.bgw_flags = flags as _;
-    worker.bgw_start_time = pg_sys::BgWorkerStartTime::BgWorkerStart_ConsistentState;
-    worker.bgw_restart_time = pg_sys::BGW_NEVER_RESTART;
-    worker.bgw_main_arg = Datum::from(argument);
-    worker.bgw_notify_pid = my_pid();
-    for (to, from) in worker
-        .bgw_extra
-        .iter_mut()
-        .zip(extra.to_ne_bytes().into_iter().chain(build().to_ne_bytes()))
-    {
-        *to = from as _;
+/// The same for a process that never has a database, and that the postmaster starts again after a second where it has failed, and at once after a crash of the
+/// server. It is over when its function returns.
+pub fn register_server(function: &CStr) -> Option<WorkerHandle> {
+    register(function, 0, 0, pg_sys::BGWORKER_SHMEM_ACCESS, 1)
+}
+
+/// The same in the postmaster, for when the server has started and does not recover.
+pub fn register_at_start(raw: Raw<'_>, function: &CStr) {
+    // SAFETY: a plain variable; all fields are set, and the postmaster copies them.
+    unsafe {
+        if pg_sys::IsBinaryUpgrade {
+            return;
+        }
+        let mut worker = described(function, 0, 0, pg_sys::BGWORKER_SHMEM_ACCESS, 1);
+        worker.bgw_start_time = pg_sys::BgWorkerStartTime::BgWorkerStart_RecoveryFinished;
+        worker.bgw_notify_pid = 0;
+        RegisterBackgroundWorker(raw, &mut worker);
     }
+}
+
+// postmaster/bgworker.h
+may_raise! {
+    fn RegisterBackgroundWorker(worker: *mut pg_sys::BackgroundWorker);
+}
+
+fn register(function: &CStr, argument: u32, extra: u64, flags: u32, restart_s: i32) -> Option<WorkerHandle> {
+    let mut worker = described(function, argument, extra, flags, restart_s);
     let mut handle = ptr::null_mut();
     // SAFETY: all fields are set. The handle is a palloc'd struct of the two fields, copied and freed.
     unsafe {
@@ -114,6 +129,27 @@ fn register(function: &CStr, argument: u32, extra: u64, flags: u32) -> Option<Wo
             registered
         })
     }
+}
+
+fn described(function: &CStr, argument: u32, extra: u64, flags: u32, restart_s: i32) -> pg_sys::BackgroundWorker {
+    let mut worker = pg_sys::BackgroundWorker::default();
+    fill(&mut worker.bgw_name, c"pg_background");
+    fill(&mut worker.bgw_type, c"pg_background");
+    fill(&mut worker.bgw_library_name, LIBRARY);
+    fill(&mut worker.bgw_function_name, function);
+    worker.bgw_flags = flags as _;
+    worker.bgw_start_time = pg_sys::BgWorkerStartTime::BgWorkerStart_ConsistentState;
+    worker.bgw_restart_time = restart_s;
+    worker.bgw_main_arg = Datum::from(argument);
+    worker.bgw_notify_pid = my_pid();
+    for (to, from) in worker
+        .bgw_extra
+        .iter_mut()
+        .zip(extra.to_ne_bytes().into_iter().chain(build().to_ne_bytes()))
+    {
+        *to = from as _;
+    }
+    worker
 }
 
 fn fill<const N: usize>(to: &mut [core::ffi::c_char; N], from: &CStr) {

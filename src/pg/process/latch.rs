@@ -39,6 +39,11 @@ pub fn sleep_raw(raw: Raw<'_>, timeout_ms: i64) {
     }
 }
 
+/// As [`sleep_raw`], guarded.
+pub fn sleep(timeout_ms: i64) -> Result<()> {
+    error::catching(|raw| sleep_raw(raw, timeout_ms))
+}
+
 /// Spins for a moment. Returns whether this process was woken meanwhile.
 ///
 /// A process that waits like this needs no signal. That saves the time that two processes take to fall asleep and to wake, which is more

@@ -3,9 +3,14 @@
 use crate::pg::compat;
 use crate::pg::error::{self, Result};
 use crate::pg::process::backend::{my_pid, send_interrupt};
-use crate::pg::raw::{self, Raw};
+use crate::pg::raw::{self, Raw, may_raise};
 use core::ptr;
 use pgrx::pg_sys;
+
+// utils/guc.h
+may_raise! {
+    fn ProcessConfigFile(context: pg_sys::GucContext::Type);
+}
 
 /// `CHECK_FOR_INTERRUPTS`, with its error returned as a failure.
 pub fn check_for_interrupts() -> Result<()> {
@@ -76,6 +81,17 @@ pub fn server_stops() -> bool {
             let mut lines = text.split(|byte| *byte == b'\n');
             lines.nth(LINE - 1).is_some_and(|line| line.trim_ascii() == STOPPING)
         })
+}
+
+/// Reads the configuration again where this process was told to. Guarded.
+pub fn reload_configuration() -> Result<()> {
+    // SAFETY: set by a signal handler; no command runs.
+    error::catching(|raw| unsafe {
+        if ptr::read_volatile(&raw const pg_sys::ConfigReloadPending) != 0 {
+            ptr::write_volatile(&raw mut pg_sys::ConfigReloadPending, 0);
+            ProcessConfigFile(raw, pg_sys::GucContext::PGC_SIGHUP);
+        }
+    })
 }
 
 /// Processes the interrupts of an idle process, as ProcessClientReadInterrupt does for a backend that waits for its client. A query cancel

@@ -616,6 +616,18 @@ pub fn in_message_context<T>(raw: Raw<'_>, body: impl FnOnce() -> T) -> T {
     }
 }
 
+/// Runs `body` in the memory context in which a backend handles its messages.
+pub fn with_message_memory<T>(body: impl FnOnce() -> T) -> T {
+    // SAFETY: the context lives as long as the process, once there is one.
+    unsafe {
+        let before = pg_sys::CurrentMemoryContext;
+        pg_sys::CurrentMemoryContext = pg_sys::MessageContext;
+        let answer = body();
+        pg_sys::CurrentMemoryContext = before;
+        answer
+    }
+}
+
 /// Enters the memory context in which a backend handles its messages. [`finish`] resets it.
 pub fn enter_message_context(raw: Raw<'_>) {
     // SAFETY: as PostgresMain does it. A background worker has none at first.

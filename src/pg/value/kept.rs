@@ -11,6 +11,7 @@ use crate::pg::function::rows::text_datum;
 use crate::pg::guc::own;
 use crate::pg::raw::{self, Raw, may_raise};
 use crate::pg::value::desc::{self, CSTRING, RECORD, RECORD_ARRAY, TEXT, UNKNOWN, column_type, tuple_desc_attr};
+use crate::pg::value::params::Parameters;
 use crate::pg::value::{border, encoding};
 use core::ffi::{CStr, c_char, c_int};
 use core::ptr;
@@ -102,6 +103,59 @@ fn write(raw: Raw<'_>, record: Datum) -> Option<Kept> {
     }
 }
 
+// parser/parse_type.h
+may_raise! {
+    #[cfg(not(since_16))]
+    fn parseTypeString(text: *const c_char, kind: *mut Oid, modifier: *mut i32, missing_ok: bool);
+    #[cfg(since_16)]
+    fn parseTypeString(text: *const c_char, kind: *mut Oid, modifier: *mut i32, context: *mut pg_sys::Node) -> bool;
+}
+
+/// The type of this name and its modifier. Raises 42704.
+fn type_of(raw: Raw<'_>, name: &CStr) -> (Oid, i32) {
+    let (mut kind, mut modifier) = (Oid::INVALID, -1);
+    // SAFETY: NUL-terminated; without a context for errors they are raised.
+    unsafe {
+        #[cfg(not(since_16))]
+        parseTypeString(raw, name.as_ptr(), &mut kind, &mut modifier, false);
+        #[cfg(since_16)]
+        parseTypeString(raw, name.as_ptr(), &mut kind, &mut modifier, ptr::null_mut());
+    }
+    (kind, modifier)
+}
+
+/// Reads what [`of`] has kept, as parameters in the current memory context: the names of the types, and the values. The input functions run as
+/// the current role, in its transaction. 42704 for a type that does not exist any more.
+pub fn read(columns: &[(&CStr, Option<&CStr>)]) -> Result<Parameters> {
+    error::catching(|raw| read_raw(raw, columns))
+}
+
+fn read_raw(raw: Raw<'_>, columns: &[(&CStr, Option<&CStr>)]) -> Parameters {
+    // SAFETY: as many elements as columns; the functions are those of the types. Nothing is owned here.
+    unsafe {
+        raw::PushActiveSnapshot(raw, raw::GetTransactionSnapshot(raw));
+        let made = Parameters::empty(raw, columns.len());
+        let level = set_formats(raw);
+        for (n, (name, text)) in columns.iter().enumerate() {
+            let (kind, modifier) = type_of(raw, name);
+            let value = text.map(CStr::as_ptr);
+            let datum = if kind.to_u32() == UNKNOWN {
+                value.map(|text| Datum::from(raw::pstrdup(raw, text)))
+            } else {
+                let (mut input, mut of) = (Oid::INVALID, Oid::INVALID);
+                raw::getTypeInputInfo(raw, kind, &mut input, &mut of);
+                let text = value.map_or(ptr::null_mut(), |text| text.cast_mut());
+                let datum = raw::OidInputFunctionCall(raw, input, text, of, modifier);
+                value.map(|_| datum)
+            };
+            made.set(n, kind.to_u32(), datum);
+        }
+        AtEOXact_GUC(raw, true, level);
+        raw::PopActiveSnapshot(raw);
+        made.judged()
+    }
+}
+
 /// The texts as a datum of the type `text[]`, in the current memory context.
 pub fn text_array(texts: &[&[u8]]) -> Result<Datum> {
     // SAFETY: as many elements as there are texts.
@@ -111,6 +165,30 @@ pub fn text_array(texts: &[&[u8]]) -> Result<Datum> {
             elements.add(n).write(text_datum(raw, text));
         }
         array(raw, elements, ptr::null_mut(), texts.len())
+    })
+}
+
+/// The numbers as a datum of the type `int8[]`, in the current memory context.
+pub fn int8_array(numbers: &[i64]) -> Result<Datum> {
+    // SAFETY: as many elements as there are numbers.
+    error::catching(|raw| unsafe {
+        let elements = raw::palloc0(raw, size_of::<Datum>() * numbers.len().max(1)).cast::<Datum>();
+        for (n, number) in numbers.iter().enumerate() {
+            elements.add(n).write(Datum::from(*number));
+        }
+        let (mut dimension, mut bound) = (numbers.len() as c_int, 1);
+        Datum::from(raw::construct_md_array(
+            raw,
+            elements,
+            ptr::null_mut(),
+            1,
+            &mut dimension,
+            &mut bound,
+            Oid::from(desc::INT8),
+            8,
+            true,
+            b'd' as _,
+        ))
     })
 }
 

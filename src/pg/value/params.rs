@@ -266,6 +266,39 @@ impl Parameters {
         }
     }
 
+    /// So many parameters, to be set.
+    pub(super) fn empty(raw: Raw<'_>, count: usize) -> Self {
+        // SAFETY: a list with room for as many.
+        unsafe {
+            Self {
+                list: raw::makeParamList(raw, count as c_int),
+                types: raw::palloc0(raw, size_of::<Oid>() * count.max(1)).cast(),
+                count,
+                has_unknown: false,
+            }
+        }
+    }
+
+    /// Sets parameter `n`, below their number; None is NULL.
+    pub(super) fn set(&self, n: usize, kind: u32, value: Option<Datum>) {
+        // SAFETY: the list and the types have as many elements as parameters.
+        unsafe {
+            self.types.add(n).write(Oid::from(kind));
+            let parameter = (*self.list).params.as_mut_ptr().add(n);
+            (*parameter).isnull = value.is_none();
+            (*parameter).pflags = CONST;
+            (*parameter).ptype = Oid::from(kind);
+            (*parameter).value = value.unwrap_or(Datum::from(0usize));
+        }
+    }
+
+    /// The same when all are set.
+    pub(super) fn judged(self) -> Self {
+        // SAFETY: as many types as parameters.
+        let has_unknown = (0..self.count).any(|n| unsafe { (*self.types.add(n)).to_u32() == UNKNOWN });
+        Self { has_unknown, ..self }
+    }
+
     unsafe fn fill(raw: Raw<'_>, list: ParamListInfo, desc: TupleDesc, tuple: HeapTupleHeader, records: &Numbers) {
         // SAFETY: the tuple is one of the descriptor; the list has an element for each column.
         unsafe {

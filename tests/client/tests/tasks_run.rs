@@ -1,0 +1,516 @@
+//! Durable tasks that run.
+
+use harness::{Cluster, Random, Session, Shutdown, wait_for};
+use std::process::Command;
+
+fn cluster(settings: &[&str]) -> Cluster {
+    let cluster = Cluster::start(settings);
+    let mut session = cluster.session();
+    session.exec("CREATE EXTENSION pg_background_tasks");
+    session.exec(
+        "CREATE TABLE done (n int, pid int DEFAULT pg_backend_pid(), task int8 DEFAULT background.current_task())",
+    );
+    session.exec("GRANT ALL ON done TO PUBLIC");
+    cluster
+}
+
+#[track_caller]
+fn enqueue(session: &mut Session, arguments: &str) -> i64 {
+    session.value(&format!("SELECT background.enqueue({arguments})"))
+}
+
+#[track_caller]
+fn wait(session: &mut Session, id: i64) -> String {
+    session
+        .text(&format!("SELECT background.wait({id}, 30000)"))
+        .unwrap_or("(still not ended)".into())
+}
+
+#[test]
+fn a_task_runs_after_the_commit() {
+    let cluster = cluster(&[]);
+    let mut session = cluster.session();
+    session.exec("BEGIN");
+    let id = enqueue(&mut session, "'INSERT INTO done VALUES (1)'");
+    session.exec("COMMIT");
+    assert_eq!(wait(&mut session, id), "done");
+    assert!(session.holds(&format!("(SELECT n = 1 AND task = {id} FROM done)")));
+    assert!(session.holds(&format!(
+        "(SELECT attempt = 1 AND row_count = 1 AND command_tag = 'INSERT' AND state = 'done' AND pid = (SELECT pid FROM done) \
+          FROM background.runs WHERE task_id = {id})"
+    )));
+    assert!(session.holds(&format!(
+        "(SELECT state = 'done' FROM background.tasks WHERE id = {id})"
+    )));
+    // The next one finds a worker.
+    for n in 2..6 {
+        let id = enqueue(&mut session, &format!("'INSERT INTO done VALUES ({n})'"));
+        assert_eq!(wait(&mut session, id), "done");
+    }
+    assert_eq!(session.value::<i64>("SELECT count(DISTINCT n) FROM done"), 5);
+}
+
+#[test]
+fn many_tasks_run_once_each() {
+    let cluster = cluster(&[]);
+    let mut session = cluster.session();
+    session.exec("SELECT background.enqueue('INSERT INTO done VALUES (' || n || ')') FROM generate_series(1, 300) n");
+    session.wait_until("(SELECT count(*) >= 300 FROM done)");
+    session.wait_until("NOT EXISTS (SELECT FROM background.tasks WHERE state <> 'done')");
+    assert!(session.holds("(SELECT count(*) = 300 AND count(DISTINCT n) = 300 FROM done)"));
+    assert!(session.holds("(SELECT count(*) = 300 FROM background.runs)"));
+}
+
+#[test]
+fn the_state_that_a_task_runs_in() {
+    let cluster = cluster(&[]);
+    let mut session = cluster.session();
+    session.exec(
+        "CREATE ROLE alice LOGIN; GRANT pgbackground_role TO alice; ALTER ROLE alice SET work_mem = '7MB'; ALTER ROLE alice SET default_transaction_read_only = on;
+         CREATE SCHEMA a; GRANT ALL ON SCHEMA a TO alice; CREATE TABLE a.seen (what text); GRANT ALL ON a.seen TO alice;
+         SET search_path = a, public; SET ROLE alice",
+    );
+    let see = "concat_ws(''|'', session_user, current_user, current_setting(''work_mem''), current_setting(''search_path''), \
+         current_setting(''app.tenant'', true), background.current_attempt(), $1, $2)";
+    let id = enqueue(
+        &mut session,
+        &format!(
+            "'INSERT INTO seen SELECT {see}', row('x'::text, 7.50::numeric(5,2)), settings => '{{\"app.tenant\": 7, \"transaction_read_only\": \"off\"}}'"
+        ),
+    );
+    assert_eq!(wait(&mut session, id), "done");
+    assert_eq!(
+        session.value::<String>("SELECT what FROM a.seen"),
+        "alice|alice|7MB|a, public|7|1|x|7.50"
+    );
+    // The note is made although the role may not write.
+    for sql in [
+        "SELECT 1",
+        "SET TRANSACTION ISOLATION LEVEL SERIALIZABLE; SELECT count(*) FROM a.seen",
+        "",
+    ] {
+        let id = enqueue(&mut session, &format!("'{sql}'"));
+        assert_eq!(wait(&mut session, id), "done", "{sql}");
+    }
+    // What one has set is not there for the next.
+    let id = enqueue(
+        &mut session,
+        "'INSERT INTO seen VALUES (coalesce(current_setting(''app.tenant'', true), '''') || ''none'')', settings => '{\"transaction_read_only\": \"off\"}'",
+    );
+    assert_eq!(wait(&mut session, id), "done");
+    assert!(session.holds("(SELECT count(*) = 1 FROM a.seen WHERE what = 'none')"));
+}
+
+#[test]
+fn an_attempt_that_fails_is_noted_and_followed_by_the_next() {
+    let cluster = cluster(&[]);
+    let mut session = cluster.session();
+    session.exec("CREATE SEQUENCE attempts");
+    let id = enqueue(
+        &mut session,
+        "'INSERT INTO done VALUES (1); SELECT 1 / (CASE WHEN nextval(''attempts'') < 3 THEN 0 ELSE 1 END)', retry_delay => '10 ms'",
+    );
+    assert_eq!(wait(&mut session, id), "done");
+    assert!(session.holds("(SELECT count(*) = 1 FROM done)"));
+    assert!(session.holds(&format!(
+        "(SELECT array_agg(concat_ws(' ', attempt, state, sqlstate) ORDER BY attempt) = '{{1 failed 22012,2 failed 22012,3 done}}' \
+          FROM background.runs WHERE task_id = {id})"
+    )));
+    let id = enqueue(
+        &mut session,
+        "'SELECT 1 / 0', retry_delay => '10 ms', max_attempts => 2",
+    );
+    assert_eq!(wait(&mut session, id), "failed");
+    assert_eq!(
+        session.error(&format!("CALL background.wait_for({id})")).sqlstate,
+        "22012"
+    );
+    assert!(session.holds(&format!(
+        "(SELECT attempt = 2 AND sqlstate = '22012' FROM background.tasks WHERE id = {id})"
+    )));
+    // The commit itself fails.
+    session.exec("CREATE TABLE parent (n int PRIMARY KEY); CREATE TABLE child (n int REFERENCES parent DEFERRABLE INITIALLY DEFERRED)");
+    let id = enqueue(&mut session, "'INSERT INTO child VALUES (1)', max_attempts => 1");
+    assert_eq!(wait(&mut session, id), "failed");
+    let id = enqueue(&mut session, "'DO $$ BEGIN COMMIT; END $$', max_attempts => 1");
+    assert_eq!(wait(&mut session, id), "failed");
+    let id = enqueue(
+        &mut session,
+        "'SELECT pg_sleep(100)', max_attempts => 1, timeout => '50 ms'",
+    );
+    assert_eq!(wait(&mut session, id), "failed");
+    let id = enqueue(
+        &mut session,
+        "'SELECT 1', settings => '{\"no such\": 1}', max_attempts => 1",
+    );
+    assert_eq!(wait(&mut session, id), "failed");
+}
+
+#[test]
+fn one_that_runs_is_canceled_at_once() {
+    let cluster = cluster(&[]);
+    let (mut session, mut other) = (cluster.session(), cluster.session());
+    let id = enqueue(
+        &mut session,
+        "'INSERT INTO done VALUES (1); SELECT pg_sleep(100)', label => 'sleeper'",
+    );
+    session.wait_until(&format!(
+        "(SELECT state = 'running' AND pid > 0 FROM background.tasks WHERE id = {id})"
+    ));
+    assert!(
+        session.holds("(SELECT count(*) = 1 FROM pg_background_jobs WHERE label = 'sleeper' AND state = 'running')")
+    );
+    assert!(session.holds("(SELECT running = 1 FROM background.status())"));
+    assert!(other.holds(&format!("background.cancel({id})")));
+    assert_eq!(wait(&mut session, id), "canceled");
+    assert!(session.holds("NOT EXISTS (SELECT FROM done)"));
+    assert!(session.holds(&format!(
+        "(SELECT state = 'canceled' FROM background.runs WHERE task_id = {id})"
+    )));
+    assert_eq!(
+        session.error(&format!("CALL background.wait_for({id})")).sqlstate,
+        "57014"
+    );
+    assert!(session.holds(&format!("NOT background.cancel({id})")));
+}
+
+#[test]
+fn a_worker_that_is_terminated_loses_its_attempt_and_no_more() {
+    let cluster = cluster(&[]);
+    let mut session = cluster.session();
+    session.exec("CREATE TABLE gate (open bool); INSERT INTO gate VALUES (false)");
+    let id = enqueue(
+        &mut session,
+        "'INSERT INTO done VALUES (1); SELECT pg_sleep(100) FROM gate WHERE NOT open', retry_delay => '10 ms'",
+    );
+    for attempt in 1..3 {
+        session.wait_until(&format!(
+            "(SELECT state = 'running' AND attempt = {attempt} FROM background.tasks WHERE id = {id})"
+        ));
+        session.exec(&format!(
+            "SELECT pg_terminate_backend(pid) FROM background.tasks WHERE id = {id}"
+        ));
+        session.wait_until(&format!(
+            "(SELECT count(*) = {attempt} FROM background.runs WHERE task_id = {id})"
+        ));
+    }
+    session.exec("UPDATE gate SET open = true");
+    session.exec(&format!(
+        "SELECT pg_terminate_backend(pid) FROM background.tasks WHERE id = {id}"
+    ));
+    assert_eq!(wait(&mut session, id), "done");
+    assert!(session.holds("(SELECT count(*) = 1 FROM done)"));
+    assert!(session.holds(&format!(
+        "(SELECT count(*) FILTER (WHERE state = 'interrupted' AND sqlstate = '08006') >= 2 FROM background.runs WHERE task_id = {id})"
+    )));
+    let id = enqueue(&mut session, "'SELECT pg_sleep(100)', max_attempts => 1");
+    session.wait_until(&format!(
+        "(SELECT state = 'running' FROM background.tasks WHERE id = {id})"
+    ));
+    session.exec(&format!(
+        "SELECT pg_terminate_backend(pid) FROM background.tasks WHERE id = {id}"
+    ));
+    assert_eq!(wait(&mut session, id), "failed");
+}
+
+#[test]
+fn limits_are_kept_at_every_moment() {
+    let cluster = cluster(&["pg_background.max_task_workers = 6"]);
+    let mut session = cluster.session();
+    session.exec(
+        "SELECT background.set_queue('two', max_running => 2); SELECT background.set_queue('keys', max_running_per_key => 1);
+         SELECT background.set_queue('paused', paused => true);
+         CREATE TABLE seen (what text, now_running bigint); GRANT ALL ON seen TO PUBLIC",
+    );
+    let look = "INSERT INTO seen SELECT ''%s'', count(*) FROM background.tasks WHERE state = ''running'' AND (%s); SELECT pg_sleep(0.02)";
+    let two = look.replacen("%s", "two", 1).replacen("%s", "queue = ''two''", 1);
+    session.exec(&format!(
+        "SELECT background.enqueue('{two}', queue => 'two') FROM generate_series(1, 20)"
+    ));
+    for key in ["a", "b"] {
+        let sql = look
+            .replacen("%s", key, 1)
+            .replacen("%s", &format!("concurrency_key = ''{key}''"), 1);
+        session.exec(&format!(
+            "SELECT background.enqueue('{sql}', queue => 'keys', concurrency_key => '{key}') FROM generate_series(1, 10)"
+        ));
+    }
+    let paused = enqueue(&mut session, "'SELECT 1', queue => 'paused'");
+    session.wait_until("(SELECT count(*) = 40 FROM seen)");
+    assert!(session.holds("(SELECT max(now_running) = 2 FROM seen WHERE what = 'two')"));
+    assert!(session.holds("(SELECT max(now_running) = 1 FROM seen WHERE what <> 'two')"));
+    assert!(session.holds(&format!(
+        "(SELECT state = 'waiting' FROM background.tasks WHERE id = {paused})"
+    )));
+    session.exec("SELECT background.set_queue('paused', paused => false)");
+    assert_eq!(wait(&mut session, paused), "done");
+}
+
+#[test]
+fn parents_keys_and_times() {
+    let cluster = cluster(&[]);
+    let (mut session, mut other) = (cluster.session(), cluster.session());
+    // A parent that is still to commit.
+    other.exec("BEGIN");
+    let parent = enqueue(&mut other, "'INSERT INTO done VALUES (1)'");
+    let child = enqueue(
+        &mut session,
+        &format!("'INSERT INTO done SELECT 2 FROM done WHERE n = 1', after => ARRAY[{parent}]"),
+    );
+    assert_eq!(session.text(&format!("SELECT background.wait({child}, 200)")), None);
+    other.exec("COMMIT");
+    assert_eq!(wait(&mut session, child), "done");
+    assert!(session.holds("(SELECT count(*) = 2 FROM done)"));
+    // What follows from a failure.
+    let failing = enqueue(&mut session, "'SELECT 1 / 0', max_attempts => 1");
+    let canceled = enqueue(&mut session, &format!("'SELECT 1', after => ARRAY[{failing}]"));
+    let grandchild = enqueue(&mut session, &format!("'SELECT 1', after => ARRAY[{canceled}]"));
+    let runs = enqueue(
+        &mut session,
+        &format!("'SELECT 1', after => ARRAY[{canceled}], on_parent_failure => 'run'"),
+    );
+    for (id, state) in [
+        (failing, "failed"),
+        (canceled, "canceled"),
+        (grandchild, "canceled"),
+        (runs, "done"),
+    ] {
+        assert_eq!(wait(&mut session, id), state);
+    }
+    // One after the other under one key.
+    let first = enqueue(&mut session, "'SELECT pg_sleep(0.3)', key => 'k'");
+    session.wait_until(&format!(
+        "(SELECT state = 'running' FROM background.tasks WHERE id = {first})"
+    ));
+    let second = enqueue(&mut session, "'SELECT 1', key => 'k'");
+    assert_ne!(first, second);
+    assert_eq!(enqueue(&mut session, "'SELECT 1', key => 'k'"), second);
+    assert!(session.holds(&format!(
+        "(SELECT state = 'waiting' FROM background.tasks WHERE id = {second})"
+    )));
+    assert_eq!(wait(&mut session, second), "done");
+    assert_eq!(wait(&mut session, first), "done");
+    // Times.
+    let later = enqueue(
+        &mut session,
+        "'INSERT INTO done SELECT 3', run_at => now() + interval '300 ms'",
+    );
+    assert!(session.holds(&format!(
+        "(SELECT state = 'deferred' FROM background.tasks WHERE id = {later})"
+    )));
+    assert_eq!(wait(&mut session, later), "done");
+    assert!(session.holds(&format!(
+        "(SELECT started_at BETWEEN run_at AND run_at + interval '5 s' FROM background.tasks WHERE id = {later})"
+    )));
+    session.exec("SELECT background.set_queue('none', max_running => 0)");
+    let expires = enqueue(
+        &mut session,
+        "'SELECT 1', queue => 'none', expires_at => now() + interval '300 ms'",
+    );
+    assert_eq!(wait(&mut session, expires), "expired");
+    // A role that is gone.
+    session.exec("CREATE ROLE gone LOGIN; GRANT pgbackground_role TO gone; SELECT background.set_queue('none', max_running => 0); SET ROLE gone");
+    let id = enqueue(&mut session, "'SELECT 1', run_at => now() + interval '1 s'");
+    session.exec("RESET ROLE; DROP OWNED BY gone; DROP ROLE gone");
+    assert_eq!(wait(&mut session, id), "failed");
+    assert!(session.holds(&format!(
+        "(SELECT sqlstate = '42704' FROM background.tasks WHERE id = {id})"
+    )));
+}
+
+#[test]
+fn a_prepared_transaction_is_found() {
+    let cluster = cluster(&["max_prepared_transactions = 5"]);
+    let mut session = cluster.session();
+    session.exec("BEGIN; SELECT background.enqueue('INSERT INTO done VALUES (1)'); PREPARE TRANSACTION 'p'");
+    session.exec("COMMIT PREPARED 'p'");
+    session.wait_until("EXISTS (SELECT FROM done)");
+}
+
+/// Each task adds its number; however processes, the clock and the server end meanwhile, each number is there once.
+#[test]
+fn exactly_once_in_a_storm() {
+    let cluster = cluster(&[
+        "restart_after_crash = on",
+        "pg_background.max_task_workers = 5",
+        "max_prepared_transactions = 5",
+    ]);
+    cluster.expect_crash();
+    let mut random = Random::new(7);
+    let mut enqueued = 0;
+    for round in 0..12 {
+        let mut session = loop {
+            match cluster.try_session_in("postgres", "postgres") {
+                Ok(session) => break session,
+                Err(_) => std::thread::sleep(std::time::Duration::from_millis(20)),
+            }
+        };
+        session.exec(&format!(
+            "SELECT background.enqueue('INSERT INTO done VALUES (' || n || '); SELECT pg_sleep(0.002)', max_attempts => 1000, retry_delay => '1 ms') \
+             FROM generate_series({}, {}) n",
+            enqueued + 1,
+            enqueued + 100
+        ));
+        enqueued += 100;
+        for _ in 0..5 {
+            let ms = random.below(60);
+            session.exec(&format!("SELECT pg_sleep({ms} / 1000.0)"));
+            session.exec("SELECT pg_terminate_backend(pid) FROM background.tasks WHERE state = 'running' ORDER BY random() LIMIT 2");
+        }
+        let workers = cluster.worker_processes();
+        match round % 4 {
+            0 => {
+                for pid in workers {
+                    let _ = session.try_rows(&format!("SELECT pg_terminate_backend({pid})"));
+                }
+            }
+            1 | 3 => {
+                // The server starts again, and all that was in shared memory is gone.
+                if let Some(pid) = workers.get(random.below(workers.len().max(1) as u64) as usize) {
+                    // It may have ended by itself: then there is no crash.
+                    let _ = Command::new("kill").args(["-KILL", &pid.to_string()]).output();
+                    for _ in 0..100 {
+                        if session.try_rows("SELECT pg_sleep(0.005)").is_err() {
+                            break;
+                        }
+                    }
+                }
+            }
+            _ => {
+                drop(session);
+                cluster.stop(Shutdown::Immediate);
+                cluster.restart();
+            }
+        }
+    }
+    wait_for("a session", || cluster.try_session_in("postgres", "postgres").is_ok());
+    let mut session = cluster.session();
+    session.exec("SELECT background.status()");
+    session.wait_until("NOT EXISTS (SELECT FROM background.tasks WHERE state <> 'done')");
+    assert_eq!(session.value::<i64>("SELECT count(*) FROM done"), enqueued);
+    assert_eq!(session.value::<i64>("SELECT count(DISTINCT n) FROM done"), enqueued);
+    assert_eq!(
+        session.value::<i64>("SELECT count(*) FROM background.tasks WHERE state = 'done'"),
+        enqueued
+    );
+}
+
+#[test]
+fn statements_of_their_own() {
+    let cluster = cluster(&[]);
+    let mut session = cluster.session();
+    session.exec(
+        "CREATE SCHEMA s; SET search_path = s, public; CREATE TABLE t (n int); INSERT INTO t VALUES (1);
+         CREATE PROCEDURE twice() LANGUAGE plpgsql AS 'BEGIN INSERT INTO t VALUES (2); COMMIT; INSERT INTO t VALUES (3); END'",
+    );
+    for sql in ["VACUUM t", "CREATE INDEX CONCURRENTLY ON t (n)", "CALL twice()"] {
+        let id = enqueue(&mut session, &format!("'{sql}'"));
+        // A wait with a snapshot would be waited for.
+        session.exec(&format!("CALL background.wait_for({id}, 30000)"));
+        assert!(session.holds(&format!(
+            "(SELECT mode = 'statement' AND attempt = 1 FROM background.tasks WHERE id = {id})"
+        )));
+    }
+    assert!(session.holds("(SELECT count(*) = 3 FROM t)"));
+    let id = enqueue(
+        &mut session,
+        "'INSERT INTO t VALUES ($1)', row(4), mode => 'statement', settings => '{\"app.x\": \"y\"}'",
+    );
+    assert_eq!(wait(&mut session, id), "done");
+    assert!(session.holds("(SELECT count(*) = 4 FROM t)"));
+    // At most once, unless more attempts are asked for.
+    let id = enqueue(&mut session, "'SELECT 1 / 0', mode => 'statement'");
+    assert_eq!(wait(&mut session, id), "failed");
+    session.exec("CREATE SEQUENCE attempts");
+    let id = enqueue(
+        &mut session,
+        "'SELECT 1 / (nextval(''attempts'') - 1)', mode => 'statement', max_attempts => 3, retry_delay => '1 ms'",
+    );
+    assert_eq!(wait(&mut session, id), "done");
+    assert!(session.holds(&format!("(SELECT attempt = 2 FROM background.tasks WHERE id = {id})")));
+}
+
+#[test]
+fn a_statement_that_a_crash_ended_counts() {
+    let cluster = cluster(&["restart_after_crash = on"]);
+    cluster.expect_crash();
+    let mut session = cluster.session();
+    let once = enqueue(
+        &mut session,
+        "'INSERT INTO done VALUES (1); SELECT pg_sleep(100)', mode => 'statement'",
+    );
+    let twice = enqueue(
+        &mut session,
+        "'SELECT pg_sleep(CASE background.current_attempt() WHEN 1 THEN 100 ELSE 0 END)', mode => 'statement', max_attempts => 2",
+    );
+    session.wait_until("(SELECT count(*) = 2 FROM pg_stat_activity WHERE wait_event = 'PgSleep')");
+    cluster.stop(Shutdown::Immediate);
+    cluster.restart();
+    let mut session = cluster.session();
+    assert_eq!(wait(&mut session, once), "failed");
+    assert!(session.holds(&format!(
+        "(SELECT sqlstate = '08006' FROM background.tasks WHERE id = {once})"
+    )));
+    assert_eq!(wait(&mut session, twice), "done");
+    assert!(session.holds(&format!(
+        "(SELECT attempt = 2 FROM background.tasks WHERE id = {twice})"
+    )));
+}
+
+#[test]
+fn conflicts_with_others_count_as_no_attempt() {
+    let cluster = cluster(&[]);
+    let mut session = cluster.session();
+    session.exec("CREATE SEQUENCE attempts");
+    let fails = "DO $$ BEGIN IF nextval(''attempts'') < 4 THEN RAISE EXCEPTION ''no'' USING ERRCODE = ''40001''; END IF; END $$";
+    let id = enqueue(
+        &mut session,
+        &format!("'INSERT INTO done VALUES (1); {fails}', max_attempts => 1"),
+    );
+    assert_eq!(wait(&mut session, id), "done");
+    assert!(session.holds("(SELECT count(*) = 1 FROM done)"));
+    let always = "DO $$ BEGIN PERFORM nextval(''attempts''); RAISE EXCEPTION ''no'' USING ERRCODE = ''40P01''; END $$";
+    session.exec("SELECT setval('attempts', 1, false)");
+    let id = enqueue(&mut session, &format!("'{always}', max_attempts => 1"));
+    assert_eq!(wait(&mut session, id), "failed");
+    assert!(session.holds("(SELECT last_value = 6 FROM attempts)"));
+}
+
+#[test]
+fn tasks_go_on_after_a_crash_without_a_session_that_asks() {
+    let cluster = cluster(&["restart_after_crash = on"]);
+    cluster.expect_crash();
+    let mut session = cluster.session();
+    let id = enqueue(&mut session, "'INSERT INTO done VALUES (1); SELECT pg_sleep(0.5)'");
+    session.wait_until(&format!(
+        "(SELECT state = 'running' FROM background.tasks WHERE id = {id})"
+    ));
+    let pid: i32 = session.value(&format!("SELECT pid FROM background.tasks WHERE id = {id}"));
+    cluster.signal(pid, "KILL");
+    wait_for("the crash", || session.try_rows("SELECT 1").is_err());
+    wait_for("a session", || cluster.try_session_in("postgres", "postgres").is_ok());
+    cluster.session().wait_until("EXISTS (SELECT FROM done)");
+}
+
+#[test]
+fn a_preloaded_library_needs_no_session() {
+    let cluster = cluster(&["shared_preload_libraries = 'pg_background'"]);
+    let mut session = cluster.session();
+    enqueue(
+        &mut session,
+        "'INSERT INTO done VALUES (1)', run_at => now() + interval '3 s'",
+    );
+    drop(session);
+    cluster.stop(Shutdown::Fast);
+    cluster.restart();
+    cluster.session().wait_until("EXISTS (SELECT FROM done)");
+    // The clock that has left is started again, and one that is terminated, too.
+    let mut session = cluster.session();
+    for n in 2..6 {
+        for pid in cluster.worker_processes() {
+            let _ = session.try_rows(&format!("SELECT pg_terminate_backend({pid})"));
+        }
+        let id = enqueue(&mut session, &format!("'INSERT INTO done VALUES ({n})'"));
+        assert_eq!(wait(&mut session, id), "done");
+    }
+}
