@@ -147,7 +147,11 @@ CREATE TABLE background.task (
 	error_message text
 );
 COMMENT ON TABLE background.task IS 'tasks that have not ended';
-CREATE INDEX task_ready ON background.task (queue, priority DESC, id) WHERE phase = 'w';
+CREATE INDEX task_ready ON background.task (queue, owner, priority DESC, id) WHERE phase = 'w';
+CREATE INDEX task_concurrency_key ON background.task (queue, concurrency_key, priority DESC, id)
+	WHERE phase = 'w' AND concurrency_key IS NOT NULL;
+CREATE INDEX task_attempted ON background.task (id) WHERE phase = 'w' AND attempt > 0;
+CREATE INDEX task_blocked ON background.task (id) WHERE phase = 'b';
 CREATE INDEX task_due ON background.task (run_at) WHERE phase = 'd';
 CREATE INDEX task_expires ON background.task (expires_at) WHERE expires_at IS NOT NULL;
 CREATE UNIQUE INDEX task_key ON background.task (key, owner, turn) WHERE key IS NOT NULL;

@@ -111,7 +111,7 @@ fn each_known(mut show: impl FnMut(&Entry) -> Result<()>) -> Result<()> {
         }
         slot.look_after(cookie)?;
         let entry = match slot.lock_if(cookie) {
-            Some(job) if slot.pid.load(Relaxed) != 0 => Entry::of(slot, &job),
+            Some(job) if slot.pid.load(Relaxed) != 0 && !job.is_hidden => Entry::of(slot, &job),
             _ => continue,
         };
         seen.try_reserve(1).map_err(|_| out_of_memory())?;

@@ -10,8 +10,8 @@ use crate::pg::value::role::Role;
 use crate::pg::{reuse, spi, value};
 use crate::session::wait::Deadline;
 use crate::settings::{self, Tasks};
+use crate::tasks::join::tables;
 use crate::tasks::options::Asked;
-use crate::tasks::tables::tables;
 use crate::tasks::{control, enqueue, queue, running, stamp};
 use pgrx::PgSqlErrorCode;
 

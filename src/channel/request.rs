@@ -47,6 +47,13 @@ pub enum Work {
     Probe { before: Deed, after: Deed },
 }
 
+impl Work {
+    /// Whether a job with this work is one of the library's own.
+    pub fn is_internal(self) -> bool {
+        matches!(self, Self::Task | Self::Keep)
+    }
+}
+
 /// What a test wants of the engine.
 #[cfg(feature = "probe")]
 #[derive(Clone, Copy, PartialEq, Eq)]

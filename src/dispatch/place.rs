@@ -200,6 +200,7 @@ pub fn prepare(order: &Order) -> Result<Prepared> {
         job.totals = totals;
         job.role_count = role_count;
         job.queue_size = order.queue_size as u32;
+        job.is_hidden = order.work.is_internal();
         job.keeps_result = order.keeps_result;
         job.set_label(order.label);
         job.worker_timeout = order.worker_timeout;

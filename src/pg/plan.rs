@@ -35,6 +35,14 @@ may_raise! {
 /// The most parameters of a statement.
 const MOST: usize = 40;
 
+/// The text of a statement that was put together at compile time and ends with a NUL.
+pub const fn text(sql: &'static str) -> &'static CStr {
+    match CStr::from_bytes_with_nul(sql.as_bytes()) {
+        Ok(sql) => sql,
+        Err(_) => panic!("a statement must end with its only NUL"),
+    }
+}
+
 /// One statement, prepared at its first use in a process.
 pub struct Plan {
     sql: &'static CStr,

@@ -4,6 +4,7 @@
 //! extension's own.
 
 use crate::pg::error::{self, Result};
+use crate::pg::function::call::Interval;
 use crate::pg::function::rows::{self, Value};
 use crate::pg::memory;
 use crate::pg::raw::{self, Raw, may_raise};
@@ -42,6 +43,9 @@ pub struct Row {
     pub inserted_by: u32,
     /// The same where that transaction has not ended and is not this one, else 0.
     pub uncommitted: u32,
+    /// The transaction that has deleted or changed this version, where that has not ended and is not this one, else 0. Known only to a look-up
+    /// that sees what is not committed.
+    pub deleted_by: u32,
 }
 
 impl Row {
@@ -64,6 +68,17 @@ impl Row {
     /// A `bool`.
     pub fn bool(&self, column: usize) -> Option<bool> {
         self.datum(column).map(|datum| datum.value() & 0xff != 0)
+    }
+
+    /// A `"char"`.
+    pub fn char(&self, column: usize) -> Option<u8> {
+        self.datum(column).map(|datum| datum.value() as u8)
+    }
+
+    /// The length of an `interval` in milliseconds.
+    pub fn interval(&self, column: usize) -> Option<i64> {
+        let interval = self.datum(column).map(Interval::of)?;
+        interval.length().map(|length| length / 1000)
     }
 
     /// A copy of a `text`. Guarded. 53200.
@@ -142,11 +157,8 @@ impl Scan {
                 values,
                 nulls,
                 inserted_by: inserted_by(tuple),
-                uncommitted: if self.dirty.is_null() {
-                    0
-                } else {
-                    (*self.dirty).xmin.into_inner()
-                },
+                uncommitted: self.dirty.as_ref().map_or(0, |dirty| dirty.xmin.into_inner()),
+                deleted_by: self.dirty.as_ref().map_or(0, |dirty| dirty.xmax.into_inner()),
             })
         }
     }

@@ -132,6 +132,8 @@ pub struct Job {
     /// The session that launched it.
     pub launcher_pid: i32,
     pub queue_size: u32,
+    /// Whether it is a job of this library's own, that is neither shown nor counted: the keeper, and a runner without a task.
+    pub is_hidden: bool,
     /// Whether rows and messages are kept for a reader (`launch`) or thrown away (`submit`).
     pub keeps_result: bool,
     /// Whether a reader has taken part of the result, so that it cannot be read any more.

@@ -13,7 +13,7 @@ use crate::pg::process::bgworker::{WorkerHandle, WorkerStatus};
 use crate::pg::shmem::{self, DsaPointer, Guard, INVALID_POINTER};
 use crate::registry::counters::{Count, Counters};
 use crate::registry::job::{End, Error, Job, Slot, State, Stop};
-use crate::registry::totals::Totals;
+use crate::registry::totals::{Start, Totals};
 use crate::registry::{admission, history, pool, segment, upkeep};
 use core::sync::atomic::Ordering::Relaxed;
 
@@ -75,7 +75,9 @@ impl Slot {
         }
         fill(&mut job);
         admission::is_kept(job.role_count);
-        Totals::at(job.totals).launched();
+        if !job.is_hidden {
+            Totals::at(job.totals).launched();
+        }
         self.cookie.store(cookie, Relaxed);
     }
 
@@ -139,6 +141,23 @@ impl Slot {
         if job.state.has_ended() {
             return None;
         }
+        self.account(&mut job, end, finished_at);
+        let reader = job.queue.reader();
+        pool::uncount(&mut job, true);
+        let stop = self.stop();
+        job.worker_gone = true;
+        self.worker_lets_go(job);
+        // Done without the lock, which the woken sessions take next. A waiter enters the list before it looks at the state, so it is in the
+        // list. If the slot belongs to another job by now, that job's waiters wake for nothing.
+        segment::waiters(self).wake();
+        if let Some(reader) = reader {
+            backend::wake(reader);
+        }
+        Some(stop)
+    }
+
+    /// The end of the job, in its slot, in the counters and in the history.
+    fn account(&self, job: &mut Job, end: &End, finished_at: i64) {
         job.state = end.state;
         job.finished_at = finished_at;
         job.has_error = end.error.is_some();
@@ -154,24 +173,82 @@ impl Slot {
         if let Some(counters) = shmem::look::<Counters>(job.counters) {
             counters.ended(end.count, finished_at - began);
         }
+        if job.is_hidden {
+            return;
+        }
         if let Some(totals) = Totals::look(job.totals) {
             totals.ended(end.count, finished_at - began, job.queue.spilled());
         }
-        let reader = job.queue.reader();
-        pool::uncount(&mut job, true);
-        let stop = self.stop();
-        job.worker_gone = true;
         if let Some(segment) = segment::attached() {
-            history::push(&segment.history, self, &job);
+            history::push(&segment.history, self, job);
         }
-        self.worker_lets_go(job);
-        // Done without the lock, which the woken sessions take next. A waiter enters the list before it looks at the state, so it is in the
-        // list. If the slot belongs to another job by now, that job's waiters wake for nothing.
-        segment::waiters(self).wake();
-        if let Some(reader) = reader {
-            backend::wake(reader);
+    }
+
+    /// Ends the job of this worker as [`Slot::publish`] does, and begins a hidden one in the same slot, under the cookie `next`. Returns why the old
+    /// job was to end early; None, and the old job goes on, if it is kept by others: somebody has pinned it or may read its result.
+    ///
+    /// Needs no memory and raises no error, as [`Slot::publish`].
+    pub fn renew(&'static self, cookie: u64, end: End, next: u64) -> Option<Stop> {
+        let now = backend::now();
+        let (mut stop, mut unread) = (None, None);
+        let segment = segment::attached()?;
+        segment.rename(self, next, || {
+            let Some(mut job) = self.lock_if(cookie) else {
+                return false;
+            };
+            let is_kept = job.pins > 0 || !job.is_unwanted() || job.queue.reader().is_some();
+            if is_kept || job.state.has_ended() {
+                return false;
+            }
+            self.account(&mut job, &end, now);
+            stop = Some(self.stop());
+            unread = Some(job.queue.take());
+            job.queue.clear();
+            job.is_hidden = true;
+            job.has_error = false;
+            self.begin_run(&mut job, now);
+            self.cookie.store(next, Relaxed);
+            true
+        });
+        if stop.is_some() {
+            segment::waiters(self).wake();
+            if let Some(mut unread) = unread {
+                unread.free_all();
+            }
+            if let Some(error) = end.error {
+                error.free();
+            }
         }
-        Some(stop)
+        stop
+    }
+
+    /// The hidden job of this worker becomes that of a user, which starts now.
+    pub fn show(&self, cookie: u64, label: Option<&[u8]>, sql: &[u8]) {
+        let Some(mut job) = self.lock_if(cookie) else { return };
+        self.begin_run(&mut job, backend::now());
+        job.is_hidden = false;
+        job.set_label(label);
+        job.set_preview(sql);
+        if let Some(totals) = Totals::look(job.totals) {
+            totals.launched();
+            totals.started(Start::Warm, 0);
+        }
+    }
+
+    fn begin_run(&self, job: &mut Job, now: i64) {
+        self.stop.store(Stop::No as u32, Relaxed);
+        job.state = State::Running;
+        (job.launched_at, job.started_at, job.finished_at) = (now, now, 0);
+        job.has_progress = false;
+        job.has_progress_message = false;
+        job.progress_len = 0;
+        job.has_tag = false;
+        (job.tag, job.row_count) = (0, 0);
+        job.also_for = 0;
+        job.deadlock_pid = 0;
+        job.deadlock_on_snapshot = false;
+        job.set_label(None);
+        job.preview_len = 0;
     }
 
     /// Maps what publishing the end of this job needs. The system's own error if it cannot be mapped.
@@ -353,7 +430,9 @@ impl Slot {
         if let Some(counters) = Counters::of(job.counters) {
             counters.never_began();
         }
-        Totals::at(job.totals).never_launched();
+        if !job.is_hidden {
+            Totals::at(job.totals).never_launched();
+        }
         pool::uncount(&mut job, true);
         // Under the same lock, or a worker could take the job in between. No other session knows of it yet.
         self.free(job);

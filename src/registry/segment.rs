@@ -172,6 +172,28 @@ impl Segment {
         index.free = slot.number() + 1;
     }
 
+    /// Gives a slot that is taken the cookie `cookie`, under the lock of the index, if `change` returns true. False also if this process cannot
+    /// map all slots.
+    pub fn rename(&self, slot: &'static Slot, cookie: u64, change: impl FnOnce() -> bool) -> bool {
+        let Ok(mut known) = self.know_all() else { return false };
+        let mut index = self.index.lock();
+        while index.blocks != known {
+            drop(index);
+            match self.know_all() {
+                Ok(blocks) => known = blocks,
+                Err(_) => return false,
+            }
+            index = self.index.lock();
+        }
+        let renamed = change();
+        if renamed {
+            self.unlink(&index, slot);
+            slot.key.store(cookie, Relaxed);
+            self.link(&index, slot);
+        }
+        renamed
+    }
+
     fn take_back_abandoned(&self, index: &mut Index) {
         for n in 0..slots_in(index.blocks) {
             let slot = slot_in(n);

@@ -18,7 +18,7 @@ use crate::registry::job::{Slot, State};
 use crate::registry::segment::{self, segment};
 use crate::registry::upkeep;
 use crate::settings;
-use crate::tasks::shared::{self, Database};
+use crate::tasks::shared::{self, Database, Mode};
 use core::ffi::c_int;
 use pgrx::pg_sys::Datum;
 use std::cell::RefCell;
@@ -36,6 +36,12 @@ const LOOK_FOR_ROOM: i64 = 100;
 const PAUSE: i64 = 1_000_000;
 const LONGEST_PAUSE: i64 = 60_000_000;
 
+/// How long the clock stays although nothing is due, in microseconds: the next task finds it there.
+const LINGER: i64 = 60_000_000;
+
+/// How often the lines of a database are read again while there is something to do, in microseconds.
+const SWEEP: i64 = 60_000_000;
+
 /// What an order is for. No role: the keeper.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Aim {
@@ -43,7 +49,7 @@ struct Aim {
     role: Option<u32>,
 }
 
-/// An order, and where it is.
+/// An order, and how far it is.
 struct Ordered {
     aim: Aim,
     stage: Stage,
@@ -51,8 +57,8 @@ struct Ordered {
 
 enum Stage {
     OnItsWay(Placed),
-    /// A worker has it.
-    Runs(&'static Slot, u64),
+    /// A worker has it. A runner has not begun with its first task yet.
+    Begins(&'static Slot, u64),
     Over,
 }
 
@@ -64,8 +70,9 @@ struct Paused {
 }
 
 thread_local! {
-    /// The jobs that this process keeps the handle of.
+    /// The jobs that this process has the handle of.
     static KEPT: RefCell<Vec<(&'static Slot, u64)>> = const { RefCell::new(Vec::new()) };
+    static STATE: RefCell<Hints> = const { RefCell::new(Hints::new()) };
 }
 
 fn keep(slot: &'static Slot, cookie: u64, pid: i32) {
@@ -74,9 +81,10 @@ fn keep(slot: &'static Slot, cookie: u64, pid: i32) {
     KEPT.with_borrow_mut(|kept| kept.push((slot, cookie)));
 }
 
+/// The job goes on by itself, or is over.
 fn let_go(slot: &'static Slot, cookie: u64) {
     segment::waiters(slot).leave();
-    slot.release(cookie);
+    slot.orphan(cookie);
     KEPT.with_borrow_mut(|kept| kept.retain(|(_, other)| *other != cookie));
 }
 
@@ -85,31 +93,103 @@ extern "C-unwind" fn clock_exits(_code: c_int, _argument: Datum) {
     for (slot, cookie) in kept.unwrap_or_default() {
         slot.orphan(cookie);
     }
+    STATE.with(|hints| {
+        if let Ok(mut hints) = hints.try_borrow_mut() {
+            hints.is_running = false;
+            hints.write();
+        }
+    });
 }
 
 struct Clock {
     orders: Vec<Ordered>,
     paused: Vec<Paused>,
     queued: QueuedOrder,
-    /// Which database is the first to be looked at, so that each has its turn.
+    /// The number of the database that is looked at first, so that each has its turn.
     turn: usize,
-    /// What [`HINTS`] has.
-    hints: String,
+    /// When there was something to do last.
+    busy_at: i64,
+    swept_at: i64,
+    /// How much the clock was asked for when the lines were read last.
+    swept_for: u64,
 }
 
-/// Which databases have tasks, and who owns their tables: a file beside the data, so that tasks go on after a crash or a start of the server before a session asks. It
-/// is a hint: what is wrong in it costs a look.
+/// A file beside the data: which databases have tasks, and who owns their tables, so that tasks go on after a crash or a start of the server before
+/// a session asks; and whether the server ran tasks when it ended. What is wrong in it costs a look.
 const HINTS: &str = "pg_background.tasks";
+
+/// What the file says.
+struct Hints {
+    /// Whether a clock runs. If a file says so when a clock starts, the server has crashed with tasks that ran.
+    is_running: bool,
+    /// When it crashed last, 0 for never.
+    crashed_at: i64,
+    databases: Vec<(u32, u32)>,
+    written: String,
+}
+
+impl Hints {
+    const fn new() -> Self {
+        Self {
+            is_running: false,
+            crashed_at: 0,
+            databases: Vec::new(),
+            written: String::new(),
+        }
+    }
+
+    fn read() -> Self {
+        let mut hints = Self::new();
+        for line in std::fs::read_to_string(HINTS).unwrap_or_default().lines() {
+            let mut words = line.split(' ');
+            match (words.next(), words.next(), words.next()) {
+                (Some("running"), None, None) => hints.is_running = true,
+                (Some("crashed"), Some(at), None) => hints.crashed_at = at.parse().unwrap_or(0),
+                (Some("database"), Some(database), Some(owner)) => {
+                    if let (Ok(database), Ok(owner)) = (database.parse(), owner.parse()) {
+                        hints.databases.push((database, owner));
+                    }
+                }
+                _ => (),
+            }
+        }
+        hints
+    }
+
+    fn write(&mut self) {
+        use core::fmt::Write;
+        let mut text = String::new();
+        if self.is_running {
+            text.push_str("running\n");
+        }
+        if self.crashed_at != 0 {
+            let _ = writeln!(text, "crashed {}", self.crashed_at);
+        }
+        for (database, owner) in &self.databases {
+            let _ = writeln!(text, "database {database} {owner}");
+        }
+        if text != self.written {
+            // If it cannot be written, the first session tells.
+            let new = format!("{HINTS}.new");
+            let _ = std::fs::write(&new, &text).and_then(|()| std::fs::rename(&new, HINTS));
+            self.written = text;
+        }
+    }
+}
 
 /// Asks for a look at the databases that had tasks before.
 fn remember() -> Result<()> {
-    let hints = std::fs::read_to_string(HINTS).unwrap_or_default();
-    for line in hints.lines() {
-        let mut numbers = line.split(' ').map(str::parse::<u32>);
-        if let (Some(Ok(database)), Some(Ok(owner))) = (numbers.next(), numbers.next()) {
-            shared::database(database)?.had_tasks(owner);
-        }
+    let mut hints = Hints::read();
+    if hints.is_running {
+        hints.crashed_at = backend::now();
     }
+    hints.is_running = true;
+    shared::set_crashed_at(hints.crashed_at);
+    for (database, owner) in &hints.databases {
+        shared::database(*database)?.had_tasks(*owner);
+    }
+    hints.write();
+    STATE.set(hints);
     Ok(())
 }
 
@@ -140,7 +220,9 @@ fn serve(argument: Datum) -> Result<()> {
         paused: Vec::new(),
         queued: QueuedOrder::default(),
         turn: 0,
-        hints: String::new(),
+        busy_at: backend::now(),
+        swept_at: backend::now(),
+        swept_for: 0,
     };
     loop {
         latch::reset_latch();
@@ -154,47 +236,54 @@ fn serve(argument: Datum) -> Result<()> {
 crate::worker_function!(pg_background_clock_main => run);
 
 impl Clock {
-    /// Does what is to be done. Gives how long to sleep, in milliseconds; None where the clock ends.
+    /// Does what is to be done. Returns how long to sleep, in milliseconds; None where the clock ends.
     fn turn(&mut self) -> Result<Option<i64>> {
         let asked = shared::asked()?;
         upkeep::pass_by();
         let mut ms = LOOK;
         self.look()?;
         let databases = shared::databases()?;
-        self.write_hints(&databases);
+        write_hints(&databases)?;
         let now = backend::now();
+        self.sweep(&databases, asked, now);
         let mut is_idle = true;
         if !transaction::in_recovery() {
+            let mut others_wait = false;
             for n in 0..databases.len() {
                 let database = databases[(n + self.turn) % databases.len()];
-                is_idle &= self.serve(database, now, &mut ms)?;
+                is_idle &= self.serve(database, now, &mut ms, &mut others_wait)?;
             }
+            shared::others_wait(others_wait);
             self.turn += 1;
         }
         self.place(&mut ms)?;
-        if is_idle && self.orders.is_empty() && shared::clock_ends(asked) {
-            return Ok(None);
-        }
-        if !self.orders.is_empty() {
-            ms = ms.min(LOOK_AFTER);
+        if !is_idle || !self.orders.is_empty() || shared::runners(0).0 > 0 {
+            self.busy_at = now;
+            if !self.orders.is_empty() {
+                ms = ms.min(LOOK_AFTER);
+            }
+        } else if now - self.busy_at >= LINGER {
+            if shared::clock_ends(asked) {
+                return Ok(None);
+            }
+        } else {
+            ms = ms.min((self.busy_at + LINGER - now) / 1000 + 1);
         }
         Ok(Some(ms))
     }
 
-    fn write_hints(&mut self, databases: &[&'static Database]) {
-        use core::fmt::Write;
-        let mut hints = String::new();
+    /// Has the lines read again now and then, unless nothing has happened since.
+    fn sweep(&mut self, databases: &[&'static Database], asked: u64, now: i64) {
+        if now - self.swept_at < SWEEP || asked == self.swept_for {
+            return;
+        }
+        self.swept_at = now;
         for database in databases {
-            if let Some(owner) = database.has_tasks() {
-                let _ = writeln!(hints, "{} {owner}", database.number());
+            if database.mode() == Mode::Runs {
+                database.ask_for_sweep();
             }
         }
-        if hints != self.hints {
-            // Where it cannot be written, the first session tells.
-            let new = format!("{HINTS}.new");
-            let _ = std::fs::write(&new, &hints).and_then(|()| std::fs::rename(&new, HINTS));
-            self.hints = hints;
-        }
+        self.swept_for = shared::asked().unwrap_or(asked);
     }
 
     /// Looks at what has been ordered.
@@ -208,7 +297,7 @@ impl Clock {
             };
             ordered.stage = match core::mem::replace(&mut ordered.stage, Stage::Over) {
                 Stage::OnItsWay(Placed::Taken(taken)) => match segment()?.find(taken.cookie)? {
-                    Some(slot) => Stage::Runs(slot, taken.cookie),
+                    Some(slot) => Stage::Begins(slot, taken.cookie),
                     None => Stage::Over,
                 },
                 Stage::OnItsWay(Placed::CouldNotStart) => {
@@ -217,28 +306,37 @@ impl Clock {
                 }
                 stage => stage,
             };
-            if let Stage::Runs(slot, cookie) = ordered.stage {
-                slot.look_after(cookie)?;
-                let outcome = slot.look_if(cookie, |job| {
-                    job.state.has_ended().then_some((
-                        job.state == State::Error,
-                        job.started_at != 0,
-                        job.error().map(|error| error.sqlstate),
-                    ))
-                });
-                match outcome {
-                    Some(None) => (),
-                    Some(Some((has_failed, has_begun, code))) => {
-                        let_go(slot, cookie);
-                        if !has_begun && code == Some(*b"3D000") {
-                            shared::database(ordered.aim.database)?.is_gone();
-                        }
-                        // The error of a task says nothing of the next one.
-                        let counts = has_failed && (ordered.aim.role.is_none() || !has_begun);
-                        fallible::push(&mut ended, (ordered.aim, !counts))?;
-                        ordered.stage = Stage::Over;
+            let Stage::Begins(slot, cookie) = ordered.stage else {
+                continue;
+            };
+            if ordered.aim.role.is_some() && shared::runners(cookie).1 {
+                let_go(slot, cookie);
+                fallible::push(&mut ended, (ordered.aim, true))?;
+                ordered.stage = Stage::Over;
+                continue;
+            }
+            slot.look_after(cookie)?;
+            let outcome = slot.look_if(cookie, |job| {
+                job.state.has_ended().then_some((
+                    job.state == State::Error,
+                    job.started_at != 0,
+                    job.error().map(|error| error.sqlstate),
+                ))
+            });
+            match outcome {
+                Some(None) => (),
+                Some(Some((has_failed, has_begun, code))) => {
+                    let_go(slot, cookie);
+                    if has_failed && !has_begun {
+                        refused(ordered.aim, code)?;
                     }
-                    None => ordered.stage = Stage::Over,
+                    fallible::push(&mut ended, (ordered.aim, !has_failed))?;
+                    ordered.stage = Stage::Over;
+                }
+                // It goes on with another task, as another job.
+                None => {
+                    let_go(slot, cookie);
+                    ordered.stage = Stage::Over;
                 }
             }
         }
@@ -279,7 +377,7 @@ impl Clock {
     }
 
     /// Orders what a database needs. Tells whether that is nothing, now and later.
-    fn serve(&mut self, database: &'static Database, now: i64, ms: &mut i64) -> Result<bool> {
+    fn serve(&mut self, database: &'static Database, now: i64, ms: &mut i64, others_wait: &mut bool) -> Result<bool> {
         let keeper = Aim {
             database: database.number(),
             role: None,
@@ -295,20 +393,21 @@ impl Clock {
         } else if at > now {
             sleep(at - now);
         }
-        for ready in database.ready() {
-            if ready.tasks == 0 {
-                continue;
-            }
+        let most = settings::max_task_workers().max(0) as usize;
+        for role in database.roles(most as u32) {
             is_idle = false;
             let aim = Aim {
                 database: database.number(),
-                role: Some(ready.role),
+                role: Some(role.role),
             };
-            let most = settings::max_task_workers().max(0) as usize;
-            // Those that are on their way have not taken up a task yet.
-            while self.count(|aim| aim.role.is_some()) < most && self.waiting_for(aim) < ready.tasks as usize {
+            // Those that are on their way have not taken a task yet.
+            while self.count(|other| *other == aim) + (role.idle as usize) < role.can as usize {
+                if self.count(|aim| aim.role.is_some()) + shared::runners(0).0 as usize >= most {
+                    *others_wait |= !role.has_runner && self.count(|other| *other == aim) == 0;
+                    break;
+                }
                 match self.paused_for(aim, now) {
-                    0 => self.order(aim, ready.role, Work::Task)?,
+                    0 => self.order(aim, role.role, Work::Task)?,
                     us => {
                         sleep(us);
                         break;
@@ -317,20 +416,6 @@ impl Clock {
             }
         }
         Ok(is_idle)
-    }
-
-    /// Runners that have not taken up a task.
-    fn waiting_for(&self, aim: Aim) -> usize {
-        let has_none = |ordered: &&Ordered| match ordered.stage {
-            Stage::OnItsWay(_) => true,
-            Stage::Runs(_, cookie) => !shared::is_held(cookie),
-            Stage::Over => false,
-        };
-        self.orders
-            .iter()
-            .filter(|ordered| ordered.aim == aim)
-            .filter(has_none)
-            .count()
     }
 
     fn order(&mut self, aim: Aim, role: u32, work: Work) -> Result<()> {
@@ -401,4 +486,32 @@ impl Clock {
         }
         Ok(())
     }
+}
+
+fn write_hints(databases: &[&'static Database]) -> Result<()> {
+    let mut now = Vec::new();
+    for database in databases {
+        if let Some(owner) = database.has_tasks() {
+            fallible::push(&mut now, (database.number(), owner))?;
+        }
+    }
+    STATE.with_borrow_mut(|hints| {
+        hints.databases = now;
+        hints.write();
+    });
+    Ok(())
+}
+
+/// No worker could connect for the aim. The keeper finds out whether its role still exists.
+fn refused(aim: Aim, code: Option<[u8; 5]>) -> Result<()> {
+    let database = shared::database(aim.database)?;
+    match aim.role {
+        _ if code == Some(*b"3D000") => database.is_gone(),
+        Some(role) => {
+            database.lines().forget(role);
+            database.ask_for_sweep();
+        }
+        None => (),
+    }
+    Ok(())
 }

@@ -4,15 +4,16 @@ use crate::pg::catalog::role;
 use crate::pg::error::{self, Failure, Report, Result};
 use crate::pg::fallible;
 use crate::pg::function::rows::{INT4, INT8, Rows, Value};
-use crate::pg::plan::Plan;
+use crate::pg::plan::{self, Plan};
 use crate::pg::table::{self, Key, Sees};
 use crate::pg::transaction;
 use crate::pg::value::desc::JSONB;
 use crate::session::wait::Deadline;
 use crate::tasks::end::{self, Ended};
 use crate::tasks::keys::{self, Found};
+use crate::tasks::pushed::{self, Ready, ready_columns};
 use crate::tasks::tables::{Phase, Tables, task};
-use crate::tasks::{pushed, queue, running};
+use crate::tasks::{queue, running};
 use pgrx::PgSqlErrorCode;
 
 /// A task that has not ended.
@@ -75,14 +76,18 @@ static LAST: Plan = Plan::planned(
 );
 
 static RETRY: Plan = Plan::planned(
-    c"WITH last AS (UPDATE background.run_failed SET ended = false WHERE task_id OPERATOR(pg_catalog.=) $1 AND ended RETURNING *) \
-      INSERT INTO background.task (id, queue, owner, priority, phase, mode, home, max_attempts, enqueued_at, retry_delay, timeout, label, sql, \
+    plan::text(concat!(
+        "WITH last AS (UPDATE background.run_failed SET ended = false WHERE task_id OPERATOR(pg_catalog.=) $1 AND ended RETURNING *) \
+      INSERT INTO background.task AS t (id, queue, owner, priority, phase, mode, home, max_attempts, enqueued_at, retry_delay, timeout, label, sql, \
           param_types, param_values, search_path, settings, database, keep_result, key, turn, concurrency_key, after, on_parent_failure, \
           schedule, operation_id) \
       SELECT task_id, queue, owner, priority, 'w', mode, home, max_attempts, enqueued_at, retry_delay, timeout, label, sql, \
           param_types, param_values, search_path, settings, database, keep_result, key, $2, concurrency_key, after, on_parent_failure, \
           schedule, operation_id \
-      FROM last",
+      FROM last RETURNING ",
+        ready_columns!(),
+        "\0"
+    )),
     &[INT8, INT4],
 );
 
@@ -113,10 +118,10 @@ pub fn retry(tables: &Tables, id: i64) -> Result<bool> {
         },
     };
     queue::enter(tables, queue.as_deref().unwrap_or(queue::DEFAULT), owner)?;
-    if RETRY.execute(&[Value::Int8(id), Value::Int4(turn)])? == 0 {
+    let Some(ready) = RETRY.first(&[Value::Int8(id), Value::Int4(turn)], Ready::read)? else {
         return Ok(false);
-    }
-    pushed::push(id, Phase::Waiting)?;
+    };
+    pushed::push(&ready.task(), Phase::Waiting)?;
     Ok(true)
 }
 

@@ -3,9 +3,10 @@
 use crate::pg::error::{Failure, Report, Result};
 use crate::pg::fallible;
 use crate::pg::function::rows::{INT8, TEXT, Value};
-use crate::pg::plan::Plan;
+use crate::pg::plan::{self, Plan};
 use crate::pg::table::{self, Key, Sees};
-use crate::tasks::pushed;
+use crate::tasks::keys;
+use crate::tasks::pushed::{self, Ready, ready_columns};
 use crate::tasks::tables::{Phase, Tables, run};
 use pgrx::PgSqlErrorCode;
 
@@ -79,7 +80,7 @@ pub fn not_permitted(id: i64) -> Failure {
     .into()
 }
 
-/// A task whose last attempt has an error keeps it.
+/// A task whose last attempt has an error keeps it. Returns its key.
 static END: Plan = Plan::planned(
     c"WITH gone AS (DELETE FROM background.task WHERE id OPERATOR(pg_catalog.=) $1 RETURNING *) \
       INSERT INTO background.run_failed (task_id, attempt, ended, state, queue, owner, label, started_at, finished_at, sqlstate, message, \
@@ -88,19 +89,35 @@ static END: Plan = Plan::planned(
       SELECT id, 0, true, $2, queue, owner, label, started_at, pg_catalog.clock_timestamp(), sqlstate, error_message, \
           priority, mode, home, max_attempts, enqueued_at, run_at, expires_at, retry_delay, timeout, sql, param_types, param_values, \
           search_path, settings, database, keep_result, key, concurrency_key, after, on_parent_failure, schedule, operation_id \
-      FROM gone",
+      FROM gone RETURNING key",
     &[INT8, TEXT],
 );
 
+/// The children are locked in the order of their ids. Two parents that end at the same time would not see each other's end, and both would
+/// leave the child to the other.
 static CHILDREN: Plan = Plan::planned(
-    c"SELECT child, on_parent_failure OPERATOR(pg_catalog.=) 'c' FROM background.dependency \
-      JOIN background.task ON id OPERATOR(pg_catalog.=) child WHERE parent OPERATOR(pg_catalog.=) $1",
+    c"SELECT t.id, t.on_parent_failure OPERATOR(pg_catalog.=) 'c' FROM background.dependency AS d \
+      JOIN background.task AS t ON t.id OPERATOR(pg_catalog.=) d.child WHERE d.parent OPERATOR(pg_catalog.=) $1 \
+      ORDER BY t.id FOR UPDATE OF t",
     &[INT8],
 );
 
-static FORGET_PARENT: Plan = Plan::planned(
-    c"DELETE FROM background.dependency WHERE parent OPERATOR(pg_catalog.=) $1",
+static CHILDREN_THAT_ARE_FREE: Plan = Plan::planned(
+    c"SELECT t.id, t.on_parent_failure OPERATOR(pg_catalog.=) 'c' FROM background.dependency AS d \
+      JOIN background.task AS t ON t.id OPERATOR(pg_catalog.=) d.child WHERE d.parent OPERATOR(pg_catalog.=) $1 \
+      ORDER BY t.id FOR UPDATE OF t SKIP LOCKED",
     &[INT8],
+);
+
+static HAS_CHILDREN: Plan = Plan::planned(
+    c"SELECT EXISTS (SELECT FROM background.dependency AS d JOIN background.task AS t ON t.id OPERATOR(pg_catalog.=) d.child \
+      WHERE d.parent OPERATOR(pg_catalog.=) $1)",
+    &[INT8],
+);
+
+static FORGET: Plan = Plan::planned(
+    c"DELETE FROM background.dependency WHERE parent OPERATOR(pg_catalog.=) $1 AND child OPERATOR(pg_catalog.=) $2",
+    &[INT8, INT8],
 );
 
 static FORGET_CHILD: Plan = Plan::planned(
@@ -108,46 +125,97 @@ static FORGET_CHILD: Plan = Plan::planned(
     &[INT8],
 );
 
-static UNBLOCK: Plan = Plan::planned(
-    c"UPDATE background.task SET phase = CASE WHEN run_at OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp() THEN 'd' ELSE 'w' END::pg_catalog.\"char\" \
-      WHERE id OPERATOR(pg_catalog.=) $1 AND phase OPERATOR(pg_catalog.=) 'b' \
-      AND NOT EXISTS (SELECT FROM background.dependency WHERE child OPERATOR(pg_catalog.=) id) \
-      RETURNING phase OPERATOR(pg_catalog.=) 'w'",
+/// Of a child that is gone.
+static FORGET_PARENT: Plan = Plan::planned(
+    c"DELETE FROM background.dependency WHERE parent OPERATOR(pg_catalog.=) $1 \
+      AND NOT EXISTS (SELECT FROM background.task WHERE id OPERATOR(pg_catalog.=) child)",
     &[INT8],
 );
 
+static UNBLOCK: Plan = Plan::planned(
+    plan::text(concat!(
+        "UPDATE background.task AS t \
+         SET phase = CASE WHEN run_at OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp() THEN 'd' ELSE 'w' END::pg_catalog.\"char\" \
+         WHERE id OPERATOR(pg_catalog.=) $1 AND phase OPERATOR(pg_catalog.=) 'b' \
+             AND NOT EXISTS (SELECT FROM background.dependency WHERE child OPERATOR(pg_catalog.=) id) \
+         RETURNING ",
+        ready_columns!(),
+        ", phase OPERATOR(pg_catalog.=) 'w'\0"
+    )),
+    &[INT8],
+);
+
+/// What is done about a row that another transaction has locked.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Locked {
+    /// It is waited for: a session waits for what other sessions do.
+    WaitFor,
+    /// It is left for later: no session may hold up the tasks of others.
+    Skip,
+}
+
 /// Ends the task, which does not run, in the state `state`, which is not `done`; and so on down to those that are canceled for that. Waits for
-/// whoever changes one of the rows. False where the task has ended meanwhile.
+/// other transactions that change one of the rows. False if the task has ended meanwhile.
 pub fn without_run(id: i64, state: &[u8]) -> Result<bool> {
-    if END.execute(&[Value::Int8(id), Value::Text(state)])? == 0 {
+    if !end(id, state)? {
         return Ok(false);
     }
-    let mut ended = Vec::new();
-    fallible::push(&mut ended, id)?;
-    while let Some(parent) = ended.pop() {
-        let parent = [Value::Int8(parent)];
-        let children = CHILDREN.rows(&parent, |row| {
-            Ok((row.int8(0)?.unwrap_or(0), row.bool(1)?.unwrap_or(false)))
-        })?;
-        FORGET_CHILD.execute(&parent)?;
-        FORGET_PARENT.execute(&parent)?;
-        for (child, is_canceled) in children {
-            if is_canceled {
-                if END.execute(&[Value::Int8(child), Value::Text(b"canceled")])? > 0 {
-                    fallible::push(&mut ended, child)?;
-                }
-            } else {
-                unblock(child)?;
-            }
-        }
+    follow(id, false, Locked::WaitFor)?;
+    Ok(true)
+}
+
+/// Ends one task. Its children are left to [`follow`].
+pub fn end(id: i64, state: &[u8]) -> Result<bool> {
+    let ended = END.first(&[Value::Int8(id), Value::Text(state)], |row| row.text(0))?;
+    let Some(key) = ended else { return Ok(false) };
+    FORGET_CHILD.execute(&[Value::Int8(id)])?;
+    if let Some(key) = key {
+        keys::next_is_ready(&key)?;
     }
     Ok(true)
 }
 
-/// Makes the task ready where it waits for nothing more.
+/// The task has ended, as `is_done` says: its children wait for it no more, or are canceled, and so on down. False if some of them are left for
+/// later.
+pub fn follow(id: i64, is_done: bool, locked: Locked) -> Result<bool> {
+    let mut ended = Vec::new();
+    fallible::push(&mut ended, (id, is_done))?;
+    let mut is_all = true;
+    while let Some((parent, is_done)) = ended.pop() {
+        let plan = match locked {
+            Locked::WaitFor => &CHILDREN,
+            Locked::Skip => &CHILDREN_THAT_ARE_FREE,
+        };
+        let children = plan.rows(&[Value::Int8(parent)], |row| {
+            Ok((row.int8(0)?.unwrap_or(0), row.bool(1)?.unwrap_or(false)))
+        })?;
+        for (child, is_canceled) in children {
+            FORGET.execute(&[Value::Int8(parent), Value::Int8(child)])?;
+            if !is_canceled || is_done {
+                unblock(child)?;
+            } else if end(child, b"canceled")? {
+                fallible::push(&mut ended, (child, false))?;
+            }
+        }
+        FORGET_PARENT.execute(&[Value::Int8(parent)])?;
+        if locked == Locked::Skip {
+            let has_left = HAS_CHILDREN.first(&[Value::Int8(parent)], |row| row.bool(0))?;
+            is_all &= has_left.flatten() == Some(false);
+        }
+    }
+    Ok(is_all)
+}
+
+/// Makes the task ready if it waits for nothing more.
 pub fn unblock(id: i64) -> Result<()> {
-    if let Some(is_ready) = UNBLOCK.first(&[Value::Int8(id)], |row| row.bool(0))?.flatten() {
-        pushed::push(id, if is_ready { Phase::Waiting } else { Phase::Deferred })?;
+    let found = UNBLOCK.first(&[Value::Int8(id)], |row| Ok((Ready::read(row)?, row.bool(5)?)))?;
+    if let Some((ready, is_waiting)) = found {
+        let phase = if is_waiting == Some(true) {
+            Phase::Waiting
+        } else {
+            Phase::Deferred
+        };
+        pushed::push(&ready.task(), phase)?;
     }
     Ok(())
 }

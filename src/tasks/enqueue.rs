@@ -13,8 +13,8 @@ use crate::pg::value::role;
 use crate::tasks::keys::{self, Found};
 use crate::tasks::options::{self, Asked, OnConflict, Options};
 use crate::tasks::parents::{self, Parents};
-use crate::tasks::tables::{self, Phase, Tables};
-use crate::tasks::{end, pushed, queue, stamp};
+use crate::tasks::tables::{Phase, Tables};
+use crate::tasks::{end, join, pushed, queue, stamp};
 use pgrx::PgSqlErrorCode;
 
 /// The types of the columns that both statements write, in order.
@@ -99,7 +99,7 @@ pub fn enqueue(asked: Asked, after: Value) -> Result<i64> {
     check_role(role)?;
     let options = Options::check(asked, role)?;
     // From here on nothing of users runs.
-    let tables = tables::tables()?;
+    let tables = join::tables()?;
     check_settings(&options)?;
     Order {
         tables: &tables,
@@ -229,7 +229,15 @@ impl Order<'_> {
             end::without_run(id, b"canceled")?;
             return Ok(());
         }
-        pushed::push(id, phase)
+        let asked = &self.options.asked;
+        let task = pushed::Task {
+            id,
+            role: self.role,
+            queue: asked.queue,
+            priority: asked.priority,
+            concurrency_key: asked.concurrency_key,
+        };
+        pushed::push(&task, phase)
     }
 
     /// The columns from `max_attempts` to `keep_result`.

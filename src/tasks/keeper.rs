@@ -1,25 +1,37 @@
-//! The look at the tables of one database: what is due becomes ready, and who has tasks that can run is told. It is a job of the tables' owner.
+//! The look at the tables of one database: what is due becomes ready, what has ended without a run is noted, and the lines are put to their
+//! beginning if a sweep was asked for. It is a job of the tables' owner.
 //!
-//! The tables are the truth. What is in shared memory is right as of the last look that began after the last request for one.
+//! The tables are the truth. A row that another transaction has locked is left for later: no session may hold up the tasks of others. An error
+//! about one task fails nothing else.
 
-use crate::pg::error::{Failure, Result};
-use crate::pg::fallible;
+use crate::pg::error::{self, Failure, Result};
 use crate::pg::function::rows::{INT8, TIMESTAMPTZ, Value};
-use crate::pg::plan::Plan;
+use crate::pg::guc::own;
+use crate::pg::plan::{self, Plan};
 use crate::pg::process::backend;
+use crate::pg::sqlstate;
 use crate::pg::table::{self, Key, Sees};
 use crate::pg::transaction;
-use crate::pg::value::desc::INT8_ARRAY;
-use crate::pg::value::kept;
 use crate::settings::{self, Tasks};
-use crate::tasks::end;
+use crate::tasks::end::{self, Locked};
+use crate::tasks::pushed::{self, Ready, ready_columns};
+use crate::tasks::ready::Which;
 use crate::tasks::runner::{self, Failed};
-use crate::tasks::shared::{self, Ready, Run};
+use crate::tasks::shared::{self, Mode, Run};
 use crate::tasks::stamp::{self, Standing};
-use crate::tasks::tables::{self, Tables, task};
+use crate::tasks::tables::{self, Phase, Tables, task};
 
-/// How soon somebody looks again where another session may commit what was prepared, in microseconds.
+/// How soon the keeper looks again where another session may commit what was prepared, in microseconds.
 const PREPARED: i64 = 1_000_000;
+
+/// The same after something that was left for later.
+const LATER: i64 = 500_000;
+
+/// How many tasks are looked at in one transaction.
+const AT_ONCE: i64 = 1000;
+
+/// How long the keeper waits for a lock.
+const PATIENCE: &core::ffi::CStr = c"100ms";
 
 static LOST: Plan = Plan::planned(
     c"SELECT COALESCE(t.max_attempts, CASE WHEN t.mode OPERATOR(pg_catalog.=) 's' THEN 1 ELSE COALESCE(q.max_attempts, 5) END), \
@@ -29,32 +41,32 @@ static LOST: Plan = Plan::planned(
     &[INT8],
 );
 
-/// Tasks that end without a run: which they are, how one of them is locked and noted where it still is one, and their state.
+/// Tasks that end without a run: which they are, what is noted of one of them if it still is one, and their state.
 struct Endings {
     find: Plan,
-    lock: Plan,
+    note: Plan,
     state: &'static [u8],
 }
 
 static EXPIRED: Endings = Endings {
     find: Plan::planned(
-        c"SELECT id FROM background.task WHERE expires_at OPERATOR(pg_catalog.<=) pg_catalog.clock_timestamp()",
-        &[],
+        c"SELECT id FROM background.task WHERE expires_at OPERATOR(pg_catalog.<=) pg_catalog.clock_timestamp() LIMIT $1",
+        &[INT8],
     ),
-    lock: Plan::planned(
-        c"SELECT FROM background.task WHERE id OPERATOR(pg_catalog.=) $1 AND expires_at OPERATOR(pg_catalog.<=) pg_catalog.clock_timestamp() FOR UPDATE",
+    note: Plan::planned(
+        c"SELECT FROM background.task WHERE id OPERATOR(pg_catalog.=) $1 AND expires_at OPERATOR(pg_catalog.<=) pg_catalog.clock_timestamp()",
         &[INT8],
     ),
     state: b"expired",
 };
 
-/// Of roles that do not exist.
+/// Of roles that do not exist. Looked for only if there are any, as the list of lines shows.
 static NOBODYS: Endings = Endings {
     find: Plan::planned(
-        c"SELECT id FROM background.task WHERE background.role_oid(owner) IS NULL",
-        &[],
+        c"SELECT id FROM background.task WHERE phase OPERATOR(pg_catalog.=) 'w' AND background.role_oid(owner) IS NULL LIMIT $1",
+        &[INT8],
     ),
-    lock: Plan::planned(
+    note: Plan::planned(
         c"UPDATE background.task SET sqlstate = '42704', \
               error_message = 'role \"' OPERATOR(pg_catalog.||) background.role_name(owner) OPERATOR(pg_catalog.||) '\" does not exist' \
           WHERE id OPERATOR(pg_catalog.=) $1 AND background.role_oid(owner) IS NULL",
@@ -66,56 +78,79 @@ static NOBODYS: Endings = Endings {
 /// Whose last attempt is noted, but not how it ended: the server has ended with it.
 static CUT_SHORT: Endings = Endings {
     find: Plan::planned(
-        c"SELECT id FROM background.task WHERE mode OPERATOR(pg_catalog.=) 's' AND phase OPERATOR(pg_catalog.=) 'w' \
-              AND attempt OPERATOR(pg_catalog.>=) COALESCE(max_attempts, 1)",
-        &[],
+        c"SELECT t.id FROM background.task AS t LEFT JOIN background.queue AS q ON q.name OPERATOR(pg_catalog.=) t.queue \
+          WHERE t.phase OPERATOR(pg_catalog.=) 'w' AND t.attempt OPERATOR(pg_catalog.>) 0 AND t.attempt OPERATOR(pg_catalog.>=) \
+              COALESCE(t.max_attempts, CASE WHEN t.mode OPERATOR(pg_catalog.=) 's' THEN 1 ELSE COALESCE(q.max_attempts, 5) END) \
+          LIMIT $1",
+        &[INT8],
     ),
-    lock: Plan::planned(
+    note: Plan::planned(
         c"UPDATE background.task SET sqlstate = '08006', error_message = 'the server stopped before the task ended' \
-          WHERE id OPERATOR(pg_catalog.=) $1 AND mode OPERATOR(pg_catalog.=) 's' AND phase OPERATOR(pg_catalog.=) 'w' \
-              AND attempt OPERATOR(pg_catalog.>=) COALESCE(max_attempts, 1)",
+          WHERE id OPERATOR(pg_catalog.=) $1 AND phase OPERATOR(pg_catalog.=) 'w'",
         &[INT8],
     ),
     state: b"failed",
 };
 
+static LOCK: Plan = Plan::planned(
+    c"SELECT FROM background.task WHERE id OPERATOR(pg_catalog.=) $1 FOR UPDATE SKIP LOCKED",
+    &[INT8],
+);
+
+/// Parents that have ended and whose children have not been told.
 static PARENTS: Plan = Plan::planned(
     c"SELECT DISTINCT parent FROM background.dependency \
       WHERE NOT EXISTS (SELECT FROM background.task WHERE id OPERATOR(pg_catalog.=) parent)",
     &[],
 );
 
-static CHILDREN: Plan = Plan::planned(
-    c"SELECT child, on_parent_failure OPERATOR(pg_catalog.=) 'c' FROM background.dependency \
-      JOIN background.task ON id OPERATOR(pg_catalog.=) child WHERE parent OPERATOR(pg_catalog.=) $1",
-    &[INT8],
-);
-
-static FORGET_PARENT: Plan = Plan::planned(
-    c"DELETE FROM background.dependency WHERE parent OPERATOR(pg_catalog.=) $1",
+/// Tasks that wait for nothing, although they say so.
+static FORGOTTEN: Plan = Plan::planned(
+    c"SELECT id FROM background.task WHERE phase OPERATOR(pg_catalog.=) 'b' \
+          AND NOT EXISTS (SELECT FROM background.dependency WHERE child OPERATOR(pg_catalog.=) id) \
+      LIMIT $1",
     &[INT8],
 );
 
 static HAS_BLOCKED: Plan = Plan::planned(c"SELECT EXISTS (SELECT FROM background.dependency)", &[]);
 
 static DUE: Plan = Plan::planned(
-    c"UPDATE background.task SET phase = 'w' WHERE phase OPERATOR(pg_catalog.=) 'd' AND run_at OPERATOR(pg_catalog.<=) $1",
-    &[TIMESTAMPTZ],
+    plan::text(concat!(
+        "UPDATE background.task AS t SET phase = 'w' \
+          WHERE id OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT id FROM background.task \
+              WHERE phase OPERATOR(pg_catalog.=) 'd' AND run_at OPERATOR(pg_catalog.<=) $1 \
+              ORDER BY run_at LIMIT $2 FOR UPDATE SKIP LOCKED)) \
+          RETURNING ",
+        ready_columns!(),
+        "\0"
+    )),
+    &[TIMESTAMPTZ, INT8],
 );
 
-static READY: Plan = Plan::planned(
-    c"SELECT background.role_oid(t.owner), pg_catalog.count(*) \
-      FROM background.task AS t LEFT JOIN background.queue AS q ON q.name OPERATOR(pg_catalog.=) t.queue \
-      WHERE t.phase OPERATOR(pg_catalog.=) 'w' AND t.home OPERATOR(pg_catalog.=) $1 AND t.id OPERATOR(pg_catalog.<>) ALL ($2) \
-          AND t.database IS NULL AND NOT COALESCE(q.paused, false) AND background.role_oid(t.owner) IS NOT NULL \
-      GROUP BY 1",
-    &[INT8, INT8_ARRAY],
+/// The lines that have tasks, each found by one look into the index behind the one before. Whatever the number of tasks is, this takes as many
+/// looks as there are lines.
+static LINES: Plan = Plan::planned(
+    c"WITH RECURSIVE line (queue, owner) AS ( \
+          (SELECT queue, owner FROM background.task WHERE phase OPERATOR(pg_catalog.=) 'w' \
+           ORDER BY queue, owner USING OPERATOR(background.<) LIMIT 1) \
+          UNION ALL \
+          SELECT further.queue, further.owner FROM line AS before CROSS JOIN LATERAL ( \
+              (SELECT queue, owner FROM background.task WHERE phase OPERATOR(pg_catalog.=) 'w' \
+                   AND queue OPERATOR(pg_catalog.=) before.queue AND owner OPERATOR(background.>) before.owner \
+               ORDER BY owner USING OPERATOR(background.<) LIMIT 1) \
+              UNION ALL \
+              (SELECT queue, owner FROM background.task WHERE phase OPERATOR(pg_catalog.=) 'w' \
+                   AND queue OPERATOR(pg_catalog.>) before.queue \
+               ORDER BY queue, owner USING OPERATOR(background.<) LIMIT 1) \
+              LIMIT 1) AS further \
+      ) SELECT queue, background.role_oid(owner) FROM line",
+    &[],
 );
 
 static NEXT: Plan = Plan::planned(
     c"SELECT LEAST((SELECT pg_catalog.min(run_at) FROM background.task WHERE phase OPERATOR(pg_catalog.=) 'd'), \
-          (SELECT pg_catalog.min(expires_at) FROM background.task WHERE expires_at OPERATOR(pg_catalog.>) $1))",
-    &[TIMESTAMPTZ],
+          (SELECT pg_catalog.min(expires_at) FROM background.task WHERE expires_at IS NOT NULL))",
+    &[],
 );
 
 /// Whether a transaction is prepared that may have enqueued tasks.
@@ -127,91 +162,257 @@ static IS_PREPARED: Plan = Plan::planned(
 /// Looks at the tables of this process's database. Outside of a transaction.
 pub fn keep() -> Result<()> {
     let database = shared::mine()?;
-    let began = database.sweep_begins();
+    let (began, is_asked) = database.keeper_begins();
     if transaction::in_recovery() {
-        return none(began);
+        database.seen(began, 0, true);
+        return Ok(());
     }
     let known = transaction::own(|| {
         let tables = tables::tables()?;
         // Before anything else is looked at: what is committed from here on is looked at again.
         let is_prepared = IS_PREPARED.first(&[], |row| row.bool(0))?.flatten() == Some(true);
-        let standing = stamp::standing(&tables)?;
-        Ok((tables, is_prepared, standing))
+        Ok((tables, is_prepared, stamp::standing(&tables)?))
     });
     let (tables, is_prepared, standing) = match known {
         Ok(known) => known,
         // Without the extension nothing runs here.
         Err(Failure::Report(_)) => {
-            none(began)?;
             database.is_gone();
             return Ok(());
         }
         Err(failure) => return Err(failure),
     };
-    let soon = if is_prepared { backend::now() + PREPARED } else { 0 };
-    let home = match standing {
-        Standing::New => {
-            database.swept(began, soon, true, &[]);
-            return Ok(());
-        }
-        Standing::Copy(_) if settings::tasks() == Tasks::Auto => return none(began),
-        _ if settings::tasks() == Tasks::Off => return none(began),
-        Standing::Known(home) | Standing::Copy(home) => home,
+    let mode = match (settings::tasks(), standing) {
+        (Tasks::Off, _) | (Tasks::Auto, Standing::Copy(_)) => Mode::Quiet,
+        (_, Standing::New) => Mode::Unknown,
+        _ => Mode::Runs,
     };
-    for run in shared::runs(0, true)? {
-        if run.relation == tables.task {
-            transaction::own(|| note_lost(&run))?;
+    let sweeps = is_asked || is_prepared || mode != database.mode();
+    database.set_mode(mode);
+    let mut look = Look {
+        tables,
+        next: if is_prepared { backend::now() + PREPARED } else { 0 },
+    };
+    if mode == Mode::Runs {
+        look.lost()?;
+        look.end(&EXPIRED)?;
+        if sweeps {
+            look.end(&CUT_SHORT)?;
+            look.forgotten()?;
         }
-        shared::forget_lost(&run);
+        if database.has_blocked() {
+            look.unblock()?;
+        }
+        look.due()?;
+        if sweeps {
+            look.sweep()?;
+        }
+    } else {
+        for run in shared::runs(0, true)? {
+            shared::forget_lost(&run);
+        }
     }
-    let now = backend::now();
-    for endings in [&EXPIRED, &NOBODYS, &CUT_SHORT] {
-        end(&tables, endings)?;
+    let (next, has_blocked) = transaction::own(|| {
+        let next = NEXT.first(&[], |row| row.int8(0))?.flatten();
+        let blocked = HAS_BLOCKED.first(&[], |row| row.bool(0))?.flatten();
+        Ok((next, blocked.unwrap_or(true)))
+    })?;
+    if mode == Mode::Runs
+        && let Some(next) = next
+    {
+        // What was due and is not done was left for later.
+        let now = backend::now();
+        look.look_at(if next > now { next } else { now + LATER });
     }
-    unblock(&tables)?;
-    transaction::own(|| DUE.execute(&[Value::Timestamp(now)]))?;
-    let (ready, next, has_blocked) = transaction::own(|| {
-        let running = running(&tables)?;
-        let ready = READY.rows(&[Value::Int8(home), running], |row| {
-            Ok(Ready {
-                role: row.oid(0)?.unwrap_or(0),
-                tasks: row.int8(1)?.unwrap_or(0).min(1_000_000) as u32,
+    database.seen(began, look.next, has_blocked);
+    Ok(())
+}
+
+/// Runs `body` in a transaction of its own, in which no lock is waited for for long. None after an error, which is reported unless another
+/// transaction was in the way.
+fn patiently<T>(body: impl FnOnce() -> Result<T>) -> Result<Option<T>> {
+    let done = transaction::own(|| {
+        own::set(c"lock_timeout", PATIENCE, true)?;
+        body()
+    });
+    match done {
+        Ok(done) => Ok(Some(done)),
+        Err(failure) => {
+            let edata = error::into_data(failure);
+            let code = error::sqlstate(edata);
+            if ![b"55P03", b"40P01"]
+                .into_iter()
+                .any(|other| sqlstate::pack(other) == code)
+            {
+                error::log_caught(edata);
+            }
+            Ok(None)
+        }
+    }
+}
+
+/// A look at the tables.
+struct Look {
+    tables: Tables,
+    /// When the keeper is to look again, 0 for never.
+    next: i64,
+}
+
+impl Look {
+    fn look_at(&mut self, at: i64) {
+        if self.next == 0 || at < self.next {
+            self.next = at;
+        }
+    }
+
+    fn look_later(&mut self) {
+        self.look_at(backend::now() + LATER);
+    }
+
+    /// Notes the attempts of processes that are gone.
+    fn lost(&mut self) -> Result<()> {
+        for run in shared::runs(0, true)? {
+            if run.relation != self.tables.task {
+                shared::forget_lost(&run);
+                continue;
+            }
+            match patiently(|| note_lost(&run))? {
+                Some(()) => {
+                    shared::forget_lost(&run);
+                    // It waits, or is deferred.
+                    shared::mine()?.ask_for_sweep_at(backend::now());
+                }
+                None => self.look_later(),
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends what does not run any more. The row is locked before the claims are looked at: who claims the task later finds the row held, or gone
+    /// when it makes its mark.
+    fn end(&mut self, endings: &Endings) -> Result<()> {
+        loop {
+            let ids = transaction::own(|| endings.find.rows(&[Value::Int8(AT_ONCE)], |row| row.int8(0)))?;
+            let mut ended = 0;
+            for id in ids.iter().copied().flatten() {
+                let done = patiently(|| {
+                    let id_value = [Value::Int8(id)];
+                    let is_free = LOCK.first(&id_value, |_| Ok(()))?.is_some() && !is_claimed(&self.tables, id)?;
+                    if !is_free {
+                        return Ok(false);
+                    }
+                    if endings.note.execute(&id_value)? > 0 && end::end(id, endings.state)? {
+                        end::follow(id, false, Locked::Skip)?;
+                    }
+                    Ok(true)
+                })?;
+                match done {
+                    Some(true) => ended += 1,
+                    _ => self.look_later(),
+                }
+            }
+            if ended == 0 || (ids.len() as i64) < AT_ONCE {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Tasks whose parents have ended. The row of a parent that has not committed is not seen, so it is looked for.
+    fn unblock(&mut self) -> Result<()> {
+        let parents = transaction::own(|| PARENTS.rows(&[], |row| row.int8(0)))?;
+        for parent in parents.into_iter().flatten() {
+            let tables = &self.tables;
+            let done = patiently(|| {
+                let is_there = table::find(
+                    tables.task,
+                    tables.task_pkey,
+                    task::ID,
+                    Key::Int8(parent),
+                    Sees::Uncommitted,
+                    |_| Ok(Some(())),
+                )?;
+                if is_there.is_some() {
+                    return Ok(true);
+                }
+                let is_done = end::find(tables, parent)?.is_none_or(|ended| ended.is_done);
+                end::follow(parent, is_done, Locked::Skip)
+            })?;
+            if done != Some(true) {
+                self.look_later();
+            }
+        }
+        Ok(())
+    }
+
+    fn forgotten(&mut self) -> Result<()> {
+        let ids = transaction::own(|| FORGOTTEN.rows(&[Value::Int8(AT_ONCE)], |row| row.int8(0)))?;
+        for id in ids.into_iter().flatten() {
+            if patiently(|| end::unblock(id))?.is_none() {
+                self.look_later();
+            }
+        }
+        Ok(())
+    }
+
+    /// Deferred tasks whose time has come.
+    fn due(&mut self) -> Result<()> {
+        let now = backend::now();
+        let mut is_nobodys = false;
+        loop {
+            let due = patiently(|| {
+                let ready = DUE.rows(&[Value::Timestamp(now), Value::Int8(AT_ONCE)], Ready::read)?;
+                for ready in &ready {
+                    if ready.has_role() {
+                        pushed::push(&ready.task(), Phase::Waiting)?;
+                    }
+                }
+                Ok((ready.len() as i64, ready.iter().any(|ready| !ready.has_role())))
+            })?;
+            let Some((count, has_nobodys)) = due else {
+                self.look_later();
+                break;
+            };
+            is_nobodys |= has_nobodys;
+            if count < AT_ONCE {
+                break;
+            }
+        }
+        if is_nobodys { self.end(&NOBODYS) } else { Ok(()) }
+    }
+
+    /// Puts the lines that have tasks to their beginning.
+    fn sweep(&mut self) -> Result<()> {
+        let database = shared::mine()?;
+        // Whoever makes a task wait after this puts it into its line itself.
+        database.lines().sweep_begins();
+        let found = transaction::own(|| {
+            LINES.rows(&[], |row| {
+                Ok((row.text(0)?.unwrap_or_default(), row.oid(1)?.unwrap_or(0)))
             })
         })?;
-        let next = NEXT.first(&[Value::Timestamp(now)], |row| row.int8(0))?.flatten();
-        let blocked = HAS_BLOCKED.first(&[], |row| row.bool(0))?.flatten();
-        Ok((ready, next, blocked.unwrap_or(true)))
-    })?;
-    let due = match (next.unwrap_or(0), soon) {
-        (0, soon) => soon,
-        (next, 0) => next,
-        (next, soon) => next.min(soon),
-    };
-    database.swept(began, due, has_blocked, &ready);
-    Ok(())
-}
-
-/// Nothing is to run here.
-fn none(began: u64) -> Result<()> {
-    for run in shared::runs(0, true)? {
-        shared::forget_lost(&run);
-    }
-    shared::mine()?.swept(began, 0, true, &[]);
-    Ok(())
-}
-
-/// The tasks that run, or whose worker is lost.
-fn running(tables: &Tables) -> Result<Value<'static>> {
-    let mut ids = Vec::new();
-    for lost in [false, true] {
-        for run in shared::runs(tables.task, lost)? {
-            fallible::push(&mut ids, run.task)?;
+        for (queue, role) in &found {
+            if *role != 0 {
+                let which = Which {
+                    role: *role,
+                    queue: shared::stands_for(queue),
+                };
+                database.lines().restart(which, queue);
+            }
         }
+        if found.iter().any(|(_, role)| *role == 0) {
+            self.end(&NOBODYS)?;
+        }
+        shared::there_is_work(None);
+        Ok(())
     }
-    Ok(Value::Other(INT8_ARRAY, kept::int8_array(&ids)?))
 }
 
-/// A process is gone with its task. Where that has committed before, there is no row any more, and nothing to note.
+fn is_claimed(tables: &Tables, id: i64) -> Result<bool> {
+    let (held, lost) = (shared::runs(tables.task, false)?, shared::runs(tables.task, true)?);
+    Ok(held.iter().chain(&lost).any(|run| run.task == id))
+}
+
+/// A process is gone with its task. If that had committed before, there is no row any more, and nothing to note.
 fn note_lost(run: &Run) -> Result<()> {
     let Some((Some(most), Some(delay))) =
         LOST.first(&[Value::Int8(run.task)], |row| Ok((row.int4(0)?, row.int8(1)?)))?
@@ -222,71 +423,23 @@ fn note_lost(run: &Run) -> Result<()> {
         // It has not begun.
         return Ok(());
     }
+    let end: Option<&[u8]> = (run.attempt >= most).then_some(b"failed");
     runner::note(&Failed {
         id: run.task,
         attempt: run.attempt,
         pid: run.process.pid(),
         started_at: run.started_at,
         state: b"interrupted",
-        end: (run.attempt >= most).then_some(b"failed"),
+        end,
         run_at: runner::next_attempt_at(delay, run.attempt),
         sqlstate: b"08006",
         message: b"the process that ran the task ended before the task did",
         detail: None,
         hint: None,
         context: None,
-    })
-}
-
-/// Ends what does not run any more. The row is locked before the claims are looked at: who claims the task later waits for the lock before a
-/// statement of its own, or finds the row gone when it makes its mark.
-fn end(tables: &Tables, endings: &Endings) -> Result<()> {
-    let ids = transaction::own(|| endings.find.rows(&[], |row| row.int8(0)))?;
-    for id in ids.into_iter().flatten() {
-        transaction::own(|| {
-            let is_claimed = || -> Result<bool> {
-                let (held, lost) = (shared::runs(tables.task, false)?, shared::runs(tables.task, true)?);
-                Ok(held.iter().chain(&lost).any(|run| run.task == id))
-            };
-            if !is_claimed()? && endings.lock.execute(&[Value::Int8(id)])? > 0 && !is_claimed()? {
-                end::without_run(id, endings.state)?;
-            }
-            Ok(())
-        })?;
-    }
-    Ok(())
-}
-
-/// Tasks whose parents have ended. The row of a parent that has not committed is not seen, so it is looked for.
-fn unblock(tables: &Tables) -> Result<()> {
-    let parents = transaction::own(|| PARENTS.rows(&[], |row| row.int8(0)))?;
-    for parent in parents.into_iter().flatten() {
-        transaction::own(|| {
-            let is_there = table::find(
-                tables.task,
-                tables.task_pkey,
-                task::ID,
-                Key::Int8(parent),
-                Sees::Uncommitted,
-                |_| Ok(Some(())),
-            )?;
-            if is_there.is_some() {
-                return Ok(());
-            }
-            let is_done = end::find(tables, parent)?.is_none_or(|ended| ended.is_done);
-            let children = CHILDREN.rows(&[Value::Int8(parent)], |row| {
-                Ok((row.int8(0)?.unwrap_or(0), row.bool(1)?.unwrap_or(false)))
-            })?;
-            FORGET_PARENT.execute(&[Value::Int8(parent)])?;
-            for (child, is_canceled) in children {
-                if is_canceled && !is_done {
-                    end::without_run(child, b"canceled")?;
-                } else {
-                    end::unblock(child)?;
-                }
-            }
-            Ok(())
-        })?;
+    })?;
+    if end.is_some() {
+        end::follow(run.task, false, Locked::Skip)?;
     }
     Ok(())
 }

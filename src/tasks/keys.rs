@@ -6,11 +6,12 @@
 //! other's commit.
 
 use crate::pg::error::{Report, Result};
-use crate::pg::function::rows::{INT8, Value};
-use crate::pg::plan::Plan;
+use crate::pg::function::rows::{INT8, TEXT, Value};
+use crate::pg::plan::{self, Plan};
 use crate::pg::table::{self, Key, Sees};
+use crate::tasks::pushed::{self, Ready, ready_columns};
 use crate::tasks::running;
-use crate::tasks::tables::{Tables, task};
+use crate::tasks::tables::{Phase, Tables, task};
 use pgrx::PgSqlErrorCode;
 
 /// What an enqueue finds.
@@ -95,6 +96,44 @@ fn last(tables: &Tables, key: &[u8], role: u32) -> Result<Option<Last>> {
         },
     )?;
     Ok(last)
+}
+
+/// The first task of the key, of each role that has one.
+static FIRST: Plan = Plan::planned(
+    plan::text(concat!(
+        "SELECT ",
+        ready_columns!(),
+        " FROM background.task AS t WHERE t.key OPERATOR(pg_catalog.=) $1 AND t.phase OPERATOR(pg_catalog.=) 'w' \
+              AND NOT EXISTS (SELECT FROM background.task AS o WHERE o.key OPERATOR(pg_catalog.=) t.key \
+                  AND o.owner OPERATOR(background.=) t.owner AND o.turn OPERATOR(pg_catalog.<) t.turn)\0"
+    )),
+    &[TEXT],
+);
+
+/// A task of the key has ended: the next one may run.
+pub fn next_is_ready(key: &[u8]) -> Result<()> {
+    for ready in FIRST.rows(&[Value::Text(key)], Ready::read)? {
+        if ready.has_role() {
+            pushed::push(&ready.task(), Phase::Waiting)?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether a task of the role with the key comes before the one with this turn, and has not ended.
+pub fn is_preceded(tables: &Tables, key: &[u8], role: u32, turn: i32) -> Result<bool> {
+    let found = table::find(
+        tables.task,
+        tables.task_key,
+        task::KEY,
+        Key::Text(key),
+        Sees::Committed,
+        |row| {
+            let is_own = row.role(task::OWNER).is_some_and(|owner| owner.oid == role);
+            Ok((is_own && row.int4(task::TURN).unwrap_or(0) < turn).then_some(()))
+        },
+    )?;
+    Ok(found.is_some())
 }
 
 /// 23505.

@@ -4,6 +4,7 @@
 //! tables of runs. No row says that a task runs: that is known in shared memory only.
 //!
 //! * [`tables`]: the tables, and the numbers of their columns;
+//! * [`join`]: what a session tells at its first call;
 //! * [`stamp`]: what tells a database from its copies;
 //! * [`options`]: what an enqueue is asked for, checked;
 //! * [`enqueue`]: from the options to a row;
@@ -13,6 +14,7 @@
 //! * [`queue`]: queues and their settings;
 //! * [`end`]: tasks that end without a run, and what follows from that;
 //! * [`control`]: cancel, retry, wait, result;
+//! * [`ready`]: the ready cache: which tasks run next;
 //! * [`shared`]: what all processes know: claims, what is due, the clock;
 //! * [`clock`]: the process that has workers started;
 //! * [`keeper`]: what is due becomes ready;
@@ -23,12 +25,14 @@ pub mod clock;
 pub mod control;
 pub mod end;
 pub mod enqueue;
+pub mod join;
 pub mod keeper;
 mod keys;
 pub mod options;
 mod parents;
 pub mod pushed;
 pub mod queue;
+mod ready;
 pub mod runner;
 pub mod running;
 mod shared;

@@ -1,70 +1,131 @@
-//! Who is told of the tasks that a transaction enqueued, after its commit.
+//! What is told after the commit of a transaction that enqueued tasks or made them ready.
 //!
-//! The ids are collected as they are enqueued; those of a subtransaction that is rolled back are dropped. After the commit nothing may fail: room
-//! was there before, or there is a flag that says that the table has to be looked at. Of a transaction that is prepared, another session's
-//! COMMIT PREPARED tells nothing, so that too leaves the flag.
+//! The tasks are collected as they come; those of a subtransaction that is rolled back are dropped. After the commit nothing may fail: the lines
+//! have a fixed size, and what has no room there is found by a sweep. Another session's COMMIT PREPARED tells nothing of the tasks of a
+//! transaction that was prepared, so the keeper looks for these.
 
 use crate::pg::error::Result;
 use crate::pg::fallible;
+use crate::pg::plan::Row;
 use crate::pg::transaction::{self, Event, Watcher};
 use crate::settings::{self, Tasks};
-use crate::tasks::shared;
+use crate::tasks::ready::{Entry, Which};
+use crate::tasks::shared::{self, Database, Mode};
 use crate::tasks::tables::Phase;
 use core::cell::RefCell;
 
-/// The most ids that are told one by one; of a transaction with more the table has to be looked at.
+/// The most tasks that are told one by one. After a transaction with more, the lines are read again.
 const MOST: usize = 10_000;
 
-/// A task that a transaction has enqueued, or made ready, and the level of the subtransaction that did.
+/// How many tasks are put into their lines while these are locked once.
+const AT_ONCE: usize = 64;
+
+/// A task that a transaction has enqueued, or made ready.
 #[derive(Clone, Copy)]
-struct Entry {
-    #[allow(dead_code, reason = "for what knows single tasks that are ready")]
-    id: i64,
+struct Pushed {
+    which: Which,
+    entry: Entry,
+    /// The queue's place in [`Pending::queues`].
+    name: usize,
+    /// Whether it waits. Others are told of for what is to be done about them.
     phase: Phase,
+    /// The level of the subtransaction.
     level: i32,
 }
 
 struct Pending {
     /// In the order of their levels: the current subtransaction is the last one that adds.
-    entries: Vec<Entry>,
-    /// There are more.
-    sweep: bool,
+    tasks: Vec<Pushed>,
+    /// The names of queues, each once.
+    queues: Vec<(u64, Vec<u8>)>,
+    /// There are more tasks.
+    has_more: bool,
     /// Settings of queues have changed.
-    queues: bool,
+    queues_change: bool,
+    /// This database is the one whose tasks run.
+    activates: bool,
 }
 
 impl Pending {
     fn forget(&mut self) {
-        self.entries.clear();
-        (self.sweep, self.queues) = (false, false);
+        self.tasks.clear();
+        self.queues.clear();
+        (self.has_more, self.queues_change, self.activates) = (false, false, false);
     }
 
-    fn has_any(&self) -> bool {
-        self.sweep || self.queues || !self.entries.is_empty()
+    fn is_empty(&self) -> bool {
+        !self.has_more && !self.queues_change && !self.activates && self.tasks.is_empty()
     }
 }
 
 thread_local! {
     static PENDING: RefCell<Pending> = const {
         RefCell::new(Pending {
-            entries: Vec::new(),
-            sweep: false,
-            queues: false,
+            tasks: Vec::new(),
+            queues: Vec::new(),
+            has_more: false,
+            queues_change: false,
+            activates: false,
         })
     };
 }
 
+/// A task that this transaction has enqueued or made ready.
+#[derive(Clone, Copy)]
+pub struct Task<'a> {
+    pub id: i64,
+    /// The number of its role.
+    pub role: u32,
+    pub queue: &'a [u8],
+    pub priority: i32,
+    pub concurrency_key: Option<&'a [u8]>,
+}
+
+impl Task<'_> {
+    /// Its line.
+    pub fn which(&self) -> Which {
+        Which {
+            role: self.role,
+            queue: shared::stands_for(self.queue),
+        }
+    }
+
+    /// Its entry in the line.
+    pub fn entry(&self) -> Entry {
+        Entry {
+            id: self.id,
+            key: self.concurrency_key.map_or(0, shared::stands_for),
+            priority: self.priority,
+        }
+    }
+}
+
 /// Notes a task of this transaction. 53200.
-pub fn push(id: i64, phase: Phase) -> Result<()> {
+pub fn push(task: &Task, phase: Phase) -> Result<()> {
     WATCHER.turn_on()?;
     shared::mine()?;
-    let level = transaction::level();
+    let which = task.which();
     PENDING.with_borrow_mut(|pending| {
-        if pending.entries.len() == MOST {
-            pending.sweep = true;
+        if pending.tasks.len() == MOST {
+            pending.has_more = true;
             return Ok(());
         }
-        fallible::push(&mut pending.entries, Entry { id, phase, level })
+        let name = match pending.queues.iter().rposition(|(queue, _)| *queue == which.queue) {
+            Some(name) => name,
+            None => {
+                let name = fallible::copied(task.queue)?;
+                fallible::push(&mut pending.queues, (which.queue, name))?;
+                pending.queues.len() - 1
+            }
+        };
+        let pushed = Pushed {
+            which,
+            entry: task.entry(),
+            name,
+            phase,
+            level: transaction::level(),
+        };
+        fallible::push(&mut pending.tasks, pushed)
     })
 }
 
@@ -72,7 +133,15 @@ pub fn push(id: i64, phase: Phase) -> Result<()> {
 pub fn queues_change() -> Result<()> {
     WATCHER.turn_on()?;
     shared::mine()?;
-    PENDING.with_borrow_mut(|pending| pending.queues = true);
+    PENDING.with_borrow_mut(|pending| pending.queues_change = true);
+    Ok(())
+}
+
+/// Notes that this transaction makes the tasks of this database run.
+pub fn activate() -> Result<()> {
+    WATCHER.turn_on()?;
+    shared::mine()?;
+    PENDING.with_borrow_mut(|pending| pending.activates = true);
     Ok(())
 }
 
@@ -82,46 +151,127 @@ fn happened(event: Event) {
     PENDING.with_borrow_mut(|pending| match event {
         Event::BeforeCommit => (),
         Event::Committed => {
-            if pending.has_any() {
+            if !pending.is_empty() {
                 committed(pending);
             }
             pending.forget();
         }
         Event::Prepared => {
-            if pending.has_any() {
+            if !pending.is_empty() {
                 prepared();
             }
             pending.forget();
         }
         Event::Aborted => pending.forget(),
         Event::SubCommitted(level) => {
-            let raised = pending
-                .entries
-                .iter_mut()
-                .rev()
-                .take_while(|entry| entry.level >= level);
-            raised.for_each(|entry| entry.level = level - 1);
+            let raised = pending.tasks.iter_mut().rev().take_while(|task| task.level >= level);
+            raised.for_each(|task| task.level = level - 1);
         }
-        Event::SubAborted(level) => while pending.entries.pop_if(|entry| entry.level >= level).is_some() {},
+        Event::SubAborted(level) => while pending.tasks.pop_if(|task| task.level >= level).is_some() {},
     });
 }
 
-/// The tasks of this database are there for all. Must not fail.
+/// The database, if tasks are to run there as far as this session knows.
+fn database() -> Option<&'static Database> {
+    let database = shared::known()?;
+    (settings::tasks() != Tasks::Off && database.mode() != Mode::Quiet).then_some(database)
+}
+
+/// The tasks are there for all. Must not fail.
 fn committed(pending: &Pending) {
-    if settings::tasks() == Tasks::Off {
-        return;
+    if pending.activates
+        && let Some(database) = shared::known()
+    {
+        database.set_mode(Mode::Unknown);
+        database.blocks();
+        return database.ask_for_sweep();
     }
-    if let Some(database) = shared::known() {
-        database.ask_for_sweep(pending.sweep || pending.entries.iter().any(|entry| entry.phase == Phase::Blocked));
+    let Some(database) = database() else { return };
+    if pending.queues_change {
+        // What an old limit of a key held back is in the table only.
+        database.lines().limits_change();
+        database.ask_for_sweep();
+    }
+    if pending.has_more || database.mode() == Mode::Unknown {
+        if pending.tasks.iter().any(|task| task.phase == Phase::Blocked) {
+            database.blocks();
+        }
+        return database.ask_for_sweep();
+    }
+    let (mut blocks, mut defers) = (false, false);
+    for some in pending.tasks.chunks(AT_ONCE) {
+        let mut lines = database.lines();
+        for task in some {
+            match task.phase {
+                Phase::Waiting => {
+                    let name = pending.queues.get(task.name).map_or(&b""[..], |(_, name)| name);
+                    lines.push(task.which, name, task.entry);
+                }
+                Phase::Blocked => blocks = true,
+                Phase::Deferred => defers = true,
+            }
+        }
+    }
+    if blocks {
+        database.blocks();
+    } else if defers {
+        // Also when it may expire: the keeper finds when the next one is due.
+        database.ask_for_keeper();
+    }
+    if pending.tasks.iter().any(|task| task.phase == Phase::Waiting) {
+        shared::there_is_work(pending.tasks.first().map(|task| task.which.role));
     }
 }
 
-/// A transaction that enqueued tasks will be committed by some session: until then somebody looks now and then. Must not fail.
+/// A transaction that enqueued tasks will be committed by some session: until then the keeper looks now and then. Must not fail.
 fn prepared() {
-    if settings::tasks() == Tasks::Off {
-        return;
+    if let Some(database) = database() {
+        database.ask_for_sweep();
     }
-    if let Some(database) = shared::known() {
-        database.ask_for_sweep(true);
+}
+
+/// The columns that [`Ready::read`] reads, of the table `t`.
+macro_rules! ready_columns {
+    () => {
+        "t.id, background.role_oid(t.owner), t.queue, t.priority, t.concurrency_key"
+    };
+}
+pub(super) use ready_columns;
+
+/// A task that was found to be ready, as a statement returned it.
+pub struct Ready {
+    id: i64,
+    role: u32,
+    queue: Vec<u8>,
+    priority: i32,
+    concurrency_key: Option<Vec<u8>>,
+}
+
+impl Ready {
+    /// Reads the columns of `ready_columns!`, which are the first ones of the row.
+    pub fn read(row: &Row) -> Result<Self> {
+        Ok(Self {
+            id: row.int8(0)?.unwrap_or(0),
+            role: row.oid(1)?.unwrap_or(0),
+            queue: row.text(2)?.unwrap_or_default(),
+            priority: row.int4(3)?.unwrap_or(0),
+            concurrency_key: row.text(4)?,
+        })
+    }
+
+    /// The same, borrowed.
+    pub fn task(&self) -> Task<'_> {
+        Task {
+            id: self.id,
+            role: self.role,
+            queue: &self.queue,
+            priority: self.priority,
+            concurrency_key: self.concurrency_key.as_deref(),
+        }
+    }
+
+    /// Whether its role exists. Without it the task does not run.
+    pub fn has_role(&self) -> bool {
+        self.role != 0
     }
 }

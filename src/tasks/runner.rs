@@ -1,30 +1,35 @@
-//! One run of one task, in a worker that has connected as the task's role.
+//! Runs the tasks of one role, one after the other, in a worker that has connected as that role. Each run is a job of its own.
 //!
-//! 1. [`take`]: a task is claimed, then its row is looked at again. Whoever had the task before has committed before it let go, so a row that is
-//!    still there is that of a task to be run;
-//! 2. [`before`], the task's statements, [`mark`]: one transaction. The mark deletes the row and adds one to the history. Where the row is gone
-//!    or changes meanwhile, somebody has canceled the task, and the transaction fails;
-//! 3. [`ended`], or [`failed`], which notes the attempt in a transaction of its own. Then the claim goes.
+//! 1. [`next`]: a task is claimed, and its row is read. Whoever had the task before has committed before it let go, so a row that is still there
+//!    is that of a task to be run;
+//! 2. [`before`], the task's statements, [`mark`]: one transaction. The mark deletes the row and adds one to the history. If the row is gone or
+//!    was changed meanwhile, somebody has canceled the task, and the transaction fails;
+//! 3. [`ended`], or [`failed`], which notes the attempt in a transaction of its own: what waits for the task's end is made ready, and the claim
+//!    goes.
 //!
-//! Where the process ends before, [`abandon`] leaves a lost claim behind, and the keeper notes the attempt.
+//! If the process ends before that, [`shared::leave`] leaves a lost claim behind, and the keeper notes the attempt.
 
 use crate::pg::error::{self, Report, Result};
-use crate::pg::function::rows::{INT4, INT8, OID, TEXT, TIMESTAMPTZ, Value};
+use crate::pg::function::rows::{BOOL, INT4, INT8, OID, TEXT, TIMESTAMPTZ, Value};
 use crate::pg::guc::own;
 use crate::pg::plan::Plan;
-use crate::pg::process::backend::{self, Process};
+use crate::pg::process::backend;
 use crate::pg::process::identity;
 use crate::pg::query::simple_query;
-use crate::pg::value::desc::{INT8_ARRAY, TEXT_ARRAY};
+use crate::pg::table::{self, Key, Sees};
 use crate::pg::value::kept;
 use crate::pg::value::params::Parameters;
-use crate::pg::{fallible, memory, sqlstate, transaction};
-use crate::registry::job::{Slot, Stop};
+use crate::pg::{fallible, memory, transaction};
+use crate::registry::job::Stop;
 use crate::settings;
-use crate::tasks::shared::{self, Claimed, Limits, Release, Run};
+use crate::tasks::end::{self, Locked};
+use crate::tasks::keys;
+use crate::tasks::pushed::{Ready, ready_columns};
+use crate::tasks::ready::{BATCH, Entry, Limits, Next, Rank, Which};
+use crate::tasks::shared::{self, Successor};
 use crate::tasks::stamp::{self, Standing};
-use crate::tasks::tables::{self, Tables};
-use core::cell::Cell;
+use crate::tasks::tables::{self, Tables, task};
+use core::cell::{Cell, RefCell};
 use core::ffi::CStr;
 use pgrx::PgSqlErrorCode;
 
@@ -39,6 +44,7 @@ pub struct Task {
     pub is_statement: bool,
     /// In milliseconds, 0 for no limit.
     pub timeout: i32,
+    pub label: Option<&'static CStr>,
     pub sql: &'static CStr,
     search_path: &'static CStr,
     synchronous_commit: &'static CStr,
@@ -46,45 +52,76 @@ pub struct Task {
     params: Option<&'static [(&'static CStr, Option<&'static CStr>)]>,
     /// Milliseconds until the next attempt, before it varies.
     delay: i64,
-    /// Whether others may be able to run when this one has ended.
-    holds_back: bool,
+    queue: &'static CStr,
+    key: Option<&'static CStr>,
+    concurrency_key: Option<&'static CStr>,
+    /// Whether its concurrency key may hold others back.
+    has_limited_key: bool,
+}
+
+/// The settings of a queue, as far as runs need them.
+#[derive(Clone)]
+struct Queue {
+    name: u64,
+    /// The version of the settings of queues.
+    version: u64,
+    max_attempts: i32,
+    /// In milliseconds.
+    delay: i64,
+    timeout: i64,
+    synchronous_commit: Vec<u8>,
+    limits: Limits,
 }
 
 thread_local! {
     static CURRENT: Cell<Option<Task>> = const { Cell::new(None) };
+    static QUEUES: RefCell<Vec<Queue>> = const { RefCell::new(Vec::new()) };
 }
+
+/// The most queues that a process knows the settings of.
+const QUEUES_KNOWN: usize = 64;
 
 /// The task that this process runs, and the attempt that it makes.
 pub fn current() -> Option<(i64, i32)> {
     CURRENT.get().map(|task| (task.id, task.attempt))
 }
 
-/// The first one that may run: `$1` role, `$2` home, `$3` tasks, `$4` queues, `$5` keys that are not to be looked at.
-static NEXT: Plan = Plan::planned(
-    c"SELECT t.id, t.queue, t.concurrency_key, q.max_running, q.max_running_per_key \
-      FROM background.task AS t LEFT JOIN background.queue AS q ON q.name OPERATOR(pg_catalog.=) t.queue \
-      WHERE t.phase OPERATOR(pg_catalog.=) 'w' AND background.role_oid(t.owner) OPERATOR(pg_catalog.=) $1 \
-          AND t.home OPERATOR(pg_catalog.=) $2 AND t.database IS NULL \
-          AND (t.mode OPERATOR(pg_catalog.=) 't' OR t.attempt OPERATOR(pg_catalog.<) COALESCE(t.max_attempts, 1)) \
-          AND NOT COALESCE(q.paused, false) \
-          AND (t.expires_at IS NULL OR t.expires_at OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp()) \
-          AND t.id OPERATOR(pg_catalog.<>) ALL ($3) AND t.queue OPERATOR(pg_catalog.<>) ALL ($4) \
-          AND (t.concurrency_key IS NULL OR t.concurrency_key OPERATOR(pg_catalog.<>) ALL ($5)) \
-          AND (t.key IS NULL OR NOT EXISTS (SELECT FROM background.task AS o WHERE o.key OPERATOR(pg_catalog.=) t.key \
-              AND o.owner OPERATOR(background.=) t.owner AND o.turn OPERATOR(pg_catalog.<) t.turn)) \
-      ORDER BY t.priority DESC, t.id LIMIT 1",
-    &[OID, INT8, INT8_ARRAY, TEXT_ARRAY, TEXT_ARRAY],
+/// Reads a line on behind `$3` and `$4`, the last task that is known: first those of the same priority, then the others.
+static READ_ON: Plan = Plan::planned(
+    c"SELECT id, priority, concurrency_key FROM background.task \
+      WHERE queue OPERATOR(pg_catalog.=) $1 AND owner OPERATOR(background.=) background.role_of($2) AND phase OPERATOR(pg_catalog.=) 'w' \
+          AND priority OPERATOR(pg_catalog.=) $3 AND id OPERATOR(pg_catalog.>) $4 \
+      ORDER BY id LIMIT $5",
+    &[TEXT, OID, INT4, INT8, INT8],
 );
 
-static LOAD: Plan = Plan::planned(
-    c"SELECT t.attempt, COALESCE(t.max_attempts, CASE WHEN t.mode OPERATOR(pg_catalog.=) 's' THEN 1 ELSE COALESCE(q.max_attempts, 5) END), \
-          LEAST(pg_catalog.date_part('epoch', COALESCE(t.timeout, q.timeout, '0')) OPERATOR(pg_catalog.*) 1000, 2147483647)::pg_catalog.int4, \
-          t.sql, t.search_path, COALESCE(q.synchronous_commit, 'off'), t.settings IS NOT NULL, t.param_types IS NOT NULL, \
-          LEAST(pg_catalog.date_part('epoch', COALESCE(t.retry_delay, q.retry_delay, '5 s')) OPERATOR(pg_catalog.*) 1000, 3600000)::pg_catalog.int8, \
-          q.max_running IS NOT NULL OR q.max_running_per_key IS NOT NULL OR t.key IS NOT NULL, t.key IS NOT NULL, t.label, t.mode OPERATOR(pg_catalog.=) 's' \
-      FROM background.task AS t LEFT JOIN background.queue AS q ON q.name OPERATOR(pg_catalog.=) t.queue \
-      WHERE t.id OPERATOR(pg_catalog.=) $1 AND t.phase OPERATOR(pg_catalog.=) 'w'",
-    &[INT8],
+static READ_LOWER: Plan = Plan::planned(
+    c"SELECT id, priority, concurrency_key FROM background.task \
+      WHERE queue OPERATOR(pg_catalog.=) $1 AND owner OPERATOR(background.=) background.role_of($2) AND phase OPERATOR(pg_catalog.=) 'w' \
+          AND ($5 OR priority OPERATOR(pg_catalog.<) $3) \
+      ORDER BY priority DESC, id LIMIT $4",
+    &[TEXT, OID, INT4, INT8, BOOL],
+);
+
+static QUEUE: Plan = Plan::planned(
+    c"SELECT max_attempts, \
+          LEAST(pg_catalog.date_part('epoch', retry_delay) OPERATOR(pg_catalog.*) 1000, 3600000)::pg_catalog.int8, \
+          LEAST(pg_catalog.date_part('epoch', timeout) OPERATOR(pg_catalog.*) 1000, 2147483647)::pg_catalog.int8, \
+          synchronous_commit, max_running, max_running_per_key, paused \
+      FROM background.queue WHERE name OPERATOR(pg_catalog.=) $1",
+    &[TEXT],
+);
+
+/// The next task of a key, and those that follow: whoever ends a task of it puts the first one into its line.
+static NEXT_OF_KEY: Plan = Plan::planned(
+    crate::pg::plan::text(concat!(
+        "SELECT ",
+        ready_columns!(),
+        " FROM background.task AS t \
+          WHERE t.phase OPERATOR(pg_catalog.=) 'w' AND t.queue OPERATOR(pg_catalog.=) $1 AND t.concurrency_key OPERATOR(pg_catalog.=) $2 \
+          ORDER BY t.priority DESC, t.id LIMIT $3\0"
+    )),
+    &[TEXT, TEXT, INT8],
 );
 
 /// An enqueue under the same key that found the task looks for this before it trusts what it found.
@@ -99,178 +136,333 @@ static BEGINS: Plan = Plan::planned(
     &[INT8, INT4, TIMESTAMPTZ],
 );
 
-/// How soon a task is looked at again whose row somebody has locked, in microseconds.
-const LOCKED: i64 = 100_000;
+/// How soon a task is looked at again that another transaction holds, in microseconds.
+const LATER: i64 = 500_000;
 
-/// The same where as many tasks of the cluster run as may, although the clock has seen to it that there are fewer; and after an error.
-const NO_ROOM: i64 = 1_000_000;
-
-/// Claims the first task that this process's role may run. None where there is none. Outside of a transaction.
-pub fn take(slot: &'static Slot, cookie: u64) -> Result<Option<Task>> {
+/// This process becomes a runner, with the job that it has. False if as many run as may, or nothing runs in this database.
+pub fn arrive(slot: u32, cookie: u64) -> Result<bool> {
     CURRENT.set(None);
     if transaction::in_recovery() {
-        return Ok(None);
+        return Ok(false);
     }
-    let database = shared::mine()?;
-    let role = identity::acting().2;
-    let sweeps = database.sweeps();
-    let taken = transaction::own(|| {
-        let tables = tables::tables()?;
-        let home = match stamp::standing(&tables)? {
-            Standing::Known(home) | Standing::Copy(home) => home,
-            Standing::New => return Ok(None),
-        };
-        take_next(&tables, role, home, slot, cookie)
-    });
-    match taken {
-        Ok(Some(task)) => {
-            CURRENT.set(Some(task));
-            Ok(Some(task))
-        }
-        Ok(None) => {
-            database.none_ready(role, sweeps);
-            Ok(None)
-        }
-        Err(failure) => {
-            shared::release(Release::Unused);
-            database.none_ready(role, sweeps);
-            database.ask_for_sweep_at(backend::now() + NO_ROOM);
-            Err(failure)
-        }
-    }
+    shared::arrive(identity::acting().2, slot, cookie, settings::max_task_workers())
 }
 
-fn take_next(tables: &Tables, role: u32, home: i64, slot: &'static Slot, cookie: u64) -> Result<Option<Task>> {
-    let (mut ids, mut queues, mut keys) = (Vec::new(), Vec::<Vec<u8>>::new(), Vec::<Vec<u8>>::new());
-    for run in shared::runs(tables.task, false)?
-        .iter()
-        .chain(&shared::runs(tables.task, true)?)
-    {
-        fallible::push(&mut ids, run.task)?;
-    }
+/// Claims the next task that this process's role may run, for the job with the cookie `cookie`. None if there is none, or if the process is to make
+/// room for others. Outside of a transaction.
+pub fn next(cookie: u64) -> Result<Option<Task>> {
+    CURRENT.set(None);
     loop {
-        let names = |names: &[Vec<u8>]| -> Result<Value<'static>> {
-            let names = fallible::collected(names.iter().map(Vec::as_slice))?;
-            Ok(Value::Other(TEXT_ARRAY, kept::text_array(&names)?))
-        };
-        let next = NEXT.first(
-            &[
-                Value::Oid(role),
-                Value::Int8(home),
-                Value::Other(INT8_ARRAY, kept::int8_array(&ids)?),
-                names(&queues)?,
-                names(&keys)?,
-            ],
-            |row| Ok((row.int8(0)?, row.text(1)?, row.text(2)?, row.int4(3)?, row.int4(4)?)),
-        )?;
-        let Some((Some(id), Some(queue), key, max_running, max_per_key)) = next else {
-            return Ok(None);
-        };
-        let run = Run {
-            database: backend::my_database().to_u32(),
-            relation: tables.task,
-            task: id,
-            owner: role,
-            attempt: 0,
-            started_at: backend::now(),
-            process: Process::me(),
-            slot: slot.number(),
-            cookie,
-            queue: shared::stands_for(&queue),
-            key: key.as_deref().map_or(0, shared::stands_for),
-        };
-        let limits = Limits {
-            cluster: settings::max_task_workers(),
-            queue: max_running,
-            key: max_per_key,
-        };
-        match shared::claim(run, limits)? {
-            Claimed::Held => {
-                if let Some(task) = load(id, run.started_at, slot)? {
+        let relation = tables::known();
+        match shared::next(relation, cookie, settings::max_task_workers()) {
+            Next::Nothing if relation == 0 => {
+                if transaction::own(tables::tables).is_err() {
+                    // The extension is gone.
+                    return Ok(None);
+                }
+            }
+            Next::Nothing => return Ok(None),
+            Next::Limits(which) => transaction::own(|| look_at_queue(which))?,
+            Next::Read(which, after) => {
+                let lines = || shared::mine().map(|database| database.lines());
+                match transaction::own(|| read(which, after)) {
+                    Ok((entries, is_end)) => lines()?.read(which, &entries, is_end),
+                    Err(failure) => {
+                        lines()?.read_failed(which);
+                        return Err(failure);
+                    }
+                }
+            }
+            Next::Task(which, _) => match transaction::own(|| load(which)) {
+                Ok(Some(task)) => {
+                    CURRENT.set(Some(task));
                     return Ok(Some(task));
                 }
-                shared::release(Release::Unused);
-                fallible::push(&mut ids, id)?;
-            }
-            Claimed::Elsewhere => fallible::push(&mut ids, id)?,
-            Claimed::QueueIsFull => fallible::push(&mut queues, queue)?,
-            Claimed::KeyIsFull => match key {
-                Some(key) => fallible::push(&mut keys, key)?,
-                None => fallible::push(&mut ids, id)?,
+                Ok(None) => shared::put_back(None),
+                Err(failure) => {
+                    shared::put_back(None);
+                    return Err(failure);
+                }
             },
-            Claimed::NoRoom => {
-                shared::mine()?.ask_for_sweep_at(backend::now() + NO_ROOM);
-                return Ok(None);
-            }
         }
     }
 }
 
-/// The claimed task, as its row is now; None where it is gone, or somebody is about to change it.
-fn load(id: i64, started_at: i64, slot: &'static Slot) -> Result<Option<Task>> {
-    let id_value = [Value::Int8(id)];
-    let loaded = LOAD.first(&id_value, |row| {
-        Ok((
-            (row.int4(0)?, row.int4(1)?, row.int4(2)?, row.int8(8)?),
-            (row.text(3)?, row.text(4)?, row.text(5)?, row.text(11)?),
-            (row.bool(6)?, row.bool(7)?, row.bool(9)?, row.bool(10)?, row.bool(12)?),
-        ))
+/// The job of the task that [`next`] has returned cannot begin: it goes back into its line.
+pub fn not_now() {
+    if let Some(task) = CURRENT.take() {
+        shared::put_back(Some(task.queue.to_bytes()));
+    }
+}
+
+fn read(which: Which, after: Rank) -> Result<(Vec<Entry>, bool)> {
+    let name = shared::mine()?.lines().name(which);
+    let (queue, role) = (Value::Text(name.bytes()), Value::Oid(which.role));
+    let entry = |row: &crate::pg::plan::Row| {
+        Ok(Entry {
+            id: row.int8(0)?.unwrap_or(0),
+            priority: row.int4(1)?.unwrap_or(0),
+            key: row.text(2)?.map_or(0, |key| shared::stands_for(&key)),
+        })
+    };
+    let mut entries = match after.task() {
+        Some((priority, id)) => {
+            let at_most = Value::Int8(BATCH as i64);
+            READ_ON.rows(&[queue, role, Value::Int4(priority), Value::Int8(id), at_most], entry)?
+        }
+        None => Vec::new(),
+    };
+    if entries.len() < BATCH {
+        let at_most = Value::Int8((BATCH - entries.len()) as i64);
+        let priority = after.task().map_or(0, |(priority, _)| priority);
+        let is_first = Value::Bool(after.task().is_none());
+        let lower = READ_LOWER.rows(&[queue, role, Value::Int4(priority), at_most, is_first], entry)?;
+        fallible::reserve(&mut entries, lower.len())?;
+        entries.extend(lower);
+    }
+    let is_end = entries.len() < BATCH;
+    Ok((entries, is_end))
+}
+
+/// Reads the settings of the line's queue for the line.
+fn look_at_queue(which: Which) -> Result<()> {
+    let (name, version) = {
+        let lines = shared::mine()?.lines();
+        (lines.name(which), lines.version())
+    };
+    let queue = queue(which.queue, name.bytes(), version)?;
+    shared::mine()?.lines().set_limits(which.queue, queue.limits, version);
+    Ok(())
+}
+
+/// The settings of a queue as of `version` or later.
+fn queue(hash: u64, name: &[u8], version: u64) -> Result<Queue> {
+    let known = QUEUES.with_borrow(|queues| {
+        let known = queues
+            .iter()
+            .find(|queue| queue.name == hash && queue.version == version);
+        known.cloned()
+    });
+    if let Some(known) = known {
+        return Ok(known);
+    }
+    let found = QUEUE.first(&[Value::Text(name)], |row| {
+        Ok(Queue {
+            name: hash,
+            version,
+            max_attempts: row.int4(0)?.unwrap_or(5),
+            delay: row.int8(1)?.unwrap_or(5000),
+            timeout: row.int8(2)?.unwrap_or(0),
+            synchronous_commit: row.text(3)?.unwrap_or_default(),
+            limits: Limits {
+                running: row.int4(4)?.unwrap_or(-1),
+                per_key: row.int4(5)?.unwrap_or(-1),
+                is_paused: row.bool(6)?.unwrap_or(false),
+            },
+        })
     })?;
-    let Some((numbers, texts, flags)) = loaded else {
+    let queue = match found {
+        Some(queue) => queue,
+        None => Queue {
+            name: hash,
+            version,
+            max_attempts: 5,
+            delay: 5000,
+            timeout: 0,
+            synchronous_commit: fallible::copied(b"off")?,
+            limits: Limits::NONE,
+        },
+    };
+    QUEUES.with_borrow_mut(|queues| {
+        queues.retain(|other| other.name != hash);
+        if queues.len() == QUEUES_KNOWN {
+            queues.clear();
+        }
+        fallible::push(queues, queue.clone())
+    })?;
+    Ok(queue)
+}
+
+/// What a look at the row of a claimed task needs to know.
+struct Found {
+    attempt: i32,
+    max_attempts: Option<i32>,
+    is_statement: bool,
+    enqueued_at: i64,
+    delay: Option<i64>,
+    timeout: Option<i64>,
+    label: Option<&'static CStr>,
+    sql: &'static CStr,
+    search_path: &'static CStr,
+    queue: &'static CStr,
+    key: Option<(&'static CStr, i32)>,
+    concurrency_key: Option<&'static CStr>,
+    has_params: bool,
+    has_settings: bool,
+}
+
+enum Look {
+    Found(Found),
+    /// Another transaction has changed the row and has not ended.
+    Held,
+}
+
+/// The claimed task, as its row is now; None if it is gone or cannot run now.
+fn load(which: Which) -> Result<Option<Task>> {
+    let tables = tables::tables()?;
+    let Some(run) = shared::held().filter(|run| run.relation == tables.task) else {
         return Ok(None);
     };
-    let text = |text: Option<Vec<u8>>| memory::copy_c_str(&text.unwrap_or_default());
-    let pairs = |plan: &Plan| -> Result<&'static [(&'static CStr, Option<&'static CStr>)]> {
-        let all = plan.rows(&id_value, |row| Ok((row.text(0)?.unwrap_or_default(), row.text(1)?)))?;
-        let mut copies = Vec::new();
-        fallible::reserve(&mut copies, all.len())?;
-        for (name, value) in &all {
-            copies.push((memory::copy_c_str(name), value.as_deref().map(memory::copy_c_str)));
+    let Some(home) = home(&tables)? else { return Ok(None) };
+    let id = run.task;
+    let found = table::find(
+        tables.task,
+        tables.task_pkey,
+        task::ID,
+        Key::Int8(id),
+        Sees::Uncommitted,
+        |row| look(row, which.role, home, run.started_at),
+    )?;
+    let found = match found {
+        None => return Ok(None),
+        Some(Look::Held) => {
+            shared::mine()?.ask_for_sweep_at(backend::now() + LATER);
+            return Ok(None);
         }
-        Ok(memory::copy_slice(&copies))
+        Some(Look::Found(found)) => found,
     };
-    let (has_settings, has_params, holds_back, has_key) = (
-        flags.0 == Some(true),
-        flags.1 == Some(true),
-        flags.2 == Some(true),
-        flags.3 == Some(true),
-    );
-    let label = texts.3;
-    let task = Task {
-        id,
-        attempt: numbers.0.unwrap_or(0) + 1,
-        is_statement: flags.4 == Some(true),
-        max_attempts: numbers.1.unwrap_or(1),
-        started_at,
-        timeout: numbers.2.unwrap_or(0),
-        delay: numbers.3.unwrap_or(0),
-        sql: text(texts.0),
-        search_path: text(texts.1),
-        synchronous_commit: text(texts.2),
-        settings: if has_settings { pairs(&SETTINGS)? } else { &[] },
-        params: if has_params { Some(pairs(&PARAMS)?) } else { None },
-        holds_back,
-    };
-    if has_key && LOCK.first(&[Value::Int8(id)], |_| Ok(()))?.is_none() {
-        shared::mine()?.ask_for_sweep_at(backend::now() + LOCKED);
+    if shared::stands_for(found.queue.to_bytes()) != which.queue {
+        // It was replaced, and is in another line.
         return Ok(None);
     }
-    if task.is_statement {
-        // Whatever happens from here on, there was this attempt.
+    if let Some((key, turn)) = found.key {
+        if turn > 0 && keys::is_preceded(&tables, key.to_bytes(), which.role, turn)? {
+            return Ok(None);
+        }
+        if LOCK.first(&[Value::Int8(id)], |_| Ok(()))?.is_none() {
+            shared::mine()?.ask_for_sweep_at(backend::now() + LATER);
+            return Ok(None);
+        }
+    }
+    let version = shared::mine()?.lines().version();
+    let queue = queue(which.queue, found.queue.to_bytes(), version)?;
+    let most = if found.is_statement { 1 } else { queue.max_attempts };
+    let task = Task {
+        id,
+        attempt: found.attempt + 1,
+        max_attempts: found.max_attempts.unwrap_or(most),
+        started_at: run.started_at,
+        is_statement: found.is_statement,
+        timeout: found.timeout.unwrap_or(queue.timeout).clamp(0, i32::MAX.into()) as i32,
+        label: found.label,
+        sql: found.sql,
+        search_path: found.search_path,
+        synchronous_commit: memory::copy_c_str(&queue.synchronous_commit),
+        settings: if found.has_settings { pairs(&SETTINGS, id)? } else { &[] },
+        params: if found.has_params {
+            Some(pairs(&PARAMS, id)?)
+        } else {
+            None
+        },
+        delay: found.delay.unwrap_or(queue.delay),
+        queue: found.queue,
+        key: found.key.map(|(key, _)| key),
+        concurrency_key: found.concurrency_key,
+        has_limited_key: run.key != 0 && queue.limits.per_key >= 0,
+    };
+    if task.attempt > task.max_attempts {
+        // The server stopped in the middle of the last attempt: the keeper ends it.
+        shared::mine()?.ask_for_keeper();
+        return Ok(None);
+    }
+    if task.is_statement || found.enqueued_at < shared::crashed_at() {
+        // Whatever happens from here on, there was this attempt. A task that was there when the server crashed may be why it did.
         if own::value_of(c"synchronous_commit")? == b"off" {
             own::set(c"synchronous_commit", c"local", true)?;
         }
-        let begins = BEGINS.execute(&[Value::Int8(id), Value::Int4(task.attempt), Value::Timestamp(started_at)])?;
+        let begins = BEGINS.execute(&[
+            Value::Int8(id),
+            Value::Int4(task.attempt),
+            Value::Timestamp(run.started_at),
+        ])?;
         if begins == 0 {
-            // Somebody has ended it meanwhile.
+            // Another session has ended it meanwhile.
             return Ok(None);
         }
     }
-    shared::attempt_is(task.attempt, started_at);
-    let mut job = slot.lock();
-    job.set_label(label.as_deref());
-    job.set_preview(task.sql.to_bytes());
+    shared::attempt_is(task.attempt);
     Ok(Some(task))
+}
+
+/// The number of this database's own tasks, None if nothing was ever enqueued here.
+fn home(tables: &Tables) -> Result<Option<i64>> {
+    thread_local! {
+        static HOME: Cell<Option<(u32, i64)>> = const { Cell::new(None) };
+    }
+    if let Some((relation, home)) = HOME.get()
+        && relation == tables.task
+    {
+        return Ok(Some(home));
+    }
+    match stamp::standing(tables)? {
+        Standing::Known(home) | Standing::Copy(home) => {
+            HOME.set(Some((tables.task, home)));
+            Ok(Some(home))
+        }
+        Standing::New => Ok(None),
+    }
+}
+
+/// None where the task does not wait, is another role's, has expired, or was enqueued in another database.
+fn look(row: &table::Row, role: u32, home: i64, now: i64) -> Result<Option<Look>> {
+    let owner = row.role(task::OWNER).map(|owner| owner.number()).transpose()?.flatten();
+    let has_expired = row.int8(task::EXPIRES_AT).is_some_and(|at| at <= now);
+    if row.uncommitted != 0
+        || row.char(task::PHASE) != Some(b'w')
+        || owner != Some(role)
+        || row.int8(task::HOME) != Some(home)
+        || row.datum(task::DATABASE).is_some()
+        || has_expired
+    {
+        return Ok(None);
+    }
+    if row.deleted_by != 0 {
+        return Ok(Some(Look::Held));
+    }
+    let text = |column: usize| -> Result<Option<&'static CStr>> {
+        Ok(row
+            .text(column)?
+            .map(|text| simple_query::with_message_memory(|| memory::copy_c_str(&text))))
+    };
+    let key = text(task::KEY)?.map(|key| (key, row.int4(task::TURN).unwrap_or(0)));
+    Ok(Some(Look::Found(Found {
+        attempt: row.int4(task::ATTEMPT).unwrap_or(0),
+        max_attempts: row.int4(task::MAX_ATTEMPTS),
+        is_statement: row.char(task::MODE) == Some(b's'),
+        enqueued_at: row.int8(task::ENQUEUED_AT).unwrap_or(0),
+        delay: row.interval(task::RETRY_DELAY).map(|delay| delay.min(3_600_000)),
+        timeout: row.interval(task::TIMEOUT),
+        label: text(task::LABEL)?,
+        sql: text(task::SQL)?.unwrap_or_default(),
+        search_path: text(task::SEARCH_PATH)?.unwrap_or_default(),
+        queue: text(task::QUEUE)?.unwrap_or_default(),
+        key,
+        concurrency_key: text(task::CONCURRENCY_KEY)?,
+        has_params: row.datum(task::PARAM_TYPES).is_some(),
+        has_settings: row.datum(task::SETTINGS).is_some(),
+    })))
+}
+
+fn pairs(plan: &Plan, id: i64) -> Result<&'static [(&'static CStr, Option<&'static CStr>)]> {
+    let all = plan.rows(&[Value::Int8(id)], |row| {
+        Ok((row.text(0)?.unwrap_or_default(), row.text(1)?))
+    })?;
+    let mut copies = Vec::new();
+    fallible::reserve(&mut copies, all.len())?;
+    for (name, value) in &all {
+        copies.push((memory::copy_c_str(name), value.as_deref().map(memory::copy_c_str)));
+    }
+    Ok(memory::copy_slice(&copies))
 }
 
 static SETTINGS: Plan = Plan::fixed(
@@ -285,12 +477,15 @@ static PARAMS: Plan = Plan::fixed(
     &[INT8],
 );
 
-/// In the task's transaction, as its role: the state that it runs in, and its parameters.
+/// In the task's transaction, as its role: the state that it runs in, and its parameters. The settings end with the transaction, if it is the task's.
 pub fn before() -> Result<Option<Parameters>> {
     let Some(task) = CURRENT.get() else { return Ok(None) };
-    own::set(c"search_path", task.search_path, false)?;
+    let is_local = !task.is_statement;
+    if !is_local || own::value_of(c"search_path")? != task.search_path.to_bytes() {
+        own::set(c"search_path", task.search_path, is_local)?;
+    }
     for (name, value) in task.settings {
-        own::set(name, value.unwrap_or(c""), false)?;
+        own::set(name, value.unwrap_or(c""), is_local)?;
     }
     match task.params {
         Some(columns) => simple_query::with_message_memory(|| kept::read(columns)).map(Some),
@@ -356,25 +551,102 @@ pub fn mark(rows: i64, tag: Option<u32>) -> Result<()> {
     Ok(())
 }
 
-/// The run is over: its transaction has committed, with its mark, or its statements are through, which is noted here. Where that fails, the keeper notes
-/// an attempt that was interrupted.
+/// The run is over: its transaction has committed, with its mark, or its statements are through, which is noted here. If that fails, the keeper notes
+/// an attempt that was interrupted, and this process runs no more tasks.
 pub fn ended(rows: i64, tag: Option<u32>) {
     let Some(task) = CURRENT.take() else { return };
     if task.is_statement
         && let Err(failure) = transaction::own(|| note_done(&task, rows, tag))
     {
         error::log_caught(error::into_data(failure));
-        return shared::release(Release::Lost);
+        return shared::leave();
     }
-    shared::release(Release::Noted { looks: task.holds_back });
+    has_ended(&task, true);
+}
+
+/// The task has ended, and that is committed: what waits for it may run.
+fn has_ended(task: &Task, is_done: bool) {
+    let Some(database) = shared::known() else { return };
+    let has_blocked = database.has_blocked();
+    if has_blocked || task.key.is_some() {
+        let followed = transaction::own(|| {
+            if let Some(key) = task.key {
+                keys::next_is_ready(key.to_bytes())?;
+            }
+            if has_blocked {
+                end::follow(task.id, is_done, Locked::Skip)
+            } else {
+                Ok(true)
+            }
+        });
+        match followed {
+            Ok(true) => (),
+            Ok(false) => database.ask_for_keeper_at(backend::now() + LATER),
+            Err(failure) => {
+                error::log_caught(error::into_data(failure));
+                database.ask_for_sweep();
+            }
+        }
+    }
+    release(task);
+}
+
+/// Lets go of the task. The next task of its concurrency key, if that has held one back, gets into its line in the same step.
+fn release(task: &Task) {
+    let mut looks = task.has_limited_key;
+    loop {
+        shared::look_for_held_back();
+        let successor = if looks {
+            transaction::own(|| next_of_key(task))
+        } else {
+            Ok(None)
+        };
+        let ready = match successor {
+            Ok(ready) => ready,
+            Err(failure) => {
+                error::log_caught(error::into_data(failure));
+                if let Some(database) = shared::known() {
+                    database.ask_for_sweep();
+                }
+                None
+            }
+        };
+        let successor = ready.as_ref().map(|ready| Successor {
+            which: ready.task().which(),
+            queue: ready.task().queue,
+            entry: ready.task().entry(),
+        });
+        if shared::release(successor.as_ref()) {
+            return;
+        }
+        looks = true;
+    }
+}
+
+/// The first task of the concurrency key of this process's task that does not run.
+fn next_of_key(task: &Task) -> Result<Option<Ready>> {
+    let Some(key) = task.concurrency_key else {
+        return Ok(None);
+    };
+    let relation = tables::known();
+    let (held, lost) = (shared::runs(relation, false)?, shared::runs(relation, true)?);
+    let is_claimed = |id: i64| held.iter().chain(&lost).any(|run| run.task == id);
+    let at_most = Value::Int8((held.len() + lost.len() + 1) as i64);
+    let values = [Value::Text(task.queue.to_bytes()), Value::Text(key.to_bytes()), at_most];
+    let ready = NEXT_OF_KEY.rows(&values, Ready::read)?;
+    Ok(ready
+        .into_iter()
+        .find(|ready| ready.has_role() && !is_claimed(ready.task().id)))
 }
 
 /// Whether the task of this process is tried again at once after this error, which counts as no attempt: nothing was wrong with it.
-pub fn tries_at_once(code: i32) -> bool {
-    let is_of_others = [b"40001", b"40P01"]
-        .into_iter()
-        .any(|other| sqlstate::pack(other) == code);
-    is_of_others && CURRENT.get().is_some_and(|task| !task.is_statement)
+pub fn tries_at_once(sqlstate: &[u8; 5]) -> bool {
+    matches!(sqlstate, b"40001" | b"40P01") && CURRENT.get().is_some_and(|task| !task.is_statement)
+}
+
+/// Whether this process runs tasks.
+pub fn is_runner() -> bool {
+    shared::is_runner()
 }
 
 /// What is noted of an attempt that is not done.
@@ -463,18 +735,19 @@ pub fn next_attempt_at(delay: i64, attempt: i32) -> i64 {
     backend::now() + varied.min(HOUR) * 1000
 }
 
-/// The run has failed, and its transaction is rolled back: notes the attempt. Where that fails, the keeper does it.
+/// The run has failed, and its transaction is rolled back: notes the attempt. If that fails, the keeper does it, and this process runs no more tasks.
 pub fn failed(error: &crate::registry::job::Error, stop: Stop, is_canceled: bool) {
     let Some(task) = CURRENT.take() else { return };
+    let is_last = task.attempt >= task.max_attempts;
+    let (state, end): (&[u8], Option<&[u8]>) = match stop {
+        Stop::Cancel if is_canceled => (b"canceled", Some(b"canceled")),
+        Stop::RunTimeout | Stop::WorkerTimeout => (b"timed_out", is_last.then_some(b"failed")),
+        _ => (b"failed", is_last.then_some(b"failed")),
+    };
+    let run_at = next_attempt_at(task.delay, task.attempt);
     let noted = transaction::own(|| {
         let fields = error.fields()?;
         let fields = crate::pg::wire::Fields(&fields);
-        let is_last = task.attempt >= task.max_attempts;
-        let (state, end): (&[u8], Option<&[u8]>) = match stop {
-            Stop::Cancel if is_canceled => (b"canceled", Some(b"canceled")),
-            Stop::RunTimeout | Stop::WorkerTimeout => (b"timed_out", is_last.then_some(b"failed")),
-            _ => (b"failed", is_last.then_some(b"failed")),
-        };
         note(&Failed {
             id: task.id,
             attempt: task.attempt,
@@ -482,7 +755,7 @@ pub fn failed(error: &crate::registry::job::Error, stop: Stop, is_canceled: bool
             started_at: task.started_at,
             state,
             end,
-            run_at: next_attempt_at(task.delay, task.attempt),
+            run_at,
             sqlstate: &error.sqlstate,
             message: fields.get(b'M').unwrap_or_default(),
             detail: fields.get(b'D'),
@@ -490,19 +763,22 @@ pub fn failed(error: &crate::registry::job::Error, stop: Stop, is_canceled: bool
             context: fields.get(b'W'),
         })
     });
-    match noted {
-        Ok(()) => shared::release(Release::Noted { looks: true }),
-        Err(failure) => {
-            error::log_caught(error::into_data(failure));
-            shared::release(Release::Lost);
+    if let Err(failure) = noted {
+        error::log_caught(error::into_data(failure));
+        return shared::leave();
+    }
+    if end.is_some() {
+        has_ended(&task, false);
+    } else {
+        if let Some(database) = shared::known() {
+            database.ask_for_keeper_at(run_at);
         }
+        release(&task);
     }
 }
 
 /// The process ends, perhaps in the middle of a run. Its transaction has ended by now.
 pub fn abandon() {
     CURRENT.set(None);
-    if shared::holds() {
-        shared::release(Release::Lost);
-    }
+    shared::leave();
 }

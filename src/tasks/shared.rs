@@ -1,20 +1,23 @@
-//! What all processes know of durable tasks: which of them run, what is due in which database, and which process looks after that.
+//! What all processes know of durable tasks: which of them run, which are ready, what is due in which database, and which process looks after
+//! that.
 //!
-//! It is made at the first use, in the dynamic area. All of it changes under one lock, in which nothing allocates, maps or raises. A claim and
-//! the entry of a database, once seen, can always be looked at.
+//! It is made at the first use, in the dynamic area. Nothing under its locks allocates, maps or raises. A database's lines are locked before the
+//! root. A claim and the entry of a database, once seen, can always be looked at.
 //!
-//! A claim is what makes a task run: whoever holds it is the only one, and it says "running" nowhere else. It goes when the process that
-//! holds it lets go, which is after the end of the transaction that notes the task's end. Where the process ends before, the claim is lost:
-//! it goes on to keep others away until the keeper has noted the attempt.
+//! A claim is what makes a task run: only its holder runs the task, and nothing else says "running". A runner has a claim from its start to
+//! its end, with a task or without one. It ends the task after the end of the transaction that notes the task's end. If the process ends before
+//! that, the claim is lost: it keeps others away from the task until the keeper has noted the attempt.
 
 use crate::pg::error::{self, Result};
 use crate::pg::guc::own;
 use crate::pg::process::backend::{self, Process};
 use crate::pg::process::bgworker::{self, WorkerHandle, WorkerStatus};
-use crate::pg::shmem::{self, DsaPointer, Locked};
+use crate::pg::shmem::{self, DsaPointer, Guard, Locked};
 use crate::registry::list::{self, Linked};
 use crate::registry::segment;
 use crate::registry::waiters::{self, Waiters};
+use crate::settings;
+use crate::tasks::ready::{Entry, LINES, Lines, Next, Running, Which};
 use core::cell::Cell;
 use core::ffi::CStr;
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
@@ -24,11 +27,11 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 /// The symbol that the postmaster starts the clock at.
 pub const CLOCK_MAIN: &CStr = c"pg_background_clock_main";
 
-/// Of how many roles of a database it is known how many tasks are ready; of more the keeper tells when these have none.
-const ROLES: usize = 32;
-
-/// Claims for each worker that the server can have. Those that are lost take room until the keeper has seen them.
+/// Claims for each worker that the server can have. Those that are lost take room until the keeper has noted them.
 const CLAIMS: usize = 4;
+
+/// How long a runner goes on while tasks of other roles have no runner, in microseconds.
+const SLICE: i64 = 50_000;
 
 /// What is behind the lock.
 #[repr(C)]
@@ -39,19 +42,25 @@ pub struct Root {
     asked: u64,
     databases: DsaPointer,
     claims: DsaPointer,
+    /// Whether tasks that can run have no runner, and there is no room for one.
+    others_wait: bool,
+    /// Tasks that are older than this were there when the server crashed; 0 if it has not.
+    crashed_at: i64,
 }
 
-/// Where a claim stands.
+/// The state of a claim.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u32)]
 enum Standing {
     Free = 0,
-    Held = 1,
+    /// It is a runner's, which has no task.
+    Idle = 1,
+    Held = 2,
     /// The process is gone, and the attempt is not noted.
-    Lost = 2,
+    Lost = 3,
 }
 
-numbered!(Standing { Free, Held, Lost });
+numbered!(Standing { Free, Idle, Held, Lost });
 
 /// What a claim says.
 #[derive(Clone, Copy, Debug)]
@@ -60,21 +69,26 @@ pub struct Run {
     pub database: u32,
     /// The table that the task is a row of.
     pub relation: u32,
-    pub task: i64,
-    /// The number of the task's role.
+    pub process: Process,
+    /// The number of the task's role, which is the runner's.
     pub owner: u32,
+    pub task: i64,
     pub attempt: i32,
     pub started_at: i64,
-    pub process: Process,
     /// The job.
     pub slot: u32,
     pub cookie: u64,
     /// What stands for the names of the queue and of the concurrency key, the latter 0 where there is none.
     pub queue: u64,
     pub key: u64,
+    pub priority: i32,
+    /// Whether the key has held another task back since the run began or since [`look_for_held_back`].
+    holds_back: bool,
+    /// When the runner began its first task.
+    since: i64,
 }
 
-/// A place for a claim. Changes under the lock only.
+/// A place for a claim. Changes under the root's lock only.
 #[repr(C)]
 pub struct Claim {
     standing: AtomicU32,
@@ -86,46 +100,70 @@ impl Claim {
         Standing::from_number(self.standing.load(Relaxed)).unwrap_or(Standing::Free)
     }
 
-    /// A process that is gone without a word has lost its claim.
+    fn is(&self, standing: Standing) -> bool {
+        self.standing() == standing
+    }
+
+    fn set(&self, standing: Standing) {
+        self.standing.store(standing as u32, Relaxed);
+    }
+
+    /// Whether a runner has it.
+    fn is_runner(&self) -> bool {
+        matches!(self.standing(), Standing::Idle | Standing::Held)
+    }
+
+    /// A process that has ended without its exit callbacks has lost its claim.
     fn look_after(&self) {
-        if self.standing() == Standing::Held && !self.run.get().process.is_alive() {
-            self.standing.store(Standing::Lost as u32, Relaxed);
+        if self.is_runner() && !self.run.get().process.is_alive() {
+            self.set(if self.is(Standing::Held) {
+                Standing::Lost
+            } else {
+                Standing::Free
+            });
         }
     }
 }
 
-/// A role of a database that has tasks which can run.
-#[derive(Clone, Copy, Default)]
-#[repr(C)]
-pub struct Ready {
-    pub role: u32,
-    pub tasks: u32,
+/// What is known of whether tasks run in a database.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum Mode {
+    /// Nothing is known yet: the keeper finds out.
+    Unknown = 0,
+    Runs = 1,
+    /// Nothing is started there: `pg_background.tasks` says so, or it is a copy.
+    Quiet = 2,
 }
 
-/// A database that has tasks, or had. Never freed. What is not atomic changes under the lock only.
+numbered!(Mode { Unknown, Runs, Quiet });
+
+/// A database that has tasks, or had. Never freed. What is neither atomic nor locked changes under the root's lock only.
 #[repr(C)]
 pub struct Database {
     next: AtomicU64,
     number: AtomicU32,
+    mode: AtomicU32,
     /// Who owns the tables, and the one of the tasks.
     owner: Cell<u32>,
     relation: Cell<u32>,
-    /// How many times a look at the tables was asked for, and how many of these the last look has seen.
+    /// How many times the keeper was asked for, and how many of these its last look has seen.
     wanted: Cell<u64>,
+    seen: Cell<u64>,
+    /// The same for a sweep: all lines are read again.
+    sweep_wanted: Cell<u64>,
     swept: Cell<u64>,
-    /// How many times the keeper has looked.
-    sweeps: Cell<u64>,
-    /// Whether the extension was there when somebody looked last.
+    /// Whether the extension was there when a process looked last.
     lives: Cell<bool>,
     /// When the keeper is to look next, 0 for never.
     next_due: Cell<i64>,
     /// Whether there may be tasks that wait for others.
     has_blocked: Cell<bool>,
-    ready: Cell<[Ready; ROLES]>,
     /// Up to where the log is to be on disk for all that has ended here to be there.
     flush_to: AtomicU64,
-    /// Who waits for the end of a task.
+    /// The processes that wait for the end of a task.
     waiters: AtomicU64,
+    lines: Locked<Lines>,
 }
 
 impl Linked for Database {
@@ -138,14 +176,15 @@ thread_local! {
     static SHARED: Cell<Option<&'static Locked<Root>>> = const { Cell::new(None) };
     static FIRST: Cell<Option<&'static Claim>> = const { Cell::new(None) };
     static MINE: Cell<Option<&'static Database>> = const { Cell::new(None) };
-    static HELD: Cell<Option<&'static Claim>> = const { Cell::new(None) };
+    /// The claim of this process, which is a runner.
+    static CLAIM: Cell<Option<&'static Claim>> = const { Cell::new(None) };
 }
 
 fn places() -> usize {
     own::max_worker_processes().max(1) as usize * CLAIMS
 }
 
-/// Attaches at the first use. 53200 where memory is out.
+/// Attaches at the first use. 53200 if memory is out.
 fn shared() -> Result<&'static Locked<Root>> {
     if let Some(shared) = SHARED.get() {
         return Ok(shared);
@@ -180,7 +219,7 @@ fn shared() -> Result<&'static Locked<Root>> {
     Ok(shared)
 }
 
-/// Whether anything was ever said of tasks since the server's start.
+/// Whether tasks were ever used since the server's start.
 pub fn is_in_use() -> Result<bool> {
     Ok(segment::segment()?.tasks.load(Acquire) != shmem::INVALID_POINTER)
 }
@@ -192,7 +231,7 @@ fn claims(_root: &Root) -> impl Iterator<Item = &'static Claim> + use<> {
         .flat_map(|first| (0..places()).map(move |n| shmem::neighbour(first, n)))
 }
 
-/// What stands for a name.
+/// A number that stands for a name.
 pub fn stands_for(name: &[u8]) -> u64 {
     let mut hasher = DefaultHasher::new();
     name.hash(&mut hasher);
@@ -203,6 +242,7 @@ pub fn stands_for(name: &[u8]) -> u64 {
 pub fn database(number: u32) -> Result<&'static Database> {
     let shared = shared()?;
     let bits = shmem::Owned::new(shmem::allocate(waiters::bytes())?);
+    let tranche = segment::segment()?.tranche();
     let is_new = Cell::new(false);
     let at = list::find_or_add(
         shared,
@@ -211,6 +251,7 @@ pub fn database(number: u32) -> Result<&'static Database> {
         |database| {
             database.number.store(number, Relaxed);
             database.waiters.store(bits.pointer(), Relaxed);
+            database.lines.init(tranche);
             is_new.set(true);
         },
     )?;
@@ -232,7 +273,7 @@ pub fn mine() -> Result<&'static Database> {
     Ok(database)
 }
 
-/// The same where it is at hand.
+/// The same, None if this process has not looked at it yet.
 pub fn known() -> Option<&'static Database> {
     MINE.get()
 }
@@ -243,10 +284,73 @@ pub fn databases() -> Result<Vec<&'static Database>> {
     list::all(first)
 }
 
+/// What runs in a database, for its lines.
+struct Claims<'a> {
+    root: &'a Root,
+    database: u32,
+    relation: u32,
+}
+
+impl Claims<'_> {
+    fn all(&self) -> impl Iterator<Item = (&'static Claim, Run)> + use<'_> {
+        claims(self.root)
+            .filter(|claim| matches!(claim.standing(), Standing::Held | Standing::Lost))
+            .map(|claim| (claim, claim.run.get()))
+            .filter(|(_, run)| (run.database, run.relation) == (self.database, self.relation))
+    }
+
+    fn held(&self) -> impl Iterator<Item = Run> + use<'_> {
+        self.all()
+            .filter(|(claim, _)| claim.is(Standing::Held))
+            .map(|(_, run)| run)
+    }
+}
+
+impl Running for Claims<'_> {
+    fn of_queue(&self, queue: u64) -> i32 {
+        self.held().filter(|run| run.queue == queue).count() as i32
+    }
+
+    fn of_key(&self, queue: u64, key: u64) -> i32 {
+        self.held().filter(|run| (run.queue, run.key) == (queue, key)).count() as i32
+    }
+
+    fn has(&self, task: i64) -> bool {
+        self.all().any(|(_, run)| run.task == task)
+    }
+
+    fn hold_back(&self, queue: u64, key: u64) {
+        for (claim, run) in self.all().filter(|(_, run)| (run.queue, run.key) == (queue, key)) {
+            claim.run.set(Run {
+                holds_back: true,
+                ..run
+            });
+        }
+    }
+}
+
 impl Database {
-    /// The number of the database, and of the role that owns the tables.
+    /// The number of the database.
     pub fn number(&self) -> u32 {
         self.number.load(Relaxed)
+    }
+
+    /// Whether tasks run here.
+    pub fn mode(&self) -> Mode {
+        Mode::from_number(self.mode.load(Relaxed)).unwrap_or(Mode::Unknown)
+    }
+
+    /// Notes whether tasks run here.
+    pub fn set_mode(&self, mode: Mode) {
+        self.mode.store(mode as u32, Relaxed);
+    }
+
+    fn claims<'a>(&self, root: &'a Root) -> Claims<'a> {
+        Claims {
+            root,
+            database: self.number(),
+            relation: self.relation.get(),
+        }
     }
 
     /// The role that the keeper connects as.
@@ -257,14 +361,16 @@ impl Database {
         })
     }
 
-    /// Notes whose the tables are. Those of an extension that was made anew know nothing of what was ready before.
+    /// Notes whose the tables are. If the extension was created anew, nothing that was ready before is.
     pub fn belongs_to(&self, relation: u32, owner: u32) {
         let Some(shared) = SHARED.get() else { return };
+        let mut lines = self.lines.lock();
         let _root = shared.lock();
         self.owner.set(owner);
         self.lives.set(true);
         if self.relation.replace(relation) != relation {
-            self.ready.set([Ready::default(); ROLES]);
+            lines.clear();
+            self.set_mode(Mode::Unknown);
         }
     }
 
@@ -277,34 +383,58 @@ impl Database {
             self.owner.set(owner);
             self.has_blocked.set(true);
             self.wanted.set(self.wanted.get() + 1);
+            self.sweep_wanted.set(self.sweep_wanted.get() + 1);
         }
     }
 
-    /// Whether it has tasks as far as is known, and whose the tables are.
+    /// The owner of the tables, if the database has tasks as far as is known.
     pub fn has_tasks(&self) -> Option<u32> {
         let _root = SHARED.get()?.lock();
         self.lives.get().then(|| self.owner.get())
     }
 
-    /// Somebody is to look at the tables; `blocks` where a task may wait for others. Must not fail.
-    pub fn ask_for_sweep(&self, blocks: bool) {
-        let Some(shared) = SHARED.get() else { return };
-        {
-            let mut root = shared.lock();
-            root.asked += 1;
-            // Before the number changes: the keeper says that nothing is blocked only where it has not.
-            self.has_blocked.set(self.has_blocked.get() || blocks);
-            self.wanted.set(self.wanted.get() + 1);
+    fn ask(&self, root: &mut Root, sweep: bool) {
+        root.asked += 1;
+        self.wanted.set(self.wanted.get() + 1);
+        if sweep {
+            self.sweep_wanted.set(self.sweep_wanted.get() + 1);
         }
+    }
+
+    /// The keeper is to look at the tables. Must not fail.
+    pub fn ask_for_keeper(&self) {
+        self.ask_and_wake(false);
+    }
+
+    /// The keeper is to look at the tables, and all lines are to be read again. Must not fail.
+    pub fn ask_for_sweep(&self) {
+        self.ask_and_wake(true);
+    }
+
+    fn ask_and_wake(&self, sweep: bool) {
+        let Some(shared) = SHARED.get() else { return };
+        self.ask(&mut shared.lock(), sweep);
         wake_clock();
     }
 
-    /// Somebody is to look at the tables at `at` at the latest.
+    /// The keeper is to look at the tables at `at` at the latest. Must not fail.
+    pub fn ask_for_keeper_at(&self, at: i64) {
+        self.ask_at(at, false);
+    }
+
+    /// The same, and all lines are to be read again. Must not fail.
     pub fn ask_for_sweep_at(&self, at: i64) {
+        self.ask_at(at, true);
+    }
+
+    fn ask_at(&self, at: i64, sweep: bool) {
         let Some(shared) = SHARED.get() else { return };
         {
             let mut root = shared.lock();
             root.asked += 1;
+            if sweep {
+                self.sweep_wanted.set(self.sweep_wanted.get() + 1);
+            }
             let next = self.next_due.get();
             if next == 0 || at < next {
                 self.next_due.set(at);
@@ -313,46 +443,68 @@ impl Database {
         wake_clock();
     }
 
-    /// The keeper begins. Gives what [`Database::swept`] takes.
-    pub fn sweep_begins(&self) -> u64 {
-        let Some(shared) = SHARED.get() else { return 0 };
+    /// Tasks are blocked by others, as everybody can see. The keeper looks: a parent may have ended in between. Must not fail.
+    pub fn blocks(&self) {
+        if let Some(shared) = SHARED.get() {
+            let _root = shared.lock();
+            self.has_blocked.set(true);
+        }
+        self.ask_for_keeper();
+    }
+
+    /// Whether tasks may wait for others.
+    pub fn has_blocked(&self) -> bool {
+        SHARED.get().is_some_and(|shared| {
+            let _root = shared.lock();
+            self.has_blocked.get()
+        })
+    }
+
+    /// The keeper begins. Returns what [`Database::seen`] takes, and whether the lines are to be read again.
+    pub fn keeper_begins(&self) -> (Began, bool) {
+        let Some(shared) = SHARED.get() else {
+            return (Began::default(), false);
+        };
         let _root = shared.lock();
         self.next_due.set(0);
-        self.wanted.get()
+        let began = Began {
+            wanted: self.wanted.get(),
+            sweep_wanted: self.sweep_wanted.get(),
+        };
+        (began, self.sweep_wanted.get() != self.swept.get())
     }
 
     /// The keeper has looked, which began at `began`, and has found this.
-    pub fn swept(&self, began: u64, next_due: i64, has_blocked: bool, ready: &[Ready]) {
+    pub fn seen(&self, began: Began, next_due: i64, has_blocked: bool) {
         let Some(shared) = SHARED.get() else { return };
         let _root = shared.lock();
-        if self.wanted.get() == began {
+        if self.wanted.get() == began.wanted {
             self.has_blocked.set(has_blocked);
         }
-        self.swept.set(began);
-        self.sweeps.set(self.sweeps.get() + 1);
+        self.seen.set(began.wanted);
+        self.swept.set(began.sweep_wanted);
         if next_due != 0 && (self.next_due.get() == 0 || next_due < self.next_due.get()) {
             self.next_due.set(next_due);
         }
-        let mut all = [Ready::default(); ROLES];
-        all.iter_mut().zip(ready).for_each(|(to, from)| *to = *from);
-        self.ready.set(all);
-        if ready.len() > ROLES {
-            // The others' turn comes later.
-            self.wanted.set(self.wanted.get() + 1);
-        }
+    }
+
+    /// The lines, under their lock.
+    pub fn lines(&self) -> Guard<'_, Lines> {
+        self.lines.lock()
     }
 
     /// The database or its extension does not exist any more.
     pub fn is_gone(&self) {
         let Some(shared) = SHARED.get() else { return };
+        self.lines.lock().clear();
         let root = shared.lock();
-        self.swept.set(self.wanted.get());
+        self.seen.set(self.wanted.get());
+        self.swept.set(self.sweep_wanted.get());
         self.next_due.set(0);
         self.lives.set(false);
-        self.ready.set([Ready::default(); ROLES]);
         for claim in claims(&root) {
-            if claim.standing() == Standing::Lost && claim.run.get().database == self.number() {
-                claim.standing.store(Standing::Free as u32, Relaxed);
+            if claim.is(Standing::Lost) && claim.run.get().database == self.number() {
+                claim.set(Standing::Free);
             }
         }
     }
@@ -362,53 +514,50 @@ impl Database {
         let Some(shared) = SHARED.get() else {
             return (false, 0);
         };
-        let root = shared.lock();
+        let finds_room = self.lines.lock().overflow();
+        let mut root = shared.lock();
+        if finds_room {
+            self.ask(&mut root, true);
+        }
         let lost = claims(&root).any(|claim| {
             claim.look_after();
-            claim.standing() == Standing::Lost && claim.run.get().database == self.number()
+            claim.is(Standing::Lost) && claim.run.get().database == self.number()
         });
         let at = self.next_due.get();
         (
-            lost || self.wanted.get() != self.swept.get() || (at != 0 && at <= now),
+            lost || self.wanted.get() != self.seen.get() || (at != 0 && at <= now),
             at,
         )
     }
 
-    /// The roles that have tasks which can run.
-    pub fn ready(&self) -> [Ready; ROLES] {
-        let Some(shared) = SHARED.get() else {
-            return [Ready::default(); ROLES];
-        };
-        let _root = shared.lock();
-        self.ready.get()
-    }
-
-    /// One task less is ready of the role, or none where `all`.
-    fn less_ready(&self, _root: &Root, role: u32, all: bool) {
-        let mut ready = self.ready.get();
-        for entry in ready.iter_mut().filter(|entry| entry.role == role) {
-            entry.tasks = if all { 0 } else { entry.tasks.saturating_sub(1) };
+    /// The roles that have tasks which can run. For each there may be at most `most` runners.
+    pub fn roles(&self, most: u32) -> Vec<Role> {
+        let Some(shared) = SHARED.get() else { return Vec::new() };
+        if self.mode() != Mode::Runs {
+            return Vec::new();
         }
-        self.ready.set(ready);
-    }
-
-    /// How many times the keeper has looked.
-    pub fn sweeps(&self) -> u64 {
-        SHARED.get().map_or(0, |shared| {
-            let _root = shared.lock();
-            self.sweeps.get()
-        })
-    }
-
-    /// No task of the role can be taken up, as somebody has found who began to look after so many looks of the keeper. What the keeper has found since
-    /// is not known to be wrong.
-    pub fn none_ready(&self, role: u32, sweeps: u64) {
-        if let Some(shared) = SHARED.get() {
+        let mut found = [Role::default(); LINES];
+        {
+            let lines = self.lines.lock();
             let root = shared.lock();
-            if self.sweeps.get() == sweeps {
-                self.less_ready(&root, role, true);
+            let wanted = lines.wanted(&self.claims(&root), most);
+            for (to, (role, can)) in found.iter_mut().zip(wanted) {
+                *to = Role {
+                    role,
+                    can,
+                    idle: 0,
+                    has_runner: false,
+                };
+                for claim in claims(&root).filter(|claim| claim.is_runner()) {
+                    let run = claim.run.get();
+                    if (run.database, run.owner) == (self.number(), role) {
+                        to.has_runner = true;
+                        to.idle += u32::from(claim.is(Standing::Idle));
+                    }
+                }
             }
         }
+        found.into_iter().filter(|role| role.can > 0).collect()
     }
 
     fn waiters(&self) -> Option<Waiters> {
@@ -429,145 +578,298 @@ impl Database {
         }
     }
 
-    /// Up to where the log has to be on disk.
+    /// Wakes all that wait for the end of a task of the database.
+    pub fn wake_waiters(&self) {
+        if let Some(waiters) = self.waiters() {
+            waiters.wake();
+        }
+    }
+
+    /// The end of the last commit that has ended a task here.
     pub fn flush_to(&self) -> u64 {
         self.flush_to.load(Acquire)
     }
 }
 
-/// What a process gets that wants to run a task.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Claimed {
-    Held,
-    /// Somebody has it.
-    Elsewhere,
-    /// As many tasks of its queue run as may.
-    QueueIsFull,
-    /// As many tasks of its concurrency key run as may.
-    KeyIsFull,
-    /// As many tasks of the cluster run as may.
-    NoRoom,
+/// A role that has tasks which can run.
+#[derive(Clone, Copy, Default)]
+pub struct Role {
+    pub role: u32,
+    /// How many of its tasks can run now, as far as it matters.
+    pub can: u32,
+    /// Runners that are about to take a task.
+    pub idle: u32,
+    pub has_runner: bool,
 }
 
-/// How many tasks may run at the same time, None for as many as like.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    pub cluster: i32,
-    pub queue: Option<i32>,
-    pub key: Option<i32>,
+/// How much the keeper was asked for when it began.
+#[derive(Clone, Copy, Default)]
+pub struct Began {
+    wanted: u64,
+    sweep_wanted: u64,
 }
 
-/// Claims a task for this process, which holds none. 53200.
-pub fn claim(run: Run, limits: Limits) -> Result<Claimed> {
-    let database = mine()?;
-    let root = shared()?.lock();
-    let (mut all, mut of_queue, mut of_key, mut free) = (0, 0, 0, None);
+/// This process is a runner from now on, for the role that it acts for, until [`leave`]. False if as many run as may. 53200.
+pub fn arrive(owner: u32, slot: u32, cookie: u64, most: i32) -> Result<bool> {
+    mine()?;
+    let mut root = shared()?.lock();
+    let mut free = None;
+    let mut runners = 0;
     for claim in claims(&root) {
         claim.look_after();
-        if claim.standing() == Standing::Free {
+        runners += i32::from(claim.is_runner());
+        if claim.is(Standing::Free) {
             free = free.or(Some(claim));
-            continue;
         }
-        let other = claim.run.get();
-        let is_held = claim.standing() == Standing::Held;
-        all += i32::from(is_held);
-        if (other.database, other.relation) != (run.database, run.relation) {
-            continue;
-        }
-        if other.task == run.task {
-            return Ok(Claimed::Elsewhere);
-        }
-        of_queue += i32::from(is_held && other.queue == run.queue);
-        of_key += i32::from(is_held && other.queue == run.queue && run.key != 0 && other.key == run.key);
     }
-    let Some(free) = free.filter(|_| all < limits.cluster) else {
-        return Ok(Claimed::NoRoom);
+    let Some(claim) = free.filter(|_| runners < most) else {
+        return Ok(false);
     };
-    if limits.queue.is_some_and(|most| of_queue >= most) {
-        return Ok(Claimed::QueueIsFull);
-    }
-    if run.key != 0 && limits.key.is_some_and(|most| of_key >= most) {
-        return Ok(Claimed::KeyIsFull);
-    }
-    free.run.set(run);
-    free.standing.store(Standing::Held as u32, Relaxed);
-    HELD.set(Some(free));
-    database.less_ready(&root, run.owner, false);
-    Ok(Claimed::Held)
+    claim.run.set(Run {
+        database: backend::my_database().to_u32(),
+        relation: 0,
+        process: Process::me(),
+        owner,
+        task: 0,
+        attempt: 0,
+        started_at: 0,
+        slot,
+        cookie,
+        queue: 0,
+        key: 0,
+        priority: 0,
+        holds_back: false,
+        since: backend::now(),
+    });
+    claim.set(Standing::Idle);
+    CLAIM.set(Some(claim));
+    // The clock counts it among the runners from now on, and not among its orders.
+    root.asked += 1;
+    root.clock.wake();
+    Ok(true)
 }
 
-/// Whether the job with this cookie holds a claim.
-pub fn is_held(cookie: u64) -> bool {
-    let Some(shared) = SHARED.get() else { return false };
-    let root = shared.lock();
-    claims(&root).any(|claim| claim.standing() == Standing::Held && claim.run.get().cookie == cookie)
+/// What the runner does next, as [`Lines::next`] tells; a task is claimed, as the job `cookie`. Nothing also when the runner is to make room for
+/// others.
+pub fn next(relation: u32, cookie: u64, most: i32) -> Next {
+    let (Some(shared), Some(claim), Some(database)) = (SHARED.get(), CLAIM.get(), MINE.get()) else {
+        return Next::Nothing;
+    };
+    if database.mode() != Mode::Runs {
+        return Next::Nothing;
+    }
+    let now = backend::now();
+    let mut lines = database.lines.lock();
+    let mut root = shared.lock();
+    let run = claim.run.get();
+    let runners = claims(&root).filter(|claim| claim.is_runner()).count();
+    if runners as i32 > most || database.relation.get() != relation {
+        return Next::Nothing;
+    }
+    if root.others_wait && now - run.since > SLICE {
+        root.others_wait = false;
+        return Next::Nothing;
+    }
+    let next = lines.next(run.owner, run.process, &database.claims(&root));
+    if let Next::Task(which, entry) = next {
+        claim.run.set(Run {
+            relation,
+            task: entry.id,
+            attempt: 0,
+            started_at: now,
+            cookie,
+            queue: which.queue,
+            key: entry.key,
+            priority: entry.priority,
+            // Whether one was held back before this run began is not known.
+            holds_back: entry.key != 0,
+            ..run
+        });
+        claim.set(Standing::Held);
+    }
+    next
 }
 
-/// Corrects what the claim of this process says of the attempt.
-pub fn attempt_is(attempt: i32, started_at: i64) {
-    if let (Some(shared), Some(claim)) = (SHARED.get(), HELD.get()) {
+/// The claim of this process, if it has a task.
+pub fn held() -> Option<Run> {
+    let _root = SHARED.get()?.lock();
+    let claim = CLAIM.get()?;
+    claim.is(Standing::Held).then(|| claim.run.get())
+}
+
+/// Notes which attempt at the task this is.
+pub fn attempt_is(attempt: i32) {
+    if let (Some(shared), Some(claim)) = (SHARED.get(), CLAIM.get()) {
+        let _root = shared.lock();
+        let run = claim.run.get();
+        claim.run.set(Run { attempt, ..run });
+    }
+}
+
+/// The task cannot run now, and may be put back into its line: nothing has begun.
+pub fn put_back(name: Option<&[u8]>) {
+    let (Some(shared), Some(claim), Some(database)) = (SHARED.get(), CLAIM.get(), MINE.get()) else {
+        return;
+    };
+    let mut lines = database.lines.lock();
+    let _root = shared.lock();
+    if !claim.is(Standing::Held) {
+        return;
+    }
+    claim.set(Standing::Idle);
+    let run = claim.run.get();
+    if let Some(name) = name {
+        let which = Which {
+            role: run.owner,
+            queue: run.queue,
+        };
+        let entry = Entry {
+            id: run.task,
+            key: run.key,
+            priority: run.priority,
+        };
+        lines.push(which, name, entry);
+    }
+}
+
+/// The task of this process is about to be released: from now on it is noted whether its key holds another one back.
+pub fn look_for_held_back() {
+    if let (Some(shared), Some(claim)) = (SHARED.get(), CLAIM.get()) {
         let _root = shared.lock();
         let run = claim.run.get();
         claim.run.set(Run {
-            attempt,
-            started_at,
+            holds_back: false,
             ..run
         });
     }
 }
 
-/// What becomes of a claim.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Release {
-    /// Nothing has begun.
-    Unused,
-    /// The attempt is noted, and that is committed. `looks` where others may be able to run now.
-    Noted { looks: bool },
-    /// The attempt is not noted.
-    Lost,
+/// A task that comes into its line together with the release of another one.
+pub struct Successor<'a> {
+    pub which: Which,
+    pub queue: &'a [u8],
+    pub entry: Entry,
 }
 
-/// Lets go of the task that this process holds. Needs no memory and must not fail; also while the process ends.
-pub fn release(how: Release) {
-    let (Some(shared), Some(claim), Some(database)) = (SHARED.get(), HELD.take(), MINE.get()) else {
+/// The end of the attempt of this process is committed: lets go of the task. The successor gets into its line in the same step, or another task of
+/// its key could overtake it. False if the key has held another task back since [`look_for_held_back`]: the caller looks again. Must not fail.
+pub fn release(successor: Option<&Successor>) -> bool {
+    let (Some(shared), Some(claim), Some(database)) = (SHARED.get(), CLAIM.get(), MINE.get()) else {
+        return true;
+    };
+    let wakes = {
+        let mut lines = database.lines.lock();
+        let mut root = shared.lock();
+        let run = claim.run.get();
+        if run.key != 0 && run.holds_back {
+            return false;
+        }
+        claim.set(Standing::Idle);
+        if let Some(Successor { which, queue, entry }) = successor {
+            lines.push(*which, queue, *entry);
+        }
+        let which = Which {
+            role: run.owner,
+            queue: run.queue,
+        };
+        let others = successor.is_some_and(|successor| successor.which.role != run.owner) || lines.others_wait(which);
+        root.asked += u64::from(others);
+        others
+    };
+    ended(database);
+    if wakes {
+        wake_clock();
+    }
+    true
+}
+
+/// A task has ended.
+fn ended(database: &Database) {
+    database
+        .flush_to
+        .fetch_max(crate::pg::transaction::last_commit_end(), AcqRel);
+    database.wake_waiters();
+}
+
+/// This process is no runner any more. A task that it still has is lost: its attempt is not noted. Needs no memory and must not fail, also while
+/// the process ends.
+pub fn leave() {
+    let (Some(shared), Some(claim)) = (SHARED.get(), CLAIM.take()) else {
         return;
     };
-    {
+    let is_lost = {
         let mut root = shared.lock();
         root.asked += 1;
-        let standing = if how == Release::Lost {
-            Standing::Lost
-        } else {
-            Standing::Free
-        };
-        claim.standing.store(standing as u32, Relaxed);
-        let looks = match how {
-            Release::Unused => false,
-            Release::Noted { looks } => looks || database.has_blocked.get(),
-            Release::Lost => true,
-        };
-        let none_ready = database.ready.get().iter().all(|entry| entry.tasks == 0);
-        if looks || (none_ready && how != Release::Unused) {
-            database.wanted.set(database.wanted.get() + 1);
-        }
+        let is_lost = claim.is(Standing::Held);
+        claim.set(if is_lost { Standing::Lost } else { Standing::Free });
         root.clock.wake();
+        is_lost
+    };
+    if is_lost && let Some(database) = MINE.get() {
+        ended(database);
     }
-    if how != Release::Unused {
-        database
-            .flush_to
-            .fetch_max(crate::pg::transaction::last_commit_end(), AcqRel);
-        if let Some(waiters) = database.waiters() {
-            waiters.wake();
+}
+
+/// Whether this process is a runner.
+pub fn is_runner() -> bool {
+    CLAIM.get().is_some()
+}
+
+/// How many runners there are, and whether the one that was ordered as this job is among them.
+pub fn runners(order: u64) -> (u32, bool) {
+    let Some(shared) = SHARED.get() else { return (0, false) };
+    let root = shared.lock();
+    let (mut count, mut is_there) = (0, false);
+    for claim in claims(&root).filter(|claim| claim.is_runner()) {
+        count += 1;
+        is_there |= claim.run.get().cookie == order;
+    }
+    (count, is_there)
+}
+
+/// Notes whether tasks that can run have no runner, and there is no room for one.
+pub fn others_wait(others_wait: bool) {
+    if let Some(shared) = SHARED.get() {
+        shared.lock().others_wait = others_wait;
+    }
+}
+
+/// Tasks have come into their lines, of this role at least: wakes the clock if there may be room for another runner, or if the role has none. Must
+/// not fail.
+pub fn there_is_work(role: Option<u32>) {
+    let (Some(shared), Some(database)) = (SHARED.get(), MINE.get()) else {
+        return;
+    };
+    let most = settings::max_task_workers();
+    {
+        let mut root = shared.lock();
+        let (mut runners, mut of_role) = (0, false);
+        for claim in claims(&root).filter(|claim| claim.is_runner()) {
+            let run = claim.run.get();
+            runners += 1;
+            of_role |= run.database == database.number() && Some(run.owner) == role;
         }
+        if runners >= most && of_role {
+            return;
+        }
+        root.asked += 1;
+    }
+    wake_clock();
+}
+
+/// When the server crashed last, as far as this matters for tasks, 0 for never.
+pub fn crashed_at() -> i64 {
+    SHARED.get().map_or(0, |shared| shared.lock().crashed_at)
+}
+
+/// Notes when the server crashed last.
+pub fn set_crashed_at(at: i64) {
+    if let Some(shared) = SHARED.get() {
+        shared.lock().crashed_at = at;
     }
 }
 
-/// Whether this process holds a claim.
-pub fn holds() -> bool {
-    HELD.get().is_some()
-}
-
-/// Claims of this process's database whose process is gone, or those that are held.
+/// Claims of this process's database that are held, or whose process is gone (`lost`); of all tables if `relation` is 0.
 pub fn runs(relation: u32, lost: bool) -> Result<Vec<Run>> {
     if !is_in_use()? {
         return Ok(Vec::new());
@@ -580,7 +882,7 @@ pub fn runs(relation: u32, lost: bool) -> Result<Vec<Run>> {
         claim.look_after();
         let run = claim.run.get();
         let wanted = if lost { Standing::Lost } else { Standing::Held };
-        if claim.standing() == wanted && run.database == number && (relation == 0 || run.relation == relation) {
+        if claim.is(wanted) && run.database == number && (relation == 0 || run.relation == relation) {
             runs.push(run);
         }
     }
@@ -593,17 +895,17 @@ pub fn forget_lost(run: &Run) {
     let root = shared.lock();
     for claim in claims(&root) {
         let other = claim.run.get();
-        if claim.standing() == Standing::Lost && (other.task, other.cookie) == (run.task, run.cookie) {
-            claim.standing.store(Standing::Free as u32, Relaxed);
+        if claim.is(Standing::Lost) && (other.task, other.cookie) == (run.task, run.cookie) {
+            claim.set(Standing::Free);
         }
     }
     drop(root);
-    if let Some(waiters) = MINE.get().and_then(Database::waiters) {
-        waiters.wake();
+    if let Some(database) = MINE.get() {
+        ended(database);
     }
 }
 
-/// Wakes the clock, and has it started where there is none. Must not fail: where the postmaster has no slot, the next one tries again.
+/// Wakes the clock, and has it started where there is none. Must not fail: if the postmaster has no slot, the next process that asks tries again.
 pub fn wake_clock() {
     let Some(shared) = SHARED.get() else { return };
     let is_missing = {
@@ -620,7 +922,7 @@ pub fn wake_clock() {
     }
 }
 
-/// This process is the clock. False where there is one.
+/// This process is the clock. False if there is one.
 pub fn clock_begins() -> Result<bool> {
     let mut root = shared()?.lock();
     if root.clock.is_alive() && root.clock != Process::me() {
@@ -630,16 +932,16 @@ pub fn clock_begins() -> Result<bool> {
     Ok(true)
 }
 
-/// What the clock was asked for so far; it looks at everything after this.
+/// How much the clock was asked for so far; it looks at everything after this.
 pub fn asked() -> Result<u64> {
     Ok(shared()?.lock().asked)
 }
 
-/// The clock has nothing to do, and ends, unless somebody has asked for something since `asked`.
+/// The clock has nothing to do, and ends, unless it was asked for something since `asked`.
 pub fn clock_ends(asked: u64) -> bool {
     let Some(shared) = SHARED.get() else { return true };
     let mut root = shared.lock();
-    let ends = root.asked == asked && claims(&root).all(|claim| claim.standing() == Standing::Free);
+    let ends = root.asked == asked && claims(&root).all(|claim| claim.is(Standing::Free));
     if ends {
         root.clock = Process::NONE;
         root.clock_worker = WorkerHandle::NONE;

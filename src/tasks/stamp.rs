@@ -9,6 +9,7 @@ use crate::pg::function::rows::{INT8, OID, Value};
 use crate::pg::plan::Plan;
 use crate::pg::process::backend;
 use crate::pg::transaction::{self, Event, Watcher};
+use crate::tasks::pushed;
 use crate::tasks::tables::Tables;
 use core::cell::Cell;
 
@@ -126,5 +127,6 @@ pub fn activate(tables: &Tables) -> Result<()> {
         Standing::Known(_) => Ok(()),
         Standing::Copy(home) => stamp(tables, home),
         Standing::New => stamp(tables, new_home(tables)),
-    }
+    }?;
+    pushed::activate()
 }

@@ -2,19 +2,33 @@
 
 use crate::pg::catalog::owner;
 use crate::pg::error::Result;
-use crate::pg::process::bgworker;
-use crate::pg::transaction;
-use crate::settings::{self, Tasks};
 use crate::tasks::shared;
 use core::cell::Cell;
 
 /// The columns of `background.task` that are read by number.
 pub mod task {
     pub const ID: usize = 1;
+    pub const QUEUE: usize = 2;
     pub const OWNER: usize = 3;
+    pub const PRIORITY: usize = 4;
+    pub const PHASE: usize = 5;
+    pub const MODE: usize = 6;
+    pub const HOME: usize = 7;
     pub const ATTEMPT: usize = 8;
+    pub const MAX_ATTEMPTS: usize = 9;
+    pub const ENQUEUED_AT: usize = 10;
+    pub const EXPIRES_AT: usize = 12;
+    pub const RETRY_DELAY: usize = 13;
+    pub const TIMEOUT: usize = 14;
+    pub const LABEL: usize = 15;
+    pub const SQL: usize = 16;
+    pub const PARAM_TYPES: usize = 17;
+    pub const SEARCH_PATH: usize = 19;
+    pub const SETTINGS: usize = 20;
+    pub const DATABASE: usize = 21;
     pub const KEY: usize = 23;
     pub const TURN: usize = 24;
+    pub const CONCURRENCY_KEY: usize = 25;
 }
 
 /// The columns of the tables of runs that are read by number.
@@ -74,7 +88,7 @@ pub fn known() -> u32 {
     KNOWN.get().map_or(0, |known| known.task)
 }
 
-/// The tables of this database. Each call of a function of the extension begins with this. 55000 where they are not there, 42501 where their
+/// The tables of this database. 55000 where they are not there, 42501 where their
 /// owner is no superuser.
 pub fn tables() -> Result<Tables> {
     let task = owner::look_up()?;
@@ -96,10 +110,6 @@ pub fn tables() -> Result<Tables> {
     };
     let database = shared::mine()?;
     database.belongs_to(task, owner::number());
-    // After the server's start the first session is the one that tells of the database.
-    if settings::tasks() != Tasks::Off && !transaction::in_recovery() && !bgworker::is_job_worker() {
-        database.ask_for_sweep(true);
-    }
     KNOWN.set(Some(known));
     Ok(known)
 }

@@ -66,3 +66,10 @@ fn attach_to(slot: &'static Slot, cookie: u64) -> Option<Attached> {
 pub fn let_go() {
     CURRENT.set(None);
 }
+
+/// The process goes on with another job in the same slot.
+pub fn renew(slot: &'static Slot, cookie: u64) -> Attached {
+    let attached = Attached { slot, cookie };
+    CURRENT.set(Some(attached));
+    attached
+}

@@ -112,13 +112,19 @@ impl IdlePolicy {
     }
 
     fn clean_and_offer(&self) -> bool {
-        let Some(entry) = ENTRY.get().filter(|_| self.may_stay()) else {
+        let entry = ENTRY.get().filter(|_| self.clean());
+        entry.is_some_and(|entry| entry.offer(self.key, self.session, self.max_idle))
+    }
+
+    /// Undoes what the job left in this process. False if it has to exit.
+    pub fn clean(&self) -> bool {
+        if ENTRY.get().is_none() || !self.may_stay() {
             return false;
-        };
+        }
         let Ok(random) = backend::strong_random() else {
             return false;
         };
-        let clean = !NOT_REUSABLE.get()
+        !NOT_REUSABLE.get()
             && !jobs::has_launched()
             && !signals::should_exit()
             && !library_was_replaced()
@@ -128,8 +134,7 @@ impl IdlePolicy {
                     true
                 }
             })
-            .unwrap_or(false);
-        clean && entry.offer(self.key, self.session, self.max_idle)
+            .unwrap_or(false)
     }
 }
 

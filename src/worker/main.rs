@@ -13,13 +13,15 @@ use crate::pg::compat;
 use crate::pg::digits::Digits;
 use crate::pg::error::{self, Result};
 use crate::pg::process::backend::{self, Process};
+use crate::pg::process::identity::Identity;
 use crate::pg::process::{bgworker, identity, latch, signals};
 use crate::pg::query::{callbacks, simple_query};
 use crate::pg::raw::Raw;
 use crate::pg::reuse::{adopt, compiled};
 use crate::pg::shmem::{self, INVALID_POINTER};
+use crate::pg::value::params::Parameters;
 use crate::pg::value::{border, describe, encoding};
-use crate::registry::job::{self, End, Slot, State, Stop};
+use crate::registry::job::{self, Slot, State, Stop};
 use crate::registry::segment::segment;
 use crate::registry::totals::{Start, Totals};
 use crate::registry::{admission, pool, upkeep};
@@ -31,7 +33,7 @@ use crate::worker::{execute, output, stop};
 use core::ffi::{CStr, c_int};
 use core::sync::atomic::AtomicU32;
 use core::sync::atomic::Ordering::Relaxed;
-use pgrx::pg_sys::{Datum, NAMEDATALEN};
+use pgrx::pg_sys::{Datum, ErrorData, NAMEDATALEN};
 use std::cell::Cell;
 
 /// How many times a task is tried again at once that another transaction was in the way of.
@@ -98,6 +100,38 @@ fn serve(raw: Raw<'_>, mut next: Option<Attached>) {
     while let Some(job) = next {
         next = job.run(raw).and_then(|policy| idle::wait(raw, &policy));
     }
+}
+
+/// What stays the same for all jobs that a process runs on one order.
+struct Run {
+    identity: Identity,
+    policy: IdlePolicy,
+    queue_size: u32,
+    keeps_result: bool,
+    /// Whether this process has run other jobs before.
+    is_used: bool,
+}
+
+/// What is to be run.
+#[derive(Clone, Copy)]
+enum Kind {
+    /// The text, with this work in its transaction.
+    Job(Work),
+    /// The text of a task whose statements have their own transactions.
+    Statement,
+    /// No text: the keeper.
+    Keeper,
+}
+
+/// What is to be run, and how long.
+struct Text<'a> {
+    sql: &'a CStr,
+    parameters: Option<&'a Parameters>,
+    kind: Kind,
+    /// In milliseconds, 0 for no limit.
+    timeout: i32,
+    /// Why the job ends when the time is over.
+    limit: Stop,
 }
 
 impl Attached {
@@ -176,69 +210,66 @@ impl Attached {
         self.starts(if is_first { Start::Cold } else { Start::Warm });
         shmem::free(request_at);
 
+        let run = Run {
+            identity,
+            policy,
+            queue_size,
+            keeps_result,
+            is_used: !is_first,
+        };
+        if work == Work::Task {
+            return self.run_tasks(raw, &run);
+        }
         simple_query::enter_message_context(raw);
-        let task = match work {
-            Work::Task => runner::take(self.slot, self.cookie).map_err(error::into_data),
-            _ => Ok(None),
-        };
-        let (sql, timeout) = match task {
-            Ok(Some(task)) => (task.sql, task.timeout),
-            _ => (sql, timeout),
-        };
-        LIMIT.store(
-            if work == Work::Task {
-                Stop::RunTimeout as u32
+        let text = Text {
+            sql,
+            parameters: parameters.as_ref(),
+            kind: if work == Work::Keep {
+                Kind::Keeper
             } else {
-                Stop::WorkerTimeout as u32
+                Kind::Job(work)
             },
-            Relaxed,
-        );
-        if timeout > 0 {
-            signals::start_timer(TIMER.get(), timeout);
+            timeout,
+            limit: Stop::WorkerTimeout,
+        };
+        let verdict = self.perform(raw, &run, &text);
+        output::finish();
+        let stays = idle::end_session() && policy.prepare();
+        self.finish(raw, verdict);
+        stays.then_some(policy)
+    }
+
+    /// Publishes the end of the job, after the process was made ready for another one or has to exit.
+    fn finish(self, raw: Raw<'_>, verdict: Verdict) {
+        // Publishing may free the text of the SQL.
+        simple_query::forget_text();
+        self.publish(verdict);
+        signals::resume_interrupts();
+        simple_query::finish(raw, c"pg_background:idle");
+        compat::report_statistics();
+    }
+
+    /// Runs the text to its end. Interrupts are held when this returns: from then on the end of the process must not be reported as the end of the
+    /// job, which has its outcome.
+    fn perform(self, raw: Raw<'_>, run: &Run, text: &Text) -> Verdict {
+        LIMIT.store(text.limit as u32, Relaxed);
+        if text.timeout > 0 {
+            signals::start_timer(TIMER.get(), text.timeout);
         }
         let roles = identity::roles();
-        let parameters = parameters.as_ref();
         compiled::watch_role(Some(leaves_its_role));
         stop::watch_job(Some(self.slot));
-        let mut tries = 0;
-        let executed = loop {
-            let executed = match (work, task) {
-                (_, Err(edata)) => Err(edata),
-                (Work::Task, Ok(None)) => Ok(()),
-                (Work::Keep, _) => keeper::keep().map_err(error::into_data),
-                (_, Ok(Some(task))) if task.is_statement => {
-                    let prepared = runner::prepare().map_err(error::into_data);
-                    prepared.and_then(|parameters| {
-                        let parameters = parameters.as_ref();
-                        error::catch(|raw| {
-                            execute::execute(raw, self.slot, sql, parameters, &identity, Work::None, !is_first)
-                        })
-                    })
-                }
-                _ => error::catch(|raw| execute::execute(raw, self.slot, sql, parameters, &identity, work, !is_first)),
-            };
-            match executed {
-                Err(edata) if tries < AT_ONCE && runner::tries_at_once(error::sqlstate(edata)) => {
-                    if self.slot.stop() != Stop::No {
-                        break Err(edata);
-                    }
-                    tries += 1;
-                    error::log_caught(edata);
-                    output::after_error();
-                    if !simple_query::recover(raw) {
-                        break Err(edata);
-                    }
-                    execute::leave(&identity);
-                    output::begin(raw, self, queue_size, keeps_result);
-                    simple_query::enter_message_context(raw);
-                    if timeout > 0 {
-                        signals::start_timer(TIMER.get(), timeout);
-                    }
-                }
-                executed => break executed,
-            }
+        let execute = |parameters, work| {
+            error::catch(|raw| execute::execute(raw, self.slot, text.sql, parameters, &run.identity, work, run.is_used))
         };
-        // From here on the end of the process must not be reported as the end of the job, which has its outcome.
+        let executed = match text.kind {
+            Kind::Job(work) => execute(text.parameters, work),
+            Kind::Keeper => keeper::keep().map_err(error::into_data),
+            Kind::Statement => match runner::prepare() {
+                Ok(parameters) => execute(parameters.as_ref(), Work::None),
+                Err(failure) => Err(error::into_data(failure)),
+            },
+        };
         signals::hold_interrupts();
         stop::watch_job(None);
         let verdict = match executed {
@@ -246,7 +277,7 @@ impl Attached {
             Err(edata) => {
                 let verdict = verdict::of(edata, self.slot);
                 // The statement that failed may have changed the roles.
-                execute::note_roles(self.slot, &identity, roles);
+                execute::note_roles(self.slot, &run.identity, roles);
                 output::after_error();
                 error::log_caught(edata);
                 if !simple_query::recover(raw) {
@@ -255,33 +286,135 @@ impl Attached {
                 verdict
             }
         };
-        if timeout > 0 {
+        if text.timeout > 0 {
             signals::stop_timer(TIMER.get());
         }
         compiled::watch_role(None);
-        execute::leave(&identity);
+        execute::leave(&run.identity);
+        verdict
+    }
+
+    /// Runs the tasks of this process's role, one after the other, until there are no more for it. Each is a job of its own. Between two of them, and
+    /// at first, the process has a hidden job.
+    fn run_tasks(mut self, raw: Raw<'_>, run: &Run) -> Option<IdlePolicy> {
+        simple_query::enter_message_context(raw);
+        let arrived = runner::arrive(self.slot.number(), self.cookie);
+        // The job of a task belongs to no session.
+        self.slot.orphan(self.cookie);
+        let mut next = match arrived {
+            Ok(true) => runner::next(self.cookie),
+            Ok(false) => Ok(None),
+            Err(failure) => Err(failure),
+        };
+        let verdict = loop {
+            let task = match next {
+                Ok(Some(task)) => task,
+                Ok(None) => break Verdict::SUCCESS,
+                Err(failure) => break self.failed(error::into_data(failure)),
+            };
+            self.slot
+                .show(self.cookie, task.label.map(CStr::to_bytes), task.sql.to_bytes());
+            let verdict = self.run_task(raw, run, &task);
+            output::finish();
+            let is_clean = runner::is_runner() && idle::end_session() && run.policy.clean();
+            let renewed = if is_clean { self.renew(&verdict) } else { None };
+            let Some(renewed) = renewed else { break verdict };
+            self = renewed;
+            signals::resume_interrupts();
+            simple_query::finish(raw, c"pg_background:idle");
+            compat::report_statistics();
+            simple_query::enter_message_context(raw);
+            if !idle::is_as_new() {
+                idle::mark_not_reusable();
+                break Verdict::SUCCESS;
+            }
+            next = self.begin_next(raw, run);
+        };
+        signals::hold_interrupts();
+        runner::abandon();
+        let stays = idle::end_session() && run.policy.prepare();
+        self.finish(raw, verdict);
+        stays.then_some(run.policy)
+    }
+
+    /// Puts the process into the state of a new connection, and claims the next task.
+    fn begin_next(self, raw: Raw<'_>, run: &Run) -> Result<Option<runner::Task>> {
+        let task = runner::next(self.cookie)?;
+        let Some(task) = task else { return Ok(None) };
+        let label = task.label.map(CStr::to_bytes);
+        let name = ApplicationName::of(label, self.slot.pid.load(Relaxed));
+        if let Err(edata) = error::catch(|raw| adopt::adopt_connection(raw, name.text())) {
+            // A process that failed here has no state to continue with.
+            identity::adoption_failed();
+            simple_query::recover(raw);
+            idle::mark_not_reusable();
+            runner::not_now();
+            return Err(error::Failure::Caught(edata));
+        }
+        output::begin(raw, self, run.queue_size, run.keeps_result);
+        compiled::job_begins();
+        Ok(Some(task))
+    }
+
+    /// The verdict on an error outside of a task.
+    fn failed(self, edata: *mut ErrorData) -> Verdict {
+        let verdict = verdict::of(edata, self.slot);
+        error::log_caught(edata);
+        verdict
+    }
+
+    /// Runs the task, and notes how it ended. Interrupts are held when this returns.
+    fn run_task(self, raw: Raw<'_>, run: &Run, task: &runner::Task) -> Verdict {
+        let mut tries = 0;
+        let text = Text {
+            sql: task.sql,
+            parameters: None,
+            kind: if task.is_statement {
+                Kind::Statement
+            } else {
+                Kind::Job(Work::Task)
+            },
+            timeout: task.timeout,
+            limit: Stop::RunTimeout,
+        };
+        let verdict = loop {
+            let verdict = self.perform(raw, run, &text);
+            let is_in_the_way = verdict
+                .error
+                .as_ref()
+                .filter(|error| tries < AT_ONCE && runner::tries_at_once(&error.sqlstate));
+            match is_in_the_way {
+                Some(error) if self.slot.stop() == Stop::No => error.free(),
+                _ => break verdict,
+            }
+            tries += 1;
+            signals::resume_interrupts();
+            output::begin(raw, self, run.queue_size, run.keeps_result);
+        };
+        // A cancel that is pending was meant for the task. If the process is told to end from here on, the keeper notes the attempt.
+        signals::clear_pending_cancel();
+        signals::resume_interrupts();
         match &verdict.error {
             None => {
                 let (rows, tag) = self.slot.look(|job| (job.row_count, job.has_tag.then_some(job.tag)));
                 runner::ended(rows, tag);
             }
-            Some(error) => {
-                // Who ends the process meanwhile leaves the attempt to the keeper.
-                signals::clear_pending_cancel();
-                signals::resume_interrupts();
-                runner::failed(error, self.slot.stop(), verdict.state == State::Canceled);
-                signals::hold_interrupts();
-            }
+            Some(error) => runner::failed(error, self.slot.stop(), verdict.state == State::Canceled),
         }
-        output::finish();
-        let stays = idle::end_session() && policy.prepare();
-        // Publishing may free the text of the SQL.
+        signals::hold_interrupts();
+        verdict
+    }
+
+    /// Publishes the end of the job, and goes on with a hidden one. None, and nothing is published, if the job is kept by others.
+    fn renew(self, verdict: &Verdict) -> Option<Self> {
+        let next = backend::strong_random().ok()?;
         simple_query::forget_text();
-        self.publish(verdict);
-        signals::resume_interrupts();
-        simple_query::finish(raw, c"pg_background:idle");
-        compat::report_statistics();
-        stays.then_some(policy)
+        let stop = self.slot.renew(self.cookie, verdict.end(), next)?;
+        if stop != Stop::No {
+            signals::receive_signals();
+        }
+        signals::clear_pending_cancel();
+        Some(attached::renew(self.slot, next))
     }
 
     /// Gives the job, which has not begun, to a new process: an error that comes from this process's past is no error of the job. Waits
@@ -327,18 +460,15 @@ impl Attached {
         job.started_at = backend::now();
         job.request = INVALID_POINTER;
         // The totals were mapped before the job was taken.
-        Totals::at(job.totals).started(start, job.started_at - job.launched_at);
+        if !job.is_hidden {
+            Totals::at(job.totals).started(start, job.started_at - job.launched_at);
+        }
     }
 
     /// Publishes the end of the job. The transaction is over, and the result is in the queue.
     fn publish(self, verdict: Verdict) {
-        let end = End {
-            state: verdict.state,
-            count: verdict.count,
-            error: verdict.error,
-        };
         attached::let_go();
-        let stop = self.slot.publish(self.cookie, end);
+        let stop = self.slot.publish(self.cookie, verdict.end());
         // A cancel is sent under the lock that publishing took: one that was sent by now was meant for this job.
         if stop != Some(Stop::No) {
             signals::receive_signals();

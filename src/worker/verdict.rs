@@ -4,7 +4,7 @@ use crate::pg::error::{self, Report};
 use crate::pg::process::backend;
 use crate::pg::{sqlstate, text, wire};
 use crate::registry::counters::Count;
-use crate::registry::job::{self, MESSAGE_MAX, Slot, State, Stop};
+use crate::registry::job::{self, End, MESSAGE_MAX, Slot, State, Stop};
 use crate::worker::output::LastWords;
 use core::sync::atomic::Ordering::Relaxed;
 use pgrx::PgSqlErrorCode;
@@ -18,6 +18,15 @@ pub struct Verdict {
 }
 
 impl Verdict {
+    /// The same for the registry.
+    pub fn end(&self) -> End {
+        End {
+            state: self.state,
+            count: self.count,
+            error: self.error,
+        }
+    }
+
     /// The job has done all that it was asked for.
     pub const SUCCESS: Verdict = Verdict {
         state: State::Stopped,

@@ -104,6 +104,20 @@ pub struct Interval {
 }
 
 impl Interval {
+    /// The value of a datum of that type.
+    pub fn of(datum: Datum) -> Self {
+        // SAFETY: the datum's type is interval, which is passed by reference.
+        unsafe {
+            let interval = datum.cast_mut_ptr::<pg_sys::Interval>();
+            Self {
+                months: (*interval).month,
+                days: (*interval).day,
+                microseconds: (*interval).time,
+                datum,
+            }
+        }
+    }
+
     /// Its length in microseconds, a month as 30 days; None where that is no number of 64 bits, as of an infinite one.
     pub fn length(&self) -> Option<i64> {
         const DAY: i64 = 86_400_000_000;
@@ -171,16 +185,7 @@ impl Call {
 
     /// An `interval`: months, days and microseconds.
     pub fn interval(&self, n: usize) -> Option<Interval> {
-        // SAFETY: the argument's type is interval, which is passed by reference.
-        self.argument(n).map(|datum| unsafe {
-            let interval = datum.cast_mut_ptr::<pg_sys::Interval>();
-            Interval {
-                months: (*interval).month,
-                days: (*interval).day,
-                microseconds: (*interval).time,
-                datum,
-            }
-        })
+        self.argument(n).map(Interval::of)
     }
 
     /// The elements of an array of `int8`, `name` or another type that is given; None for a NULL array. Guarded. 22004 for an element that is
