@@ -18,7 +18,7 @@ use crate::registry::job::{Slot, State};
 use crate::registry::segment::{self, segment};
 use crate::registry::upkeep;
 use crate::settings;
-use crate::tasks::shared::{self, Database, Mode};
+use crate::tasks::shared::{self, Database, Mode, Role};
 use core::ffi::c_int;
 use pgrx::pg_sys::Datum;
 use std::cell::RefCell;
@@ -105,8 +105,8 @@ struct Clock {
     orders: Vec<Ordered>,
     paused: Vec<Paused>,
     queued: QueuedOrder,
-    /// The number of the database that is looked at first, so that each has its turn.
-    turn: usize,
+    /// The aims that a runner was ordered for, and when the last time.
+    served: Vec<(Aim, i64)>,
     /// When there was something to do last.
     busy_at: i64,
     swept_at: i64,
@@ -219,7 +219,7 @@ fn serve(argument: Datum) -> Result<()> {
         orders: Vec::new(),
         paused: Vec::new(),
         queued: QueuedOrder::default(),
-        turn: 0,
+        served: Vec::new(),
         busy_at: backend::now(),
         swept_at: backend::now(),
         swept_for: 0,
@@ -248,13 +248,20 @@ impl Clock {
         self.sweep(&databases, asked, now);
         let mut is_idle = true;
         if !transaction::in_recovery() {
-            let mut others_wait = false;
-            for n in 0..databases.len() {
-                let database = databases[(n + self.turn) % databases.len()];
-                is_idle &= self.serve(database, now, &mut ms, &mut others_wait)?;
+            let most = settings::max_task_workers().max(0) as u32;
+            let mut aims = Vec::new();
+            for database in databases {
+                is_idle &= self.serve_keeper(database, now, &mut ms)?;
+                for role in database.roles(most) {
+                    let aim = Aim {
+                        database: database.number(),
+                        role: Some(role.role),
+                    };
+                    fallible::push(&mut aims, (self.served_at(aim), aim, role))?;
+                }
             }
-            shared::others_wait(others_wait);
-            self.turn += 1;
+            is_idle &= aims.is_empty();
+            self.serve(&mut aims, most as usize, now, &mut ms)?;
         }
         self.place(&mut ms)?;
         if !is_idle || !self.orders.is_empty() || shared::runners(0).0 > 0 {
@@ -376,15 +383,14 @@ impl Clock {
         self.orders.iter().filter(|ordered| is_it(&ordered.aim)).count()
     }
 
-    /// Orders what a database needs. Tells whether that is nothing, now and later.
-    fn serve(&mut self, database: &'static Database, now: i64, ms: &mut i64, others_wait: &mut bool) -> Result<bool> {
+    /// Orders the keeper of a database if it is to look. Tells whether it has nothing to do, now and later.
+    fn serve_keeper(&mut self, database: &'static Database, now: i64, ms: &mut i64) -> Result<bool> {
         let keeper = Aim {
             database: database.number(),
             role: None,
         };
         let mut sleep = |us: i64| *ms = (*ms).min((us + 999) / 1000).max(1);
         let (is_due, at) = database.due(now);
-        let mut is_idle = !is_due && at == 0;
         if is_due && self.count(|aim| *aim == keeper) == 0 {
             match self.paused_for(keeper, now) {
                 0 => self.order(keeper, database.owner(), Work::Keep)?,
@@ -393,21 +399,34 @@ impl Clock {
         } else if at > now {
             sleep(at - now);
         }
-        let most = settings::max_task_workers().max(0) as usize;
-        for role in database.roles(most as u32) {
-            is_idle = false;
-            let aim = Aim {
-                database: database.number(),
-                role: Some(role.role),
-            };
-            // Those that are on their way have not taken a task yet.
-            while self.count(|other| *other == aim) + (role.idle as usize) < role.can as usize {
+        Ok(!is_due && at == 0)
+    }
+
+    /// When a runner was ordered last for the aim, 0 for never.
+    fn served_at(&self, aim: Aim) -> i64 {
+        let served = self.served.iter().find(|(other, _)| *other == aim);
+        served.map_or(0, |(_, at)| *at)
+    }
+
+    /// Orders runners. The aim that has waited longest comes first. If there is no room for one that has no runner, the runners of others make room.
+    fn serve(&mut self, aims: &mut [(i64, Aim, Role)], most: usize, now: i64, ms: &mut i64) -> Result<()> {
+        let mut sleep = |us: i64| *ms = (*ms).min((us + 999) / 1000).max(1);
+        let mut others_wait = false;
+        self.served
+            .retain(|(aim, _)| aims.iter().any(|(_, other, _)| other == aim));
+        aims.sort_by_key(|(served_at, ..)| *served_at);
+        for (_, aim, role) in aims.iter() {
+            while self.count(|other| other == aim) + (role.idle as usize) < role.can as usize {
                 if self.count(|aim| aim.role.is_some()) + shared::runners(0).0 as usize >= most {
-                    *others_wait |= !role.has_runner && self.count(|other| *other == aim) == 0;
+                    others_wait |= !role.has_runner && self.count(|other| other == aim) == 0;
                     break;
                 }
-                match self.paused_for(aim, now) {
-                    0 => self.order(aim, role.role, Work::Task)?,
+                match self.paused_for(*aim, now) {
+                    0 => {
+                        self.order(*aim, role.role, Work::Task)?;
+                        self.served.retain(|(other, _)| other != aim);
+                        fallible::push(&mut self.served, (*aim, now))?;
+                    }
                     us => {
                         sleep(us);
                         break;
@@ -415,7 +434,8 @@ impl Clock {
                 }
             }
         }
-        Ok(is_idle)
+        shared::others_wait(others_wait);
+        Ok(())
     }
 
     fn order(&mut self, aim: Aim, role: u32, work: Work) -> Result<()> {

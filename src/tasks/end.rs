@@ -80,7 +80,7 @@ pub fn not_permitted(id: i64) -> Failure {
     .into()
 }
 
-/// A task whose last attempt has an error keeps it. Returns its key.
+/// A task whose last attempt has an error keeps it. Returns its keys.
 static END: Plan = Plan::planned(
     c"WITH gone AS (DELETE FROM background.task WHERE id OPERATOR(pg_catalog.=) $1 RETURNING *) \
       INSERT INTO background.run_failed (task_id, attempt, ended, state, queue, owner, label, started_at, finished_at, sqlstate, message, \
@@ -89,7 +89,7 @@ static END: Plan = Plan::planned(
       SELECT id, 0, true, $2, queue, owner, label, started_at, pg_catalog.clock_timestamp(), sqlstate, error_message, \
           priority, mode, home, max_attempts, enqueued_at, run_at, expires_at, retry_delay, timeout, sql, param_types, param_values, \
           search_path, settings, database, keep_result, key, concurrency_key, after, on_parent_failure, schedule, operation_id \
-      FROM gone RETURNING key",
+      FROM gone RETURNING key, queue, concurrency_key",
     &[INT8, TEXT],
 );
 
@@ -166,11 +166,18 @@ pub fn without_run(id: i64, state: &[u8]) -> Result<bool> {
 
 /// Ends one task. Its children are left to [`follow`].
 pub fn end(id: i64, state: &[u8]) -> Result<bool> {
-    let ended = END.first(&[Value::Int8(id), Value::Text(state)], |row| row.text(0))?;
-    let Some(key) = ended else { return Ok(false) };
+    let ended = END.first(&[Value::Int8(id), Value::Text(state)], |row| {
+        Ok((row.text(0)?, row.text(1)?.unwrap_or_default(), row.text(2)?))
+    })?;
+    let Some((key, queue, concurrency_key)) = ended else {
+        return Ok(false);
+    };
     FORGET_CHILD.execute(&[Value::Int8(id)])?;
     if let Some(key) = key {
         keys::next_is_ready(&key)?;
+    }
+    if let Some(key) = concurrency_key {
+        keys::next_may_run(&queue, &key)?;
     }
     Ok(true)
 }

@@ -220,6 +220,8 @@ impl Order<'_> {
             return Err(lost());
         }
         FORGET_PARENTS.execute(&[Value::Int8(id)])?;
+        // It may have held back others in the place that it had.
+        pushed::sweep()?;
         self.follow(id, &parents, phase)
     }
 

@@ -120,6 +120,30 @@ pub fn next_is_ready(key: &[u8]) -> Result<()> {
     Ok(())
 }
 
+/// The first `$3` tasks with the concurrency key `$2` of the queue `$1` that wait or run.
+pub static NEXT_OF_CONCURRENCY_KEY: Plan = Plan::planned(
+    plan::text(concat!(
+        "SELECT ",
+        ready_columns!(),
+        " FROM background.task AS t \
+          WHERE t.phase OPERATOR(pg_catalog.=) 'w' AND t.queue OPERATOR(pg_catalog.=) $1 AND t.concurrency_key OPERATOR(pg_catalog.=) $2 \
+          ORDER BY t.priority DESC, t.id LIMIT $3\0"
+    )),
+    &[TEXT, TEXT, INT8],
+);
+
+/// A task of the queue with the concurrency key has ended without a run, and may have held another one back.
+pub fn next_may_run(queue: &[u8], concurrency_key: &[u8]) -> Result<()> {
+    const AT_MOST: i64 = 10;
+    let values = [Value::Text(queue), Value::Text(concurrency_key), Value::Int8(AT_MOST)];
+    for ready in NEXT_OF_CONCURRENCY_KEY.rows(&values, Ready::read)? {
+        if ready.has_role() {
+            pushed::push(&ready.task(), Phase::Waiting)?;
+        }
+    }
+    Ok(())
+}
+
 /// Whether a task of the role with the key comes before the one with this turn, and has not ended.
 pub fn is_preceded(tables: &Tables, key: &[u8], role: u32, turn: i32) -> Result<bool> {
     let found = table::find(

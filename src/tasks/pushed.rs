@@ -137,6 +137,14 @@ pub fn queues_change() -> Result<()> {
     Ok(())
 }
 
+/// Notes that this transaction changes what waits in ways that only a look at the table tells.
+pub fn sweep() -> Result<()> {
+    WATCHER.turn_on()?;
+    shared::mine()?;
+    PENDING.with_borrow_mut(|pending| pending.has_more = true);
+    Ok(())
+}
+
 /// Notes that this transaction makes the tasks of this database run.
 pub fn activate() -> Result<()> {
     WATCHER.turn_on()?;

@@ -61,12 +61,6 @@ pub struct Entry {
 }
 
 impl Entry {
-    const NONE: Entry = Entry {
-        id: 0,
-        key: 0,
-        priority: 0,
-    };
-
     fn rank(&self) -> Rank {
         Rank {
             against: -i64::from(self.priority),
@@ -152,7 +146,7 @@ impl Line {
     }
 
     fn is_being_read(&self) -> bool {
-        self.reader.is_alive()
+        self.reader != Process::NONE
     }
 
     /// Whether it is to be read on.
@@ -431,9 +425,9 @@ impl Lines {
         }
     }
 
-    /// The reader has failed.
-    pub fn read_failed(&mut self, which: Which) {
-        if let Some(line) = self.find(which) {
+    /// This process reads no line any more: it has failed, or ends.
+    pub fn reader_leaves(&mut self, reader: Process) {
+        for line in self.lines.iter_mut().filter(|line| line.reader == reader) {
             line.reader = Process::NONE;
         }
     }
@@ -498,14 +492,39 @@ mod tests {
     }
 
     fn lines() -> Box<Lines> {
-        // SAFETY: zeroed memory has no lines.
-        let mut lines: Box<Lines> = unsafe { Box::new_zeroed().assume_init() };
+        const FREE: Line = Line {
+            which: Which { role: 0, queue: 0 },
+            name: [0; NAME],
+            name_len: 0,
+            limits: Limits::NONE,
+            limits_version: 0,
+            has_more: false,
+            cursor: Rank::FIRST,
+            reader: Process::NONE,
+            missed: false,
+            first: 0,
+            len: 0,
+            entries: [Entry {
+                id: 0,
+                key: 0,
+                priority: 0,
+            }; ENTRIES],
+        };
+        let mut lines = Box::new(Lines {
+            version: 0,
+            overflow: false,
+            lines: [FREE; LINES],
+        });
         lines.sweep_begins();
         lines
     }
 
     fn entry(id: i64) -> Entry {
-        Entry { id, ..Entry::NONE }
+        Entry {
+            id,
+            key: 0,
+            priority: 0,
+        }
     }
 
     fn push(lines: &mut Lines, entry: Entry) {
@@ -515,7 +534,7 @@ mod tests {
     }
 
     fn take(lines: &mut Lines, running: &Claims) -> Option<i64> {
-        match lines.next(Q.role, Process::NONE, running) {
+        match lines.next(Q.role, Process::new(1, 1), running) {
             Next::Task(_, entry) => Some(entry.id),
             Next::Nothing => None,
             other => panic!("{other:?}"),
@@ -541,7 +560,7 @@ mod tests {
         }
         let mut taken = Vec::new();
         loop {
-            match lines.next(Q.role, Process::NONE, &running) {
+            match lines.next(Q.role, Process::new(1, 1), &running) {
                 Next::Task(_, entry) => taken.push(entry.id),
                 Next::Read(which, rank) => {
                     let after = rank.task().map_or(0, |(_, id)| id);
@@ -562,7 +581,7 @@ mod tests {
         lines.restart(Q, b"q");
         let version = lines.version();
         lines.set_limits(Q.queue, Limits::NONE, version);
-        let Next::Read(which, _) = lines.next(Q.role, Process::NONE, &running) else {
+        let Next::Read(which, _) = lines.next(Q.role, Process::new(1, 1), &running) else {
             panic!()
         };
         let batch: Vec<_> = (100..100 + BATCH as i64).map(entry).collect();
@@ -615,7 +634,7 @@ mod tests {
         assert_eq!(take(&mut lines, &running), Some(9));
         lines.limits_change();
         lines.push(Q, b"q", entry(10));
-        assert_eq!(lines.next(Q.role, Process::NONE, &running), Next::Limits(Q));
+        assert_eq!(lines.next(Q.role, Process::new(1, 1), &running), Next::Limits(Q));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::pg::error::{self, Report, Result};
 use crate::pg::function::rows::{BOOL, INT4, INT8, OID, TEXT, TIMESTAMPTZ, Value};
 use crate::pg::guc::own;
 use crate::pg::plan::Plan;
-use crate::pg::process::backend;
+use crate::pg::process::backend::{self, Process};
 use crate::pg::process::identity;
 use crate::pg::query::simple_query;
 use crate::pg::table::{self, Key, Sees};
@@ -24,8 +24,9 @@ use crate::registry::job::Stop;
 use crate::settings;
 use crate::tasks::end::{self, Locked};
 use crate::tasks::keys;
-use crate::tasks::pushed::{Ready, ready_columns};
+use crate::tasks::pushed::Ready;
 use crate::tasks::ready::{BATCH, Entry, Limits, Next, Rank, Which};
+use crate::tasks::running;
 use crate::tasks::shared::{self, Successor};
 use crate::tasks::stamp::{self, Standing};
 use crate::tasks::tables::{self, Tables, task};
@@ -78,13 +79,19 @@ thread_local! {
     static QUEUES: RefCell<Vec<Queue>> = const { RefCell::new(Vec::new()) };
 }
 
+fn set_current(task: Option<Task>) {
+    CURRENT.set(task);
+    running::set_current(task.map(|task| (task.id, task.attempt)));
+}
+
+fn take_current() -> Option<Task> {
+    let task = CURRENT.get();
+    set_current(None);
+    task
+}
+
 /// The most queues that a process knows the settings of.
 const QUEUES_KNOWN: usize = 64;
-
-/// The task that this process runs, and the attempt that it makes.
-pub fn current() -> Option<(i64, i32)> {
-    CURRENT.get().map(|task| (task.id, task.attempt))
-}
 
 /// Reads a line on behind `$3` and `$4`, the last task that is known: first those of the same priority, then the others.
 static READ_ON: Plan = Plan::planned(
@@ -112,18 +119,6 @@ static QUEUE: Plan = Plan::planned(
     &[TEXT],
 );
 
-/// The next task of a key, and those that follow: whoever ends a task of it puts the first one into its line.
-static NEXT_OF_KEY: Plan = Plan::planned(
-    crate::pg::plan::text(concat!(
-        "SELECT ",
-        ready_columns!(),
-        " FROM background.task AS t \
-          WHERE t.phase OPERATOR(pg_catalog.=) 'w' AND t.queue OPERATOR(pg_catalog.=) $1 AND t.concurrency_key OPERATOR(pg_catalog.=) $2 \
-          ORDER BY t.priority DESC, t.id LIMIT $3\0"
-    )),
-    &[TEXT, TEXT, INT8],
-);
-
 /// An enqueue under the same key that found the task looks for this before it trusts what it found.
 static LOCK: Plan = Plan::planned(
     c"SELECT FROM background.task WHERE id OPERATOR(pg_catalog.=) $1 FOR UPDATE SKIP LOCKED",
@@ -141,7 +136,7 @@ const LATER: i64 = 500_000;
 
 /// This process becomes a runner, with the job that it has. False if as many run as may, or nothing runs in this database.
 pub fn arrive(slot: u32, cookie: u64) -> Result<bool> {
-    CURRENT.set(None);
+    set_current(None);
     if transaction::in_recovery() {
         return Ok(false);
     }
@@ -151,7 +146,7 @@ pub fn arrive(slot: u32, cookie: u64) -> Result<bool> {
 /// Claims the next task that this process's role may run, for the job with the cookie `cookie`. None if there is none, or if the process is to make
 /// room for others. Outside of a transaction.
 pub fn next(cookie: u64) -> Result<Option<Task>> {
-    CURRENT.set(None);
+    set_current(None);
     loop {
         let relation = tables::known();
         match shared::next(relation, cookie, settings::max_task_workers()) {
@@ -168,14 +163,14 @@ pub fn next(cookie: u64) -> Result<Option<Task>> {
                 match transaction::own(|| read(which, after)) {
                     Ok((entries, is_end)) => lines()?.read(which, &entries, is_end),
                     Err(failure) => {
-                        lines()?.read_failed(which);
+                        lines()?.reader_leaves(Process::me());
                         return Err(failure);
                     }
                 }
             }
             Next::Task(which, _) => match transaction::own(|| load(which)) {
                 Ok(Some(task)) => {
-                    CURRENT.set(Some(task));
+                    set_current(Some(task));
                     return Ok(Some(task));
                 }
                 Ok(None) => shared::put_back(None),
@@ -190,7 +185,7 @@ pub fn next(cookie: u64) -> Result<Option<Task>> {
 
 /// The job of the task that [`next`] has returned cannot begin: it goes back into its line.
 pub fn not_now() {
-    if let Some(task) = CURRENT.take() {
+    if let Some(task) = take_current() {
         shared::put_back(Some(task.queue.to_bytes()));
     }
 }
@@ -370,6 +365,9 @@ fn load(which: Which) -> Result<Option<Task>> {
         concurrency_key: found.concurrency_key,
         has_limited_key: run.key != 0 && queue.limits.per_key >= 0,
     };
+    if task.has_limited_key && !is_next_of_key(&task, queue.limits.per_key)? {
+        return Ok(None);
+    }
     if task.attempt > task.max_attempts {
         // The server stopped in the middle of the last attempt: the keeper ends it.
         shared::mine()?.ask_for_keeper();
@@ -554,7 +552,7 @@ pub fn mark(rows: i64, tag: Option<u32>) -> Result<()> {
 /// The run is over: its transaction has committed, with its mark, or its statements are through, which is noted here. If that fails, the keeper notes
 /// an attempt that was interrupted, and this process runs no more tasks.
 pub fn ended(rows: i64, tag: Option<u32>) {
-    let Some(task) = CURRENT.take() else { return };
+    let Some(task) = take_current() else { return };
     if task.is_statement
         && let Err(failure) = transaction::own(|| note_done(&task, rows, tag))
     {
@@ -597,12 +595,12 @@ fn release(task: &Task) {
     loop {
         shared::look_for_held_back();
         let successor = if looks {
-            transaction::own(|| next_of_key(task))
+            transaction::own(|| next_of_key(task, 1))
         } else {
-            Ok(None)
+            Ok(Vec::new())
         };
         let ready = match successor {
-            Ok(ready) => ready,
+            Ok(ready) => ready.into_iter().next(),
             Err(failure) => {
                 error::log_caught(error::into_data(failure));
                 if let Some(database) = shared::known() {
@@ -623,20 +621,45 @@ fn release(task: &Task) {
     }
 }
 
-/// The first task of the concurrency key of this process's task that does not run.
-fn next_of_key(task: &Task) -> Result<Option<Ready>> {
+/// The first tasks of the concurrency key of this process's task that do not run, at most `count`.
+fn next_of_key(task: &Task, count: usize) -> Result<Vec<Ready>> {
     let Some(key) = task.concurrency_key else {
-        return Ok(None);
+        return Ok(Vec::new());
     };
     let relation = tables::known();
     let (held, lost) = (shared::runs(relation, false)?, shared::runs(relation, true)?);
     let is_claimed = |id: i64| held.iter().chain(&lost).any(|run| run.task == id);
-    let at_most = Value::Int8((held.len() + lost.len() + 1) as i64);
-    let values = [Value::Text(task.queue.to_bytes()), Value::Text(key.to_bytes()), at_most];
-    let ready = NEXT_OF_KEY.rows(&values, Ready::read)?;
-    Ok(ready
-        .into_iter()
-        .find(|ready| ready.has_role() && !is_claimed(ready.task().id)))
+    let at_most = Value::Int8((held.len() + lost.len() + count) as i64);
+    let mut ready = keys::NEXT_OF_CONCURRENCY_KEY.rows(
+        &[Value::Text(task.queue.to_bytes()), Value::Text(key.to_bytes()), at_most],
+        Ready::read,
+    )?;
+    ready.retain(|ready| ready.has_role() && (ready.task().id == task.id || !is_claimed(ready.task().id)));
+    ready.truncate(count);
+    Ok(ready)
+}
+
+/// Whether no other task of the key that waits comes before this one. Tasks of another role are in another line. Those that come before get into
+/// their lines; whoever ends the last of them, in whichever way, finds this one.
+fn is_next_of_key(task: &Task, per_key: i32) -> Result<bool> {
+    let Some(run) = shared::held() else { return Ok(false) };
+    let running = shared::runs(run.relation, false)?;
+    let of_key = running
+        .iter()
+        .filter(|other| (other.queue, other.key) == (run.queue, run.key));
+    // This process's own claim is one of them.
+    let free = (per_key as usize + 1).saturating_sub(of_key.count());
+    let first = next_of_key(task, free.max(1))?;
+    if first.iter().any(|ready| ready.task().id == task.id) {
+        return Ok(true);
+    }
+    for ready in &first {
+        let task = ready.task();
+        shared::mine()?.lines().push(task.which(), task.queue, task.entry());
+        shared::there_is_work(Some(task.which().role));
+    }
+    // If there is none, this task is gone.
+    Ok(false)
 }
 
 /// Whether the task of this process is tried again at once after this error, which counts as no attempt: nothing was wrong with it.
@@ -737,7 +760,7 @@ pub fn next_attempt_at(delay: i64, attempt: i32) -> i64 {
 
 /// The run has failed, and its transaction is rolled back: notes the attempt. If that fails, the keeper does it, and this process runs no more tasks.
 pub fn failed(error: &crate::registry::job::Error, stop: Stop, is_canceled: bool) {
-    let Some(task) = CURRENT.take() else { return };
+    let Some(task) = take_current() else { return };
     let is_last = task.attempt >= task.max_attempts;
     let (state, end): (&[u8], Option<&[u8]>) = match stop {
         Stop::Cancel if is_canceled => (b"canceled", Some(b"canceled")),
@@ -779,6 +802,6 @@ pub fn failed(error: &crate::registry::job::Error, stop: Stop, is_canceled: bool
 
 /// The process ends, perhaps in the middle of a run. Its transaction has ended by now.
 pub fn abandon() {
-    CURRENT.set(None);
+    set_current(None);
     shared::leave();
 }

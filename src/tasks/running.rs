@@ -6,7 +6,8 @@ use crate::pg::transaction;
 use crate::registry::job::Stop;
 use crate::registry::segment::segment;
 use crate::session::wait::Deadline;
-use crate::tasks::{runner, shared, tables};
+use crate::tasks::{shared, tables};
+use core::cell::Cell;
 
 /// A run that has begun and has not ended.
 #[derive(Clone, Copy, Debug)]
@@ -90,9 +91,18 @@ pub fn cancel(id: i64, grace_ms: i32) -> Result<bool> {
     Ok(true)
 }
 
+thread_local! {
+    static CURRENT: Cell<Option<(i64, i32)>> = const { Cell::new(None) };
+}
+
 /// The task that this process runs, and the attempt that it makes.
 pub fn current() -> Option<(i64, i32)> {
-    runner::current()
+    CURRENT.get()
+}
+
+/// Notes the task that this process runs from now on, and the attempt.
+pub fn set_current(task: Option<(i64, i32)>) {
+    CURRENT.set(task);
 }
 
 /// This process is woken at each end of a task of this database, until the value is dropped.

@@ -797,6 +797,9 @@ pub fn leave() {
     let (Some(shared), Some(claim)) = (SHARED.get(), CLAIM.take()) else {
         return;
     };
+    if let Some(database) = MINE.get() {
+        database.lines.lock().reader_leaves(Process::me());
+    }
     let is_lost = {
         let mut root = shared.lock();
         root.asked += 1;

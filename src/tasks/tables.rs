@@ -10,7 +10,6 @@ pub mod task {
     pub const ID: usize = 1;
     pub const QUEUE: usize = 2;
     pub const OWNER: usize = 3;
-    pub const PRIORITY: usize = 4;
     pub const PHASE: usize = 5;
     pub const MODE: usize = 6;
     pub const HOME: usize = 7;

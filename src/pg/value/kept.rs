@@ -168,30 +168,6 @@ pub fn text_array(texts: &[&[u8]]) -> Result<Datum> {
     })
 }
 
-/// The numbers as a datum of the type `int8[]`, in the current memory context.
-pub fn int8_array(numbers: &[i64]) -> Result<Datum> {
-    // SAFETY: as many elements as there are numbers.
-    error::catching(|raw| unsafe {
-        let elements = raw::palloc0(raw, size_of::<Datum>() * numbers.len().max(1)).cast::<Datum>();
-        for (n, number) in numbers.iter().enumerate() {
-            elements.add(n).write(Datum::from(*number));
-        }
-        let (mut dimension, mut bound) = (numbers.len() as c_int, 1);
-        Datum::from(raw::construct_md_array(
-            raw,
-            elements,
-            ptr::null_mut(),
-            1,
-            &mut dimension,
-            &mut bound,
-            Oid::from(desc::INT8),
-            8,
-            true,
-            b'd' as _,
-        ))
-    })
-}
-
 unsafe fn output(raw: Raw<'_>, kind: u32, value: Datum) -> Datum {
     // SAFETY: a value of the type; one of an unknown type is a C string.
     unsafe {
