@@ -318,6 +318,35 @@ fn a_database_that_goes_meanwhile_is_an_error_of_the_job() {
     assert_eq!(session.counters().launched, 20);
 }
 
+/// A reader in a database that does not know a type within a record is refused, and leaves the result to one that does.
+#[test]
+fn a_refused_record_is_left_to_another_reader() {
+    let (cluster, mut session) = start();
+    session.exec(
+        "CREATE TYPE mood AS ENUM ('sad'); CREATE TYPE pair AS (n int, m mood);
+         CREATE FUNCTION pair_as_record() RETURNS record LANGUAGE plpgsql
+         AS $$ DECLARE p pair := ROW(7, 'sad'); BEGIN RETURN p; END $$",
+    );
+    let mut other = cluster.session_in("other", "postgres");
+    other.exec("CREATE EXTENSION pg_background");
+    for (value, kind, expected) in [
+        ("ROW(1, 'sad'::mood)", "record", "(1,sad)"),
+        ("ARRAY[ROW('sad'::mood)]", "record[]", "{(sad)}"),
+        ("pair_as_record()", "record", "(7,sad)"),
+        ("ROW(pair_as_record())", "record", "(\"(7,sad)\")"),
+    ] {
+        let job = session.launch(&format!("SELECT {value}"));
+        session.wait(job);
+        let read = format!("SELECT v::text FROM pg_background_result({job}) AS (v {kind})");
+        for _ in 0..2 {
+            let error = other.error(&read);
+            assert_eq!(error.sqlstate, "0A000", "{value}: {error:?}");
+            assert!(error.message.contains("a record"), "{value}: {error:?}");
+        }
+        assert_eq!(session.value::<String>(&read), expected, "{value}");
+    }
+}
+
 #[test]
 fn local_types_are_refused() {
     let (cluster, mut session) = start();
