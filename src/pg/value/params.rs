@@ -229,8 +229,9 @@ impl Parameters {
             for _ in 0..head.descriptions {
                 let len = at.cast::<u64>().read() as usize;
                 let description = memory::view(at.add(8), len);
-                describe::each_column(description, &mut |kind, _| {
-                    check_exists(raw, kind, &[b"a column of a record"])
+                describe::each_column(description, &mut |kind, name| match name {
+                    b"" => check_exists(raw, kind, &[b"a record"]),
+                    _ => check_exists(raw, kind, &[b"a column of a record"]),
                 });
                 if describe::has_changed(raw, description) {
                     changed_type(raw);
