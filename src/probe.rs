@@ -2,7 +2,7 @@
 //! them.
 
 use crate::channel::request::{Deed, Work};
-use crate::dispatch::launch_queue::{QueuedOrder, Stand};
+use crate::dispatch::launch_queue::{NextStep, QueuedOrder};
 use crate::dispatch::order::{self, Order, Source, leave_alone};
 use crate::dispatch::place::{self, Placed, Prepared};
 use crate::pg::error::{Report, Result};
@@ -206,9 +206,9 @@ fn place_all(_raw: Raw<'_>, _argument: Datum) -> Result<()> {
                 Placed::NoRoom(prepared, no_room) => {
                     if sleep.is_none() {
                         // The first order that is not admitted waits for all.
-                        sleep = match queued.stand(no_room.short, prepared.counts(), i32::MAX)? {
-                            Stand::Sleep(sleep) => Some(sleep),
-                            Stand::LookAgain | Stand::Refused { .. } => None,
+                        sleep = match queued.next_step(no_room.reason, prepared.counts(), i32::MAX)? {
+                            NextStep::Sleep(sleep) => Some(sleep),
+                            NextStep::LookAgain | NextStep::Refused { .. } => None,
                         };
                     }
                     next.push(prepared.place());

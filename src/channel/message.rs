@@ -11,7 +11,7 @@ pub enum Kind {
     Row = 1,
     /// The columns of the result, as [`Column`]s. Precedes the first row.
     Columns = 2,
-    /// The description of an anonymous row type. Precedes the first row that uses it.
+    /// The description of a type within a record. Precedes the first row that uses it.
     Record = 3,
     /// The command tag of a statement, as text.
     Tag = 4,

@@ -18,6 +18,7 @@ use crate::pg::memory::{Buffer, Context};
 use crate::pg::process::{backend, latch, signals};
 use crate::pg::query::receiver::RowSlot;
 use crate::pg::raw::Raw;
+use crate::pg::value::describe::OwnType;
 use crate::pg::value::tuple::{self, Row, SLACK, Shape};
 use crate::pg::value::{describe, fingerprint, translate};
 use crate::registry::job::Slot;
@@ -36,8 +37,8 @@ const LARGEST_FILE: u64 = 256 << 20;
 /// `MaxAllocSize`: no reader could allocate a larger row.
 const LARGEST_ROW: usize = 0x3fff_ffff;
 
-/// The maximum number of anonymous row types that one result remembers as described. Beyond it a type may be described again.
-const KNOWN_RECORDS: usize = 256;
+/// The maximum number of types within records that one result remembers as described. Beyond it a type may be described again.
+const KNOWN_TYPES: usize = 256;
 
 /// The writing end of the channel. It serves one job after another.
 pub struct Writer {
@@ -62,7 +63,7 @@ pub struct Writer {
     /// Memory for values that are copied into a row. It is reset when the row has been written.
     row_memory: Context,
     shape: Option<Shape>,
-    known_records: [i32; KNOWN_RECORDS],
+    known_types: [OwnType; KNOWN_TYPES],
     known_count: usize,
     owner: Owner,
     /// The file that is being written. It is open only while a statement returns rows: PostgreSQL closes temporary files at the end of a
@@ -102,7 +103,7 @@ impl Writer {
             scratch: Buffer::new(raw, *BUFFER.start()),
             row_memory: Context::for_process(raw, c"pg_background row"),
             shape: None,
-            known_records: [0; KNOWN_RECORDS],
+            known_types: [OwnType::Anonymous(0); KNOWN_TYPES],
             known_count: 0,
             owner: Owner::new(),
             file: None,
@@ -269,28 +270,28 @@ impl Writer {
         let memory = self.row_memory;
         memory.enter(|| {
             shape.each_record(raw, slot, &mut |value, kind| {
-                translate::each_number(raw, value, kind, &mut |number| self.describe(raw, number))
+                translate::each_own_type(raw, value, kind, &mut |kind| self.describe(raw, kind))
             })
         });
         memory.reset(raw);
     }
 
-    /// Describes an anonymous row type, unless this result has described it already.
-    fn describe(&mut self, raw: Raw<'_>, number: i32) {
+    /// Describes a type within a record, unless this result has described it already.
+    fn describe(&mut self, raw: Raw<'_>, kind: OwnType) {
         if self
-            .known_records
+            .known_types
             .iter()
             .take(self.known_count)
-            .any(|known| *known == number)
+            .any(|known| *known == kind)
         {
             return;
         }
-        let len = describe::description_len(raw, number);
+        let len = describe::description_len(raw, kind);
         self.header(raw, Kind::Record, len);
-        describe::describe(raw, number, &mut |bytes| self.put(raw, bytes));
+        describe::describe(raw, kind, &mut |bytes| self.put(raw, bytes));
         self.pad(raw, len);
-        if let Some(pointer) = self.known_records.get_mut(self.known_count) {
-            *pointer = number;
+        if let Some(known) = self.known_types.get_mut(self.known_count) {
+            *known = kind;
             self.known_count += 1;
         }
     }

@@ -9,7 +9,7 @@
 use crate::pg::error::Result;
 use crate::pg::process::backend;
 use crate::pg::shmem::DsaPointer;
-use crate::registry::admission::{self, NOT_QUEUED, Short, Shortage};
+use crate::registry::admission::{self, NOT_QUEUED, NotAdmitted, Shortage};
 use crate::registry::totals::Totals;
 use crate::registry::{pool, upkeep};
 
@@ -17,7 +17,7 @@ use crate::registry::{pool, upkeep};
 const PATIENCE: i64 = 1_000_000;
 
 /// How long a launch waits at most for the slots of processes that are exiting, whatever its timeout is, in microseconds.
-const GOING: i64 = 5_000_000;
+const EXITING: i64 = 5_000_000;
 
 /// How long the postmaster takes at most from the end of a process to the free slot, in microseconds.
 const SEEN: i64 = 50_000;
@@ -55,7 +55,7 @@ pub struct QueuedOrder {
     /// Until when a slot may become free without a wake-up. Until then the first launch in the queue looks every millisecond.
     expects_until: i64,
     /// Until when this launch waits for the slot of an exiting process.
-    going_until: i64,
+    exiting_until: i64,
 }
 
 impl QueuedOrder {
@@ -68,20 +68,20 @@ impl QueuedOrder {
 
     /// Called after an order was not admitted. Returns what to do next.
     ///
-    /// If an idle worker can make room, it is dismissed, and the launch waits for its slot whatever the timeout is. The same holds for the
+    /// If an idle worker can be dismissed, it is, and the launch waits for its slot whatever the timeout is. The same holds for the
     /// slot of a process that has just ended. For everything else it waits for `timeout_ms` at most, counted from the first call. Fails
     /// with the system's own error if shared memory cannot be mapped.
-    pub fn stand(&mut self, short: Short, counts: Counts, timeout_ms: i32) -> Result<Stand> {
+    pub fn next_step(&mut self, reason: NotAdmitted, counts: Counts, timeout_ms: i32) -> Result<NextStep> {
         let now = backend::now();
         let began = *self.began.get_or_insert(now);
-        if short.of != Shortage::Server {
+        if reason.shortage != Shortage::Server {
             // A lost job counts as running until some process looks after it.
             if upkeep::look_after_all()? {
-                return Ok(Stand::LookAgain);
+                return Ok(NextStep::LookAgain);
             }
         }
         let mut until = began + i64::from(timeout_ms) * 1000;
-        if short.of == Shortage::Server {
+        if reason.shortage == Shortage::Server {
             if self.dismissed.is_none_or(|at| now - at > PATIENCE) {
                 self.dismissed = None;
                 if pool::dismiss_one(admission::my_position()) {
@@ -91,38 +91,39 @@ impl QueuedOrder {
             admission::set_promised(self.dismissed.is_some());
             until = self.dismissed.map_or(until, |at| until.max(at + PATIENCE));
             // A worker may have ended since the postmaster was asked, and the postmaster frees the slot a moment later.
-            if pool::is_one_going() {
-                self.going_until = (now + SEEN).min(began + GOING);
+            if pool::is_worker_exiting() {
+                self.exiting_until = (now + SEEN).min(began + EXITING);
             }
-            let going_until = self.going_until.max(began + SEEN);
-            self.expects_until = self.expects_until.max(going_until);
-            until = until.max(going_until);
-            if short.is_behind {
+            let exiting_until = self.exiting_until.max(began + SEEN);
+            self.expects_until = self.expects_until.max(exiting_until);
+            until = until.max(exiting_until);
+            if reason.is_behind {
                 // The launches in front may take the slot of a process that has just ended, and there may be another.
                 until = until.max(began + BEHIND);
             }
         }
         if now >= until {
             Totals::at(counts.totals).refused();
-            return Ok(Stand::Refused {
+            return Ok(NextStep::Refused {
                 waited_ms: (now - began) / 1000,
             });
         }
         if admission::my_position() == NOT_QUEUED {
-            pool::join_queue(counts.role, counts.session, short.of)?;
+            pool::join_queue(counts.role, counts.session, reason.shortage)?;
             admission::set_promised(self.dismissed.is_some());
             // From here on this process is in the queue and is woken, so one more attempt closes the gap before it.
-            return Ok(Stand::LookAgain);
+            return Ok(NextStep::LookAgain);
         }
-        pool::wait_for(short.of);
-        let look = match short {
-            Short { is_behind: true, .. } => LOOK_FROM_BEHIND,
-            Short {
-                of: Shortage::Server, ..
+        pool::wait_for(reason.shortage);
+        let look = match reason {
+            NotAdmitted { is_behind: true, .. } => LOOK_FROM_BEHIND,
+            NotAdmitted {
+                shortage: Shortage::Server,
+                ..
             } if now < self.expects_until => LOOK_FOR_SLOT,
             _ => LOOK,
         };
-        Ok(Stand::Sleep(Sleep {
+        Ok(NextStep::Sleep(Sleep {
             since: now,
             ms: look.min((until - now + 999) / 1000),
         }))
@@ -138,7 +139,7 @@ impl QueuedOrder {
 }
 
 /// What a launch that was not admitted does next.
-pub enum Stand {
+pub enum NextStep {
     /// Reset the latch and try again at once.
     LookAgain,
     /// Sleep, reset the latch, and try again.

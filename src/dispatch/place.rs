@@ -17,7 +17,7 @@ use crate::pg::guc::own;
 use crate::pg::process::backend;
 use crate::pg::process::bgworker::{self, WorkerStatus};
 use crate::pg::shmem::{self, Owned};
-use crate::registry::admission::{self, Caps, Short, Shortage};
+use crate::registry::admission::{self, Caps, NotAdmitted, Shortage};
 use crate::registry::job::Slot;
 use crate::registry::pool::{self, Admitted, Claimed, WorkerKey};
 use crate::registry::segment::segment;
@@ -83,9 +83,9 @@ pub enum Placed {
 /// Why an order was not admitted.
 #[derive(Clone, Copy)]
 pub struct NoRoom {
-    pub short: Short,
+    pub reason: NotAdmitted,
     /// Whether a worker was dismissed for it, so that the postmaster has a free slot in a moment.
-    pub made_room: bool,
+    pub dismissed_worker: bool,
 }
 
 /// A job in its slot for which no worker was asked yet.
@@ -276,20 +276,26 @@ impl Prepared {
                 self.taken_by(&worker)
             }
             Ok(Admitted::Coming(worker)) => self.starts_as(worker),
-            Ok(Admitted::New { made_room }) => {
+            Ok(Admitted::New { dismissed_worker }) => {
                 match bgworker::register_worker(crate::worker::MAIN, slot.number(), cookie) {
                     Some(worker) => self.starts_as(worker),
                     None => {
-                        let short = pool::give_up(slot, cookie);
-                        Placed::NoRoom(self, NoRoom { short, made_room })
+                        let reason = pool::give_up(slot, cookie);
+                        Placed::NoRoom(
+                            self,
+                            NoRoom {
+                                reason,
+                                dismissed_worker,
+                            },
+                        )
                     }
                 }
             }
-            Err(short) => Placed::NoRoom(
+            Err(reason) => Placed::NoRoom(
                 self,
                 NoRoom {
-                    short,
-                    made_room: false,
+                    reason,
+                    dismissed_worker: false,
                 },
             ),
         }

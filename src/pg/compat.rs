@@ -716,25 +716,14 @@ pub unsafe fn setting_role(setting: *mut pg_sys::config_generic) -> pg_sys::Oid 
 }
 
 // utils/guc.h
+#[cfg(since_15)]
 may_raise! {
-    #[cfg(since_15)]
     fn set_config_option_ext(
         name: *const c_char,
         value: *const c_char,
         context: u32,
         source: u32,
         role: pg_sys::Oid,
-        action: u32,
-        change: bool,
-        elevel: c_int,
-        reload: bool,
-    ) -> c_int;
-    #[cfg(not(since_15))]
-    fn set_config_option(
-        name: *const c_char,
-        value: *const c_char,
-        context: u32,
-        source: u32,
         action: u32,
         change: bool,
         elevel: c_int,
@@ -778,7 +767,7 @@ pub unsafe fn set_setting(
     #[cfg(not(since_15))]
     unsafe {
         let _ = role;
-        set_config_option(raw, name, value, context, source, GUC_ACTION_SET, true, elevel, true);
+        raw::set_config_option(raw, name, value, context, source, GUC_ACTION_SET, true, elevel, true);
     }
 }
 

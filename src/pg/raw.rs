@@ -181,6 +181,19 @@ may_raise! {
         assign: GucIntAssignHook,
         show: GucShowHook,
     );
+    pub fn DefineCustomEnumVariable(
+        name: *const c_char,
+        short_desc: *const c_char,
+        long_desc: *const c_char,
+        value: *mut c_int,
+        boot: c_int,
+        options: *const config_enum_entry,
+        context: GucContext::Type,
+        flags: c_int,
+        check: GucEnumCheckHook,
+        assign: GucEnumAssignHook,
+        show: GucShowHook,
+    );
     pub fn DefineCustomStringVariable(
         name: *const c_char,
         short_desc: *const c_char,
@@ -202,6 +215,16 @@ may_raise! {
         context: GucContext::Type,
         source: GucSource::Type,
     );
+    pub fn set_config_option(
+        name: *const c_char,
+        value: *const c_char,
+        context: GucContext::Type,
+        source: GucSource::Type,
+        action: GucAction::Type,
+        change: bool,
+        level: c_int,
+        is_reload: bool,
+    ) -> c_int;
     pub fn GetConfigOption(name: *const c_char, missing_ok: bool, restrict_privileged: bool) -> *const c_char;
 
     // storage/latch.h, storage/lwlock.h, utils/dsa.h

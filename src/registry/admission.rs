@@ -80,8 +80,9 @@ numbered!(Shortage {
 
 /// Why a job was not admitted.
 #[derive(Clone, Copy, Debug)]
-pub struct Short {
-    pub of: Shortage,
+pub struct NotAdmitted {
+    /// What the launch is short of.
+    pub shortage: Shortage,
     /// How many jobs run that count towards the limit.
     pub running: u32,
     /// The cap.
@@ -133,14 +134,14 @@ pub(super) fn role(pointer: DsaPointer) -> Option<&'static Role> {
 }
 
 /// Counts a job of the role that gets a slot.
-pub(super) fn is_kept(role_count: DsaPointer) {
+pub(super) fn count_kept(role_count: DsaPointer) {
     if let Some(role) = role(role_count) {
         role.kept.fetch_add(1, Relaxed);
     }
 }
 
 /// Counts a job of the role whose slot is freed.
-pub(super) fn is_kept_no_more(role_count: DsaPointer) {
+pub(super) fn uncount_kept(role_count: DsaPointer) {
     if let Some(role) = role(role_count) {
         role.kept.fetch_sub(1, Relaxed);
     }
@@ -185,13 +186,13 @@ impl Admission {
 
     /// Counts the job, if the limits allow it and no launch before `me` waits for the same. `me` is [`NOT_QUEUED`] for a launch that has
     /// just come; then all launches in the queue are before it.
-    pub fn admit(&mut self, job: &mut Job, caps: Caps, me: Position) -> core::result::Result<(), Short> {
+    pub fn admit(&mut self, job: &mut Job, caps: Caps, me: Position) -> core::result::Result<(), NotAdmitted> {
         self.learn_cap(caps.cluster, caps.read_at);
         let mine = role(job.role_count);
         let of_role = mine.map_or(0, |role| role.running.load(Relaxed));
-        let short = |of, running, cap, is_behind| {
-            Err(Short {
-                of,
+        let not_admitted = |shortage, running, cap, is_behind| {
+            Err(NotAdmitted {
+                shortage,
                 running,
                 cap,
                 is_behind,
@@ -202,14 +203,14 @@ impl Admission {
                 .before(me)
                 .any(|(_, other)| other.short_of() == Shortage::Role && other.role.load(Relaxed) == job.role_count);
             if is_behind || of_role >= caps.role {
-                return short(Shortage::Role, of_role, caps.role, is_behind);
+                return not_admitted(Shortage::Role, of_role, caps.role, is_behind);
             }
         }
-        if let Some(of) = self.held_up_by(me) {
-            return short(of, self.running, self.cap, true);
+        if let Some(shortage) = self.held_up_by(me) {
+            return not_admitted(shortage, self.running, self.cap, true);
         }
         if self.cap > 0 && self.running >= self.cap {
-            return short(Shortage::Cluster, self.running, self.cap, false);
+            return not_admitted(Shortage::Cluster, self.running, self.cap, false);
         }
         self.running += 1;
         if let Some(role) = mine {

@@ -74,7 +74,7 @@ impl Slot {
             counters.began();
         }
         fill(&mut job);
-        admission::is_kept(job.role_count);
+        admission::count_kept(job.role_count);
         if !job.is_hidden {
             Totals::at(job.totals).launched();
         }
@@ -446,7 +446,7 @@ impl Slot {
         self.pid.store(0, Relaxed);
         self.worker_pid.store(0, Relaxed);
         let counters = job.counters;
-        admission::is_kept_no_more(job.role_count);
+        admission::uncount_kept(job.role_count);
         let pointers = [job.sql, job.request, job.known];
         (job.sql, job.request, job.known) = (INVALID_POINTER, INVALID_POINTER, INVALID_POINTER);
         let error = job.error().copied();

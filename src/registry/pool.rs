@@ -15,7 +15,7 @@ use crate::pg::guc::own;
 use crate::pg::process::backend::{self, Process};
 use crate::pg::process::bgworker::{WorkerHandle, WorkerStatus};
 use crate::pg::shmem::{self, DsaPointer, INVALID_POINTER, Locked};
-use crate::registry::admission::{self, Admission, Caps, NOT_QUEUED, Position, QueuedLaunch, Short, Shortage};
+use crate::registry::admission::{self, Admission, Caps, NOT_QUEUED, NotAdmitted, Position, QueuedLaunch, Shortage};
 use crate::registry::job::{Job, Slot};
 use core::cell::Cell;
 use core::sync::atomic::Ordering::Relaxed;
@@ -30,15 +30,15 @@ pub struct Pool {
     /// How many workers are idle. Looking at each entry instead would fetch cache lines that all other processes write.
     idle: usize,
     /// The processes that are about to end or have ended last.
-    going: [i32; GOING],
-    next_going: usize,
+    exiting: [i32; EXITING],
+    next_exiting: usize,
     /// When a job was last given a fresh process.
     fresh_at: i64,
     pub(super) admission: Admission,
 }
 
 /// How many exiting processes are remembered.
-const GOING: usize = 16;
+const EXITING: usize = 16;
 
 /// How many spare workers the cluster has at most. With one ready and one being started, both cores of a small machine are always busy.
 const SPARES: usize = 2;
@@ -333,7 +333,7 @@ impl PoolEntry {
         if self.state() == EntryState::Busy && self.cookie.load(Relaxed) != 0 {
             return false;
         }
-        guard.note_going();
+        guard.note_exiting();
         self.set_state(&mut guard, EntryState::Free);
         true
     }
@@ -363,7 +363,7 @@ pub enum Admitted {
     /// Permission for a new worker. The caller gets it from the postmaster, or calls [`give_up`].
     New {
         /// Whether a worker was dismissed, so that the postmaster has a free slot in a moment.
-        made_room: bool,
+        dismissed_worker: bool,
     },
 }
 
@@ -377,10 +377,12 @@ pub fn admit(
     key: WorkerKey,
     caps: Caps,
     me: Position,
-) -> core::result::Result<Admitted, Short> {
+) -> core::result::Result<Admitted, NotAdmitted> {
     // Both exist: the caller has taken the slot.
     let (Some(mut job), Some(pool)) = (slot.lock_if(cookie), attached()) else {
-        return Ok(Admitted::New { made_room: false });
+        return Ok(Admitted::New {
+            dismissed_worker: false,
+        });
     };
     let mut pool = pool.lock();
     pool.admission.admit(&mut job, caps, me)?;
@@ -397,19 +399,19 @@ pub fn admit(
         dismiss_longest(&mut pool);
     }
     Ok(Admitted::New {
-        made_room: pool.idle < were_idle,
+        dismissed_worker: pool.idle < were_idle,
     })
 }
 
 /// Takes back the admission of a job: the postmaster had no slot, or the worker has given the job back. The job is not counted any more,
 /// and other launches are woken.
-pub fn give_up(slot: &Slot, cookie: u64) -> Short {
+pub fn give_up(slot: &Slot, cookie: u64) -> NotAdmitted {
     if let Some(mut job) = slot.lock_if(cookie) {
         job.runner = Process::NONE;
         uncount(&mut job, false);
     }
-    Short {
-        of: Shortage::Server,
+    NotAdmitted {
+        shortage: Shortage::Server,
         running: 0,
         cap: 0,
         is_behind: false,
@@ -428,7 +430,7 @@ pub(super) fn uncount(job: &mut Job, me_too: bool) {
 pub fn process_ends() {
     if let Some(pool) = attached() {
         let mut pool = pool.lock();
-        pool.note_going();
+        pool.note_exiting();
         pool.admission.wake_first();
     }
 }
@@ -516,11 +518,11 @@ fn serves(pool: &mut Pool, entry: &PoolEntry, key: WorkerKey) -> bool {
 
 /// Whether a worker is about to end, or has ended and was not yet reaped by the postmaster: then its slot will be free in a moment. Also
 /// true while a spare worker is being started, which will offer itself.
-pub fn is_one_going() -> bool {
+pub fn is_worker_exiting() -> bool {
     let Some(pool) = attached() else { return false };
     let mut pool = pool.lock();
     let mut found = entries(&pool).any(|entry| entry.state() == EntryState::Dismissed) || entries(&pool).any(is_coming);
-    for pid in &mut pool.going {
+    for pid in &mut pool.exiting {
         // The postmaster frees the slot in the same step in which it reaps the process.
         if *pid != 0 && backend::exists(*pid) {
             found = true;
@@ -618,12 +620,12 @@ pub fn arrive(number: u32, token: u64) -> Option<&'static PoolEntry> {
 }
 
 impl Pool {
-    fn note_going(&mut self) {
+    fn note_exiting(&mut self) {
         let pid = backend::my_pid();
-        if !self.going.contains(&pid) {
-            let next = self.next_going % GOING;
-            self.going[next] = pid;
-            self.next_going = next + 1;
+        if !self.exiting.contains(&pid) {
+            let next = self.next_exiting % EXITING;
+            self.exiting[next] = pid;
+            self.next_exiting = next + 1;
         }
     }
 }

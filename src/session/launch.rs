@@ -20,7 +20,7 @@ use crate::pg::shmem::DsaPointer;
 use crate::pg::spi;
 use crate::pg::value::encoding;
 use crate::pg::value::params::Outgoing;
-use crate::registry::admission::{Short, Shortage};
+use crate::registry::admission::{NotAdmitted, Shortage};
 use crate::registry::counters::Counters;
 use crate::registry::segment::segment;
 use crate::registry::{pool, totals, upkeep};
@@ -86,10 +86,10 @@ pub fn see_taken(mut placed: Placed, mut queued: QueuedOrder) -> Result<Launched
                 });
             }
             Placed::NoRoom(prepared, no_room) => {
-                if no_room.made_room {
+                if no_room.dismissed_worker {
                     queued.expect_slot();
                 }
-                launch_queue::wait(&mut queued, no_room.short, prepared.counts())?;
+                launch_queue::wait(&mut queued, no_room.reason, prepared.counts())?;
                 prepared.place()
             }
             Placed::Posted(posted) => {
@@ -168,8 +168,8 @@ fn find_room_in_session(queued: &mut QueuedOrder, identity: Identity) -> Result<
         if running < limit {
             break;
         }
-        let short = Short {
-            of: Shortage::Session,
+        let reason = NotAdmitted {
+            shortage: Shortage::Session,
             running,
             cap: limit,
             is_behind: false,
@@ -179,7 +179,7 @@ fn find_room_in_session(queued: &mut QueuedOrder, identity: Identity) -> Result<
             role: pool::count_of_role(identity.authenticated)?,
             totals: totals::of(&segment()?.totals, backend::my_database().to_u32(), identity.current)?,
         };
-        launch_queue::wait(queued, short, counts)?;
+        launch_queue::wait(queued, reason, counts)?;
     }
     Ok(session)
 }

@@ -33,11 +33,12 @@ pub enum Outcome {
 /// Reads the job's result to its end into `rows`; without rows only for its messages and its error. Messages are passed on as they come.
 /// The job's error is raised as it was, with a context line that names the worker.
 ///
-/// Errors: 0A000 for a submitted job and for values that only another database knows, 42804 if the result is not what `rows` expects (it
-/// stays unread), 55000 if an earlier reading was broken off, 42704 if another session is reading it.
+/// Errors: 0A000 for a submitted job and for values that only another database knows, 42804 if the result is not what `rows` expects or a
+/// type in it has changed, 55000 if an earlier reading was broken off, 42704 if another session is reading it. If one of them comes before
+/// the first row, the result stays as it is.
 pub fn read(handle: &Rc<Handle>, rows: Option<&Rows>, deadline: Deadline) -> Result<Outcome> {
     let mut session = Session::begin(handle)?;
-    session.check_columns(rows)?;
+    session.check(rows)?;
     let outcome = session.pass_on_all(rows, deadline)?;
     if outcome == Outcome::Read {
         session.finish(rows)?;
@@ -68,7 +69,7 @@ impl Stream {
     /// Begins to read as [`read`] does, with the same errors; `at_end` may turn the outcome into another one.
     pub fn begin(handle: Rc<Handle>, rows: Rows, at_end: AtEnd) -> Result<Self> {
         let begun = Session::begin(&handle).and_then(|mut session| {
-            session.check_columns(Some(&rows))?;
+            session.check(Some(&rows))?;
             let unsettled = session.handle.slot.lock().queue.is_unsettled();
             session.pump.heed_writes(unsettled);
             Ok(session)
@@ -213,10 +214,10 @@ impl Session {
             session.reader.begun = Some((Taken::at(pointer), done));
             session.pump = Pump::new(handle.slot, handle.cookie, &mut session.reader);
         }
-        session.begun = true;
         for (kind, body) in reader::remembered(&known) {
             session.message(kind, body, None)?;
         }
+        session.begun = true;
         Ok(session)
     }
 
@@ -257,36 +258,29 @@ impl Session {
         Ok(None)
     }
 
+    /// Handles a message. Without `rows`, what it says of the rows is only noted.
     fn message(&mut self, kind: Kind, body: &[u8], rows: Option<&Rows>) -> Result<()> {
-        self.handle.check()?;
+        let allowed = self.handle.check();
+        if self.reader.rows == 0 && (kind != Kind::Notice || allowed.is_err()) {
+            // The message was taken from the stream. The next reader needs it, whatever becomes of this reading.
+            let torn = core::mem::replace(&mut self.reader.torn, true);
+            self.reader.remember(kind, body)?;
+            self.reader.torn = torn;
+        }
+        allowed?;
         if core::mem::take(&mut self.encoding_is_guessed) {
             self.reader.records.texts_come_in(self.handle.slot.lock().encoding);
-        }
-        if self.reader.rows == 0 && matches!(kind, Kind::Columns | Kind::Record | Kind::Tag) {
-            self.reader.remember(kind, body)?;
         }
         match kind {
             Kind::Columns => {
                 self.reader.columns = Some(Column::all(body));
                 self.check_columns(rows)
             }
-            Kind::Record => {
-                // The description was consumed from the stream: if it is not learned now, the rows that need it cannot be read later.
-                let torn = core::mem::replace(&mut self.reader.torn, true);
-                if let Some(border) = self.border() {
-                    error::catching(|raw| {
-                        describe::each_column(body, &mut |kind, name| {
-                            border.check(raw, kind, &[b"column \"", name, b"\" of a record"]);
-                        })
-                    })?;
-                }
-                if error::catching(|raw| describe::has_changed(raw, body))? {
-                    return Err(changed_type());
-                }
-                self.reader.records.learn(body)?;
-                self.reader.torn = torn;
-                Ok(())
+            Kind::Record if rows.is_some() => {
+                self.check_record(body)?;
+                self.reader.records.learn(body)
             }
+            Kind::Record => Ok(()),
             Kind::Tag => self.reader.add_tag(body),
             Kind::Notice => {
                 let edata = self.error_data(wire::Fields(body), None)?;
@@ -294,6 +288,37 @@ impl Session {
             }
             Kind::Row => Ok(()),
         }
+    }
+
+    /// Checks what is known of the result so far, if an earlier reading has left something. Without `rows` all is well.
+    fn check(&mut self, rows: Option<&Rows>) -> Result<()> {
+        if rows.is_none() {
+            return Ok(());
+        }
+        self.check_columns(rows)?;
+        for (kind, body) in reader::remembered(&self.reader.known) {
+            if kind == Kind::Record {
+                self.check_record(body)?;
+                self.reader.records.learn(body)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks a type within a record by its description.
+    fn check_record(&self, description: &[u8]) -> Result<()> {
+        if let Some(border) = self.border() {
+            error::catching(|raw| {
+                describe::each_column(description, &mut |kind, name| match name {
+                    b"" => border.check(raw, kind, &[b"a record"]),
+                    _ => border.check(raw, kind, &[b"column \"", name, b"\" of a record"]),
+                })
+            })?;
+        }
+        if error::catching(|raw| describe::has_changed(raw, description))? {
+            return Err(changed_type());
+        }
+        Ok(())
     }
 
     /// Compares the columns of the result with those that are expected, once for all rows.

@@ -6,7 +6,7 @@
 //! It ends where nothing is due; the next one who asks has it started again.
 
 use crate::channel::request::Work;
-use crate::dispatch::launch_queue::{QueuedOrder, Stand};
+use crate::dispatch::launch_queue::{NextStep, QueuedOrder};
 use crate::dispatch::order::{self, Order, Source};
 use crate::dispatch::place::{self, Placed, Prepared};
 use crate::pg::error::{self, Result};
@@ -473,17 +473,17 @@ impl Clock {
 
     /// Tries again what had no room.
     fn place(&mut self, ms: &mut i64) -> Result<()> {
-        let mut stood = false;
+        let mut waits_for_all = false;
         let mut sleep = None;
         for ordered in &mut self.orders {
             ordered.stage = match core::mem::replace(&mut ordered.stage, Stage::Over) {
                 Stage::OnItsWay(Placed::NoRoom(prepared, no_room)) => {
-                    if !stood {
+                    if !waits_for_all {
                         // The first that has no room waits for all.
-                        stood = true;
-                        sleep = match self.queued.stand(no_room.short, prepared.counts(), i32::MAX)? {
-                            Stand::Sleep(sleep) => Some(sleep.ms),
-                            Stand::LookAgain | Stand::Refused { .. } => Some(1),
+                        waits_for_all = true;
+                        sleep = match self.queued.next_step(no_room.reason, prepared.counts(), i32::MAX)? {
+                            NextStep::Sleep(sleep) => Some(sleep.ms),
+                            NextStep::LookAgain | NextStep::Refused { .. } => Some(1),
                         };
                     }
                     Stage::OnItsWay(prepared.place())
@@ -491,7 +491,7 @@ impl Clock {
                 stage => stage,
             };
         }
-        if !stood {
+        if !waits_for_all {
             self.queued = QueuedOrder::default();
         }
         // What was taken at once is looked at at once.

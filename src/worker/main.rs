@@ -45,8 +45,8 @@ static LIMIT: AtomicU32 = AtomicU32::new(Stop::WorkerTimeout as u32);
 thread_local! {
     static TIMER: Cell<u32> = const { Cell::new(compat::USER_TIMEOUT) };
     static CONNECTED: Cell<bool> = const { Cell::new(false) };
-    /// Whether this process is connecting for a job for which no catalogs were looked up, so that a refusal is the job's error.
-    static MAY_BE_REFUSED: Cell<bool> = const { Cell::new(false) };
+    /// Whether this process is connecting to the database, so that a refusal is the job's error.
+    static IS_CONNECTING: Cell<bool> = const { Cell::new(false) };
 }
 
 /// How long a job that is handed on waits for a slot of the postmaster, in microseconds, and how often the worker tries, in milliseconds.
@@ -165,15 +165,15 @@ impl Attached {
         let adopted = error::catch(|raw| {
             if is_first {
                 let (database, role) = request.connection();
-                MAY_BE_REFUSED.set(request.is_connection());
+                IS_CONNECTING.set(true);
                 bgworker::connect(raw, database.into(), role.into());
-                MAY_BE_REFUSED.set(false);
+                IS_CONNECTING.set(false);
             }
             let identity = request.adopt(raw, name.text());
             border::values_go_to(request.home().filter(|_| keeps_result));
             (request.take(raw, sql, &mut records), identity)
         });
-        MAY_BE_REFUSED.set(false);
+        IS_CONNECTING.set(false);
         if request.is_connection() {
             let mut job = self.slot.lock();
             job.encoding = encoding::of_database();
@@ -548,7 +548,7 @@ extern "C-unwind" fn worker_ends(_code: c_int, _argument: Datum) {
 fn is_lost(job: Attached) {
     output::recover();
     let last_words = output::last_words();
-    match verdict::of_death(last_words.as_ref(), job.slot, MAY_BE_REFUSED.get()) {
+    match verdict::of_death(last_words.as_ref(), job.slot, IS_CONNECTING.get()) {
         Some(verdict) => job.publish(verdict),
         None => {
             attached::let_go();

@@ -93,15 +93,16 @@ pub fn no_process(slot: &Slot) -> Verdict {
 }
 
 /// The verdict on a job whose process has ended with these last words. None if they do not concern the job: then it is lost (08006).
-/// `may_be_refused` is set if the process was connecting for a job for which no catalogs were looked up: then a refusal is the job's error.
-pub fn of_death(last_words: Option<&LastWords>, slot: &Slot, may_be_refused: bool) -> Option<Verdict> {
+/// `was_connecting` is set if the process was connecting to the database. Then PostgreSQL's refusal is the job's error: no order can exclude
+/// it, since roles, databases and privileges may change until the process connects.
+pub fn of_death(last_words: Option<&LastWords>, slot: &Slot, was_connecting: bool) -> Option<Verdict> {
     let words = last_words?;
     if slot.stop() != Stop::No && words.sqlstate == sqlstate::pack(b"57014") {
         return Some(canceled(slot));
     }
     let code = sqlstate::unpack(words.sqlstate);
     // Class 57 is operator intervention.
-    let is_refusal = may_be_refused && !code.starts_with(b"57");
+    let is_refusal = was_connecting && !code.starts_with(b"57");
     if !is_refusal && !is_own_error(words.sqlstate) {
         return None;
     }
@@ -114,9 +115,8 @@ pub fn of_death(last_words: Option<&LastWords>, slot: &Slot, may_be_refused: boo
 
 /// Whether an error that ended the process is the job's own.
 ///
-/// As a rule such an error concerns the process: it was told to end (57P01), or it could not connect. But a few limits on a transaction end
-/// the whole session, and so may a conflict with recovery on a standby. The open transaction was rolled back with them. Before a connection
-/// there is no transaction that they could concern.
+/// As a rule such an error concerns the process: it was told to end (57P01). But a few limits on a transaction end the whole session, and
+/// so may a conflict with recovery on a standby. The open transaction was rolled back with them.
 fn is_own_error(sqlstate: i32) -> bool {
     const OF_THE_TRANSACTION: [&[u8; 5]; 4] = [
         b"25P03", // idle_in_transaction_session_timeout

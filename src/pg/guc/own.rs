@@ -1,7 +1,7 @@
 //! The definition of the extension's settings, and the values of PostgreSQL's that are needed here.
 
 use crate::pg::error::{self, raise_raw};
-use crate::pg::raw::{self, Raw, may_raise};
+use crate::pg::raw::{self, Raw};
 use crate::pg::{compat, memory};
 use core::cell::Cell;
 use core::ffi::{CStr, c_char, c_int};
@@ -174,102 +174,70 @@ fn define_at_once(raw: Raw<'_>, prefix: &CStr, define: impl FnOnce()) {
     }
 }
 
-fn define_text(raw: Raw<'_>, setting: &TextSetting) {
-    // SAFETY: names are static; an AtomicPtr has the layout of a pointer, and PostgreSQL assigns it in this thread only.
-    unsafe {
-        raw::DefineCustomStringVariable(
-            raw,
-            setting.name.as_ptr(),
-            setting.description.as_ptr(),
-            core::ptr::null(),
-            setting.value.as_ptr(),
-            c"".as_ptr(),
-            GucContext::PGC_SIGHUP,
-            0,
-            None,
-            None,
-            None,
-        );
-    }
+/// Calls PostgreSQL's function for settings of one type. What only that type takes, its default and the values it allows, stands between
+/// the variable and the context.
+macro_rules! define_custom {
+    ($raw:expr, $function:ident, $setting:expr, ($($of_the_type:expr),*), $context:expr, $unit:expr) => {
+        // SAFETY: names, defaults and words are static. An AtomicI32 has the layout of an int and an AtomicPtr that of a pointer, and
+        // PostgreSQL assigns them in this thread only.
+        unsafe {
+            raw::$function(
+                $raw,
+                $setting.name.as_ptr(),
+                $setting.description.as_ptr(),
+                core::ptr::null(),
+                $setting.value.as_ptr(),
+                $($of_the_type,)*
+                $context,
+                $unit as c_int,
+                None,
+                None,
+                None,
+            )
+        }
+    };
 }
 
-// utils/guc.h
-may_raise! {
-    fn DefineCustomEnumVariable(
-        name: *const c_char,
-        short_desc: *const c_char,
-        long_desc: *const c_char,
-        value: *mut c_int,
-        boot: c_int,
-        options: *const pg_sys::config_enum_entry,
-        context: GucContext::Type,
-        flags: c_int,
-        check: pg_sys::GucEnumCheckHook,
-        assign: pg_sys::GucEnumAssignHook,
-        show: pg_sys::GucShowHook,
+fn define_int(raw: Raw<'_>, setting: &IntSetting) {
+    let IntSetting { default, min, max, .. } = *setting;
+    define_custom!(
+        raw,
+        DefineCustomIntVariable,
+        setting,
+        (default, min, max),
+        setting.who.context(),
+        setting.unit
+    );
+}
+
+fn define_text(raw: Raw<'_>, setting: &TextSetting) {
+    define_custom!(
+        raw,
+        DefineCustomStringVariable,
+        setting,
+        (c"".as_ptr()),
+        Who::Nobody.context(),
+        0
     );
 }
 
 fn define_word(raw: Raw<'_>, setting: &WordSetting) {
-    // SAFETY: names and words are static; an AtomicI32 has the layout of an int, and PostgreSQL assigns it in this thread only.
-    unsafe {
-        DefineCustomEnumVariable(
-            raw,
-            setting.name.as_ptr(),
-            setting.description.as_ptr(),
-            core::ptr::null(),
-            setting.value.as_ptr(),
-            setting.default,
-            setting.words.0.as_ptr(),
-            setting.who.context(),
-            0,
-            None,
-            None,
-            None,
-        );
-    }
-}
-
-fn define_int(raw: Raw<'_>, setting: &IntSetting) {
-    // SAFETY: names are static; an AtomicI32 has the layout of an int, and PostgreSQL assigns it in this thread only.
-    unsafe {
-        raw::DefineCustomIntVariable(
-            raw,
-            setting.name.as_ptr(),
-            setting.description.as_ptr(),
-            core::ptr::null(),
-            setting.value.as_ptr(),
-            setting.default,
-            setting.min,
-            setting.max,
-            setting.who.context(),
-            setting.unit as c_int,
-            None,
-            None,
-            None,
-        );
-    }
-}
-
-// utils/guc.h
-may_raise! {
-    fn set_config_option(
-        name: *const c_char,
-        value: *const c_char,
-        context: GucContext::Type,
-        source: pg_sys::GucSource::Type,
-        action: pg_sys::GucAction::Type,
-        change: bool,
-        level: c_int,
-        is_reload: bool,
-    ) -> c_int;
+    let words = setting.words.0.as_ptr();
+    define_custom!(
+        raw,
+        DefineCustomEnumVariable,
+        setting,
+        (setting.default, words),
+        setting.who.context(),
+        0
+    );
 }
 
 /// Sets one of PostgreSQL's settings until the current level of settings ends (`GUC_ACTION_SAVE`).
 pub fn set_until_level_ends(raw: Raw<'_>, name: &CStr, value: &CStr) {
     // SAFETY: both are copied.
     unsafe {
-        set_config_option(
+        raw::set_config_option(
             raw,
             name.as_ptr(),
             value.as_ptr(),
@@ -297,7 +265,7 @@ pub fn set(name: &CStr, value: &CStr, local: bool) -> error::Result<()> {
         } else {
             GucContext::PGC_USERSET
         };
-        set_config_option(
+        raw::set_config_option(
             raw,
             name.as_ptr(),
             value.as_ptr(),
@@ -316,7 +284,7 @@ pub fn check_value(name: &CStr, value: &[u8]) -> error::Result<()> {
     let value = memory::copy_text(value);
     // SAFETY: both are NUL-terminated.
     error::catching(|raw| unsafe {
-        set_config_option(
+        raw::set_config_option(
             raw,
             name.as_ptr(),
             value,

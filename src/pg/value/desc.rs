@@ -26,6 +26,7 @@ pub const INTERVAL: u32 = 1186;
 pub const REFCURSOR: u32 = 1790;
 pub const RECORD: u32 = 2249;
 pub const CSTRING: u32 = 2275;
+pub const ANY_ARRAY: u32 = 2277;
 pub const VOID: u32 = 2278;
 pub const RECORD_ARRAY: u32 = 2287;
 pub const TSVECTOR: u32 = 3614;

@@ -1,22 +1,48 @@
-//! Descriptions of the row types of anonymous records, between processes.
+//! Descriptions of the row types of records, between processes.
 //!
-//! A value of type `record` identifies its row type by a number that is valid in its own process only. The worker describes each such type
-//! before the first row that holds one, and the reader writes its own number into the values. The only types that can hold a record at any
-//! depth are `record` and `record[]`: columns of tables and fields of named types cannot be pseudo-types.
+//! A value of type `record` names its row type itself. An anonymous row type has a number, which is valid in its own process only. The worker
+//! describes each such type before the first row that holds one, and the reader writes its own number into the values. A row type with a
+//! name is described too, so that the reader notices that it has changed. The only types that can hold a record at any depth are `record` and
+//! `record[]`: columns of tables and fields of named types cannot be pseudo-types.
 
 use crate::pg::error::{self, Result};
 use crate::pg::raw::{self, Raw};
 use crate::pg::value::desc::{RECORD, release, tuple_desc_attr};
-use crate::pg::value::{border, encoding};
+use crate::pg::value::{border, encoding, fingerprint};
 use crate::pg::{compat, fallible, memory};
 use pgrx::pg_sys::Oid;
 
 /// The size of one column in a description, in bytes.
 const COLUMN: usize = 4 + 4 + 4 + 64;
 
-/// Describes an anonymous row type for another process. The description holds its number and the number of columns, then for each column
-/// its type, type modifier, the fingerprint of the type, and its name.
-pub fn describe(raw: Raw<'_>, number: i32, write: &mut dyn FnMut(&[u8])) {
+/// A type that a value within a record names itself.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum OwnType {
+    /// The anonymous row type with this number.
+    Anonymous(i32),
+    /// The type with this oid.
+    Named(u32),
+}
+
+/// Stands for the number in the description of a named type. Numbers of anonymous row types are not negative.
+const NAMED: i32 = -1;
+
+/// Describes a type for another process. The description of an anonymous row type holds its number and the number of columns, then for
+/// each column its type, type modifier, the fingerprint of the type, and its name. That of a named type is the same for one column without
+/// a name. Raises 0A000 for a type whose values cannot go where the values of this process go.
+pub fn describe(raw: Raw<'_>, kind: OwnType, write: &mut dyn FnMut(&[u8])) {
+    let number = match kind {
+        OwnType::Anonymous(number) => number,
+        OwnType::Named(kind) => {
+            border::check_named_record(raw, kind);
+            write(&NAMED.to_ne_bytes());
+            write(&1i32.to_ne_bytes());
+            write(&kind.to_ne_bytes());
+            write(&(-1i32).to_ne_bytes());
+            write(&fingerprint::fingerprint(raw, kind).to_ne_bytes());
+            return write(&[0; 64]);
+        }
+    };
     // SAFETY: the number came from a value of this process.
     unsafe {
         let desc = raw::lookup_rowtype_tupdesc(raw, Oid::from(RECORD), number);
@@ -31,7 +57,7 @@ pub fn describe(raw: Raw<'_>, number: i32, write: &mut dyn FnMut(&[u8])) {
             );
             write(&(*column).atttypid.to_u32().to_ne_bytes());
             write(&(*column).atttypmod.to_ne_bytes());
-            write(&crate::pg::value::fingerprint::fingerprint(raw, (*column).atttypid.to_u32()).to_ne_bytes());
+            write(&fingerprint::fingerprint(raw, (*column).atttypid.to_u32()).to_ne_bytes());
             write(&(*column).attname.data.map(|byte| byte as u8));
         }
         release(raw, desc);
@@ -39,7 +65,10 @@ pub fn describe(raw: Raw<'_>, number: i32, write: &mut dyn FnMut(&[u8])) {
 }
 
 /// The number of bytes that [`describe`] writes.
-pub fn description_len(raw: Raw<'_>, number: i32) -> usize {
+pub fn description_len(raw: Raw<'_>, kind: OwnType) -> usize {
+    let OwnType::Anonymous(number) = kind else {
+        return 8 + COLUMN;
+    };
     // SAFETY: as in `describe`.
     unsafe {
         let desc = raw::lookup_rowtype_tupdesc(raw, Oid::from(RECORD), number);
@@ -51,12 +80,11 @@ pub fn description_len(raw: Raw<'_>, number: i32) -> usize {
 
 /// Whether a column's type in a description has another fingerprint in this process.
 pub fn has_changed(raw: Raw<'_>, description: &[u8]) -> bool {
-    columns(description).any(|column| {
-        crate::pg::value::fingerprint::fingerprint(raw, number(column, 0) as u32) != number(column, 8) as u32
-    })
+    columns(description)
+        .any(|column| fingerprint::fingerprint(raw, number(column, 0) as u32) != number(column, 8) as u32)
 }
 
-/// Calls `visit` with the type and name of each column in a description.
+/// Calls `visit` with the type and name of each column in a description. A named type comes with an empty name.
 pub fn each_column(description: &[u8], visit: &mut dyn FnMut(u32, &[u8])) {
     for column in columns(description) {
         let name = column.get(12..).unwrap_or_default();
@@ -96,13 +124,16 @@ impl Numbers {
         self.encoding = encoding::differ(from, encoding::of_database()).then_some(from);
     }
 
-    /// Registers the row type of a description in this process.
+    /// Registers the row type of a description in this process. A named type is known already.
     pub fn learn(&mut self, description: &[u8]) -> Result<()> {
         error::catching(|raw| self.learn_raw(raw, description))
     }
 
     /// As [`Numbers::learn`], raw.
     pub fn learn_raw(&mut self, raw: Raw<'_>, description: &[u8]) {
+        if number(description, 0) == NAMED {
+            return;
+        }
         let natts = number(description, 4);
         // SAFETY: a descriptor of `natts` columns is made and filled; BlessTupleDesc copies it into the type cache.
         let here = unsafe {

@@ -2,8 +2,8 @@
 //!
 //! The layout of a composite value follows the columns that its type has when the value is made. While a result waits unread, ALTER TABLE
 //! can change the columns, and the bytes would be misread as the new type. ALTER DOMAIN can add constraints in the same way, and PostgreSQL
-//! relies on all values of a domain to satisfy its constraints. So the worker sends a fingerprint of each such type, and the reader
-//! compares it.
+//! relies on all values of a domain to satisfy its constraints. A record can have values of a type that was dropped meanwhile, since its
+//! reader need not name the type. So the worker sends a fingerprint of each such type, and the reader compares it.
 
 use crate::pg::compat;
 use crate::pg::raw::{self, Raw};
@@ -15,7 +15,13 @@ use pgrx::pg_sys::{self, Datum, Oid};
 /// The maximum nesting of types that is examined. PostgreSQL's own limits on nesting are far lower.
 const DEEPEST: u32 = 32;
 
-/// Returns a fingerprint of type `kind`, or 0 for types that cannot change.
+/// The fingerprint of a type that does not exist.
+const MISSING: u32 = 1;
+
+/// The fingerprint of a type that can be dropped, but not changed.
+const UNCHANGING: u32 = 2;
+
+/// Returns a fingerprint of type `kind`, or 0 for built-in types, which cannot change.
 pub fn fingerprint(raw: Raw<'_>, kind: u32) -> u32 {
     if kind >= FIRST_USER_TYPE {
         // Take account of what other transactions have committed by now.
@@ -32,8 +38,9 @@ fn within(raw: Raw<'_>, kind: u32, depth: u32) -> u32 {
     }
     let kind = Oid::from(kind);
     // SAFETY: look-ups in the catalog by number; a dropped type gives 0 or NULL.
-    unsafe {
+    let print = unsafe {
         match raw::get_typtype(raw, kind) as u8 {
+            0 => return MISSING,
             b'c' => columns(raw, kind, depth),
             b'd' => domain(raw, kind, depth),
             b'r' => within(raw, raw::get_range_subtype(raw, kind).to_u32(), depth + 1),
@@ -41,7 +48,8 @@ fn within(raw: Raw<'_>, kind: u32, depth: u32) -> u32 {
             b'b' => within(raw, raw::get_element_type(raw, kind).to_u32(), depth + 1),
             _ => 0,
         }
-    }
+    };
+    print.max(UNCHANGING)
 }
 
 /// FNV-1a over numbers.
@@ -74,7 +82,7 @@ unsafe fn columns(raw: Raw<'_>, kind: Oid, depth: u32) -> u32 {
     unsafe {
         let desc = raw::lookup_rowtype_tupdesc_noerror(raw, kind, -1, true);
         if desc.is_null() {
-            return 1;
+            return MISSING;
         }
         let mut hash = Hash::new();
         for n in 0..(*desc).natts as usize {
@@ -103,7 +111,7 @@ unsafe fn domain(raw: Raw<'_>, kind: Oid, depth: u32) -> u32 {
             |domain: &pg_sys::FormData_pg_type| (domain.typbasetype, domain.typtypmod, domain.typnotnull),
         );
         let Some((base, modifier, not_null)) = found else {
-            return 1;
+            return MISSING;
         };
         let mut hash = Hash::new();
         hash.add(base.to_u32());

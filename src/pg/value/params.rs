@@ -1,7 +1,7 @@
 //! A job's parameters: the columns of a record in the session, and the values of `$1`, `$2` in the worker.
 //!
 //! They are sent as PostgreSQL's own tuple, with what the worker needs to read it. The layout in memory, aligned to eight bytes, is: a
-//! [`Head`], a [`ParameterType`] for each parameter, the descriptions of anonymous record types, each preceded by its length, and the tuple.
+//! [`Head`], a [`ParameterType`] for each parameter, the descriptions of the types within records, each preceded by its length, and the tuple.
 //!
 //! A literal of unknown type, such as the `'x'` of `ROW(1, 'x')`, is sent as its text. Its type is derived from its position in the
 //! statement, as for a parameter that a client sends without a type. If the statement does not determine it, it is text.
@@ -11,7 +11,7 @@ use crate::pg::error::{self, Result, raise_raw};
 use crate::pg::memory::{self, padded};
 use crate::pg::raw::{self, Raw};
 use crate::pg::value::desc::{self, column_type, tuple_desc_attr};
-use crate::pg::value::describe::{self, Numbers};
+use crate::pg::value::describe::{self, Numbers, OwnType};
 use crate::pg::value::{border, fingerprint, translate};
 use crate::pg::{compat, fallible};
 use core::ffi::{c_char, c_int};
@@ -49,8 +49,8 @@ struct ParameterType {
 pub struct Outgoing {
     desc: TupleDesc,
     tuple: pg_sys::HeapTuple,
-    /// The anonymous record types in the parameters, inner ones first.
-    records: Vec<i32>,
+    /// The types that values within records name themselves, inner ones first.
+    own_types: Vec<OwnType>,
     len: usize,
     /// The encoding of the database that the parameters go to, or None for this process's own database.
     encoding: Option<i32>,
@@ -70,24 +70,24 @@ impl Outgoing {
             return Ok(None);
         }
         error::catching(|raw| check(raw, desc))?;
-        let mut records = Vec::new();
+        let mut own_types = Vec::new();
         error::catching(|raw| {
-            each_record(raw, desc, tuple, &mut |number| {
-                if !records.contains(&number) {
-                    fallible::push_raw(raw, &mut records, number);
+            each_own_type(raw, desc, tuple, &mut |kind| {
+                if !own_types.contains(&kind) {
+                    fallible::push_raw(raw, &mut own_types, kind);
                 }
             });
         })?;
         let mut len = size_of::<Head>() + count * size_of::<ParameterType>();
-        for number in &records {
-            len += 8 + padded(error::catching(|raw| describe::description_len(raw, *number))?);
+        for kind in &own_types {
+            len += 8 + padded(error::catching(|raw| describe::description_len(raw, *kind))?);
         }
         // SAFETY: a tuple that was just formed.
         len += unsafe { (*tuple).t_len as usize };
         Ok(Some(Self {
             desc,
             tuple,
-            records,
+            own_types,
             len,
             encoding,
         }))
@@ -113,7 +113,7 @@ impl Outgoing {
             }
         };
         put(&(width(self.desc) as u32).to_ne_bytes());
-        put(&(self.records.len() as u32).to_ne_bytes());
+        put(&(self.own_types.len() as u32).to_ne_bytes());
         for n in 0..width(self.desc) {
             let kind = column_type(self.desc, n);
             // SAFETY: `n` is below the number of columns.
@@ -123,10 +123,10 @@ impl Outgoing {
             put(&fingerprint::fingerprint(raw, kind).to_ne_bytes());
             put(&[0; 4]);
         }
-        for number in &self.records {
-            let len = describe::description_len(raw, *number);
+        for kind in &self.own_types {
+            let len = describe::description_len(raw, *kind);
             put(&(len as u64).to_ne_bytes());
-            describe::describe(raw, *number, &mut put);
+            describe::describe(raw, *kind, &mut put);
             put(&[0; 8][..padded(len) - len]);
         }
         // SAFETY: a tuple has `t_len` bytes.
@@ -186,7 +186,7 @@ fn check(raw: Raw<'_>, desc: TupleDesc) {
     }
 }
 
-fn each_record(raw: Raw<'_>, desc: TupleDesc, tuple: pg_sys::HeapTuple, visit: &mut dyn FnMut(i32)) {
+fn each_own_type(raw: Raw<'_>, desc: TupleDesc, tuple: pg_sys::HeapTuple, visit: &mut dyn FnMut(OwnType)) {
     if !(0..width(desc)).any(|n| desc::may_hold(column_type(desc, n))) {
         return;
     }
@@ -196,7 +196,7 @@ fn each_record(raw: Raw<'_>, desc: TupleDesc, tuple: pg_sys::HeapTuple, visit: &
         for n in 0..width(desc) {
             let kind = column_type(desc, n);
             if desc::may_hold(kind) && !*nulls.add(n) {
-                translate::each_number(raw, *values.add(n), kind, visit);
+                translate::each_own_type(raw, *values.add(n), kind, visit);
             }
         }
     }
@@ -229,8 +229,9 @@ impl Parameters {
             for _ in 0..head.descriptions {
                 let len = at.cast::<u64>().read() as usize;
                 let description = memory::view(at.add(8), len);
-                describe::each_column(description, &mut |kind, _| {
-                    check_exists(raw, kind, &[b"a column of a record"])
+                describe::each_column(description, &mut |kind, name| match name {
+                    b"" => check_exists(raw, kind, &[b"a record"]),
+                    _ => check_exists(raw, kind, &[b"a column of a record"]),
                 });
                 if describe::has_changed(raw, description) {
                     changed_type(raw);

@@ -3,36 +3,41 @@
 use crate::pg::memory;
 use crate::pg::raw::{self, Raw};
 use crate::pg::value::desc::{
-    self, BPCHAR, CSTRING, JSON, JSONB, JSONPATH, NAME, NODE_TREE, RECORD, RECORD_ARRAY, REFCURSOR, TEXT, UNKNOWN,
-    VARCHAR, XML, column_type, deform, elements, may_hold, release,
+    self, ANY_ARRAY, BPCHAR, CSTRING, JSON, JSONB, JSONPATH, NAME, NODE_TREE, RECORD, RECORD_ARRAY, REFCURSOR, TEXT,
+    UNKNOWN, VARCHAR, XML, column_type, deform, elements, may_hold, release,
 };
-use crate::pg::value::describe::Numbers;
-use crate::pg::value::{border, encoding};
+use crate::pg::value::describe::{Numbers, OwnType};
+use crate::pg::value::encoding;
 use core::ffi::{c_char, c_int};
 use core::ptr;
 use pgrx::pg_sys::{self, Datum, HeapTupleHeader, Oid, TupleDesc};
 
-/// Calls `visit` with the number of each anonymous row type in `value`, inner ones first.
-pub fn each_number(raw: Raw<'_>, value: Datum, kind: u32, visit: &mut dyn FnMut(i32)) {
+/// Calls `visit` with each type that `value` or a value in it names itself, inner ones first.
+pub fn each_own_type(raw: Raw<'_>, value: Datum, kind: u32, visit: &mut dyn FnMut(OwnType)) {
     // SAFETY: `value` is a non-NULL value of type `kind`, which says how it is laid out.
     unsafe {
         if kind == RECORD_ARRAY {
             let (elements, nulls, count, _) = elements(raw, value);
             for n in 0..count {
                 if !*nulls.add(n) {
-                    each_number(raw, *elements.add(n), RECORD, visit);
+                    each_own_type(raw, *elements.add(n), RECORD, visit);
                 }
             }
+        } else if kind == ANY_ARRAY {
+            // Statistics of columns are such arrays.
+            let array = raw::pg_detoast_datum(raw, value.cast_mut_ptr()).cast::<pg_sys::ArrayType>();
+            visit(OwnType::Named((*array).elemtype.to_u32()));
         } else if let Some((_, desc, values, nulls)) = open(raw, value) {
             for n in 0..(*desc).natts as usize {
-                if may_hold(column_type(desc, n)) && !*nulls.add(n) {
-                    each_number(raw, *values.add(n), column_type(desc, n), visit);
+                let kind = column_type(desc, n);
+                if (may_hold(kind) || kind == ANY_ARRAY) && !*nulls.add(n) {
+                    each_own_type(raw, *values.add(n), kind, visit);
                 }
             }
-            visit((*desc).tdtypmod);
+            visit(OwnType::Anonymous((*desc).tdtypmod));
             release(raw, desc);
         } else {
-            border::check_named_record(raw, named_type(raw, value));
+            visit(OwnType::Named(named_type(raw, value)));
         }
     }
 }
@@ -46,7 +51,7 @@ pub fn renumber(raw: Raw<'_>, value: Datum, kind: u32, numbers: &Numbers) -> Dat
             None => value,
         };
     }
-    // SAFETY: as in `each_number`; the row is formed anew with a descriptor of the same columns.
+    // SAFETY: as in `each_own_type`; the row is formed anew with a descriptor of the same columns.
     unsafe {
         if kind == RECORD_ARRAY {
             let (elements, nulls, count, array) = elements(raw, value);

@@ -318,6 +318,85 @@ fn a_database_that_goes_meanwhile_is_an_error_of_the_job() {
     assert_eq!(session.counters().launched, 20);
 }
 
+/// A role that may no longer connect when the worker does: the job's error is PostgreSQL's own. The worker waits for a lock on what it looks
+/// up, while the role loses its right.
+#[test]
+fn a_refused_connection_is_the_jobs_error() {
+    let (cluster, mut session) = start_with(&["pg_background.worker_idle_timeout = 0"]);
+    let mut alice = cluster.session_as("alice");
+    let launch = |database: &str| {
+        format!("SELECT * FROM pg_background_launch_params('SELECT 1', NULL, database => '{database}')")
+    };
+    for database in ["postgres", "other"] {
+        // The session looks up what it needs to launch.
+        let job = alice.handle(&launch(database));
+        alice.wait(job);
+        assert_eq!(alice.state(job), "stopped");
+    }
+    for (database, change, sqlstate, message) in [
+        (
+            "other",
+            "ALTER DATABASE other RENAME TO renamed; ALTER DATABASE renamed RENAME TO other;
+             REVOKE CONNECT ON DATABASE other FROM PUBLIC",
+            "42501",
+            "permission denied for database \"other\"",
+        ),
+        (
+            "postgres",
+            "LOCK TABLE pg_authid; ALTER ROLE alice NOLOGIN",
+            "28000",
+            "role \"alice\" is not permitted to log in",
+        ),
+    ] {
+        session.wait_until("NOT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'pg_background')");
+        session.exec(&format!("BEGIN; {change}"));
+        let job = alice.handle(&launch(database));
+        session.wait_until(&format!(
+            "EXISTS (SELECT FROM pg_locks WHERE NOT granted AND pid = {})",
+            job.pid
+        ));
+        session.exec("COMMIT");
+        alice.wait(job);
+        assert_eq!(
+            (alice.state(job), alice.sqlstate(job)),
+            ("error".to_owned(), sqlstate.to_owned())
+        );
+        let error = alice.error(&format!("SELECT * FROM pg_background_result({job}) AS (n int)"));
+        assert_eq!((&*error.sqlstate, &*error.message), (sqlstate, message), "{error:?}");
+    }
+    let counters = alice.counters();
+    assert_eq!((counters.completed, counters.failed), (2, 2));
+}
+
+/// A reader in a database that does not know a type within a record is refused, and leaves the result to one that does.
+#[test]
+fn a_refused_record_is_left_to_another_reader() {
+    let (cluster, mut session) = start();
+    session.exec(
+        "CREATE TYPE mood AS ENUM ('sad'); CREATE TYPE pair AS (n int, m mood);
+         CREATE FUNCTION pair_as_record() RETURNS record LANGUAGE plpgsql
+         AS $$ DECLARE p pair := ROW(7, 'sad'); BEGIN RETURN p; END $$",
+    );
+    let mut other = cluster.session_in("other", "postgres");
+    other.exec("CREATE EXTENSION pg_background");
+    for (value, kind, expected) in [
+        ("ROW(1, 'sad'::mood)", "record", "(1,sad)"),
+        ("ARRAY[ROW('sad'::mood)]", "record[]", "{(sad)}"),
+        ("pair_as_record()", "record", "(7,sad)"),
+        ("ROW(pair_as_record())", "record", "(\"(7,sad)\")"),
+    ] {
+        let job = session.launch(&format!("SELECT {value}"));
+        session.wait(job);
+        let read = format!("SELECT v::text FROM pg_background_result({job}) AS (v {kind})");
+        for _ in 0..2 {
+            let error = other.error(&read);
+            assert_eq!(error.sqlstate, "0A000", "{value}: {error:?}");
+            assert!(error.message.contains("a record"), "{value}: {error:?}");
+        }
+        assert_eq!(session.value::<String>(&read), expected, "{value}");
+    }
+}
+
 #[test]
 fn local_types_are_refused() {
     let (cluster, mut session) = start();

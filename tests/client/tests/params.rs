@@ -98,3 +98,45 @@ fn many_jobs_with_parameters_leave_no_memory_behind() {
     }
     assert!(used() <= before, "{before} bytes of shared memory became {}", used());
 }
+
+/// Types that change, or go, between the launch and the begin of the job. The worker waits for a lock on what it looks up to connect.
+#[test]
+fn types_that_change_before_the_job_begins() {
+    let cluster = Cluster::start(&["pg_background.worker_idle_timeout = 0"]);
+    let (mut session, mut admin) = (cluster.session(), cluster.session());
+    for (value, change, sqlstate) in [
+        ("'sad'::mood", "DROP TYPE mood CASCADE", "42704"),
+        ("ROW('sad'::mood)", "DROP TYPE mood CASCADE", "42704"),
+        ("ROW(as_record())", "DROP TYPE pair", "42704"),
+        ("as_record()", "DROP TYPE pair", "42704"),
+        ("ARRAY[as_record()]", "DROP TYPE pair", "42704"),
+        ("as_record()", "ALTER TYPE pair ADD ATTRIBUTE t text", "42804"),
+        ("ARRAY[as_record()]", "ALTER TYPE pair DROP ATTRIBUTE m", "42804"),
+        ("as_record()", "ALTER TYPE mood ADD VALUE 'glad'", ""),
+    ] {
+        session.exec(
+            "CREATE TYPE mood AS ENUM ('sad'); CREATE TYPE pair AS (n int, m mood);
+             CREATE FUNCTION as_record() RETURNS record LANGUAGE plpgsql
+             AS $$ DECLARE p pair := ROW(7, 'sad'); BEGIN RETURN p; END $$",
+        );
+        let launch = format!("SELECT * FROM pg_background_launch_params('SELECT ($1)::text', ROW({value}))");
+        // The session looks up what it needs to launch.
+        let job = session.handle(&launch);
+        session.wait(job);
+        assert_eq!(session.state(job), "stopped", "{value}");
+        session.wait_until("NOT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'pg_background')");
+        admin.exec("BEGIN; LOCK TABLE pg_authid");
+        let job = session.handle(&launch);
+        admin.wait_until(&format!(
+            "EXISTS (SELECT FROM pg_locks WHERE NOT granted AND pid = {})",
+            job.pid
+        ));
+        admin.exec(&format!("{change}; COMMIT"));
+        session.wait(job);
+        let ended: String = session.value(&format!(
+            "SELECT coalesce(sqlstate, '') FROM pg_background_outcome({job})"
+        ));
+        assert_eq!(ended, sqlstate, "{value}: {change}");
+        session.exec("DROP FUNCTION as_record; DROP TYPE IF EXISTS pair; DROP TYPE IF EXISTS mood CASCADE");
+    }
+}
