@@ -143,7 +143,19 @@ unsafe fn kind(raw: Raw<'_>, node: *mut Node) -> Kind {
                 refused_if(relation.is_null() || is_partitioned(raw, relation))
             }
             #[cfg(since_19)]
-            NodeTag::T_RepackStmt => Kind::Free,
+            NodeTag::T_RepackStmt => {
+                // CLUSTER, too.
+                let statement = node.cast::<pg_sys::RepackStmt>();
+                let concurrently = option(raw, (*statement).params, c"concurrently", |option| {
+                    defGetBoolean(raw, option)
+                });
+                let relation = (*statement).relation;
+                refused_if(
+                    concurrently.unwrap_or(false)
+                        || relation.is_null()
+                        || is_partitioned(raw, (*relation).relation),
+                )
+            }
             NodeTag::T_DiscardStmt => {
                 refused_if((*node.cast::<pg_sys::DiscardStmt>()).target == pg_sys::DiscardMode::DISCARD_ALL)
             }
