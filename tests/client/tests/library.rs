@@ -127,7 +127,7 @@ fn every_file_names_the_same_version() {
     let meta = read("META.json");
     assert_eq!(
         meta.matches(&format!("\"version\": \"{version}\"")).count(),
-        2,
-        "META.json names the distribution and the extension"
+        3,
+        "META.json names the distribution and both extensions"
     );
 }
