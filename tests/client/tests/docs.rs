@@ -71,7 +71,7 @@ fn blocks(file: &Path) -> Vec<Block> {
 
 #[test]
 fn sql_examples_run() {
-    let cluster = Cluster::start_plain(&["max_worker_processes = 32"]);
+    let cluster = Cluster::start_plain(&["max_worker_processes = 32", "max_prepared_transactions = 5"]);
     let mut administrator = cluster.session();
     let (mut examples, mut failures) = (0, Vec::new());
     for (number, file) in files().iter().enumerate() {
