@@ -59,8 +59,7 @@ build: setup
 
 install: build install-files
 
-# Nothing runs the tasks of pg_background_tasks yet. So it is installed for tests only, or with TASKS=1.
-extensions = pg_background $(if $(TASKS),pg_background_tasks)
+extensions = pg_background pg_background_tasks
 
 install-files:
 	install -d '$(pkglibdir)' '$(extensiondir)'
@@ -69,11 +68,11 @@ install-files:
 	install -m 644 $(foreach extension,$(extensions),$(extension).control sql/$(extension)--*.sql) '$(extensiondir)/'
 
 uninstall:
-	rm -f '$(pkglibdir)/pg_background.so' '$(pkglibdir)/pg_background_probe.so' '$(extensiondir)'/pg_background{,_tasks}.control '$(extensiondir)'/pg_background{,_tasks}--*.sql
+	rm -f '$(pkglibdir)'/pg_background{,_probe}.so $(foreach extension,$(extensions),'$(extensiondir)/$(extension).control' '$(extensiondir)/$(extension)'--*.sql)
 
 # The installation for the tests, the demo and the benchmark. It uses sudo if the directories are not writable.
 installed: build
-	@if [ -w '$(call pg,pkglibdir)' ]; then $(MAKE) -s install-files TASKS=1; else sudo $(MAKE) -s install-files TASKS=1 \
+	@if [ -w '$(call pg,pkglibdir)' ]; then $(MAKE) -s install-files; else sudo $(MAKE) -s install-files \
 		PG_CONFIG='$(PG_CONFIG)' CARGO_TARGET_DIR='$(CARGO_TARGET_DIR)'; fi
 
 # The library with what tests ask that SQL cannot (src/probe.rs), under a name of its own, unoptimised and with assertions; the tests that use it
@@ -89,7 +88,7 @@ probe-installed: setup
 installcheck:
 	@mkdir -p '$(CARGO_TARGET_DIR)/regress'
 	$(pg_regress) --inputdir=tests/regress --outputdir='$(CARGO_TARGET_DIR)/regress' --bindir='$(call pg,bindir)' \
-		--dbname=contrib_regression --encoding=UTF8 --no-locale $(or $(TESTS),--schedule=tests/regress/schedule $(if $(TASKS),--schedule=tests/regress/tasks_schedule))
+		--dbname=contrib_regression --encoding=UTF8 --no-locale $(or $(TESTS),--schedule=tests/regress/schedule --schedule=tests/regress/tasks_schedule)
 
 lint: setup
 	$(CARGO) fmt --all --check
@@ -109,7 +108,7 @@ else
 endif
 
 regress: installed
-	scripts/cluster run $(MAKE) -s installcheck TASKS=1 || { head -n 500 '$(CARGO_TARGET_DIR)/regress/regression.diffs'; exit 1; }
+	scripts/cluster run $(MAKE) -s installcheck || { head -n 500 '$(CARGO_TARGET_DIR)/regress/regression.diffs'; exit 1; }
 
 client: installed
 	$(CARGO) test --no-fail-fast $(client_tests) -- --test-threads=$(TEST_THREADS)

@@ -1,5 +1,5 @@
--- Shared by the steps: the table of flights, and two helpers that let a step verify and show what it claims.
-CREATE EXTENSION pg_background;
+-- Shared by the steps: the table of flights, and helpers that let a step verify and show what it claims.
+CREATE EXTENSION pg_background_tasks CASCADE;
 
 CREATE TABLE flights (
     year           int NOT NULL,

@@ -1,7 +1,9 @@
 //! Every example of the documentation runs, and every `make` target that it names exists.
 //!
 //! A block ```` ```sql ```` is run by psql, the blocks of a file one after another in a database of their own;
-//! ```` ```sql error=SQLSTATE ```` has to fail with that SQLSTATE. In ```` ```sh ```` blocks, `make` targets are looked up.
+//! ```` ```sql error=SQLSTATE ```` has to fail with that SQLSTATE. ```` ```sql waits=FEATURE ```` is not run
+//! before the feature is there. A page that does not say `CREATE EXTENSION` finds both extensions. In ```` ```sh ```` blocks, `make` targets
+//! are looked up.
 
 use std::fs;
 use std::io::Write;
@@ -69,7 +71,7 @@ fn blocks(file: &Path) -> Vec<Block> {
 
 #[test]
 fn sql_examples_run() {
-    let cluster = Cluster::start_plain(&["max_worker_processes = 32"]);
+    let cluster = Cluster::start_plain(&["max_worker_processes = 32", "max_prepared_transactions = 5"]);
     let mut administrator = cluster.session();
     let (mut examples, mut failures) = (0, Vec::new());
     for (number, file) in files().iter().enumerate() {
@@ -77,12 +79,12 @@ fn sql_examples_run() {
         administrator.exec(&format!("CREATE DATABASE {database}"));
         let blocks: Vec<_> = blocks(file)
             .into_iter()
-            .filter(|b| b.info.split_whitespace().next() == Some("sql"))
+            .filter(|b| b.info.split_whitespace().next() == Some("sql") && !b.info.contains("waits="))
             .collect();
         if !blocks.iter().any(|block| block.text.contains("CREATE EXTENSION")) {
             cluster
                 .session_in(&database, "postgres")
-                .exec("CREATE EXTENSION pg_background");
+                .exec("CREATE EXTENSION pg_background_tasks CASCADE");
         }
         examples += blocks.len();
         if let Err(failure) = run_file(&cluster, &database, &blocks) {

@@ -11,11 +11,12 @@ const WITH_TWIN: &str = "launch submit result detach cancel wait list stats get_
 const WITHOUT_TWIN: &str = "record_timeout report_progress";
 
 /// The names that PostgreSQL looks up without a catalog: the module's magic, its initialization, and the main functions of workers.
-const NAMED_BY_THE_SERVER: [&str; 4] = [
+const NAMED_BY_THE_SERVER: [&str; 5] = [
     "Pg_magic_func",
     "_PG_init",
     "pg_background_worker_main",
     "pg_background_spare_worker_main",
+    "pg_background_clock_main",
 ];
 
 fn library() -> PathBuf {
@@ -127,7 +128,7 @@ fn every_file_names_the_same_version() {
     let meta = read("META.json");
     assert_eq!(
         meta.matches(&format!("\"version\": \"{version}\"")).count(),
-        2,
-        "META.json names the distribution and the extension"
+        3,
+        "META.json names the distribution and both extensions"
     );
 }
