@@ -9,6 +9,7 @@ use crate::pg::error::{self, Result};
 use crate::pg::fallible;
 use crate::pg::function::rows::{self, Value};
 use crate::pg::raw::{self, Raw, may_raise};
+use crate::pg::table::Tid;
 use core::ffi::{CStr, c_char, c_int, c_long, c_void};
 use core::ptr;
 use core::sync::atomic::AtomicPtr;
@@ -202,6 +203,15 @@ impl Row {
     /// An `oid` or an `xid`.
     pub fn oid(&self, n: usize) -> Result<Option<u32>> {
         Ok(self.datum(n)?.map(|datum| datum.value() as u32))
+    }
+
+    /// The version of a row whose `ctid` and `xmin` these columns are.
+    pub fn tid(&self, item: usize, inserted_by: usize) -> Result<Option<Tid>> {
+        let (Some(item), Some(inserted_by)) = (self.datum(item)?, self.oid(inserted_by)?) else {
+            return Ok(None);
+        };
+        // SAFETY: a value of the type `tid`.
+        Ok(Some(unsafe { Tid::new(item.cast_mut_ptr(), inserted_by) }))
     }
 
     /// A `bool`.

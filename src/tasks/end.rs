@@ -7,6 +7,7 @@ use crate::pg::plan::Plan;
 use crate::pg::table::{self, Key, Sees};
 use crate::tasks::pushed;
 use crate::tasks::tables::{Phase, Tables, run};
+use crate::tasks::totals;
 use pgrx::PgSqlErrorCode;
 
 /// How a task has ended.
@@ -88,7 +89,7 @@ static END: Plan = Plan::planned(
       SELECT id, 0, true, $2, queue, owner, label, started_at, pg_catalog.clock_timestamp(), sqlstate, error_message, \
           priority, mode, home, max_attempts, enqueued_at, run_at, expires_at, retry_delay, timeout, sql, param_types, param_values, \
           search_path, settings, database, keep_result, key, concurrency_key, after, on_parent_failure, schedule, operation_id \
-      FROM gone",
+      FROM gone RETURNING queue",
     &[INT8, TEXT],
 );
 
@@ -119,7 +120,7 @@ static UNBLOCK: Plan = Plan::planned(
 /// Ends the task, which does not run, in the state `state`, which is not `done`; and so on down to those that are canceled for that. Waits for
 /// whoever changes one of the rows. False where the task has ended meanwhile.
 pub fn without_run(id: i64, state: &[u8]) -> Result<bool> {
-    if END.execute(&[Value::Int8(id), Value::Text(state)])? == 0 {
+    if !end_one(id, state)? {
         return Ok(false);
     }
     let mut ended = Vec::new();
@@ -133,7 +134,7 @@ pub fn without_run(id: i64, state: &[u8]) -> Result<bool> {
         FORGET_PARENT.execute(&parent)?;
         for (child, is_canceled) in children {
             if is_canceled {
-                if END.execute(&[Value::Int8(child), Value::Text(b"canceled")])? > 0 {
+                if end_one(child, b"canceled")? {
                     fallible::push(&mut ended, child)?;
                 }
             } else {
@@ -142,6 +143,14 @@ pub fn without_run(id: i64, state: &[u8]) -> Result<bool> {
         }
     }
     Ok(true)
+}
+
+fn end_one(id: i64, state: &[u8]) -> Result<bool> {
+    let queue = END.first(&[Value::Int8(id), Value::Text(state)], |row| row.text(0))?;
+    if let Some(queue) = queue.as_ref().and_then(Option::as_ref) {
+        totals::ends(queue, state);
+    }
+    Ok(queue.is_some())
 }
 
 /// Makes the task ready where it waits for nothing more.

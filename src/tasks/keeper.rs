@@ -13,7 +13,7 @@ use crate::pg::value::desc::INT8_ARRAY;
 use crate::pg::value::kept;
 use crate::settings::{self, Tasks};
 use crate::tasks::end;
-use crate::tasks::runner::{self, Failed};
+use crate::tasks::history::{self, Failed};
 use crate::tasks::shared::{self, Ready, Run};
 use crate::tasks::stamp::{self, Standing};
 use crate::tasks::tables::{self, Tables, task};
@@ -187,6 +187,7 @@ pub fn keep() -> Result<()> {
         (next, 0) => next,
         (next, soon) => next.min(soon),
     };
+    let due = history::prune()?.map_or(due, |at| if due == 0 { at } else { due.min(at) });
     database.swept(began, due, has_blocked, &ready);
     Ok(())
 }
@@ -222,14 +223,14 @@ fn note_lost(run: &Run) -> Result<()> {
         // It has not begun.
         return Ok(());
     }
-    runner::note(&Failed {
+    history::note(&Failed {
         id: run.task,
         attempt: run.attempt,
         pid: run.process.pid(),
         started_at: run.started_at,
         state: b"interrupted",
         end: (run.attempt >= most).then_some(b"failed"),
-        run_at: runner::next_attempt_at(delay, run.attempt),
+        run_at: history::next_attempt_at(delay, run.attempt),
         sqlstate: b"08006",
         message: b"the process that ran the task ended before the task did",
         detail: None,

@@ -17,20 +17,26 @@
 //! * [`clock`]: the process that has workers started;
 //! * [`keeper`]: what is due becomes ready;
 //! * [`runner`]: one run of one task;
-//! * [`running`]: what is known of tasks that run.
+//! * [`running`]: what is known of tasks that run;
+//! * [`history`]: what is noted of their ends;
+//! * [`retention`]: how long that is kept;
+//! * [`totals`]: how many have ended.
 
 pub mod clock;
 pub mod control;
 pub mod end;
 pub mod enqueue;
+pub mod history;
 pub mod keeper;
 mod keys;
 pub mod options;
 mod parents;
 pub mod pushed;
 pub mod queue;
+mod retention;
 pub mod runner;
 pub mod running;
 mod shared;
 pub mod stamp;
 pub mod tables;
+pub mod totals;

@@ -108,6 +108,9 @@ fn happened(event: Event) {
 
 /// The tasks of this database are there for all. Must not fail.
 fn committed(pending: &Pending) {
+    if pending.queues {
+        crate::tasks::totals::ask_for_housekeeping();
+    }
     if settings::tasks() == Tasks::Off {
         return;
     }

@@ -9,18 +9,20 @@
 //! Where the process ends before, [`abandon`] leaves a lost claim behind, and the keeper notes the attempt.
 
 use crate::pg::error::{self, Report, Result};
-use crate::pg::function::rows::{INT4, INT8, OID, TEXT, TIMESTAMPTZ, Value};
+use crate::pg::function::rows::{INT4, INT8, OID, TIMESTAMPTZ, Value};
 use crate::pg::guc::own;
 use crate::pg::plan::Plan;
 use crate::pg::process::backend::{self, Process};
 use crate::pg::process::identity;
 use crate::pg::query::simple_query;
+use crate::pg::table::Tid;
 use crate::pg::value::desc::{INT8_ARRAY, TEXT_ARRAY};
-use crate::pg::value::kept;
 use crate::pg::value::params::Parameters;
+use crate::pg::value::{json, kept};
 use crate::pg::{fallible, memory, sqlstate, transaction};
 use crate::registry::job::{Slot, Stop};
 use crate::settings;
+use crate::tasks::history::{self, Done, Failed};
 use crate::tasks::shared::{self, Claimed, Limits, Release, Run};
 use crate::tasks::stamp::{self, Standing};
 use crate::tasks::tables::{self, Tables};
@@ -48,10 +50,20 @@ pub struct Task {
     delay: i64,
     /// Whether others may be able to run when this one has ended.
     holds_back: bool,
+    /// The version of its row.
+    tid: Tid,
+    /// Whether anything is kept of it when it is done, and whether its rows are.
+    keep: bool,
+    pub keeps_result: bool,
 }
 
 thread_local! {
     static CURRENT: Cell<Option<Task>> = const { Cell::new(None) };
+}
+
+/// Whether the rows of the last statement are kept with the run.
+pub fn keeps_result() -> bool {
+    CURRENT.get().is_some_and(|task| task.keeps_result)
 }
 
 /// The task that this process runs, and the attempt that it makes.
@@ -81,7 +93,8 @@ static LOAD: Plan = Plan::planned(
           LEAST(pg_catalog.date_part('epoch', COALESCE(t.timeout, q.timeout, '0')) OPERATOR(pg_catalog.*) 1000, 2147483647)::pg_catalog.int4, \
           t.sql, t.search_path, COALESCE(q.synchronous_commit, 'off'), t.settings IS NOT NULL, t.param_types IS NOT NULL, \
           LEAST(pg_catalog.date_part('epoch', COALESCE(t.retry_delay, q.retry_delay, '5 s')) OPERATOR(pg_catalog.*) 1000, 3600000)::pg_catalog.int8, \
-          q.max_running IS NOT NULL OR q.max_running_per_key IS NOT NULL OR t.key IS NOT NULL, t.key IS NOT NULL, t.label, t.mode OPERATOR(pg_catalog.=) 's' \
+          q.max_running IS NOT NULL OR q.max_running_per_key IS NOT NULL OR t.key IS NOT NULL, t.key IS NOT NULL, t.label, t.mode OPERATOR(pg_catalog.=) 's', \
+          COALESCE(q.keep_done, '1 day') OPERATOR(pg_catalog.>) '0' AND q.keep_done_max IS DISTINCT FROM 0, t.keep_result, t.ctid, t.xmin \
       FROM background.task AS t LEFT JOIN background.queue AS q ON q.name OPERATOR(pg_catalog.=) t.queue \
       WHERE t.id OPERATOR(pg_catalog.=) $1 AND t.phase OPERATOR(pg_catalog.=) 'w'",
     &[INT8],
@@ -214,9 +227,10 @@ fn load(id: i64, started_at: i64, slot: &'static Slot) -> Result<Option<Task>> {
             (row.int4(0)?, row.int4(1)?, row.int4(2)?, row.int8(8)?),
             (row.text(3)?, row.text(4)?, row.text(5)?, row.text(11)?),
             (row.bool(6)?, row.bool(7)?, row.bool(9)?, row.bool(10)?, row.bool(12)?),
+            (row.bool(13)?, row.bool(14)?, row.tid(15, 16)?),
         ))
     })?;
-    let Some((numbers, texts, flags)) = loaded else {
+    let Some((numbers, texts, flags, (keep, keeps_result, Some(tid)))) = loaded else {
         return Ok(None);
     };
     let text = |text: Option<Vec<u8>>| memory::copy_c_str(&text.unwrap_or_default());
@@ -250,6 +264,9 @@ fn load(id: i64, started_at: i64, slot: &'static Slot) -> Result<Option<Task>> {
         settings: if has_settings { pairs(&SETTINGS)? } else { &[] },
         params: if has_params { Some(pairs(&PARAMS)?) } else { None },
         holds_back,
+        tid,
+        keep: keep == Some(true),
+        keeps_result: keeps_result == Some(true),
     };
     if has_key && LOCK.first(&[Value::Int8(id)], |_| Ok(()))?.is_none() {
         shared::mine()?.ask_for_sweep_at(backend::now() + LOCKED);
@@ -288,6 +305,9 @@ static PARAMS: Plan = Plan::fixed(
 /// In the task's transaction, as its role: the state that it runs in, and its parameters.
 pub fn before() -> Result<Option<Parameters>> {
     let Some(task) = CURRENT.get() else { return Ok(None) };
+    if task.keeps_result {
+        error::catching(|raw| json::begin(raw, settings::max_task_result()))?;
+    }
     own::set(c"search_path", task.search_path, false)?;
     for (name, value) in task.settings {
         own::set(name, value.unwrap_or(c""), false)?;
@@ -303,50 +323,24 @@ pub fn prepare() -> Result<Option<Parameters>> {
     transaction::own(before)
 }
 
-/// The columns of a row of the history that the task's row has, too.
-macro_rules! kept_columns {
-    () => {
-        "priority, mode, home, max_attempts, enqueued_at, run_at, expires_at, retry_delay, timeout, sql, param_types, param_values, \
-         search_path, settings, database, keep_result, key, concurrency_key, after, on_parent_failure, schedule, operation_id"
-    };
-}
-
-const fn c(text: &'static str) -> &'static CStr {
-    match CStr::from_bytes_with_nul(text.as_bytes()) {
-        Ok(text) => text,
-        Err(_) => panic!(),
-    }
-}
-
-static DONE: Plan = Plan::planned(
-    c(concat!(
-        "WITH gone AS (DELETE FROM background.task WHERE id OPERATOR(pg_catalog.=) $1 RETURNING *) \
-         INSERT INTO background.run_0 (task_id, attempt, ended, state, queue, owner, label, pid, started_at, finished_at, row_count, command_tag, ",
-        kept_columns!(),
-        ") SELECT id, $2, true, 'done', queue, owner, label, $3, $4, pg_catalog.clock_timestamp(), $5, $6, ",
-        kept_columns!(),
-        " FROM gone\0"
-    )),
-    &[INT8, INT4, INT4, TIMESTAMPTZ, INT8, TEXT],
-);
-
-fn note_done(task: &Task, rows: i64, tag: Option<u32>) -> Result<usize> {
-    DONE.execute(&[
-        Value::Int8(task.id),
-        Value::Int4(task.attempt),
-        Value::Int4(backend::my_pid()),
-        Value::Timestamp(task.started_at),
-        Value::Int8(rows),
-        Value::text_or_null(tag.map(simple_query::tag_name)),
-    ])
+fn done(task: &Task, tid: Tid, rows: i64, tag: Option<u32>) -> Result<bool> {
+    history::done(&Done {
+        id: task.id,
+        tid,
+        attempt: task.attempt,
+        started_at: task.started_at,
+        rows,
+        tag,
+        result: if task.keeps_result { json::collected() } else { None },
+        keep: task.keep,
+    })
 }
 
 /// In the task's transaction, after its last statement: it is done.
 pub fn mark(rows: i64, tag: Option<u32>) -> Result<()> {
     let Some(task) = CURRENT.get() else { return Ok(()) };
     own::set(c"synchronous_commit", task.synchronous_commit, true)?;
-    let marked = transaction::unrestricted(|| note_done(&task, rows, tag))?;
-    if marked == 0 {
+    if !done(&task, task.tid, rows, tag)? {
         return Err(Report::new(
             PgSqlErrorCode::ERRCODE_QUERY_CANCELED,
             format!("task {} was canceled while it began", task.id),
@@ -361,7 +355,10 @@ pub fn mark(rows: i64, tag: Option<u32>) -> Result<()> {
 pub fn ended(rows: i64, tag: Option<u32>) {
     let Some(task) = CURRENT.take() else { return };
     if task.is_statement
-        && let Err(failure) = transaction::own(|| note_done(&task, rows, tag))
+        && let Err(failure) = transaction::own(|| match history::version(&tables::last()?, task.id)? {
+            Some(tid) => done(&task, tid, rows, tag),
+            None => Ok(false),
+        })
     {
         error::log_caught(error::into_data(failure));
         return shared::release(Release::Lost);
@@ -377,92 +374,6 @@ pub fn tries_at_once(code: i32) -> bool {
     is_of_others && CURRENT.get().is_some_and(|task| !task.is_statement)
 }
 
-/// What is noted of an attempt that is not done.
-pub struct Failed<'a> {
-    pub id: i64,
-    pub attempt: i32,
-    pub pid: i32,
-    pub started_at: i64,
-    /// The state of the run.
-    pub state: &'a [u8],
-    /// The state of the task, where this was its end.
-    pub end: Option<&'a [u8]>,
-    /// When the next attempt is due, else.
-    pub run_at: i64,
-    pub sqlstate: &'a [u8],
-    pub message: &'a [u8],
-    pub detail: Option<&'a [u8]>,
-    pub hint: Option<&'a [u8]>,
-    pub context: Option<&'a [u8]>,
-}
-
-static ENDS: Plan = Plan::planned(
-    c(concat!(
-        "WITH gone AS (DELETE FROM background.task WHERE id OPERATOR(pg_catalog.=) $1 RETURNING *) \
-         INSERT INTO background.run_failed (task_id, attempt, ended, state, queue, owner, label, pid, started_at, finished_at, sqlstate, message, \
-             detail, hint, context, ",
-        kept_columns!(),
-        ") SELECT id, $2, true, $5, queue, owner, label, $3, $4, pg_catalog.clock_timestamp(), $6, $7, $8, $9, $10, ",
-        kept_columns!(),
-        " FROM gone\0"
-    )),
-    &[INT8, INT4, INT4, TIMESTAMPTZ, TEXT, TEXT, TEXT, TEXT, TEXT, TEXT],
-);
-
-static AGAIN: Plan = Plan::planned(
-    c"WITH later AS (UPDATE background.task SET attempt = $2, phase = 'd', run_at = $11, started_at = $4, sqlstate = $6, error_message = $7 \
-          WHERE id OPERATOR(pg_catalog.=) $1 RETURNING *) \
-      INSERT INTO background.run_failed (task_id, attempt, ended, state, queue, owner, label, pid, started_at, finished_at, sqlstate, message, \
-          detail, hint, context, schedule) \
-      SELECT id, $2, false, $5, queue, owner, label, $3, $4, pg_catalog.clock_timestamp(), $6, $7, $8, $9, $10, schedule FROM later",
-    &[
-        INT8,
-        INT4,
-        INT4,
-        TIMESTAMPTZ,
-        TEXT,
-        TEXT,
-        TEXT,
-        TEXT,
-        TEXT,
-        TEXT,
-        TIMESTAMPTZ,
-    ],
-);
-
-/// Notes an attempt that is not done, in the open transaction. Does nothing where the task has ended meanwhile.
-pub fn note(failed: &Failed) -> Result<()> {
-    let values = [
-        Value::Int8(failed.id),
-        Value::Int4(failed.attempt),
-        Value::Int4(failed.pid),
-        Value::Timestamp(failed.started_at),
-        Value::Text(failed.end.unwrap_or(failed.state)),
-        Value::Text(failed.sqlstate),
-        Value::Text(failed.message),
-        Value::text_or_null(failed.detail),
-        Value::text_or_null(failed.hint),
-        Value::text_or_null(failed.context),
-        Value::Timestamp(failed.run_at),
-    ];
-    match failed.end {
-        Some(_) => ENDS.execute(&values[..10]).map(|_| ()),
-        None => AGAIN.execute(&values).map(|_| ()),
-    }
-}
-
-/// When the attempt after this one is due: `delay` milliseconds, doubled for each one before, a tenth more or less, an hour at most.
-pub fn next_attempt_at(delay: i64, attempt: i32) -> i64 {
-    const HOUR: i64 = 3_600_000;
-    let doubled = delay.saturating_mul(1 << (attempt - 1).clamp(0, 22)).min(HOUR);
-    let tenth = doubled / 10;
-    let varied = match backend::strong_random() {
-        Ok(random) if tenth > 0 => doubled - tenth + (random % (2 * tenth as u64 + 1)) as i64,
-        _ => doubled,
-    };
-    backend::now() + varied.min(HOUR) * 1000
-}
-
 /// The run has failed, and its transaction is rolled back: notes the attempt. Where that fails, the keeper does it.
 pub fn failed(error: &crate::registry::job::Error, stop: Stop, is_canceled: bool) {
     let Some(task) = CURRENT.take() else { return };
@@ -475,14 +386,14 @@ pub fn failed(error: &crate::registry::job::Error, stop: Stop, is_canceled: bool
             Stop::RunTimeout | Stop::WorkerTimeout => (b"timed_out", is_last.then_some(b"failed")),
             _ => (b"failed", is_last.then_some(b"failed")),
         };
-        note(&Failed {
+        history::note(&Failed {
             id: task.id,
             attempt: task.attempt,
             pid: backend::my_pid(),
             started_at: task.started_at,
             state,
             end,
-            run_at: next_attempt_at(task.delay, task.attempt),
+            run_at: history::next_attempt_at(task.delay, task.attempt),
             sqlstate: &error.sqlstate,
             message: fields.get(b'M').unwrap_or_default(),
             detail: fields.get(b'D'),
