@@ -518,11 +518,19 @@ fn insert_plain(raw: Raw<'_>, relation: Relation, values: *mut Datum, nulls: *mu
     }
 }
 
-/// Locks the table so that nobody else reads or writes it until the transaction ends. False where somebody does.
+/// Locks the table so that nobody else reads or writes it until the transaction ends, and what lies outside of its rows, too. False where somebody has
+/// a lock on one of them.
 pub fn lock_alone(table: u32) -> Result<bool> {
     // SAFETY: the table exists.
     error::catching(|raw| unsafe {
-        ConditionalLockRelationOid(raw, Oid::from(table), pg_sys::AccessExclusiveLock as LOCKMODE)
+        let mode = pg_sys::AccessExclusiveLock as LOCKMODE;
+        if !ConditionalLockRelationOid(raw, Oid::from(table), mode) {
+            return false;
+        }
+        let relation = raw::table_open(raw, Oid::from(table), pg_sys::NoLock as _);
+        let toast = (*(*relation).rd_rel).reltoastrelid;
+        raw::table_close(raw, relation, pg_sys::NoLock as _);
+        toast == Oid::INVALID || ConditionalLockRelationOid(raw, toast, mode)
     })
 }
 

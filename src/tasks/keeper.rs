@@ -187,8 +187,10 @@ pub fn keep() -> Result<()> {
         (next, 0) => next,
         (next, soon) => next.min(soon),
     };
-    let due = history::prune()?.map_or(due, |at| if due == 0 { at } else { due.min(at) });
     database.swept(began, due, has_blocked, &ready);
+    if let Some(at) = history::prune()? {
+        database.ask_for_sweep_at(at);
+    }
     Ok(())
 }
 

@@ -3,10 +3,10 @@
 //! What is done goes to one of three tables, the one that is filled; `background.rotation` has its number. Views do not show what a queue does not keep
 //! any more ([`background.history`](../../sql)), and housekeeping, which the keeper does, removes it:
 //!
-//! * a table in which nothing is to be kept is emptied by TRUNCATE;
+//! * a table of which nothing is to be kept, or so little that it can move to a newer table, is emptied by TRUNCATE;
 //! * the one that is filled changes when it has half of what a queue keeps, in time or in number, so that two full tables have all that is kept and
-//!   the third one is empty by then. Where it is not, since another queue keeps more, what is to be kept moves to a newer table before the TRUNCATE. A
-//!   move is paid by the rows that it gets rid of: it waits until they are enough;
+//!   the third one is empty by then. Where it is not, since another queue keeps more, what is to be kept moves, too. A move is paid by the rows
+//!   that it gets rid of: it waits until they are enough;
 //! * what would stay long after its time beside rows of other queues is deleted, some rows at a time; and so is what is not done, which is rare.
 //!
 //! **Nothing is lost by a TRUNCATE.** It takes the lock that nobody else can hold a lock beside, and only at once: who waited for the lock would make all
@@ -17,7 +17,7 @@
 //! **A run may take another table for the one that is filled**, as it reads the number from shared memory, which is set after the commit of the change,
 //! or never where the keeper ends in between. Its row then lies among older ones. That costs order and nothing else, since what is kept is decided row by row.
 
-use crate::pg::error::{self, Failure, Result};
+use crate::pg::error::{self, Result};
 use crate::pg::fallible;
 use crate::pg::function::rows::{INT4, INT8, TIMESTAMPTZ, Value};
 use crate::pg::plan::Plan;
@@ -26,12 +26,9 @@ use crate::pg::value::desc::{INT8_ARRAY, TEXT_ARRAY};
 use crate::pg::value::kept;
 use crate::pg::{table, transaction};
 use crate::tasks::tables::{self, Tables};
-use crate::tasks::totals::{self, Database};
+use crate::tasks::totals::{self, Database, NEVER, PAUSE};
 use core::ffi::CStr;
 use core::sync::atomic::Ordering::Relaxed;
-
-/// Housekeeping looks no more often than this on its own, in microseconds.
-const PAUSE: i64 = 600_000_000;
 
 /// How much longer than a look at the tables has taken the next one is away, at least.
 const SHARE: i64 = 50;
@@ -43,7 +40,7 @@ const BATCHES: usize = 10;
 /// How soon the next batches follow, in microseconds.
 const NEXT_BATCHES: i64 = 1_000_000;
 
-/// So many rows move whatever that gets rid of.
+/// So many rows move also where that gets rid of less.
 const FEW: i64 = 1000;
 
 /// After so many tasks at least housekeeping looks again at a queue that keeps a certain number.
@@ -224,8 +221,6 @@ pub fn prune() -> Result<Option<i64>> {
     database.due.store(UNDER_WAY, Relaxed);
     let next = match keep_house(database, now) {
         Ok(next) => next,
-        Err(failure @ Failure::Report(_)) => return Err(failure),
-        Err(failure) if failure.is_cancel() => return Err(failure),
         Err(failure) => {
             error::log_caught(error::into_data(failure));
             Some(now + PAUSE)
@@ -240,9 +235,6 @@ pub fn prune() -> Result<Option<i64>> {
     }
     Ok(next)
 }
-
-/// Nothing has ended, as far as is known.
-const NEVER: i64 = i64::MAX;
 
 fn keep_house(database: &Database, now: i64) -> Result<Option<i64>> {
     let tables = tables::last()?;
@@ -319,6 +311,12 @@ fn prune_done(tables: &Tables, database: &Database, limits: &[(Vec<u8>, Limits)]
     if found.is_empty() {
         return Ok(None);
     }
+    let mut queues = Vec::new();
+    for found in &found {
+        if !queues.iter().any(|(name, _): &(Vec<u8>, Limits)| *name == found.queue) {
+            fallible::push(&mut queues, (fallible::copied(&found.queue)?, found.limits))?;
+        }
+    }
     let mut house = House {
         tables,
         now,
@@ -331,7 +329,9 @@ fn prune_done(tables: &Tables, database: &Database, limits: &[(Vec<u8>, Limits)]
     let [next, middle] = house.others();
     let mut is_late = false;
     for table in [next, middle] {
-        if house.rows(table) > 0 && house.kept(table) == 0 {
+        let (rows, kept) = (house.rows(table), house.kept(table));
+        let gains = rows - kept;
+        if rows > 0 && (kept <= gains / 2 || kept <= FEW.min(gains * 2)) {
             is_late |= !house.empty(table, None)?;
         }
     }
@@ -349,7 +349,7 @@ fn prune_done(tables: &Tables, database: &Database, limits: &[(Vec<u8>, Limits)]
     }
     let has_turned = house.filled != filled;
     house.delete_overdue()?;
-    house.give_room()?;
+    house.give_room(&queues)?;
     if is_late || has_turned {
         // Tables that were emptied later were not looked at as they are now.
         return Ok(Some(now + PAUSE));
@@ -454,15 +454,15 @@ impl House<'_> {
     }
 
     /// Tells after how many tasks of a queue there is something to do.
-    fn give_room(&self) -> Result<()> {
-        for found in &self.found {
-            let in_filled = self.of_table(self.filled).filter(|other| other.queue == found.queue);
-            let has: i64 = in_filled.map(|other| other.rows).sum();
-            let room = match found.limits.most {
+    fn give_room(&self, queues: &[(Vec<u8>, Limits)]) -> Result<()> {
+        for (name, limits) in queues {
+            let in_filled = self.of_table(self.filled).filter(|found| found.queue == *name);
+            let has: i64 = in_filled.map(|found| found.rows).sum();
+            let room = match limits.most {
                 Some(most) => (most / 2 - has).max(most / 10).max(LEAST_ROOM),
                 None => i64::MAX,
             };
-            totals::queue(self.tables.task, &found.queue)?.room.store(room, Relaxed);
+            totals::queue(self.tables.task, name)?.room.store(room, Relaxed);
         }
         Ok(())
     }

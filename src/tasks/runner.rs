@@ -354,6 +354,7 @@ pub fn mark(rows: i64, tag: Option<u32>) -> Result<()> {
 /// an attempt that was interrupted.
 pub fn ended(rows: i64, tag: Option<u32>) {
     let Some(task) = CURRENT.take() else { return };
+    let _kept = Kept(task.keeps_result);
     if task.is_statement
         && let Err(failure) = transaction::own(|| match history::version(&tables::last()?, task.id)? {
             Some(tid) => done(&task, tid, rows, tag),
@@ -364,6 +365,17 @@ pub fn ended(rows: i64, tag: Option<u32>) {
         return shared::release(Release::Lost);
     }
     shared::release(Release::Noted { looks: task.holds_back });
+}
+
+/// The rows that are kept go at the end of a run.
+struct Kept(bool);
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        if self.0 {
+            error::if_possible(|| error::catching(json::end));
+        }
+    }
 }
 
 /// Whether the task of this process is tried again at once after this error, which counts as no attempt: nothing was wrong with it.
@@ -377,6 +389,7 @@ pub fn tries_at_once(code: i32) -> bool {
 /// The run has failed, and its transaction is rolled back: notes the attempt. Where that fails, the keeper does it.
 pub fn failed(error: &crate::registry::job::Error, stop: Stop, is_canceled: bool) {
     let Some(task) = CURRENT.take() else { return };
+    let _kept = Kept(task.keeps_result);
     let noted = transaction::own(|| {
         let fields = error.fields()?;
         let fields = crate::pg::wire::Fields(&fields);

@@ -17,6 +17,12 @@ use core::sync::atomic::{AtomicI64, AtomicU32, AtomicU64};
 /// Of a queue that housekeeping has not looked at yet: after how many tasks it is to do so.
 const FIRST_ROOM: i64 = 10_000;
 
+/// Housekeeping has found nothing. The next end of a task changes that.
+pub const NEVER: i64 = i64::MAX;
+
+/// Housekeeping looks no more often than this on its own, in microseconds.
+pub const PAUSE: i64 = 600_000_000;
+
 /// The lists.
 #[repr(C)]
 pub struct Directory {
@@ -68,7 +74,7 @@ pub struct Database {
     owner: Owner,
     /// The number of the table that is filled plus one, 0 where it has to be looked up.
     pub filled: AtomicU32,
-    /// When housekeeping is due, 0 for at once.
+    /// When housekeeping is due, 0 for at once, [`NEVER`] where nothing is noted of any task.
     pub due: AtomicI64,
     /// Housekeeping does not look at the tables before that.
     pub not_before: AtomicI64,
@@ -80,10 +86,18 @@ impl Linked for Database {
     }
 }
 
+/// How a task has ended.
+#[derive(Clone, Copy)]
+enum Kind {
+    Done,
+    Failed,
+    Other,
+}
+
 /// An end that this transaction notes, and the level of the subtransaction that does.
 struct Entry {
     queue: &'static Queue,
-    is_done: bool,
+    kind: Kind,
     level: i32,
 }
 
@@ -168,17 +182,21 @@ pub fn of(relation: u32, name: &[u8]) -> Result<(i64, i64)> {
 
 /// This transaction notes that a task of the queue ends in this state. Where memory is out, it is not counted.
 pub fn ends(name: &[u8], state: &[u8]) {
-    let is_done = state == b"done";
-    if is_done || state == b"failed" {
-        let _ = note(name, is_done);
-    }
+    let kind = match state {
+        b"done" => Kind::Done,
+        b"failed" => Kind::Failed,
+        _ => Kind::Other,
+    };
+    let _ = note(name, kind);
 }
 
-fn note(name: &[u8], is_done: bool) -> Result<()> {
+fn note(name: &[u8], kind: Kind) -> Result<()> {
     WATCHER.turn_on()?;
-    let queue = queue(tables::known(), name)?;
+    let relation = tables::known();
+    database(relation)?;
+    let queue = queue(relation, name)?;
     let level = transaction::level();
-    PENDING.with_borrow_mut(|pending| fallible::push(pending, Entry { queue, is_done, level }))
+    PENDING.with_borrow_mut(|pending| fallible::push(pending, Entry { queue, kind, level }))
 }
 
 static WATCHER: Watcher = Watcher::new(happened);
@@ -186,7 +204,7 @@ static WATCHER: Watcher = Watcher::new(happened);
 fn happened(event: Event) {
     PENDING.with_borrow_mut(|pending| match event {
         Event::BeforeCommit => (),
-        Event::Committed => pending.drain(..).for_each(|entry| entry.queue.count(entry.is_done)),
+        Event::Committed => pending.drain(..).for_each(|entry| entry.queue.count(entry.kind)),
         Event::Prepared | Event::Aborted => pending.clear(),
         Event::SubCommitted(level) => {
             let raised = pending.iter_mut().rev().take_while(|entry| entry.level >= level);
@@ -198,14 +216,27 @@ fn happened(event: Event) {
 
 impl Queue {
     /// Must not fail.
-    fn count(&self, is_done: bool) {
-        if !is_done {
-            self.failed.fetch_add(1, Relaxed);
-            return;
+    fn count(&self, kind: Kind) {
+        match kind {
+            Kind::Done => {
+                self.done.fetch_add(1, Relaxed);
+                if self.room.fetch_sub(1, Relaxed) == 1 {
+                    return ask_for_housekeeping();
+                }
+            }
+            Kind::Failed => {
+                self.failed.fetch_add(1, Relaxed);
+            }
+            Kind::Other => (),
         }
-        self.done.fetch_add(1, Relaxed);
-        if self.room.fetch_sub(1, Relaxed) == 1 {
-            ask_for_housekeeping();
+        let Some(database) = DATABASE.get() else { return };
+        if database.due.load(Relaxed) == NEVER {
+            let soon = backend::now() + PAUSE;
+            if database.due.compare_exchange(NEVER, soon, Relaxed, Relaxed).is_ok()
+                && let Some(shared) = shared::known()
+            {
+                shared.ask_for_sweep_at(soon);
+            }
         }
     }
 }

@@ -79,6 +79,12 @@ fn forget_rows(raw: Raw<'_>, most: Option<usize>) {
     });
 }
 
+/// What was collected goes.
+pub fn end(raw: Raw<'_>) {
+    ROWS.recover();
+    forget_rows(raw, None);
+}
+
 /// What was collected since [`begin`]; None where there was no statement with rows.
 pub fn collected() -> Option<Json> {
     ROWS.with(|rows| rows.json).flatten()
