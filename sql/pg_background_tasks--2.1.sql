@@ -3,6 +3,8 @@
 
 -- Names that somebody planted in another schema mean nothing here.
 SET LOCAL search_path = pg_catalog, pg_temp;
+-- The library reads and writes the tables as heaps.
+SET LOCAL default_table_access_method = heap;
 
 CREATE SCHEMA background;
 COMMENT ON SCHEMA background IS 'durable tasks of pg_background';
@@ -258,11 +260,17 @@ SELECT pg_extension_config_dump('background.run_failed', '');
 SELECT pg_extension_config_dump('background.rotation', '');
 SELECT pg_extension_config_dump('background.stamp', '');
 
--- The same columns from all four.
+-- The same columns from all four. What a queue does not keep any more may still be there, until the keeper removes it with others.
 CREATE VIEW background.history AS
-	TABLE background.run_failed UNION ALL TABLE background.run_0
-	UNION ALL TABLE background.run_1 UNION ALL TABLE background.run_2;
-COMMENT ON VIEW background.history IS 'all runs that have ended';
+	SELECT r.*
+	FROM (
+		TABLE background.run_failed UNION ALL TABLE background.run_0
+		UNION ALL TABLE background.run_1 UNION ALL TABLE background.run_2
+	) AS r
+	LEFT JOIN background.queue AS q ON q.name = r.queue
+	WHERE statement_timestamp() - r.finished_at
+		< CASE r.state WHEN 'done' THEN coalesce(q.keep_done, '1 day') ELSE coalesce(q.keep_failed, '30 days') END;
+COMMENT ON VIEW background.history IS 'the runs that have ended, as long as they are kept';
 
 --
 -- Functions
@@ -482,7 +490,10 @@ CREATE VIEW background.queues WITH (security_barrier) AS
 		GROUP BY queue
 	) AS t ON t.queue = q.name
 	LEFT JOIN (
-		SELECT queue, count(*) AS failed FROM background.run_failed WHERE ended AND state = 'failed' GROUP BY queue
+		SELECT r.queue, count(*) AS failed
+		FROM background.run_failed AS r LEFT JOIN background.queue AS q ON q.name = r.queue
+		WHERE r.ended AND r.state = 'failed' AND statement_timestamp() - r.finished_at < coalesce(q.keep_failed, '30 days')
+		GROUP BY r.queue
 	) AS f ON f.queue = q.name
 	CROSS JOIN background.totals_of(q.name) AS totals;
 COMMENT ON VIEW background.queues IS 'queues, their settings, and how many tasks they have';

@@ -295,7 +295,6 @@ pub fn max_task_workers() -> i32 {
 }
 
 /// `pg_background.max_task_result`, in bytes.
-#[allow(dead_code, reason = "for what runs tasks")]
 pub fn max_task_result() -> usize {
     MAX_TASK_RESULT.load(Relaxed) as usize
 }

@@ -257,7 +257,7 @@ fn running_now(call: &Call) -> Result<Answer> {
 
 /// `totals_of(queue)`, for the view.
 fn totals_of(call: &Call) -> Result<Answer> {
-    let (done, failed) = running::totals_of(call.text(0).unwrap_or(b""));
+    let (done, failed) = running::totals_of(call.text(0).unwrap_or(b""))?;
     call.composite(&[Value::Int8(done), Value::Int8(failed)])
 }
 

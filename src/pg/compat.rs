@@ -1138,3 +1138,85 @@ pub unsafe fn string_of(node: *mut core::ffi::c_void) -> *mut c_char {
 pub const PATH_FLAGS: u32 = pg_sys::CUSTOMPATH_SUPPORT_BACKWARD_SCAN | pg_sys::CUSTOMPATH_SUPPORT_PROJECTION;
 #[cfg(not(since_15))]
 pub const PATH_FLAGS: u32 = pg_sys::CUSTOMPATH_SUPPORT_BACKWARD_SCAN;
+
+// access/heapam.h
+may_raise! {
+    #[cfg(not(since_15))]
+    fn heap_fetch(
+        relation: pg_sys::Relation,
+        snapshot: pg_sys::Snapshot,
+        tuple: pg_sys::HeapTuple,
+        buffer: *mut pg_sys::Buffer,
+    ) -> bool;
+    #[cfg(since_15)]
+    fn heap_fetch(
+        relation: pg_sys::Relation,
+        snapshot: pg_sys::Snapshot,
+        tuple: pg_sys::HeapTuple,
+        buffer: *mut pg_sys::Buffer,
+        keep: bool,
+    ) -> bool;
+    #[cfg(not(since_19))]
+    fn heap_delete(
+        relation: pg_sys::Relation,
+        item: pg_sys::ItemPointer,
+        command: pg_sys::CommandId,
+        check: pg_sys::Snapshot,
+        wait: bool,
+        failure: *mut pg_sys::TM_FailureData,
+        moves: bool,
+    ) -> pg_sys::TM_Result::Type;
+    #[cfg(since_19)]
+    fn heap_delete(
+        relation: pg_sys::Relation,
+        item: *const pg_sys::ItemPointerData,
+        command: pg_sys::CommandId,
+        options: u32,
+        check: pg_sys::Snapshot,
+        wait: bool,
+        failure: *mut pg_sys::TM_FailureData,
+    ) -> pg_sys::TM_Result::Type;
+}
+
+/// Finds the tuple at its own tid, whoever sees it. Its page stays pinned where there is one.
+///
+/// # Safety
+/// The relation is an open heap that has the page.
+pub unsafe fn fetch_any(
+    raw: Raw<'_>,
+    relation: pg_sys::Relation,
+    tuple: pg_sys::HeapTuple,
+    buffer: &mut pg_sys::Buffer,
+) -> bool {
+    // SAFETY: see above; a snapshot that is a constant.
+    unsafe {
+        let any = &raw mut pg_sys::SnapshotAnyData;
+        #[cfg(not(since_15))]
+        let found = heap_fetch(raw, relation, any, tuple, buffer);
+        #[cfg(since_15)]
+        let found = heap_fetch(raw, relation, any, tuple, buffer, false);
+        found
+    }
+}
+
+/// Deletes a tuple, when those have ended that have locked it. False where it is not the last version of its row.
+///
+/// # Safety
+/// The relation is an open heap that has the tuple.
+pub unsafe fn delete_tuple(
+    raw: Raw<'_>,
+    relation: pg_sys::Relation,
+    item: &mut pg_sys::ItemPointerData,
+    command: pg_sys::CommandId,
+) -> bool {
+    let none = core::ptr::null_mut();
+    // SAFETY: see above. All-zero is a valid value of what is filled where it fails.
+    unsafe {
+        let mut failure = core::mem::zeroed();
+        #[cfg(not(since_19))]
+        let done = heap_delete(raw, relation, item, command, none, true, &mut failure, false);
+        #[cfg(since_19)]
+        let done = heap_delete(raw, relation, item, command, 0, none, true, &mut failure);
+        done == pg_sys::TM_Result::TM_Ok
+    }
+}

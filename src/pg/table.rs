@@ -3,6 +3,7 @@
 //! What a look-up gives is read at once and owns nothing of PostgreSQL's. No code of users runs: the columns' types are built in, or the
 //! extension's own.
 
+use crate::pg::compat;
 use crate::pg::error::{self, Result};
 use crate::pg::function::call::Interval;
 use crate::pg::function::rows::{self, Value};
@@ -10,7 +11,10 @@ use crate::pg::memory;
 use crate::pg::raw::{self, Raw, may_raise};
 use core::ffi::c_int;
 use core::ptr;
-use pgrx::pg_sys::{self, AttrNumber, Datum, HeapTuple, Oid, Relation, Snapshot, SnapshotData};
+use pgrx::pg_sys::{
+    self, AttrNumber, CommandId, Datum, HeapTuple, ItemPointer, ItemPointerData, LOCKMODE, List, Oid, Relation,
+    Snapshot, SnapshotData,
+};
 
 // utils/snapmgr.h
 may_raise! {
@@ -34,11 +38,46 @@ pub enum Key<'a> {
     Text(&'a [u8]),
 }
 
+/// Where a version of a row is, and the transaction that has put it there: later the place may be that of another one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Tid {
+    item: (u32, u16),
+    inserted_by: u32,
+}
+
+impl Tid {
+    /// From the values of the columns `ctid` and `xmin`.
+    ///
+    /// # Safety
+    /// It points to a tid.
+    pub(in crate::pg) unsafe fn new(item: *const ItemPointerData, inserted_by: u32) -> Self {
+        // SAFETY: as the caller promises.
+        let item = unsafe { *item };
+        let block = (u32::from(item.ip_blkid.bi_hi) << 16) | u32::from(item.ip_blkid.bi_lo);
+        Self {
+            item: (block, item.ip_posid),
+            inserted_by,
+        }
+    }
+
+    fn item(self) -> ItemPointerData {
+        let (block, offset) = self.item;
+        ItemPointerData {
+            ip_blkid: pg_sys::BlockIdData {
+                bi_hi: (block >> 16) as u16,
+                bi_lo: block as u16,
+            },
+            ip_posid: offset,
+        }
+    }
+}
+
 /// A row while it is looked at. Columns count from 1, as `pg_attribute` counts them.
 #[derive(Clone, Copy)]
 pub struct Row {
     values: *mut Datum,
     nulls: *mut bool,
+    pub tid: Tid,
     /// The transaction that inserted this version.
     pub inserted_by: u32,
     /// The same where that transaction has not ended and is not this one, else 0.
@@ -156,6 +195,7 @@ impl Scan {
             Some(Row {
                 values,
                 nulls,
+                tid: Tid::new(&raw const (*tuple).t_self, inserted_by(tuple)),
                 inserted_by: inserted_by(tuple),
                 uncommitted: self.dirty.as_ref().map_or(0, |dirty| dirty.xmin.into_inner()),
                 deleted_by: self.dirty.as_ref().map_or(0, |dirty| dirty.xmax.into_inner()),
@@ -251,25 +291,10 @@ pub fn insert(table: u32, values: &[Value]) -> Result<()> {
 }
 
 fn insert_raw(raw: Raw<'_>, table: u32, values: &[Value]) {
-    // SAFETY: the table exists, and has as many columns as there are values. Nothing is owned here. All-zero is an info that is to be
-    // initialized; one without a place in a range table is that of no query.
+    // SAFETY: the table exists, and has as many columns as there are values. Nothing is owned here.
     unsafe {
         let relation = raw::table_open(raw, Oid::from(table), pg_sys::RowExclusiveLock as _);
-        let desc = (*relation).rd_att;
-        if (*desc).natts as usize != values.len() {
-            error::raise_raw(
-                raw,
-                pgrx::PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
-                &[b"a table of pg_background_tasks is not the one that this library writes"],
-                Some(c"The extension in the database and the installed library differ."),
-            );
-        }
-        let state = CreateExecutorState(raw);
-        let info = raw::palloc0(raw, size_of::<pg_sys::ResultRelInfo>()).cast::<pg_sys::ResultRelInfo>();
-        (*info).type_ = pg_sys::NodeTag::T_ResultRelInfo;
-        InitResultRelInfo(raw, info, relation, 0, ptr::null_mut(), 0);
-        ExecOpenIndices(raw, info, false);
-        let slot = raw::MakeSingleTupleTableSlot(raw, desc, &raw const pg_sys::TTSOpsHeapTuple);
+        check_width(raw, relation, values.len());
         let datums = raw::palloc0(raw, size_of::<Datum>() * values.len()).cast::<Datum>();
         let nulls = raw::palloc0(raw, values.len()).cast::<bool>();
         for (n, value) in values.iter().enumerate() {
@@ -277,15 +302,249 @@ fn insert_raw(raw: Raw<'_>, table: u32, values: &[Value]) {
             datums.add(n).write(datum);
             nulls.add(n).write(is_null);
         }
+        insert_open(raw, relation, datums, nulls);
+        raw::table_close(raw, relation, pg_sys::NoLock as _);
+        raw::CommandCounterIncrement(raw);
+    }
+}
+
+/// Raises where the table has another number of columns.
+unsafe fn check_width(raw: Raw<'_>, relation: Relation, width: usize) {
+    // SAFETY: an open relation.
+    if unsafe { (*(*relation).rd_att).natts } as usize != width {
+        error::raise_raw(
+            raw,
+            pgrx::PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
+            &[b"a table of pg_background_tasks is not the one that this library writes"],
+            Some(c"The extension in the database and the installed library differ."),
+        );
+    }
+}
+
+/// Inserts a row into an open table, whatever indexes it has.
+unsafe fn insert_open(raw: Raw<'_>, relation: Relation, datums: *mut Datum, nulls: *mut bool) {
+    // SAFETY: there is a value for each column. All-zero is an info that is to be initialized; one without a place in a range table is that of
+    // no query.
+    unsafe {
+        let desc = (*relation).rd_att;
+        let state = CreateExecutorState(raw);
+        let info = raw::palloc0(raw, size_of::<pg_sys::ResultRelInfo>()).cast::<pg_sys::ResultRelInfo>();
+        (*info).type_ = pg_sys::NodeTag::T_ResultRelInfo;
+        InitResultRelInfo(raw, info, relation, 0, ptr::null_mut(), 0);
+        ExecOpenIndices(raw, info, false);
+        let slot = raw::MakeSingleTupleTableSlot(raw, desc, &raw const pg_sys::TTSOpsHeapTuple);
         let tuple = raw::heap_form_tuple(raw, desc, datums, nulls);
         ExecStoreHeapTuple(raw, tuple, slot, false);
         ExecSimpleRelationInsert(raw, info, state, slot);
         ExecDropSingleTupleTableSlot(raw, slot);
         ExecCloseIndices(raw, info);
         FreeExecutorState(raw, state);
-        raw::table_close(raw, relation, pg_sys::NoLock as _);
-        raw::CommandCounterIncrement(raw);
     }
+}
+
+// access/heapam.h, access/htup_details.h
+may_raise! {
+    #[cfg(not(since_19))]
+    fn heap_insert(relation: Relation, tuple: HeapTuple, command: CommandId, options: c_int, state: pg_sys::BulkInsertState);
+    #[cfg(since_19)]
+    fn heap_insert(relation: Relation, tuple: HeapTuple, command: CommandId, options: u32, state: pg_sys::BulkInsertState);
+    fn heap_copytuple(tuple: HeapTuple) -> HeapTuple;
+}
+
+// access/genam.h, utils/relcache.h
+may_raise! {
+    fn index_open(index: Oid, mode: LOCKMODE) -> Relation;
+    fn index_close(index: Relation, mode: LOCKMODE);
+    fn index_insert(
+        index: Relation,
+        values: *mut Datum,
+        nulls: *mut bool,
+        item: ItemPointer,
+        table: Relation,
+        check: pg_sys::IndexUniqueCheck::Type,
+        unchanged: bool,
+        info: *mut pg_sys::IndexInfo,
+    ) -> bool;
+    fn RelationGetIndexList(relation: Relation) -> *mut List;
+    fn RelationGetIndexPredicate(index: Relation) -> *mut List;
+}
+
+// storage/bufmgr.h, access/xact.h, utils/snapmgr.h, storage/lmgr.h
+may_raise! {
+    fn ReleaseBuffer(buffer: pg_sys::Buffer);
+    fn RelationGetNumberOfBlocksInFork(relation: Relation, fork: pg_sys::ForkNumber::Type) -> pg_sys::BlockNumber;
+    fn GetCurrentCommandId(used: bool) -> CommandId;
+    fn ConditionalLockRelationOid(relation: Oid, mode: LOCKMODE) -> bool;
+}
+
+/// What a column of a row is filled with that takes the place of another one.
+#[derive(Clone, Copy)]
+pub enum Filled<'a> {
+    Value(Value<'a>),
+    /// The value of that row's column.
+    Column(usize),
+}
+
+/// Deletes a version of a row of `from`, and inserts a row into `to` instead, 0 for none; each of its columns has an entry. This takes no plan, no
+/// predicate locks, and does not ask for rights or whether the transaction may write. It waits for whoever has locked the row. `read` looks at the row
+/// before, and gives nothing where it is to stay. None where it stays, is gone, or is not that version any more. What this allocates goes at its end.
+pub fn replace<T>(
+    from: u32,
+    tid: Tid,
+    read: impl FnOnce(&Row) -> Result<Option<T>>,
+    to: u32,
+    columns: &[Filled],
+) -> Result<Option<T>> {
+    let context = error::catching(memory::Context::below_current)?;
+    let done = context.enter(|| {
+        let Some((relation, row)) = error::catching(|raw| fetch(raw, from, tid))? else {
+            return Ok(None);
+        };
+        let answer = read(&row)?;
+        let deleted = error::catching(|raw| {
+            let deleted = answer.is_some() && delete_and_insert(raw, relation, &row, to, columns);
+            // SAFETY: opened by `fetch`. The lock is kept until the transaction ends.
+            unsafe { raw::table_close(raw, relation, pg_sys::NoLock as _) };
+            deleted
+        })?;
+        Ok(answer.filter(|_| deleted))
+    });
+    error::catching(|raw| context.delete(raw))?;
+    done
+}
+
+/// A copy of the version of the row, whoever sees it. The table stays open where there is one.
+fn fetch(raw: Raw<'_>, table: u32, tid: Tid) -> Option<(Relation, Row)> {
+    // SAFETY: the relation exists, and is a heap. While it is locked, it does not become shorter. A tuple in a pinned page keeps its header.
+    unsafe {
+        let relation = raw::table_open(raw, Oid::from(table), pg_sys::RowExclusiveLock as _);
+        let mut buffer = 0;
+        let tuple = raw::palloc0(raw, size_of::<pg_sys::HeapTupleData>()).cast::<pg_sys::HeapTupleData>();
+        (*tuple).t_self = tid.item();
+        let is_there = tid.item.0 < RelationGetNumberOfBlocksInFork(raw, relation, pg_sys::ForkNumber::MAIN_FORKNUM)
+            && compat::fetch_any(raw, relation, tuple, &mut buffer);
+        let copy = if is_there && inserted_by(tuple) == tid.inserted_by {
+            heap_copytuple(raw, tuple)
+        } else {
+            ptr::null_mut()
+        };
+        if is_there {
+            ReleaseBuffer(raw, buffer);
+        }
+        if copy.is_null() {
+            raw::table_close(raw, relation, pg_sys::NoLock as _);
+            return None;
+        }
+        let desc = (*relation).rd_att;
+        let natts = (*desc).natts as usize;
+        let values = raw::palloc(raw, size_of::<Datum>() * natts).cast::<Datum>();
+        let nulls = raw::palloc(raw, natts).cast::<bool>();
+        raw::heap_deform_tuple(raw, copy, desc, values, nulls);
+        let row = Row {
+            values,
+            nulls,
+            tid,
+            inserted_by: tid.inserted_by,
+            uncommitted: 0,
+            deleted_by: 0,
+        };
+        Some((relation, row))
+    }
+}
+
+/// False where the version is not the last one any more.
+fn delete_and_insert(raw: Raw<'_>, from: Relation, row: &Row, to: u32, columns: &[Filled]) -> bool {
+    // SAFETY: the tables exist. Values that lie outside of the row are read while it is inserted, which needs a snapshot; they are there as long as
+    // this transaction has not ended.
+    unsafe {
+        raw::PushActiveSnapshot(raw, raw::GetTransactionSnapshot(raw));
+        let command = GetCurrentCommandId(raw, true);
+        let deleted = compat::delete_tuple(raw, from, &mut row.tid.item(), command);
+        if deleted && to != 0 {
+            let relation = raw::table_open(raw, Oid::from(to), pg_sys::RowExclusiveLock as _);
+            check_width(raw, relation, columns.len());
+            let datums = raw::palloc(raw, size_of::<Datum>() * columns.len()).cast::<Datum>();
+            let nulls = raw::palloc(raw, columns.len()).cast::<bool>();
+            for (n, column) in columns.iter().enumerate() {
+                let (datum, is_null) = match column {
+                    Filled::Value(value) => value.to_datum(raw),
+                    Filled::Column(column) => (*row.values.add(column - 1), *row.nulls.add(column - 1)),
+                };
+                datums.add(n).write(datum);
+                nulls.add(n).write(is_null);
+            }
+            if !insert_plain(raw, relation, datums, nulls, command) {
+                insert_open(raw, relation, datums, nulls);
+            }
+            raw::table_close(raw, relation, pg_sys::NoLock as _);
+        }
+        raw::PopActiveSnapshot(raw);
+        if deleted {
+            raw::CommandCounterIncrement(raw);
+        }
+        deleted
+    }
+}
+
+/// Inserts a row into a table that has one index, on its first column, and nothing else that an insertion has to look at; that is what the extension
+/// makes. False for other tables: an administrator may have added an index, and while one is made anew there are two.
+fn insert_plain(raw: Raw<'_>, relation: Relation, values: *mut Datum, nulls: *mut bool, command: CommandId) -> bool {
+    // SAFETY: the relation is open, and there is a value for each column. A btree looks at nothing of the info.
+    unsafe {
+        let constr = (*(*relation).rd_att).constr;
+        let is_checked = !constr.is_null() && ((*constr).num_check > 0 || (*constr).has_generated_stored);
+        if is_checked || !(*relation).trigdesc.is_null() || *nulls {
+            return false;
+        }
+        let indexes = RelationGetIndexList(raw, relation);
+        if indexes.is_null() || (*indexes).length != 1 {
+            return false;
+        }
+        let index = index_open(raw, (*(*indexes).elements).oid_value, pg_sys::RowExclusiveLock as _);
+        let form = (*index).rd_index;
+        let is_plain = (*(*index).rd_rel).relam == pg_sys::BTREE_AM_OID
+            && (*form).indisready
+            && !(*form).indisunique
+            && !(*form).indisexclusion
+            && (*form).indnatts == 1
+            && *(*form).indkey.values.as_ptr() == 1
+            && RelationGetIndexPredicate(raw, index).is_null();
+        if is_plain {
+            let tuple = raw::heap_form_tuple(raw, (*relation).rd_att, values, nulls);
+            heap_insert(raw, relation, tuple, command, 0, ptr::null_mut());
+            let info = raw::palloc0(raw, size_of::<pg_sys::IndexInfo>()).cast::<pg_sys::IndexInfo>();
+            (*info).type_ = pg_sys::NodeTag::T_IndexInfo;
+            index_insert(
+                raw,
+                index,
+                values,
+                nulls,
+                &raw mut (*tuple).t_self,
+                relation,
+                pg_sys::IndexUniqueCheck::UNIQUE_CHECK_NO,
+                false,
+                info,
+            );
+        }
+        index_close(raw, index, pg_sys::NoLock as _);
+        is_plain
+    }
+}
+
+/// Locks the table so that nobody else reads or writes it until the transaction ends, and what lies outside of its rows, too. False where somebody has
+/// a lock on one of them.
+pub fn lock_alone(table: u32) -> Result<bool> {
+    // SAFETY: the table exists.
+    error::catching(|raw| unsafe {
+        let mode = pg_sys::AccessExclusiveLock as LOCKMODE;
+        if !ConditionalLockRelationOid(raw, Oid::from(table), mode) {
+            return false;
+        }
+        let relation = raw::table_open(raw, Oid::from(table), pg_sys::NoLock as _);
+        let toast = (*(*relation).rd_rel).reltoastrelid;
+        raw::table_close(raw, relation, pg_sys::NoLock as _);
+        toast == Oid::INVALID || ConditionalLockRelationOid(raw, toast, mode)
+    })
 }
 
 // commands/sequence.h

@@ -142,23 +142,6 @@ pub fn own<T>(body: impl FnOnce() -> Result<T>) -> Result<T> {
     done
 }
 
-/// Runs `body` in the open transaction as if that could write and each statement saw what was committed last.
-pub fn unrestricted<T>(body: impl FnOnce() -> Result<T>) -> Result<T> {
-    // SAFETY: the transaction has its own snapshot before its level seems to be another one. The variables are those of the open transaction,
-    // and have their values again before anything else runs; the abort that follows an error does not look at them.
-    unsafe {
-        error::catching(|raw| raw::PushActiveSnapshot(raw, raw::GetTransactionSnapshot(raw)))?;
-        let (level, read_only) = (pg_sys::XactIsoLevel, pg_sys::XactReadOnly);
-        pg_sys::XactIsoLevel = pg_sys::XACT_READ_COMMITTED as c_int;
-        pg_sys::XactReadOnly = false;
-        let answer = body();
-        (pg_sys::XactIsoLevel, pg_sys::XactReadOnly) = (level, read_only);
-        let answer = answer?;
-        error::catching(|raw| raw::PopActiveSnapshot(raw))?;
-        Ok(answer)
-    }
-}
-
 /// The end of the record of this process's last commit, 0 where it has written none.
 pub fn last_commit_end() -> u64 {
     // SAFETY: a plain variable of this process.

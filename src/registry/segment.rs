@@ -35,6 +35,8 @@ pub struct Segment {
     pub upkeep_at: AtomicI64,
     /// What durable tasks need; the null pointer before their first use.
     pub tasks: AtomicU64,
+    /// The counters of durable tasks by queue; the null pointer before their first use.
+    pub task_totals: AtomicU64,
 }
 
 #[repr(C)]
@@ -65,6 +67,7 @@ pub fn segment() -> Result<&'static Segment> {
         segment.totals.init(tranche);
         segment.upkeep_at.store(0, Relaxed);
         segment.tasks.store(0, Relaxed);
+        segment.task_totals.store(0, Relaxed);
     })?;
     pool::attach(&segment.pool);
     SEGMENT.set(Some(segment));

@@ -8,6 +8,7 @@ use crate::pg::table::{self, Key, Sees};
 use crate::tasks::keys;
 use crate::tasks::pushed::{self, Ready, ready_columns};
 use crate::tasks::tables::{Phase, Tables, run};
+use crate::tasks::totals;
 use pgrx::PgSqlErrorCode;
 
 /// How a task has ended.
@@ -172,6 +173,7 @@ pub fn end(id: i64, state: &[u8]) -> Result<bool> {
     let Some((key, queue, concurrency_key)) = ended else {
         return Ok(false);
     };
+    totals::ends(&queue, state);
     FORGET_CHILD.execute(&[Value::Int8(id)])?;
     if let Some(key) = key {
         keys::next_is_ready(&key)?;

@@ -14,9 +14,9 @@ use crate::pg::table::{self, Key, Sees};
 use crate::pg::transaction;
 use crate::settings::{self, Tasks};
 use crate::tasks::end::{self, Locked};
+use crate::tasks::history::{self, Failed};
 use crate::tasks::pushed::{self, Ready, ready_columns};
 use crate::tasks::ready::Which;
-use crate::tasks::runner::{self, Failed};
 use crate::tasks::shared::{self, Mode, Run};
 use crate::tasks::stamp::{self, Standing};
 use crate::tasks::tables::{self, Phase, Tables, task};
@@ -187,12 +187,12 @@ pub fn keep() -> Result<()> {
         (_, Standing::New) => Mode::Unknown,
         _ => Mode::Runs,
     };
-    let sweeps = is_asked || is_prepared || mode != database.mode();
+    let sweeps = is_asked || mode != database.mode();
     database.set_mode(mode);
-    let mut look = Look {
-        tables,
-        next: if is_prepared { backend::now() + PREPARED } else { 0 },
-    };
+    if is_prepared {
+        database.ask_for_sweep_at(backend::now() + PREPARED);
+    }
+    let mut look = Look { tables, next: 0 };
     if mode == Mode::Runs {
         look.lost()?;
         look.end(&EXPIRED)?;
@@ -223,6 +223,11 @@ pub fn keep() -> Result<()> {
         // What was due and is not done was left for later.
         let now = backend::now();
         look.look_at(if next > now { next } else { now + LATER });
+    }
+    if mode == Mode::Runs
+        && let Some(at) = history::prune()?
+    {
+        look.look_at(at);
     }
     database.seen(began, look.next, has_blocked);
     Ok(())
@@ -424,14 +429,14 @@ fn note_lost(run: &Run) -> Result<()> {
         return Ok(());
     }
     let end: Option<&[u8]> = (run.attempt >= most).then_some(b"failed");
-    runner::note(&Failed {
+    history::note(&Failed {
         id: run.task,
         attempt: run.attempt,
         pid: run.process.pid(),
         started_at: run.started_at,
         state: b"interrupted",
         end,
-        run_at: runner::next_attempt_at(delay, run.attempt),
+        run_at: history::next_attempt_at(delay, run.attempt),
         sqlstate: b"08006",
         message: b"the process that ran the task ended before the task did",
         detail: None,

@@ -19,12 +19,16 @@
 //! * [`clock`]: the process that has workers started;
 //! * [`keeper`]: what is due becomes ready;
 //! * [`runner`]: one run of one task;
-//! * [`running`]: what is known of tasks that run.
+//! * [`running`]: what is known of tasks that run;
+//! * [`history`]: what is noted of their ends;
+//! * [`retention`]: how long that is kept;
+//! * [`totals`]: how many have ended.
 
 pub mod clock;
 pub mod control;
 pub mod end;
 pub mod enqueue;
+pub mod history;
 pub mod join;
 pub mod keeper;
 mod keys;
@@ -33,8 +37,10 @@ mod parents;
 pub mod pushed;
 pub mod queue;
 mod ready;
+mod retention;
 pub mod runner;
 pub mod running;
 mod shared;
 pub mod stamp;
 pub mod tables;
+pub mod totals;

@@ -187,6 +187,9 @@ fn database() -> Option<&'static Database> {
 
 /// The tasks are there for all. Must not fail.
 fn committed(pending: &Pending) {
+    if pending.queues_change {
+        crate::tasks::totals::ask_for_housekeeping();
+    }
     if pending.activates
         && let Some(database) = shared::known()
     {

@@ -11,7 +11,7 @@ use crate::pg::transaction::{Event, Watcher};
 use crate::pg::value::desc::{INTERVAL, TEXT_ARRAY};
 use crate::tasks::options::{self, NAME_MAX, check_interval, check_length, out_of_range};
 use crate::tasks::tables::Tables;
-use crate::tasks::{pushed, running};
+use crate::tasks::{pushed, running, tables, totals};
 use core::cell::RefCell;
 use pgrx::PgSqlErrorCode;
 
@@ -269,6 +269,7 @@ pub fn set(settings: &Settings, roles: Value) -> Result<()> {
         settings.paused.map_or(Value::Null, Value::Bool),
     ])?;
     forget();
+    totals::database(tables::last()?.task)?;
     pushed::queues_change()
 }
 

@@ -16,13 +16,14 @@ use crate::pg::plan::Plan;
 use crate::pg::process::backend::{self, Process};
 use crate::pg::process::identity;
 use crate::pg::query::simple_query;
-use crate::pg::table::{self, Key, Sees};
-use crate::pg::value::kept;
+use crate::pg::table::{self, Key, Sees, Tid};
 use crate::pg::value::params::Parameters;
+use crate::pg::value::{json, kept};
 use crate::pg::{fallible, memory, transaction};
 use crate::registry::job::Stop;
 use crate::settings;
 use crate::tasks::end::{self, Locked};
+use crate::tasks::history::{self, Done, Failed};
 use crate::tasks::keys;
 use crate::tasks::pushed::Ready;
 use crate::tasks::ready::{BATCH, Entry, Limits, Next, Rank, Which};
@@ -58,6 +59,11 @@ pub struct Task {
     concurrency_key: Option<&'static CStr>,
     /// Whether its concurrency key may hold others back.
     has_limited_key: bool,
+    /// The version of its row.
+    tid: Tid,
+    /// Whether anything is kept of it when it is done, and whether its rows are.
+    keep: bool,
+    keeps_result: bool,
 }
 
 /// The settings of a queue, as far as runs need them.
@@ -72,6 +78,8 @@ struct Queue {
     timeout: i64,
     synchronous_commit: Vec<u8>,
     limits: Limits,
+    /// Whether anything is kept of what is done.
+    keeps_done: bool,
 }
 
 thread_local! {
@@ -114,7 +122,8 @@ static QUEUE: Plan = Plan::planned(
     c"SELECT max_attempts, \
           LEAST(pg_catalog.date_part('epoch', retry_delay) OPERATOR(pg_catalog.*) 1000, 3600000)::pg_catalog.int8, \
           LEAST(pg_catalog.date_part('epoch', timeout) OPERATOR(pg_catalog.*) 1000, 2147483647)::pg_catalog.int8, \
-          synchronous_commit, max_running, max_running_per_key, paused \
+          synchronous_commit, max_running, max_running_per_key, paused, \
+          keep_done OPERATOR(pg_catalog.>) '0' AND keep_done_max IS DISTINCT FROM 0 \
       FROM background.queue WHERE name OPERATOR(pg_catalog.=) $1",
     &[TEXT],
 );
@@ -254,6 +263,7 @@ fn queue(hash: u64, name: &[u8], version: u64) -> Result<Queue> {
                 per_key: row.int4(5)?.unwrap_or(-1),
                 is_paused: row.bool(6)?.unwrap_or(false),
             },
+            keeps_done: row.bool(7)?.unwrap_or(true),
         })
     })?;
     let queue = match found {
@@ -266,6 +276,7 @@ fn queue(hash: u64, name: &[u8], version: u64) -> Result<Queue> {
             timeout: 0,
             synchronous_commit: fallible::copied(b"off")?,
             limits: Limits::NONE,
+            keeps_done: true,
         },
     };
     QUEUES.with_borrow_mut(|queues| {
@@ -294,6 +305,8 @@ struct Found {
     concurrency_key: Option<&'static CStr>,
     has_params: bool,
     has_settings: bool,
+    tid: Tid,
+    keeps_result: bool,
 }
 
 enum Look {
@@ -342,7 +355,7 @@ fn load(which: Which) -> Result<Option<Task>> {
     let version = shared::mine()?.lines().version();
     let queue = queue(which.queue, found.queue.to_bytes(), version)?;
     let most = if found.is_statement { 1 } else { queue.max_attempts };
-    let task = Task {
+    let mut task = Task {
         id,
         attempt: found.attempt + 1,
         max_attempts: found.max_attempts.unwrap_or(most),
@@ -364,6 +377,9 @@ fn load(which: Which) -> Result<Option<Task>> {
         key: found.key.map(|(key, _)| key),
         concurrency_key: found.concurrency_key,
         has_limited_key: run.key != 0 && queue.limits.per_key >= 0,
+        tid: found.tid,
+        keep: queue.keeps_done,
+        keeps_result: found.keeps_result && queue.keeps_done,
     };
     if task.has_limited_key && !is_next_of_key(&task, queue.limits.per_key)? {
         return Ok(None);
@@ -387,6 +403,10 @@ fn load(which: Which) -> Result<Option<Task>> {
             // Another session has ended it meanwhile.
             return Ok(None);
         }
+        let Some(tid) = history::version(&tables, id)? else {
+            return Ok(None);
+        };
+        task.tid = tid;
     }
     shared::attempt_is(task.attempt);
     Ok(Some(task))
@@ -448,6 +468,8 @@ fn look(row: &table::Row, role: u32, home: i64, now: i64) -> Result<Option<Look>
         concurrency_key: text(task::CONCURRENCY_KEY)?,
         has_params: row.datum(task::PARAM_TYPES).is_some(),
         has_settings: row.datum(task::SETTINGS).is_some(),
+        tid: row.tid,
+        keeps_result: row.bool(task::KEEP_RESULT) == Some(true),
     })))
 }
 
@@ -478,6 +500,9 @@ static PARAMS: Plan = Plan::fixed(
 /// In the task's transaction, as its role: the state that it runs in, and its parameters. The settings end with the transaction, if it is the task's.
 pub fn before() -> Result<Option<Parameters>> {
     let Some(task) = CURRENT.get() else { return Ok(None) };
+    if task.keeps_result {
+        error::catching(|raw| json::begin(raw, settings::max_task_result()))?;
+    }
     let is_local = !task.is_statement;
     if !is_local || own::value_of(c"search_path")? != task.search_path.to_bytes() {
         own::set(c"search_path", task.search_path, is_local)?;
@@ -496,50 +521,24 @@ pub fn prepare() -> Result<Option<Parameters>> {
     transaction::own(before)
 }
 
-/// The columns of a row of the history that the task's row has, too.
-macro_rules! kept_columns {
-    () => {
-        "priority, mode, home, max_attempts, enqueued_at, run_at, expires_at, retry_delay, timeout, sql, param_types, param_values, \
-         search_path, settings, database, keep_result, key, concurrency_key, after, on_parent_failure, schedule, operation_id"
-    };
-}
-
-const fn c(text: &'static str) -> &'static CStr {
-    match CStr::from_bytes_with_nul(text.as_bytes()) {
-        Ok(text) => text,
-        Err(_) => panic!(),
-    }
-}
-
-static DONE: Plan = Plan::planned(
-    c(concat!(
-        "WITH gone AS (DELETE FROM background.task WHERE id OPERATOR(pg_catalog.=) $1 RETURNING *) \
-         INSERT INTO background.run_0 (task_id, attempt, ended, state, queue, owner, label, pid, started_at, finished_at, row_count, command_tag, ",
-        kept_columns!(),
-        ") SELECT id, $2, true, 'done', queue, owner, label, $3, $4, pg_catalog.clock_timestamp(), $5, $6, ",
-        kept_columns!(),
-        " FROM gone\0"
-    )),
-    &[INT8, INT4, INT4, TIMESTAMPTZ, INT8, TEXT],
-);
-
-fn note_done(task: &Task, rows: i64, tag: Option<u32>) -> Result<usize> {
-    DONE.execute(&[
-        Value::Int8(task.id),
-        Value::Int4(task.attempt),
-        Value::Int4(backend::my_pid()),
-        Value::Timestamp(task.started_at),
-        Value::Int8(rows),
-        Value::text_or_null(tag.map(simple_query::tag_name)),
-    ])
+fn done(task: &Task, tid: Tid, rows: i64, tag: Option<u32>) -> Result<bool> {
+    history::done(&Done {
+        id: task.id,
+        tid,
+        attempt: task.attempt,
+        started_at: task.started_at,
+        rows,
+        tag,
+        result: if task.keeps_result { json::collected() } else { None },
+        keep: task.keep,
+    })
 }
 
 /// In the task's transaction, after its last statement: it is done.
 pub fn mark(rows: i64, tag: Option<u32>) -> Result<()> {
     let Some(task) = CURRENT.get() else { return Ok(()) };
     own::set(c"synchronous_commit", task.synchronous_commit, true)?;
-    let marked = transaction::unrestricted(|| note_done(&task, rows, tag))?;
-    if marked == 0 {
+    if !done(&task, task.tid, rows, tag)? {
         return Err(Report::new(
             PgSqlErrorCode::ERRCODE_QUERY_CANCELED,
             format!("task {} was canceled while it began", task.id),
@@ -553,8 +552,12 @@ pub fn mark(rows: i64, tag: Option<u32>) -> Result<()> {
 /// an attempt that was interrupted, and this process runs no more tasks.
 pub fn ended(rows: i64, tag: Option<u32>) {
     let Some(task) = take_current() else { return };
+    let _kept = Kept(task.keeps_result);
     if task.is_statement
-        && let Err(failure) = transaction::own(|| note_done(&task, rows, tag))
+        && let Err(failure) = transaction::own(|| match history::version(&tables::last()?, task.id)? {
+            Some(tid) => done(&task, tid, rows, tag),
+            None => Ok(false),
+        })
     {
         error::log_caught(error::into_data(failure));
         return shared::leave();
@@ -672,106 +675,37 @@ pub fn is_runner() -> bool {
     shared::is_runner()
 }
 
-/// What is noted of an attempt that is not done.
-pub struct Failed<'a> {
-    pub id: i64,
-    pub attempt: i32,
-    pub pid: i32,
-    pub started_at: i64,
-    /// The state of the run.
-    pub state: &'a [u8],
-    /// The state of the task, where this was its end.
-    pub end: Option<&'a [u8]>,
-    /// When the next attempt is due, else.
-    pub run_at: i64,
-    pub sqlstate: &'a [u8],
-    pub message: &'a [u8],
-    pub detail: Option<&'a [u8]>,
-    pub hint: Option<&'a [u8]>,
-    pub context: Option<&'a [u8]>,
-}
+/// The rows that are kept go at the end of a run.
+struct Kept(bool);
 
-static ENDS: Plan = Plan::planned(
-    c(concat!(
-        "WITH gone AS (DELETE FROM background.task WHERE id OPERATOR(pg_catalog.=) $1 RETURNING *) \
-         INSERT INTO background.run_failed (task_id, attempt, ended, state, queue, owner, label, pid, started_at, finished_at, sqlstate, message, \
-             detail, hint, context, ",
-        kept_columns!(),
-        ") SELECT id, $2, true, $5, queue, owner, label, $3, $4, pg_catalog.clock_timestamp(), $6, $7, $8, $9, $10, ",
-        kept_columns!(),
-        " FROM gone\0"
-    )),
-    &[INT8, INT4, INT4, TIMESTAMPTZ, TEXT, TEXT, TEXT, TEXT, TEXT, TEXT],
-);
-
-static AGAIN: Plan = Plan::planned(
-    c"WITH later AS (UPDATE background.task SET attempt = $2, phase = 'd', run_at = $11, started_at = $4, sqlstate = $6, error_message = $7 \
-          WHERE id OPERATOR(pg_catalog.=) $1 RETURNING *) \
-      INSERT INTO background.run_failed (task_id, attempt, ended, state, queue, owner, label, pid, started_at, finished_at, sqlstate, message, \
-          detail, hint, context, schedule) \
-      SELECT id, $2, false, $5, queue, owner, label, $3, $4, pg_catalog.clock_timestamp(), $6, $7, $8, $9, $10, schedule FROM later",
-    &[
-        INT8,
-        INT4,
-        INT4,
-        TIMESTAMPTZ,
-        TEXT,
-        TEXT,
-        TEXT,
-        TEXT,
-        TEXT,
-        TEXT,
-        TIMESTAMPTZ,
-    ],
-);
-
-/// Notes an attempt that is not done, in the open transaction. Does nothing where the task has ended meanwhile.
-pub fn note(failed: &Failed) -> Result<()> {
-    let values = [
-        Value::Int8(failed.id),
-        Value::Int4(failed.attempt),
-        Value::Int4(failed.pid),
-        Value::Timestamp(failed.started_at),
-        Value::Text(failed.end.unwrap_or(failed.state)),
-        Value::Text(failed.sqlstate),
-        Value::Text(failed.message),
-        Value::text_or_null(failed.detail),
-        Value::text_or_null(failed.hint),
-        Value::text_or_null(failed.context),
-        Value::Timestamp(failed.run_at),
-    ];
-    match failed.end {
-        Some(_) => ENDS.execute(&values[..10]).map(|_| ()),
-        None => AGAIN.execute(&values).map(|_| ()),
+impl Drop for Kept {
+    fn drop(&mut self) {
+        if self.0 {
+            error::if_possible(|| error::catching(json::end));
+        }
     }
 }
 
-/// When the attempt after this one is due: `delay` milliseconds, doubled for each one before, a tenth more or less, an hour at most.
-pub fn next_attempt_at(delay: i64, attempt: i32) -> i64 {
-    const HOUR: i64 = 3_600_000;
-    let doubled = delay.saturating_mul(1 << (attempt - 1).clamp(0, 22)).min(HOUR);
-    let tenth = doubled / 10;
-    let varied = match backend::strong_random() {
-        Ok(random) if tenth > 0 => doubled - tenth + (random % (2 * tenth as u64 + 1)) as i64,
-        _ => doubled,
-    };
-    backend::now() + varied.min(HOUR) * 1000
+/// Whether the rows of the last statement are kept with the run.
+pub fn keeps_result() -> bool {
+    CURRENT.get().is_some_and(|task| task.keeps_result)
 }
 
 /// The run has failed, and its transaction is rolled back: notes the attempt. If that fails, the keeper does it, and this process runs no more tasks.
 pub fn failed(error: &crate::registry::job::Error, stop: Stop, is_canceled: bool) {
     let Some(task) = take_current() else { return };
+    let _kept = Kept(task.keeps_result);
     let is_last = task.attempt >= task.max_attempts;
     let (state, end): (&[u8], Option<&[u8]>) = match stop {
         Stop::Cancel if is_canceled => (b"canceled", Some(b"canceled")),
         Stop::RunTimeout | Stop::WorkerTimeout => (b"timed_out", is_last.then_some(b"failed")),
         _ => (b"failed", is_last.then_some(b"failed")),
     };
-    let run_at = next_attempt_at(task.delay, task.attempt);
+    let run_at = history::next_attempt_at(task.delay, task.attempt);
     let noted = transaction::own(|| {
         let fields = error.fields()?;
         let fields = crate::pg::wire::Fields(&fields);
-        note(&Failed {
+        history::note(&Failed {
             id: task.id,
             attempt: task.attempt,
             pid: backend::my_pid(),

@@ -25,17 +25,54 @@ pub mod task {
     pub const SEARCH_PATH: usize = 19;
     pub const SETTINGS: usize = 20;
     pub const DATABASE: usize = 21;
+    pub const KEEP_RESULT: usize = 22;
     pub const KEY: usize = 23;
     pub const TURN: usize = 24;
     pub const CONCURRENCY_KEY: usize = 25;
 }
 
-/// The columns of the tables of runs that are read by number.
+/// The columns of the tables of runs that are read or written by number.
 pub mod run {
     pub const TASK_ID: usize = 1;
+    pub const ATTEMPT: usize = 2;
     pub const ENDED: usize = 3;
     pub const STATE: usize = 4;
     pub const OWNER: usize = 6;
+    pub const PID: usize = 8;
+    pub const STARTED_AT: usize = 9;
+    pub const FINISHED_AT: usize = 10;
+    pub const ROW_COUNT: usize = 11;
+    pub const COMMAND_TAG: usize = 12;
+    pub const RESULT: usize = 18;
+    pub const WIDTH: usize = 40;
+    /// The columns that have the task's own values, from `queue` to `operation_id`, and the column of `background.task` that each is taken from.
+    pub const OF_TASK: [(usize, usize); 25] = [
+        (5, 2),
+        (6, 3),
+        (7, 15),
+        (19, 4),
+        (20, 6),
+        (21, 7),
+        (22, 9),
+        (23, 10),
+        (24, 11),
+        (25, 12),
+        (26, 13),
+        (27, 14),
+        (28, 16),
+        (29, 17),
+        (30, 18),
+        (31, 19),
+        (32, 20),
+        (33, 21),
+        (34, 22),
+        (35, 23),
+        (36, 25),
+        (37, 26),
+        (38, 27),
+        (39, 28),
+        (40, 29),
+    ];
 }
 
 /// `phase` of `background.task`.
@@ -74,7 +111,7 @@ pub struct Tables {
     pub task_pkey: u32,
     pub task_key: u32,
     pub task_id: u32,
-    /// Each table with its index.
+    /// Each table with its index: the one of what is not done, and those of what is done in turn.
     pub runs: [(u32, u32); 4],
 }
 
@@ -85,6 +122,14 @@ thread_local! {
 /// The number of the table of tasks as this process has seen it last, 0 where it has not.
 pub fn known() -> u32 {
     KNOWN.get().map_or(0, |known| known.task)
+}
+
+/// The tables as this process has seen them last. 55000 where it has not.
+pub fn last() -> Result<Tables> {
+    match KNOWN.get() {
+        Some(known) => Ok(known),
+        None => tables(),
+    }
 }
 
 /// The tables of this database. 55000 where they are not there, 42501 where their

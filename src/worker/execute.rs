@@ -19,8 +19,10 @@ use crate::pg::query::receiver;
 use crate::pg::query::simple_query::{self, Completion, Statement, StatementKind};
 use crate::pg::raw::Raw;
 use crate::pg::reuse::compiled;
+use crate::pg::value::json;
 use crate::pg::value::params::Parameters;
 use crate::registry::job::{Slot, Stop};
+use crate::tasks::runner;
 use crate::worker::{idle, output, work};
 use core::ffi::CStr;
 use pgrx::PgSqlErrorCode;
@@ -165,7 +167,9 @@ fn run(
     grouped: bool,
     user: &User,
 ) -> Completion {
-    let to = if is_last {
+    let to = if is_last && runner::keeps_result() {
+        receiver::to(&json::RECEIVER)
+    } else if is_last {
         receiver::to(&output::ROWS)
     } else {
         receiver::nowhere()

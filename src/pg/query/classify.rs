@@ -151,9 +151,7 @@ unsafe fn kind(raw: Raw<'_>, node: *mut Node) -> Kind {
                 });
                 let relation = (*statement).relation;
                 refused_if(
-                    concurrently.unwrap_or(false)
-                        || relation.is_null()
-                        || is_partitioned(raw, (*relation).relation),
+                    concurrently.unwrap_or(false) || relation.is_null() || is_partitioned(raw, (*relation).relation),
                 )
             }
             NodeTag::T_DiscardStmt => {

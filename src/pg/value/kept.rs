@@ -242,3 +242,27 @@ fn set_formats(raw: Raw<'_>) -> c_int {
         level
     }
 }
+
+/// The numbers as a datum of the type `int8[]`, in the current memory context.
+pub fn int8_array(numbers: &[i64]) -> Result<Datum> {
+    // SAFETY: as many elements as there are numbers.
+    error::catching(|raw| unsafe {
+        let elements = raw::palloc0(raw, size_of::<Datum>() * numbers.len().max(1)).cast::<Datum>();
+        for (n, number) in numbers.iter().enumerate() {
+            elements.add(n).write(Datum::from(*number));
+        }
+        let (mut dimension, mut bound) = (numbers.len() as c_int, 1);
+        Datum::from(raw::construct_md_array(
+            raw,
+            elements,
+            ptr::null_mut(),
+            1,
+            &mut dimension,
+            &mut bound,
+            Oid::from(desc::INT8),
+            8,
+            true,
+            b'd' as _,
+        ))
+    })
+}

@@ -10,6 +10,7 @@
 //! * [`translate`]: conversion of another process's values;
 //! * [`params`]: the parameters of a job;
 //! * [`kept`]: the parameters of a task, as they are kept in a table;
+//! * [`json`]: rows that are kept as JSON;
 //! * [`role`]: the type of a role that is kept in a table.
 
 pub mod assign;
@@ -18,6 +19,7 @@ pub mod desc;
 pub mod describe;
 pub mod encoding;
 pub mod fingerprint;
+pub mod json;
 pub mod kept;
 pub mod params;
 pub mod role;

@@ -136,6 +136,11 @@ impl Shape {
         }
     }
 
+    /// The descriptor.
+    pub(in crate::pg) fn desc(&self) -> TupleDesc {
+        self.desc
+    }
+
     /// The number of columns.
     pub fn width(&self) -> usize {
         self.natts
