@@ -167,7 +167,8 @@ COMMENT ON TABLE background.dependency IS 'which unfinished tasks wait for which
 CREATE INDEX dependency_child ON background.dependency (child);
 
 -- Runs that have ended. `ended` marks the last one of a task, which then has no row in background.task; it has the task's own columns, too,
--- as far as somebody may look at them or ask for a retry. A task that ended without a run has one with attempt 0.
+-- as far as somebody may look at them or ask for a retry. A task that ended without a run has one, too: its attempt is the
+-- number of attempts before it with its sign changed, or 0.
 -- What is done goes to run_0, run_1, run_2 in turn, which are emptied by TRUNCATE; the rest, which is rare, to run_failed.
 CREATE TABLE background.run_0 (
 	task_id int8 NOT NULL,
@@ -241,6 +242,14 @@ CREATE TABLE background.stamp (
 );
 COMMENT ON TABLE background.stamp IS 'the databases that this one is, or is a copy of';
 
+-- Not dumped with its content: pg_upgrade, which takes the tables' files along, keeps it, and a restore does not, although the numbers of a
+-- restored database may be the same ones.
+CREATE TABLE background.original (
+	database oid NOT NULL,
+	relation oid NOT NULL
+);
+COMMENT ON TABLE background.original IS 'the database that these tables were made or activated in';
+
 -- Who publishes all tables can still change rows of those without a primary key.
 ALTER TABLE background.run_0 REPLICA IDENTITY FULL;
 ALTER TABLE background.run_1 REPLICA IDENTITY FULL;
@@ -248,6 +257,7 @@ ALTER TABLE background.run_2 REPLICA IDENTITY FULL;
 ALTER TABLE background.run_failed REPLICA IDENTITY FULL;
 ALTER TABLE background.rotation REPLICA IDENTITY FULL;
 ALTER TABLE background.stamp REPLICA IDENTITY FULL;
+ALTER TABLE background.original REPLICA IDENTITY FULL;
 
 SELECT pg_extension_config_dump('background.task_id', '');
 SELECT pg_extension_config_dump('background.queue', '');
@@ -444,7 +454,7 @@ CREATE VIEW background.tasks WITH (security_barrier) AS
 	SELECT h.task_id, h.queue COLLATE "default", h.label, h.state,
 		CASE h.mode WHEN 't' THEN 'transaction' WHEN 's' THEN 'statement' END,
 		h.priority, background.role_name(h.owner), CASE h.sight WHEN 2 THEN h.sql END,
-		h.attempt, coalesce(h.max_attempts, CASE h.mode WHEN 's' THEN 1 ELSE coalesce(q.max_attempts, 5) END),
+		abs(h.attempt), coalesce(h.max_attempts, CASE h.mode WHEN 's' THEN 1 ELSE coalesce(q.max_attempts, 5) END),
 		h.enqueued_at, h.run_at, h.started_at, h.finished_at, h.pid, NULL, NULL,
 		h.sqlstate, CASE h.sight WHEN 2 THEN h.message END,
 		CASE h.sight WHEN 2 THEN h.key COLLATE "default" END, CASE h.sight WHEN 2 THEN h.concurrency_key COLLATE "default" END,

@@ -5,6 +5,7 @@ use crate::pg::error::{Report, Result};
 use crate::pg::function::call::{Answer, Call};
 use crate::pg::function::rows::Value;
 use crate::pg::plan::Plan;
+use crate::pg::transaction;
 use crate::pg::value::desc::{INT8_ARRAY, TEXT_ARRAY};
 use crate::pg::value::role::Role;
 use crate::pg::{reuse, spi, value};
@@ -198,6 +199,10 @@ fn status(call: &Call) -> Result<Answer> {
     let tables = tables()?;
     let is_copy = stamp::standing(&tables)?.is_copy();
     let (enabled, note): (bool, Option<&str>) = match settings::tasks() {
+        _ if transaction::in_recovery() => (
+            false,
+            Some("The server is a standby: nothing is started before its promotion."),
+        ),
         Tasks::On => (true, None),
         Tasks::Off => (
             false,
@@ -249,7 +254,7 @@ fn running_now(call: &Call) -> Result<Answer> {
             Value::Int4(run.pid),
             Value::Timestamp(run.started_at),
             run.progress_pct.map_or(Value::Null, Value::Int4),
-            Value::Null,
+            Value::text_or_null(run.progress_msg.as_deref()),
         ])?;
     }
     call.null()

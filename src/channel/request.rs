@@ -42,6 +42,8 @@ pub enum Work {
     Task,
     /// What is due in the database is made ready.
     Keep,
+    /// The databases of the cluster are looked up.
+    Scout,
     /// What a test wants.
     #[cfg(feature = "probe")]
     Probe { before: Deed, after: Deed },
@@ -50,7 +52,7 @@ pub enum Work {
 impl Work {
     /// Whether a job with this work is one of the library's own.
     pub fn is_internal(self) -> bool {
-        matches!(self, Self::Task | Self::Keep)
+        matches!(self, Self::Task | Self::Keep | Self::Scout)
     }
 }
 

@@ -12,6 +12,7 @@ use crate::dispatch::place::{self, Placed, Prepared};
 use crate::pg::error::{self, Result};
 use crate::pg::process::{backend, bgworker, latch, signals};
 use crate::pg::raw::Raw;
+use crate::pg::reuse::library;
 use crate::pg::value::encoding;
 use crate::pg::{fallible, shmem, transaction};
 use crate::registry::job::{Slot, State};
@@ -41,6 +42,12 @@ const LINGER: i64 = 60_000_000;
 
 /// How often the lines of a database are read again while there is something to do, in microseconds.
 const SWEEP: i64 = 60_000_000;
+
+/// How many keepers there are at most at the same time.
+const KEEPERS: usize = 4;
+
+/// `template1` (`Template1DbOid` of catalog/pg_database.h), where all databases are looked up: it is always there.
+const TEMPLATE: u32 = 1;
 
 /// What an order is for. No role: the keeper.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -102,6 +109,8 @@ extern "C-unwind" fn clock_exits(_code: c_int, _argument: Datum) {
 }
 
 struct Clock {
+    /// Whether each database is to be looked at once.
+    scouts: bool,
     orders: Vec<Ordered>,
     paused: Vec<Paused>,
     queued: QueuedOrder,
@@ -216,6 +225,8 @@ fn serve(argument: Datum) -> Result<()> {
     }
     remember()?;
     let mut clock = Clock {
+        // Without preloading, the first session in a database tells of it.
+        scouts: library::is_preloaded(),
         orders: Vec::new(),
         paused: Vec::new(),
         queued: QueuedOrder::default(),
@@ -248,6 +259,13 @@ impl Clock {
         self.sweep(&databases, asked, now);
         let mut is_idle = true;
         if !transaction::in_recovery() {
+            if core::mem::take(&mut self.scouts) {
+                let scout = Aim {
+                    database: TEMPLATE,
+                    role: None,
+                };
+                self.order(scout, shared::SUPERUSER, Work::Scout)?;
+            }
             let most = settings::max_task_workers().max(0) as u32;
             let mut aims = Vec::new();
             for database in databases {
@@ -393,6 +411,7 @@ impl Clock {
         let (is_due, at) = database.due(now);
         if is_due && self.count(|aim| *aim == keeper) == 0 {
             match self.paused_for(keeper, now) {
+                0 if self.count(|aim| aim.role.is_none()) >= KEEPERS => (),
                 0 => self.order(keeper, database.owner(), Work::Keep)?,
                 us => sleep(us),
             }
@@ -528,7 +547,9 @@ fn refused(aim: Aim, code: Option<[u8; 5]>) -> Result<()> {
     match aim.role {
         _ if code == Some(*b"3D000") => database.is_gone(),
         Some(role) => {
-            database.lines().forget(role);
+            if let Some(mut lines) = database.lines() {
+                lines.forget(role);
+            }
             database.ask_for_sweep();
         }
         None => (),

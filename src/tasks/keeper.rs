@@ -4,6 +4,7 @@
 //! The tables are the truth. A row that another transaction has locked is left for later: no session may hold up the tasks of others. An error
 //! about one task fails nothing else.
 
+use crate::pg::catalog::database;
 use crate::pg::error::{self, Failure, Result};
 use crate::pg::function::rows::{INT8, TIMESTAMPTZ, Value};
 use crate::pg::guc::own;
@@ -233,6 +234,14 @@ pub fn keep() -> Result<()> {
     Ok(())
 }
 
+/// Tells of each database of the cluster that it may have tasks, so that the keeper looks there once. Outside of a transaction.
+pub fn scout() -> Result<()> {
+    for database in transaction::own(database::connectable)? {
+        shared::database(database)?.may_have_tasks();
+    }
+    Ok(())
+}
+
 /// Runs `body` in a transaction of its own, in which no lock is waited for for long. None after an error, which is reported unless another
 /// transaction was in the way.
 fn patiently<T>(body: impl FnOnce() -> Result<T>) -> Result<Option<T>> {
@@ -389,7 +398,9 @@ impl Look {
     fn sweep(&mut self) -> Result<()> {
         let database = shared::mine()?;
         // Whoever makes a task wait after this puts it into its line itself.
-        database.lines().sweep_begins();
+        if let Some(mut lines) = database.lines() {
+            lines.sweep_begins();
+        }
         let found = transaction::own(|| {
             LINES.rows(&[], |row| {
                 Ok((row.text(0)?.unwrap_or_default(), row.oid(1)?.unwrap_or(0)))
@@ -401,7 +412,9 @@ impl Look {
                     role: *role,
                     queue: shared::stands_for(queue),
                 };
-                database.lines().restart(which, queue);
+                if let Some(mut lines) = database.lines() {
+                    lines.restart(which, queue);
+                }
             }
         }
         if found.iter().any(|(_, role)| *role == 0) {

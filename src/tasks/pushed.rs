@@ -200,7 +200,9 @@ fn committed(pending: &Pending) {
     let Some(database) = database() else { return };
     if pending.queues_change {
         // What an old limit of a key held back is in the table only.
-        database.lines().limits_change();
+        if let Some(mut lines) = database.lines() {
+            lines.limits_change();
+        }
         database.ask_for_sweep();
     }
     if pending.has_more || database.mode() == Mode::Unknown {
@@ -211,7 +213,9 @@ fn committed(pending: &Pending) {
     }
     let (mut blocks, mut defers) = (false, false);
     for some in pending.tasks.chunks(AT_ONCE) {
-        let mut lines = database.lines();
+        let Some(mut lines) = database.lines() else {
+            return database.ask_for_sweep();
+        };
         for task in some {
             match task.phase {
                 Phase::Waiting => {

@@ -16,6 +16,7 @@ use crate::pg::plan::Plan;
 use crate::pg::process::backend::{self, Process};
 use crate::pg::process::identity;
 use crate::pg::query::simple_query;
+use crate::pg::shmem::Guard;
 use crate::pg::table::{self, Key, Sees, Tid};
 use crate::pg::value::params::Parameters;
 use crate::pg::value::{json, kept};
@@ -26,9 +27,9 @@ use crate::tasks::end::{self, Locked};
 use crate::tasks::history::{self, Done, Failed};
 use crate::tasks::keys;
 use crate::tasks::pushed::Ready;
-use crate::tasks::ready::{BATCH, Entry, Limits, Next, Rank, Which};
+use crate::tasks::ready::{BATCH, Entry, Limits, Lines, Next, Rank, Which};
 use crate::tasks::running;
-use crate::tasks::shared::{self, Successor};
+use crate::tasks::shared::{self, Database, Successor};
 use crate::tasks::stamp::{self, Standing};
 use crate::tasks::tables::{self, Tables, task};
 use core::cell::{Cell, RefCell};
@@ -168,11 +169,12 @@ pub fn next(cookie: u64) -> Result<Option<Task>> {
             Next::Nothing => return Ok(None),
             Next::Limits(which) => transaction::own(|| look_at_queue(which))?,
             Next::Read(which, after) => {
-                let lines = || shared::mine().map(|database| database.lines());
-                match transaction::own(|| read(which, after)) {
-                    Ok((entries, is_end)) => lines()?.read(which, &entries, is_end),
+                let read = transaction::own(|| read(which, after));
+                let Some(mut lines) = lines() else { return Ok(None) };
+                match read {
+                    Ok((entries, is_end)) => lines.read(which, &entries, is_end),
                     Err(failure) => {
-                        lines()?.reader_leaves(Process::me());
+                        lines.reader_leaves(Process::me());
                         return Err(failure);
                     }
                 }
@@ -199,8 +201,15 @@ pub fn not_now() {
     }
 }
 
+/// The lines of this process's database, under their lock.
+fn lines() -> Option<Guard<'static, Lines>> {
+    shared::known().and_then(Database::lines)
+}
+
 fn read(which: Which, after: Rank) -> Result<(Vec<Entry>, bool)> {
-    let name = shared::mine()?.lines().name(which);
+    let Some(name) = lines().map(|lines| lines.name(which)) else {
+        return Ok((Vec::new(), false));
+    };
     let (queue, role) = (Value::Text(name.bytes()), Value::Oid(which.role));
     let entry = |row: &crate::pg::plan::Row| {
         Ok(Entry {
@@ -230,12 +239,13 @@ fn read(which: Which, after: Rank) -> Result<(Vec<Entry>, bool)> {
 
 /// Reads the settings of the line's queue for the line.
 fn look_at_queue(which: Which) -> Result<()> {
-    let (name, version) = {
-        let lines = shared::mine()?.lines();
-        (lines.name(which), lines.version())
+    let Some((name, version)) = lines().map(|lines| (lines.name(which), lines.version())) else {
+        return Ok(());
     };
     let queue = queue(which.queue, name.bytes(), version)?;
-    shared::mine()?.lines().set_limits(which.queue, queue.limits, version);
+    if let Some(mut lines) = lines() {
+        lines.set_limits(which.queue, queue.limits, version);
+    }
     Ok(())
 }
 
@@ -352,7 +362,7 @@ fn load(which: Which) -> Result<Option<Task>> {
             return Ok(None);
         }
     }
-    let version = shared::mine()?.lines().version();
+    let version = lines().map_or(0, |lines| lines.version());
     let queue = queue(which.queue, found.queue.to_bytes(), version)?;
     let most = if found.is_statement { 1 } else { queue.max_attempts };
     let mut task = Task {
@@ -658,7 +668,9 @@ fn is_next_of_key(task: &Task, per_key: i32) -> Result<bool> {
     }
     for ready in &first {
         let task = ready.task();
-        shared::mine()?.lines().push(task.which(), task.queue, task.entry());
+        if let Some(mut lines) = lines() {
+            lines.push(task.which(), task.queue, task.entry());
+        }
         shared::there_is_work(Some(task.which().role));
     }
     // If there is none, this task is gone.

@@ -1,6 +1,7 @@
 //! What is known of tasks that run. Runs are in shared memory only, keyed by the database and the extension's own table.
 
 use crate::pg::error::Result;
+use crate::pg::fallible;
 use crate::pg::process::latch;
 use crate::pg::transaction;
 use crate::registry::job::Stop;
@@ -10,7 +11,7 @@ use crate::tasks::{shared, tables, totals};
 use core::cell::Cell;
 
 /// A run that has begun and has not ended.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Run {
     pub task: i64,
     /// The number of the task's role.
@@ -19,6 +20,7 @@ pub struct Run {
     pub pid: i32,
     pub started_at: i64,
     pub progress_pct: Option<i32>,
+    pub progress_msg: Option<Vec<u8>>,
 }
 
 /// The longest grace, in milliseconds. A larger value counts as this one.
@@ -43,20 +45,28 @@ pub fn all() -> Vec<Run> {
     shared::runs(tables::known(), false)
         .unwrap_or_default()
         .into_iter()
-        .map(|run| Run {
-            task: run.task,
-            owner: run.owner,
-            attempt: run.attempt,
-            pid: run.process.pid(),
-            started_at: run.started_at,
-            progress_pct: progress(&run),
+        .map(|run| {
+            let progress = progress(&run);
+            Run {
+                task: run.task,
+                owner: run.owner,
+                attempt: run.attempt,
+                pid: run.process.pid(),
+                started_at: run.started_at,
+                progress_pct: progress.as_ref().map(|(percent, _)| *percent),
+                progress_msg: progress.and_then(|(_, message)| message),
+            }
         })
         .collect()
 }
 
-fn progress(run: &shared::Run) -> Option<i32> {
+/// What the run has reported, as long as it is this run's job.
+fn progress(run: &shared::Run) -> Option<(i32, Option<Vec<u8>>)> {
     let slot = segment().and_then(|segment| segment.slot(run.slot)).ok()?;
-    slot.look_if(run.cookie, |job| job.has_progress.then_some(job.progress_pct))?
+    let (percent, message) = slot.look_if(run.cookie, |job| {
+        job.has_progress.then(|| (job.progress_pct, job.progress_copy()))
+    })??;
+    Some((percent, message.and_then(|message| fallible::copied(&message).ok())))
 }
 
 /// How many tasks of the queue run.

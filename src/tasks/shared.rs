@@ -27,6 +27,10 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 /// The symbol that the postmaster starts the clock at.
 pub const CLOCK_MAIN: &CStr = c"pg_background_clock_main";
 
+/// The role that initdb makes (`BOOTSTRAP_SUPERUSERID` of catalog/pg_authid.h): the keeper connects as this one if the owner of the tables is not
+/// known yet.
+pub const SUPERUSER: u32 = 10;
+
 /// Claims for each worker that the server can have. Those that are lost take room until the keeper has noted them.
 const CLAIMS: usize = 4;
 
@@ -163,7 +167,8 @@ pub struct Database {
     flush_to: AtomicU64,
     /// The processes that wait for the end of a task.
     waiters: AtomicU64,
-    lines: Locked<Lines>,
+    /// The ready cache; the null pointer until the extension is known to be there.
+    lines: AtomicU64,
 }
 
 impl Linked for Database {
@@ -178,6 +183,7 @@ thread_local! {
     static MINE: Cell<Option<&'static Database>> = const { Cell::new(None) };
     /// The claim of this process, which is a runner.
     static CLAIM: Cell<Option<&'static Claim>> = const { Cell::new(None) };
+    static LINES_SEEN: shmem::Last<Locked<Lines>> = const { shmem::Last::new() };
 }
 
 fn places() -> usize {
@@ -242,7 +248,6 @@ pub fn stands_for(name: &[u8]) -> u64 {
 pub fn database(number: u32) -> Result<&'static Database> {
     let shared = shared()?;
     let bits = shmem::Owned::new(shmem::allocate(waiters::bytes())?);
-    let tranche = segment::segment()?.tranche();
     let is_new = Cell::new(false);
     let at = list::find_or_add(
         shared,
@@ -251,7 +256,6 @@ pub fn database(number: u32) -> Result<&'static Database> {
         |database| {
             database.number.store(number, Relaxed);
             database.waiters.store(bits.pointer(), Relaxed);
-            database.lines.init(tranche);
             is_new.set(true);
         },
     )?;
@@ -361,17 +365,21 @@ impl Database {
         })
     }
 
-    /// Notes whose the tables are. If the extension was created anew, nothing that was ready before is.
-    pub fn belongs_to(&self, relation: u32, owner: u32) {
-        let Some(shared) = SHARED.get() else { return };
-        let mut lines = self.lines.lock();
+    /// Notes whose the tables are. If the extension was created anew, nothing that was ready before is. 53200.
+    pub fn belongs_to(&self, relation: u32, owner: u32) -> Result<()> {
+        let shared = shared()?;
+        self.make_lines()?;
+        let mut lines = self.lines();
         let _root = shared.lock();
         self.owner.set(owner);
         self.lives.set(true);
         if self.relation.replace(relation) != relation {
-            lines.clear();
+            if let Some(lines) = &mut lines {
+                lines.clear();
+            }
             self.set_mode(Mode::Unknown);
         }
+        Ok(())
     }
 
     /// It had tasks before the server's start, and these belonged to this role.
@@ -384,6 +392,13 @@ impl Database {
             self.has_blocked.set(true);
             self.wanted.set(self.wanted.get() + 1);
             self.sweep_wanted.set(self.sweep_wanted.get() + 1);
+        }
+    }
+
+    /// It may have tasks, as each database when the server starts.
+    pub fn may_have_tasks(&self) {
+        if self.has_tasks().is_none() && self.mode() == Mode::Unknown {
+            self.had_tasks(SUPERUSER);
         }
     }
 
@@ -488,15 +503,37 @@ impl Database {
         }
     }
 
-    /// The lines, under their lock.
-    pub fn lines(&self) -> Guard<'_, Lines> {
-        self.lines.lock()
+    /// The lines, under their lock; None as long as the extension is not known to be there.
+    pub fn lines(&self) -> Option<Guard<'static, Lines>> {
+        let pointer = self.lines.load(Acquire);
+        if pointer == shmem::INVALID_POINTER {
+            return None;
+        }
+        LINES_SEEN.with(|seen| seen.look(pointer)).map(Locked::lock)
+    }
+
+    /// Makes the lines at the first use. 53200.
+    fn make_lines(&self) -> Result<()> {
+        if self.lines.load(Acquire) == shmem::INVALID_POINTER {
+            let made = shmem::Owned::new(shmem::allocate(size_of::<Locked<Lines>>())?);
+            let lines: &Locked<Lines> = shmem::at(made.pointer());
+            lines.init(segment::segment()?.tranche());
+            let set = self
+                .lines
+                .compare_exchange(shmem::INVALID_POINTER, made.pointer(), AcqRel, Acquire);
+            if set.is_ok() {
+                made.hand_over();
+            }
+        }
+        shmem::map(self.lines.load(Acquire))
     }
 
     /// The database or its extension does not exist any more.
     pub fn is_gone(&self) {
         let Some(shared) = SHARED.get() else { return };
-        self.lines.lock().clear();
+        if let Some(mut lines) = self.lines() {
+            lines.clear();
+        }
         let root = shared.lock();
         self.seen.set(self.wanted.get());
         self.swept.set(self.sweep_wanted.get());
@@ -514,7 +551,7 @@ impl Database {
         let Some(shared) = SHARED.get() else {
             return (false, 0);
         };
-        let finds_room = self.lines.lock().overflow();
+        let finds_room = self.lines().is_some_and(|lines| lines.overflow());
         let mut root = shared.lock();
         if finds_room {
             self.ask(&mut root, true);
@@ -538,7 +575,7 @@ impl Database {
         }
         let mut found = [Role::default(); LINES];
         {
-            let lines = self.lines.lock();
+            let Some(lines) = self.lines() else { return Vec::new() };
             let root = shared.lock();
             let wanted = lines.wanted(&self.claims(&root), most);
             for (to, (role, can)) in found.iter_mut().zip(wanted) {
@@ -659,7 +696,9 @@ pub fn next(relation: u32, cookie: u64, most: i32) -> Next {
         return Next::Nothing;
     }
     let now = backend::now();
-    let mut lines = database.lines.lock();
+    let Some(mut lines) = database.lines() else {
+        return Next::Nothing;
+    };
     let mut root = shared.lock();
     let run = claim.run.get();
     let runners = claims(&root).filter(|claim| claim.is_runner()).count();
@@ -711,14 +750,14 @@ pub fn put_back(name: Option<&[u8]>) {
     let (Some(shared), Some(claim), Some(database)) = (SHARED.get(), CLAIM.get(), MINE.get()) else {
         return;
     };
-    let mut lines = database.lines.lock();
+    let mut lines = database.lines();
     let _root = shared.lock();
     if !claim.is(Standing::Held) {
         return;
     }
     claim.set(Standing::Idle);
     let run = claim.run.get();
-    if let Some(name) = name {
+    if let (Some(name), Some(lines)) = (name, &mut lines) {
         let which = Which {
             role: run.owner,
             queue: run.queue,
@@ -758,21 +797,22 @@ pub fn release(successor: Option<&Successor>) -> bool {
         return true;
     };
     let wakes = {
-        let mut lines = database.lines.lock();
+        let mut lines = database.lines();
         let mut root = shared.lock();
         let run = claim.run.get();
         if run.key != 0 && run.holds_back {
             return false;
         }
         claim.set(Standing::Idle);
-        if let Some(Successor { which, queue, entry }) = successor {
+        if let (Some(Successor { which, queue, entry }), Some(lines)) = (successor, &mut lines) {
             lines.push(*which, queue, *entry);
         }
         let which = Which {
             role: run.owner,
             queue: run.queue,
         };
-        let others = successor.is_some_and(|successor| successor.which.role != run.owner) || lines.others_wait(which);
+        let others = successor.is_some_and(|successor| successor.which.role != run.owner)
+            || lines.is_some_and(|lines| lines.others_wait(which));
         root.asked += u64::from(others);
         others
     };
@@ -797,8 +837,8 @@ pub fn leave() {
     let (Some(shared), Some(claim)) = (SHARED.get(), CLAIM.take()) else {
         return;
     };
-    if let Some(database) = MINE.get() {
-        database.lines.lock().reader_leaves(Process::me());
+    if let Some(mut lines) = MINE.get().and_then(Database::lines) {
+        lines.reader_leaves(Process::me());
     }
     let is_lost = {
         let mut root = shared.lock();

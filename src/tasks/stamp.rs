@@ -1,8 +1,9 @@
 //! What tells a database from its copies: `background.stamp`.
 //!
 //! A row has what names this database and its tables, and the number `home` that each row of a task has, too. A restored database, or one that
-//! was made of a template, has the rows of the one that it is a copy of: none that names itself. pg_upgrade makes a new system identifier and
-//! keeps the other numbers, so the identifier alone does not tell. Rows of tasks that logical replication wrote have another `home`.
+//! was made of a template, has the rows of the one that it is a copy of: none that names itself. The numbers of a restored database may be the
+//! same ones as before; but a restore does not bring `background.original`. pg_upgrade does, and keeps the numbers. Rows of tasks that logical
+//! replication wrote have another `home`.
 
 use crate::pg::error::Result;
 use crate::pg::function::rows::{INT8, OID, Value};
@@ -32,7 +33,9 @@ impl Standing {
 }
 
 static LOOK: Plan = Plan::planned(
-    c"SELECT home, (database OPERATOR(pg_catalog.=) $1 AND relation OPERATOR(pg_catalog.=) $2) AS here, xmin \
+    c"SELECT home, (database OPERATOR(pg_catalog.=) $1 AND relation OPERATOR(pg_catalog.=) $2 \
+              AND EXISTS (SELECT FROM background.original AS o WHERE o.database OPERATOR(pg_catalog.=) $1 AND o.relation OPERATOR(pg_catalog.=) $2)) AS here, \
+          xmin \
       FROM background.stamp ORDER BY here DESC, stamped_at DESC LIMIT 1",
     &[OID, OID],
 );
@@ -41,6 +44,11 @@ static STAMP: Plan = Plan::fixed(
     c"INSERT INTO background.stamp (system_identifier, database, relation, home, stamped_at) \
       VALUES ($1, $2, $3, $4, pg_catalog.statement_timestamp())",
     &[INT8, OID, OID, INT8],
+);
+
+static IS_ORIGINAL: Plan = Plan::fixed(
+    c"INSERT INTO background.original (database, relation) VALUES ($1, $2)",
+    &[OID, OID],
 );
 
 thread_local! {
@@ -106,6 +114,7 @@ fn stamp(tables: &Tables, home: i64) -> Result<()> {
         Value::Oid(tables.task),
         Value::Int8(home),
     ])?;
+    IS_ORIGINAL.execute(&[Value::Oid(backend::my_database().to_u32()), Value::Oid(tables.task)])?;
     Ok(())
 }
 

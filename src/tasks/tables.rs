@@ -153,7 +153,7 @@ pub fn tables() -> Result<Tables> {
         runs,
     };
     let database = shared::mine()?;
-    database.belongs_to(task, owner::number());
+    database.belongs_to(task, owner::number())?;
     KNOWN.set(Some(known));
     Ok(known)
 }

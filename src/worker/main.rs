@@ -119,8 +119,8 @@ enum Kind {
     Job(Work),
     /// The text of a task whose statements have their own transactions.
     Statement,
-    /// No text: the keeper.
-    Keeper,
+    /// No text, but a function of this library.
+    Own(fn() -> Result<()>),
 }
 
 /// What is to be run, and how long.
@@ -224,10 +224,10 @@ impl Attached {
         let text = Text {
             sql,
             parameters: parameters.as_ref(),
-            kind: if work == Work::Keep {
-                Kind::Keeper
-            } else {
-                Kind::Job(work)
+            kind: match work {
+                Work::Keep => Kind::Own(keeper::keep),
+                Work::Scout => Kind::Own(keeper::scout),
+                work => Kind::Job(work),
             },
             timeout,
             limit: Stop::WorkerTimeout,
@@ -264,7 +264,7 @@ impl Attached {
         };
         let executed = match text.kind {
             Kind::Job(work) => execute(text.parameters, work),
-            Kind::Keeper => keeper::keep().map_err(error::into_data),
+            Kind::Own(body) => body().map_err(error::into_data),
             Kind::Statement => match runner::prepare() {
                 Ok(parameters) => execute(parameters.as_ref(), Work::None),
                 Err(failure) => Err(error::into_data(failure)),
@@ -302,7 +302,7 @@ impl Attached {
         // The job of a task belongs to no session.
         self.slot.orphan(self.cookie);
         let mut next = match arrived {
-            Ok(true) => runner::next(self.cookie),
+            Ok(true) => self.begin_next(raw, run),
             Ok(false) => Ok(None),
             Err(failure) => Err(failure),
         };

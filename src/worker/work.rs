@@ -13,7 +13,7 @@ use crate::worker::attached;
 /// Called before the first statement. Returns the parameters that come from the work itself.
 pub fn before(raw: Raw<'_>, work: Work) -> Option<Parameters> {
     match work {
-        Work::None | Work::Keep => None,
+        Work::None | Work::Keep | Work::Scout => None,
         Work::Task => match runner::before() {
             Ok(parameters) => parameters,
             Err(failure) => throw(raw, failure),
@@ -29,7 +29,7 @@ pub fn before(raw: Raw<'_>, work: Work) -> Option<Parameters> {
 /// Called after the last statement, before the commit.
 pub fn after(raw: Raw<'_>, work: Work) {
     match work {
-        Work::None | Work::Keep => (),
+        Work::None | Work::Keep | Work::Scout => (),
         Work::Task => {
             let (rows, tag) = attached::current().map_or((0, None), |job| {
                 job.slot.look(|job| (job.row_count, job.has_tag.then_some(job.tag)))

@@ -2,9 +2,10 @@
 
 use crate::pg::error::{self, Report, Result};
 use crate::pg::process::backend;
-use crate::pg::raw::Raw;
-use crate::pg::{compat, memory};
+use crate::pg::raw::{self, Raw};
+use crate::pg::{compat, fallible, memory};
 use core::ffi::CStr;
+use core::ptr;
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::{self, Oid};
 
@@ -84,10 +85,11 @@ struct Form {
     is_invalid: bool,
 }
 
+/// `DATCONNLIMIT_INVALID_DB` of `catalog/pg_database.h`.
+const INVALID: i32 = -2;
+
 impl Form {
     fn of(oid: Oid) -> Result<Option<Self>> {
-        /// `DATCONNLIMIT_INVALID_DB` of `catalog/pg_database.h`.
-        const INVALID: i32 = -2;
         // SAFETY: the struct of pg_database.
         error::catching(|raw| unsafe {
             let cache = pg_sys::SysCacheIdentifier::DATABASEOID;
@@ -98,6 +100,43 @@ impl Form {
             })
         })
     }
+}
+
+/// The databases that take connections. In a transaction. 53200.
+pub fn connectable() -> Result<Vec<u32>> {
+    // SAFETY: a scan of the catalog, whose rows begin with the struct; it is ended before anything else is done.
+    let (oids, count) = error::catching(|raw| unsafe {
+        let table = raw::table_open(raw, pg_sys::DatabaseRelationId, pg_sys::AccessShareLock as _);
+        let scan = raw::systable_beginscan(raw, table, Oid::INVALID, false, ptr::null_mut(), 0, ptr::null_mut());
+        let (mut oids, mut count, mut room) = (ptr::null_mut::<u32>(), 0, 0);
+        loop {
+            let row = raw::systable_getnext(raw, scan);
+            if row.is_null() {
+                break;
+            }
+            let database = &*compat::columns::<pg_sys::FormData_pg_database>(row);
+            if database.datallowconn && database.datconnlimit != INVALID {
+                if count == room {
+                    room = room * 2 + 64;
+                    let more = raw::palloc(raw, room * size_of::<u32>()).cast::<u32>();
+                    if count > 0 {
+                        ptr::copy_nonoverlapping(oids, more, count);
+                    }
+                    oids = more;
+                }
+                oids.add(count).write(database.oid.to_u32());
+                count += 1;
+            }
+        }
+        raw::systable_endscan(raw, scan);
+        raw::table_close(raw, table, pg_sys::AccessShareLock as _);
+        (oids, count)
+    })?;
+    let mut found = Vec::new();
+    fallible::reserve(&mut found, count)?;
+    // SAFETY: so many were written, in the memory of the transaction.
+    found.extend((0..count).map(|n| unsafe { *oids.add(n) }));
+    Ok(found)
 }
 
 /// Raises 42501 if the role may no longer connect to this process's database. Call it in a transaction.
