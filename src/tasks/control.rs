@@ -206,10 +206,16 @@ pub fn result(tables: &Tables, id: i64, rows: &Rows) -> Result<()> {
             None => return end::check_given_out(id),
         },
     }
-    RESULT.rows(&[Value::Int8(id)], |row| match row.datum(0)? {
-        Some(datum) => rows.push(&[Value::Other(JSONB, datum)]),
-        None => Ok(()),
-    })?;
+    // The row may move to another table after the snapshot of a statement is taken and before that has locked the table where the row was.
+    for _ in 0..2 {
+        let found = RESULT.rows(&[Value::Int8(id)], |row| match row.datum(0)? {
+            Some(datum) => rows.push(&[Value::Other(JSONB, datum)]),
+            None => Ok(()),
+        })?;
+        if !found.is_empty() {
+            break;
+        }
+    }
     Ok(())
 }
 
