@@ -157,9 +157,7 @@ fn one_that_runs_is_canceled_at_once() {
     session.wait_until(&format!(
         "(SELECT state = 'running' AND pid > 0 FROM background.tasks WHERE id = {id})"
     ));
-    assert!(
-        session.holds("(SELECT count(*) = 1 FROM pg_background_jobs WHERE label = 'sleeper' AND state = 'running')")
-    );
+    session.wait_until("(SELECT count(*) = 1 FROM pg_background_jobs WHERE label = 'sleeper' AND state = 'running')");
     assert!(session.holds("(SELECT running = 1 FROM background.status())"));
     assert!(other.holds(&format!("background.cancel({id})")));
     assert_eq!(wait(&mut session, id), "canceled");
