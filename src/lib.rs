@@ -35,7 +35,7 @@ pgrx::pg_module_magic!(name = c"pg_background", version = c"2.1");
 #[unsafe(no_mangle)]
 extern "C-unwind" fn _PG_init() {
     pg::error::uncaught(settings::define);
-    if pg::reuse::library::is_preloaded() {
+    if pg::reuse::library::is_being_preloaded() {
         registry::segment::reserve();
         pg::error::uncaught(tasks::clock::start_with_server);
     }

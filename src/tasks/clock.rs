@@ -195,7 +195,7 @@ fn remember() -> Result<()> {
     hints.is_running = true;
     shared::set_crashed_at(hints.crashed_at);
     for (database, owner) in &hints.databases {
-        shared::database(*database)?.had_tasks(*owner);
+        shared::database(*database)?.may_have_tasks(*owner);
     }
     hints.write();
     STATE.set(hints);

@@ -217,7 +217,7 @@ pub fn follow(id: i64, is_done: bool, locked: Locked) -> Result<bool> {
 
 /// Makes the task ready if it waits for nothing more.
 pub fn unblock(id: i64) -> Result<()> {
-    let found = UNBLOCK.first(&[Value::Int8(id)], |row| Ok((Ready::read(row)?, row.bool(5)?)))?;
+    let found = UNBLOCK.first(&[Value::Int8(id)], |row| Ok((Ready::read(row)?, row.bool(7)?)))?;
     if let Some((ready, is_waiting)) = found {
         let phase = if is_waiting == Some(true) {
             Phase::Waiting

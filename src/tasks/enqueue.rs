@@ -238,6 +238,7 @@ impl Order<'_> {
             queue: asked.queue,
             priority: asked.priority,
             concurrency_key: asked.concurrency_key,
+            due_at: pushed::first(asked.run_at.filter(|_| phase != Phase::Waiting), asked.expires_at),
         };
         pushed::push(&task, phase)
     }

@@ -237,7 +237,7 @@ pub fn keep() -> Result<()> {
 /// Tells of each database of the cluster that it may have tasks, so that the keeper looks there once. Outside of a transaction.
 pub fn scout() -> Result<()> {
     for database in transaction::own(database::connectable)? {
-        shared::database(database)?.may_have_tasks();
+        shared::database(database)?.may_have_tasks(shared::SUPERUSER);
     }
     Ok(())
 }

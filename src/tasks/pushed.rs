@@ -7,6 +7,7 @@
 use crate::pg::error::Result;
 use crate::pg::fallible;
 use crate::pg::plan::Row;
+use crate::pg::process::backend;
 use crate::pg::transaction::{self, Event, Watcher};
 use crate::settings::{self, Tasks};
 use crate::tasks::ready::{Entry, Which};
@@ -44,6 +45,8 @@ struct Pending {
     queues_change: bool,
     /// This database is the one whose tasks run.
     activates: bool,
+    /// When the first of the tasks is due or expires, 0 for never; be it one of a subtransaction that was rolled back.
+    due_at: i64,
 }
 
 impl Pending {
@@ -51,6 +54,7 @@ impl Pending {
         self.tasks.clear();
         self.queues.clear();
         (self.has_more, self.queues_change, self.activates) = (false, false, false);
+        self.due_at = 0;
     }
 
     fn is_empty(&self) -> bool {
@@ -66,6 +70,7 @@ thread_local! {
             has_more: false,
             queues_change: false,
             activates: false,
+            due_at: 0,
         })
     };
 }
@@ -79,6 +84,8 @@ pub struct Task<'a> {
     pub queue: &'a [u8],
     pub priority: i32,
     pub concurrency_key: Option<&'a [u8]>,
+    /// When the keeper is to look at it: it is due or expires then. 0 for never.
+    pub due_at: i64,
 }
 
 impl Task<'_> {
@@ -100,12 +107,23 @@ impl Task<'_> {
     }
 }
 
+/// The first of two times, 0 if there is none. One that is over does no harm: the keeper looks once.
+pub fn first(run_at: Option<i64>, expires_at: Option<i64>) -> i64 {
+    match (run_at, expires_at) {
+        (Some(one), Some(other)) => one.min(other),
+        (at, None) | (None, at) => at.unwrap_or(0),
+    }
+}
+
 /// Notes a task of this transaction. 53200.
 pub fn push(task: &Task, phase: Phase) -> Result<()> {
     WATCHER.turn_on()?;
     shared::mine()?;
     let which = task.which();
     PENDING.with_borrow_mut(|pending| {
+        if task.due_at != 0 && (pending.due_at == 0 || task.due_at < pending.due_at) {
+            pending.due_at = task.due_at;
+        }
         if pending.tasks.len() == MOST {
             pending.has_more = true;
             return Ok(());
@@ -211,7 +229,7 @@ fn committed(pending: &Pending) {
         }
         return database.ask_for_sweep();
     }
-    let (mut blocks, mut defers) = (false, false);
+    let mut blocks = false;
     for some in pending.tasks.chunks(AT_ONCE) {
         let Some(mut lines) = database.lines() else {
             return database.ask_for_sweep();
@@ -223,15 +241,15 @@ fn committed(pending: &Pending) {
                     lines.push(task.which, name, task.entry);
                 }
                 Phase::Blocked => blocks = true,
-                Phase::Deferred => defers = true,
+                Phase::Deferred => (),
             }
         }
     }
     if blocks {
         database.blocks();
-    } else if defers {
-        // Also when it may expire: the keeper finds when the next one is due.
-        database.ask_for_keeper();
+    }
+    if pending.due_at != 0 {
+        database.ask_for_keeper_at(pending.due_at);
     }
     if pending.tasks.iter().any(|task| task.phase == Phase::Waiting) {
         shared::there_is_work(pending.tasks.first().map(|task| task.which.role));
@@ -248,7 +266,7 @@ fn prepared() {
 /// The columns that [`Ready::read`] reads, of the table `t`.
 macro_rules! ready_columns {
     () => {
-        "t.id, background.role_oid(t.owner), t.queue, t.priority, t.concurrency_key"
+        "t.id, background.role_oid(t.owner), t.queue, t.priority, t.concurrency_key, t.run_at, t.expires_at"
     };
 }
 pub(super) use ready_columns;
@@ -260,6 +278,7 @@ pub struct Ready {
     queue: Vec<u8>,
     priority: i32,
     concurrency_key: Option<Vec<u8>>,
+    due_at: i64,
 }
 
 impl Ready {
@@ -271,6 +290,7 @@ impl Ready {
             queue: row.text(2)?.unwrap_or_default(),
             priority: row.int4(3)?.unwrap_or(0),
             concurrency_key: row.text(4)?,
+            due_at: first(row.int8(5)?.filter(|at| *at > backend::now()), row.int8(6)?),
         })
     }
 
@@ -282,6 +302,7 @@ impl Ready {
             queue: &self.queue,
             priority: self.priority,
             concurrency_key: self.concurrency_key.as_deref(),
+            due_at: self.due_at,
         }
     }
 

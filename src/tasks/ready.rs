@@ -101,7 +101,8 @@ pub trait Running {
     fn of_queue(&self, queue: u64) -> i32;
     /// How many of the queue with this key run.
     fn of_key(&self, queue: u64, key: u64) -> i32;
-    /// Whether the task runs.
+    /// Whether the task runs. If it does, whoever runs it puts it back at the end of the run: it may be the next attempt that came into the line
+    /// before the process that made the last one has let go of the task.
     fn has(&self, task: i64) -> bool;
     /// A task was held back: those who run a task of the key look the next one up at its end.
     fn hold_back(&self, queue: u64, key: u64);

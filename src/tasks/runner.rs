@@ -627,7 +627,7 @@ fn release(task: &Task) {
             queue: ready.task().queue,
             entry: ready.task().entry(),
         });
-        if shared::release(successor.as_ref()) {
+        if shared::release(task.queue.to_bytes(), successor.as_ref()) {
             return;
         }
         looks = true;

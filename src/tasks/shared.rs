@@ -88,8 +88,27 @@ pub struct Run {
     pub priority: i32,
     /// Whether the key has held another task back since the run began or since [`look_for_held_back`].
     holds_back: bool,
+    /// Whether the task has come into its line again meanwhile.
+    comes_again: bool,
     /// When the runner began its first task.
     since: i64,
+}
+
+impl Run {
+    fn which(&self) -> Which {
+        Which {
+            role: self.owner,
+            queue: self.queue,
+        }
+    }
+
+    fn entry(&self) -> Entry {
+        Entry {
+            id: self.task,
+            key: self.key,
+            priority: self.priority,
+        }
+    }
 }
 
 /// A place for a claim. Changes under the root's lock only.
@@ -320,7 +339,14 @@ impl Running for Claims<'_> {
     }
 
     fn has(&self, task: i64) -> bool {
-        self.all().any(|(_, run)| run.task == task)
+        let found = self.all().find(|(_, run)| run.task == task);
+        if let Some((claim, run)) = found {
+            claim.run.set(Run {
+                comes_again: true,
+                ..run
+            });
+        }
+        found.is_some()
     }
 
     fn hold_back(&self, queue: u64, key: u64) {
@@ -382,24 +408,18 @@ impl Database {
         Ok(())
     }
 
-    /// It had tasks before the server's start, and these belonged to this role.
-    pub fn had_tasks(&self, owner: u32) {
+    /// It may have had tasks before the server's start, and these belonged to this role: the keeper is to look.
+    pub fn may_have_tasks(&self, owner: u32) {
         let Some(shared) = SHARED.get() else { return };
         let mut root = shared.lock();
-        root.asked += 1;
+        if self.mode() == Mode::Runs {
+            return;
+        }
         if !self.lives.replace(true) {
             self.owner.set(owner);
-            self.has_blocked.set(true);
-            self.wanted.set(self.wanted.get() + 1);
-            self.sweep_wanted.set(self.sweep_wanted.get() + 1);
         }
-    }
-
-    /// It may have tasks, as each database when the server starts.
-    pub fn may_have_tasks(&self) {
-        if self.has_tasks().is_none() && self.mode() == Mode::Unknown {
-            self.had_tasks(SUPERUSER);
-        }
+        self.has_blocked.set(true);
+        self.ask(&mut root, true);
     }
 
     /// The owner of the tables, if the database has tasks as far as is known.
@@ -676,6 +696,7 @@ pub fn arrive(owner: u32, slot: u32, cookie: u64, most: i32) -> Result<bool> {
         key: 0,
         priority: 0,
         holds_back: false,
+        comes_again: false,
         since: backend::now(),
     });
     claim.set(Standing::Idle);
@@ -722,6 +743,7 @@ pub fn next(relation: u32, cookie: u64, most: i32) -> Next {
             priority: entry.priority,
             // Whether one was held back before this run began is not known.
             holds_back: entry.key != 0,
+            comes_again: false,
             ..run
         });
         claim.set(Standing::Held);
@@ -758,16 +780,7 @@ pub fn put_back(name: Option<&[u8]>) {
     claim.set(Standing::Idle);
     let run = claim.run.get();
     if let (Some(name), Some(lines)) = (name, &mut lines) {
-        let which = Which {
-            role: run.owner,
-            queue: run.queue,
-        };
-        let entry = Entry {
-            id: run.task,
-            key: run.key,
-            priority: run.priority,
-        };
-        lines.push(which, name, entry);
+        lines.push(run.which(), name, run.entry());
     }
 }
 
@@ -790,9 +803,9 @@ pub struct Successor<'a> {
     pub entry: Entry,
 }
 
-/// The end of the attempt of this process is committed: lets go of the task. The successor gets into its line in the same step, or another task of
+/// The end of the attempt of this process is committed: lets go of the task, whose queue has this name. The successor gets into its line in the same step, or another task of
 /// its key could overtake it. False if the key has held another task back since [`look_for_held_back`]: the caller looks again. Must not fail.
-pub fn release(successor: Option<&Successor>) -> bool {
+pub fn release(queue: &[u8], successor: Option<&Successor>) -> bool {
     let (Some(shared), Some(claim), Some(database)) = (SHARED.get(), CLAIM.get(), MINE.get()) else {
         return true;
     };
@@ -804,13 +817,15 @@ pub fn release(successor: Option<&Successor>) -> bool {
             return false;
         }
         claim.set(Standing::Idle);
-        if let (Some(Successor { which, queue, entry }), Some(lines)) = (successor, &mut lines) {
-            lines.push(*which, queue, *entry);
+        if let Some(lines) = &mut lines {
+            if run.comes_again {
+                lines.push(run.which(), queue, run.entry());
+            }
+            if let Some(Successor { which, queue, entry }) = successor {
+                lines.push(*which, queue, *entry);
+            }
         }
-        let which = Which {
-            role: run.owner,
-            queue: run.queue,
-        };
+        let which = run.which();
         let others = successor.is_some_and(|successor| successor.which.role != run.owner)
             || lines.is_some_and(|lines| lines.others_wait(which));
         root.asked += u64::from(others);

@@ -2,15 +2,29 @@
 
 use crate::pg::memory;
 use core::ffi::{c_char, c_int, c_void};
+use core::sync::atomic::AtomicBool;
+use core::sync::atomic::Ordering::Relaxed;
 use std::cell::Cell;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 
-/// Whether this library is being loaded because of `shared_preload_libraries`.
-pub fn is_preloaded() -> bool {
+/// Set in the postmaster, from which all other processes have it.
+static IS_PRELOADED: AtomicBool = AtomicBool::new(false);
+
+/// Whether this library is being loaded because of `shared_preload_libraries`. Called when it is loaded.
+pub fn is_being_preloaded() -> bool {
     // SAFETY: a plain read.
-    unsafe { pgrx::pg_sys::process_shared_preload_libraries_in_progress }
+    let is_being_preloaded = unsafe { pgrx::pg_sys::process_shared_preload_libraries_in_progress };
+    if is_being_preloaded {
+        IS_PRELOADED.store(true, Relaxed);
+    }
+    is_being_preloaded
+}
+
+/// Whether this library was loaded because of `shared_preload_libraries`.
+pub fn is_preloaded() -> bool {
+    IS_PRELOADED.load(Relaxed)
 }
 
 /// The files in a list in the form of `SerializeLibraryState`.

@@ -276,7 +276,9 @@ fn parents_keys_and_times() {
         assert_eq!(wait(&mut session, id), state);
     }
     // One after the other under one key.
-    let first = enqueue(&mut session, "'SELECT pg_sleep(0.3)', key => 'k'");
+    session.exec("CREATE TABLE gate (n int)");
+    other.exec("BEGIN; LOCK TABLE gate");
+    let first = enqueue(&mut session, "'SELECT FROM gate', key => 'k'");
     session.wait_until(&format!(
         "(SELECT state = 'running' FROM background.tasks WHERE id = {first})"
     ));
@@ -286,6 +288,7 @@ fn parents_keys_and_times() {
     assert!(session.holds(&format!(
         "(SELECT state = 'waiting' FROM background.tasks WHERE id = {second})"
     )));
+    other.exec("COMMIT");
     assert_eq!(wait(&mut session, second), "done");
     assert_eq!(wait(&mut session, first), "done");
     // Times.
@@ -511,4 +514,58 @@ fn a_preloaded_library_needs_no_session() {
         let id = enqueue(&mut session, &format!("'INSERT INTO done VALUES ({n})'"));
         assert_eq!(wait(&mut session, id), "done");
     }
+}
+
+/// A standby has no word of what its primary ran, so each database is looked at after the promotion.
+#[test]
+fn a_promoted_standby_goes_on() {
+    let preloaded = "shared_preload_libraries = 'pg_background'";
+    let primary = cluster(&["max_wal_senders = 4", "wal_level = replica", preloaded]);
+    let standby = Cluster::standby_of(&primary, &[preloaded]);
+    let mut session = primary.session();
+    let id = enqueue(
+        &mut session,
+        "'INSERT INTO done VALUES (1)', run_at => now() + interval '5 s'",
+    );
+    let mut there = standby.session();
+    there.wait_until("EXISTS (SELECT FROM background.tasks)");
+    assert!(there.holds("(SELECT NOT enabled AND preloaded AND note IS NOT NULL FROM background.status())"));
+    primary.stop(Shutdown::Immediate);
+    there.exec("SELECT pg_promote()");
+    there.wait_until("EXISTS (SELECT FROM done)");
+    assert_eq!(wait(&mut there, id), "done");
+}
+
+/// Two clusters that were made alike give their objects the same numbers.
+#[test]
+fn a_restored_database_is_a_copy() {
+    let (original, copy) = (Cluster::start(&[]), Cluster::start(&[]));
+    let setup = "CREATE EXTENSION pg_background_tasks; CREATE TABLE done (n int)";
+    original.session().exec(setup);
+    let mut session = original.session();
+    session.exec("SELECT background.set_queue('default', paused => true)");
+    let id = enqueue(&mut session, "'INSERT INTO done VALUES (1)'");
+    let dump = harness::run(
+        harness::server_program("pg_dump")
+            .args(["-U", "postgres", "-d", "postgres", "-h"])
+            .arg(original.socket_dir()),
+    );
+    let script = copy.data().join("dump.sql");
+    std::fs::write(&script, dump.stdout).expect("the dump is written");
+    harness::give_to_server(&script);
+    copy.session().exec("DROP EXTENSION IF EXISTS pg_background");
+    harness::run(
+        harness::psql()
+            .args(["-U", "postgres", "-d", "postgres", "-q", "-h"])
+            .arg(copy.socket_dir())
+            .arg("-f")
+            .arg(&script),
+    );
+    let mut session = copy.session();
+    session.exec("SELECT background.set_queue('default', paused => false)");
+    assert!(session.holds("(SELECT NOT enabled AND note LIKE '%activate%' FROM background.status())"));
+    assert_eq!(session.text(&format!("SELECT background.wait({id}, 500)")), None);
+    session.exec("SELECT background.activate()");
+    assert_eq!(wait(&mut session, id), "done");
+    assert!(session.holds("(SELECT enabled AND note IS NULL FROM background.status())"));
 }
