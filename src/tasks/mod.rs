@@ -19,6 +19,7 @@
 //! * [`clock`]: the process that has workers started;
 //! * [`keeper`]: what is due becomes ready;
 //! * [`runner`]: one run of one task;
+//! * [`elsewhere`]: a run in another database;
 //! * [`running`]: what is known of tasks that run;
 //! * [`history`]: what is noted of their ends;
 //! * [`retention`]: how long that is kept;
@@ -26,6 +27,7 @@
 
 pub mod clock;
 pub mod control;
+mod elsewhere;
 pub mod end;
 pub mod enqueue;
 pub mod history;

@@ -21,8 +21,9 @@ use crate::pg::table::{self, Key, Sees, Tid};
 use crate::pg::value::params::Parameters;
 use crate::pg::value::{json, kept};
 use crate::pg::{fallible, memory, transaction};
-use crate::registry::job::Stop;
+use crate::registry::job::{Slot, Stop};
 use crate::settings;
+use crate::tasks::elsewhere::{self, Elsewhere};
 use crate::tasks::end::{self, Locked};
 use crate::tasks::history::{self, Done, Failed};
 use crate::tasks::keys;
@@ -60,6 +61,8 @@ pub struct Task {
     concurrency_key: Option<&'static CStr>,
     /// Whether its concurrency key may hold others back.
     has_limited_key: bool,
+    /// The database that it runs in, if that is another one.
+    database: Option<&'static CStr>,
     /// The version of its row.
     tid: Tid,
     /// Whether anything is kept of it when it is done, and whether its rows are.
@@ -315,6 +318,7 @@ struct Found {
     concurrency_key: Option<&'static CStr>,
     has_params: bool,
     has_settings: bool,
+    database: Option<&'static CStr>,
     tid: Tid,
     keeps_result: bool,
 }
@@ -387,6 +391,7 @@ fn load(which: Which) -> Result<Option<Task>> {
         key: found.key.map(|(key, _)| key),
         concurrency_key: found.concurrency_key,
         has_limited_key: run.key != 0 && queue.limits.per_key >= 0,
+        database: found.database,
         tid: found.tid,
         keep: queue.keeps_done,
         keeps_result: found.keeps_result && queue.keeps_done,
@@ -449,7 +454,6 @@ fn look(row: &table::Row, role: u32, home: i64, now: i64) -> Result<Option<Look>
         || row.char(task::PHASE) != Some(b'w')
         || owner != Some(role)
         || row.int8(task::HOME) != Some(home)
-        || row.datum(task::DATABASE).is_some()
         || has_expired
     {
         return Ok(None);
@@ -478,6 +482,7 @@ fn look(row: &table::Row, role: u32, home: i64, now: i64) -> Result<Option<Look>
         concurrency_key: text(task::CONCURRENCY_KEY)?,
         has_params: row.datum(task::PARAM_TYPES).is_some(),
         has_settings: row.datum(task::SETTINGS).is_some(),
+        database: text(task::DATABASE)?,
         tid: row.tid,
         keeps_result: row.bool(task::KEEP_RESULT) == Some(true),
     })))
@@ -524,6 +529,25 @@ pub fn before() -> Result<Option<Parameters>> {
         Some(columns) => simple_query::with_message_memory(|| kept::read(columns)).map(Some),
         None => Ok(None),
     }
+}
+
+/// Whether the task of this process runs in another database.
+pub fn is_elsewhere() -> bool {
+    CURRENT.get().is_some_and(|task| task.database.is_some())
+}
+
+/// Runs the task of this process in the other database.
+pub fn run_elsewhere(slot: &Slot) -> Result<()> {
+    let Some((task, database)) = CURRENT.get().and_then(|task| Some((task, task.database?))) else {
+        return Ok(());
+    };
+    let what = Elsewhere {
+        sql: task.sql,
+        label: task.label,
+        database,
+        params: task.params,
+    };
+    elsewhere::run(slot, what)
 }
 
 /// [`before`] in a transaction of its own, for a task whose statements have their own.
@@ -708,6 +732,8 @@ pub fn failed(error: &crate::registry::job::Error, stop: Stop, is_canceled: bool
     let Some(task) = take_current() else { return };
     let _kept = Kept(task.keeps_result);
     let is_last = task.attempt >= task.max_attempts;
+    // Whatever attempts are left, a database that is gone fails its tasks.
+    let is_last = is_last || task.database.is_some() && &error.sqlstate == b"3D000";
     let (state, end): (&[u8], Option<&[u8]>) = match stop {
         Stop::Cancel if is_canceled => (b"canceled", Some(b"canceled")),
         Stop::RunTimeout | Stop::WorkerTimeout => (b"timed_out", is_last.then_some(b"failed")),

@@ -119,6 +119,8 @@ enum Kind {
     Job(Work),
     /// The text of a task whose statements have their own transactions.
     Statement,
+    /// The text of a task that runs in another database.
+    Elsewhere,
     /// No text, but a function of this library.
     Own(fn() -> Result<()>),
 }
@@ -264,6 +266,7 @@ impl Attached {
         };
         let executed = match text.kind {
             Kind::Job(work) => execute(text.parameters, work),
+            Kind::Elsewhere => runner::run_elsewhere(self.slot).map_err(error::into_data),
             Kind::Own(body) => body().map_err(error::into_data),
             Kind::Statement => match runner::prepare() {
                 Ok(parameters) => execute(parameters.as_ref(), Work::None),
@@ -369,10 +372,10 @@ impl Attached {
         let text = Text {
             sql: task.sql,
             parameters: None,
-            kind: if task.is_statement {
-                Kind::Statement
-            } else {
-                Kind::Job(Work::Task)
+            kind: match task.is_statement {
+                true if runner::is_elsewhere() => Kind::Elsewhere,
+                true => Kind::Statement,
+                false => Kind::Job(Work::Task),
             },
             timeout: task.timeout,
             limit: Stop::RunTimeout,

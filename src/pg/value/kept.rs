@@ -156,6 +156,11 @@ fn read_raw(raw: Raw<'_>, columns: &[(&CStr, Option<&CStr>)]) -> Parameters {
     }
 }
 
+/// What [`of`] has kept, as a record again. In a transaction, as [`read`].
+pub fn record(columns: &[(&CStr, Option<&CStr>)]) -> Result<Datum> {
+    error::catching(|raw| read_raw(raw, columns).record(raw))
+}
+
 /// The texts as a datum of the type `text[]`, in the current memory context.
 pub fn text_array(texts: &[&[u8]]) -> Result<Datum> {
     // SAFETY: as many elements as there are texts.

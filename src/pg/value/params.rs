@@ -213,6 +213,25 @@ pub struct Parameters {
 }
 
 impl Parameters {
+    /// A record with these parameters as its columns, in the current memory context.
+    pub fn record(&self, raw: Raw<'_>) -> Datum {
+        // SAFETY: there are `count` parameters. The descriptor gets a number, by which the record is known.
+        unsafe {
+            let desc = raw::CreateTemplateTupleDesc(raw, self.count as c_int);
+            let datums = raw::palloc(raw, size_of::<Datum>() * self.count.max(1)).cast::<Datum>();
+            let nulls = raw::palloc(raw, self.count.max(1)).cast::<bool>();
+            for n in 0..self.count {
+                let parameter = (*self.list).params.as_ptr().add(n);
+                raw::TupleDescInitEntry(raw, desc, (n + 1) as _, ptr::null(), *self.types.add(n), -1, 0);
+                datums.add(n).write((*parameter).value);
+                nulls.add(n).write((*parameter).isnull);
+            }
+            compat::finish_descriptor(raw, desc);
+            let tuple = raw::heap_form_tuple(raw, raw::BlessTupleDesc(raw, desc), datums, nulls);
+            raw::HeapTupleHeaderGetDatum(raw, (*tuple).t_data)
+        }
+    }
+
     /// Reads what [`Outgoing::write`] wrote at this address, and copies it. `records` must outlive the call. It tells the encoding of the
     /// texts. Call it in a transaction.
     ///

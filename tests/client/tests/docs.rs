@@ -1,9 +1,8 @@
 //! Every example of the documentation runs, and every `make` target that it names exists.
 //!
 //! A block ```` ```sql ```` is run by psql, the blocks of a file one after another in a database of their own;
-//! ```` ```sql error=SQLSTATE ```` has to fail with that SQLSTATE. ```` ```sql waits=FEATURE ```` is not run
-//! before the feature is there. A page that does not say `CREATE EXTENSION` finds both extensions. In ```` ```sh ```` blocks, `make` targets
-//! are looked up.
+//! ```` ```sql error=SQLSTATE ```` has to fail with that SQLSTATE. A page that does not say `CREATE EXTENSION` finds both extensions. In
+//! ```` ```sh ```` blocks, `make` targets are looked up.
 
 use std::fs;
 use std::io::Write;
@@ -79,7 +78,7 @@ fn sql_examples_run() {
         administrator.exec(&format!("CREATE DATABASE {database}"));
         let blocks: Vec<_> = blocks(file)
             .into_iter()
-            .filter(|b| b.info.split_whitespace().next() == Some("sql") && !b.info.contains("waits="))
+            .filter(|b| b.info.split_whitespace().next() == Some("sql"))
             .collect();
         if !blocks.iter().any(|block| block.text.contains("CREATE EXTENSION")) {
             cluster

@@ -569,3 +569,75 @@ fn a_restored_database_is_a_copy() {
     assert_eq!(wait(&mut session, id), "done");
     assert!(session.holds("(SELECT enabled AND note IS NULL FROM background.status())"));
 }
+
+#[test]
+fn tasks_in_another_database() {
+    let cluster = cluster(&[]);
+    let mut session = cluster.session();
+    session.exec("CREATE DATABASE there");
+    session.exec("CREATE ROLE alice LOGIN; GRANT pgbackground_role TO alice");
+    let mut there = cluster.session_in("there", "postgres");
+    there.exec("CREATE TABLE t (n int, who text DEFAULT current_user); GRANT ALL ON t TO PUBLIC");
+    session.exec("SET ROLE alice");
+    let id = enqueue(
+        &mut session,
+        "'INSERT INTO t SELECT $1 + n FROM generate_series(1, 2) n', row(40), database => 'there', label => 'far'",
+    );
+    assert_eq!(wait(&mut session, id), "done");
+    assert!(session.holds(&format!(
+        "(SELECT mode = 'statement' AND attempt = 1 FROM background.tasks WHERE id = {id})"
+    )));
+    assert!(session.holds(&format!(
+        "(SELECT row_count = 2 AND command_tag = 'INSERT' AND state = 'done' FROM background.runs WHERE task_id = {id})"
+    )));
+    assert!(there.holds("(SELECT sum(n) = 83 AND min(who) = 'alice' FROM t)"));
+    let id = enqueue(
+        &mut session,
+        "'SELECT 1 / 0', database => 'there', max_attempts => 2, retry_delay => '1 ms'",
+    );
+    assert_eq!(wait(&mut session, id), "failed");
+    assert!(session.holds(&format!(
+        "(SELECT attempt = 2 AND sqlstate = '22012' FROM background.tasks WHERE id = {id})"
+    )));
+    session.exec("RESET ROLE");
+    let id = enqueue(&mut session, "'VACUUM t', database => 'there'");
+    assert_eq!(wait(&mut session, id), "done");
+    // A cancel and a timeout reach the job there.
+    for (end, arguments) in [("canceled", ""), ("failed", ", timeout => '300 ms'")] {
+        let id = enqueue(
+            &mut session,
+            &format!("'SELECT pg_sleep(100)', database => 'there'{arguments}"),
+        );
+        session.wait_until("EXISTS (SELECT FROM pg_stat_activity WHERE datname = 'there' AND wait_event = 'PgSleep')");
+        if end == "canceled" {
+            assert!(session.holds(&format!("background.cancel({id})")));
+        }
+        assert_eq!(wait(&mut session, id), end);
+        session
+            .wait_until("NOT EXISTS (SELECT FROM pg_stat_activity WHERE datname = 'there' AND wait_event = 'PgSleep')");
+    }
+    session.exec("SELECT background.set_queue('default', paused => true)");
+    let id = enqueue(
+        &mut session,
+        "'SELECT 1', database => 'there', max_attempts => 5, retry_delay => '1 h'",
+    );
+    drop(there);
+    session.exec("DROP DATABASE there");
+    session.exec("SELECT background.set_queue('default', paused => false)");
+    assert_eq!(wait(&mut session, id), "failed");
+    assert!(session.holds(&format!(
+        "(SELECT attempt = 1 AND sqlstate = '3D000' FROM background.tasks WHERE id = {id})"
+    )));
+    for arguments in ["keep_result => true", "settings => '{\"a.b\": 1}'"] {
+        session.exec("CREATE DATABASE again");
+        assert_eq!(
+            session
+                .error(&format!(
+                    "SELECT background.enqueue('SELECT 1', database => 'again', {arguments})"
+                ))
+                .sqlstate,
+            "0A000"
+        );
+        session.exec("DROP DATABASE again");
+    }
+}
