@@ -347,8 +347,11 @@ fn prune_done(tables: &Tables, database: &Database, limits: &[(Vec<u8>, Limits)]
     let has_turned = house.filled != filled;
     house.delete_overdue()?;
     house.give_room(&queues)?;
-    if is_late || has_turned {
-        // Tables that were emptied later were not looked at as they are now.
+    if has_turned {
+        // The table that was filled may be emptied now.
+        return Ok(Some(now + NEXT_BATCHES));
+    }
+    if is_late {
         return Ok(Some(now + PAUSE));
     }
     Ok(house.next(since + period).map(|at| at.max(now + PAUSE)))
