@@ -20,9 +20,7 @@ pub fn resolve(handles: &[Rc<Handle>]) {
         let worker = handle.slot.worker_pid.load(Relaxed);
         let relevant = worker != 0 && !job.state.has_ended() && handle.slot.stop() == Stop::No;
         drop(job);
-        // The edges are read one after the other, and one may be gone before the next is read. A cycle that is found twice is no such
-        // artefact: its members have not moved.
-        if relevant && leads_here(worker) && leads_here(worker) {
+        if relevant && waits_for_me(worker) {
             let on_snapshot = lock::waits_for_snapshot(worker);
             if let Some(mut job) = handle.slot.lock_if(handle.cookie) {
                 job.deadlock_pid = backend::my_pid();
@@ -31,6 +29,14 @@ pub fn resolve(handles: &[Rc<Handle>]) {
             handle.slot.cancel(handle.cookie, Stop::Deadlock);
         }
     }
+}
+
+/// Whether the process can go on only after this one. Guarded.
+///
+/// The edges are read one after the other, and one may be gone before the next is read. A cycle that is found twice is no such artefact: its
+/// members have not moved.
+pub fn waits_for_me(pid: i32) -> bool {
+    leads_here(pid) && leads_here(pid)
 }
 
 /// Whether the waits for locks and for jobs that begin at process `start` lead to this one.

@@ -379,6 +379,10 @@ impl Clock {
     fn pause(&mut self, aim: Aim) -> Result<()> {
         let now = backend::now();
         if let Some(paused) = self.paused.iter_mut().find(|paused| paused.aim == aim) {
+            if paused.until > now {
+                // Others of the same time have failed, too.
+                return Ok(());
+            }
             paused.pause = (paused.pause * 2).min(LONGEST_PAUSE);
             paused.until = now + paused.pause;
             return Ok(());
@@ -436,6 +440,11 @@ impl Clock {
         aims.sort_by_key(|(served_at, ..)| *served_at);
         for (_, aim, role) in aims.iter() {
             while self.count(|other| other == aim) + (role.idle as usize) < role.can as usize {
+                let is_doubtful = self.paused.iter().any(|paused| paused.aim == *aim);
+                if is_doubtful && self.count(|other| other == aim) > 0 {
+                    // After a failure one is tried before others follow.
+                    break;
+                }
                 if self.count(|aim| aim.role.is_some()) + shared::runners(0).0 as usize >= most {
                     others_wait |= !role.has_runner && self.count(|other| other == aim) == 0;
                     break;
@@ -541,12 +550,18 @@ fn write_hints(databases: &[&'static Database]) -> Result<()> {
     Ok(())
 }
 
+/// The SQLSTATEs of a connection that a role may not have.
+const REFUSALS: [&[u8; 5]; 2] = [b"28000", b"42501"];
+
 /// No worker could connect for the aim. The keeper finds out whether its role still exists.
 fn refused(aim: Aim, code: Option<[u8; 5]>) -> Result<()> {
     let database = shared::database(aim.database)?;
     match aim.role {
         _ if code == Some(*b"3D000") => database.is_gone(),
         Some(role) => {
+            if let Some(code) = code.filter(|code| REFUSALS.contains(&code)) {
+                database.is_refused(role, code);
+            }
             if let Some(mut lines) = database.lines() {
                 lines.forget(role);
             }

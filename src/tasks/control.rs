@@ -4,10 +4,13 @@ use crate::pg::catalog::role;
 use crate::pg::error::{self, Failure, Report, Result};
 use crate::pg::fallible;
 use crate::pg::function::rows::{INT4, INT8, Rows, Value};
+use crate::pg::guc::own;
 use crate::pg::plan::{self, Plan};
+use crate::pg::process::backend;
 use crate::pg::table::{self, Key, Sees};
 use crate::pg::transaction;
 use crate::pg::value::desc::JSONB;
+use crate::session::deadlock;
 use crate::session::wait::Deadline;
 use crate::tasks::end::{self, Ended};
 use crate::tasks::keys::{self, Found};
@@ -43,7 +46,8 @@ fn unfinished(tables: &Tables, id: i64) -> Result<Option<Unfinished>> {
     )
 }
 
-/// Cancels the task: one that runs at once, after `grace_ms` by force, and one that does not run in this transaction. False where it has ended.
+/// Cancels the task: one that runs at once, waiting up to `grace_ms` milliseconds for its end, and one that does not run in this transaction. False
+/// if it has ended.
 /// 42704 for an id that was never given out, 42501 where the current role neither has the privileges of the task's nor may signal it.
 pub fn cancel(tables: &Tables, id: i64, grace_ms: i32) -> Result<bool> {
     let Some(found) = unfinished(tables, id)?.filter(|found| found.is_committed) else {
@@ -126,9 +130,11 @@ pub fn retry(tables: &Tables, id: i64) -> Result<bool> {
 }
 
 /// Waits until the task has ended and gives the state that it ended in, `done` where that is not kept any more; None at the deadline. What the
-/// task wrote is visible then, and on disk. 42704, 42501, 55000 for a task that this transaction enqueued.
+/// task wrote is visible then, and on disk. 42704, 42501, 55000 for a task that this transaction enqueued, 40P01 if its run waits for this session.
 pub fn wait(tables: &Tables, id: i64, deadline: Deadline) -> Result<Option<Vec<u8>>> {
     let _waiting = running::Waiting::begin()?;
+    let patience = i64::from(own::deadlock_timeout().max(1));
+    let mut look_at = backend::now() + patience * 1000;
     loop {
         match unfinished(tables, id)? {
             Some(found) => {
@@ -159,9 +165,25 @@ pub fn wait(tables: &Tables, id: i64, deadline: Deadline) -> Result<Option<Vec<u
         if deadline.has_passed() {
             return Ok(None);
         }
+        if backend::now() >= look_at {
+            look_at = backend::now() + patience * 1000;
+            if running::runs_now(id).is_some_and(|run| deadlock::waits_for_me(run.pid)) {
+                return Err(deadlocked(id));
+            }
+        }
         crate::pg::spi::forget_catalog_snapshot();
-        running::wait_for_ends(deadline.left().unwrap_or(-1))?;
+        running::wait_for_ends(deadline.left().map_or(patience, |left| left.min(patience)))?;
     }
+}
+
+/// 40P01. The waiter is the victim: a CREATE INDEX CONCURRENTLY that fails leaves an invalid index, at each attempt another one.
+fn deadlocked(id: i64) -> Failure {
+    Report::new(PgSqlErrorCode::ERRCODE_T_R_DEADLOCK_DETECTED, "deadlock detected")
+        .detail(format!(
+            "Task {id} waits for a lock or a snapshot of this session, which waits for the task."
+        ))
+        .hint("CALL background.wait_for waits without a snapshot.")
+        .into()
 }
 
 static ERROR: Plan = Plan::planned(

@@ -6,7 +6,7 @@
 
 use crate::pg::catalog::database;
 use crate::pg::error::{self, Failure, Result};
-use crate::pg::function::rows::{INT8, TIMESTAMPTZ, Value};
+use crate::pg::function::rows::{INT8, OID, TIMESTAMPTZ, Value};
 use crate::pg::guc::own;
 use crate::pg::plan::{self, Plan};
 use crate::pg::process::backend;
@@ -40,6 +40,15 @@ static LOST: Plan = Plan::planned(
       FROM background.task AS t LEFT JOIN background.queue AS q ON q.name OPERATOR(pg_catalog.=) t.queue \
       WHERE t.id OPERATOR(pg_catalog.=) $1",
     &[INT8],
+);
+
+/// Tasks of a role that wait: the number of attempts, how many there may be, and the time between two.
+static OF_ROLE: Plan = Plan::planned(
+    c"SELECT t.id, t.attempt, COALESCE(t.max_attempts, CASE WHEN t.mode OPERATOR(pg_catalog.=) 's' THEN 1 ELSE COALESCE(q.max_attempts, 5) END), \
+          LEAST(pg_catalog.date_part('epoch', COALESCE(t.retry_delay, q.retry_delay, '5 s')) OPERATOR(pg_catalog.*) 1000, 3600000)::pg_catalog.int8 \
+      FROM background.task AS t LEFT JOIN background.queue AS q ON q.name OPERATOR(pg_catalog.=) t.queue \
+      WHERE t.phase OPERATOR(pg_catalog.=) 'w' AND t.owner OPERATOR(background.=) background.role_of($1) LIMIT $2",
+    &[OID, INT8],
 );
 
 /// Tasks that end without a run: which they are, what is noted of one of them if it still is one, and their state.
@@ -196,6 +205,9 @@ pub fn keep() -> Result<()> {
     let mut look = Look { tables, next: 0 };
     if mode == Mode::Runs {
         look.lost()?;
+        if let Some((role, sqlstate)) = database.take_refused() {
+            look.refused(role, &sqlstate)?;
+        }
         look.end(&EXPIRED)?;
         if sweeps {
             look.end(&CUT_SHORT)?;
@@ -297,6 +309,51 @@ impl Look {
                     shared::mine()?.ask_for_sweep_at(backend::now());
                 }
                 None => self.look_later(),
+            }
+        }
+        Ok(())
+    }
+
+    /// The role may not connect: that is an error of an attempt at each of its tasks.
+    fn refused(&mut self, role: u32, sqlstate: &[u8; 5]) -> Result<()> {
+        let tasks = transaction::own(|| {
+            OF_ROLE.rows(&[Value::Oid(role), Value::Int8(AT_ONCE)], |row| {
+                Ok((
+                    row.int8(0)?.unwrap_or(0),
+                    row.int4(1)?.unwrap_or(0) + 1,
+                    row.int4(2)?.unwrap_or(1),
+                    row.int8(3)?.unwrap_or(0),
+                ))
+            })
+        })?;
+        for (id, attempt, most, delay) in tasks {
+            let tables = &self.tables;
+            let done = patiently(|| {
+                if LOCK.first(&[Value::Int8(id)], |_| Ok(()))?.is_none() || is_claimed(tables, id)? {
+                    return Ok(());
+                }
+                let end: Option<&[u8]> = (attempt >= most).then_some(b"failed");
+                history::note(&Failed {
+                    id,
+                    attempt,
+                    pid: backend::my_pid(),
+                    started_at: backend::now(),
+                    state: b"failed",
+                    end,
+                    run_at: history::next_attempt_at(delay, attempt),
+                    sqlstate,
+                    message: b"the role of the task may not connect to this database",
+                    detail: None,
+                    hint: None,
+                    context: None,
+                })?;
+                if end.is_some() {
+                    end::follow(id, false, Locked::Skip)?;
+                }
+                Ok(())
+            })?;
+            if done.is_none() {
+                self.look_later();
             }
         }
         Ok(())

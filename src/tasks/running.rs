@@ -2,7 +2,7 @@
 
 use crate::pg::error::Result;
 use crate::pg::fallible;
-use crate::pg::process::latch;
+use crate::pg::process::{backend, latch};
 use crate::pg::transaction;
 use crate::registry::job::Stop;
 use crate::registry::segment::segment;
@@ -28,6 +28,9 @@ const GRACE_MAX: i32 = 3_600_000;
 
 /// How often a wait looks at the table although nobody has woken it, in milliseconds.
 const LOOK: i64 = 1000;
+
+/// How long it sleeps at least, in microseconds.
+const LEAST: i64 = 500;
 
 fn found(id: i64) -> Result<Option<shared::Run>> {
     Ok(shared::runs(tables::known(), false)?
@@ -85,7 +88,7 @@ pub fn totals_of(queue: &[u8]) -> Result<(i64, i64)> {
     totals::of(tables::last()?.task, queue)
 }
 
-/// Cancels a run, after `grace_ms` by force. False where there is none any more.
+/// Cancels a run, and waits up to `grace_ms` milliseconds for its end. False if there is none any more.
 pub fn cancel(id: i64, grace_ms: i32) -> Result<bool> {
     let Some(run) = found(id)? else { return Ok(false) };
     if !segment()?.slot(run.slot)?.cancel(run.cookie, Stop::Cancel) {
@@ -133,9 +136,15 @@ impl Drop for Waiting {
     }
 }
 
-/// Sleeps until this process is woken, or for `left_ms` milliseconds; below 0 there is no limit. Somebody looks again now and then in any case.
+/// Sleeps until this process is woken, or for `left_ms` milliseconds, but not longer than until it is to look again in any case. Where tasks end all
+/// the time, it does not look at each end.
 pub fn wait_for_ends(left_ms: i64) -> Result<()> {
-    latch::wait(if left_ms < 0 { LOOK } else { left_ms.min(LOOK) })?;
+    let began = backend::now();
+    latch::wait(left_ms.min(LOOK))?;
+    let early = LEAST - (backend::now() - began);
+    if early > 0 {
+        std::thread::sleep(core::time::Duration::from_micros(early as u64));
+    }
     latch::reset_latch();
     Ok(())
 }

@@ -182,6 +182,8 @@ pub struct Database {
     next_due: Cell<i64>,
     /// Whether there may be tasks that wait for others.
     has_blocked: Cell<bool>,
+    /// A role that could not connect last, 0 for none, and the SQLSTATE.
+    refused: Cell<(u32, [u8; 5])>,
     /// Up to where the log is to be on disk for all that has ended here to be there.
     flush_to: AtomicU64,
     /// The processes that wait for the end of a task.
@@ -521,6 +523,21 @@ impl Database {
         if next_due != 0 && (self.next_due.get() == 0 || next_due < self.next_due.get()) {
             self.next_due.set(next_due);
         }
+    }
+
+    /// The role could not connect: the keeper notes an attempt at its tasks.
+    pub fn is_refused(&self, role: u32, sqlstate: [u8; 5]) {
+        if let Some(shared) = SHARED.get() {
+            let _root = shared.lock();
+            self.refused.set((role, sqlstate));
+        }
+    }
+
+    /// The role that could not connect last, once.
+    pub fn take_refused(&self) -> Option<(u32, [u8; 5])> {
+        let shared = SHARED.get()?;
+        let _root = shared.lock();
+        Some(self.refused.take()).filter(|(role, _)| *role != 0)
     }
 
     /// The lines, under their lock; None as long as the extension is not known to be there.

@@ -641,3 +641,57 @@ fn tasks_in_another_database() {
         session.exec("DROP DATABASE again");
     }
 }
+
+/// The task goes on: it is the waiter that gives way.
+#[test]
+fn a_waiter_that_the_run_waits_for() {
+    let cluster = cluster(&["deadlock_timeout = '50 ms'"]);
+    let (mut session, mut other) = (cluster.session(), cluster.session());
+    session.exec("CREATE TABLE t (n int)");
+    session.exec("BEGIN; LOCK TABLE t");
+    let id = enqueue(&mut other, "'INSERT INTO t VALUES (1)'");
+    assert_eq!(
+        session.error(&format!("SELECT background.wait({id})")).sqlstate,
+        "40P01"
+    );
+    session.exec("ROLLBACK");
+    assert_eq!(wait(&mut session, id), "done");
+    session.exec("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT FROM t");
+    let id = enqueue(&mut other, "'CREATE INDEX CONCURRENTLY i ON t (n)'");
+    assert_eq!(
+        session.error(&format!("SELECT background.wait({id})")).sqlstate,
+        "40P01"
+    );
+    session.exec("ROLLBACK");
+    session.exec(&format!("CALL background.wait_for({id})"));
+    assert!(session.holds("(SELECT indisvalid FROM pg_index WHERE indexrelid = 'i'::regclass)"));
+}
+
+#[test]
+fn a_role_that_may_not_connect_any_more() {
+    let cluster = cluster(&[]);
+    let mut session = cluster.session();
+    session.exec(
+        "CREATE ROLE alice LOGIN; GRANT pgbackground_role TO alice; SELECT background.set_queue('default', paused => true); SET ROLE alice",
+    );
+    let failing = enqueue(
+        &mut session,
+        "'INSERT INTO done VALUES (1)', max_attempts => 2, retry_delay => '1 ms'",
+    );
+    let later = enqueue(&mut session, "'INSERT INTO done VALUES (2)', retry_delay => '2 s'");
+    session.exec("RESET ROLE; REVOKE CONNECT ON DATABASE postgres FROM PUBLIC; SELECT background.set_queue('default', paused => false)");
+    assert_eq!(wait(&mut session, failing), "failed");
+    assert!(session.holds(&format!(
+        "(SELECT array_agg(concat_ws(' ', attempt, state, sqlstate) ORDER BY attempt) = '{{1 failed 42501,2 failed 42501}}' \
+          FROM background.runs WHERE task_id = {failing})"
+    )));
+    // Others go on meanwhile, and the role's, once it may connect again.
+    let id = enqueue(&mut session, "'INSERT INTO done VALUES (3)'");
+    assert_eq!(wait(&mut session, id), "done");
+    session.exec("GRANT CONNECT ON DATABASE postgres TO alice");
+    assert_eq!(wait(&mut session, later), "done");
+    session.exec("SET ROLE alice");
+    enqueue(&mut session, "'INSERT INTO done VALUES (4)', queue => 'default'");
+    session.exec("RESET ROLE");
+    session.wait_until("EXISTS (SELECT FROM done WHERE n = 4)");
+}
