@@ -82,10 +82,9 @@ impl Tasks {
         self.lines.push(line);
     }
 
-    /// Measures in a new database, which is dropped afterwards, together with what waits or runs there.
-    fn within<T>(&self, database: &str, measure: impl FnOnce(&mut Session) -> T) -> T {
-        let mut postgres = self.cluster.session();
-        postgres.exec(&format!("CREATE DATABASE {database}"));
+    /// A session of a new database.
+    fn open(&self, database: &str) -> Session {
+        self.cluster.session().exec(&format!("CREATE DATABASE {database}"));
         let mut session = self.cluster.session_in(database, "postgres");
         session.exec("CREATE EXTENSION pg_background_tasks CASCADE");
         session.exec("CREATE TABLE written (n int); LISTEN over");
@@ -93,10 +92,58 @@ impl Tasks {
             "CREATE PROCEDURE insert_and_commit(n int) LANGUAGE plpgsql AS
              $$ BEGIN FOR i IN 1..n LOOP INSERT INTO written VALUES (1); COMMIT; END LOOP; END $$",
         );
-        let measured = measure(&mut session);
+        session
+    }
+
+    /// Drops the database, together with what waits or runs there.
+    fn close(&self, mut session: Session) {
+        let database: String = session.value("SELECT current_database()");
         drop(session);
-        postgres.exec(&format!("DROP DATABASE {database} WITH (FORCE)"));
+        self.cluster
+            .session()
+            .exec(&format!("DROP DATABASE {database} WITH (FORCE)"));
+    }
+
+    /// Measures in a new database.
+    fn within<T>(&self, database: &str, measure: impl FnOnce(&mut Session) -> T) -> T {
+        let mut session = self.open(database);
+        let measured = measure(&mut session);
+        self.close(session);
         measured
+    }
+
+    /// Bursts in a database that `prepare` has prepared, and in one of which nothing is special, in turns.
+    fn compare(
+        &mut self,
+        what: String,
+        queue: &str,
+        against: &str,
+        prepare: impl FnOnce(&Self, &mut Session, &mut Session) -> Option<Session>,
+        goal: Goal,
+    ) {
+        let (count, rounds) = (self.burst(), self.rounds());
+        let (mut special, mut plain) = (self.open("special"), self.open("plain"));
+        let holder = prepare(self, &mut special, &mut plain);
+        let (mut with, mut without) = (Vec::new(), Vec::new());
+        for round in 0..=rounds {
+            let rates = [&mut special, &mut plain].map(|session| burst(session, queue, count));
+            // The first round fills caches.
+            if round > 0 {
+                with.push(rates[0]);
+                without.push(rates[1]);
+            }
+        }
+        drop(holder);
+        self.close(special);
+        self.close(plain);
+        self.line(
+            what,
+            Unit::PerSecond,
+            median(&with),
+            against.to_owned(),
+            median(&without),
+            goal,
+        );
     }
 
     fn throughput(&mut self) -> f64 {
@@ -277,54 +324,63 @@ impl Tasks {
     }
 
     fn under_a_snapshot(&mut self) {
-        let (count, burst, rounds) = (self.pick(500_000, 5000), self.burst(), self.rounds());
-        let (after, before) = self.within("snapshot", |session| {
-            let mut holder = self.cluster.session_in("snapshot", "postgres");
-            let before = bursts(session, "default", burst, rounds);
-            holder.exec("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM written");
-            for _ in 0..10 {
-                self::burst(session, "default", count / 10);
-            }
-            let after = bursts(session, "default", burst, rounds);
-            holder.exec("COMMIT");
-            (after, before)
-        });
-        self.line(
+        let count = self.pick(500_000, 5000);
+        self.compare(
             format!("tasks after {} under an old snapshot", grouped(count)),
-            Unit::PerSecond,
-            median(&after),
-            "before them".to_owned(),
-            median(&before),
+            "default",
+            "without them",
+            |all, special, _| {
+                let mut holder = all.cluster.session_in("special", "postgres");
+                holder.exec("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM written");
+                for _ in 0..10 {
+                    burst(special, "default", count / 10);
+                }
+                Some(holder)
+            },
             Goal::at_least(0.8, 1.0),
         );
     }
 
     fn held_back(&mut self) {
-        let (count, burst, rounds) = (self.pick(100_000, 2000), self.burst(), self.rounds());
+        let count = self.pick(100_000, 2000);
         let goal = Goal::at_least(0.9, 1.0);
-        let (with, without) = self.within("limited", |session| {
-            session.exec("SELECT background.set_queue('held', max_running => 0)");
-            let without = bursts(session, "default", burst, rounds);
-            enqueue(session, count, "queue => 'held'");
-            (bursts(session, "default", burst, rounds), without)
-        });
-        let what = format!("tasks while a limit holds {} back", grouped(count));
-        let (with, without) = (median(&with), median(&without));
-        self.line(what, Unit::PerSecond, with, "without them".to_owned(), without, goal);
-
-        // One of the key runs all the time, so there is one runner for the others. They are in the same queue.
-        let (with, without) = self.within("keyed", |session| {
-            session.exec("SELECT background.set_queue('keyed', max_running_per_key => 1)");
-            session
-                .exec("SELECT background.enqueue('SELECT pg_sleep(600)', queue => 'keyed', concurrency_key => 'one')");
-            session.wait_until("EXISTS (SELECT FROM background.tasks WHERE state = 'running')");
-            let without = bursts(session, "keyed", burst, rounds);
-            enqueue(session, count, "queue => 'keyed', concurrency_key => 'one'");
-            (bursts(session, "keyed", burst, rounds), without)
-        });
-        let what = format!("tasks while a key holds {} back, 1 runner", grouped(count));
-        let (with, without) = (median(&with), median(&without));
-        self.line(what, Unit::PerSecond, with, "without them".to_owned(), without, goal);
+        self.compare(
+            format!("tasks while a limit holds {} back", grouped(count)),
+            "default",
+            "without them",
+            |_, special, _| {
+                special.exec("SELECT background.set_queue('held', max_running => 0)");
+                enqueue(special, count, "queue => 'held'");
+                None
+            },
+            goal,
+        );
+        // They are in the same queue. One of the key runs all the time, and so does one in the other database: both have one runner for the rest.
+        let mut session = self.cluster.session();
+        for sql in [
+            "LOAD 'pg_background'",
+            "ALTER SYSTEM SET pg_background.max_task_workers = 3",
+            "SELECT pg_reload_conf()",
+        ] {
+            session.exec(sql);
+        }
+        self.compare(
+            format!("tasks while a key holds {} back", grouped(count)),
+            "keyed",
+            "without them",
+            |_, special, plain| {
+                for session in [&mut *special, plain] {
+                    session.exec("SELECT background.set_queue('keyed', max_running_per_key => 1)");
+                    session.exec(
+                        "SELECT background.enqueue('SELECT pg_sleep(600)', queue => 'keyed', concurrency_key => 'one')",
+                    );
+                    session.wait_until("EXISTS (SELECT FROM background.tasks WHERE state = 'running')");
+                }
+                enqueue(special, count, "queue => 'keyed', concurrency_key => 'one'");
+                None
+            },
+            goal,
+        );
     }
 
     fn wakes(&mut self, idle: &[Counting]) {
@@ -332,7 +388,7 @@ impl Tasks {
         for counting in idle {
             std::thread::sleep(enough.saturating_sub(counting.since.elapsed()));
             self.line(
-                format!("wake-ups in a minute with nothing due, {}", counting.idle.what),
+                format!("wake-ups in a minute, no task due, {}", counting.idle.what),
                 Unit::Count,
                 counting.wakes_in_a_minute(),
                 "one".to_owned(),
@@ -481,25 +537,31 @@ main().catch((error) => { console.error(error); process.exit(1); });
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// A cluster in which a task has run, and nothing more is due.
+/// A preloaded cluster in which a task has run, and nothing more is due.
 struct Idle {
     what: &'static str,
     cluster: Cluster,
 }
 
 impl Idle {
-    fn start(is_preloaded: bool) -> Self {
-        let mut settings = vec!["pg_background.worker_idle_timeout = '1s'"];
-        if is_preloaded {
-            settings.push("shared_preload_libraries = 'pg_background'");
-        }
-        let cluster = Cluster::start_with_defaults(&settings);
+    fn start(is_expecting: bool) -> Self {
+        let cluster = Cluster::start_with_defaults(&[
+            "shared_preload_libraries = 'pg_background'",
+            "pg_background.worker_idle_timeout = '1s'",
+        ]);
         let mut session = cluster.session();
         session.exec("CREATE EXTENSION pg_background_tasks CASCADE");
+        if is_expecting {
+            session.exec("SELECT background.enqueue('SELECT 1', run_at => now() + '1 day')");
+        }
         session.exec("SELECT background.enqueue('SELECT 1')");
-        session.wait_until("NOT EXISTS (SELECT FROM background.tasks WHERE state <> 'done')");
+        session.wait_until("EXISTS (SELECT FROM background.tasks WHERE state = 'done')");
         Self {
-            what: if is_preloaded { "preloaded" } else { "not preloaded" },
+            what: if is_expecting {
+                "one for tomorrow"
+            } else {
+                "none that waits"
+            },
             cluster,
         }
     }

@@ -25,7 +25,7 @@ const ROWS: [&str; 22] = [
     "tasks after 5,000 under an old snapshot",
     "tasks while a limit holds 2,000 back",
     "tasks while a key holds 2,000 back",
-    "wake-ups in a minute with nothing due, preloaded",
+    "wake-ups in a minute, no task due, one for tomorrow",
 ];
 
 #[test]
