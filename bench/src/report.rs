@@ -37,6 +37,7 @@ pub enum Unit {
     Milliseconds,
     PerSecond,
     Kilobytes,
+    Count,
 }
 
 impl Unit {
@@ -47,6 +48,7 @@ impl Unit {
             Self::Milliseconds => format!("{value:.3} ms"),
             Self::PerSecond => format!("{value:.0} /s"),
             Self::Kilobytes => format!("{value:.0} kB"),
+            Self::Count => format!("{value:.1}"),
         }
     }
 }
@@ -208,14 +210,24 @@ pub fn environment(session: &mut Session) -> String {
     )
 }
 
-const BEGIN: &str = "<!-- made by make bench: begin -->";
-const END: &str = "<!-- made by make bench: end -->";
+/// What a table of the page has before and behind it.
+pub type Marks = [&'static str; 2];
 
-/// Replaces the table between its markers in a page, and leaves the rest of the page. Creates a page that does not exist.
-pub fn write_table(path: &Path, environment: &str, lines: &[Line]) {
-    let page = fs::read_to_string(path).unwrap_or_else(|_| format!("{BEGIN}\n{END}\n"));
-    let (before, rest) = page.split_once(BEGIN).expect("the page marks where the table begins");
-    let (_, after) = rest.split_once(END).expect("the page marks where the table ends");
+pub const JOBS: Marks = ["<!-- made by make bench: begin -->", "<!-- made by make bench: end -->"];
+pub const TASKS: Marks = [
+    "<!-- made by make bench, tasks: begin -->",
+    "<!-- made by make bench, tasks: end -->",
+];
+
+/// Replaces the table between its marks in a page, and leaves the rest of the page. Creates a page that does not exist.
+pub fn write_table(path: &Path, marks: Marks, environment: &str, lines: &[Line]) {
+    let [begin, end] = marks;
+    let page = fs::read_to_string(path).unwrap_or_else(|_| {
+        let tables = [JOBS, TASKS].map(|[begin, end]| format!("{begin}\n{end}\n"));
+        tables.join("\n")
+    });
+    let (before, rest) = page.split_once(begin).expect("the page marks where the table begins");
+    let (_, after) = rest.split_once(end).expect("the page marks where the table ends");
     let mut table = format!("{environment}\n\n");
     let mut row = |cells: &[String]| {
         let _ = writeln!(table, "| {} |", cells.join(" | "));
@@ -226,5 +238,5 @@ pub fn write_table(path: &Path, environment: &str, lines: &[Line]) {
         row(&line.cells());
     }
     let _ = write!(table, "\n{}", summary(lines).replace("\n  ", "\n- "));
-    fs::write(path, format!("{before}{BEGIN}\n\n{table}\n\n{END}{after}")).expect("the page can be written");
+    fs::write(path, format!("{before}{begin}\n\n{table}\n\n{end}{after}")).expect("the page can be written");
 }

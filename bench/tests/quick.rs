@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Command;
 
-const ROWS: [&str; 12] = [
+const ROWS: [&str; 22] = [
     "launch + result of SELECT 1 ",
     "launch + result of SELECT 1, p99",
     "run of SELECT 1 ",
@@ -16,6 +16,16 @@ const ROWS: [&str; 12] = [
     "16 sessions, run of SELECT 1",
     "run of SELECT 1, 500 handles held",
     "memory of the session after",
+    "waiting tasks that insert a row",
+    "the same, synchronous_commit on",
+    "enqueue in bulk",
+    "from the commit of an enqueue to the run ",
+    "from the commit of an enqueue to the run, p99",
+    "tasks while 10,000 wait",
+    "tasks after 5,000 under an old snapshot",
+    "tasks while a limit holds 2,000 back",
+    "tasks while a key holds 2,000 back",
+    "wake-ups in a minute, no task due, one for tomorrow",
 ];
 
 #[test]
@@ -24,7 +34,8 @@ fn all_rows_are_measured_and_written() {
     fs::create_dir_all(&directory).unwrap();
     fs::write(
         directory.join("performance.md"),
-        "before\n<!-- made by make bench: begin -->\nold\n<!-- made by make bench: end -->\nafter\n",
+        "before\n<!-- made by make bench: begin -->\nold\n<!-- made by make bench: end -->\nbetween\n\
+         <!-- made by make bench, tasks: begin -->\nold\n<!-- made by make bench, tasks: end -->\nafter\n",
     )
     .unwrap();
     let output = Command::new(env!("CARGO_BIN_EXE_pg_background_bench"))
@@ -46,7 +57,10 @@ fn all_rows_are_measured_and_written() {
         assert!(text.contains(row), "{row} is not measured:\n{text}");
         assert!(page.contains(&format!("| {row}")), "{row} is not in the table:\n{page}");
     }
-    assert!(page.starts_with("before\n") && page.ends_with("\nafter\n"), "{page}");
+    assert!(
+        page.starts_with("before\n") && page.contains("\nbetween\n") && page.ends_with("\nafter\n"),
+        "{page}"
+    );
     assert!(!page.contains("\nold\n"), "{page}");
     assert!(plot.starts_with("<svg") && plot.ends_with("</svg>\n"), "{plot}");
     assert!(!plot.contains("NaN") && !plot.contains("inf"), "{plot}");

@@ -331,7 +331,7 @@ enum Look {
 
 /// The claimed task, as its row is now; None if it is gone or cannot run now.
 fn load(which: Which) -> Result<Option<Task>> {
-    let tables = tables::tables()?;
+    let tables = tables::tables_at_begin()?;
     let Some(run) = shared::held().filter(|run| run.relation == tables.task) else {
         return Ok(None);
     };

@@ -2,6 +2,7 @@
 
 use crate::pg::catalog::owner;
 use crate::pg::error::Result;
+use crate::pg::reuse::connection_version;
 use crate::tasks::shared;
 use core::cell::Cell;
 
@@ -130,6 +131,22 @@ pub fn last() -> Result<Tables> {
         Some(known) => Ok(known),
         None => tables(),
     }
+}
+
+/// [`tables`] for a transaction that has changed nothing yet: the catalogs are read again only after one of them has changed.
+pub fn tables_at_begin() -> Result<Tables> {
+    thread_local! {
+        static SEEN: Cell<Option<(u64, Tables)>> = const { Cell::new(None) };
+    }
+    let messages = connection_version::messages();
+    if let Some((seen, tables)) = SEEN.get()
+        && seen == messages
+    {
+        return Ok(tables);
+    }
+    let tables = tables()?;
+    SEEN.set(Some((messages, tables)));
+    Ok(tables)
 }
 
 /// The tables of this database. 55000 where they are not there, 42501 where their

@@ -49,6 +49,10 @@ thread_local! {
     static IS_CONNECTING: Cell<bool> = const { Cell::new(false) };
 }
 
+/// How often a process that runs one task after the other reports its statistics at most, in microseconds. Where it has no more tasks, it reports
+/// at once.
+const REPORT: i64 = 100_000;
+
 /// How long a job that is handed on waits for a slot of the postmaster, in microseconds, and how often the worker tries, in milliseconds.
 const HAND_ON: i64 = 10_000_000;
 
@@ -309,6 +313,7 @@ impl Attached {
             Ok(false) => Ok(None),
             Err(failure) => Err(failure),
         };
+        let mut reported_at = 0;
         let verdict = loop {
             let task = match next {
                 Ok(Some(task)) => task,
@@ -325,7 +330,10 @@ impl Attached {
             self = renewed;
             signals::resume_interrupts();
             simple_query::finish(raw, c"pg_background:idle");
-            compat::report_statistics();
+            if backend::now() - reported_at >= REPORT {
+                compat::report_statistics();
+                reported_at = backend::now();
+            }
             simple_query::enter_message_context(raw);
             if !idle::is_as_new() {
                 idle::mark_not_reusable();

@@ -190,6 +190,10 @@ pub fn adopt_connection(raw: Raw<'_>, application_name: &CStr) -> Identity {
         let role = unsafe { raw::GetAuthenticatedUserId() };
         transaction(raw, || database::check_connect_raw(raw, role.to_u32()));
     }
+    if let Some(Some(identity)) = STATE.with(|state| state.as_connected()) {
+        rename(raw, application_name);
+        return identity;
+    }
     let found = STATE.with(|state| {
         // What is there is replaced meanwhile.
         let mut settings = Buffer::new(raw, state.base.len());
@@ -323,6 +327,12 @@ impl SessionState {
             self.theirs_mark = mark;
         }
         true
+    }
+
+    /// Who this process acts for, where its state is the one in which it connected.
+    fn as_connected(&self) -> Option<Identity> {
+        let is_base = self.identity == self.base_identity && self.theirs.bytes() == self.base.bytes();
+        (is_base && !self.theirs.is_empty()).then_some(self.base_identity)
     }
 
     /// Records the session's state that this process has reached.

@@ -84,8 +84,9 @@ pub fn is_of_this_connection() -> bool {
     messages() == 0
 }
 
-/// How many invalidation messages this process has seen, when it has taken in what others have committed by now.
-fn messages() -> u64 {
+/// How many invalidation messages this process has seen, when it has taken in what others have committed by now. While the number stays the same,
+/// what was read from catalogs does, but for what the open transaction has changed. Guarded.
+pub fn messages() -> u64 {
     // SAFETY: the counter is this process's own.
     unsafe {
         pg_sys::AcceptInvalidationMessages();
