@@ -203,6 +203,10 @@ fn status(call: &Call) -> Result<Answer> {
             false,
             Some("The server is a standby: nothing is started before its promotion."),
         ),
+        Tasks::On | Tasks::Auto if settings::max_task_workers() == 0 => (
+            false,
+            Some("pg_background.max_task_workers is 0: nothing is started in the cluster."),
+        ),
         Tasks::On => (true, None),
         Tasks::Off => (
             false,

@@ -114,10 +114,12 @@ impl Row {
         self.datum(column).map(|datum| datum.value() as u8)
     }
 
-    /// The length of an `interval` in milliseconds.
+    /// The length of an `interval` in milliseconds, rounded up.
     pub fn interval(&self, column: usize) -> Option<i64> {
         let interval = self.datum(column).map(Interval::of)?;
-        interval.length().map(|length| length / 1000)
+        interval
+            .length()
+            .map(|length| length.saturating_add(999).div_euclid(1000))
     }
 
     /// A copy of a `text`. Guarded. 53200.

@@ -154,6 +154,30 @@ pub fn flush_up_to(end: u64) -> Result<()> {
     error::catching(|raw| unsafe { XLogFlush(raw, end) })
 }
 
+// storage/lmgr.h
+may_raise! {
+    fn XactLockTableWait(
+        xid: pg_sys::TransactionId,
+        relation: pg_sys::Relation,
+        item: pg_sys::ItemPointer,
+        operation: pg_sys::XLTW_Oper::Type,
+    );
+}
+
+/// Waits until the transaction has ended. 40P01 if it waits for this one.
+pub fn wait_for(xid: u32) -> Result<()> {
+    // SAFETY: a transaction of another process; nothing is said of a row.
+    error::catching(|raw| unsafe {
+        XactLockTableWait(
+            raw,
+            pg_sys::TransactionId::from_inner(xid),
+            ptr::null_mut(),
+            ptr::null_mut(),
+            pg_sys::XLTW_Oper::XLTW_None,
+        );
+    })
+}
+
 /// Whether the server replays what another one writes.
 pub fn in_recovery() -> bool {
     // SAFETY: reads shared memory.

@@ -35,7 +35,7 @@ const LOOK_FOR_ROOM: i64 = 100;
 
 /// How long an order is not tried again after it failed, at first and at most, in microseconds.
 const PAUSE: i64 = 1_000_000;
-const LONGEST_PAUSE: i64 = 60_000_000;
+const LONGEST_PAUSE: i64 = 5_000_000;
 
 /// How long the clock stays although nothing is due, in microseconds: the next task finds it there.
 const LINGER: i64 = 60_000_000;
@@ -550,8 +550,9 @@ fn write_hints(databases: &[&'static Database]) -> Result<()> {
     Ok(())
 }
 
-/// The SQLSTATEs of a connection that a role may not have.
-const REFUSALS: [&[u8; 5]; 2] = [b"28000", b"42501"];
+/// Classes of SQLSTATEs that say nothing of the role that wanted to connect: connections, resources, operators, internal
+/// errors.
+const OF_THE_SERVER: [[u8; 2]; 4] = [*b"08", *b"53", *b"57", *b"XX"];
 
 /// No worker could connect for the aim. The keeper finds out whether its role still exists.
 fn refused(aim: Aim, code: Option<[u8; 5]>) -> Result<()> {
@@ -559,7 +560,7 @@ fn refused(aim: Aim, code: Option<[u8; 5]>) -> Result<()> {
     match aim.role {
         _ if code == Some(*b"3D000") => database.is_gone(),
         Some(role) => {
-            if let Some(code) = code.filter(|code| REFUSALS.contains(&code)) {
+            if let Some(code) = code.filter(|code| !OF_THE_SERVER.contains(&[code[0], code[1]])) {
                 database.is_refused(role, code);
             }
             if let Some(mut lines) = database.lines() {

@@ -132,6 +132,13 @@ pub fn retry(tables: &Tables, id: i64) -> Result<bool> {
 /// Waits until the task has ended and gives the state that it ended in, `done` where that is not kept any more; None at the deadline. What the
 /// task wrote is visible then, and on disk. 42704, 42501, 55000 for a task that this transaction enqueued, 40P01 if its run waits for this session.
 pub fn wait(tables: &Tables, id: i64, deadline: Deadline) -> Result<Option<Vec<u8>>> {
+    if running::current().is_some_and(|(current, _)| current == id) {
+        return Err(Report::new(
+            PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("task {id} cannot wait for itself"),
+        )
+        .into());
+    }
     let _waiting = running::Waiting::begin()?;
     let patience = i64::from(own::deadlock_timeout().max(1));
     let mut look_at = backend::now() + patience * 1000;

@@ -4,10 +4,10 @@ use crate::pg::error::{Failure, Report, Result};
 use crate::pg::fallible;
 use crate::pg::function::rows::{INT8, TEXT, Value};
 use crate::pg::plan::{self, Plan};
-use crate::pg::table::{self, Key, Sees};
+use crate::pg::table::{self, Key, Sees, Tid};
 use crate::tasks::keys;
 use crate::tasks::pushed::{self, Ready, ready_columns};
-use crate::tasks::tables::{Phase, Tables, run};
+use crate::tasks::tables::{self, Phase, Tables, dependency, run, task};
 use crate::tasks::totals;
 use pgrx::PgSqlErrorCode;
 
@@ -94,42 +94,19 @@ static END: Plan = Plan::planned(
     &[INT8, TEXT],
 );
 
-/// The children are locked in the order of their ids. Two parents that end at the same time would not see each other's end, and both would
-/// leave the child to the other.
-static CHILDREN: Plan = Plan::planned(
-    c"SELECT t.id, t.on_parent_failure OPERATOR(pg_catalog.=) 'c' FROM background.dependency AS d \
-      JOIN background.task AS t ON t.id OPERATOR(pg_catalog.=) d.child WHERE d.parent OPERATOR(pg_catalog.=) $1 \
-      ORDER BY t.id FOR UPDATE OF t",
+/// Two parents that end at the same time would not see each other's end, and both would leave the child to the other. So the child is locked first.
+static LOCK_CHILD: Plan = Plan::planned(
+    c"SELECT on_parent_failure OPERATOR(pg_catalog.=) 'c' FROM background.task WHERE id OPERATOR(pg_catalog.=) $1 FOR UPDATE",
     &[INT8],
 );
 
-static CHILDREN_THAT_ARE_FREE: Plan = Plan::planned(
-    c"SELECT t.id, t.on_parent_failure OPERATOR(pg_catalog.=) 'c' FROM background.dependency AS d \
-      JOIN background.task AS t ON t.id OPERATOR(pg_catalog.=) d.child WHERE d.parent OPERATOR(pg_catalog.=) $1 \
-      ORDER BY t.id FOR UPDATE OF t SKIP LOCKED",
+static LOCK_CHILD_THAT_IS_FREE: Plan = Plan::planned(
+    c"SELECT on_parent_failure OPERATOR(pg_catalog.=) 'c' FROM background.task WHERE id OPERATOR(pg_catalog.=) $1 FOR UPDATE SKIP LOCKED",
     &[INT8],
-);
-
-static HAS_CHILDREN: Plan = Plan::planned(
-    c"SELECT EXISTS (SELECT FROM background.dependency AS d JOIN background.task AS t ON t.id OPERATOR(pg_catalog.=) d.child \
-      WHERE d.parent OPERATOR(pg_catalog.=) $1)",
-    &[INT8],
-);
-
-static FORGET: Plan = Plan::planned(
-    c"DELETE FROM background.dependency WHERE parent OPERATOR(pg_catalog.=) $1 AND child OPERATOR(pg_catalog.=) $2",
-    &[INT8, INT8],
 );
 
 static FORGET_CHILD: Plan = Plan::planned(
     c"DELETE FROM background.dependency WHERE child OPERATOR(pg_catalog.=) $1",
-    &[INT8],
-);
-
-/// Of a child that is gone.
-static FORGET_PARENT: Plan = Plan::planned(
-    c"DELETE FROM background.dependency WHERE parent OPERATOR(pg_catalog.=) $1 \
-      AND NOT EXISTS (SELECT FROM background.task WHERE id OPERATOR(pg_catalog.=) child)",
     &[INT8],
 );
 
@@ -187,32 +164,77 @@ pub fn end(id: i64, state: &[u8]) -> Result<bool> {
 /// The task has ended, as `is_done` says: its children wait for it no more, or are canceled, and so on down. False if some of them are left for
 /// later.
 pub fn follow(id: i64, is_done: bool, locked: Locked) -> Result<bool> {
+    let tables = tables::last()?;
     let mut ended = Vec::new();
     fallible::push(&mut ended, (id, is_done))?;
     let mut is_all = true;
     while let Some((parent, is_done)) = ended.pop() {
-        let plan = match locked {
-            Locked::WaitFor => &CHILDREN,
-            Locked::Skip => &CHILDREN_THAT_ARE_FREE,
-        };
-        let children = plan.rows(&[Value::Int8(parent)], |row| {
-            Ok((row.int8(0)?.unwrap_or(0), row.bool(1)?.unwrap_or(false)))
-        })?;
-        for (child, is_canceled) in children {
-            FORGET.execute(&[Value::Int8(parent), Value::Int8(child)])?;
-            if !is_canceled || is_done {
-                unblock(child)?;
-            } else if end(child, b"canceled")? {
-                fallible::push(&mut ended, (child, false))?;
+        for (child, tid) in children(&tables, parent)? {
+            let lock = match locked {
+                Locked::WaitFor => &LOCK_CHILD,
+                Locked::Skip => &LOCK_CHILD_THAT_IS_FREE,
+            };
+            let is_canceled = lock.first(&[Value::Int8(child)], |row| row.bool(0))?.flatten();
+            if is_canceled.is_none() && exists(&tables, child)? {
+                is_all = false;
+                continue;
             }
-        }
-        FORGET_PARENT.execute(&[Value::Int8(parent)])?;
-        if locked == Locked::Skip {
-            let has_left = HAS_CHILDREN.first(&[Value::Int8(parent)], |row| row.bool(0))?;
-            is_all &= has_left.flatten() == Some(false);
+            table::replace(tables.dependency, tid, |_| Ok(Some(())), 0, &[])?;
+            match is_canceled {
+                Some(true) if !is_done => {
+                    if end(child, b"canceled")? {
+                        fallible::push(&mut ended, (child, false))?;
+                    }
+                }
+                Some(_) if !has_parents(&tables, child)? => unblock(child)?,
+                _ => (),
+            }
         }
     }
     Ok(is_all)
+}
+
+/// The children of a task, in the order of their ids, and the versions of the rows that say so.
+fn children(tables: &Tables, parent: i64) -> Result<Vec<(i64, Tid)>> {
+    let mut children = Vec::new();
+    table::find(
+        tables.dependency,
+        tables.dependency_pkey,
+        dependency::PARENT,
+        Key::Int8(parent),
+        Sees::Committed,
+        |row| {
+            let child = row.int8(dependency::CHILD).unwrap_or(0);
+            fallible::push(&mut children, (child, row.tid))?;
+            Ok(None::<()>)
+        },
+    )?;
+    children.sort_unstable_by_key(|(child, _)| *child);
+    Ok(children)
+}
+
+fn has_parents(tables: &Tables, child: i64) -> Result<bool> {
+    let found = table::find(
+        tables.dependency,
+        tables.dependency_child,
+        dependency::CHILD,
+        Key::Int8(child),
+        Sees::Committed,
+        |_| Ok(Some(())),
+    )?;
+    Ok(found.is_some())
+}
+
+fn exists(tables: &Tables, id: i64) -> Result<bool> {
+    let found = table::find(
+        tables.task,
+        tables.task_pkey,
+        task::ID,
+        Key::Int8(id),
+        Sees::Committed,
+        |_| Ok(Some(())),
+    )?;
+    Ok(found.is_some())
 }
 
 /// Makes the task ready if it waits for nothing more.

@@ -342,7 +342,7 @@ impl Look {
                     end,
                     run_at: history::next_attempt_at(delay, attempt),
                     sqlstate,
-                    message: b"the role of the task may not connect to this database",
+                    message: b"the role of the task cannot connect to this database",
                     detail: None,
                     hint: None,
                     context: None,

@@ -9,6 +9,7 @@ use crate::pg::error::{Report, Result};
 use crate::pg::function::rows::{INT8, TEXT, Value};
 use crate::pg::plan::{self, Plan};
 use crate::pg::table::{self, Key, Sees};
+use crate::pg::transaction;
 use crate::tasks::pushed::{self, Ready, ready_columns};
 use crate::tasks::running;
 use crate::tasks::tables::{Phase, Tables, task};
@@ -40,6 +41,8 @@ struct Last {
     id: i64,
     turn: i32,
     has_begun: bool,
+    /// The transaction that has enqueued it or given it this version, if that has not ended and is not this one.
+    uncommitted: u32,
 }
 
 /// What an enqueue of this role finds; `replaces` says whether it changes the row.
@@ -48,6 +51,11 @@ pub fn find(tables: &Tables, key: &[u8], role: u32, replaces: bool) -> Result<Fo
         let Some(last) = last(tables, key, role)? else {
             return Ok(Found::Turn(0));
         };
+        if last.uncommitted != 0 {
+            // As for a unique index: whether it is there is known at the end of the other transaction.
+            transaction::wait_for(last.uncommitted)?;
+            continue;
+        }
         if last.has_begun || running::runs_now(last.id).is_some() {
             return Ok(Found::Turn(next(last.turn)?));
         }
@@ -81,7 +89,7 @@ fn last(tables: &Tables, key: &[u8], role: u32) -> Result<Option<Last>> {
         tables.task_key,
         task::KEY,
         Key::Text(key),
-        Sees::Committed,
+        Sees::Uncommitted,
         |row| {
             let owner = row.role(task::OWNER).map_or(0, |owner| owner.oid);
             let turn = row.int4(task::TURN).unwrap_or(0);
@@ -90,6 +98,7 @@ fn last(tables: &Tables, key: &[u8], role: u32) -> Result<Option<Last>> {
                     id: row.int8(task::ID).unwrap_or(0),
                     turn,
                     has_begun: row.int4(task::ATTEMPT).unwrap_or(0) > 0,
+                    uncommitted: row.uncommitted,
                 });
             }
             Ok(None::<()>)

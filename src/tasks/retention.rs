@@ -33,7 +33,7 @@ use core::sync::atomic::Ordering::Relaxed;
 const SHARE: i64 = 50;
 
 /// The longest such break, in microseconds.
-const LONGEST_BREAK: i64 = 20_000_000;
+const LONGEST_BREAK: i64 = 5_000_000;
 
 /// How many rows a statement deletes at most, and how many statements do so at a time.
 const BATCH: i64 = 10_000;

@@ -9,7 +9,7 @@
 //!
 //! If the process ends before that, [`shared::leave`] leaves a lost claim behind, and the keeper notes the attempt.
 
-use crate::pg::error::{self, Report, Result};
+use crate::pg::error::{self, Failure, Report, Result};
 use crate::pg::function::rows::{BOOL, INT4, INT8, OID, TEXT, TIMESTAMPTZ, Value};
 use crate::pg::guc::own;
 use crate::pg::plan::Plan;
@@ -20,7 +20,7 @@ use crate::pg::shmem::Guard;
 use crate::pg::table::{self, Key, Sees, Tid};
 use crate::pg::value::params::Parameters;
 use crate::pg::value::{json, kept};
-use crate::pg::{fallible, memory, transaction};
+use crate::pg::{fallible, memory, sqlstate, transaction};
 use crate::registry::job::{Slot, Stop};
 use crate::settings;
 use crate::tasks::elsewhere::{self, Elsewhere};
@@ -125,7 +125,7 @@ static READ_LOWER: Plan = Plan::planned(
 static QUEUE: Plan = Plan::planned(
     c"SELECT max_attempts, \
           LEAST(pg_catalog.date_part('epoch', retry_delay) OPERATOR(pg_catalog.*) 1000, 3600000)::pg_catalog.int8, \
-          LEAST(pg_catalog.date_part('epoch', timeout) OPERATOR(pg_catalog.*) 1000, 2147483647)::pg_catalog.int8, \
+          pg_catalog.ceil(LEAST(pg_catalog.date_part('epoch', timeout) OPERATOR(pg_catalog.*) 1000, 2147483647))::pg_catalog.int8, \
           synchronous_commit, max_running, max_running_per_key, paused, \
           keep_done OPERATOR(pg_catalog.>) '0' AND keep_done_max IS DISTINCT FROM 0 \
       FROM background.queue WHERE name OPERATOR(pg_catalog.=) $1",
@@ -134,7 +134,7 @@ static QUEUE: Plan = Plan::planned(
 
 /// An enqueue under the same key that found the task looks for this before it trusts what it found.
 static LOCK: Plan = Plan::planned(
-    c"SELECT FROM background.task WHERE id OPERATOR(pg_catalog.=) $1 FOR UPDATE SKIP LOCKED",
+    c"SELECT FROM background.task WHERE id OPERATOR(pg_catalog.=) $1 FOR UPDATE",
     &[INT8],
 );
 
@@ -143,6 +143,9 @@ static BEGINS: Plan = Plan::planned(
     c"UPDATE background.task SET attempt = $2, started_at = $3 WHERE id OPERATOR(pg_catalog.=) $1",
     &[INT8, INT4, TIMESTAMPTZ],
 );
+
+/// How long a runner waits for the lock on a row.
+const PATIENCE: &CStr = c"100ms";
 
 /// How soon a task is looked at again that another transaction holds, in microseconds.
 const LATER: i64 = 500_000;
@@ -190,7 +193,11 @@ pub fn next(cookie: u64) -> Result<Option<Task>> {
                 Ok(None) => shared::put_back(None),
                 Err(failure) => {
                     shared::put_back(None);
-                    return Err(failure);
+                    let edata = error::into_data(failure);
+                    if error::sqlstate(edata) != sqlstate::pack(b"55P03") {
+                        return Err(Failure::Caught(edata));
+                    }
+                    shared::mine()?.ask_for_sweep_at(backend::now() + LATER);
                 }
             },
         }
@@ -361,8 +368,9 @@ fn load(which: Which) -> Result<Option<Task>> {
         if turn > 0 && keys::is_preceded(&tables, key.to_bytes(), which.role, turn)? {
             return Ok(None);
         }
+        // Those who come later wait behind this, or sessions that find the task one after the other would keep it from running.
+        own::set(c"lock_timeout", PATIENCE, true)?;
         if LOCK.first(&[Value::Int8(id)], |_| Ok(()))?.is_none() {
-            shared::mine()?.ask_for_sweep_at(backend::now() + LATER);
             return Ok(None);
         }
     }

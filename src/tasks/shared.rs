@@ -8,7 +8,7 @@
 //! its end, with a task or without one. It ends the task after the end of the transaction that notes the task's end. If the process ends before
 //! that, the claim is lost: it keeps others away from the task until the keeper has noted the attempt.
 
-use crate::pg::error::{self, Result};
+use crate::pg::error::{self, Report, Result};
 use crate::pg::guc::own;
 use crate::pg::process::backend::{self, Process};
 use crate::pg::process::bgworker::{self, WorkerHandle, WorkerStatus};
@@ -22,6 +22,7 @@ use core::cell::Cell;
 use core::ffi::CStr;
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 use core::sync::atomic::{AtomicU32, AtomicU64};
+use pgrx::PgSqlErrorCode;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// The symbol that the postmaster starts the clock at.
@@ -62,9 +63,23 @@ enum Standing {
     Held = 2,
     /// The process is gone, and the attempt is not noted.
     Lost = 3,
+    /// The same, and the keeper was asked to note it.
+    Told = 4,
 }
 
-numbered!(Standing { Free, Idle, Held, Lost });
+impl Standing {
+    fn is_lost(self) -> bool {
+        matches!(self, Self::Lost | Self::Told)
+    }
+}
+
+numbered!(Standing {
+    Free,
+    Idle,
+    Held,
+    Lost,
+    Told
+});
 
 /// What a claim says.
 #[derive(Clone, Copy, Debug)]
@@ -319,7 +334,7 @@ struct Claims<'a> {
 impl Claims<'_> {
     fn all(&self) -> impl Iterator<Item = (&'static Claim, Run)> + use<'_> {
         claims(self.root)
-            .filter(|claim| matches!(claim.standing(), Standing::Held | Standing::Lost))
+            .filter(|claim| claim.is(Standing::Held) || claim.standing().is_lost())
             .map(|claim| (claim, claim.run.get()))
             .filter(|(_, run)| (run.database, run.relation) == (self.database, self.relation))
     }
@@ -577,7 +592,7 @@ impl Database {
         self.next_due.set(0);
         self.lives.set(false);
         for claim in claims(&root) {
-            if claim.is(Standing::Lost) && claim.run.get().database == self.number() {
+            if claim.standing().is_lost() && claim.run.get().database == self.number() {
                 claim.set(Standing::Free);
             }
         }
@@ -593,15 +608,16 @@ impl Database {
         if finds_room {
             self.ask(&mut root, true);
         }
-        let lost = claims(&root).any(|claim| {
+        for claim in claims(&root) {
             claim.look_after();
-            claim.is(Standing::Lost) && claim.run.get().database == self.number()
-        });
+            if claim.is(Standing::Lost) && claim.run.get().database == self.number() {
+                // Once: where the keeper cannot note it, it looks again later.
+                claim.set(Standing::Told);
+                self.ask(&mut root, false);
+            }
+        }
         let at = self.next_due.get();
-        (
-            lost || self.wanted.get() != self.seen.get() || (at != 0 && at <= now),
-            at,
-        )
+        (self.wanted.get() != self.seen.get() || (at != 0 && at <= now), at)
     }
 
     /// The roles that have tasks which can run. For each there may be at most `most` runners.
@@ -696,8 +712,16 @@ pub fn arrive(owner: u32, slot: u32, cookie: u64, most: i32) -> Result<bool> {
             free = free.or(Some(claim));
         }
     }
-    let Some(claim) = free.filter(|_| runners < most) else {
+    if runners >= most {
         return Ok(false);
+    }
+    let Some(claim) = free else {
+        drop(root);
+        return Err(Report::new(
+            PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
+            "too many runs of tasks have ended and are not noted",
+        )
+        .into());
     };
     claim.run.set(Run {
         database: backend::my_database().to_u32(),
@@ -956,8 +980,12 @@ pub fn runs(relation: u32, lost: bool) -> Result<Vec<Run>> {
     for claim in claims(&root) {
         claim.look_after();
         let run = claim.run.get();
-        let wanted = if lost { Standing::Lost } else { Standing::Held };
-        if claim.is(wanted) && run.database == number && (relation == 0 || run.relation == relation) {
+        let is_wanted = if lost {
+            claim.standing().is_lost()
+        } else {
+            claim.is(Standing::Held)
+        };
+        if is_wanted && run.database == number && (relation == 0 || run.relation == relation) {
             runs.push(run);
         }
     }
@@ -970,7 +998,7 @@ pub fn forget_lost(run: &Run) {
     let root = shared.lock();
     for claim in claims(&root) {
         let other = claim.run.get();
-        if claim.is(Standing::Lost) && (other.task, other.cookie) == (run.task, run.cookie) {
+        if claim.standing().is_lost() && (other.task, other.cookie) == (run.task, run.cookie) {
             claim.set(Standing::Free);
         }
     }

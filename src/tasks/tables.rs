@@ -76,6 +76,12 @@ pub mod run {
     ];
 }
 
+/// The columns of `background.dependency`.
+pub mod dependency {
+    pub const PARENT: usize = 1;
+    pub const CHILD: usize = 2;
+}
+
 /// `phase` of `background.task`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Phase {
@@ -112,6 +118,9 @@ pub struct Tables {
     pub task_pkey: u32,
     pub task_key: u32,
     pub task_id: u32,
+    pub dependency: u32,
+    pub dependency_pkey: u32,
+    pub dependency_child: u32,
     /// Each table with its index: the one of what is not done, and those of what is done in turn.
     pub runs: [(u32, u32); 4],
 }
@@ -167,6 +176,9 @@ pub fn tables() -> Result<Tables> {
         task_pkey: owner::relation(c"task_pkey")?,
         task_key: owner::relation(c"task_key")?,
         task_id: owner::relation(c"task_id")?,
+        dependency: owner::relation(c"dependency")?,
+        dependency_pkey: owner::relation(c"dependency_pkey")?,
+        dependency_child: owner::relation(c"dependency_child")?,
         runs,
     };
     let database = shared::mine()?;
