@@ -206,7 +206,8 @@ impl Slot {
             job.queue.clear();
             job.is_hidden = true;
             job.has_error = false;
-            self.begin_run(&mut job, now);
+            self.stop.store(Stop::No as u32, Relaxed);
+            Self::begin_run(&mut job, now);
             self.cookie.store(next, Relaxed);
             true
         });
@@ -222,10 +223,10 @@ impl Slot {
         stop
     }
 
-    /// The hidden job of this worker becomes that of a user, which starts now.
+    /// The hidden job of this worker becomes that of a user, which starts now. A cancel that came before is meant for it.
     pub fn show(&self, cookie: u64, label: Option<&[u8]>, sql: &[u8]) {
         let Some(mut job) = self.lock_if(cookie) else { return };
-        self.begin_run(&mut job, backend::now());
+        Self::begin_run(&mut job, backend::now());
         job.is_hidden = false;
         job.set_label(label);
         job.set_preview(sql);
@@ -235,8 +236,7 @@ impl Slot {
         }
     }
 
-    fn begin_run(&self, job: &mut Job, now: i64) {
-        self.stop.store(Stop::No as u32, Relaxed);
+    fn begin_run(job: &mut Job, now: i64) {
         job.state = State::Running;
         (job.launched_at, job.started_at, job.finished_at) = (now, now, 0);
         job.has_progress = false;

@@ -193,11 +193,11 @@ pub fn next(cookie: u64) -> Result<Option<Task>> {
                 Ok(None) => shared::put_back(None),
                 Err(failure) => {
                     shared::put_back(None);
+                    shared::mine()?.ask_for_sweep_at(backend::now() + LATER);
                     let edata = error::into_data(failure);
                     if error::sqlstate(edata) != sqlstate::pack(b"55P03") {
                         return Err(Failure::Caught(edata));
                     }
-                    shared::mine()?.ask_for_sweep_at(backend::now() + LATER);
                 }
             },
         }

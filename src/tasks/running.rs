@@ -32,10 +32,15 @@ const LOOK: i64 = 1000;
 /// How long it sleeps at least, in microseconds.
 const LEAST: i64 = 500;
 
+/// The runs of this database. A task that was claimed has not begun before its row was read.
+fn begun() -> Result<Vec<shared::Run>> {
+    let mut runs = shared::runs(tables::known(), false)?;
+    runs.retain(|run| run.attempt > 0);
+    Ok(runs)
+}
+
 fn found(id: i64) -> Result<Option<shared::Run>> {
-    Ok(shared::runs(tables::known(), false)?
-        .into_iter()
-        .find(|run| run.task == id))
+    Ok(begun()?.into_iter().find(|run| run.task == id))
 }
 
 /// The run of a task of this database, where there is one.
@@ -45,7 +50,7 @@ pub fn runs_now(id: i64) -> Option<Run> {
 
 /// Each run of this database.
 pub fn all() -> Vec<Run> {
-    shared::runs(tables::known(), false)
+    begun()
         .unwrap_or_default()
         .into_iter()
         .map(|run| {

@@ -352,10 +352,13 @@ impl Attached {
     fn begin_next(self, raw: Raw<'_>, run: &Run) -> Result<Option<runner::Task>> {
         let task = runner::next(self.cookie)?;
         let Some(task) = task else { return Ok(None) };
+        // A cancel that comes from now on is meant for the task, and is served when that runs.
+        signals::hold_interrupts();
         let label = task.label.map(CStr::to_bytes);
         let name = ApplicationName::of(label, self.slot.pid.load(Relaxed));
         if let Err(edata) = error::catch(|raw| adopt::adopt_connection(raw, name.text())) {
             // A process that failed here has no state to continue with.
+            signals::resume_interrupts();
             identity::adoption_failed();
             simple_query::recover(raw);
             idle::mark_not_reusable();
@@ -364,6 +367,7 @@ impl Attached {
         }
         output::begin(raw, self, run.queue_size, run.keeps_result);
         compiled::job_begins();
+        signals::resume_interrupts();
         Ok(Some(task))
     }
 
