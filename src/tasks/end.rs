@@ -180,14 +180,13 @@ pub fn follow(id: i64, is_done: bool, locked: Locked) -> Result<bool> {
                 continue;
             }
             table::replace(tables.dependency, tid, |_| Ok(Some(())), 0, &[])?;
-            match is_canceled {
-                Some(true) if !is_done => {
-                    if end(child, b"canceled")? {
-                        fallible::push(&mut ended, (child, false))?;
-                    }
+            let is_gone = is_canceled.is_none();
+            if is_canceled == Some(true) && !is_done {
+                if end(child, b"canceled")? {
+                    fallible::push(&mut ended, (child, false))?;
                 }
-                Some(_) if !has_parents(&tables, child)? => unblock(child)?,
-                _ => (),
+            } else if !is_gone && !has_parents(&tables, child)? {
+                unblock(child)?;
             }
         }
     }
