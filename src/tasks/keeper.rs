@@ -31,6 +31,9 @@ const LATER: i64 = 500_000;
 /// How many tasks are looked at in one transaction.
 const AT_ONCE: i64 = 1000;
 
+/// After so many errors in one look, the rest is left for later: the disk may be full.
+const ERRORS: usize = 3;
+
 /// How long the keeper waits for a lock.
 const PATIENCE: &core::ffi::CStr = c"100ms";
 
@@ -297,10 +300,20 @@ impl Look {
 
     /// Notes the attempts of processes that are gone.
     fn lost(&mut self) -> Result<()> {
-        for run in shared::runs(0, true)? {
+        let mut runs = shared::runs(0, true)?;
+        if !runs.is_empty() {
+            // Another one is the first each time, so that those that fail do not keep the others from being noted.
+            let first = (backend::now() / LATER).rem_euclid(runs.len() as i64);
+            runs.rotate_left(first as usize);
+        }
+        let mut errors = 0;
+        for run in runs {
             if run.relation != self.tables.task {
                 shared::forget_lost(&run);
                 continue;
+            }
+            if errors == ERRORS {
+                break;
             }
             match patiently(|| note_lost(&run))? {
                 Some(()) => {
@@ -308,7 +321,10 @@ impl Look {
                     // It waits, or is deferred.
                     shared::mine()?.ask_for_sweep_at(backend::now());
                 }
-                None => self.look_later(),
+                None => {
+                    errors += 1;
+                    self.look_later();
+                }
             }
         }
         Ok(())
@@ -364,7 +380,7 @@ impl Look {
     fn end(&mut self, endings: &Endings) -> Result<()> {
         loop {
             let ids = transaction::own(|| endings.find.rows(&[Value::Int8(AT_ONCE)], |row| row.int8(0)))?;
-            let mut ended = 0;
+            let (mut ended, mut errors) = (0, 0);
             for id in ids.iter().copied().flatten() {
                 let done = patiently(|| {
                     let id_value = [Value::Int8(id)];
@@ -379,7 +395,14 @@ impl Look {
                 })?;
                 match done {
                     Some(true) => ended += 1,
-                    _ => self.look_later(),
+                    Some(false) => self.look_later(),
+                    None => {
+                        errors += 1;
+                        self.look_later();
+                        if errors == ERRORS {
+                            return Ok(());
+                        }
+                    }
                 }
             }
             if ended == 0 || (ids.len() as i64) < AT_ONCE {
