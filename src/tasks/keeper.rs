@@ -262,6 +262,8 @@ pub fn scout() -> Result<()> {
 fn patiently<T>(body: impl FnOnce() -> Result<T>) -> Result<Option<T>> {
     let done = transaction::own(|| {
         own::set(c"lock_timeout", PATIENCE, true)?;
+        // What a crash loses of this is done again.
+        own::set(c"synchronous_commit", c"off", true)?;
         body()
     });
     match done {

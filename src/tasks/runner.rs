@@ -613,6 +613,8 @@ fn has_ended(task: &Task, is_done: bool) {
     let has_blocked = database.has_blocked();
     if has_blocked || task.key.is_some() {
         let followed = transaction::own(|| {
+            // What a crash loses of this is done again.
+            own::set(c"synchronous_commit", c"off", true)?;
             if let Some(key) = task.key {
                 keys::next_is_ready(key.to_bytes())?;
             }
