@@ -105,6 +105,47 @@ const RUNS: [(&core::ffi::CStr, &core::ffi::CStr); 4] = [
     (c"run_2", c"run_2_task_id"),
 ];
 
+/// The indexes of parts of the table of tasks.
+const PARTS: [&core::ffi::CStr; 6] = [
+    c"task_ready",
+    c"task_concurrency_key",
+    c"task_attempted",
+    c"task_blocked",
+    c"task_due",
+    c"task_expires",
+];
+
+/// Whether a new task without a key belongs into each of [`PARTS`].
+fn parts_of_new(phase: Phase, has_concurrency_key: bool, expires: bool) -> [bool; PARTS.len()] {
+    let waits = phase == Phase::Waiting;
+    [
+        waits,
+        waits && has_concurrency_key,
+        false,
+        phase == Phase::Blocked,
+        phase == Phase::Deferred,
+        expires,
+    ]
+}
+
+impl Tables {
+    /// The indexes of the table of tasks, and whether a new task without a key belongs into them.
+    pub fn indexes_of_new(
+        &self,
+        phase: Phase,
+        has_concurrency_key: bool,
+        expires: bool,
+    ) -> [(u32, bool); 2 + PARTS.len()] {
+        let mut all = self.indexes.map(|index| (index, false));
+        all[0].1 = true;
+        let parts = parts_of_new(phase, has_concurrency_key, expires);
+        for ((_, is_in), part) in all[2..].iter_mut().zip(parts) {
+            *is_in = part;
+        }
+        all
+    }
+}
+
 /// The numbers of the tables and indexes, which stay as long as the extension does.
 #[derive(Clone, Copy)]
 pub struct Tables {
@@ -112,6 +153,8 @@ pub struct Tables {
     pub task_pkey: u32,
     pub task_key: u32,
     pub task_id: u32,
+    /// All indexes of the table of tasks: its primary key, `task_key`, and [`PARTS`]; 0 for one that is not there.
+    pub indexes: [u32; 2 + PARTS.len()],
     /// Each table with its index: the one of what is not done, and those of what is done in turn.
     pub runs: [(u32, u32); 4],
 }
@@ -162,10 +205,17 @@ pub fn tables() -> Result<Tables> {
     for (to, (table, index)) in runs.iter_mut().zip(RUNS) {
         *to = (owner::relation(table)?, owner::relation(index)?);
     }
+    let (task_pkey, task_key) = (owner::relation(c"task_pkey")?, owner::relation(c"task_key")?);
+    let mut indexes = [0; 2 + PARTS.len()];
+    (indexes[0], indexes[1]) = (task_pkey, task_key);
+    for (to, name) in indexes[2..].iter_mut().zip(PARTS) {
+        *to = owner::relation(name).unwrap_or(0);
+    }
     let known = Tables {
         task,
-        task_pkey: owner::relation(c"task_pkey")?,
-        task_key: owner::relation(c"task_key")?,
+        task_pkey,
+        task_key,
+        indexes,
         task_id: owner::relation(c"task_id")?,
         runs,
     };
