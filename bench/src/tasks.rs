@@ -567,16 +567,9 @@ impl Idle {
     }
 
     fn processes(&self) -> Vec<(i32, u64)> {
-        let rows = self
-            .cluster
-            .session()
-            .rows("SELECT pid FROM pg_stat_activity WHERE backend_type LIKE 'pg_background%'");
-        let pids = rows.into_iter().flatten().flatten();
-        pids.filter_map(|pid| {
-            let pid = pid.parse().ok()?;
-            Some((pid, try_process_status(pid, "voluntary_ctxt_switches")?))
-        })
-        .collect()
+        let pids = self.cluster.worker_processes().into_iter();
+        pids.filter_map(|pid| Some((pid, try_process_status(pid, "voluntary_ctxt_switches")?)))
+            .collect()
     }
 
     fn begin_counting(self) -> Counting {

@@ -284,15 +284,16 @@ may_raise! {
 
 /// Inserts a row into a table, without a plan and without asking for rights, as an apply worker of logical replication does it; a statement
 /// takes several times as long to begin and to end. There is a value for each column, of its type, and the caller has looked whether the
-/// transaction may write. What this allocates goes at its end.
-pub fn insert(table: u32, values: &[Value]) -> Result<()> {
+/// transaction may write. `indexes` are the table's own, and whether the row belongs into each; if the table has others, all conditions of its indexes
+/// are computed, which doubles the time. What this allocates goes at its end.
+pub fn insert(table: u32, values: &[Value], indexes: &[(u32, bool)]) -> Result<()> {
     let context = error::catching(memory::Context::below_current)?;
-    let done = context.enter(|| error::catching(|raw| insert_raw(raw, table, values)));
+    let done = context.enter(|| error::catching(|raw| insert_raw(raw, table, values, indexes)));
     error::catching(|raw| context.delete(raw))?;
     done
 }
 
-fn insert_raw(raw: Raw<'_>, table: u32, values: &[Value]) {
+fn insert_raw(raw: Raw<'_>, table: u32, values: &[Value], indexes: &[(u32, bool)]) {
     // SAFETY: the table exists, and has as many columns as there are values. Nothing is owned here.
     unsafe {
         let relation = raw::table_open(raw, Oid::from(table), pg_sys::RowExclusiveLock as _);
@@ -304,7 +305,9 @@ fn insert_raw(raw: Raw<'_>, table: u32, values: &[Value]) {
             datums.add(n).write(datum);
             nulls.add(n).write(is_null);
         }
-        insert_open(raw, relation, datums, nulls);
+        if !insert_known(raw, relation, datums, nulls, indexes) {
+            insert_open(raw, relation, datums, nulls);
+        }
         raw::table_close(raw, relation, pg_sys::NoLock as _);
         raw::CommandCounterIncrement(raw);
     }
@@ -488,14 +491,124 @@ fn delete_and_insert(raw: Raw<'_>, from: Relation, row: &Row, to: u32, columns: 
     }
 }
 
-/// Inserts a row into a table that has one index, on its first column, and nothing else that an insertion has to look at; that is what the extension
-/// makes. False for other tables: an administrator may have added an index, and while one is made anew there are two.
-fn insert_plain(raw: Raw<'_>, relation: Relation, values: *mut Datum, nulls: *mut bool, command: CommandId) -> bool {
-    // SAFETY: the relation is open, and there is a value for each column. A btree looks at nothing of the info.
+/// The most indexes of a table that [`insert_known`] knows, and the most columns of one of them.
+const INDEXES: usize = 12;
+const INDEX_COLUMNS: usize = 8;
+
+/// Inserts a row into an open table that has exactly these indexes. What the row is and belongs into the caller knows: no condition is computed. False,
+/// and nothing is done, for another table: an administrator may have added an index, and while one is made anew there are two.
+fn insert_known(raw: Raw<'_>, relation: Relation, values: *mut Datum, nulls: *mut bool, known: &[(u32, bool)]) -> bool {
+    // SAFETY: the relation is open, and there is a value for each column.
+    unsafe {
+        if !has_indexes_only(relation) {
+            return false;
+        }
+        let indexes = RelationGetIndexList(raw, relation);
+        let count = if indexes.is_null() {
+            0
+        } else {
+            (*indexes).length as usize
+        };
+        let is_known = |n: usize| {
+            let index = (*(*indexes).elements.add(n)).oid_value.to_u32();
+            known.iter().any(|(other, _)| *other == index)
+        };
+        if count != known.len() || count > INDEXES || !(0..count).all(is_known) {
+            return false;
+        }
+        let mut open: [Relation; INDEXES] = [ptr::null_mut(); INDEXES];
+        let taking = known.iter().filter(|(_, is_in)| *is_in);
+        let mut len = 0;
+        for (index, _) in taking {
+            open[len] = index_open(raw, Oid::from(*index), pg_sys::RowExclusiveLock as _);
+            len += 1;
+        }
+        let are_plain = open[..len].iter().all(|index| is_plain(*index));
+        if are_plain {
+            let tuple = raw::heap_form_tuple(raw, (*relation).rd_att, values, nulls);
+            let command = GetCurrentCommandId(raw, true);
+            heap_insert(raw, relation, tuple, command, 0, ptr::null_mut());
+            for index in &open[..len] {
+                insert_into(raw, *index, relation, tuple, (values, nulls));
+            }
+        }
+        for index in &open[..len] {
+            index_close(raw, *index, pg_sys::NoLock as _);
+        }
+        are_plain
+    }
+}
+
+/// Whether an insertion has nothing to look at but indexes. Columns that must not be null are the caller's concern.
+unsafe fn has_indexes_only(relation: Relation) -> bool {
+    // SAFETY: an open relation.
     unsafe {
         let constr = (*(*relation).rd_att).constr;
         let is_checked = !constr.is_null() && ((*constr).num_check > 0 || (*constr).has_generated_stored);
-        if is_checked || !(*relation).trigdesc.is_null() || *nulls {
+        !is_checked && (*relation).trigdesc.is_null()
+    }
+}
+
+/// Whether the index is a btree of columns, and enforces what it does at once.
+unsafe fn is_plain(index: Relation) -> bool {
+    // SAFETY: an open index; the columns that it has.
+    unsafe {
+        let form = (*index).rd_index;
+        let columns = (*form).indnatts as usize;
+        (*(*index).rd_rel).relam == pg_sys::BTREE_AM_OID
+            && (*form).indisready
+            && (*form).indimmediate
+            && !(*form).indisexclusion
+            && columns <= INDEX_COLUMNS
+            && (0..columns).all(|n| *(*form).indkey.values.as_ptr().add(n) > 0)
+    }
+}
+
+/// Adds the entry of a row that was inserted to a plain index.
+unsafe fn insert_into(
+    raw: Raw<'_>,
+    index: Relation,
+    relation: Relation,
+    tuple: HeapTuple,
+    row: (*mut Datum, *mut bool),
+) {
+    let mut values = [Datum::from(0usize); INDEX_COLUMNS];
+    let mut nulls = [false; INDEX_COLUMNS];
+    // SAFETY: an open index with at most that many columns, each of which the row has. A btree looks at nothing of the info.
+    unsafe {
+        let form = (*index).rd_index;
+        for n in 0..(*form).indnatts as usize {
+            let column = *(*form).indkey.values.as_ptr().add(n) as usize - 1;
+            values[n] = *row.0.add(column);
+            nulls[n] = *row.1.add(column);
+        }
+        let check = if (*form).indisunique {
+            pg_sys::IndexUniqueCheck::UNIQUE_CHECK_YES
+        } else {
+            pg_sys::IndexUniqueCheck::UNIQUE_CHECK_NO
+        };
+        let info = raw::palloc0(raw, size_of::<pg_sys::IndexInfo>()).cast::<pg_sys::IndexInfo>();
+        (*info).type_ = pg_sys::NodeTag::T_IndexInfo;
+        index_insert(
+            raw,
+            index,
+            values.as_mut_ptr(),
+            nulls.as_mut_ptr(),
+            &raw mut (*tuple).t_self,
+            relation,
+            check,
+            false,
+            info,
+        );
+    }
+}
+
+/// Inserts a row into a table that has one index, on its first column, and nothing else that an insertion has to look at; that is what the extension
+/// makes. False for other tables, as [`insert_known`].
+fn insert_plain(raw: Raw<'_>, relation: Relation, values: *mut Datum, nulls: *mut bool, command: CommandId) -> bool {
+    // SAFETY: the relation is open, and there is a value for each column.
+    unsafe {
+        if !has_indexes_only(relation) || *nulls {
             return false;
         }
         let indexes = RelationGetIndexList(raw, relation);
@@ -504,32 +617,18 @@ fn insert_plain(raw: Raw<'_>, relation: Relation, values: *mut Datum, nulls: *mu
         }
         let index = index_open(raw, (*(*indexes).elements).oid_value, pg_sys::RowExclusiveLock as _);
         let form = (*index).rd_index;
-        let is_plain = (*(*index).rd_rel).relam == pg_sys::BTREE_AM_OID
-            && (*form).indisready
+        let is_ours = is_plain(index)
             && !(*form).indisunique
-            && !(*form).indisexclusion
             && (*form).indnatts == 1
             && *(*form).indkey.values.as_ptr() == 1
             && RelationGetIndexPredicate(raw, index).is_null();
-        if is_plain {
+        if is_ours {
             let tuple = raw::heap_form_tuple(raw, (*relation).rd_att, values, nulls);
             heap_insert(raw, relation, tuple, command, 0, ptr::null_mut());
-            let info = raw::palloc0(raw, size_of::<pg_sys::IndexInfo>()).cast::<pg_sys::IndexInfo>();
-            (*info).type_ = pg_sys::NodeTag::T_IndexInfo;
-            index_insert(
-                raw,
-                index,
-                values,
-                nulls,
-                &raw mut (*tuple).t_self,
-                relation,
-                pg_sys::IndexUniqueCheck::UNIQUE_CHECK_NO,
-                false,
-                info,
-            );
+            insert_into(raw, index, relation, tuple, (values, nulls));
         }
         index_close(raw, index, pg_sys::NoLock as _);
-        is_plain
+        is_ours
     }
 }
 

@@ -296,7 +296,11 @@ impl Order<'_> {
             // schedule, operation_id, started_at, sqlstate, error_message.
             &[Value::Null; 5],
         ];
-        table::insert(self.tables.task, &values.concat())
+        let asked = &self.options.asked;
+        let indexes = self
+            .tables
+            .indexes_of_new(phase, asked.concurrency_key.is_some(), asked.expires_at.is_some());
+        table::insert(self.tables.task, &values.concat(), &indexes)
     }
 
     /// The columns after the key.

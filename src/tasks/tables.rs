@@ -111,6 +111,47 @@ const RUNS: [(&core::ffi::CStr, &core::ffi::CStr); 4] = [
     (c"run_2", c"run_2_task_id"),
 ];
 
+/// The indexes of parts of the table of tasks.
+const PARTS: [&core::ffi::CStr; 6] = [
+    c"task_ready",
+    c"task_concurrency_key",
+    c"task_attempted",
+    c"task_blocked",
+    c"task_due",
+    c"task_expires",
+];
+
+/// Whether a new task without a key belongs into each of [`PARTS`].
+fn parts_of_new(phase: Phase, has_concurrency_key: bool, expires: bool) -> [bool; PARTS.len()] {
+    let waits = phase == Phase::Waiting;
+    [
+        waits,
+        waits && has_concurrency_key,
+        false,
+        phase == Phase::Blocked,
+        phase == Phase::Deferred,
+        expires,
+    ]
+}
+
+impl Tables {
+    /// The indexes of the table of tasks, and whether a new task without a key belongs into them.
+    pub fn indexes_of_new(
+        &self,
+        phase: Phase,
+        has_concurrency_key: bool,
+        expires: bool,
+    ) -> [(u32, bool); 2 + PARTS.len()] {
+        let mut all = self.indexes.map(|index| (index, false));
+        all[0].1 = true;
+        let parts = parts_of_new(phase, has_concurrency_key, expires);
+        for ((_, is_in), part) in all[2..].iter_mut().zip(parts) {
+            *is_in = part;
+        }
+        all
+    }
+}
+
 /// The numbers of the tables and indexes, which stay as long as the extension does.
 #[derive(Clone, Copy)]
 pub struct Tables {
@@ -121,12 +162,16 @@ pub struct Tables {
     pub dependency: u32,
     pub dependency_pkey: u32,
     pub dependency_child: u32,
+    /// All indexes of the table of tasks: its primary key, `task_key`, and [`PARTS`]; 0 for one that is not there.
+    pub indexes: [u32; 2 + PARTS.len()],
     /// Each table with its index: the one of what is not done, and those of what is done in turn.
     pub runs: [(u32, u32); 4],
 }
 
 thread_local! {
     static KNOWN: Cell<Option<Tables>> = const { Cell::new(None) };
+    /// How many invalidation messages this process had seen when it looked.
+    static SEEN: Cell<u64> = const { Cell::new(0) };
 }
 
 /// The number of the table of tasks as this process has seen it last, 0 where it has not.
@@ -144,26 +189,20 @@ pub fn last() -> Result<Tables> {
 
 /// [`tables`] for a transaction that has changed nothing yet: the catalogs are read again only after one of them has changed.
 pub fn tables_at_begin() -> Result<Tables> {
-    thread_local! {
-        static SEEN: Cell<Option<(u64, Tables)>> = const { Cell::new(None) };
+    match KNOWN.get() {
+        Some(known) if SEEN.get() == connection_version::messages() => Ok(known),
+        _ => tables(),
     }
-    let messages = connection_version::messages();
-    if let Some((seen, tables)) = SEEN.get()
-        && seen == messages
-    {
-        return Ok(tables);
-    }
-    let tables = tables()?;
-    SEEN.set(Some((messages, tables)));
-    Ok(tables)
 }
 
-/// The tables of this database. 55000 where they are not there, 42501 where their
-/// owner is no superuser.
+/// The tables of this database. 55000 if they are not there, 42501 if their owner is no superuser.
 pub fn tables() -> Result<Tables> {
+    let messages = connection_version::messages();
     let task = owner::look_up()?;
+    // REINDEX CONCURRENTLY gives the name of an index to another one.
     if let Some(known) = KNOWN.get()
         && known.task == task
+        && SEEN.get() == messages
     {
         return Ok(known);
     }
@@ -171,10 +210,17 @@ pub fn tables() -> Result<Tables> {
     for (to, (table, index)) in runs.iter_mut().zip(RUNS) {
         *to = (owner::relation(table)?, owner::relation(index)?);
     }
+    let (task_pkey, task_key) = (owner::relation(c"task_pkey")?, owner::relation(c"task_key")?);
+    let mut indexes = [0; 2 + PARTS.len()];
+    (indexes[0], indexes[1]) = (task_pkey, task_key);
+    for (to, name) in indexes[2..].iter_mut().zip(PARTS) {
+        *to = owner::relation(name).unwrap_or(0);
+    }
     let known = Tables {
         task,
-        task_pkey: owner::relation(c"task_pkey")?,
-        task_key: owner::relation(c"task_key")?,
+        task_pkey,
+        task_key,
+        indexes,
         task_id: owner::relation(c"task_id")?,
         dependency: owner::relation(c"dependency")?,
         dependency_pkey: owner::relation(c"dependency_pkey")?,
@@ -184,5 +230,6 @@ pub fn tables() -> Result<Tables> {
     let database = shared::mine()?;
     database.belongs_to(task, owner::number())?;
     KNOWN.set(Some(known));
+    SEEN.set(messages);
     Ok(known)
 }

@@ -298,6 +298,62 @@ fn a_role_without_login() {
     }
 }
 
+/// A row is put into the indexes without their conditions being computed. They have what a condition says, no less and no more, also while an
+/// administrator's index is there.
+#[test]
+fn each_index_has_what_belongs_into_it() {
+    let cluster = cluster(&[]);
+    let mut session = cluster.session();
+    session.exec("CREATE EXTENSION amcheck; CREATE EXTENSION pageinspect");
+    let options = [
+        "priority => 3",
+        "concurrency_key => 'one'",
+        "run_at => now() + '1 hour'",
+        "run_at => now() + '1 hour', concurrency_key => 'one'",
+        "expires_at => now() + '1 day'",
+        "expires_at => now() + '1 day', run_at => now() + '1 hour', concurrency_key => 'two'",
+        "after => ARRAY[1]::int8[]",
+        "after => ARRAY[1]::int8[], run_at => now() + '1 hour', expires_at => now() + '1 day'",
+        "key => 'mine'",
+        "key => 'other', run_at => now() + '1 hour'",
+    ];
+    let enqueue_all = |session: &mut Session| {
+        for options in options {
+            enqueue(session, &format!("'SELECT 1', {options}"));
+        }
+    };
+    let check = |session: &mut Session| {
+        for (index, condition) in [
+            ("task_pkey", "true"),
+            ("task_ready", "phase = 'w'"),
+            ("task_concurrency_key", "phase = 'w' AND concurrency_key IS NOT NULL"),
+            ("task_blocked", "phase = 'b'"),
+            ("task_due", "phase = 'd'"),
+            ("task_expires", "expires_at IS NOT NULL"),
+            ("task_key", "key IS NOT NULL"),
+        ] {
+            session.exec(&format!("SELECT bt_index_check('background.{index}', true)"));
+            let counts = session.rows(&format!(
+                "SELECT (SELECT count(*) FROM bt_page_items('background.{index}', 1)), (SELECT count(*) FROM background.task WHERE {condition})"
+            ));
+            assert_eq!(counts[0][0], counts[0][1], "{index}");
+        }
+        session.exec("SELECT bt_index_check('background.task_attempted', true)");
+    };
+    enqueue_all(&mut session);
+    check(&mut session);
+    session.exec("CREATE INDEX more ON background.task (label) WHERE priority > 2");
+    session.exec("DELETE FROM background.task WHERE key IS NOT NULL");
+    session.exec("VACUUM background.task");
+    enqueue_all(&mut session);
+    check(&mut session);
+    session.exec("SELECT bt_index_check('background.more', true)");
+    assert!(session.holds("(SELECT count(*) = 2 FROM bt_page_items('background.more', 1))"));
+    // An id that is there already is refused.
+    session.exec("DROP INDEX background.more; SELECT setval('background.task_id', 1, false)");
+    assert_eq!(session.error("SELECT background.enqueue('SELECT 1')").sqlstate, "23505");
+}
+
 #[test]
 fn memory_does_not_grow_with_the_number_of_tasks() {
     let cluster = cluster(&["max_wal_size = 1GB"]);

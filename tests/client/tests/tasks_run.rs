@@ -695,3 +695,20 @@ fn a_role_that_may_not_connect_any_more() {
     session.exec("RESET ROLE");
     session.wait_until("EXISTS (SELECT FROM done WHERE n = 4)");
 }
+
+#[test]
+fn indexes_are_made_anew_while_tasks_run() {
+    let cluster = cluster(&[]);
+    let (mut session, mut other) = (cluster.session(), cluster.session());
+    for n in 0..4 {
+        session.exec(
+            "SELECT background.enqueue('INSERT INTO done VALUES (1)', key => 'k' || n) FROM generate_series(1, 50) n",
+        );
+        let table = ["task", "dependency", "run_0", "run_failed"][n];
+        other.exec(&format!("REINDEX TABLE CONCURRENTLY background.{table}"));
+        let id = enqueue(&mut session, "'INSERT INTO done VALUES (2)'");
+        assert_eq!(wait(&mut session, id), "done");
+    }
+    session.wait_until("(SELECT count(*) = 204 FROM done)");
+    session.wait_until("NOT EXISTS (SELECT FROM background.tasks WHERE state <> 'done')");
+}
