@@ -186,13 +186,17 @@ pub fn next(cookie: u64) -> Result<Option<Task>> {
                 }
             }
             Next::Task(which, _) => match transaction::own(|| load(which)) {
-                Ok(Some(task)) => {
+                Ok(Loaded::Task(task)) => {
                     set_current(Some(task));
                     return Ok(Some(task));
                 }
-                Ok(None) => shared::put_back(None),
+                Ok(Loaded::No) => shared::put_back(None, &[]),
+                Ok(Loaded::Behind(before)) => {
+                    let successors = fallible::collected(before.iter().map(successor))?;
+                    shared::put_back(None, &successors);
+                }
                 Err(failure) => {
-                    shared::put_back(None);
+                    shared::put_back(None, &[]);
                     shared::mine()?.ask_for_sweep_at(backend::now() + LATER);
                     let edata = error::into_data(failure);
                     if error::sqlstate(edata) != sqlstate::pack(b"55P03") {
@@ -207,7 +211,7 @@ pub fn next(cookie: u64) -> Result<Option<Task>> {
 /// The job of the task that [`next`] has returned cannot begin: it goes back into its line.
 pub fn not_now() {
     if let Some(task) = take_current() {
-        shared::put_back(Some(task.queue.to_bytes()));
+        shared::put_back(Some(task.queue.to_bytes()), &[]);
     }
 }
 
@@ -336,13 +340,24 @@ enum Look {
     Held,
 }
 
-/// The claimed task, as its row is now; None if it is gone or cannot run now.
-fn load(which: Which) -> Result<Option<Task>> {
+/// A claimed task.
+enum Loaded {
+    Task(Task),
+    /// It is gone or cannot run now.
+    No,
+    /// These of its key come before it.
+    Behind(Vec<Ready>),
+}
+
+/// The claimed task, as its row is now.
+fn load(which: Which) -> Result<Loaded> {
     let tables = tables::tables_at_begin()?;
     let Some(run) = shared::held().filter(|run| run.relation == tables.task) else {
-        return Ok(None);
+        return Ok(Loaded::No);
     };
-    let Some(home) = home(&tables)? else { return Ok(None) };
+    let Some(home) = home(&tables)? else {
+        return Ok(Loaded::No);
+    };
     let id = run.task;
     let found = table::find(
         tables.task,
@@ -353,25 +368,25 @@ fn load(which: Which) -> Result<Option<Task>> {
         |row| look(row, which.role, home, run.started_at),
     )?;
     let found = match found {
-        None => return Ok(None),
+        None => return Ok(Loaded::No),
         Some(Look::Held) => {
             shared::mine()?.ask_for_sweep_at(backend::now() + LATER);
-            return Ok(None);
+            return Ok(Loaded::No);
         }
         Some(Look::Found(found)) => found,
     };
     if shared::stands_for(found.queue.to_bytes()) != which.queue {
         // It was replaced, and is in another line.
-        return Ok(None);
+        return Ok(Loaded::No);
     }
     if let Some((key, turn)) = found.key {
         if turn > 0 && keys::is_preceded(&tables, key.to_bytes(), which.role, turn)? {
-            return Ok(None);
+            return Ok(Loaded::No);
         }
         // Those who come later wait behind this, or sessions that find the task one after the other would keep it from running.
         own::set(c"lock_timeout", PATIENCE, true)?;
         if LOCK.first(&[Value::Int8(id)], |_| Ok(()))?.is_none() {
-            return Ok(None);
+            return Ok(Loaded::No);
         }
     }
     let version = lines().map_or(0, |lines| lines.version());
@@ -404,13 +419,16 @@ fn load(which: Which) -> Result<Option<Task>> {
         keep: queue.keeps_done,
         keeps_result: found.keeps_result && queue.keeps_done,
     };
-    if task.has_limited_key && !is_next_of_key(&task, queue.limits.per_key)? {
-        return Ok(None);
+    if task.has_limited_key {
+        let before = those_before(&task, queue.limits.per_key)?;
+        if !before.is_empty() {
+            return Ok(Loaded::Behind(before));
+        }
     }
     if task.attempt > task.max_attempts {
         // The server stopped in the middle of the last attempt: the keeper ends it.
         shared::mine()?.ask_for_keeper();
-        return Ok(None);
+        return Ok(Loaded::No);
     }
     if task.is_statement || found.enqueued_at < shared::crashed_at() {
         // Whatever happens from here on, there was this attempt. A task that was there when the server crashed may be why it did.
@@ -424,15 +442,15 @@ fn load(which: Which) -> Result<Option<Task>> {
         ])?;
         if begins == 0 {
             // Another session has ended it meanwhile.
-            return Ok(None);
+            return Ok(Loaded::No);
         }
         let Some(tid) = history::version(&tables, id)? else {
-            return Ok(None);
+            return Ok(Loaded::No);
         };
         task.tid = tid;
     }
     shared::attempt_is(task.attempt);
-    Ok(Some(task))
+    Ok(Loaded::Task(task))
 }
 
 /// The number of this database's own tasks, None if nothing was ever enqueued here.
@@ -641,12 +659,12 @@ fn release(task: &Task) {
     let mut looks = task.has_limited_key;
     loop {
         shared::look_for_held_back();
-        let successor = if looks {
+        let found = if looks {
             transaction::own(|| next_of_key(task, 1))
         } else {
             Ok(Vec::new())
         };
-        let ready = match successor {
+        let ready = match found {
             Ok(ready) => ready.into_iter().next(),
             Err(failure) => {
                 error::log_caught(error::into_data(failure));
@@ -656,11 +674,7 @@ fn release(task: &Task) {
                 None
             }
         };
-        let successor = ready.as_ref().map(|ready| Successor {
-            which: ready.task().which(),
-            queue: ready.task().queue,
-            entry: ready.task().entry(),
-        });
+        let successor = ready.as_ref().map(successor);
         if shared::release(task.queue.to_bytes(), successor.as_ref()) {
             return;
         }
@@ -686,10 +700,12 @@ fn next_of_key(task: &Task, count: usize) -> Result<Vec<Ready>> {
     Ok(ready)
 }
 
-/// Whether no other task of the key that waits comes before this one. Tasks of another role are in another line. Those that come before get into
-/// their lines; whoever ends the last of them, in whichever way, finds this one.
-fn is_next_of_key(task: &Task, per_key: i32) -> Result<bool> {
-    let Some(run) = shared::held() else { return Ok(false) };
+/// The tasks of the key that wait and come before this one, if it may not run yet. Tasks of another role are in another line. Whoever ends the last of
+/// them, in whichever way, finds this one.
+fn those_before(task: &Task, per_key: i32) -> Result<Vec<Ready>> {
+    let Some(run) = shared::held() else {
+        return Ok(Vec::new());
+    };
     let running = shared::runs(run.relation, false)?;
     let of_key = running
         .iter()
@@ -697,18 +713,17 @@ fn is_next_of_key(task: &Task, per_key: i32) -> Result<bool> {
     // This process's own claim is one of them.
     let free = (per_key as usize + 1).saturating_sub(of_key.count());
     let first = next_of_key(task, free.max(1))?;
-    if first.iter().any(|ready| ready.task().id == task.id) {
-        return Ok(true);
+    let is_first = first.iter().any(|ready| ready.task().id == task.id);
+    Ok(if is_first { Vec::new() } else { first })
+}
+
+fn successor(ready: &Ready) -> Successor<'_> {
+    let task = ready.task();
+    Successor {
+        which: task.which(),
+        queue: task.queue,
+        entry: task.entry(),
     }
-    for ready in &first {
-        let task = ready.task();
-        if let Some(mut lines) = lines() {
-            lines.push(task.which(), task.queue, task.entry());
-        }
-        shared::there_is_work(Some(task.which().role));
-    }
-    // If there is none, this task is gone.
-    Ok(false)
 }
 
 /// Whether the task of this process is tried again at once after this error, which counts as no attempt: nothing was wrong with it.

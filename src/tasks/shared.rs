@@ -782,8 +782,7 @@ pub fn next(relation: u32, cookie: u64, most: i32) -> Next {
             queue: which.queue,
             key: entry.key,
             priority: entry.priority,
-            // Whether one was held back before this run began is not known.
-            holds_back: entry.key != 0,
+            holds_back: false,
             comes_again: false,
             ..run
         });
@@ -808,20 +807,35 @@ pub fn attempt_is(attempt: i32) {
     }
 }
 
-/// The task cannot run now, and may be put back into its line: nothing has begun.
-pub fn put_back(name: Option<&[u8]>) {
+/// The task cannot run now: nothing has begun. It is put back into its line, whose queue has the name `name`, if that is given; and in the same step
+/// those come into their lines that come before it. If its key has held others back meanwhile, they are looked for by a sweep.
+pub fn put_back(name: Option<&[u8]>, before: &[Successor]) {
     let (Some(shared), Some(claim), Some(database)) = (SHARED.get(), CLAIM.get(), MINE.get()) else {
         return;
     };
-    let mut lines = database.lines();
-    let _root = shared.lock();
-    if !claim.is(Standing::Held) {
-        return;
+    let held_back = {
+        let mut lines = database.lines();
+        let _root = shared.lock();
+        if !claim.is(Standing::Held) {
+            return;
+        }
+        claim.set(Standing::Idle);
+        let run = claim.run.get();
+        if let Some(lines) = &mut lines {
+            if let Some(name) = name {
+                lines.push(run.which(), name, run.entry());
+            }
+            for Successor { which, queue, entry } in before {
+                lines.push(*which, queue, *entry);
+            }
+        }
+        run.key != 0 && run.holds_back && before.is_empty() || run.comes_again && name.is_none()
+    };
+    if held_back {
+        database.ask_for_sweep();
     }
-    claim.set(Standing::Idle);
-    let run = claim.run.get();
-    if let (Some(name), Some(lines)) = (name, &mut lines) {
-        lines.push(run.which(), name, run.entry());
+    for Successor { which, .. } in before {
+        there_is_work(Some(which.role));
     }
 }
 
