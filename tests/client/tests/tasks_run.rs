@@ -701,9 +701,9 @@ fn indexes_are_made_anew_while_tasks_run() {
     let cluster = cluster(&[]);
     let (mut session, mut other) = (cluster.session(), cluster.session());
     for n in 0..4 {
-        session.exec(
-            "SELECT background.enqueue('INSERT INTO done VALUES (1)', key => 'k' || n) FROM generate_series(1, 50) n",
-        );
+        session.exec(&format!(
+            "SELECT background.enqueue('INSERT INTO done VALUES (1)', key => '{n}.' || k, retry_delay => '10 ms') FROM generate_series(1, 50) k"
+        ));
         let table = ["task", "dependency", "run_0", "run_failed"][n];
         other.exec(&format!("REINDEX TABLE CONCURRENTLY background.{table}"));
         let id = enqueue(&mut session, "'INSERT INTO done VALUES (2)'");
