@@ -21,6 +21,9 @@ const BURST: u32 = 10_000;
 /// The release that npm installs.
 const GRAPHILE: &str = "graphile-worker@0.17.3";
 
+/// The exit status of timeout(1) when it has ended the program.
+const TIMED_OUT: i32 = 124;
+
 pub struct Tasks {
     quick: bool,
     cluster: Cluster,
@@ -203,7 +206,7 @@ impl Tasks {
     /// The same inserts through a queue library on node, if that is there.
     fn graphile(&mut self, ours: f64) {
         let directory = std::env::temp_dir().join(format!("pgbg-graphile-{}", std::process::id()));
-        let measured = graphile_rate(&directory, &self.cluster, self.pick(20_000, 1000));
+        let measured = graphile_rate(&directory, &self.cluster, self.pick(20_000, 1000), self.pick(600, 60));
         let _ = std::fs::remove_dir_all(&directory);
         match measured {
             Ok(theirs) => self.line(
@@ -449,27 +452,30 @@ fn bursts(session: &mut Session, queue: &str, count: u32, rounds: u32) -> Vec<f6
 }
 
 /// Installs the library into the directory, and has it run so many jobs, with its own settings for measurements and the local queue. Returns jobs per
-/// second.
-fn graphile_rate(directory: &Path, cluster: &Cluster, count: u32) -> Result<f64, String> {
-    let output = |command: &mut Command| -> Result<String, String> {
-        let program = command.get_program().to_string_lossy().into_owned();
-        let output = command
+/// second. Each of its programs has `limit` seconds: npm waits for a registry that it cannot reach.
+fn graphile_rate(directory: &Path, cluster: &Cluster, count: u32, limit: u32) -> Result<f64, String> {
+    let output = |program: &str, arguments: &[&str]| -> Result<String, String> {
+        let output = Command::new("timeout")
+            .args([&limit.to_string(), program])
+            .args(arguments)
             .current_dir(directory)
             .stdin(Stdio::null())
             .output()
             .map_err(|error| format!("{program}: {error}"))?;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         if output.status.success() {
-            Ok(text(&output.stdout))
-        } else {
-            let errors = text(&output.stderr);
-            let first = errors.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
-            Err(format!("{program}: {first}"))
+            return Ok(text(&output.stdout));
         }
+        if output.status.code() == Some(TIMED_OUT) {
+            return Err(format!("{program} has not ended after {limit} s"));
+        }
+        let errors = text(&output.stderr);
+        let first = errors.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
+        Err(format!("{program}: {first}"))
     };
     std::fs::create_dir_all(directory).map_err(|error| error.to_string())?;
-    output(Command::new("node").arg("--version"))?;
-    output(Command::new("npm").args([
+    output("node", &["--version"])?;
+    let install = [
         "install",
         "--no-audit",
         "--no-fund",
@@ -477,7 +483,8 @@ fn graphile_rate(directory: &Path, cluster: &Cluster, count: u32) -> Result<f64,
         "--prefix",
         ".",
         GRAPHILE,
-    ]))?;
+    ];
+    output("npm", &install)?;
     std::fs::write(directory.join("measure.js"), SCRIPT).map_err(|error| error.to_string())?;
     let mut session = cluster.session();
     session.exec("CREATE DATABASE graphile");
@@ -489,7 +496,7 @@ fn graphile_rate(directory: &Path, cluster: &Cluster, count: u32) -> Result<f64,
         "postgres:///graphile?host={}&user=postgres",
         cluster.socket_dir().display()
     );
-    let measured = output(Command::new("node").args(["measure.js", &url, &count.to_string(), INSERT]));
+    let measured = output("node", &["measure.js", &url, &count.to_string(), INSERT]);
     session.exec("DROP DATABASE graphile WITH (FORCE)");
     let measured = measured?;
     let last = measured.lines().last().unwrap_or_default();
