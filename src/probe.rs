@@ -3,7 +3,7 @@
 
 use crate::channel::request::{Deed, Work};
 use crate::dispatch::launch_queue::{NextStep, QueuedOrder};
-use crate::dispatch::order::{self, Order, Source, leave_alone};
+use crate::dispatch::order::{Order, leave_alone};
 use crate::dispatch::place::{self, Placed, Prepared};
 use crate::pg::error::{Report, Result};
 use crate::pg::function::call::{Answer, Call};
@@ -11,7 +11,6 @@ use crate::pg::function::rows::Value;
 use crate::pg::process::{backend, bgworker, latch, signals};
 use crate::pg::raw::Raw;
 use crate::pg::shmem;
-use crate::pg::value::encoding;
 use crate::registry::segment::segment;
 use crate::session::jobs;
 use crate::session::launch::{self, Arguments};
@@ -75,21 +74,8 @@ fn launch_with_work(call: &Call) -> Result<Answer> {
     call.composite(&[Value::Int4(launched.pid), Value::Int8(launched.cookie)])
 }
 
-fn connection<'a>(database: u32, role: u32, sql: &'a [u8]) -> Result<Order<'a>> {
-    Ok(Order {
-        sql,
-        label: None,
-        text_encoding: encoding::UTF8,
-        queue_size: order::queue_size(0)?,
-        keeps_result: false,
-        retention: 0,
-        worker_timeout: 0,
-        is_limited: true,
-        state: Source::Connection { database, role },
-        work: Work::None,
-        counters: shmem::INVALID_POINTER,
-        introduce: leave_alone,
-    })
+fn connection(database: u32, role: u32, sql: &[u8]) -> Order<'_> {
+    Order::of_connection(database, role, sql, leave_alone)
 }
 
 /// `probe_order(database, role, sql)`: orders a job of a new connection, whose handle this session has.
@@ -99,7 +85,7 @@ fn order(call: &Call) -> Result<Answer> {
     let prepared = place::prepare(&Order {
         keeps_result: true,
         introduce: jobs::add,
-        ..connection(oid(0), oid(1), call.text(2).unwrap_or_default())?
+        ..connection(oid(0), oid(1), call.text(2).unwrap_or_default())
     })?;
     let launched = launch::see_taken(prepared.place(), QueuedOrder::default())?;
     call.composite(&[Value::Int4(launched.pid), Value::Int8(launched.cookie)])
@@ -172,7 +158,7 @@ fn place_all(_raw: Raw<'_>, _argument: Datum) -> Result<()> {
             task.database.load(Relaxed),
             task.role.load(Relaxed),
             sql,
-        )?)?);
+        ))?);
     }
     let mut on_their_way: Vec<Placed> = orders.into_iter().map(Prepared::place).collect();
     for placed in &on_their_way {

@@ -5,7 +5,8 @@ use crate::pg::catalog::database::Database;
 use crate::pg::error::{Report, Result};
 use crate::pg::process::backend;
 use crate::pg::process::identity::{self, Identity};
-use crate::pg::shmem::DsaPointer;
+use crate::pg::shmem::{DsaPointer, INVALID_POINTER};
+use crate::pg::value::encoding;
 use crate::pg::value::params::Outgoing;
 use crate::registry::job::{LABEL_MAX, Slot};
 use crate::settings;
@@ -30,9 +31,29 @@ pub struct Order<'a> {
     pub state: Source<'a>,
     /// What the engine does in the job's transaction.
     pub work: Work,
-    /// The counters of the session, [`INVALID_POINTER`](crate::pg::shmem::INVALID_POINTER) for an order without a session.
+    /// The counters of the session, [`INVALID_POINTER`] for an order without a session.
     pub counters: DsaPointer,
     pub introduce: Introduce,
+}
+
+impl<'a> Order<'a> {
+    /// An order for a job that a new connection of `role` to `database` runs, whose result nobody reads.
+    pub fn of_connection(database: u32, role: u32, sql: &'a [u8], introduce: Introduce) -> Self {
+        Self {
+            sql,
+            label: None,
+            text_encoding: encoding::UTF8,
+            queue_size: settings::default_queue_size(),
+            keeps_result: false,
+            retention: 0,
+            worker_timeout: 0,
+            is_limited: true,
+            state: Source::Connection { database, role },
+            work: Work::None,
+            counters: INVALID_POINTER,
+            introduce,
+        }
+    }
 }
 
 /// Where a job's state comes from.

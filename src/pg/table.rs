@@ -252,6 +252,11 @@ pub fn find<T>(
     found
 }
 
+/// Whether there is a row of `table` whose column `column`, the first one of `index`, has the value `key`.
+pub fn exists(table: u32, index: u32, column: usize, key: Key, sees: Sees) -> Result<bool> {
+    Ok(find(table, index, column, key, sees, |_| Ok(Some(())))?.is_some())
+}
+
 // executor/executor.h
 may_raise! {
     fn CreateExecutorState() -> *mut pg_sys::EState;

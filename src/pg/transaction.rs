@@ -2,6 +2,7 @@
 
 use crate::pg::compat;
 use crate::pg::error::{self, Result};
+use crate::pg::fallible;
 use crate::pg::raw::{self, may_raise};
 use core::ffi::{CStr, c_char, c_int, c_void};
 use core::ptr;
@@ -80,6 +81,56 @@ impl Watcher {
         })?;
         self.is_on.store(true, Relaxed);
         Ok(())
+    }
+}
+
+/// What a transaction collects for its end. What a subtransaction that is rolled back has added is dropped.
+pub struct Collected<T> {
+    /// With the levels, in their order: the current subtransaction is the last one that adds.
+    entries: Vec<(T, i32)>,
+}
+
+impl<T> Collected<T> {
+    /// Nothing.
+    pub const fn new() -> Self {
+        Self { entries: Vec::new() }
+    }
+
+    /// Adds an entry of the current subtransaction. 53200.
+    pub fn push(&mut self, entry: T) -> Result<()> {
+        fallible::push(&mut self.entries, (entry, level()))
+    }
+
+    /// The entries, in order.
+    pub fn iter(&self) -> impl Iterator<Item = &T> {
+        self.entries.iter().map(|(entry, _)| entry)
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Removes all.
+    pub fn clear(&mut self) {
+        self.entries.clear();
+    }
+
+    /// A subtransaction has ended. Other events mean nothing here.
+    pub fn follow(&mut self, event: Event) {
+        match event {
+            Event::SubCommitted(level) => {
+                let raised = self.entries.iter_mut().rev().take_while(|(_, of)| *of >= level);
+                raised.for_each(|(_, of)| *of = level - 1);
+            }
+            Event::SubAborted(level) => while self.entries.pop_if(|(_, of)| *of >= level).is_some() {},
+            _ => (),
+        }
     }
 }
 

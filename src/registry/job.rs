@@ -242,6 +242,11 @@ impl Job {
         self.has_error.then_some(&self.error)
     }
 
+    /// How many rows its last statement has processed, and the statement's tag if it has one.
+    pub fn outcome(&self) -> (i64, Option<u32>) {
+        (self.row_count, self.has_tag.then_some(self.tag))
+    }
+
     /// The last progress message.
     pub fn progress_message(&self) -> Option<&[u8]> {
         self.has_progress_message

@@ -6,7 +6,7 @@
 //! cookie, under its lock.
 
 use crate::pg::error::Result;
-use crate::pg::shmem::{self, DsaPointer, Locked};
+use crate::pg::shmem::{self, DsaPointer, Guard, Locked};
 use crate::registry::history::History;
 use crate::registry::job::Slot;
 use crate::registry::pool::{self, Pool};
@@ -121,15 +121,22 @@ impl Segment {
         Ok(blocks)
     }
 
+    /// Locks the index when this process has mapped all blocks. The system's own error if one cannot be mapped.
+    fn lock_index(&self) -> Result<Guard<'_, Index>> {
+        loop {
+            let blocks = self.know_all()?;
+            let index = self.index.lock();
+            if index.blocks == blocks {
+                return Ok(index);
+            }
+        }
+    }
+
     /// Takes a free slot for the job with this cookie, from a new block if none is free. 53200 if memory is out.
     pub fn take(&self, cookie: u64) -> Result<&'static Slot> {
         loop {
-            let blocks = self.know_all()?;
-            {
-                let mut index = self.index.lock();
-                if index.blocks != blocks {
-                    continue;
-                }
+            let blocks = {
+                let mut index = self.lock_index()?;
                 if index.free == 0 {
                     self.take_back_abandoned(&mut index);
                 }
@@ -140,7 +147,8 @@ impl Segment {
                     self.link(&index, slot);
                     return Ok(slot);
                 }
-            }
+                index.blocks
+            };
             self.grow(blocks)?;
         }
     }
@@ -148,24 +156,10 @@ impl Segment {
     /// Puts a slot, whose cookie is 0 already, on the free list. Raises nothing: if this process cannot map all slots, it marks the slot
     /// for the next process that needs one.
     pub fn give_back(&self, slot: &'static Slot) {
-        if self.know_all().is_ok_and(|blocks| self.give_back_among(slot, blocks)) {
-            return;
+        match self.lock_index() {
+            Ok(mut index) => self.set_free(&mut index, slot),
+            Err(_) => slot.abandoned.store(1, Relaxed),
         }
-        slot.abandoned.store(1, Relaxed);
-    }
-
-    fn give_back_among(&self, slot: &'static Slot, mut known: u32) -> bool {
-        let mut index = self.index.lock();
-        while index.blocks != known {
-            drop(index);
-            match self.know_all() {
-                Ok(blocks) => known = blocks,
-                Err(_) => return false,
-            }
-            index = self.index.lock();
-        }
-        self.set_free(&mut index, slot);
-        true
     }
 
     fn set_free(&self, index: &mut Index, slot: &'static Slot) {
@@ -178,16 +172,7 @@ impl Segment {
     /// Gives a slot that is taken the cookie `cookie`, under the lock of the index, if `change` returns true. False also if this process cannot
     /// map all slots.
     pub fn rename(&self, slot: &'static Slot, cookie: u64, change: impl FnOnce() -> bool) -> bool {
-        let Ok(mut known) = self.know_all() else { return false };
-        let mut index = self.index.lock();
-        while index.blocks != known {
-            drop(index);
-            match self.know_all() {
-                Ok(blocks) => known = blocks,
-                Err(_) => return false,
-            }
-            index = self.index.lock();
-        }
+        let Ok(index) = self.lock_index() else { return false };
         let renamed = change();
         if renamed {
             self.unlink(&index, slot);
@@ -209,13 +194,8 @@ impl Segment {
     /// Returns the slot that was taken for the job with this cookie. Whether the job is still there is checked under the slot's lock. The
     /// system's own error if the slots cannot be mapped.
     pub fn find(&self, cookie: u64) -> Result<Option<&'static Slot>> {
-        loop {
-            let blocks = self.know_all()?;
-            let index = self.index.lock();
-            if index.blocks == blocks {
-                return Ok(self.find_in(&index, cookie));
-            }
-        }
+        let index = self.lock_index()?;
+        Ok(self.find_in(&index, cookie))
     }
 
     fn find_in(&self, index: &Index, cookie: u64) -> Option<&'static Slot> {

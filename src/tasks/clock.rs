@@ -1,20 +1,19 @@
 //! The process that has workers started: one in the cluster, without a database.
 //!
-//! It sleeps until somebody asks for something or something is due. Then it orders the keeper of a database, and for each role that has tasks which can run a
-//! runner, as many as may run at a time. An order is placed without blocking, so no database and no role holds up the others.
+//! It sleeps until somebody asks for something or something is due. Then it orders the keeper of a database, and for each role that has tasks
+//! which can run a runner, as many as may run at a time. An order is placed without blocking, so no database and no role holds up the others.
 //!
 //! It ends where nothing is due; the next one who asks has it started again.
 
 use crate::channel::request::Work;
 use crate::dispatch::launch_queue::{NextStep, QueuedOrder};
-use crate::dispatch::order::{self, Order, Source};
+use crate::dispatch::order::Order;
 use crate::dispatch::place::{self, Placed, Prepared};
 use crate::pg::error::{self, Result};
 use crate::pg::process::{backend, bgworker, latch, signals};
 use crate::pg::raw::Raw;
 use crate::pg::reuse::library;
-use crate::pg::value::encoding;
-use crate::pg::{fallible, shmem, transaction};
+use crate::pg::{fallible, transaction};
 use crate::registry::job::{Slot, State};
 use crate::registry::segment::{self, segment};
 use crate::registry::upkeep;
@@ -207,7 +206,8 @@ pub fn start_with_server(raw: Raw<'_>) {
     bgworker::register_at_start(raw, shared::CLOCK_MAIN);
 }
 
-/// Where the postmaster starts the clock.
+/// Where the postmaster starts the clock. A function that has [`Raw`] may own nothing that is to be dropped, so the work is
+/// in another one.
 fn run(_raw: Raw<'_>, argument: Datum) -> Result<()> {
     serve(argument)
 }
@@ -470,21 +470,8 @@ impl Clock {
         fallible::reserve(&mut self.orders, 1)?;
         KEPT.with_borrow_mut(|kept| fallible::reserve(kept, 1 + self.orders.len()))?;
         let order = Order {
-            sql: b"",
-            label: None,
-            text_encoding: encoding::UTF8,
-            queue_size: order::queue_size(0)?,
-            keeps_result: false,
-            retention: 0,
-            worker_timeout: 0,
-            is_limited: true,
-            state: Source::Connection {
-                database: aim.database,
-                role,
-            },
             work,
-            counters: shmem::INVALID_POINTER,
-            introduce: keep,
+            ..Order::of_connection(aim.database, role, b"", keep)
         };
         match place::prepare(&order) {
             Ok(prepared) => self.orders.push(Ordered {

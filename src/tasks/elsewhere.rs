@@ -6,7 +6,7 @@
 use crate::pg::error::{self, Result};
 use crate::pg::value::kept;
 use crate::pg::{transaction, wire};
-use crate::registry::job::{Slot, State, Stop};
+use crate::registry::job::{Slot, Stop};
 use crate::session::jobs;
 use crate::session::launch::{self, Arguments};
 use crate::session::wait::{self, Deadline};
@@ -41,37 +41,28 @@ pub fn run(slot: &Slot, what: Elsewhere) -> Result<()> {
         jobs::release(&handle);
         return Err(failure);
     }
-    let (state, error, rows, tag) = {
+    let (error, (rows, tag)) = {
         let job = handle.job();
-        (
-            job.state,
-            job.error().copied(),
-            job.row_count,
-            job.has_tag.then_some(job.tag),
-        )
+        (job.error().copied(), job.outcome())
     };
-    let fields = error.map(|error| error.fields().map(|fields| (error, fields)));
-    let failure = match fields.transpose() {
-        Ok(Some((error, fields))) => {
+    let failure = error.map(|error| match error.fields() {
+        Ok(fields) => {
             let fields = wire::Fields(&fields);
-            Some(error::foreign(
+            error::foreign(
                 &error.sqlstate,
                 fields.get(b'M').unwrap_or_default(),
                 fields.get(b'D'),
                 fields.get(b'H'),
-            ))
+            )
         }
-        Ok(None) => None,
-        Err(failure) => Some(failure),
-    };
+        Err(failure) => failure,
+    });
     jobs::release(&handle);
-    match failure {
-        Some(failure) if state != State::Stopped => Err(failure),
-        _ => {
-            let mut job = slot.lock();
-            job.row_count = rows;
-            (job.has_tag, job.tag) = (tag.is_some(), tag.unwrap_or(0));
-            Ok(())
-        }
+    if let Some(failure) = failure {
+        return Err(failure);
     }
+    let mut job = slot.lock();
+    job.row_count = rows;
+    (job.has_tag, job.tag) = (tag.is_some(), tag.unwrap_or(0));
+    Ok(())
 }

@@ -7,7 +7,7 @@ use crate::pg::plan::{self, Plan};
 use crate::pg::table::{self, Key, Sees, Tid};
 use crate::tasks::keys;
 use crate::tasks::pushed::{self, Ready, ready_columns};
-use crate::tasks::tables::{self, Phase, Tables, dependency, run, task};
+use crate::tasks::tables::{self, Phase, Tables, dependency, run};
 use crate::tasks::totals;
 use pgrx::PgSqlErrorCode;
 
@@ -175,17 +175,17 @@ pub fn follow(id: i64, is_done: bool, locked: Locked) -> Result<bool> {
                 Locked::Skip => &LOCK_CHILD_THAT_IS_FREE,
             };
             let is_canceled = lock.first(&[Value::Int8(child)], |row| row.bool(0))?.flatten();
-            if is_canceled.is_none() && exists(&tables, child)? {
+            if is_canceled.is_none() && tables.has_task(child, Sees::Committed)? {
                 is_all = false;
                 continue;
             }
             table::replace(tables.dependency, tid, |_| Ok(Some(())), 0, &[])?;
-            let is_gone = is_canceled.is_none();
-            if is_canceled == Some(true) && !is_done {
+            let Some(is_canceled) = is_canceled else { continue };
+            if is_canceled && !is_done {
                 if end(child, b"canceled")? {
                     fallible::push(&mut ended, (child, false))?;
                 }
-            } else if !is_gone && !has_parents(&tables, child)? {
+            } else if !has_parents(&tables, child)? {
                 unblock(child)?;
             }
         }
@@ -213,27 +213,8 @@ fn children(tables: &Tables, parent: i64) -> Result<Vec<(i64, Tid)>> {
 }
 
 fn has_parents(tables: &Tables, child: i64) -> Result<bool> {
-    let found = table::find(
-        tables.dependency,
-        tables.dependency_child,
-        dependency::CHILD,
-        Key::Int8(child),
-        Sees::Committed,
-        |_| Ok(Some(())),
-    )?;
-    Ok(found.is_some())
-}
-
-fn exists(tables: &Tables, id: i64) -> Result<bool> {
-    let found = table::find(
-        tables.task,
-        tables.task_pkey,
-        task::ID,
-        Key::Int8(id),
-        Sees::Committed,
-        |_| Ok(Some(())),
-    )?;
-    Ok(found.is_some())
+    let (table, index) = (tables.dependency, tables.dependency_child);
+    table::exists(table, index, dependency::CHILD, Key::Int8(child), Sees::Committed)
 }
 
 /// Makes the task ready if it waits for nothing more.

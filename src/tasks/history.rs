@@ -1,8 +1,8 @@
 //! What is noted of the runs of tasks.
 //!
-//! The note of a run that is done is made in the run's own transaction, at heap level: it deletes the version of the task's row that the run has loaded,
-//! and inserts a row into the table of runs that is current ([`retention`]). So it does not care whether the transaction may write or which rows it
-//! sees, takes no predicate locks, and costs neither a plan nor the look-up of a row.
+//! The note of a run that is done is made in the run's own transaction, at heap level: it deletes the version of the task's row that the run
+//! has loaded, and inserts a row into the table of runs that is current ([`retention`]). So it does not care whether the transaction may write
+//! or which rows it sees, takes no predicate locks, and costs neither a plan nor the look-up of a row.
 //!
 //! All other ends are rare, and are noted by statements.
 
@@ -96,6 +96,7 @@ macro_rules! kept_columns {
 }
 
 /// What is noted of an attempt that is not done.
+#[derive(Clone, Copy, Default)]
 pub struct Failed<'a> {
     pub id: i64,
     pub attempt: i32,

@@ -11,16 +11,16 @@ use crate::pg::guc::own;
 use crate::pg::plan::{self, Plan};
 use crate::pg::process::backend;
 use crate::pg::sqlstate;
-use crate::pg::table::{self, Key, Sees};
+use crate::pg::table::Sees;
 use crate::pg::transaction;
 use crate::settings::{self, Tasks};
 use crate::tasks::end::{self, Locked};
 use crate::tasks::history::{self, Failed};
 use crate::tasks::pushed::{self, Ready, ready_columns};
 use crate::tasks::ready::Which;
-use crate::tasks::shared::{self, Mode, Run};
+use crate::tasks::shared::{self, Mode, Of, Run};
 use crate::tasks::stamp::{self, Standing};
-use crate::tasks::tables::{self, Phase, Tables, task};
+use crate::tasks::tables::{self, Phase, Tables};
 
 /// How soon the keeper looks again where another session may commit what was prepared, in microseconds.
 const PREPARED: i64 = 1_000_000;
@@ -37,20 +37,34 @@ const ERRORS: usize = 3;
 /// How long the keeper waits for a lock.
 const PATIENCE: &core::ffi::CStr = c"100ms";
 
-static LOST: Plan = Plan::planned(
-    c"SELECT COALESCE(t.max_attempts, CASE WHEN t.mode OPERATOR(pg_catalog.=) 's' THEN 1 ELSE COALESCE(q.max_attempts, 5) END), \
-          LEAST(pg_catalog.date_part('epoch', COALESCE(t.retry_delay, q.retry_delay, '5 s')) OPERATOR(pg_catalog.*) 1000, 3600000)::pg_catalog.int8 \
-      FROM background.task AS t LEFT JOIN background.queue AS q ON q.name OPERATOR(pg_catalog.=) t.queue \
-      WHERE t.id OPERATOR(pg_catalog.=) $1",
-    &[INT8],
-);
+/// Of the task `t` of the queue `q`: how many attempts there may be.
+macro_rules! max_attempts {
+    () => {
+        "COALESCE(t.max_attempts, CASE WHEN t.mode OPERATOR(pg_catalog.=) 's' THEN 1 ELSE COALESCE(q.max_attempts, 5) END)"
+    };
+}
 
-/// Tasks of a role that wait: the number of attempts, how many there may be, and the time between two.
+/// Statements of what [`Attempts`] reads, of the tasks for which the condition holds.
+macro_rules! attempts_where {
+    ($condition:literal) => {
+        plan::text(concat!(
+            "SELECT t.id, t.attempt, ",
+            max_attempts!(),
+            ", LEAST(pg_catalog.date_part('epoch', COALESCE(t.retry_delay, q.retry_delay, '5 s')) OPERATOR(pg_catalog.*) 1000, 3600000)::pg_catalog.int8 \
+              FROM background.task AS t LEFT JOIN background.queue AS q ON q.name OPERATOR(pg_catalog.=) t.queue WHERE ",
+            $condition,
+            "\0"
+        ))
+    };
+}
+
+static LOST: Plan = Plan::planned(attempts_where!("t.id OPERATOR(pg_catalog.=) $1"), &[INT8]);
+
+/// Tasks of a role that wait.
 static OF_ROLE: Plan = Plan::planned(
-    c"SELECT t.id, t.attempt, COALESCE(t.max_attempts, CASE WHEN t.mode OPERATOR(pg_catalog.=) 's' THEN 1 ELSE COALESCE(q.max_attempts, 5) END), \
-          LEAST(pg_catalog.date_part('epoch', COALESCE(t.retry_delay, q.retry_delay, '5 s')) OPERATOR(pg_catalog.*) 1000, 3600000)::pg_catalog.int8 \
-      FROM background.task AS t LEFT JOIN background.queue AS q ON q.name OPERATOR(pg_catalog.=) t.queue \
-      WHERE t.phase OPERATOR(pg_catalog.=) 'w' AND t.owner OPERATOR(background.=) background.role_of($1) LIMIT $2",
+    attempts_where!(
+        "t.phase OPERATOR(pg_catalog.=) 'w' AND t.owner OPERATOR(background.=) background.role_of($1) LIMIT $2"
+    ),
     &[OID, INT8],
 );
 
@@ -91,10 +105,12 @@ static NOBODYS: Endings = Endings {
 /// Whose last attempt is noted, but not how it ended: the server has ended with it.
 static CUT_SHORT: Endings = Endings {
     find: Plan::planned(
-        c"SELECT t.id FROM background.task AS t LEFT JOIN background.queue AS q ON q.name OPERATOR(pg_catalog.=) t.queue \
-          WHERE t.phase OPERATOR(pg_catalog.=) 'w' AND t.attempt OPERATOR(pg_catalog.>) 0 AND t.attempt OPERATOR(pg_catalog.>=) \
-              COALESCE(t.max_attempts, CASE WHEN t.mode OPERATOR(pg_catalog.=) 's' THEN 1 ELSE COALESCE(q.max_attempts, 5) END) \
-          LIMIT $1",
+        plan::text(concat!(
+            "SELECT t.id FROM background.task AS t LEFT JOIN background.queue AS q ON q.name OPERATOR(pg_catalog.=) t.queue \
+              WHERE t.phase OPERATOR(pg_catalog.=) 'w' AND t.attempt OPERATOR(pg_catalog.>) 0 AND t.attempt OPERATOR(pg_catalog.>=) ",
+            max_attempts!(),
+            " LIMIT $1\0"
+        )),
         &[INT8],
     ),
     note: Plan::planned(
@@ -224,7 +240,7 @@ pub fn keep() -> Result<()> {
             look.sweep()?;
         }
     } else {
-        for run in shared::runs(0, true)? {
+        for run in shared::runs(0, Of::Lost)? {
             shared::forget_lost(&run);
         }
     }
@@ -302,7 +318,7 @@ impl Look {
 
     /// Notes the attempts of processes that are gone.
     fn lost(&mut self) -> Result<()> {
-        let mut runs = shared::runs(0, true)?;
+        let mut runs = shared::runs(0, Of::Lost)?;
         if !runs.is_empty() {
             // Another one is the first each time, so that those that fail do not keep the others from being noted.
             let first = (backend::now() / LATER).rem_euclid(runs.len() as i64);
@@ -334,41 +350,25 @@ impl Look {
 
     /// The role may not connect: that is an error of an attempt at each of its tasks.
     fn refused(&mut self, role: u32, sqlstate: &[u8; 5]) -> Result<()> {
-        let tasks = transaction::own(|| {
-            OF_ROLE.rows(&[Value::Oid(role), Value::Int8(AT_ONCE)], |row| {
-                Ok((
-                    row.int8(0)?.unwrap_or(0),
-                    row.int4(1)?.unwrap_or(0) + 1,
-                    row.int4(2)?.unwrap_or(1),
-                    row.int8(3)?.unwrap_or(0),
-                ))
-            })
-        })?;
-        for (id, attempt, most, delay) in tasks {
+        let tasks = transaction::own(|| OF_ROLE.rows(&[Value::Oid(role), Value::Int8(AT_ONCE)], Attempts::read))?;
+        for attempts in tasks {
             let tables = &self.tables;
             let done = patiently(|| {
-                if LOCK.first(&[Value::Int8(id)], |_| Ok(()))?.is_none() || is_claimed(tables, id)? {
+                if LOCK.first(&[Value::Int8(attempts.task)], |_| Ok(()))?.is_none()
+                    || is_claimed(tables, attempts.task)?
+                {
                     return Ok(());
                 }
-                let end: Option<&[u8]> = (attempt >= most).then_some(b"failed");
-                history::note(&Failed {
-                    id,
-                    attempt,
+                attempts.note(&Failed {
+                    id: attempts.task,
+                    attempt: attempts.made + 1,
                     pid: backend::my_pid(),
                     started_at: backend::now(),
                     state: b"failed",
-                    end,
-                    run_at: history::next_attempt_at(delay, attempt),
                     sqlstate,
                     message: b"the role of the task cannot connect to this database",
-                    detail: None,
-                    hint: None,
-                    context: None,
-                })?;
-                if end.is_some() {
-                    end::follow(id, false, Locked::Skip)?;
-                }
-                Ok(())
+                    ..Failed::default()
+                })
             })?;
             if done.is_none() {
                 self.look_later();
@@ -419,15 +419,7 @@ impl Look {
         for parent in parents.into_iter().flatten() {
             let tables = &self.tables;
             let done = patiently(|| {
-                let is_there = table::find(
-                    tables.task,
-                    tables.task_pkey,
-                    task::ID,
-                    Key::Int8(parent),
-                    Sees::Uncommitted,
-                    |_| Ok(Some(())),
-                )?;
-                if is_there.is_some() {
+                if tables.has_task(parent, Sees::Uncommitted)? {
                     return Ok(true);
                 }
                 let is_done = end::find(tables, parent)?.is_none_or(|ended| ended.is_done);
@@ -508,38 +500,58 @@ impl Look {
 }
 
 fn is_claimed(tables: &Tables, id: i64) -> Result<bool> {
-    let (held, lost) = (shared::runs(tables.task, false)?, shared::runs(tables.task, true)?);
-    Ok(held.iter().chain(&lost).any(|run| run.task == id))
+    Ok(shared::runs(tables.task, Of::All)?.iter().any(|run| run.task == id))
 }
 
-/// A process is gone with its task. If that had committed before, there is no row any more, and nothing to note.
+/// A task whose attempt is to be noted.
+struct Attempts {
+    task: i64,
+    /// How many are noted, and how many there may be.
+    made: i32,
+    most: i32,
+    /// Milliseconds until the next one.
+    delay: i64,
+}
+
+impl Attempts {
+    fn read(row: &plan::Row) -> Result<Self> {
+        Ok(Self {
+            task: row.int8(0)?.unwrap_or(0),
+            made: row.int4(1)?.unwrap_or(0),
+            most: row.int4(2)?.unwrap_or(1),
+            delay: row.int8(3)?.unwrap_or(0),
+        })
+    }
+
+    /// Notes the attempt, and if it was the last one, the end of the task and what follows from that.
+    fn note(&self, failed: &Failed) -> Result<()> {
+        let end: Option<&[u8]> = (failed.attempt >= self.most).then_some(b"failed");
+        history::note(&Failed {
+            end,
+            run_at: history::next_attempt_at(self.delay, failed.attempt),
+            ..*failed
+        })?;
+        if end.is_some() {
+            end::follow(self.task, false, Locked::Skip)?;
+        }
+        Ok(())
+    }
+}
+
+/// A process is gone with its task. If that had committed before, there is no row any more, and nothing to note; nor if it had not begun.
 fn note_lost(run: &Run) -> Result<()> {
-    let Some((Some(most), Some(delay))) =
-        LOST.first(&[Value::Int8(run.task)], |row| Ok((row.int4(0)?, row.int8(1)?)))?
-    else {
+    let attempts = LOST.first(&[Value::Int8(run.task)], Attempts::read)?;
+    let Some(attempts) = attempts.filter(|_| run.attempt > 0) else {
         return Ok(());
     };
-    if run.attempt == 0 {
-        // It has not begun.
-        return Ok(());
-    }
-    let end: Option<&[u8]> = (run.attempt >= most).then_some(b"failed");
-    history::note(&Failed {
+    attempts.note(&Failed {
         id: run.task,
         attempt: run.attempt,
         pid: run.process.pid(),
         started_at: run.started_at,
         state: b"interrupted",
-        end,
-        run_at: history::next_attempt_at(delay, run.attempt),
         sqlstate: b"08006",
         message: b"the process that ran the task ended before the task did",
-        detail: None,
-        hint: None,
-        context: None,
-    })?;
-    if end.is_some() {
-        end::follow(run.task, false, Locked::Skip)?;
-    }
-    Ok(())
+        ..Failed::default()
+    })
 }

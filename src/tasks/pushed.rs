@@ -8,7 +8,7 @@ use crate::pg::error::Result;
 use crate::pg::fallible;
 use crate::pg::plan::Row;
 use crate::pg::process::backend;
-use crate::pg::transaction::{self, Event, Watcher};
+use crate::pg::transaction::{Collected, Event, Watcher};
 use crate::settings::{self, Tasks};
 use crate::tasks::ready::{Entry, Which};
 use crate::tasks::shared::{self, Database, Mode};
@@ -30,13 +30,10 @@ struct Pushed {
     name: usize,
     /// Whether it waits. Others are told of for what is to be done about them.
     phase: Phase,
-    /// The level of the subtransaction.
-    level: i32,
 }
 
 struct Pending {
-    /// In the order of their levels: the current subtransaction is the last one that adds.
-    tasks: Vec<Pushed>,
+    tasks: Collected<Pushed>,
     /// The names of queues, each once.
     queues: Vec<(u64, Vec<u8>)>,
     /// There are more tasks.
@@ -65,7 +62,7 @@ impl Pending {
 thread_local! {
     static PENDING: RefCell<Pending> = const {
         RefCell::new(Pending {
-            tasks: Vec::new(),
+            tasks: Collected::new(),
             queues: Vec::new(),
             has_more: false,
             queues_change: false,
@@ -141,9 +138,8 @@ pub fn push(task: &Task, phase: Phase) -> Result<()> {
             entry: task.entry(),
             name,
             phase,
-            level: transaction::level(),
         };
-        fallible::push(&mut pending.tasks, pushed)
+        pending.tasks.push(pushed)
     })
 }
 
@@ -189,11 +185,7 @@ fn happened(event: Event) {
             pending.forget();
         }
         Event::Aborted => pending.forget(),
-        Event::SubCommitted(level) => {
-            let raised = pending.tasks.iter_mut().rev().take_while(|task| task.level >= level);
-            raised.for_each(|task| task.level = level - 1);
-        }
-        Event::SubAborted(level) => while pending.tasks.pop_if(|task| task.level >= level).is_some() {},
+        Event::SubCommitted(_) | Event::SubAborted(_) => pending.tasks.follow(event),
     });
 }
 
@@ -230,11 +222,12 @@ fn committed(pending: &Pending) {
         return database.ask_for_sweep();
     }
     let mut blocks = false;
-    for some in pending.tasks.chunks(AT_ONCE) {
+    let mut tasks = pending.tasks.iter().peekable();
+    while tasks.peek().is_some() {
         let Some(mut lines) = database.lines() else {
             return database.ask_for_sweep();
         };
-        for task in some {
+        for task in tasks.by_ref().take(AT_ONCE) {
             match task.phase {
                 Phase::Waiting => {
                     let name = pending.queues.get(task.name).map_or(&b""[..], |(_, name)| name);
@@ -251,8 +244,8 @@ fn committed(pending: &Pending) {
     if pending.due_at != 0 {
         database.ask_for_keeper_at(pending.due_at);
     }
-    if pending.tasks.iter().any(|task| task.phase == Phase::Waiting) {
-        shared::there_is_work(pending.tasks.first().map(|task| task.which.role));
+    if let Some(task) = pending.tasks.iter().find(|task| task.phase == Phase::Waiting) {
+        shared::there_is_work(Some(task.which.role));
     }
 }
 

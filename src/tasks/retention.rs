@@ -9,13 +9,14 @@
 //!   that it gets rid of: it waits until they are enough;
 //! * what would stay long after its time beside rows of other queues is deleted, some rows at a time; and so is what is not done, which is rare.
 //!
-//! **Nothing is lost by a TRUNCATE.** It takes the lock that nobody else can hold a lock beside, and only at once: who waited for the lock would make all
-//! wait that come after. A run holds its lock on the table from its insertion to the end of its transaction. So when the table is locked,
-//! each row in it is committed or dead, and only then housekeeping looks for what is to be kept, with a snapshot of that moment. A run that comes
-//! later waits for the TRUNCATE to commit, and inserts into the empty table.
+//! **Nothing is lost by a TRUNCATE.** It takes the lock that nobody else can hold a lock beside, and only at once: who waited for the lock
+//! would make all wait that come after. A run holds its lock on the table from its insertion to the end of its transaction. So when the table
+//! is locked, each row in it is committed or dead, and only then housekeeping looks for what is to be kept, with a snapshot of that moment. A
+//! run that comes later waits for the TRUNCATE to commit, and inserts into the empty table.
 //!
-//! **A run may take another table for the one that is filled**, as it reads the number from shared memory, which is set after the commit of the change,
-//! or never where the keeper ends in between. Its row then lies among older ones. That costs order and nothing else, since what is kept is decided row by row.
+//! **A run may take another table for the one that is filled**, as it reads the number from shared memory, which is set after the commit of the
+//! change, or never where the keeper ends in between. Its row then lies among older ones. That costs order and nothing else, since what is kept
+//! is decided row by row.
 
 use crate::pg::error::{self, Result};
 use crate::pg::fallible;
@@ -402,8 +403,8 @@ impl House<'_> {
             .any(|found| found.limits.most.is_some_and(|most| found.rows >= (most / 2).max(1)))
     }
 
-    /// Empties the table, after what is to be kept has moved to the one that is filled; `then` is filled from now on. False where somebody has a lock on
-    /// the table.
+    /// Empties the table, after what is to be kept has moved to the one that is filled; `then` is filled from now on. False where somebody has
+    /// a lock on the table.
     fn empty(&mut self, table: usize, then: Option<usize>) -> Result<bool> {
         let to = (self.filled + 3 - table) % 3 - 1;
         let (names, rooms) = self.rooms(table)?;

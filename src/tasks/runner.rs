@@ -30,7 +30,7 @@ use crate::tasks::keys;
 use crate::tasks::pushed::Ready;
 use crate::tasks::ready::{BATCH, Entry, Limits, Lines, Next, Rank, Which};
 use crate::tasks::running;
-use crate::tasks::shared::{self, Database, Successor};
+use crate::tasks::shared::{self, Database, Of, Successor};
 use crate::tasks::stamp::{self, Standing};
 use crate::tasks::tables::{self, Tables, task};
 use core::cell::{Cell, RefCell};
@@ -688,9 +688,9 @@ fn next_of_key(task: &Task, count: usize) -> Result<Vec<Ready>> {
         return Ok(Vec::new());
     };
     let relation = tables::known();
-    let (held, lost) = (shared::runs(relation, false)?, shared::runs(relation, true)?);
-    let is_claimed = |id: i64| held.iter().chain(&lost).any(|run| run.task == id);
-    let at_most = Value::Int8((held.len() + lost.len() + count) as i64);
+    let claimed = shared::runs(relation, Of::All)?;
+    let is_claimed = |id: i64| claimed.iter().any(|run| run.task == id);
+    let at_most = Value::Int8((claimed.len() + count) as i64);
     let mut ready = keys::NEXT_OF_CONCURRENCY_KEY.rows(
         &[Value::Text(task.queue.to_bytes()), Value::Text(key.to_bytes()), at_most],
         Ready::read,
@@ -706,7 +706,7 @@ fn those_before(task: &Task, per_key: i32) -> Result<Vec<Ready>> {
     let Some(run) = shared::held() else {
         return Ok(Vec::new());
     };
-    let running = shared::runs(run.relation, false)?;
+    let running = shared::runs(run.relation, Of::Held)?;
     let of_key = running
         .iter()
         .filter(|other| (other.queue, other.key) == (run.queue, run.key));

@@ -7,7 +7,8 @@ use crate::pg::transaction;
 use crate::registry::job::Stop;
 use crate::registry::segment::segment;
 use crate::session::wait::Deadline;
-use crate::tasks::{shared, tables, totals};
+use crate::tasks::shared::{self, Of};
+use crate::tasks::{tables, totals};
 use core::cell::Cell;
 
 /// A run that has begun and has not ended.
@@ -34,7 +35,7 @@ const LEAST: i64 = 500;
 
 /// The runs of this database. A task that was claimed has not begun before its row was read.
 fn begun() -> Result<Vec<shared::Run>> {
-    let mut runs = shared::runs(tables::known(), false)?;
+    let mut runs = shared::runs(tables::known(), Of::Held)?;
     runs.retain(|run| run.attempt > 0);
     Ok(runs)
 }
@@ -80,7 +81,8 @@ fn progress(run: &shared::Run) -> Option<(i32, Option<Vec<u8>>)> {
 /// How many tasks of the queue run.
 pub fn count_of_queue(queue: &[u8]) -> i64 {
     let queue = shared::stands_for(queue);
-    shared::runs(tables::known(), false).map_or(0, |runs| runs.iter().filter(|run| run.queue == queue).count() as i64)
+    shared::runs(tables::known(), Of::Held)
+        .map_or(0, |runs| runs.iter().filter(|run| run.queue == queue).count() as i64)
 }
 
 /// How many tasks of this database run.

@@ -858,8 +858,9 @@ pub struct Successor<'a> {
     pub entry: Entry,
 }
 
-/// The end of the attempt of this process is committed: lets go of the task, whose queue has this name. The successor gets into its line in the same step, or another task of
-/// its key could overtake it. False if the key has held another task back since [`look_for_held_back`]: the caller looks again. Must not fail.
+/// The end of the attempt of this process is committed: lets go of the task, whose queue has this name. The successor gets into its line in the
+/// same step, or another task of its key could overtake it. False if the key has held another task back since [`look_for_held_back`]: the
+/// caller looks again. Must not fail.
 pub fn release(queue: &[u8], successor: Option<&Successor>) -> bool {
     let (Some(shared), Some(claim), Some(database)) = (SHARED.get(), CLAIM.get(), MINE.get()) else {
         return true;
@@ -982,8 +983,18 @@ pub fn set_crashed_at(at: i64) {
     }
 }
 
-/// Claims of this process's database that are held, or whose process is gone (`lost`); of all tables if `relation` is 0.
-pub fn runs(relation: u32, lost: bool) -> Result<Vec<Run>> {
+/// Which claims are asked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Of {
+    /// Those of processes that run their task.
+    Held,
+    /// Those whose process is gone.
+    Lost,
+    All,
+}
+
+/// The claims of tasks of this process's database; of all tables if `relation` is 0.
+pub fn runs(relation: u32, of: Of) -> Result<Vec<Run>> {
     if !is_in_use()? {
         return Ok(Vec::new());
     }
@@ -994,11 +1005,7 @@ pub fn runs(relation: u32, lost: bool) -> Result<Vec<Run>> {
     for claim in claims(&root) {
         claim.look_after();
         let run = claim.run.get();
-        let is_wanted = if lost {
-            claim.standing().is_lost()
-        } else {
-            claim.is(Standing::Held)
-        };
+        let is_wanted = of != Of::Lost && claim.is(Standing::Held) || of != Of::Held && claim.standing().is_lost();
         if is_wanted && run.database == number && (relation == 0 || run.relation == relation) {
             runs.push(run);
         }

@@ -3,6 +3,7 @@
 use crate::pg::catalog::owner;
 use crate::pg::error::Result;
 use crate::pg::reuse::connection_version;
+use crate::pg::table::{self, Key, Sees};
 use crate::tasks::shared;
 use core::cell::Cell;
 
@@ -135,6 +136,11 @@ fn parts_of_new(phase: Phase, has_concurrency_key: bool, expires: bool) -> [bool
 }
 
 impl Tables {
+    /// Whether the task has not ended.
+    pub fn has_task(&self, id: i64, sees: Sees) -> Result<bool> {
+        table::exists(self.task, self.task_pkey, task::ID, Key::Int8(id), sees)
+    }
+
     /// The indexes of the table of tasks, and whether a new task without a key belongs into them.
     pub fn indexes_of_new(
         &self,

@@ -6,7 +6,7 @@ use crate::pg::error::Result;
 use crate::pg::fallible;
 use crate::pg::process::backend;
 use crate::pg::shmem::{self, DsaPointer, Locked};
-use crate::pg::transaction::{self, Event, Watcher};
+use crate::pg::transaction::{Collected, Event, Watcher};
 use crate::registry::list::{self, Linked};
 use crate::registry::segment;
 use crate::tasks::{shared, tables};
@@ -94,11 +94,10 @@ enum Kind {
     Other,
 }
 
-/// An end that this transaction notes, and the level of the subtransaction that does.
+/// An end that this transaction notes.
 struct Entry {
     queue: &'static Queue,
     kind: Kind,
-    level: i32,
 }
 
 thread_local! {
@@ -106,7 +105,7 @@ thread_local! {
     static DATABASE: Cell<Option<&'static Database>> = const { Cell::new(None) };
     /// The queues that this process has counted for, the last one first.
     static QUEUES: RefCell<Vec<&'static Queue>> = const { RefCell::new(Vec::new()) };
-    static PENDING: RefCell<Vec<Entry>> = const { RefCell::new(Vec::new()) };
+    static PENDING: RefCell<Collected<Entry>> = const { RefCell::new(Collected::new()) };
 }
 
 /// Made at the first use. 53200.
@@ -202,8 +201,7 @@ fn note(name: &[u8], kind: Kind) -> Result<()> {
     let relation = tables::known();
     database(relation)?;
     let queue = queue(relation, name)?;
-    let level = transaction::level();
-    PENDING.with_borrow_mut(|pending| fallible::push(pending, Entry { queue, kind, level }))
+    PENDING.with_borrow_mut(|pending| pending.push(Entry { queue, kind }))
 }
 
 static WATCHER: Watcher = Watcher::new(happened);
@@ -211,13 +209,12 @@ static WATCHER: Watcher = Watcher::new(happened);
 fn happened(event: Event) {
     PENDING.with_borrow_mut(|pending| match event {
         Event::BeforeCommit => (),
-        Event::Committed => pending.drain(..).for_each(|entry| entry.queue.count(entry.kind)),
-        Event::Prepared | Event::Aborted => pending.clear(),
-        Event::SubCommitted(level) => {
-            let raised = pending.iter_mut().rev().take_while(|entry| entry.level >= level);
-            raised.for_each(|entry| entry.level = level - 1);
+        Event::Committed => {
+            pending.iter().for_each(|entry| entry.queue.count(entry.kind));
+            pending.clear();
         }
-        Event::SubAborted(level) => while pending.pop_if(|entry| entry.level >= level).is_some() {},
+        Event::Prepared | Event::Aborted => pending.clear(),
+        Event::SubCommitted(_) | Event::SubAborted(_) => pending.follow(event),
     });
 }
 
@@ -253,6 +250,6 @@ pub fn ask_for_housekeeping() {
     let Some(database) = DATABASE.get() else { return };
     database.due.store(0, Relaxed);
     if let Some(shared) = shared::known() {
-        shared.ask_for_sweep_at(backend::now().max(database.not_before.load(Relaxed)));
+        shared.ask_for_keeper_at(backend::now().max(database.not_before.load(Relaxed)));
     }
 }

@@ -411,7 +411,7 @@ impl Attached {
         signals::resume_interrupts();
         match &verdict.error {
             None => {
-                let (rows, tag) = self.slot.look(|job| (job.row_count, job.has_tag.then_some(job.tag)));
+                let (rows, tag) = self.slot.look(|job| job.outcome());
                 runner::ended(rows, tag);
             }
             Some(error) => runner::failed(error, self.slot.stop(), verdict.state == State::Canceled),

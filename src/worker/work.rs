@@ -31,9 +31,7 @@ pub fn after(raw: Raw<'_>, work: Work) {
     match work {
         Work::None | Work::Keep | Work::Scout => (),
         Work::Task => {
-            let (rows, tag) = attached::current().map_or((0, None), |job| {
-                job.slot.look(|job| (job.row_count, job.has_tag.then_some(job.tag)))
-            });
+            let (rows, tag) = attached::current().map_or((0, None), |job| job.slot.look(|job| job.outcome()));
             if let Err(failure) = runner::mark(rows, tag) {
                 throw(raw, failure);
             }

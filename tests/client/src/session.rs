@@ -282,6 +282,19 @@ impl Session {
         );
     }
 
+    /// Enqueues a task with these arguments and returns its id.
+    #[track_caller]
+    pub fn enqueue(&mut self, arguments: &str) -> i64 {
+        self.value(&format!("SELECT background.enqueue({arguments})"))
+    }
+
+    /// Waits for a task's end and returns its state.
+    #[track_caller]
+    pub fn wait_task(&mut self, id: i64) -> String {
+        self.text(&format!("SELECT background.wait({id}, 30000)"))
+            .unwrap_or("(still not ended)".into())
+    }
+
     /// Returns a job's state as the list shows it.
     #[track_caller]
     pub fn state(&mut self, job: Handle) -> String {

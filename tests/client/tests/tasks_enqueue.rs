@@ -8,15 +8,6 @@ fn cluster(settings: &[&str]) -> Cluster {
     cluster
 }
 
-fn enqueue(session: &mut Session, arguments: &str) -> i64 {
-    session.value(&format!("SELECT background.enqueue({arguments})"))
-}
-
-/// Waits until the session with this pid waits for another one's lock.
-fn wait_blocked(watcher: &mut Session, pid: i32) {
-    watcher.wait_until(&format!("cardinality(pg_blocking_pids({pid})) > 0"));
-}
-
 #[test]
 fn one_of_two_with_the_same_key_waits_for_the_others_commit() {
     let cluster = cluster(&[]);
@@ -24,9 +15,9 @@ fn one_of_two_with_the_same_key_waits_for_the_others_commit() {
         let (mut first, second, mut watcher) = (cluster.session(), cluster.session(), cluster.session());
         let waits = second.pid;
         first.exec("BEGIN");
-        let id = enqueue(&mut first, &format!("'SELECT 1', key => '{end}'"));
+        let id = first.enqueue(&format!("'SELECT 1', key => '{end}'"));
         let pending = second.start(&format!("SELECT background.enqueue('SELECT 2', key => '{end}')"));
-        wait_blocked(&mut watcher, waits);
+        watcher.wait_blocked(waits);
         first.exec(end);
         let rows = pending.join().1.unwrap();
         assert_eq!(rows[0][0].as_deref() == Some(id.to_string().as_str()), kept, "{end}");
@@ -41,27 +32,24 @@ fn one_of_two_with_the_same_key_waits_for_the_others_commit() {
 fn a_task_that_is_replaced_or_kept_is_locked() {
     let cluster = cluster(&[]);
     let (mut first, second, mut watcher) = (cluster.session(), cluster.session(), cluster.session());
-    let id = enqueue(&mut first, "'SELECT 1', key => 'k'");
+    let id = first.enqueue("'SELECT 1', key => 'k'");
     let waits = second.pid;
     first.exec("BEGIN");
-    assert_eq!(
-        enqueue(&mut first, "'SELECT 2', key => 'k', on_conflict => 'replace'"),
-        id
-    );
+    assert_eq!(first.enqueue("'SELECT 2', key => 'k', on_conflict => 'replace'"), id);
     let pending = second.start("SELECT background.enqueue('SELECT 3', key => 'k', on_conflict => 'replace')");
-    wait_blocked(&mut watcher, waits);
+    watcher.wait_blocked(waits);
     first.exec("COMMIT");
     let (mut second, rows) = pending.join();
     assert_eq!(rows.unwrap()[0][0].as_deref(), Some(id.to_string().as_str()));
     assert_eq!(watcher.value::<String>("SELECT sql FROM background.tasks"), "SELECT 3");
     // Those that keep it do not wait for each other.
     first.exec("BEGIN");
-    assert_eq!(enqueue(&mut first, "'SELECT 4', key => 'k'"), id);
-    assert_eq!(enqueue(&mut second, "'SELECT 4', key => 'k'"), id);
+    assert_eq!(first.enqueue("'SELECT 4', key => 'k'"), id);
+    assert_eq!(second.enqueue("'SELECT 4', key => 'k'"), id);
     // Who cancels it does: it is not gone before the other's commit.
     let waits = second.pid;
     let pending = second.start(&format!("SELECT background.cancel({id})"));
-    wait_blocked(&mut watcher, waits);
+    watcher.wait_blocked(waits);
     first.exec("COMMIT");
     assert_eq!(pending.join().1.unwrap()[0][0].as_deref(), Some("t"));
 }
@@ -71,13 +59,13 @@ fn a_parent_that_has_not_committed_is_waited_for() {
     let cluster = cluster(&["max_prepared_transactions = 5"]);
     let (mut first, mut second) = (cluster.session(), cluster.session());
     first.exec("BEGIN");
-    let parent = enqueue(&mut first, "'SELECT 1'");
-    let child = enqueue(&mut second, &format!("'SELECT 2', after => ARRAY[{parent}]"));
+    let parent = first.enqueue("'SELECT 1'");
+    let child = second.enqueue(&format!("'SELECT 2', after => ARRAY[{parent}]"));
     let state = format!("SELECT state FROM background.tasks WHERE id = {child}");
     assert_eq!(second.value::<String>(&state), "blocked");
     assert_eq!(second.text(&format!("SELECT background.wait({parent}, 1)")), None);
     first.exec("PREPARE TRANSACTION 'parent'");
-    let other = enqueue(&mut second, &format!("'SELECT 3', after => ARRAY[{parent}]"));
+    let other = second.enqueue(&format!("'SELECT 3', after => ARRAY[{parent}]"));
     assert_eq!(
         second.value::<String>(&format!("SELECT state FROM background.tasks WHERE id = {other}")),
         "blocked"
@@ -93,11 +81,11 @@ fn drop_queue_waits_for_those_who_enqueue() {
     first.exec("SELECT background.set_queue('q')");
     let waits = second.pid;
     first.exec("BEGIN");
-    enqueue(&mut first, "'SELECT 1', queue => 'q'");
+    first.enqueue("'SELECT 1', queue => 'q'");
     let pending = second.start("SELECT background.drop_queue('q')");
-    wait_blocked(&mut watcher, waits);
+    watcher.wait_blocked(waits);
     // Nobody else is held up meanwhile.
-    enqueue(&mut watcher, "'SELECT 2'");
+    watcher.enqueue("'SELECT 2'");
     first.exec("COMMIT");
     assert_eq!(pending.join().1.unwrap_err().sqlstate, "55006");
 }
@@ -149,16 +137,10 @@ fn dump_and_restore() {
     );
     for role in ["alice", "gone", "postgres"] {
         session.exec(&format!("SET ROLE {role}"));
-        let id = enqueue(
-            &mut session,
-            "'SELECT $1', row(1, 'x'::text, now()), queue => 'q', key => 'k', priority => 3",
-        );
-        enqueue(&mut session, &format!("'VACUUM', after => ARRAY[{id}]"));
-        enqueue(
-            &mut session,
-            "'SELECT 1', run_at => '2100-01-01 00:00:00+00', settings => '{\"a.b\": 1}'",
-        );
-        let canceled = enqueue(&mut session, "'SELECT 2'");
+        let id = session.enqueue("'SELECT $1', row(1, 'x'::text, now()), queue => 'q', key => 'k', priority => 3");
+        session.enqueue(&format!("'VACUUM', after => ARRAY[{id}]"));
+        session.enqueue("'SELECT 1', run_at => '2100-01-01 00:00:00+00', settings => '{\"a.b\": 1}'");
+        let canceled = session.enqueue("'SELECT 2'");
         session.exec(&format!("SELECT background.cancel({canceled})"));
         session.exec("RESET ROLE");
     }
@@ -176,7 +158,7 @@ fn dump_and_restore() {
     copy.exec("SET pg_background.tasks = auto");
     assert!(copy.holds("(SELECT NOT enabled AND note LIKE '%activate%' FROM background.status())"));
     // Enqueue goes on, with the next id, and what was there and what comes belong to the same.
-    let next = enqueue(&mut copy, "'SELECT 3'");
+    let next = copy.enqueue("'SELECT 3'");
     assert!(copy.holds(&format!(
         "(SELECT max(task_id) < {next} AND count(*) = 3 FROM background.run_failed)"
     )));
@@ -217,7 +199,7 @@ fn a_database_made_of_a_template_is_a_copy() {
     drop(session);
     let mut session = cluster.session_in("original", "postgres");
     session.exec("CREATE EXTENSION pg_background_tasks CASCADE");
-    enqueue(&mut session, "'SELECT 1'");
+    session.enqueue("'SELECT 1'");
     drop(session);
     let mut session = cluster.session();
     session.wait_until("NOT EXISTS (SELECT FROM pg_stat_activity WHERE datname = 'original')");
@@ -225,7 +207,7 @@ fn a_database_made_of_a_template_is_a_copy() {
     let mut copy = cluster.session_in("copied", "postgres");
     copy.exec("SET pg_background.tasks = auto");
     assert!(copy.holds("(SELECT NOT enabled FROM background.status())"));
-    enqueue(&mut copy, "'SELECT 2'");
+    copy.enqueue("'SELECT 2'");
     copy.exec("SELECT background.activate()");
     assert!(copy.holds("(SELECT enabled FROM background.status())"));
     let mut session = cluster.session_in("original", "postgres");
@@ -239,12 +221,9 @@ fn a_publication_of_all_tables_refuses_nothing() {
     let mut session = cluster.session();
     session.exec("CREATE PUBLICATION everything FOR ALL TABLES");
     session.exec("SELECT background.set_queue('q'); SELECT background.set_queue('q', max_running => 1)");
-    let id = enqueue(&mut session, "'SELECT 1', key => 'k', queue => 'q'");
-    enqueue(
-        &mut session,
-        "'SELECT 2', key => 'k', on_conflict => 'replace', queue => 'q'",
-    );
-    enqueue(&mut session, &format!("'SELECT 3', after => ARRAY[{id}]"));
+    let id = session.enqueue("'SELECT 1', key => 'k', queue => 'q'");
+    session.enqueue("'SELECT 2', key => 'k', on_conflict => 'replace', queue => 'q'");
+    session.enqueue(&format!("'SELECT 3', after => ARRAY[{id}]"));
     for _ in 0..2 {
         assert!(session.holds(&format!("background.cancel({id})")));
         assert!(session.holds(&format!("background.retry({id})")));
@@ -256,7 +235,7 @@ fn a_publication_of_all_tables_refuses_nothing() {
 #[test]
 fn a_standby_shows_tasks_and_takes_none() {
     let primary = cluster(&["max_wal_senders = 4", "wal_level = replica"]);
-    let id = enqueue(&mut primary.session(), "'SELECT 1'");
+    let id = primary.session().enqueue("'SELECT 1'");
     let standby = Cluster::standby_of(&primary, &[]);
     let mut session = standby.session();
     assert_eq!(session.error("SELECT background.enqueue('SELECT 1')").sqlstate, "25006");
@@ -275,11 +254,8 @@ fn the_extension_is_dropped_and_made_again() {
     let cluster = cluster(&[]);
     let (mut first, mut second) = (cluster.session(), cluster.session());
     for _ in 0..2 {
-        assert_eq!(enqueue(&mut first, "'SELECT 1', key => 'k'"), 1);
-        assert_eq!(
-            enqueue(&mut second, "'SELECT 2', key => 'k', on_conflict => 'replace'"),
-            1
-        );
+        assert_eq!(first.enqueue("'SELECT 1', key => 'k'"), 1);
+        assert_eq!(second.enqueue("'SELECT 2', key => 'k', on_conflict => 'replace'"), 1);
         assert!(first.holds("background.cancel(1)"));
         second.exec("DROP EXTENSION pg_background_tasks");
         second.exec("CREATE EXTENSION pg_background_tasks");
@@ -292,7 +268,7 @@ fn a_role_without_login() {
     let mut session = cluster.session();
     session.exec("CREATE ROLE alice; GRANT pgbackground_role TO alice; SET ROLE alice");
     if session.holds("current_setting('server_version_num')::int >= 170000") {
-        enqueue(&mut session, "'SELECT 1'");
+        session.enqueue("'SELECT 1'");
     } else {
         assert_eq!(session.error("SELECT background.enqueue('SELECT 1')").sqlstate, "0A000");
     }
@@ -319,7 +295,7 @@ fn each_index_has_what_belongs_into_it() {
     ];
     let enqueue_all = |session: &mut Session| {
         for options in options {
-            enqueue(session, &format!("'SELECT 1', {options}"));
+            session.enqueue(&format!("'SELECT 1', {options}"));
         }
     };
     let check = |session: &mut Session| {
@@ -368,7 +344,7 @@ fn memory_does_not_grow_with_the_number_of_tasks() {
     session.exec("ROLLBACK");
     assert!(after < before + 4096, "{before} kB, then {after} kB");
     // Much SQL and many parameters.
-    enqueue(&mut session, "'SELECT 1 -- ' || repeat('x', 100000000)");
-    enqueue(&mut session, "'SELECT $1', row(repeat('x', 100000000))");
+    session.enqueue("'SELECT 1 -- ' || repeat('x', 100000000)");
+    session.enqueue("'SELECT $1', row(repeat('x', 100000000))");
     assert!(session.holds("(SELECT max(length(sql)) > 100000000 FROM background.tasks)"));
 }

@@ -10,18 +10,6 @@ fn cluster(settings: &[&str]) -> Cluster {
     cluster
 }
 
-#[track_caller]
-fn enqueue(session: &mut Session, arguments: &str) -> i64 {
-    session.value(&format!("SELECT background.enqueue({arguments})"))
-}
-
-#[track_caller]
-fn wait(session: &mut Session, id: i64) -> String {
-    session
-        .text(&format!("SELECT background.wait({id}, 30000)"))
-        .unwrap_or("(still not ended)".into())
-}
-
 /// What happened some time ago.
 fn age(session: &mut Session, by: &str) {
     for table in ["run_0", "run_1", "run_2", "run_failed"] {
@@ -62,8 +50,7 @@ fn the_row_of_a_task_moves_with_all_that_it_has() {
     let cluster = cluster(&[]);
     let mut session = cluster.session();
     let long = "x".repeat(100_000);
-    let id = enqueue(
-        &mut session,
+    let id = session.enqueue(
         &format!(
             "'SELECT $1, /* {long} */ $2', row('{long}'::text, NULL::int), label => 'l', priority => 7, expires_at => 'infinity', \
               key => 'k', concurrency_key => 'c', max_attempts => 3, retry_delay => '1 min', timeout => '1 hour', \
@@ -75,12 +62,11 @@ fn the_row_of_a_task_moves_with_all_that_it_has() {
          after, on_parent_failure, schedule, operation_id";
     // The same task once more, which does not run.
     session.exec("SELECT background.set_queue('none', max_running => 0)");
-    assert_eq!(wait(&mut session, id), "done");
+    assert_eq!(session.wait_task(id), "done");
     let done = session.text(&format!(
         "SELECT row({columns})::text FROM background.run_0 WHERE task_id = {id}"
     ));
-    let again = enqueue(
-        &mut session,
+    let again = session.enqueue(
         &format!(
             "'SELECT $1, /* {long} */ $2', row('{long}'::text, NULL::int), label => 'l', priority => 7, expires_at => 'infinity', \
               key => 'k', concurrency_key => 'c', max_attempts => 3, retry_delay => '1 min', timeout => '1 hour', \
@@ -123,21 +109,21 @@ fn the_note_is_made_whatever_the_transaction_is_like() {
         "SET ROLE nobody; SELECT 1",
     ] {
         session.exec("DO $$ BEGIN CREATE ROLE nobody; EXCEPTION WHEN duplicate_object THEN NULL; END $$");
-        ids.push((enqueue(&mut session, &format!("'{sql}'")), sql));
+        ids.push((session.enqueue(&format!("'{sql}'")), sql));
     }
     for (id, sql) in ids {
-        assert_eq!(wait(&mut session, id), "done", "{sql}");
+        assert_eq!(session.wait_task(id), "done", "{sql}");
     }
     // Somebody has looked at all tasks under SERIALIZABLE, and at those that were done, and has written.
     let mut other = cluster.session();
     other.exec("BEGIN; SELECT count(*) FROM background.tasks; INSERT INTO done VALUES (1)");
-    let id = enqueue(&mut session, "'INSERT INTO done VALUES (2)'");
-    assert_eq!(wait(&mut session, id), "done");
+    let id = session.enqueue("'INSERT INTO done VALUES (2)'");
+    assert_eq!(session.wait_task(id), "done");
     other.exec("COMMIT");
     // An index that somebody has added is filled, too.
     session.exec("CREATE INDEX more ON background.run_0 (queue, finished_at)");
-    let id = enqueue(&mut session, "'SELECT 1'");
-    assert_eq!(wait(&mut session, id), "done");
+    let id = session.enqueue("'SELECT 1'");
+    assert_eq!(session.wait_task(id), "done");
     session.exec("SET enable_seqscan = off");
     assert!(session.holds(&format!(
         "(SELECT count(*) = 1 FROM background.run_0 WHERE queue = 'default' AND finished_at > now() - interval '1 day' AND task_id = {id})"
@@ -152,10 +138,8 @@ fn a_run_waits_for_whoever_has_locked_the_row_and_gives_way_to_who_has_changed_i
     session.exec("CREATE TABLE gate (n int); INSERT INTO gate VALUES (1); GRANT ALL ON gate TO PUBLIC");
     for changes in [false, true] {
         other.exec("BEGIN; LOCK TABLE gate");
-        let id = enqueue(
-            &mut session,
-            "'INSERT INTO done VALUES (1); SELECT n FROM gate', max_attempts => 2, retry_delay => '10 ms'",
-        );
+        let id = session
+            .enqueue("'INSERT INTO done VALUES (1); SELECT n FROM gate', max_attempts => 2, retry_delay => '10 ms'");
         session.wait_until(&format!(
             "(SELECT state = 'running' FROM background.tasks WHERE id = {id}) AND EXISTS (SELECT FROM pg_locks WHERE NOT granted)"
         ));
@@ -169,7 +153,7 @@ fn a_run_waits_for_whoever_has_locked_the_row_and_gives_way_to_who_has_changed_i
         // It waits for this transaction.
         other.wait_until("EXISTS (SELECT FROM pg_locks WHERE NOT granted AND locktype = 'transactionid')");
         session.exec("COMMIT");
-        assert_eq!(wait(&mut session, id), "done");
+        assert_eq!(session.wait_task(id), "done");
         assert!(session.holds(&format!(
             "(SELECT attempt = {} FROM background.tasks WHERE id = {id})",
             1 + i32::from(changes)
@@ -200,8 +184,8 @@ fn rows_are_kept() {
         "SELECT FROM generate_series(1, 2)",
         "SELECT 1 WHERE false",
     ] {
-        let id = enqueue(&mut session, &format!("'{query}', keep_result => true"));
-        assert_eq!(wait(&mut session, id), "done", "{query}");
+        let id = session.enqueue(&format!("'{query}', keep_result => true"));
+        assert_eq!(session.wait_task(id), "done", "{query}");
         let query = query.replace("''", "'");
         let expected = session.text(&format!(
             "WITH q AS ({query}) SELECT coalesce(jsonb_agg(to_jsonb(q)), '[]') FROM q"
@@ -221,7 +205,7 @@ fn rows_are_kept() {
         ("CALL p(NULL, ''y'')", Some(r#"[{"x": 1, "y": "y"}]"#)),
         ("VACUUM t", None),
     ] {
-        let id = enqueue(&mut session, &format!("'{sql}', keep_result => true"));
+        let id = session.enqueue(&format!("'{sql}', keep_result => true"));
         session.exec(&format!("CALL background.wait_for({id}, 30000)"));
         for _ in 0..2 {
             let result = session.text(&format!("SELECT jsonb_agg(r) FROM background.result({id}) AS r"));
@@ -229,16 +213,15 @@ fn rows_are_kept() {
         }
     }
     // Nothing is kept unless that was asked for.
-    let id = enqueue(&mut session, "'SELECT 1'");
-    assert_eq!(wait(&mut session, id), "done");
+    let id = session.enqueue("'SELECT 1'");
+    assert_eq!(session.wait_task(id), "done");
     assert!(session.holds(&format!("NOT EXISTS (SELECT FROM background.result({id}))")));
     // What was kept of the try before is not kept of the next one.
     session.exec("CREATE SEQUENCE tries");
-    let id = enqueue(
-        &mut session,
+    let id = session.enqueue(
         "'SELECT 1 / least(abs(nextval(''tries'') - 2), 1) AS n FROM generate_series(1, 3)', keep_result => true, retry_delay => '10 ms'",
     );
-    assert_eq!(wait(&mut session, id), "done");
+    assert_eq!(session.wait_task(id), "done");
     assert!(session.holds(&format!(
         "(SELECT count(*) = 3 FROM background.result({id}) AS r WHERE r = '{{\"n\": 1}}')"
     )));
@@ -249,11 +232,8 @@ fn rows_beyond_the_limit_are_an_error_before_the_commit() {
     let cluster = cluster(&["pg_background.max_task_result = 1000"]);
     let mut session = cluster.session();
     let mut end_of = |query: &str| {
-        let id = enqueue(
-            &mut session,
-            &format!("'{query}', keep_result => true, max_attempts => 1"),
-        );
-        let state = wait(&mut session, id);
+        let id = session.enqueue(&format!("'{query}', keep_result => true, max_attempts => 1"));
+        let state = session.wait_task(id);
         let kept = session.value::<i64>(&format!("SELECT count(*) FROM background.result({id})"));
         let code = session.text(&format!("SELECT sqlstate FROM background.tasks WHERE id = {id}"));
         (state, kept, code.unwrap_or_default())
@@ -288,8 +268,8 @@ fn the_result_is_for_those_with_the_role() {
          CREATE FUNCTION shout(text) RETURNS text LANGUAGE sql AS 'SELECT $1'",
     );
     session.exec("SET ROLE alice");
-    let id = enqueue(&mut session, "'SELECT current_user AS who', keep_result => true");
-    assert_eq!(wait(&mut session, id), "done");
+    let id = session.enqueue("'SELECT current_user AS who', keep_result => true");
+    assert_eq!(session.wait_task(id), "done");
     assert!(session.holds(&format!(
         "(SELECT r = '{{\"who\": \"alice\"}}' FROM background.result({id}) AS r)"
     )));
@@ -315,11 +295,10 @@ fn a_cast_of_users_runs_as_the_role_of_the_task_in_its_transaction() {
          CREATE CAST (spy AS json) WITH FUNCTION look(spy)",
     );
     session.exec("SET ROLE alice");
-    let id = enqueue(
-        &mut session,
+    let id = session.enqueue(
         "'INSERT INTO who VALUES (current_user, txid_current()); SELECT ARRAY[row(1)::spy] AS a, row(1)::spy AS s', keep_result => true",
     );
-    assert_eq!(wait(&mut session, id), "done");
+    assert_eq!(session.wait_task(id), "done");
     session.exec("RESET ROLE");
     assert!(
         session.holds("(SELECT count(DISTINCT name) = 1 AND min(name) = 'alice' AND count(DISTINCT xid) = 1 FROM who)")
@@ -331,16 +310,16 @@ fn totals() {
     let cluster = cluster(&[]);
     let mut session = cluster.session();
     session.exec("SELECT background.set_queue('a'), background.set_queue('b')");
-    let last = enqueue(&mut session, "'SELECT 1', queue => 'a'");
+    let last = session.enqueue("'SELECT 1', queue => 'a'");
     session.exec("SELECT background.enqueue('SELECT 1', queue => 'a') FROM generate_series(1, 9)");
     session.exec("SELECT background.enqueue('SELECT 1 / 0', queue => 'b', max_attempts => 2, retry_delay => '10 ms') FROM generate_series(1, 3)");
     session.exec("SELECT background.enqueue('VACUUM', queue => 'b')");
-    let canceled = enqueue(&mut session, "'SELECT 1', queue => 'b', run_at => 'infinity'");
+    let canceled = session.enqueue("'SELECT 1', queue => 'b', run_at => 'infinity'");
     assert!(session.holds(&format!("background.cancel({canceled})")));
     session.exec("BEGIN");
     session.exec("SELECT background.enqueue('SELECT 1', queue => 'b')");
     session.exec("ROLLBACK");
-    assert_eq!(wait(&mut session, last), "done");
+    assert_eq!(session.wait_task(last), "done");
     session.wait_until("(SELECT done_total = 10 AND failed_total = 0 FROM background.queues WHERE name = 'a')");
     session.wait_until(
         "(SELECT done_total = 1 AND failed_total = 3 AND failed = 3 FROM background.queues WHERE name = 'b')",
@@ -363,26 +342,19 @@ fn nothing_is_kept_of_a_queue_that_keeps_nothing() {
         "SELECT background.set_queue('time', keep_done => '0'), background.set_queue('number', keep_done_max => 0)",
     );
     for queue in ["time", "number"] {
-        let id = enqueue(
-            &mut session,
-            &format!("'INSERT INTO done VALUES (1)', queue => '{queue}', keep_result => true"),
-        );
-        let child = enqueue(
-            &mut session,
-            &format!("'INSERT INTO done VALUES (2)', after => ARRAY[{id}]"),
-        );
-        assert_eq!(wait(&mut session, id), "done");
-        assert_eq!(wait(&mut session, child), "done");
+        let id = session.enqueue(&format!(
+            "'INSERT INTO done VALUES (1)', queue => '{queue}', keep_result => true"
+        ));
+        let child = session.enqueue(&format!("'INSERT INTO done VALUES (2)', after => ARRAY[{id}]"));
+        assert_eq!(session.wait_task(id), "done");
+        assert_eq!(session.wait_task(child), "done");
         assert!(session.holds(&format!(
             "NOT EXISTS (SELECT FROM background.run_0 WHERE task_id = {id})"
         )));
         assert!(session.holds(&format!("NOT background.cancel({id})")));
         // A failure is kept.
-        let id = enqueue(
-            &mut session,
-            &format!("'SELECT 1 / 0', queue => '{queue}', max_attempts => 1"),
-        );
-        assert_eq!(wait(&mut session, id), "failed");
+        let id = session.enqueue(&format!("'SELECT 1 / 0', queue => '{queue}', max_attempts => 1"));
+        assert_eq!(session.wait_task(id), "failed");
         assert!(session.holds(&format!(
             "(SELECT count(*) = 1 FROM background.runs WHERE task_id = {id})"
         )));
@@ -435,8 +407,8 @@ fn what_another_queue_keeps_moves_before_the_truncation() {
     let cluster = cluster(&["pg_background.max_task_workers = 1"]);
     let mut session = cluster.session();
     session.exec("SELECT background.set_queue('busy', keep_done_max => 100)");
-    let kept = enqueue(&mut session, "'SELECT 42 AS n', keep_result => true, label => 'mine'");
-    assert_eq!(wait(&mut session, kept), "done");
+    let kept = session.enqueue("'SELECT 42 AS n', keep_result => true, label => 'mine'");
+    assert_eq!(session.wait_task(kept), "done");
     let files =
         "SELECT array_agg(pg_relation_filenode('background.run_' || n) ORDER BY n) FROM generate_series(0, 2) AS n";
     let first = session.text(files);
@@ -513,8 +485,8 @@ fn a_flood_is_noticed() {
     let cluster = cluster(&[]);
     let mut session = cluster.session();
     session.exec("SELECT background.set_queue('busy', keep_done_max => 20)");
-    let id = enqueue(&mut session, "'SELECT 1', queue => 'busy'");
-    assert_eq!(wait(&mut session, id), "done");
+    let id = session.enqueue("'SELECT 1', queue => 'busy'");
+    assert_eq!(session.wait_task(id), "done");
     keep_house(&mut session);
     session.wait_until("EXISTS (SELECT FROM background.rotation)");
     session.exec("SELECT background.enqueue('SELECT 1', queue => 'busy') FROM generate_series(1, 400)");
@@ -527,10 +499,10 @@ fn what_is_not_done_is_pruned() {
     let cluster = cluster(&[]);
     let mut session = cluster.session();
     session.exec("SELECT background.set_queue('short', keep_failed => '1 hour')");
-    let short = enqueue(&mut session, "'SELECT 1 / 0', queue => 'short', max_attempts => 1");
-    let long = enqueue(&mut session, "'SELECT 1 / 0', max_attempts => 1");
-    assert_eq!(wait(&mut session, short), "failed");
-    assert_eq!(wait(&mut session, long), "failed");
+    let short = session.enqueue("'SELECT 1 / 0', queue => 'short', max_attempts => 1");
+    let long = session.enqueue("'SELECT 1 / 0', max_attempts => 1");
+    assert_eq!(session.wait_task(short), "failed");
+    assert_eq!(session.wait_task(long), "failed");
     // A child that nobody has told yet.
     session.exec(&format!("INSERT INTO background.dependency VALUES ({short}, 0)"));
     age(&mut session, "2 hours");
@@ -545,10 +517,10 @@ fn what_is_not_done_is_pruned() {
     keep_house(&mut session);
     session.wait_until("(SELECT count(*) = 1 FROM background.run_failed)");
     assert!(session.holds(&format!("(SELECT task_id = {long} FROM background.run_failed)")));
-    assert_eq!(wait(&mut session, short), "done");
+    assert_eq!(session.wait_task(short), "done");
     // A parent that was pruned counts as done.
-    let child = enqueue(&mut session, &format!("'SELECT 1', after => ARRAY[{short}]"));
-    assert_eq!(wait(&mut session, child), "done");
+    let child = session.enqueue(&format!("'SELECT 1', after => ARRAY[{short}]"));
+    assert_eq!(session.wait_task(child), "done");
     age(&mut session, "31 days");
     keep_house(&mut session);
     session.wait_until("(SELECT count(*) = 0 FROM background.run_failed)");
@@ -578,10 +550,10 @@ fn what_should_be_gone_for_long_is_deleted() {
 fn housekeeping_does_not_wake_an_idle_server() {
     let cluster = cluster(&[]);
     let mut session = cluster.session();
-    let id = enqueue(&mut session, "'SELECT 1'");
-    let failed = enqueue(&mut session, "'SELECT 1 / 0', max_attempts => 1");
-    assert_eq!(wait(&mut session, id), "done");
-    assert_eq!(wait(&mut session, failed), "failed");
+    let id = session.enqueue("'SELECT 1'");
+    let failed = session.enqueue("'SELECT 1 / 0', max_attempts => 1");
+    assert_eq!(session.wait_task(id), "done");
+    assert_eq!(session.wait_task(failed), "failed");
     keep_house(&mut session);
     session.wait_until("EXISTS (SELECT FROM background.rotation)");
     // Nothing is due, so the clock has nothing to do for longer than a minute.
@@ -596,8 +568,8 @@ fn the_first_end_is_noticed() {
     session.exec("SELECT background.set_queue('short', keep_done => '1 minute')");
     for round in 1..3 {
         keep_house(&mut session);
-        let id = enqueue(&mut session, "'SELECT 1', queue => 'short'");
-        assert_eq!(wait(&mut session, id), "done");
+        let id = session.enqueue("'SELECT 1', queue => 'short'");
+        assert_eq!(session.wait_task(id), "done");
         // A look that finds the row; then all goes.
         keep_house(&mut session);
         session.wait_until("EXISTS (SELECT FROM background.rotation)");

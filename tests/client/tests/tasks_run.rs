@@ -1,6 +1,6 @@
 //! Durable tasks that run.
 
-use harness::{Cluster, Random, Session, Shutdown, wait_for};
+use harness::{Cluster, Random, Shutdown, wait_for};
 use std::process::Command;
 
 fn cluster(settings: &[&str]) -> Cluster {
@@ -14,26 +14,14 @@ fn cluster(settings: &[&str]) -> Cluster {
     cluster
 }
 
-#[track_caller]
-fn enqueue(session: &mut Session, arguments: &str) -> i64 {
-    session.value(&format!("SELECT background.enqueue({arguments})"))
-}
-
-#[track_caller]
-fn wait(session: &mut Session, id: i64) -> String {
-    session
-        .text(&format!("SELECT background.wait({id}, 30000)"))
-        .unwrap_or("(still not ended)".into())
-}
-
 #[test]
 fn a_task_runs_after_the_commit() {
     let cluster = cluster(&[]);
     let mut session = cluster.session();
     session.exec("BEGIN");
-    let id = enqueue(&mut session, "'INSERT INTO done VALUES (1)'");
+    let id = session.enqueue("'INSERT INTO done VALUES (1)'");
     session.exec("COMMIT");
-    assert_eq!(wait(&mut session, id), "done");
+    assert_eq!(session.wait_task(id), "done");
     assert!(session.holds(&format!("(SELECT n = 1 AND task = {id} FROM done)")));
     assert!(session.holds(&format!(
         "(SELECT attempt = 1 AND row_count = 1 AND command_tag = 'INSERT' AND state = 'done' AND pid = (SELECT pid FROM done) \
@@ -44,8 +32,8 @@ fn a_task_runs_after_the_commit() {
     )));
     // The next one finds a worker.
     for n in 2..6 {
-        let id = enqueue(&mut session, &format!("'INSERT INTO done VALUES ({n})'"));
-        assert_eq!(wait(&mut session, id), "done");
+        let id = session.enqueue(&format!("'INSERT INTO done VALUES ({n})'"));
+        assert_eq!(session.wait_task(id), "done");
     }
     assert_eq!(session.value::<i64>("SELECT count(DISTINCT n) FROM done"), 5);
 }
@@ -72,13 +60,12 @@ fn the_state_that_a_task_runs_in() {
     );
     let see = "concat_ws(''|'', session_user, current_user, current_setting(''work_mem''), current_setting(''search_path''), \
          current_setting(''app.tenant'', true), background.current_attempt(), $1, $2)";
-    let id = enqueue(
-        &mut session,
+    let id = session.enqueue(
         &format!(
             "'INSERT INTO seen SELECT {see}', row('x'::text, 7.50::numeric(5,2)), settings => '{{\"app.tenant\": 7, \"transaction_read_only\": \"off\"}}'"
         ),
     );
-    assert_eq!(wait(&mut session, id), "done");
+    assert_eq!(session.wait_task(id), "done");
     assert_eq!(
         session.value::<String>("SELECT what FROM a.seen"),
         "alice|alice|7MB|a, public|7|1|x|7.50"
@@ -89,15 +76,14 @@ fn the_state_that_a_task_runs_in() {
         "SET TRANSACTION ISOLATION LEVEL SERIALIZABLE; SELECT count(*) FROM a.seen",
         "",
     ] {
-        let id = enqueue(&mut session, &format!("'{sql}'"));
-        assert_eq!(wait(&mut session, id), "done", "{sql}");
+        let id = session.enqueue(&format!("'{sql}'"));
+        assert_eq!(session.wait_task(id), "done", "{sql}");
     }
     // What one has set is not there for the next.
-    let id = enqueue(
-        &mut session,
+    let id = session.enqueue(
         "'INSERT INTO seen VALUES (coalesce(current_setting(''app.tenant'', true), '''') || ''none'')', settings => '{\"transaction_read_only\": \"off\"}'",
     );
-    assert_eq!(wait(&mut session, id), "done");
+    assert_eq!(session.wait_task(id), "done");
     assert!(session.holds("(SELECT count(*) = 1 FROM a.seen WHERE what = 'none')"));
 }
 
@@ -106,21 +92,17 @@ fn an_attempt_that_fails_is_noted_and_followed_by_the_next() {
     let cluster = cluster(&[]);
     let mut session = cluster.session();
     session.exec("CREATE SEQUENCE attempts");
-    let id = enqueue(
-        &mut session,
+    let id = session.enqueue(
         "'INSERT INTO done VALUES (1); SELECT 1 / (CASE WHEN nextval(''attempts'') < 3 THEN 0 ELSE 1 END)', retry_delay => '10 ms'",
     );
-    assert_eq!(wait(&mut session, id), "done");
+    assert_eq!(session.wait_task(id), "done");
     assert!(session.holds("(SELECT count(*) = 1 FROM done)"));
     assert!(session.holds(&format!(
         "(SELECT array_agg(concat_ws(' ', attempt, state, sqlstate) ORDER BY attempt) = '{{1 failed 22012,2 failed 22012,3 done}}' \
           FROM background.runs WHERE task_id = {id})"
     )));
-    let id = enqueue(
-        &mut session,
-        "'SELECT 1 / 0', retry_delay => '10 ms', max_attempts => 2",
-    );
-    assert_eq!(wait(&mut session, id), "failed");
+    let id = session.enqueue("'SELECT 1 / 0', retry_delay => '10 ms', max_attempts => 2");
+    assert_eq!(session.wait_task(id), "failed");
     assert_eq!(
         session.error(&format!("CALL background.wait_for({id})")).sqlstate,
         "22012"
@@ -130,37 +112,28 @@ fn an_attempt_that_fails_is_noted_and_followed_by_the_next() {
     )));
     // The commit itself fails.
     session.exec("CREATE TABLE parent (n int PRIMARY KEY); CREATE TABLE child (n int REFERENCES parent DEFERRABLE INITIALLY DEFERRED)");
-    let id = enqueue(&mut session, "'INSERT INTO child VALUES (1)', max_attempts => 1");
-    assert_eq!(wait(&mut session, id), "failed");
-    let id = enqueue(&mut session, "'DO $$ BEGIN COMMIT; END $$', max_attempts => 1");
-    assert_eq!(wait(&mut session, id), "failed");
-    let id = enqueue(
-        &mut session,
-        "'SELECT pg_sleep(100)', max_attempts => 1, timeout => '50 ms'",
-    );
-    assert_eq!(wait(&mut session, id), "failed");
-    let id = enqueue(
-        &mut session,
-        "'SELECT 1', settings => '{\"no such\": 1}', max_attempts => 1",
-    );
-    assert_eq!(wait(&mut session, id), "failed");
+    let id = session.enqueue("'INSERT INTO child VALUES (1)', max_attempts => 1");
+    assert_eq!(session.wait_task(id), "failed");
+    let id = session.enqueue("'DO $$ BEGIN COMMIT; END $$', max_attempts => 1");
+    assert_eq!(session.wait_task(id), "failed");
+    let id = session.enqueue("'SELECT pg_sleep(100)', max_attempts => 1, timeout => '50 ms'");
+    assert_eq!(session.wait_task(id), "failed");
+    let id = session.enqueue("'SELECT 1', settings => '{\"no such\": 1}', max_attempts => 1");
+    assert_eq!(session.wait_task(id), "failed");
 }
 
 #[test]
 fn one_that_runs_is_canceled_at_once() {
     let cluster = cluster(&[]);
     let (mut session, mut other) = (cluster.session(), cluster.session());
-    let id = enqueue(
-        &mut session,
-        "'INSERT INTO done VALUES (1); SELECT pg_sleep(100)', label => 'sleeper'",
-    );
+    let id = session.enqueue("'INSERT INTO done VALUES (1); SELECT pg_sleep(100)', label => 'sleeper'");
     session.wait_until(&format!(
         "(SELECT state = 'running' AND pid > 0 FROM background.tasks WHERE id = {id})"
     ));
     session.wait_until("(SELECT count(*) = 1 FROM pg_background_jobs WHERE label = 'sleeper' AND state = 'running')");
     assert!(session.holds("(SELECT running = 1 FROM background.status())"));
     assert!(other.holds(&format!("background.cancel({id})")));
-    assert_eq!(wait(&mut session, id), "canceled");
+    assert_eq!(session.wait_task(id), "canceled");
     assert!(session.holds("NOT EXISTS (SELECT FROM done)"));
     assert!(session.holds(&format!(
         "(SELECT state = 'canceled' FROM background.runs WHERE task_id = {id})"
@@ -177,8 +150,7 @@ fn a_worker_that_is_terminated_loses_its_attempt_and_no_more() {
     let cluster = cluster(&[]);
     let mut session = cluster.session();
     session.exec("CREATE TABLE gate (open bool); INSERT INTO gate VALUES (false)");
-    let id = enqueue(
-        &mut session,
+    let id = session.enqueue(
         "'INSERT INTO done VALUES (1); SELECT pg_sleep(100) FROM gate WHERE NOT open', retry_delay => '10 ms'",
     );
     for attempt in 1..3 {
@@ -196,19 +168,19 @@ fn a_worker_that_is_terminated_loses_its_attempt_and_no_more() {
     session.exec(&format!(
         "SELECT pg_terminate_backend(pid) FROM background.tasks WHERE id = {id}"
     ));
-    assert_eq!(wait(&mut session, id), "done");
+    assert_eq!(session.wait_task(id), "done");
     assert!(session.holds("(SELECT count(*) = 1 FROM done)"));
     assert!(session.holds(&format!(
         "(SELECT count(*) FILTER (WHERE state = 'interrupted' AND sqlstate = '08006') >= 2 FROM background.runs WHERE task_id = {id})"
     )));
-    let id = enqueue(&mut session, "'SELECT pg_sleep(100)', max_attempts => 1");
+    let id = session.enqueue("'SELECT pg_sleep(100)', max_attempts => 1");
     session.wait_until(&format!(
         "(SELECT state = 'running' FROM background.tasks WHERE id = {id})"
     ));
     session.exec(&format!(
         "SELECT pg_terminate_backend(pid) FROM background.tasks WHERE id = {id}"
     ));
-    assert_eq!(wait(&mut session, id), "failed");
+    assert_eq!(session.wait_task(id), "failed");
 }
 
 #[test]
@@ -233,7 +205,7 @@ fn limits_are_kept_at_every_moment() {
             "SELECT background.enqueue('{sql}', queue => 'keys', concurrency_key => '{key}') FROM generate_series(1, 10)"
         ));
     }
-    let paused = enqueue(&mut session, "'SELECT 1', queue => 'paused'");
+    let paused = session.enqueue("'SELECT 1', queue => 'paused'");
     session.wait_until("(SELECT count(*) = 40 FROM seen)");
     assert!(session.holds("(SELECT max(now_running) = 2 FROM seen WHERE what = 'two')"));
     assert!(session.holds("(SELECT max(now_running) = 1 FROM seen WHERE what <> 'two')"));
@@ -241,7 +213,7 @@ fn limits_are_kept_at_every_moment() {
         "(SELECT state = 'waiting' FROM background.tasks WHERE id = {paused})"
     )));
     session.exec("SELECT background.set_queue('paused', paused => false)");
-    assert_eq!(wait(&mut session, paused), "done");
+    assert_eq!(session.wait_task(paused), "done");
 }
 
 #[test]
@@ -250,70 +222,62 @@ fn parents_keys_and_times() {
     let (mut session, mut other) = (cluster.session(), cluster.session());
     // A parent that is still to commit.
     other.exec("BEGIN");
-    let parent = enqueue(&mut other, "'INSERT INTO done VALUES (1)'");
-    let child = enqueue(
-        &mut session,
-        &format!("'INSERT INTO done SELECT 2 FROM done WHERE n = 1', after => ARRAY[{parent}]"),
-    );
+    let parent = other.enqueue("'INSERT INTO done VALUES (1)'");
+    let child = session.enqueue(&format!(
+        "'INSERT INTO done SELECT 2 FROM done WHERE n = 1', after => ARRAY[{parent}]"
+    ));
     assert_eq!(session.text(&format!("SELECT background.wait({child}, 200)")), None);
     other.exec("COMMIT");
-    assert_eq!(wait(&mut session, child), "done");
+    assert_eq!(session.wait_task(child), "done");
     assert!(session.holds("(SELECT count(*) = 2 FROM done)"));
     // What follows from a failure.
-    let failing = enqueue(&mut session, "'SELECT 1 / 0', max_attempts => 1");
-    let canceled = enqueue(&mut session, &format!("'SELECT 1', after => ARRAY[{failing}]"));
-    let grandchild = enqueue(&mut session, &format!("'SELECT 1', after => ARRAY[{canceled}]"));
-    let runs = enqueue(
-        &mut session,
-        &format!("'SELECT 1', after => ARRAY[{canceled}], on_parent_failure => 'run'"),
-    );
+    let failing = session.enqueue("'SELECT 1 / 0', max_attempts => 1");
+    let canceled = session.enqueue(&format!("'SELECT 1', after => ARRAY[{failing}]"));
+    let grandchild = session.enqueue(&format!("'SELECT 1', after => ARRAY[{canceled}]"));
+    let runs = session.enqueue(&format!(
+        "'SELECT 1', after => ARRAY[{canceled}], on_parent_failure => 'run'"
+    ));
     for (id, state) in [
         (failing, "failed"),
         (canceled, "canceled"),
         (grandchild, "canceled"),
         (runs, "done"),
     ] {
-        assert_eq!(wait(&mut session, id), state);
+        assert_eq!(session.wait_task(id), state);
     }
     // One after the other under one key.
     session.exec("CREATE TABLE gate (n int)");
     other.exec("BEGIN; LOCK TABLE gate");
-    let first = enqueue(&mut session, "'SELECT FROM gate', key => 'k'");
+    let first = session.enqueue("'SELECT FROM gate', key => 'k'");
     session.wait_until(&format!(
         "(SELECT state = 'running' FROM background.tasks WHERE id = {first})"
     ));
-    let second = enqueue(&mut session, "'SELECT 1', key => 'k'");
+    let second = session.enqueue("'SELECT 1', key => 'k'");
     assert_ne!(first, second);
-    assert_eq!(enqueue(&mut session, "'SELECT 1', key => 'k'"), second);
+    assert_eq!(session.enqueue("'SELECT 1', key => 'k'"), second);
     assert!(session.holds(&format!(
         "(SELECT state = 'waiting' FROM background.tasks WHERE id = {second})"
     )));
     other.exec("COMMIT");
-    assert_eq!(wait(&mut session, second), "done");
-    assert_eq!(wait(&mut session, first), "done");
+    assert_eq!(session.wait_task(second), "done");
+    assert_eq!(session.wait_task(first), "done");
     // Times.
-    let later = enqueue(
-        &mut session,
-        "'INSERT INTO done SELECT 3', run_at => now() + interval '300 ms'",
-    );
+    let later = session.enqueue("'INSERT INTO done SELECT 3', run_at => now() + interval '300 ms'");
     assert!(session.holds(&format!(
         "(SELECT state = 'deferred' FROM background.tasks WHERE id = {later})"
     )));
-    assert_eq!(wait(&mut session, later), "done");
+    assert_eq!(session.wait_task(later), "done");
     assert!(session.holds(&format!(
         "(SELECT started_at BETWEEN run_at AND run_at + interval '5 s' FROM background.tasks WHERE id = {later})"
     )));
     session.exec("SELECT background.set_queue('none', max_running => 0)");
-    let expires = enqueue(
-        &mut session,
-        "'SELECT 1', queue => 'none', expires_at => now() + interval '300 ms'",
-    );
-    assert_eq!(wait(&mut session, expires), "expired");
+    let expires = session.enqueue("'SELECT 1', queue => 'none', expires_at => now() + interval '300 ms'");
+    assert_eq!(session.wait_task(expires), "expired");
     // A role that is gone.
     session.exec("CREATE ROLE gone LOGIN; GRANT pgbackground_role TO gone; SELECT background.set_queue('none', max_running => 0); SET ROLE gone");
-    let id = enqueue(&mut session, "'SELECT 1', run_at => now() + interval '1 s'");
+    let id = session.enqueue("'SELECT 1', run_at => now() + interval '1 s'");
     session.exec("RESET ROLE; DROP OWNED BY gone; DROP ROLE gone");
-    assert_eq!(wait(&mut session, id), "failed");
+    assert_eq!(session.wait_task(id), "failed");
     assert!(session.holds(&format!(
         "(SELECT sqlstate = '42704' FROM background.tasks WHERE id = {id})"
     )));
@@ -405,7 +369,7 @@ fn statements_of_their_own() {
          CREATE PROCEDURE twice() LANGUAGE plpgsql AS 'BEGIN INSERT INTO t VALUES (2); COMMIT; INSERT INTO t VALUES (3); END'",
     );
     for sql in ["VACUUM t", "CREATE INDEX CONCURRENTLY ON t (n)", "CALL twice()"] {
-        let id = enqueue(&mut session, &format!("'{sql}'"));
+        let id = session.enqueue(&format!("'{sql}'"));
         // A wait with a snapshot would be waited for.
         session.exec(&format!("CALL background.wait_for({id}, 30000)"));
         assert!(session.holds(&format!(
@@ -413,21 +377,18 @@ fn statements_of_their_own() {
         )));
     }
     assert!(session.holds("(SELECT count(*) = 3 FROM t)"));
-    let id = enqueue(
-        &mut session,
-        "'INSERT INTO t VALUES ($1)', row(4), mode => 'statement', settings => '{\"app.x\": \"y\"}'",
-    );
-    assert_eq!(wait(&mut session, id), "done");
+    let id =
+        session.enqueue("'INSERT INTO t VALUES ($1)', row(4), mode => 'statement', settings => '{\"app.x\": \"y\"}'");
+    assert_eq!(session.wait_task(id), "done");
     assert!(session.holds("(SELECT count(*) = 4 FROM t)"));
     // At most once, unless more attempts are asked for.
-    let id = enqueue(&mut session, "'SELECT 1 / 0', mode => 'statement'");
-    assert_eq!(wait(&mut session, id), "failed");
+    let id = session.enqueue("'SELECT 1 / 0', mode => 'statement'");
+    assert_eq!(session.wait_task(id), "failed");
     session.exec("CREATE SEQUENCE attempts");
-    let id = enqueue(
-        &mut session,
+    let id = session.enqueue(
         "'SELECT 1 / (nextval(''attempts'') - 1)', mode => 'statement', max_attempts => 3, retry_delay => '1 ms'",
     );
-    assert_eq!(wait(&mut session, id), "done");
+    assert_eq!(session.wait_task(id), "done");
     assert!(session.holds(&format!("(SELECT attempt = 2 FROM background.tasks WHERE id = {id})")));
 }
 
@@ -436,23 +397,19 @@ fn a_statement_that_a_crash_ended_counts() {
     let cluster = cluster(&["restart_after_crash = on"]);
     cluster.expect_crash();
     let mut session = cluster.session();
-    let once = enqueue(
-        &mut session,
-        "'INSERT INTO done VALUES (1); SELECT pg_sleep(100)', mode => 'statement'",
-    );
-    let twice = enqueue(
-        &mut session,
+    let once = session.enqueue("'INSERT INTO done VALUES (1); SELECT pg_sleep(100)', mode => 'statement'");
+    let twice = session.enqueue(
         "'SELECT pg_sleep(CASE background.current_attempt() WHEN 1 THEN 100 ELSE 0 END)', mode => 'statement', max_attempts => 2",
     );
     session.wait_until("(SELECT count(*) = 2 FROM pg_stat_activity WHERE wait_event = 'PgSleep')");
     cluster.stop(Shutdown::Immediate);
     cluster.restart();
     let mut session = cluster.session();
-    assert_eq!(wait(&mut session, once), "failed");
+    assert_eq!(session.wait_task(once), "failed");
     assert!(session.holds(&format!(
         "(SELECT sqlstate = '08006' FROM background.tasks WHERE id = {once})"
     )));
-    assert_eq!(wait(&mut session, twice), "done");
+    assert_eq!(session.wait_task(twice), "done");
     assert!(session.holds(&format!(
         "(SELECT attempt = 2 FROM background.tasks WHERE id = {twice})"
     )));
@@ -464,16 +421,13 @@ fn conflicts_with_others_count_as_no_attempt() {
     let mut session = cluster.session();
     session.exec("CREATE SEQUENCE attempts");
     let fails = "DO $$ BEGIN IF nextval(''attempts'') < 4 THEN RAISE EXCEPTION ''no'' USING ERRCODE = ''40001''; END IF; END $$";
-    let id = enqueue(
-        &mut session,
-        &format!("'INSERT INTO done VALUES (1); {fails}', max_attempts => 1"),
-    );
-    assert_eq!(wait(&mut session, id), "done");
+    let id = session.enqueue(&format!("'INSERT INTO done VALUES (1); {fails}', max_attempts => 1"));
+    assert_eq!(session.wait_task(id), "done");
     assert!(session.holds("(SELECT count(*) = 1 FROM done)"));
     let always = "DO $$ BEGIN PERFORM nextval(''attempts''); RAISE EXCEPTION ''no'' USING ERRCODE = ''40P01''; END $$";
     session.exec("SELECT setval('attempts', 1, false)");
-    let id = enqueue(&mut session, &format!("'{always}', max_attempts => 1"));
-    assert_eq!(wait(&mut session, id), "failed");
+    let id = session.enqueue(&format!("'{always}', max_attempts => 1"));
+    assert_eq!(session.wait_task(id), "failed");
     assert!(session.holds("(SELECT last_value = 6 FROM attempts)"));
 }
 
@@ -482,7 +436,7 @@ fn tasks_go_on_after_a_crash_without_a_session_that_asks() {
     let cluster = cluster(&["restart_after_crash = on"]);
     cluster.expect_crash();
     let mut session = cluster.session();
-    let id = enqueue(&mut session, "'INSERT INTO done VALUES (1); SELECT pg_sleep(0.5)'");
+    let id = session.enqueue("'INSERT INTO done VALUES (1); SELECT pg_sleep(0.5)'");
     session.wait_until(&format!(
         "(SELECT state = 'running' FROM background.tasks WHERE id = {id})"
     ));
@@ -497,10 +451,7 @@ fn tasks_go_on_after_a_crash_without_a_session_that_asks() {
 fn a_preloaded_library_needs_no_session() {
     let cluster = cluster(&["shared_preload_libraries = 'pg_background'"]);
     let mut session = cluster.session();
-    enqueue(
-        &mut session,
-        "'INSERT INTO done VALUES (1)', run_at => now() + interval '3 s'",
-    );
+    session.enqueue("'INSERT INTO done VALUES (1)', run_at => now() + interval '3 s'");
     drop(session);
     cluster.stop(Shutdown::Fast);
     cluster.restart();
@@ -511,8 +462,8 @@ fn a_preloaded_library_needs_no_session() {
         for pid in cluster.worker_processes() {
             let _ = session.try_rows(&format!("SELECT pg_terminate_backend({pid})"));
         }
-        let id = enqueue(&mut session, &format!("'INSERT INTO done VALUES ({n})'"));
-        assert_eq!(wait(&mut session, id), "done");
+        let id = session.enqueue(&format!("'INSERT INTO done VALUES ({n})'"));
+        assert_eq!(session.wait_task(id), "done");
     }
 }
 
@@ -523,17 +474,14 @@ fn a_promoted_standby_goes_on() {
     let primary = cluster(&["max_wal_senders = 4", "wal_level = replica", preloaded]);
     let standby = Cluster::standby_of(&primary, &[preloaded]);
     let mut session = primary.session();
-    let id = enqueue(
-        &mut session,
-        "'INSERT INTO done VALUES (1)', run_at => now() + interval '5 s'",
-    );
+    let id = session.enqueue("'INSERT INTO done VALUES (1)', run_at => now() + interval '5 s'");
     let mut there = standby.session();
     there.wait_until("EXISTS (SELECT FROM background.tasks)");
     assert!(there.holds("(SELECT NOT enabled AND preloaded AND note IS NOT NULL FROM background.status())"));
     primary.stop(Shutdown::Immediate);
     there.exec("SELECT pg_promote()");
     there.wait_until("EXISTS (SELECT FROM done)");
-    assert_eq!(wait(&mut there, id), "done");
+    assert_eq!(there.wait_task(id), "done");
 }
 
 /// Two clusters that were made alike give their objects the same numbers.
@@ -544,7 +492,7 @@ fn a_restored_database_is_a_copy() {
     original.session().exec(setup);
     let mut session = original.session();
     session.exec("SELECT background.set_queue('default', paused => true)");
-    let id = enqueue(&mut session, "'INSERT INTO done VALUES (1)'");
+    let id = session.enqueue("'INSERT INTO done VALUES (1)'");
     let dump = harness::run(
         harness::server_program("pg_dump")
             .args(["-U", "postgres", "-d", "postgres", "-h"])
@@ -566,7 +514,7 @@ fn a_restored_database_is_a_copy() {
     assert!(session.holds("(SELECT NOT enabled AND note LIKE '%activate%' FROM background.status())"));
     assert_eq!(session.text(&format!("SELECT background.wait({id}, 500)")), None);
     session.exec("SELECT background.activate()");
-    assert_eq!(wait(&mut session, id), "done");
+    assert_eq!(session.wait_task(id), "done");
     assert!(session.holds("(SELECT enabled AND note IS NULL FROM background.status())"));
 }
 
@@ -579,11 +527,10 @@ fn tasks_in_another_database() {
     let mut there = cluster.session_in("there", "postgres");
     there.exec("CREATE TABLE t (n int, who text DEFAULT current_user); GRANT ALL ON t TO PUBLIC");
     session.exec("SET ROLE alice");
-    let id = enqueue(
-        &mut session,
+    let id = session.enqueue(
         "'INSERT INTO t SELECT $1 + n FROM generate_series(1, 2) n', row(40), database => 'there', label => 'far'",
     );
-    assert_eq!(wait(&mut session, id), "done");
+    assert_eq!(session.wait_task(id), "done");
     assert!(session.holds(&format!(
         "(SELECT mode = 'statement' AND attempt = 1 FROM background.tasks WHERE id = {id})"
     )));
@@ -591,40 +538,31 @@ fn tasks_in_another_database() {
         "(SELECT row_count = 2 AND command_tag = 'INSERT' AND state = 'done' FROM background.runs WHERE task_id = {id})"
     )));
     assert!(there.holds("(SELECT sum(n) = 83 AND min(who) = 'alice' FROM t)"));
-    let id = enqueue(
-        &mut session,
-        "'SELECT 1 / 0', database => 'there', max_attempts => 2, retry_delay => '1 ms'",
-    );
-    assert_eq!(wait(&mut session, id), "failed");
+    let id = session.enqueue("'SELECT 1 / 0', database => 'there', max_attempts => 2, retry_delay => '1 ms'");
+    assert_eq!(session.wait_task(id), "failed");
     assert!(session.holds(&format!(
         "(SELECT attempt = 2 AND sqlstate = '22012' FROM background.tasks WHERE id = {id})"
     )));
     session.exec("RESET ROLE");
-    let id = enqueue(&mut session, "'VACUUM t', database => 'there'");
-    assert_eq!(wait(&mut session, id), "done");
+    let id = session.enqueue("'VACUUM t', database => 'there'");
+    assert_eq!(session.wait_task(id), "done");
     // A cancel and a timeout reach the job there.
     for (end, arguments) in [("canceled", ""), ("failed", ", timeout => '300 ms'")] {
-        let id = enqueue(
-            &mut session,
-            &format!("'SELECT pg_sleep(100)', database => 'there'{arguments}"),
-        );
+        let id = session.enqueue(&format!("'SELECT pg_sleep(100)', database => 'there'{arguments}"));
         session.wait_until("EXISTS (SELECT FROM pg_stat_activity WHERE datname = 'there' AND wait_event = 'PgSleep')");
         if end == "canceled" {
             assert!(session.holds(&format!("background.cancel({id})")));
         }
-        assert_eq!(wait(&mut session, id), end);
+        assert_eq!(session.wait_task(id), end);
         session
             .wait_until("NOT EXISTS (SELECT FROM pg_stat_activity WHERE datname = 'there' AND wait_event = 'PgSleep')");
     }
     session.exec("SELECT background.set_queue('default', paused => true)");
-    let id = enqueue(
-        &mut session,
-        "'SELECT 1', database => 'there', max_attempts => 5, retry_delay => '1 h'",
-    );
+    let id = session.enqueue("'SELECT 1', database => 'there', max_attempts => 5, retry_delay => '1 h'");
     drop(there);
     session.exec("DROP DATABASE there");
     session.exec("SELECT background.set_queue('default', paused => false)");
-    assert_eq!(wait(&mut session, id), "failed");
+    assert_eq!(session.wait_task(id), "failed");
     assert!(session.holds(&format!(
         "(SELECT attempt = 1 AND sqlstate = '3D000' FROM background.tasks WHERE id = {id})"
     )));
@@ -649,15 +587,15 @@ fn a_waiter_that_the_run_waits_for() {
     let (mut session, mut other) = (cluster.session(), cluster.session());
     session.exec("CREATE TABLE t (n int)");
     session.exec("BEGIN; LOCK TABLE t");
-    let id = enqueue(&mut other, "'INSERT INTO t VALUES (1)'");
+    let id = other.enqueue("'INSERT INTO t VALUES (1)'");
     assert_eq!(
         session.error(&format!("SELECT background.wait({id})")).sqlstate,
         "40P01"
     );
     session.exec("ROLLBACK");
-    assert_eq!(wait(&mut session, id), "done");
+    assert_eq!(session.wait_task(id), "done");
     session.exec("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT FROM t");
-    let id = enqueue(&mut other, "'CREATE INDEX CONCURRENTLY i ON t (n)'");
+    let id = other.enqueue("'CREATE INDEX CONCURRENTLY i ON t (n)'");
     assert_eq!(
         session.error(&format!("SELECT background.wait({id})")).sqlstate,
         "40P01"
@@ -674,24 +612,21 @@ fn a_role_that_may_not_connect_any_more() {
     session.exec(
         "CREATE ROLE alice LOGIN; GRANT pgbackground_role TO alice; SELECT background.set_queue('default', paused => true); SET ROLE alice",
     );
-    let failing = enqueue(
-        &mut session,
-        "'INSERT INTO done VALUES (1)', max_attempts => 2, retry_delay => '1 ms'",
-    );
-    let later = enqueue(&mut session, "'INSERT INTO done VALUES (2)', retry_delay => '2 s'");
+    let failing = session.enqueue("'INSERT INTO done VALUES (1)', max_attempts => 2, retry_delay => '1 ms'");
+    let later = session.enqueue("'INSERT INTO done VALUES (2)', retry_delay => '2 s'");
     session.exec("RESET ROLE; REVOKE CONNECT ON DATABASE postgres FROM PUBLIC; SELECT background.set_queue('default', paused => false)");
-    assert_eq!(wait(&mut session, failing), "failed");
+    assert_eq!(session.wait_task(failing), "failed");
     assert!(session.holds(&format!(
         "(SELECT array_agg(concat_ws(' ', attempt, state, sqlstate) ORDER BY attempt) = '{{1 failed 42501,2 failed 42501}}' \
           FROM background.runs WHERE task_id = {failing})"
     )));
     // Others go on meanwhile, and the role's, once it may connect again.
-    let id = enqueue(&mut session, "'INSERT INTO done VALUES (3)'");
-    assert_eq!(wait(&mut session, id), "done");
+    let id = session.enqueue("'INSERT INTO done VALUES (3)'");
+    assert_eq!(session.wait_task(id), "done");
     session.exec("GRANT CONNECT ON DATABASE postgres TO alice");
-    assert_eq!(wait(&mut session, later), "done");
+    assert_eq!(session.wait_task(later), "done");
     session.exec("SET ROLE alice");
-    enqueue(&mut session, "'INSERT INTO done VALUES (4)', queue => 'default'");
+    session.enqueue("'INSERT INTO done VALUES (4)', queue => 'default'");
     session.exec("RESET ROLE");
     session.wait_until("EXISTS (SELECT FROM done WHERE n = 4)");
 }
@@ -706,8 +641,8 @@ fn indexes_are_made_anew_while_tasks_run() {
         ));
         let table = ["task", "dependency", "run_0", "run_failed"][n];
         other.exec(&format!("REINDEX TABLE CONCURRENTLY background.{table}"));
-        let id = enqueue(&mut session, "'INSERT INTO done VALUES (2)'");
-        assert_eq!(wait(&mut session, id), "done");
+        let id = session.enqueue("'INSERT INTO done VALUES (2)'");
+        assert_eq!(session.wait_task(id), "done");
     }
     session.wait_until("(SELECT count(*) = 204 FROM done)");
     session.wait_until("NOT EXISTS (SELECT FROM background.tasks WHERE state <> 'done')");
