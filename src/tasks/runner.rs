@@ -658,8 +658,8 @@ fn has_ended(task: &Task, is_done: bool) {
 fn release(task: &Task) {
     let mut looks = task.has_limited_key;
     loop {
-        shared::look_for_held_back();
         let found = if looks {
+            shared::look_for_held_back();
             transaction::own(|| next_of_key(task, 1))
         } else {
             Ok(Vec::new())
