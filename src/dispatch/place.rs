@@ -254,7 +254,7 @@ impl Prepared {
         self.counts
     }
 
-    /// Gives the job to an idle worker, or asks the postmaster for a new one. The caps are those that this process knows. Guarded.
+    /// Hands the job to an idle worker, or asks the postmaster for a new one. The caps are those that this process knows. Guarded.
     ///
     /// A worker that has not fallen asleep since its last job finds the posted job for certain. A sleeping worker may have been told to
     /// end; the caller has to look whether it takes the job or gives it back.

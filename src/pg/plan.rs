@@ -139,7 +139,7 @@ impl Plan {
         }
     }
 
-    /// Runs the statement as the tables' owner and gives how many rows it processed.
+    /// Runs the statement as the tables' owner. Returns how many rows it processed.
     pub fn execute(&self, values: &[Value]) -> Result<usize> {
         owner::acting(|| {
             // SAFETY: connected for the time of the call.
@@ -152,7 +152,7 @@ impl Plan {
         })
     }
 
-    /// Runs the statement as the tables' owner and reads each row that it gives. `read` runs no code of users.
+    /// Runs the statement as the tables' owner and reads each row that it returns. `read` runs no code of users.
     pub fn rows<T>(&self, values: &[Value], mut read: impl FnMut(&Row) -> Result<T>) -> Result<Vec<T>> {
         owner::acting(|| {
             // SAFETY: the table lives until SPI_finish.
@@ -174,7 +174,7 @@ impl Plan {
         })
     }
 
-    /// The first row that it gives, as [`Plan::rows`].
+    /// The first row that it returns, as [`Plan::rows`].
     pub fn first<T>(&self, values: &[Value], read: impl FnMut(&Row) -> Result<T>) -> Result<Option<T>> {
         Ok(self.rows(values, read)?.into_iter().next())
     }

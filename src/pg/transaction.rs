@@ -193,7 +193,7 @@ pub fn own<T>(body: impl FnOnce() -> Result<T>) -> Result<T> {
     done
 }
 
-/// The end of the record of this process's last commit, 0 where it has written none.
+/// The end of the record of this process's last commit, 0 if it has written none.
 pub fn last_commit_end() -> u64 {
     // SAFETY: a plain variable of this process.
     unsafe { pg_sys::XactLastCommitEnd }

@@ -4,12 +4,12 @@
 //! the line that waits and has its place before the cursor is in the line, or a runner has it, or its key holds it back. What comes after the
 //! cursor is read from the table when the line gets short ([`Lines::read`]). A line without a cursor knows all of its tasks.
 //!
-//! The cache may hold what does not wait any more: whoever takes an entry looks at the row. It must not miss what waits. So a task is put into
-//! its line after the commit that makes it wait, and where there is no room for that, the cursor moves back, or [`Lines::overflow`] asks for a
+//! The cache may hold what does not wait any more: the runner that takes an entry looks at the row. It must not miss what waits. So a task is put into
+//! its line after the commit that makes it wait. If there is no room for it, the cursor moves back, or [`Lines::overflow`] asks for a
 //! sweep. A sweep puts the cursors of all lines that have tasks to the beginning.
 //!
 //! A key holds a task back while as many tasks of that key run as may. Then the task leaves the line, and the claims that hold the key are
-//! marked: whoever ends one of them looks the next task of the key up in the table.
+//! marked: the process that ends one of them looks up the next task of the key in the table.
 
 use crate::pg::process::backend::Process;
 
@@ -101,7 +101,7 @@ pub trait Running {
     fn of_queue(&self, queue: u64) -> i32;
     /// How many of the queue with this key run.
     fn of_key(&self, queue: u64, key: u64) -> i32;
-    /// Whether the task runs. If it does, whoever runs it puts it back at the end of the run: it may be the next attempt that came into the line
+    /// Whether the task runs. If it does, its runner puts it back at the end of the run: it may be the next attempt that came into the line
     /// before the process that made the last one has let go of the task.
     fn has(&self, task: i64) -> bool;
     /// A task was held back: those who run a task of the key look the next one up at its end.
@@ -404,7 +404,7 @@ impl Lines {
         }
     }
 
-    /// The reader of the line has read these tasks, in order; `is_end` where there are no more.
+    /// The reader of the line has read these tasks, in order; `is_end` if there are no more.
     pub fn read(&mut self, which: Which, entries: &[Entry], is_end: bool) {
         let Some(line) = self.find(which) else { return };
         line.reader = Process::NONE;

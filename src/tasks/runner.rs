@@ -1,9 +1,9 @@
 //! Runs the tasks of one role, one after the other, in a worker that has connected as that role. Each run is a job of its own.
 //!
-//! 1. [`next`]: a task is claimed, and its row is read. Whoever had the task before has committed before it let go, so a row that is still there
-//!    is that of a task to be run;
+//! 1. [`next`]: a task is claimed, and its row is read. The runner that had the task before has committed before it released the claim. So a
+//!    row that is still there is that of a task to be run;
 //! 2. [`before`], the task's statements, [`mark`]: one transaction. The mark deletes the row and adds one to the history. If the row is gone or
-//!    was changed meanwhile, somebody has canceled the task, and the transaction fails;
+//!    was changed meanwhile, a session has canceled the task, and the transaction fails;
 //! 3. [`ended`], or [`failed`], which notes the attempt in a transaction of its own: what waits for the task's end is made ready, and the claim
 //!    goes.
 //!
@@ -472,7 +472,7 @@ fn home(tables: &Tables) -> Result<Option<i64>> {
     }
 }
 
-/// None where the task does not wait, is another role's, has expired, or was enqueued in another database.
+/// None if the task does not wait, is another role's, has expired, or was enqueued in another database.
 fn look(row: &table::Row, role: u32, home: i64, now: i64) -> Result<Option<Look>> {
     let owner = row.role(task::OWNER).map(|owner| owner.number()).transpose()?.flatten();
     let has_expired = row.int8(task::EXPIRES_AT).is_some_and(|at| at <= now);
@@ -700,8 +700,8 @@ fn next_of_key(task: &Task, count: usize) -> Result<Vec<Ready>> {
     Ok(ready)
 }
 
-/// The tasks of the key that wait and come before this one, if it may not run yet. Tasks of another role are in another line. Whoever ends the last of
-/// them, in whichever way, finds this one.
+/// The tasks of the key that wait and come before this one, if it may not run yet. Tasks of another role are in another line. The process
+/// that ends the last of them, in whichever way, finds this one.
 fn those_before(task: &Task, per_key: i32) -> Result<Vec<Ready>> {
     let Some(run) = shared::held() else {
         return Ok(Vec::new());

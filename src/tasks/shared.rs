@@ -97,7 +97,7 @@ pub struct Run {
     /// The job.
     pub slot: u32,
     pub cookie: u64,
-    /// What stands for the names of the queue and of the concurrency key, the latter 0 where there is none.
+    /// What stands for the names of the queue and of the concurrency key, the latter 0 if there is none.
     pub queue: u64,
     pub key: u64,
     pub priority: i32,
@@ -199,7 +199,7 @@ pub struct Database {
     has_blocked: Cell<bool>,
     /// A role that could not connect last, 0 for none, and the SQLSTATE.
     refused: Cell<(u32, [u8; 5])>,
-    /// Up to where the log is to be on disk for all that has ended here to be there.
+    /// The position up to which WAL has to be flushed, so that all that has ended here is on disk.
     flush_to: AtomicU64,
     /// The processes that wait for the end of a task.
     waiters: AtomicU64,
@@ -611,7 +611,7 @@ impl Database {
         for claim in claims(&root) {
             claim.look_after();
             if claim.is(Standing::Lost) && claim.run.get().database == self.number() {
-                // Once: where the keeper cannot note it, it looks again later.
+                // Once: if the keeper cannot note it, it looks again later.
                 claim.set(Standing::Told);
                 self.ask(&mut root, false);
             }
@@ -1029,7 +1029,7 @@ pub fn forget_lost(run: &Run) {
     }
 }
 
-/// Wakes the clock, and has it started where there is none. Must not fail: if the postmaster has no slot, the next process that asks tries again.
+/// Wakes the clock, and has it started if there is none. Must not fail: if the postmaster has no slot, the next process that asks tries again.
 pub fn wake_clock() {
     let Some(shared) = SHARED.get() else { return };
     let is_missing = {

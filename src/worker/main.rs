@@ -49,7 +49,7 @@ thread_local! {
     static IS_CONNECTING: Cell<bool> = const { Cell::new(false) };
 }
 
-/// How often a process that runs one task after the other reports its statistics at most, in microseconds. Where it has no more tasks, it reports
+/// How often a process that runs one task after the other reports its statistics at most, in microseconds. If it has no more tasks, it reports
 /// at once.
 const REPORT: i64 = 100_000;
 
@@ -432,7 +432,7 @@ impl Attached {
         Some(attached::renew(self.slot, next))
     }
 
-    /// Gives the job, which has not begun, to a new process: an error that comes from this process's past is no error of the job. Waits
+    /// Hands the job, which has not begun, to a new process: an error that comes from this process's past is no error of the job. Waits
     /// until the postmaster has a slot, which causes no wake-up; dismisses idle workers. The job fails with 53000 if there is none in time.
     /// The launching session may withdraw the job meanwhile.
     fn hand_on(self, raw: Raw<'_>) {
