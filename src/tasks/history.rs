@@ -14,6 +14,7 @@ use crate::pg::query::simple_query;
 use crate::pg::table::{self, Filled, Key, Sees, Tid};
 use crate::pg::value::desc::JSONB;
 use crate::pg::value::json::Json;
+use crate::tasks::end;
 use crate::tasks::retention;
 use crate::tasks::tables::{self, Tables, run, task};
 use crate::tasks::totals;
@@ -100,6 +101,7 @@ macro_rules! kept_columns {
 pub struct Failed<'a> {
     pub id: i64,
     pub attempt: i32,
+    /// 0 where it is not known any more.
     pub pid: i32,
     pub started_at: i64,
     /// The state of the run.
@@ -150,13 +152,16 @@ static AGAIN: Plan = Plan::planned(
 );
 
 /// Notes an attempt that is not done, in the open transaction. Does nothing where the task has ended meanwhile.
+///
+/// Where the last attempt ended otherwise than the task, because it was interrupted or timed out, the task has a row of its own.
 pub fn note(failed: &Failed) -> Result<()> {
+    let is_one = failed.end == Some(failed.state);
     let values = [
         Value::Int8(failed.id),
         Value::Int4(failed.attempt),
-        Value::Int4(failed.pid),
+        if failed.pid == 0 { Value::Null } else { Value::Int4(failed.pid) },
         Value::Timestamp(failed.started_at),
-        Value::Text(failed.end.unwrap_or(failed.state)),
+        Value::Text(failed.state),
         Value::Text(failed.sqlstate),
         Value::Text(failed.message),
         Value::text_or_null(failed.detail),
@@ -164,15 +169,15 @@ pub fn note(failed: &Failed) -> Result<()> {
         Value::text_or_null(failed.context),
         Value::Timestamp(failed.run_at),
     ];
-    match failed.end {
-        Some(end) => {
-            if let Some(queue) = ENDS.first(&values[..10], |row| row.text(0))?.flatten() {
-                totals::ends(&queue, end);
-            }
+    if is_one {
+        if let Some(queue) = ENDS.first(&values[..10], |row| row.text(0))?.flatten() {
+            totals::ends(&queue, failed.state);
         }
-        None => {
-            AGAIN.execute(&values)?;
-        }
+        return Ok(());
+    }
+    AGAIN.execute(&values)?;
+    if let Some(end) = failed.end {
+        end::without_note(failed.id, end)?;
     }
     Ok(())
 }

@@ -31,6 +31,7 @@ pub mod task {
     pub const KEY: usize = 23;
     pub const TURN: usize = 24;
     pub const CONCURRENCY_KEY: usize = 25;
+    pub const SQLSTATE: usize = 31;
 }
 
 /// The columns of the tables of runs that are read or written by number.

@@ -399,7 +399,8 @@ fn a_statement_that_a_crash_ended_counts() {
     let mut session = cluster.session();
     let once = session.enqueue("'INSERT INTO done VALUES (1); SELECT pg_sleep(100)', mode => 'statement'");
     let twice = session.enqueue(
-        "'SELECT pg_sleep(CASE background.current_attempt() WHEN 1 THEN 100 ELSE 0 END)', mode => 'statement', max_attempts => 2",
+        "'SELECT pg_sleep(CASE background.current_attempt() WHEN 1 THEN 100 ELSE 0 END)', mode => 'statement', max_attempts => 2, \
+         retry_delay => '1 ms'",
     );
     session.wait_until("(SELECT count(*) = 2 FROM pg_stat_activity WHERE wait_event = 'PgSleep')");
     cluster.stop(Shutdown::Immediate);
@@ -413,6 +414,71 @@ fn a_statement_that_a_crash_ended_counts() {
     assert!(session.holds(&format!(
         "(SELECT attempt = 2 FROM background.tasks WHERE id = {twice})"
     )));
+    // Each attempt has one row, also the one that nobody was left to note.
+    let runs = |id: i64| {
+        format!(
+            "SELECT string_agg(concat_ws(' ', attempt, state, sqlstate), ', ' ORDER BY attempt) FROM background.runs \
+             WHERE task_id = {id} AND started_at < finished_at"
+        )
+    };
+    assert_eq!(session.text(&runs(once)).as_deref(), Some("1 interrupted 08006"));
+    assert_eq!(
+        session.text(&runs(twice)).as_deref(),
+        Some("1 interrupted 08006, 2 done")
+    );
+    assert_eq!(
+        session
+            .error(&format!("CALL background.wait_for({once})"))
+            .sqlstate,
+        "08006"
+    );
+    // It can be tried again, and the note of the first life stays.
+    assert!(session.holds(&format!("background.retry({once})")));
+    session.wait_until("(SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep')");
+    cluster.stop(Shutdown::Immediate);
+    cluster.restart();
+    let mut session = cluster.session();
+    assert_eq!(session.wait_task(once), "failed");
+    assert_eq!(
+        session.text(&runs(once)).as_deref(),
+        Some("1 interrupted 08006, 1 interrupted 08006")
+    );
+    assert!(session.holds(&format!(
+        "(SELECT count(*) = 1 FROM background.tasks WHERE id = {once})"
+    )));
+    assert!(session.holds("(SELECT failed = 1 FROM background.queues WHERE name = 'default')"));
+}
+
+/// The end of the last attempt, as its run and as its task have it.
+#[test]
+fn a_last_attempt_that_was_interrupted_or_timed_out() {
+    let cluster = cluster(&[]);
+    let mut session = cluster.session();
+    let ends = |id: i64| {
+        format!(
+            "SELECT concat_ws(' ', t.state, t.sqlstate, r.state, r.sqlstate, r.pid IS NOT NULL) \
+             FROM background.tasks AS t JOIN background.runs AS r ON task_id = id WHERE id = {id}"
+        )
+    };
+    for mode in ["transaction", "statement"] {
+        let arguments = format!("'SELECT pg_sleep(100)', max_attempts => 1, mode => '{mode}'");
+        let id = session.enqueue(&format!("{arguments}, timeout => '100 ms'"));
+        assert_eq!(session.wait_task(id), "failed");
+        assert_eq!(
+            session.text(&ends(id)).as_deref(),
+            Some("failed 57014 timed_out 57014 t")
+        );
+        let id = session.enqueue(&arguments);
+        session.wait_until("EXISTS (SELECT FROM pg_stat_activity WHERE wait_event = 'PgSleep')");
+        session.exec("SELECT pg_terminate_backend(pid) FROM background.tasks WHERE state = 'running'");
+        assert_eq!(session.wait_task(id), "failed");
+        assert_eq!(
+            session.text(&ends(id)).as_deref(),
+            Some("failed 08006 interrupted 08006 t")
+        );
+        assert!(session.holds(&format!("background.retry({id}) AND background.cancel({id}, 10000)")));
+    }
+    assert!(session.holds("(SELECT failed_total = 4 FROM background.queues WHERE name = 'default')"));
 }
 
 #[test]
