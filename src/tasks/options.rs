@@ -127,9 +127,6 @@ impl<'a> Options<'a> {
         let other = database
             .filter(|database| database.is_other)
             .map(|database| database.encoding);
-        if other.is_some() {
-            check_elsewhere(&asked)?;
-        }
         let seen = classify::look(asked.sql)?;
         let mode = find_mode(asked.mode, seen, other.is_some())?;
         let params = match asked.params {
@@ -149,18 +146,6 @@ impl<'a> Options<'a> {
             database,
         })
     }
-}
-
-/// 0A000 for what does not go along to another database.
-fn check_elsewhere(asked: &Asked) -> Result<()> {
-    let what = if asked.keep_result {
-        "the result of a task in another database cannot be kept"
-    } else if asked.settings.is_some() {
-        "settings do not go along with a task in another database"
-    } else {
-        return Ok(());
-    };
-    Err(Report::new(PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED, what).into())
 }
 
 /// 42601 for several statements, which cannot have parameters.

@@ -576,6 +576,8 @@ pub fn run_elsewhere(slot: &Slot) -> Result<()> {
         label: task.label,
         database,
         params: task.params,
+        settings: task.settings,
+        rows: task.keeps_result.then(settings::max_task_result),
     };
     elsewhere::run(slot, what)
 }
@@ -766,6 +768,7 @@ pub fn failed(error: &crate::registry::job::Error, stop: Stop, is_canceled: bool
     let (state, end): (&[u8], Option<&[u8]>) = match stop {
         Stop::Cancel if is_canceled => (b"canceled", Some(b"canceled")),
         Stop::RunTimeout | Stop::WorkerTimeout => (b"timed_out", is_last.then_some(b"failed")),
+        _ if task.database.is_some() && elsewhere::was_lost() => (b"interrupted", is_last.then_some(b"failed")),
         _ => (b"failed", is_last.then_some(b"failed")),
     };
     let run_at = history::next_attempt_at(task.delay, task.attempt);
@@ -803,6 +806,7 @@ pub fn failed(error: &crate::registry::job::Error, stop: Stop, is_canceled: bool
 
 /// The process ends, perhaps in the middle of a run. Its transaction has ended by now.
 pub fn abandon() {
+    elsewhere::abandon();
     set_current(None);
     shared::leave();
 }

@@ -1,15 +1,16 @@
 //! What is known of tasks that run. Runs are in shared memory only, keyed by the database and the extension's own table.
 
 use crate::pg::error::Result;
-use crate::pg::fallible;
 use crate::pg::process::{backend, latch};
 use crate::pg::transaction;
+use crate::pg::value::encoding;
 use crate::registry::job::Stop;
 use crate::registry::segment::segment;
 use crate::session::wait::Deadline;
 use crate::tasks::shared::{self, Of};
 use crate::tasks::{tables, totals};
 use core::cell::Cell;
+use std::borrow::Cow;
 
 /// A run that has begun and has not ended.
 #[derive(Clone, Debug)]
@@ -69,13 +70,19 @@ pub fn all() -> Vec<Run> {
         .collect()
 }
 
-/// What the run has reported, as long as it is this run's job.
+/// What the run has reported, as long as it is this run's job; in another database, the job there.
 fn progress(run: &shared::Run) -> Option<(i32, Option<Vec<u8>>)> {
-    let slot = segment().and_then(|segment| segment.slot(run.slot)).ok()?;
-    let (percent, message) = slot.look_if(run.cookie, |job| {
-        job.has_progress.then(|| (job.progress_pct, job.progress_copy()))
+    let (number, cookie) = match run.works_as {
+        (_, 0) => (run.slot, run.cookie),
+        there => there,
+    };
+    let slot = segment().and_then(|segment| segment.slot(number)).ok()?;
+    let (percent, message, encoding) = slot.look_if(cookie, |job| {
+        job.has_progress
+            .then(|| (job.progress_pct, job.progress_copy(), job.encoding))
     })??;
-    Some((percent, message.and_then(|message| fallible::copied(&message).ok())))
+    let message = message.and_then(|message| encoding::readable(&message, encoding).ok().map(Cow::into_owned));
+    Some((percent, message))
 }
 
 /// How many tasks of the queue run.

@@ -97,6 +97,8 @@ pub struct Run {
     /// The job.
     pub slot: u32,
     pub cookie: u64,
+    /// The job in another database that does the work, with cookie 0 for none.
+    pub works_as: (u32, u64),
     /// What stands for the names of the queue and of the concurrency key, the latter 0 if there is none.
     pub queue: u64,
     pub key: u64,
@@ -733,6 +735,7 @@ pub fn arrive(owner: u32, slot: u32, cookie: u64, most: i32) -> Result<bool> {
         started_at: 0,
         slot,
         cookie,
+        works_as: (0, 0),
         queue: 0,
         key: 0,
         priority: 0,
@@ -779,6 +782,7 @@ pub fn next(relation: u32, cookie: u64, most: i32) -> Next {
             attempt: 0,
             started_at: now,
             cookie,
+            works_as: (0, 0),
             queue: which.queue,
             key: entry.key,
             priority: entry.priority,
@@ -804,6 +808,18 @@ pub fn attempt_is(attempt: i32) {
         let _root = shared.lock();
         let run = claim.run.get();
         claim.run.set(Run { attempt, ..run });
+    }
+}
+
+/// Notes the job in another database that does the work of the task.
+pub fn works_as(slot: u32, cookie: u64) {
+    if let (Some(shared), Some(claim)) = (SHARED.get(), CLAIM.get()) {
+        let _root = shared.lock();
+        let run = claim.run.get();
+        claim.run.set(Run {
+            works_as: (slot, cookie),
+            ..run
+        });
     }
 }
 

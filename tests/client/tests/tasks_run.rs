@@ -632,18 +632,6 @@ fn tasks_in_another_database() {
     assert!(session.holds(&format!(
         "(SELECT attempt = 1 AND sqlstate = '3D000' FROM background.tasks WHERE id = {id})"
     )));
-    for arguments in ["keep_result => true", "settings => '{\"a.b\": 1}'"] {
-        session.exec("CREATE DATABASE again");
-        assert_eq!(
-            session
-                .error(&format!(
-                    "SELECT background.enqueue('SELECT 1', database => 'again', {arguments})"
-                ))
-                .sqlstate,
-            "0A000"
-        );
-        session.exec("DROP DATABASE again");
-    }
 }
 
 /// The task goes on: it is the waiter that gives way.
