@@ -16,11 +16,11 @@ use pgrx::PgSqlErrorCode;
 pub struct Ended {
     pub state: Vec<u8>,
     pub is_done: bool,
-    /// The number of its role, 0 where that does not exist.
+    /// The number of its role, 0 if that does not exist.
     pub owner: u32,
 }
 
-/// How the task has ended, as long as that is kept; None also where it has not.
+/// How the task has ended, as long as that is kept; None also if it has not.
 pub fn find(tables: &Tables, id: i64) -> Result<Option<Ended>> {
     for (runs, index) in tables.runs {
         let found = table::find(runs, index, run::TASK_ID, Key::Int8(id), Sees::Committed, |row| {
@@ -169,7 +169,7 @@ pub struct Gone {
     concurrency_key: Option<Vec<u8>>,
 }
 
-/// Ends one task, whose attempts are noted, and tells nobody. None if it has ended meanwhile.
+/// Ends one task, whose attempts are noted. What follows from that is left to the caller. None if it has ended meanwhile.
 pub fn without_note(id: i64, state: &[u8]) -> Result<Option<Gone>> {
     let gone = END.first(&[Value::Int8(id), Value::Text(state)], |row| {
         Ok(Gone {

@@ -35,8 +35,8 @@ pub struct Done {
     pub keep: bool,
 }
 
-/// Notes that the task is done, in the open transaction. False where somebody has changed or ended the task since the run has loaded it: then
-/// nothing is done. Waits for whoever has locked the task's row.
+/// Notes that the task is done, in the open transaction. False if another session has changed or ended the task since the run has loaded it: then
+/// nothing is done. Waits for the session that has locked the task's row.
 pub fn done(done: &Done) -> Result<bool> {
     let tables = tables::last()?;
     let to = if done.keep { retention::current(&tables)? } else { 0 };
@@ -83,7 +83,7 @@ pub fn version(tables: &Tables, id: i64) -> Result<Option<Tid>> {
     )
 }
 
-/// Removes what is not to be kept any more, where that is due. Gives when it is due next, None for never. Outside of a transaction.
+/// Removes what is not to be kept any more, if that is due. Returns when it is due next, None for never. Outside of a transaction.
 pub fn prune() -> Result<Option<i64>> {
     retention::prune()
 }
@@ -101,12 +101,12 @@ macro_rules! kept_columns {
 pub struct Failed<'a> {
     pub id: i64,
     pub attempt: i32,
-    /// 0 where it is not known any more.
+    /// 0 if it is not known any more.
     pub pid: i32,
     pub started_at: i64,
     /// The state of the run.
     pub state: &'a [u8],
-    /// The state of the task, where this was its end.
+    /// The state of the task, if this was its end.
     pub end: Option<&'a [u8]>,
     /// When the next attempt is due, else.
     pub run_at: i64,
@@ -151,9 +151,9 @@ static AGAIN: Plan = Plan::planned(
     ],
 );
 
-/// Notes an attempt that is not done, in the open transaction. Does nothing where the task has ended meanwhile.
+/// Notes an attempt that is not done, in the open transaction. Does nothing if the task has ended meanwhile.
 ///
-/// Where the last attempt ended otherwise than the task, because it was interrupted or timed out, the task has a row of its own.
+/// If the last attempt was interrupted or timed out, its run has that state, and the end of the task has a row of its own.
 pub fn note(failed: &Failed) -> Result<()> {
     let is_one = failed.end == Some(failed.state);
     let values = [

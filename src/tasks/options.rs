@@ -89,7 +89,7 @@ pub struct Options<'a> {
     pub on_parent_failure: OnParentFailure,
     pub mode: Mode,
     pub params: Option<Kept>,
-    /// The name of the database, where it is another one.
+    /// The name of the database, if it is another one.
     pub database: Option<&'a [u8]>,
 }
 

@@ -116,7 +116,7 @@ pub fn enter(tables: &Tables, name: &[u8], role: u32) -> Result<()> {
     Ok(())
 }
 
-/// The same for who adds nothing: 42704, 42501.
+/// The same for an enqueue that adds nothing: 42704, 42501.
 pub fn check(tables: &Tables, name: &[u8], role: u32) -> Result<()> {
     let is_known = KNOWN.with_borrow(|known| known.as_ref().is_some_and(|known| known.is(tables, name, role)));
     if is_known {
@@ -125,7 +125,7 @@ pub fn check(tables: &Tables, name: &[u8], role: u32) -> Result<()> {
     look(tables, name, role).map(|_| ())
 }
 
-/// Keeps the queue until the transaction ends, and gives its `max_waiting`.
+/// Keeps the queue until the transaction ends. Returns its `max_waiting`.
 fn look(tables: &Tables, name: &[u8], role: u32) -> Result<Option<i32>> {
     WATCHER.turn_on()?;
     object::lock_name(tables.task, name, object::Mode::Use)?;
@@ -283,7 +283,7 @@ static DROP: Plan = Plan::planned(
     &[TEXT],
 );
 
-/// Drops the queue. Waits for open transactions that have enqueued there. 42704, 55006 where it has unfinished tasks, 2BP01 for `default`.
+/// Drops the queue. Waits for open transactions that have enqueued there. 42704, 55006 if it has unfinished tasks, 2BP01 for `default`.
 pub fn drop(tables: &Tables, name: &[u8]) -> Result<()> {
     if name == DEFAULT {
         return Err(Report::new(

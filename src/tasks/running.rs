@@ -28,7 +28,7 @@ pub struct Run {
 /// The longest grace, in milliseconds. A larger value counts as this one.
 const GRACE_MAX: i32 = 3_600_000;
 
-/// How often a wait looks at the table although nobody has woken it, in milliseconds.
+/// How often a wait looks at the table although it was not woken, in milliseconds.
 const LOOK: i64 = 1000;
 
 /// How long it sleeps at least, in microseconds.
@@ -45,7 +45,7 @@ fn found(id: i64) -> Result<Option<shared::Run>> {
     Ok(begun()?.into_iter().find(|run| run.task == id))
 }
 
-/// The run of a task of this database, where there is one.
+/// The run of a task of this database, if there is one.
 pub fn runs_now(id: i64) -> Option<Run> {
     all().into_iter().find(|run| run.task == id)
 }
@@ -150,7 +150,7 @@ impl Drop for Waiting {
     }
 }
 
-/// Sleeps until this process is woken, or for `left_ms` milliseconds, but not longer than until it is to look again in any case. Where tasks end all
+/// Sleeps until this process is woken, or for `left_ms` milliseconds, but not longer than until it is to look again in any case. If tasks end all
 /// the time, it does not look at each end.
 pub fn wait_for_ends(left_ms: i64) -> Result<()> {
     let began = backend::now();

@@ -186,7 +186,7 @@ pub struct Database {
     next: AtomicU64,
     number: AtomicU32,
     mode: AtomicU32,
-    /// Who owns the tables, and the one of the tasks.
+    /// The owner of the tables, and the number of the table of tasks.
     owner: Cell<u32>,
     relation: Cell<u32>,
     /// How many times the keeper was asked for, and how many of these its last look has seen.
@@ -1094,7 +1094,7 @@ pub fn gives_way() -> bool {
     is_empty
 }
 
-/// The clock ends, and will be missed by who asks next.
+/// The clock ends. The next process that asks has another one started.
 pub fn clock_leaves() {
     if let Some(shared) = SHARED.get() {
         let mut root = shared.lock();
