@@ -175,7 +175,8 @@ pub fn prepare(order: &Order) -> Result<Prepared> {
             identity,
             database,
             parameters,
-        } => request::store(*identity, database, *parameters, order.work)?,
+            errand,
+        } => request::store(*identity, database, *parameters, order.work, errand)?,
         Source::Connection { database, role } => {
             request::store_connection(*database, *role, order.text_encoding, order.work)?
         }

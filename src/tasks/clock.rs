@@ -4,12 +4,18 @@
 //! which can run a runner, as many as may run at a time. An order is placed without blocking, so no database and no role holds up the others.
 //!
 //! It ends where nothing is due; the next one who asks has it started again.
+//!
+//! Two builds of the library, as there are after its file was replaced under a running server, share no memory, so they would not know of each other's
+//! claims. So the clock holds a lock that both know ([`Only::CLOCK`]) until its end, and no runner starts without it. A clock that finds it taken
+//! asks for it with another one ([`Only::NEXT_CLOCK`]). The one before it then orders nothing more, and ends with its last runner. It does not come back: the
+//! postmaster starts processes with the library that is there now, also for sessions that have the one before.
 
 use crate::channel::request::Work;
 use crate::dispatch::launch_queue::{NextStep, QueuedOrder};
 use crate::dispatch::order::Order;
 use crate::dispatch::place::{self, Placed, Prepared};
 use crate::pg::error::{self, Result};
+use crate::pg::process::only::Only;
 use crate::pg::process::{backend, bgworker, latch, signals};
 use crate::pg::raw::Raw;
 use crate::pg::reuse::library;
@@ -99,12 +105,16 @@ extern "C-unwind" fn clock_exits(_code: c_int, _argument: Datum) {
     for (slot, cookie) in kept.unwrap_or_default() {
         slot.orphan(cookie);
     }
-    STATE.with(|hints| {
-        if let Ok(mut hints) = hints.try_borrow_mut() {
-            hints.is_running = false;
-            hints.write();
-        }
-    });
+    if Only::CLOCK.is_mine() {
+        STATE.with(|hints| {
+            if let Ok(mut hints) = hints.try_borrow_mut() {
+                hints.is_running = false;
+                hints.write();
+            }
+        });
+    }
+    Only::CLOCK.give_back();
+    Only::NEXT_CLOCK.give_back();
 }
 
 struct Clock {
@@ -201,6 +211,24 @@ fn remember() -> Result<()> {
     Ok(())
 }
 
+/// How often a clock tries to take over from the one of another build, in milliseconds.
+const LOOK_FOR_LOCK: i64 = 100;
+
+/// Waits until no other build of this library runs tasks.
+fn take_over() -> Result<()> {
+    while !Only::CLOCK.take()? {
+        latch::reset_latch();
+        signals::check_for_interrupts()?;
+        if !Only::NEXT_CLOCK.is_mine() {
+            Only::NEXT_CLOCK.take()?;
+        }
+        Only::CLOCK.wake_holder()?;
+        latch::sleep(LOOK_FOR_LOCK)?;
+    }
+    Only::NEXT_CLOCK.give_back();
+    Ok(())
+}
+
 /// Has the clock started with the server. Called in the postmaster.
 pub fn start_with_server(raw: Raw<'_>) {
     bgworker::register_at_start(raw, shared::CLOCK_MAIN);
@@ -213,16 +241,20 @@ fn run(_raw: Raw<'_>, argument: Datum) -> Result<()> {
 }
 
 fn serve(argument: Datum) -> Result<()> {
-    // One that an older build of the library has asked for has nothing to do here.
-    if bgworker::worker_arguments(argument).is_err() {
-        return Ok(());
-    }
+    // A session with another build of the library has tasks, which it cannot tell of.
+    let is_strangers = bgworker::worker_arguments(argument).is_err();
     signals::accept_signals();
     place::join()?;
     bgworker::on_exit(clock_exits);
     if !shared::clock_begins()? {
+        if is_strangers {
+            for database in shared::databases()? {
+                database.ask_for_sweep();
+            }
+        }
         return Ok(());
     }
+    take_over()?;
     remember()?;
     let mut clock = Clock {
         // Without preloading, the first session in a database tells of it.
@@ -253,6 +285,15 @@ impl Clock {
         upkeep::pass_by();
         let mut ms = LOOK;
         self.look()?;
+        if Only::NEXT_CLOCK.is_taken()? {
+            // A runner that is on its way finds no work.
+            let no_keeper = self.count(|aim| aim.role.is_none()) == 0;
+            if shared::gives_way() && no_keeper {
+                shared::clock_leaves();
+                return Ok(None);
+            }
+            return Ok(Some(LOOK_FOR_LOCK));
+        }
         let databases = shared::databases()?;
         write_hints(&databases)?;
         let now = backend::now();

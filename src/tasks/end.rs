@@ -16,11 +16,11 @@ use pgrx::PgSqlErrorCode;
 pub struct Ended {
     pub state: Vec<u8>,
     pub is_done: bool,
-    /// The number of its role, 0 where that does not exist.
+    /// The number of its role, 0 if that does not exist.
     pub owner: u32,
 }
 
-/// How the task has ended, as long as that is kept; None also where it has not.
+/// How the task has ended, as long as that is kept; None also if it has not.
 pub fn find(tables: &Tables, id: i64) -> Result<Option<Ended>> {
     for (runs, index) in tables.runs {
         let found = table::find(runs, index, run::TASK_ID, Key::Int8(id), Sees::Committed, |row| {
@@ -144,13 +144,14 @@ pub fn without_run(id: i64, state: &[u8]) -> Result<bool> {
 
 /// Ends one task. Its children are left to [`follow`].
 pub fn end(id: i64, state: &[u8]) -> Result<bool> {
-    let ended = END.first(&[Value::Int8(id), Value::Text(state)], |row| {
-        Ok((row.text(0)?, row.text(1)?.unwrap_or_default(), row.text(2)?))
-    })?;
-    let Some((key, queue, concurrency_key)) = ended else {
+    let Some(Gone {
+        key,
+        queue,
+        concurrency_key,
+    }) = without_note(id, state)?
+    else {
         return Ok(false);
     };
-    totals::ends(&queue, state);
     FORGET_CHILD.execute(&[Value::Int8(id)])?;
     if let Some(key) = key {
         keys::next_is_ready(&key)?;
@@ -159,6 +160,28 @@ pub fn end(id: i64, state: &[u8]) -> Result<bool> {
         keys::next_may_run(&queue, &key)?;
     }
     Ok(true)
+}
+
+/// A task that has no row any more.
+pub struct Gone {
+    key: Option<Vec<u8>>,
+    queue: Vec<u8>,
+    concurrency_key: Option<Vec<u8>>,
+}
+
+/// Ends one task, whose attempts are noted. What follows from that is left to the caller. None if it has ended meanwhile.
+pub fn without_note(id: i64, state: &[u8]) -> Result<Option<Gone>> {
+    let gone = END.first(&[Value::Int8(id), Value::Text(state)], |row| {
+        Ok(Gone {
+            key: row.text(0)?,
+            queue: row.text(1)?.unwrap_or_default(),
+            concurrency_key: row.text(2)?,
+        })
+    })?;
+    if let Some(gone) = &gone {
+        totals::ends(&gone.queue, state);
+    }
+    Ok(gone)
 }
 
 /// The task has ended, as `is_done` says: its children wait for it no more, or are canceled, and so on down. False if some of them are left for

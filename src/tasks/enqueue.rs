@@ -88,10 +88,10 @@ static SETTINGS_ARE_WRONG: Plan = Plan::fixed(
     &[JSONB],
 );
 
-/// Enqueues a task of the current role and gives its id.
+/// Enqueues a task of the current role. Returns its id.
 ///
-/// Errors: 25000 in a parallel worker, 42501 in a security-restricted operation, 25006 where nothing may be written, 0A000 for a role that may
-/// not log in before version 17; those of [`Options::check`], [`queue::enter`] and [`parents::look`]; 23505 where `on_conflict` asks for it.
+/// Errors: 25000 in a parallel worker, 42501 in a security-restricted operation, 25006 if nothing may be written, 0A000 for a role that may
+/// not log in before version 17; those of [`Options::check`], [`queue::enter`] and [`parents::look`]; 23505 if `on_conflict` asks for it.
 pub fn enqueue(asked: Asked, after: Value) -> Result<i64> {
     order::check_caller("enqueue a task", "task")?;
     transaction::check_writable(c"background.enqueue()")?;
@@ -196,7 +196,7 @@ impl Order<'_> {
         }
     }
 
-    /// None where another task has the turn.
+    /// None if another task has the turn.
     fn insert(&self, turn: Option<i32>) -> Result<Option<i64>> {
         let home = stamp::home(self.tables)?;
         let id = table::next_number(self.tables.task_id)?;

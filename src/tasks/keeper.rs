@@ -6,7 +6,7 @@
 
 use crate::pg::catalog::database;
 use crate::pg::error::{self, Failure, Result};
-use crate::pg::function::rows::{INT8, OID, TIMESTAMPTZ, Value};
+use crate::pg::function::rows::{INT4, INT8, OID, TIMESTAMPTZ, Value};
 use crate::pg::guc::own;
 use crate::pg::plan::{self, Plan};
 use crate::pg::process::backend;
@@ -17,7 +17,7 @@ use crate::settings::{self, Tasks};
 use crate::tasks::end::{self, Locked};
 use crate::tasks::history::{self, Failed};
 use crate::tasks::pushed::{self, Ready, ready_columns};
-use crate::tasks::ready::Which;
+use crate::tasks::ready::{self, Which};
 use crate::tasks::shared::{self, Mode, Of, Run};
 use crate::tasks::stamp::{self, Standing};
 use crate::tasks::tables::{self, Phase, Tables};
@@ -102,24 +102,20 @@ static NOBODYS: Endings = Endings {
     state: b"failed",
 };
 
-/// Whose last attempt is noted, but not how it ended: the server has ended with it.
-static CUT_SHORT: Endings = Endings {
-    find: Plan::planned(
-        plan::text(concat!(
-            "SELECT t.id FROM background.task AS t LEFT JOIN background.queue AS q ON q.name OPERATOR(pg_catalog.=) t.queue \
-              WHERE t.phase OPERATOR(pg_catalog.=) 'w' AND t.attempt OPERATOR(pg_catalog.>) 0 AND t.attempt OPERATOR(pg_catalog.>=) ",
-            max_attempts!(),
-            " LIMIT $1\0"
-        )),
-        &[INT8],
+/// Whose last attempt has begun, and how it ended is not noted: the server has ended with it.
+static CUT_SHORT: Plan = Plan::planned(
+    attempts_where!(
+        "t.phase OPERATOR(pg_catalog.=) 'w' AND t.attempt OPERATOR(pg_catalog.>) 0 AND t.sqlstate IS NULL LIMIT $1"
     ),
-    note: Plan::planned(
-        c"UPDATE background.task SET sqlstate = '08006', error_message = 'the server stopped before the task ended' \
-          WHERE id OPERATOR(pg_catalog.=) $1 AND phase OPERATOR(pg_catalog.=) 'w'",
-        &[INT8],
-    ),
-    state: b"failed",
-};
+    &[INT8],
+);
+
+/// The same of one task, if it still is one. Returns when the attempt began.
+static IS_CUT_SHORT: Plan = Plan::planned(
+    c"SELECT started_at FROM background.task WHERE id OPERATOR(pg_catalog.=) $1 \
+          AND phase OPERATOR(pg_catalog.=) 'w' AND attempt OPERATOR(pg_catalog.=) $2 AND sqlstate IS NULL",
+    &[INT8, INT4],
+);
 
 static LOCK: Plan = Plan::planned(
     c"SELECT FROM background.task WHERE id OPERATOR(pg_catalog.=) $1 FOR UPDATE SKIP LOCKED",
@@ -156,8 +152,8 @@ static DUE: Plan = Plan::planned(
     &[TIMESTAMPTZ, INT8],
 );
 
-/// The lines that have tasks, each found by one look into the index behind the one before. Whatever the number of tasks is, this takes as many
-/// looks as there are lines.
+/// The first lines that have tasks which may run, each found by one look into the index behind the one before. Whatever the number of tasks is, this
+/// takes as many looks as there are lines. Those of roles that do not exist are among them, whatever their queue is.
 static LINES: Plan = Plan::planned(
     c"WITH RECURSIVE line (queue, owner) AS ( \
           (SELECT queue, owner FROM background.task WHERE phase OPERATOR(pg_catalog.=) 'w' \
@@ -172,9 +168,15 @@ static LINES: Plan = Plan::planned(
                    AND queue OPERATOR(pg_catalog.>) before.queue \
                ORDER BY queue, owner USING OPERATOR(background.<) LIMIT 1) \
               LIMIT 1) AS further \
-      ) SELECT queue, background.role_oid(owner) FROM line",
-    &[],
+      ) SELECT queue, background.role_oid(owner) FROM line \
+      WHERE background.role_oid(owner) IS NULL OR NOT EXISTS (SELECT FROM background.queue \
+          WHERE name OPERATOR(pg_catalog.=) line.queue AND (paused OR max_running OPERATOR(pg_catalog.=) 0)) \
+      LIMIT $1",
+    &[INT8],
 );
+
+/// How many lines a sweep looks for: more than there is room for, so that some have none and are looked for again.
+const LINES_AT_ONCE: usize = 2 * ready::LINES;
 
 static NEXT: Plan = Plan::planned(
     c"SELECT LEAST((SELECT pg_catalog.min(run_at) FROM background.task WHERE phase OPERATOR(pg_catalog.=) 'd'), \
@@ -229,7 +231,7 @@ pub fn keep() -> Result<()> {
         }
         look.end(&EXPIRED)?;
         if sweeps {
-            look.end(&CUT_SHORT)?;
+            look.cut_short()?;
             look.forgotten()?;
         }
         if database.has_blocked() {
@@ -377,6 +379,29 @@ impl Look {
         Ok(())
     }
 
+    /// Notes the attempts that the end of the server has ended. A task without such an attempt left ends.
+    fn cut_short(&mut self) -> Result<()> {
+        let mut errors = 0;
+        while errors < ERRORS {
+            let found = transaction::own(|| CUT_SHORT.rows(&[Value::Int8(AT_ONCE)], Attempts::read))?;
+            let mut noted = 0;
+            for attempts in &found {
+                match patiently(|| note_cut_short(&self.tables, attempts))? {
+                    Some(true) => noted += 1,
+                    Some(false) => self.look_later(),
+                    None => {
+                        errors += 1;
+                        self.look_later();
+                    }
+                }
+            }
+            if noted == 0 || (found.len() as i64) < AT_ONCE {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// Ends what does not run any more. The row is locked before the claims are looked at: who claims the task later finds the row held, or gone
     /// when it makes its mark.
     fn end(&mut self, endings: &Endings) -> Result<()> {
@@ -476,7 +501,7 @@ impl Look {
             lines.sweep_begins();
         }
         let found = transaction::own(|| {
-            LINES.rows(&[], |row| {
+            LINES.rows(&[Value::Int8(LINES_AT_ONCE as i64)], |row| {
                 Ok((row.text(0)?.unwrap_or_default(), row.oid(1)?.unwrap_or(0)))
             })
         })?;
@@ -490,6 +515,11 @@ impl Look {
                     lines.restart(which, queue);
                 }
             }
+        }
+        if found.len() == LINES_AT_ONCE
+            && let Some(mut lines) = database.lines()
+        {
+            lines.has_no_room();
         }
         if found.iter().any(|(_, role)| *role == 0) {
             self.end(&NOBODYS)?;
@@ -536,6 +566,27 @@ impl Attempts {
         }
         Ok(())
     }
+}
+
+/// The row is locked before the claims are looked at: a run that begins later finds it held. False if the task is another session's, or runs.
+fn note_cut_short(tables: &Tables, attempts: &Attempts) -> Result<bool> {
+    let id = Value::Int8(attempts.task);
+    if LOCK.first(&[id], |_| Ok(()))?.is_none() || is_claimed(tables, attempts.task)? {
+        return Ok(false);
+    }
+    let Some(started_at) = IS_CUT_SHORT.first(&[id, Value::Int4(attempts.made)], |row| row.int8(0))? else {
+        return Ok(true);
+    };
+    attempts.note(&Failed {
+        id: attempts.task,
+        attempt: attempts.made,
+        started_at: started_at.unwrap_or(0),
+        state: b"interrupted",
+        sqlstate: b"08006",
+        message: b"the server stopped before the task ended",
+        ..Failed::default()
+    })?;
+    Ok(true)
 }
 
 /// A process is gone with its task. If that had committed before, there is no row any more, and nothing to note; nor if it had not begun.

@@ -10,7 +10,7 @@
 //! * [`enqueue`]: from the options to a row;
 //! * [`keys`]: an enqueue that finds a task of the same key;
 //! * [`parents`]: the tasks that a task waits for;
-//! * [`pushed`]: who is told after the commit;
+//! * [`pushed`]: what is told after the commit;
 //! * [`queue`]: queues and their settings;
 //! * [`end`]: tasks that end without a run, and what follows from that;
 //! * [`control`]: cancel, retry, wait, result;

@@ -138,9 +138,9 @@ static LOCK: Plan = Plan::planned(
     &[INT8],
 );
 
-/// An attempt of which it will not be known how far it came.
+/// An attempt of which it will not be known how far it came. Until it is noted how it ended, the task has an attempt and no error.
 static BEGINS: Plan = Plan::planned(
-    c"UPDATE background.task SET attempt = $2, started_at = $3 WHERE id OPERATOR(pg_catalog.=) $1",
+    c"UPDATE background.task SET attempt = $2, started_at = $3, sqlstate = NULL, error_message = NULL WHERE id OPERATOR(pg_catalog.=) $1",
     &[INT8, INT4, TIMESTAMPTZ],
 );
 
@@ -316,6 +316,8 @@ fn queue(hash: u64, name: &[u8], version: u64) -> Result<Queue> {
 /// What a look at the row of a claimed task needs to know.
 struct Found {
     attempt: i32,
+    /// Whether the last attempt has begun and how it ended is not noted.
+    is_cut_short: bool,
     max_attempts: Option<i32>,
     is_statement: bool,
     enqueued_at: i64,
@@ -425,9 +427,9 @@ fn load(which: Which) -> Result<Loaded> {
             return Ok(Loaded::Behind(before));
         }
     }
-    if task.attempt > task.max_attempts {
-        // The server stopped in the middle of the last attempt: the keeper ends it.
-        shared::mine()?.ask_for_keeper();
+    if found.is_cut_short {
+        // The server stopped in the middle of the last attempt: the keeper notes that before there is another one.
+        shared::mine()?.ask_for_sweep_at(backend::now() + LATER);
         return Ok(Loaded::No);
     }
     if task.is_statement || found.enqueued_at < shared::crashed_at() {
@@ -493,8 +495,10 @@ fn look(row: &table::Row, role: u32, home: i64, now: i64) -> Result<Option<Look>
             .map(|text| simple_query::with_message_memory(|| memory::copy_c_str(&text))))
     };
     let key = text(task::KEY)?.map(|key| (key, row.int4(task::TURN).unwrap_or(0)));
+    let attempt = row.int4(task::ATTEMPT).unwrap_or(0);
     Ok(Some(Look::Found(Found {
-        attempt: row.int4(task::ATTEMPT).unwrap_or(0),
+        attempt,
+        is_cut_short: attempt > 0 && row.datum(task::SQLSTATE).is_none(),
         max_attempts: row.int4(task::MAX_ATTEMPTS),
         is_statement: row.char(task::MODE) == Some(b's'),
         enqueued_at: row.int8(task::ENQUEUED_AT).unwrap_or(0),
@@ -572,6 +576,8 @@ pub fn run_elsewhere(slot: &Slot) -> Result<()> {
         label: task.label,
         database,
         params: task.params,
+        settings: task.settings,
+        rows: task.keeps_result.then(settings::max_task_result),
     };
     elsewhere::run(slot, what)
 }
@@ -762,6 +768,7 @@ pub fn failed(error: &crate::registry::job::Error, stop: Stop, is_canceled: bool
     let (state, end): (&[u8], Option<&[u8]>) = match stop {
         Stop::Cancel if is_canceled => (b"canceled", Some(b"canceled")),
         Stop::RunTimeout | Stop::WorkerTimeout => (b"timed_out", is_last.then_some(b"failed")),
+        _ if task.database.is_some() && elsewhere::was_lost() => (b"interrupted", is_last.then_some(b"failed")),
         _ => (b"failed", is_last.then_some(b"failed")),
     };
     let run_at = history::next_attempt_at(task.delay, task.attempt);
@@ -799,6 +806,7 @@ pub fn failed(error: &crate::registry::job::Error, stop: Stop, is_canceled: bool
 
 /// The process ends, perhaps in the middle of a run. Its transaction has ended by now.
 pub fn abandon() {
+    elsewhere::abandon();
     set_current(None);
     shared::leave();
 }

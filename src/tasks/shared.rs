@@ -49,6 +49,8 @@ pub struct Root {
     claims: DsaPointer,
     /// Whether tasks that can run have no runner, and there is no room for one.
     others_wait: bool,
+    /// Whether the clock of another build of this library waits for the runners to go.
+    gives_way: bool,
     /// Tasks that are older than this were there when the server crashed; 0 if it has not.
     crashed_at: i64,
 }
@@ -97,6 +99,8 @@ pub struct Run {
     /// The job.
     pub slot: u32,
     pub cookie: u64,
+    /// The job in another database that does the work, with cookie 0 for none.
+    pub works_as: (u32, u64),
     /// What stands for the names of the queue and of the concurrency key, the latter 0 if there is none.
     pub queue: u64,
     pub key: u64,
@@ -182,7 +186,7 @@ pub struct Database {
     next: AtomicU64,
     number: AtomicU32,
     mode: AtomicU32,
-    /// Who owns the tables, and the one of the tasks.
+    /// The owner of the tables, and the number of the table of tasks.
     owner: Cell<u32>,
     relation: Cell<u32>,
     /// How many times the keeper was asked for, and how many of these its last look has seen.
@@ -712,7 +716,7 @@ pub fn arrive(owner: u32, slot: u32, cookie: u64, most: i32) -> Result<bool> {
             free = free.or(Some(claim));
         }
     }
-    if runners >= most {
+    if runners >= most || root.gives_way || !root.clock.is_alive() {
         return Ok(false);
     }
     let Some(claim) = free else {
@@ -733,6 +737,7 @@ pub fn arrive(owner: u32, slot: u32, cookie: u64, most: i32) -> Result<bool> {
         started_at: 0,
         slot,
         cookie,
+        works_as: (0, 0),
         queue: 0,
         key: 0,
         priority: 0,
@@ -764,7 +769,7 @@ pub fn next(relation: u32, cookie: u64, most: i32) -> Next {
     let mut root = shared.lock();
     let run = claim.run.get();
     let runners = claims(&root).filter(|claim| claim.is_runner()).count();
-    if runners as i32 > most || database.relation.get() != relation {
+    if runners as i32 > most || root.gives_way || database.relation.get() != relation {
         return Next::Nothing;
     }
     if root.others_wait && now - run.since > SLICE {
@@ -779,6 +784,7 @@ pub fn next(relation: u32, cookie: u64, most: i32) -> Next {
             attempt: 0,
             started_at: now,
             cookie,
+            works_as: (0, 0),
             queue: which.queue,
             key: entry.key,
             priority: entry.priority,
@@ -804,6 +810,18 @@ pub fn attempt_is(attempt: i32) {
         let _root = shared.lock();
         let run = claim.run.get();
         claim.run.set(Run { attempt, ..run });
+    }
+}
+
+/// Notes the job in another database that does the work of the task.
+pub fn works_as(slot: u32, cookie: u64) {
+    if let (Some(shared), Some(claim)) = (SHARED.get(), CLAIM.get()) {
+        let _root = shared.lock();
+        let run = claim.run.get();
+        claim.run.set(Run {
+            works_as: (slot, cookie),
+            ..run
+        });
     }
 }
 
@@ -1053,12 +1071,36 @@ pub fn clock_begins() -> Result<bool> {
         return Ok(false);
     }
     root.clock = Process::me();
+    root.gives_way = false;
     Ok(true)
 }
 
 /// How much the clock was asked for so far; it looks at everything after this.
 pub fn asked() -> Result<u64> {
     Ok(shared()?.lock().asked)
+}
+
+/// The clock of another build waits: no runner begins another task, and the clock orders none. True if there is no runner any more. What has lost its
+/// process is left to the other one, which finds the attempts that count in the tables.
+pub fn gives_way() -> bool {
+    let Some(shared) = SHARED.get() else { return true };
+    let mut root = shared.lock();
+    root.gives_way = true;
+    let mut is_empty = true;
+    for claim in claims(&root) {
+        claim.look_after();
+        is_empty &= !claim.is_runner();
+    }
+    is_empty
+}
+
+/// The clock ends. The next process that asks has another one started.
+pub fn clock_leaves() {
+    if let Some(shared) = SHARED.get() {
+        let mut root = shared.lock();
+        root.clock = Process::NONE;
+        root.clock_worker = WorkerHandle::NONE;
+    }
 }
 
 /// The clock has nothing to do, and ends, unless it was asked for something since `asked`.

@@ -26,7 +26,7 @@ pub enum Standing {
 }
 
 impl Standing {
-    /// Whether it is a copy that nobody has activated.
+    /// Whether it is a copy that was not activated.
     pub fn is_copy(self) -> bool {
         matches!(self, Self::Copy(_))
     }

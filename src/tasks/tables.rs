@@ -31,6 +31,7 @@ pub mod task {
     pub const KEY: usize = 23;
     pub const TURN: usize = 24;
     pub const CONCURRENCY_KEY: usize = 25;
+    pub const SQLSTATE: usize = 31;
 }
 
 /// The columns of the tables of runs that are read or written by number.
@@ -180,12 +181,12 @@ thread_local! {
     static SEEN: Cell<u64> = const { Cell::new(0) };
 }
 
-/// The number of the table of tasks as this process has seen it last, 0 where it has not.
+/// The number of the table of tasks as this process has seen it last, 0 if it has not.
 pub fn known() -> u32 {
     KNOWN.get().map_or(0, |known| known.task)
 }
 
-/// The tables as this process has seen them last. 55000 where it has not.
+/// The tables as this process has seen them last. 55000 if it has not.
 pub fn last() -> Result<Tables> {
     match KNOWN.get() {
         Some(known) => Ok(known),

@@ -8,7 +8,7 @@
 //! If the process ends before the third step, [`worker_ends`] publishes the end of the job. What that needs is mapped before the job is
 //! taken, so neither it nor the third step needs memory or can fail.
 
-use crate::channel::request::{Request, Work};
+use crate::channel::request::{Errand, Request, Taken, Work};
 use crate::pg::compat;
 use crate::pg::digits::Digits;
 use crate::pg::error::{self, Result};
@@ -19,6 +19,7 @@ use crate::pg::query::{callbacks, simple_query};
 use crate::pg::raw::Raw;
 use crate::pg::reuse::{adopt, compiled};
 use crate::pg::shmem::{self, INVALID_POINTER};
+use crate::pg::transaction;
 use crate::pg::value::params::Parameters;
 use crate::pg::value::{border, describe, encoding};
 use crate::registry::job::{self, Slot, State, Stop};
@@ -29,7 +30,7 @@ use crate::tasks::{keeper, runner};
 use crate::worker::attached::{self, Attached, attach};
 use crate::worker::idle::{self, IdlePolicy};
 use crate::worker::verdict::{self, Verdict};
-use crate::worker::{execute, output, stop};
+use crate::worker::{errand, execute, output, stop};
 use core::ffi::{CStr, c_int};
 use core::sync::atomic::AtomicU32;
 use core::sync::atomic::Ordering::Relaxed;
@@ -125,6 +126,8 @@ enum Kind {
     Statement,
     /// The text of a task that runs in another database.
     Elsewhere,
+    /// The text of such a task, there; with the encoding of the task's database.
+    Errand(Errand<'static>, i32),
     /// No text, but a function of this library.
     Own(fn() -> Result<()>),
 }
@@ -176,7 +179,11 @@ impl Attached {
                 IS_CONNECTING.set(false);
             }
             let identity = request.adopt(raw, name.text());
-            border::values_go_to(request.home().filter(|_| keeps_result));
+            border::values_go_to(
+                request
+                    .home()
+                    .filter(|_| keeps_result && request.errand_rows().is_none()),
+            );
             (request.take(raw, sql, &mut records), identity)
         });
         IS_CONNECTING.set(false);
@@ -185,7 +192,14 @@ impl Attached {
             job.encoding = encoding::of_database();
             job.encoding_is_guessed = false;
         }
-        let ((sql, parameters), identity) = match adopted {
+        let (
+            Taken {
+                sql,
+                parameters,
+                errand,
+            },
+            identity,
+        ) = match adopted {
             Ok(taken) => taken,
             Err(edata) => {
                 // A process that failed here has no state to continue with.
@@ -213,6 +227,7 @@ impl Attached {
             self.slot.lock().user = identity.current;
         }
         let work = request.work();
+        let home = request.home().unwrap_or_else(encoding::of_database);
         self.starts(if is_first { Start::Cold } else { Start::Warm });
         shmem::free(request_at);
 
@@ -233,6 +248,7 @@ impl Attached {
             kind: match work {
                 Work::Keep => Kind::Own(keeper::keep),
                 Work::Scout => Kind::Own(keeper::scout),
+                _ if errand.is_any() => Kind::Errand(errand, home),
                 work => Kind::Job(work),
             },
             timeout,
@@ -276,6 +292,10 @@ impl Attached {
                 Ok(parameters) => execute(parameters.as_ref(), Work::None),
                 Err(failure) => Err(error::into_data(failure)),
             },
+            Kind::Errand(errand, home) => match transaction::own(|| errand::begin(&errand, home, run.is_used)) {
+                Ok(()) => execute(text.parameters, Work::None),
+                Err(failure) => Err(error::into_data(failure)),
+            },
         };
         signals::hold_interrupts();
         stop::watch_job(None);
@@ -298,6 +318,7 @@ impl Attached {
         }
         compiled::watch_role(None);
         execute::leave(&run.identity);
+        errand::end();
         verdict
     }
 
