@@ -23,7 +23,9 @@
 //! * [`running`]: what is known of tasks that run;
 //! * [`history`]: what is noted of their ends;
 //! * [`retention`]: how long that is kept;
-//! * [`totals`]: how many have ended.
+//! * [`totals`]: how many have ended;
+//! * [`spec`]: what a schedule says of its times;
+//! * [`occurrence`]: which times these are.
 
 pub mod clock;
 pub mod control;
@@ -34,6 +36,7 @@ pub mod history;
 pub mod join;
 pub mod keeper;
 mod keys;
+mod occurrence;
 pub mod options;
 mod parents;
 pub mod pushed;
@@ -43,6 +46,7 @@ mod retention;
 pub mod runner;
 pub mod running;
 mod shared;
+pub mod spec;
 pub mod stamp;
 pub mod tables;
 pub mod totals;
