@@ -24,14 +24,17 @@
 //! * [`history`]: what is noted of their ends;
 //! * [`retention`]: how long that is kept;
 //! * [`totals`]: how many have ended;
-//! * [`spec`]: what a schedule says of its times;
-//! * [`occurrence`]: which times these are.
+//! * [`spec`]: when a schedule is due, as it was written; [`fields`]: the fields of cron;
+//! * [`occurrence`]: the times at which it is due; [`cron`]: those that fields name; [`calendar`]: days and months.
 
+mod calendar;
 pub mod clock;
 pub mod control;
+mod cron;
 mod elsewhere;
 pub mod end;
 pub mod enqueue;
+mod fields;
 pub mod history;
 pub mod join;
 pub mod keeper;
