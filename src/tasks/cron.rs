@@ -114,7 +114,7 @@ impl Weekdays {
 impl Cron {
     /// The days that are named in a month of `length` days, the first of which is the day `first` of the week. Days of month and of the week
     /// that are both given: either.
-    fn days_of_month(&self, length: u32, first: u32) -> Set {
+    pub(super) fn days_of_month(&self, length: u32, first: u32) -> Set {
         let (days, weekdays) = (self.days.of_month(length, first), self.weekdays.of_month(length, first));
         if self.days.is_given && self.weekdays.is_given {
             days.or(weekdays)
@@ -169,5 +169,53 @@ impl Cron {
             .or_else(|| within_hour().filter(|_| self.hours.has(hour)))
             .or_else(|| Some((self.hours.from(hour + 1)?, first_minute, first_second)))?;
         Some(i64::from(hour * 3600 + minute * 60 + second))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::tasks::calendar::{DAY, date, day_number, month_length, weekday};
+    use crate::tasks::fields;
+
+    fn at(text: (i64, u32, u32), hour: i64, minute: i64, second: i64) -> i64 {
+        day_number(text.0, text.1, text.2) * DAY + hour * 3600 + minute * 60 + second
+    }
+
+    #[test]
+    fn the_first_time_is_found_by_fields() {
+        let first = |text: &str, from: i64| fields::read(text.as_bytes(), 0).ok().and_then(|cron| cron.first(from));
+        let from = at((2026, 11, 28), 23, 59, 59);
+        assert_eq!(first("* * * * * *", from), Some(from));
+        assert_eq!(first("* * * * *", from), Some(from + 1));
+        assert_eq!(first("59 23 * * *", from), Some(at((2026, 11, 29), 23, 59, 0)));
+        assert_eq!(first("59 59 23 28 11 *", from), Some(from));
+        assert_eq!(first("58 59 23 28 11 *", from), Some(at((2027, 11, 28), 23, 59, 58)));
+        assert_eq!(first("0 0 29 2 *", from), Some(at((2028, 2, 29), 0, 0, 0)));
+        assert_eq!(
+            first("0 0 29 2 */7", at((2088, 2, 29), 0, 0, 1)),
+            Some(at((2128, 2, 29), 0, 0, 0))
+        );
+        assert_eq!(
+            first("30 4 1 1 *", at((-4712, 1, 1), 4, 30, 1)),
+            Some(at((-4711, 1, 1), 4, 30, 0))
+        );
+    }
+
+    #[test]
+    fn no_month_of_its_kind_is_further_away_than_is_looked() {
+        // Four centuries are a whole number of weeks, and the calendar repeats.
+        let mut last = std::collections::HashMap::new();
+        for number in 0..12 * 900 {
+            let (year, month) = (2000 + number / 12, (number % 12 + 1) as u32);
+            let kind = (month, month_length(year, month), weekday(day_number(year, month, 1)));
+            if let Some(before) = last.insert(kind, number) {
+                assert!(
+                    number - before <= 40 * 12,
+                    "{kind:?}, {:?}",
+                    date(day_number(year, month, 1))
+                );
+            }
+        }
+        assert_eq!(last.len(), 12 * 7 + 7);
     }
 }

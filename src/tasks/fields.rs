@@ -393,13 +393,13 @@ pub fn read(text: &[u8], from: usize) -> Read<Cron> {
         0..5 => {
             return wrong(
                 text.trim_ascii_end().len(),
-                format!("{count} fields are too few"),
+                format!("too few fields ({count})"),
                 expected,
             );
         }
         _ => {
             let seventh = beginnings(text, from).nth(6).unwrap_or(from);
-            return wrong(seventh, format!("{count} fields are too many"), expected);
+            return wrong(seventh, format!("too many fields ({count})"), expected);
         }
     }
     let mut cursor = Cursor::new(text, from);
@@ -429,4 +429,160 @@ pub fn read(text: &[u8], from: usize) -> Read<Cron> {
         );
     }
     Ok(cron)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Cron, Set, read};
+
+    fn cron(text: &str) -> Cron {
+        read(text.as_bytes(), 0).unwrap_or_else(|wrong| panic!("{text}: {wrong:?}"))
+    }
+
+    fn set(numbers: impl IntoIterator<Item = u32>) -> Set {
+        let mut set = Set::default();
+        numbers.into_iter().for_each(|number| set.add(number));
+        set
+    }
+
+    #[test]
+    fn elements_of_a_field() {
+        let minutes = |text: &str| cron(&format!("{text} 3 * * *")).minutes;
+        assert_eq!(minutes("*"), set(0..60));
+        assert_eq!(minutes("07"), set([7]));
+        assert_eq!(minutes("1,59,5-7"), set([1, 5, 6, 7, 59]));
+        assert_eq!(minutes("*/25"), set([0, 25, 50]));
+        assert_eq!(minutes("*/60"), set([0]));
+        assert_eq!(minutes("50-59/4,3-3"), set([3, 50, 54, 58]));
+        assert_eq!(cron("0 0 1 JAN,mar-May,*/6 *").months, set([1, 3, 4, 5, 7]));
+    }
+
+    #[test]
+    fn six_fields_begin_with_the_second() {
+        assert_eq!(cron("0 3 * * *").seconds, set([0]));
+        let six = cron(" */30\t15  3 * * * ");
+        assert_eq!(
+            (six.seconds, six.minutes, six.hours),
+            (set([0, 30]), set([15]), set([3]))
+        );
+    }
+
+    #[test]
+    fn a_field_that_begins_with_a_star_is_not_given() {
+        let given = |text: &str| {
+            let cron = cron(text);
+            (cron.follows_clock, cron.days.is_given, cron.weekdays.is_given)
+        };
+        assert_eq!(given("0 * * * *"), (true, false, false));
+        assert_eq!(given("0 */2 */2 * */2"), (true, false, false));
+        assert_eq!(given("0 0-23 1 * mon"), (false, true, true));
+        assert_eq!(given("0 *,3 ? * ?"), (true, false, false));
+        assert_eq!(given("0 0 *,1 * 0-6"), (false, false, true));
+    }
+
+    #[test]
+    fn days() {
+        // Of a month with 30 days that begins on a Saturday: 1 is one, 2 and 30 are Sundays.
+        let days = |days: &str, weekdays: &str| cron(&format!("0 0 {days} * {weekdays}")).days_of_month(30, 6);
+        assert_eq!(days("L", "*"), set([30]));
+        assert_eq!(days("$,l-1,L-29,L-30", "?"), set([1, 29, 30]));
+        assert_eq!(days("1W", "*"), set([3]));
+        assert_eq!(days("2w", "*"), set([3]));
+        assert_eq!(days("8W,9W,12W,31W", "*"), set([7, 10, 12]));
+        assert_eq!(days("LW,30W", "*"), set([28]));
+        assert_eq!(days("*", "sat"), set([1, 8, 15, 22, 29]));
+        assert_eq!(days("*", "7"), set([2, 9, 16, 23, 30]));
+        assert_eq!(days("*", "sat-sun"), set([1, 2, 8, 9, 15, 16, 22, 23, 29, 30]));
+        assert_eq!(days("*", "5-7/2"), days("*", "Fri,Sun"));
+        assert_eq!(days("*", "6#1,SUN#5,3#5"), set([1, 30]));
+        assert_eq!(days("*", "5L,0L,7l,satL"), set([28, 29, 30]));
+        assert_eq!(days("13", "5"), set([7, 13, 14, 21, 28]));
+        assert_eq!(days("*/2", "5"), set([7, 21]));
+        assert_eq!(days("13", "*/5"), set([]));
+    }
+
+    #[test]
+    fn what_is_refused_and_where() {
+        for (text, at, message) in [
+            ("", 0, "too few fields (0)"),
+            ("* * * *  ", 7, "too few fields (4)"),
+            ("* * * * * * x y", 12, "too many fields (8)"),
+            ("60 * * * *", 0, "minute is out of range"),
+            ("99999999999999999999 * * * *", 0, "minute is out of range"),
+            ("60 * * * * *", 0, "second is out of range"),
+            ("* 24 * * *", 2, "hour is out of range"),
+            ("* * 0 * *", 4, "day of month is out of range"),
+            ("* * 1,32 * *", 6, "day of month is out of range"),
+            ("* * 32W * *", 4, "day of month is out of range"),
+            ("* * * 0 *", 6, "month is out of range"),
+            ("* * * * 8", 8, "day of week is out of range"),
+            ("* * * * 8L", 8, "day of week is out of range"),
+            ("* * * * 1#0", 10, "number of the week is out of range"),
+            ("* * * * 1#6", 10, "number of the week is out of range"),
+            ("* * * * 1#", 10, "unexpected end of the text"),
+            ("* * L-31 * *", 6, "number of days before the last one is out of range"),
+            ("* * L- * *", 6, "unexpected end of the field"),
+            ("* * LX * *", 5, "unexpected \"X\""),
+            ("* * W * *", 4, "unexpected \"W\""),
+            ("* * 1-5W * *", 7, "unexpected \"W\""),
+            ("* * * * L", 8, "unexpected \"L\""),
+            ("* * * * 1-5L", 11, "unexpected \"L\""),
+            ("* * * * monday", 11, "unexpected \"d\""),
+            ("* * * jan-xyz *", 10, "unexpected \"x\""),
+            ("mon * * * *", 0, "unexpected \"m\""),
+            ("* 22-2 * * *", 5, "hour range ends before it begins"),
+            ("* * * nov-feb *", 10, "month range ends before it begins"),
+            ("* * * * fri-mon", 12, "day of week range ends before it begins"),
+            ("5/15 * * * *", 1, "step after a single minute"),
+            ("*/0 * * * *", 2, "step of the minute is out of range"),
+            ("*/61 * * * *", 2, "step of the minute is out of range"),
+            ("*/ * * * *", 2, "unexpected end of the field"),
+            ("1-5/x * * * *", 4, "unexpected \"x\""),
+            ("1, * * * *", 2, "unexpected end of the field"),
+            (",1 * * * *", 0, "unexpected \",\""),
+            ("1-2-3 * * * *", 3, "unexpected \"-\""),
+            ("-1 * * * *", 0, "unexpected \"-\""),
+            ("+1 * * * *", 0, "unexpected \"+\""),
+            ("1.5 * * * *", 1, "unexpected \".\""),
+            ("** * * * *", 1, "unexpected \"*\""),
+            ("? * * * *", 0, "unexpected \"?\""),
+            ("* * ?,1 * *", 4, "unexpected \"?\""),
+            ("* * * * ?/2", 8, "unexpected \"?\""),
+            ("* * é * *", 4, "unexpected character"),
+            ("0 0 31 2,4,6 *", 4, "no day ever fits"),
+            ("0 0 30 2 *", 4, "no day ever fits"),
+            ("0 0 L-29 feb ?", 4, "no day ever fits"),
+            ("0 0 31W 6 *", 4, "no day ever fits"),
+            ("0 0 30 2 */2", 4, "no day ever fits"),
+        ] {
+            match read(text.as_bytes(), 0) {
+                Ok(cron) => panic!("{text} is {cron:?}"),
+                Err(wrong) => assert_eq!((wrong.at, wrong.message.as_str()), (at, message), "{text}: {wrong:?}"),
+            }
+        }
+        // A leap day, and a day of the week beside one that never is.
+        cron("0 0 29 2 *");
+        cron("0 0 31 2 mon");
+        cron("0 0 * 2 mon#5");
+    }
+
+    #[test]
+    fn nothing_that_is_cut_or_changed_panics() {
+        let texts = ["*/5 1-7/2 L-3,15W,LW jan-MAR 5L,mon#2", "0 0 3 $ * ?", "@daily"];
+        for text in texts {
+            for at in 0..=text.len() {
+                for byte in 0..=255u8 {
+                    let mut changed = text.as_bytes().to_vec();
+                    let _ = read(changed.get(..at).unwrap_or_default(), 0);
+                    match changed.get_mut(at) {
+                        Some(place) => *place = byte,
+                        None => changed.push(byte),
+                    }
+                    if let Err(wrong) = read(&changed, 0) {
+                        assert!(wrong.at <= changed.len() && wrong.expected.starts_with("Expected"));
+                    }
+                }
+            }
+        }
+    }
 }
