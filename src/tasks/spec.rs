@@ -276,14 +276,26 @@ fn offset(cursor: &mut Cursor) -> Read<Option<i64>> {
     } else {
         return Ok(cursor.takes(b'Z').then_some(0));
     };
-    let hours = digits(cursor, "hour of the offset", (2, 2), 0, 15)?;
-    let (mut minutes, mut seconds) = (0, 0);
-    let is_digit = |cursor: &Cursor| cursor.peek().is_some_and(|byte| byte.is_ascii_digit());
-    if cursor.takes(b':') || is_digit(cursor) {
+    let begin = cursor.at;
+    let number = cursor.number();
+    let (hours, mut minutes, mut seconds) = match number {
+        Some((number, 4)) => (number / 100, number % 100, 0),
+        Some((number, 2)) => (number, 0, 0),
+        Some(_) => return wrong(begin, "wrong number of digits in the offset", TIME),
+        None => return cursor.unexpected(TIME),
+    };
+    if matches!(number, Some((_, 2))) && cursor.takes(b':') {
         minutes = digits(cursor, "minute of the offset", (2, 2), 0, 59)?;
         if cursor.takes(b':') {
             seconds = digits(cursor, "second of the offset", (2, 2), 0, 59)?;
         }
+    }
+    if hours > 15 || minutes > 59 {
+        return wrong(
+            begin,
+            "offset is out of range",
+            "Expected an offset from -15:59 to +15:59.",
+        );
     }
     Ok(Some(sign * i64::from(hours * 3600 + minutes * 60 + seconds)))
 }
@@ -423,12 +435,9 @@ mod tests {
             ),
             ("at 2027-01-31 03:00:00.", 23, "unexpected end of the text"),
             ("at 2027-01-31 03:00 Europe/Berlin", 20, "unexpected \"E\""),
-            ("at 2027-01-31 03:00+16", 20, "hour of the offset is out of range"),
-            (
-                "at 2027-01-31 03:00+2",
-                20,
-                "wrong number of digits in the hour of the offset",
-            ),
+            ("at 2027-01-31 03:00+0260", 20, "offset is out of range"),
+            ("at 2027-01-31 03:00+16", 20, "offset is out of range"),
+            ("at 2027-01-31 03:00+2", 20, "wrong number of digits in the offset"),
             ("at 2027-01-31 03:00 +02 x", 24, "unexpected \"x\""),
             ("at 294276-12-31 23:00-05", 3, "time is out of range"),
         ] {
