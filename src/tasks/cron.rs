@@ -1,6 +1,4 @@
-//! Schedules of five or six fields, as cron has them: which times they name, by whatever clock. The fields are read in [`fields`].
-//!
-//! [`fields`]: crate::tasks::fields
+//! Schedules of five or six fields, as cron has them: which times they name, by whatever clock.
 
 use crate::tasks::calendar::{self, DAY};
 
@@ -174,32 +172,7 @@ impl Cron {
 
 #[cfg(test)]
 mod tests {
-    use crate::tasks::calendar::{DAY, date, day_number, month_length, weekday};
-    use crate::tasks::fields;
-
-    fn at(text: (i64, u32, u32), hour: i64, minute: i64, second: i64) -> i64 {
-        day_number(text.0, text.1, text.2) * DAY + hour * 3600 + minute * 60 + second
-    }
-
-    #[test]
-    fn the_first_time_is_found_by_fields() {
-        let first = |text: &str, from: i64| fields::read(text.as_bytes(), 0).ok().and_then(|cron| cron.first(from));
-        let from = at((2026, 11, 28), 23, 59, 59);
-        assert_eq!(first("* * * * * *", from), Some(from));
-        assert_eq!(first("* * * * *", from), Some(from + 1));
-        assert_eq!(first("59 23 * * *", from), Some(at((2026, 11, 29), 23, 59, 0)));
-        assert_eq!(first("59 59 23 28 11 *", from), Some(from));
-        assert_eq!(first("58 59 23 28 11 *", from), Some(at((2027, 11, 28), 23, 59, 58)));
-        assert_eq!(first("0 0 29 2 *", from), Some(at((2028, 2, 29), 0, 0, 0)));
-        assert_eq!(
-            first("0 0 29 2 */7", at((2088, 2, 29), 0, 0, 1)),
-            Some(at((2128, 2, 29), 0, 0, 0))
-        );
-        assert_eq!(
-            first("30 4 1 1 *", at((-4712, 1, 1), 4, 30, 1)),
-            Some(at((-4711, 1, 1), 4, 30, 0))
-        );
-    }
+    use crate::tasks::calendar::{date, day_number, month_length, weekday};
 
     #[test]
     fn no_month_of_its_kind_is_further_away_than_is_looked() {

@@ -1,105 +1,7 @@
 //! Reads the fields of a cron schedule. What is not understood is refused, at its place.
 
 use crate::tasks::cron::{Cron, Days, Set, Weekdays};
-
-/// What is wrong with a specification, at which byte, and what was expected there.
-#[derive(PartialEq, Eq, Debug)]
-pub struct Wrong {
-    pub at: usize,
-    pub message: String,
-    /// A complete sentence, which begins with "Expected".
-    pub expected: String,
-    pub hint: Option<&'static str>,
-}
-
-pub type Read<T> = Result<T, Wrong>;
-
-pub fn wrong<T>(at: usize, message: impl Into<String>, expected: impl Into<String>) -> Read<T> {
-    Err(Wrong {
-        at,
-        message: message.into(),
-        expected: expected.into(),
-        hint: None,
-    })
-}
-
-fn with_hint<T>(read: Read<T>, hint: &'static str) -> Read<T> {
-    read.map_err(|wrong| Wrong {
-        hint: Some(hint),
-        ..wrong
-    })
-}
-
-/// Text that is read from the left to the right.
-pub struct Cursor<'a> {
-    text: &'a [u8],
-    pub at: usize,
-}
-
-impl<'a> Cursor<'a> {
-    pub fn new(text: &'a [u8], at: usize) -> Self {
-        Self { text, at }
-    }
-
-    pub fn peek(&self) -> Option<u8> {
-        self.text.get(self.at).copied()
-    }
-
-    /// Whether the next byte is `byte`, a letter in either case, which then is taken.
-    pub fn takes(&mut self, byte: u8) -> bool {
-        let is_next = self.peek().is_some_and(|next| next.eq_ignore_ascii_case(&byte));
-        self.at += usize::from(is_next);
-        is_next
-    }
-
-    pub fn skip_spaces(&mut self) {
-        while self.peek().is_some_and(|byte| byte.is_ascii_whitespace()) {
-            self.at += 1;
-        }
-    }
-
-    /// Whether there is nothing more of the field.
-    fn is_field_over(&self) -> bool {
-        self.peek().is_none_or(|byte| byte.is_ascii_whitespace())
-    }
-
-    /// Takes digits: the number, and how many digits it has. One that is too large is the largest one.
-    pub fn number(&mut self) -> Option<(u32, usize)> {
-        let begin = self.at;
-        let mut number = 0u32;
-        while let Some(digit @ b'0'..=b'9') = self.peek() {
-            number = number.saturating_mul(10).saturating_add(u32::from(digit - b'0'));
-            self.at += 1;
-        }
-        (self.at > begin).then_some((number, self.at - begin))
-    }
-
-    /// Takes one of the names, in upper or lower case: its number among them.
-    fn name(&mut self, names: &[&str]) -> Option<u32> {
-        let rest = self.text.get(self.at..)?;
-        let found = names.iter().position(|name| {
-            rest.get(..name.len())
-                .is_some_and(|word| word.eq_ignore_ascii_case(name.as_bytes()))
-        })?;
-        self.at += names.get(found)?.len();
-        Some(found as u32)
-    }
-
-    /// What comes next, for a message.
-    pub fn next(&self) -> String {
-        match self.peek() {
-            None => "end of the text".to_owned(),
-            Some(byte) if byte.is_ascii_whitespace() => "end of the field".to_owned(),
-            Some(byte) if byte.is_ascii_graphic() => format!("\"{}\"", byte as char),
-            Some(_) => "character".to_owned(),
-        }
-    }
-
-    /// The error for what comes next.
-    pub fn unexpected<T>(&self, expected: impl Into<String>) -> Read<T> {
-        wrong(self.at, format!("unexpected {}", self.next()), expected)
-    }
-}
+use crate::tasks::cursor::{Cursor, Read, with_hint, wrong};
 
 /// What a field is about.
 struct Field {
@@ -434,6 +336,7 @@ pub fn read(text: &[u8], from: usize) -> Read<Cron> {
 #[cfg(test)]
 mod tests {
     use super::{Cron, Set, read};
+    use crate::tasks::calendar::{DAY, day_number};
 
     fn cron(text: &str) -> Cron {
         read(text.as_bytes(), 0).unwrap_or_else(|wrong| panic!("{text}: {wrong:?}"))
@@ -499,6 +402,30 @@ mod tests {
         assert_eq!(days("13", "5"), set([7, 13, 14, 21, 28]));
         assert_eq!(days("*/2", "5"), set([7, 21]));
         assert_eq!(days("13", "*/5"), set([]));
+    }
+
+    fn at(text: (i64, u32, u32), hour: i64, minute: i64, second: i64) -> i64 {
+        day_number(text.0, text.1, text.2) * DAY + hour * 3600 + minute * 60 + second
+    }
+
+    #[test]
+    fn the_first_time_is_found_by_fields() {
+        let first = |text: &str, from: i64| cron(text).first(from);
+        let from = at((2026, 11, 28), 23, 59, 59);
+        assert_eq!(first("* * * * * *", from), Some(from));
+        assert_eq!(first("* * * * *", from), Some(from + 1));
+        assert_eq!(first("59 23 * * *", from), Some(at((2026, 11, 29), 23, 59, 0)));
+        assert_eq!(first("59 59 23 28 11 *", from), Some(from));
+        assert_eq!(first("58 59 23 28 11 *", from), Some(at((2027, 11, 28), 23, 59, 58)));
+        assert_eq!(first("0 0 29 2 *", from), Some(at((2028, 2, 29), 0, 0, 0)));
+        assert_eq!(
+            first("0 0 29 2 */7", at((2088, 2, 29), 0, 0, 1)),
+            Some(at((2128, 2, 29), 0, 0, 0))
+        );
+        assert_eq!(
+            first("30 4 1 1 *", at((-4712, 1, 1), 4, 30, 1)),
+            Some(at((-4711, 1, 1), 4, 30, 0))
+        );
     }
 
     #[test]

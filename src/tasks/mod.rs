@@ -24,13 +24,14 @@
 //! * [`history`]: what is noted of their ends;
 //! * [`retention`]: how long that is kept;
 //! * [`totals`]: how many have ended;
-//! * [`spec`]: when a schedule is due, as it was written; [`fields`]: the fields of cron;
+//! * [`spec`]: when a schedule is due, as it was written; [`fields`]: the fields of cron, by [`cursor`];
 //! * [`occurrence`]: the times at which it is due; [`cron`]: those that fields name; [`calendar`]: days and months.
 
 mod calendar;
 pub mod clock;
 pub mod control;
 mod cron;
+mod cursor;
 mod elsewhere;
 pub mod end;
 pub mod enqueue;

@@ -8,7 +8,8 @@ use crate::pg::text;
 use crate::pg::value::zone::{self, MICROSECONDS};
 use crate::tasks::calendar::{self, DAY};
 use crate::tasks::cron::Cron;
-use crate::tasks::fields::{self, Cursor, Read, Wrong, wrong};
+use crate::tasks::cursor::{Cursor, Read, Wrong, with_hint, wrong};
+use crate::tasks::fields;
 use pgrx::PgSqlErrorCode;
 
 /// When a schedule is due. It means instants only together with a time zone, and with an instant that it counts from.
@@ -243,8 +244,9 @@ fn at(cursor: &mut Cursor) -> Read<At> {
     let offset = offset(cursor)?;
     cursor.skip_spaces();
     if cursor.peek().is_some() {
-        return with_zone_hint(
+        return with_hint(
             cursor.unexpected("Expected an offset like +02 or +05:30, \"Z\" or the end of the text."),
+            "A time zone by its name is an argument of its own, time_zone.",
         );
     }
     let Some(offset) = offset else {
@@ -258,13 +260,6 @@ fn at(cursor: &mut Cursor) -> Read<At> {
             "Expected a time that timestamptz can hold.",
         ),
     }
-}
-
-fn with_zone_hint<T>(read: Read<T>) -> Read<T> {
-    read.map_err(|wrong| Wrong {
-        hint: Some("A time zone by its name is an argument of its own, time_zone."),
-        ..wrong
-    })
 }
 
 /// Seconds before UTC, if an offset is there.
