@@ -84,6 +84,8 @@ SELECT * FROM times('30 2 * * *', 'Europe/Berlin', '2037-10-24 12:00+00');
 SELECT * FROM times('0 12 1 1,7 *', 'Europe/Berlin', '2037-10-25 01:00+00');
 SELECT * FROM times('0 12 1 1,7 *', 'Europe/Berlin', '2437-10-25 01:00+00');
 SELECT * FROM times('0 12 1 1,7 *', 'America/New_York', '90000-10-25 00:00+00');
+SELECT count(*), count(*) FILTER (WHERE extract(hour FROM t AT TIME ZONE 'Europe/Berlin') NOT IN (0, 12)) AS wrong
+FROM background.preview_schedule('0 */12 1 7 *', 'Europe/Berlin', 2000, '2026-11-28') AS t;
 -- The ends of all times.
 SELECT * FROM times('0 0 1 1 *', 'UTC', '0044-03-15 BC', 2);
 SELECT * FROM times('0 0 29 2 *', 'UTC', '0005-03-15 BC', 2);
