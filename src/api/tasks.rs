@@ -5,14 +5,17 @@ use crate::pg::error::{Report, Result};
 use crate::pg::function::call::{Answer, Call};
 use crate::pg::function::rows::Value;
 use crate::pg::plan::Plan;
+use crate::pg::process::signals;
 use crate::pg::transaction;
 use crate::pg::value::desc::{INT8_ARRAY, TEXT_ARRAY};
 use crate::pg::value::role::Role;
+use crate::pg::value::zone::Zone;
 use crate::pg::{reuse, spi, value};
 use crate::session::wait::Deadline;
 use crate::settings::{self, Tasks};
 use crate::tasks::join::tables;
-use crate::tasks::options::Asked;
+use crate::tasks::options::{Asked, out_of_range};
+use crate::tasks::spec::Spec;
 use crate::tasks::{control, enqueue, queue, running, stamp};
 use pgrx::PgSqlErrorCode;
 
@@ -36,7 +39,7 @@ crate::sql_function! {
     pg_background_tasks_alter_schedule => not_supported;
     pg_background_tasks_unschedule => not_supported;
     pg_background_tasks_run_schedule => not_supported;
-    pg_background_tasks_preview_schedule => not_supported;
+    pg_background_tasks_preview_schedule => preview_schedule;
     pg_background_tasks_import_pg_cron => not_supported;
     pg_background_tasks_parallel_execute => not_supported;
     pg_background_tasks_alter_operation => not_supported;
@@ -243,6 +246,39 @@ fn activate(call: &Call) -> Result<Answer> {
     }
     stamp::activate(&tables()?)?;
     call.void()
+}
+
+/// `preview_schedule(spec, time_zone, n, from_time)`: the next `n` times after `from_time`, which `every` counts from. NULL means the default.
+/// 22004 for NULL as the specification, 22023 for a negative `n`; as [`Spec::parse`] and [`Zone::by_name`].
+fn preview_schedule(call: &Call) -> Result<Answer> {
+    let rows = call.rows()?;
+    let Some(text) = call.text(0) else {
+        return Err(Report::new(
+            PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED,
+            "specification of a schedule cannot be NULL",
+        )
+        .into());
+    };
+    let spec = Spec::parse(text)?;
+    let zone = match call.text(1) {
+        Some(name) => Zone::by_name(name)?,
+        None => Zone::of_session(),
+    };
+    let count = call.int4(2).unwrap_or(10);
+    if count < 0 {
+        return Err(out_of_range("n must not be negative"));
+    }
+    let from = call.int8(3).unwrap_or_else(transaction::started_at);
+    let mut at = from;
+    for _ in 0..count {
+        signals::check_for_interrupts()?;
+        let Some(next) = spec.next(&zone, from, at)? else {
+            break;
+        };
+        rows.push(&[Value::Timestamp(next)])?;
+        at = next;
+    }
+    call.null()
 }
 
 /// `running_now()`: a row for each run of this database that the current role sees, for the views.

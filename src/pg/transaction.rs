@@ -229,6 +229,12 @@ pub fn wait_for(xid: u32) -> Result<()> {
     })
 }
 
+/// When the transaction began, as now() of SQL.
+pub fn started_at() -> i64 {
+    // SAFETY: a plain read. Functions are called within a transaction.
+    unsafe { pg_sys::GetCurrentTransactionStartTimestamp() }
+}
+
 /// Whether the server replays what another one writes.
 pub fn in_recovery() -> bool {
     // SAFETY: reads shared memory.

@@ -23,17 +23,24 @@
 //! * [`running`]: what is known of tasks that run;
 //! * [`history`]: what is noted of their ends;
 //! * [`retention`]: how long that is kept;
-//! * [`totals`]: how many have ended.
+//! * [`totals`]: how many have ended;
+//! * [`spec`]: when a schedule is due, as it was written; [`fields`]: the fields of cron, by [`cursor`];
+//! * [`occurrence`]: the times at which it is due; [`cron`]: those that fields name; [`calendar`]: days and months.
 
+mod calendar;
 pub mod clock;
 pub mod control;
+mod cron;
+mod cursor;
 mod elsewhere;
 pub mod end;
 pub mod enqueue;
+mod fields;
 pub mod history;
 pub mod join;
 pub mod keeper;
 mod keys;
+mod occurrence;
 pub mod options;
 mod parents;
 pub mod pushed;
@@ -43,6 +50,7 @@ mod retention;
 pub mod runner;
 pub mod running;
 mod shared;
+pub mod spec;
 pub mod stamp;
 pub mod tables;
 pub mod totals;
