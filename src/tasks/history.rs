@@ -14,6 +14,7 @@ use crate::pg::query::simple_query;
 use crate::pg::table::{self, Filled, Key, Sees, Tid};
 use crate::pg::value::desc::JSONB;
 use crate::pg::value::json::Json;
+use crate::tasks::outcome::Outcome;
 use crate::tasks::retention;
 use crate::tasks::tables::{self, Tables, run, task};
 use crate::tasks::totals;
@@ -123,7 +124,7 @@ static ENDS: Plan = Plan::planned(
         kept_columns!(),
         ") SELECT id, $2, true, $5, queue, owner, label, $3, $4, pg_catalog.clock_timestamp(), $6, $7, $8, $9, $10, ",
         kept_columns!(),
-        " FROM gone RETURNING queue\0"
+        " FROM gone RETURNING queue, schedule\0"
     )),
     &[INT8, INT4, INT4, TIMESTAMPTZ, TEXT, TEXT, TEXT, TEXT, TEXT, TEXT],
 );
@@ -166,8 +167,17 @@ pub fn note(failed: &Failed) -> Result<()> {
     ];
     match failed.end {
         Some(end) => {
-            if let Some(queue) = ENDS.first(&values[..10], |row| row.text(0))?.flatten() {
-                totals::ends(&queue, end);
+            let ended = ENDS.first(&values[..10], |row| Ok((row.text(0)?, row.text(1)?)))?;
+            let Some((queue, schedule)) = ended else { return Ok(()) };
+            totals::ends(&queue.unwrap_or_default(), end);
+            if let Some(schedule) = schedule {
+                let outcome = Outcome {
+                    task: failed.id,
+                    schedule: &schedule,
+                    state: end,
+                    started_at: failed.started_at,
+                };
+                outcome.note()?;
             }
         }
         None => {

@@ -128,7 +128,7 @@ impl<'a> Options<'a> {
             .filter(|database| database.is_other)
             .map(|database| database.encoding);
         if other.is_some() {
-            check_elsewhere(&asked)?;
+            check_elsewhere(asked.keep_result, asked.settings.is_some())?;
         }
         let mode = find_mode(&asked, other.is_some())?;
         let params = match asked.params {
@@ -148,10 +148,10 @@ impl<'a> Options<'a> {
 }
 
 /// 0A000 for what does not go along to another database.
-fn check_elsewhere(asked: &Asked) -> Result<()> {
-    let what = if asked.keep_result {
+pub fn check_elsewhere(keep_result: bool, has_settings: bool) -> Result<()> {
+    let what = if keep_result {
         "the result of a task in another database cannot be kept"
-    } else if asked.settings.is_some() {
+    } else if has_settings {
         "settings do not go along with a task in another database"
     } else {
         return Ok(());
@@ -225,7 +225,8 @@ pub fn out_of_range(message: &str) -> crate::pg::error::Failure {
     Report::new(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, message).into()
 }
 
-fn unknown(what: &str, word: &[u8], known: &str) -> crate::pg::error::Failure {
+/// 22023.
+pub fn unknown(what: &str, word: &[u8], known: &str) -> crate::pg::error::Failure {
     Report::new(
         PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
         format!("invalid value for {what}: \"{}\"", String::from_utf8_lossy(word)),

@@ -71,6 +71,19 @@ fn forget() {
 /// Whether the role may add a waiting task to the queue, which stays there until the transaction ends: [`drop`] waits for the lock. 42704,
 /// 42501, 53400. A transaction looks once.
 pub fn enter(tables: &Tables, name: &[u8], role: u32) -> Result<()> {
+    match take_place(tables, name, role)? {
+        None => Ok(()),
+        Some(most) => Err(Report::new(
+            PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
+            format!("queue \"{}\" is full", shown(name)),
+        )
+        .detail(format!("As many tasks wait as max_waiting allows, which is {most}."))
+        .into()),
+    }
+}
+
+/// The same for who can do without: how many tasks may wait if the queue is full. 42704, 42501.
+pub fn take_place(tables: &Tables, name: &[u8], role: u32) -> Result<Option<i32>> {
     let known = KNOWN.with_borrow_mut(|known| match known {
         Some(known) if known.is(tables, name, role) => match &mut known.room {
             None => Some(()),
@@ -82,27 +95,22 @@ pub fn enter(tables: &Tables, name: &[u8], role: u32) -> Result<()> {
         _ => None,
     });
     if known.is_some() {
-        return Ok(());
+        return Ok(None);
     }
     let most = look(tables, name, role)?;
     let room = match most {
         Some(most) => {
-            let most = i64::from(most);
+            let limit = i64::from(most);
             let running = running::count_of_queue(name);
             let waiting = COUNT
-                .first(&[Value::Text(name), Value::Int8(most + running)], |row| row.int8(0))?
+                .first(&[Value::Text(name), Value::Int8(limit + running)], |row| row.int8(0))?
                 .flatten()
                 .unwrap_or(0)
                 - running;
-            if waiting >= most {
-                return Err(Report::new(
-                    PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
-                    format!("queue \"{}\" is full", shown(name)),
-                )
-                .detail(format!("As many tasks wait as max_waiting allows, which is {most}."))
-                .into());
+            if waiting >= limit {
+                return Ok(Some(most));
             }
-            Some(most - waiting - 1)
+            Some(limit - waiting - 1)
         }
         None => None,
     };
@@ -113,7 +121,7 @@ pub fn enter(tables: &Tables, name: &[u8], role: u32) -> Result<()> {
         task: tables.task,
         room,
     }));
-    Ok(())
+    Ok(None)
 }
 
 /// The same for who adds nothing: 42704, 42501.
@@ -278,12 +286,18 @@ static IS_USED: Plan = Plan::planned(
     &[TEXT],
 );
 
+static HAS_SCHEDULES: Plan = Plan::planned(
+    c"SELECT FROM background.schedule WHERE queue OPERATOR(pg_catalog.=) $1 LIMIT 1",
+    &[TEXT],
+);
+
 static DROP: Plan = Plan::planned(
     c"DELETE FROM background.queue WHERE name OPERATOR(pg_catalog.=) $1",
     &[TEXT],
 );
 
-/// Drops the queue. Waits for open transactions that have enqueued there. 42704, 55006 where it has unfinished tasks, 2BP01 for `default`.
+/// Drops the queue. Waits for open transactions that have enqueued there. 42704, 55006 where it has unfinished tasks or a schedule names it, 2BP01
+/// for `default`.
 pub fn drop(tables: &Tables, name: &[u8]) -> Result<()> {
     if name == DEFAULT {
         return Err(Report::new(
@@ -297,6 +311,13 @@ pub fn drop(tables: &Tables, name: &[u8]) -> Result<()> {
         return Err(Report::new(
             PgSqlErrorCode::ERRCODE_OBJECT_IN_USE,
             format!("queue \"{}\" has unfinished tasks", shown(name)),
+        )
+        .into());
+    }
+    if HAS_SCHEDULES.first(&[Value::Text(name)], |_| Ok(()))?.is_some() {
+        return Err(Report::new(
+            PgSqlErrorCode::ERRCODE_OBJECT_IN_USE,
+            format!("queue \"{}\" is used by schedules", shown(name)),
         )
         .into());
     }
