@@ -439,8 +439,8 @@ CREATE FUNCTION background.run_schedule(name text)
 COMMENT ON FUNCTION background.run_schedule IS 'enqueue a task of a schedule now; returns the id of the task';
 
 CREATE FUNCTION background.preview_schedule(spec text, time_zone text DEFAULT NULL, n int4 DEFAULT 10, from_time timestamptz DEFAULT now())
-	RETURNS SETOF timestamptz LANGUAGE C AS 'MODULE_PATHNAME', 'pg_background_tasks_preview_schedule';
-COMMENT ON FUNCTION background.preview_schedule IS 'the next times of a specification';
+	RETURNS SETOF timestamptz LANGUAGE C STABLE AS 'MODULE_PATHNAME', 'pg_background_tasks_preview_schedule';
+COMMENT ON FUNCTION background.preview_schedule IS 'the next times of a specification, strictly after from_time, which "every" counts from';
 
 CREATE FUNCTION background.import_pg_cron(
 	dry_run bool DEFAULT true, disable_originals bool DEFAULT false,

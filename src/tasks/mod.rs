@@ -21,8 +21,8 @@
 //! * [`stay`]: the keeper that stays, as it is soon to look again;
 //! * [`jump`]: jumps of the server's clock;
 //! * [`schedule`]: schedules, and their changes;
-//! * [`spec`]: what a schedule says of its times;
-//! * [`occurrence`]: which times these are;
+//! * [`spec`]: when a schedule is due, as it was written; [`fields`]: the fields of cron;
+//! * [`occurrence`]: the times at which it is due; [`cron`]: those that fields name; [`calendar`]: days and months;
 //! * [`due`]: which occurrences are due, and which were missed;
 //! * [`fire`]: they become tasks;
 //! * [`outcome`]: what is noted with the schedule of their ends;
@@ -33,12 +33,15 @@
 //! * [`retention`]: how long that is kept;
 //! * [`totals`]: how many have ended.
 
+mod calendar;
 pub mod clock;
 pub mod control;
+mod cron;
 mod due;
 mod elsewhere;
 pub mod end;
 pub mod enqueue;
+mod fields;
 mod fire;
 pub mod history;
 pub mod join;
