@@ -354,7 +354,10 @@ impl Look {
         }
         let database = shared::mine()?;
         let (first, changed) = database.first_schedule();
-        if first == i64::MAX && !sweeps {
+        if first > self.now && !sweeps {
+            if first < i64::MAX {
+                self.look_at(first);
+            }
             return Ok(());
         }
         let firing = Firing {
@@ -365,15 +368,13 @@ impl Look {
             // What another session's COMMIT PREPARED brings is told by nobody.
             floor: if sweeps || first == 0 { i64::MIN } else { first },
         };
-        if first <= self.now || sweeps {
-            loop {
-                match patiently(|| firing.fire(FIRED_AT_ONCE))? {
-                    Some(count) if (count as i64) < FIRED_AT_ONCE => break,
-                    Some(_) => (),
-                    None => {
-                        one_by_one(&firing)?;
-                        break;
-                    }
+        loop {
+            match patiently(|| firing.fire(FIRED_AT_ONCE))? {
+                Some(count) if (count as i64) < FIRED_AT_ONCE => break,
+                Some(_) => (),
+                None => {
+                    one_by_one(&firing)?;
+                    break;
                 }
             }
         }
