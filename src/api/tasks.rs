@@ -222,7 +222,9 @@ fn status(call: &Call) -> Result<Answer> {
         Tasks::Auto => (true, None),
     };
     let preloaded = reuse::library::is_preloaded();
-    let next_due = NEXT_DUE.first(&[Value::Int8(standing.home())], |row| row.int8(0))?.flatten();
+    let next_due = NEXT_DUE
+        .first(&[Value::Int8(standing.home())], |row| row.int8(0))?
+        .flatten();
     call.composite(&[
         Value::Bool(enabled),
         Value::Bool(preloaded),

@@ -267,7 +267,11 @@ impl Schedule {
         let now = backend::now();
         let expires_at = self.expires_after.map(|after| now.saturating_add(after));
         let expires_at = expires_at.and_then(zone::in_range);
-        let phase = if after.is_empty() { Phase::Waiting } else { Phase::Blocked };
+        let phase = if after.is_empty() {
+            Phase::Waiting
+        } else {
+            Phase::Blocked
+        };
         let time = |at: Option<i64>| at.map_or(Value::Null, Value::Timestamp);
         let parents = match after {
             [] => Value::Null,
@@ -381,7 +385,8 @@ impl Firing<'_> {
             let missing = [b"role \"", &schedule.role_name[..], b"\" does not exist"].concat();
             return stop(schedule.id, None, &missing);
         }
-        let due = Timing::of(&schedule.rule()).and_then(|timing| timing.due(next, self.now, self.since, schedule.catch_up));
+        let due =
+            Timing::of(&schedule.rule()).and_then(|timing| timing.due(next, self.now, self.since, schedule.catch_up));
         match due {
             Ok(due) => self.enqueue(schedule, due),
             Err(failure) => stop(schedule.id, None, error::text(error::into_data(failure))),
@@ -505,12 +510,19 @@ pub fn run_now(tables: &Tables, home: i64, schedule: &Schedule) -> Result<i64> {
     if schedule.role == 0 {
         return Err(Report::new(
             pgrx::PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
-            format!("role \"{}\" does not exist", String::from_utf8_lossy(&schedule.role_name)),
+            format!(
+                "role \"{}\" does not exist",
+                String::from_utf8_lossy(&schedule.role_name)
+            ),
         )
         .into());
     }
     queue::enter(tables, &schedule.queue, schedule.role)?;
     let id = schedule.enqueue(tables, home, None, &[])?;
-    RUNS_NOW.execute(&[Value::Int8(schedule.id), Value::Timestamp(backend::now()), Value::Int8(id)])?;
+    RUNS_NOW.execute(&[
+        Value::Int8(schedule.id),
+        Value::Timestamp(backend::now()),
+        Value::Int8(id),
+    ])?;
     Ok(id)
 }

@@ -17,7 +17,9 @@ use crate::pg::value::zone::Zone;
 use crate::pg::{memory, table, transaction};
 use crate::tasks::due::{CatchUp, Next, Rule, Timing};
 use crate::tasks::fire::{self, Overlap, Schedule, schedule_columns};
-use crate::tasks::options::{self, NAME_MAX, Options, check_elsewhere, check_interval, check_length, out_of_range, unknown};
+use crate::tasks::options::{
+    self, NAME_MAX, Options, check_elsewhere, check_interval, check_length, out_of_range, unknown,
+};
 use crate::tasks::tables::Tables;
 use crate::tasks::{enqueue, join, pushed, queue, stamp};
 use core::ffi::CStr;
