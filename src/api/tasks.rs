@@ -3,7 +3,7 @@
 use crate::api::launch;
 use crate::pg::error::{Report, Result};
 use crate::pg::function::call::{Answer, Call};
-use crate::pg::function::rows::Value;
+use crate::pg::function::rows::{INT8, Value};
 use crate::pg::plan::Plan;
 use crate::pg::process::signals;
 use crate::pg::transaction;
@@ -35,10 +35,6 @@ crate::sql_function! {
     pg_background_tasks_running_now => running_now;
     pg_background_tasks_totals_of => totals_of;
     pg_background_tasks_sight_of => sight_of;
-    pg_background_tasks_schedule => not_supported;
-    pg_background_tasks_alter_schedule => not_supported;
-    pg_background_tasks_unschedule => not_supported;
-    pg_background_tasks_run_schedule => not_supported;
     pg_background_tasks_preview_schedule => preview_schedule;
     pg_background_tasks_import_pg_cron => not_supported;
     pg_background_tasks_parallel_execute => not_supported;
@@ -193,14 +189,16 @@ fn drop_queue(call: &Call) -> Result<Answer> {
 }
 
 static NEXT_DUE: Plan = Plan::planned(
-    c"SELECT pg_catalog.min(run_at) FROM background.task WHERE phase OPERATOR(pg_catalog.=) 'd'",
-    &[],
+    c"SELECT LEAST((SELECT pg_catalog.min(run_at) FROM background.task WHERE phase OPERATOR(pg_catalog.=) 'd'), \
+          (SELECT pg_catalog.min(next_at) FROM background.firing WHERE home OPERATOR(pg_catalog.=) $1 AND next_at IS NOT NULL))",
+    &[INT8],
 );
 
 /// `status()`: one row.
 fn status(call: &Call) -> Result<Answer> {
     let tables = tables()?;
-    let is_copy = stamp::standing(&tables)?.is_copy();
+    let standing = stamp::standing(&tables)?;
+    let is_copy = standing.is_copy();
     let (enabled, note): (bool, Option<&str>) = match settings::tasks() {
         _ if transaction::in_recovery() => (
             false,
@@ -224,7 +222,9 @@ fn status(call: &Call) -> Result<Answer> {
         Tasks::Auto => (true, None),
     };
     let preloaded = reuse::library::is_preloaded();
-    let next_due = NEXT_DUE.first(&[], |row| row.int8(0))?.flatten();
+    let next_due = NEXT_DUE
+        .first(&[Value::Int8(standing.home())], |row| row.int8(0))?
+        .flatten();
     call.composite(&[
         Value::Bool(enabled),
         Value::Bool(preloaded),

@@ -7,6 +7,7 @@
 use crate::pg::catalog::owner;
 use crate::pg::error::{self, Result};
 use crate::pg::fallible;
+use crate::pg::function::call::Interval;
 use crate::pg::function::rows::{self, Value};
 use crate::pg::raw::{self, Raw, may_raise};
 use core::ffi::{CStr, c_char, c_int, c_long, c_void};
@@ -210,6 +211,16 @@ impl Row {
     /// An `oid` or an `xid`.
     pub fn oid(&self, n: usize) -> Result<Option<u32>> {
         Ok(self.datum(n)?.map(|datum| datum.value() as u32))
+    }
+
+    /// A `"char"`.
+    pub fn char(&self, n: usize) -> Result<Option<u8>> {
+        Ok(self.datum(n)?.map(|datum| datum.value() as u8))
+    }
+
+    /// The length of an `interval` in microseconds, a month as 30 days.
+    pub fn length(&self, n: usize) -> Result<Option<i64>> {
+        Ok(self.datum(n)?.and_then(|datum| Interval::of(datum).length()))
     }
 
     /// A `bool`.

@@ -24,6 +24,7 @@ use crate::registry::job::{Slot, State};
 use crate::registry::segment::{self, segment};
 use crate::registry::upkeep;
 use crate::settings;
+use crate::tasks::jump::Watch;
 use crate::tasks::shared::{self, Database, Mode, Role};
 use core::ffi::c_int;
 use pgrx::pg_sys::Datum;
@@ -47,6 +48,9 @@ const LINGER: i64 = 60_000_000;
 
 /// How often the lines of a database are read again while there is something to do, in microseconds.
 const SWEEP: i64 = 60_000_000;
+
+/// How long before something is due the keeper is ordered, in microseconds.
+const AHEAD: i64 = 150_000;
 
 /// How many keepers there are at most at the same time.
 const KEEPERS: usize = 4;
@@ -125,6 +129,7 @@ struct Clock {
     queued: QueuedOrder,
     /// The aims that a runner was ordered for, and when the last time.
     served: Vec<(Aim, i64)>,
+    watch: Watch,
     /// When there was something to do last.
     busy_at: i64,
     swept_at: i64,
@@ -263,6 +268,7 @@ fn serve(argument: Datum) -> Result<()> {
         paused: Vec::new(),
         queued: QueuedOrder::default(),
         served: Vec::new(),
+        watch: Watch::begin(),
         busy_at: backend::now(),
         swept_at: backend::now(),
         swept_for: 0,
@@ -297,6 +303,9 @@ impl Clock {
         let databases = shared::databases()?;
         write_hints(&databases)?;
         let now = backend::now();
+        if self.watch.has_jumped() {
+            databases.iter().for_each(|database| database.duty_begins(now));
+        }
         self.sweep(&databases, asked, now);
         let mut is_idle = true;
         if !transaction::in_recovery() {
@@ -395,6 +404,9 @@ impl Clock {
                     let_go(slot, cookie);
                     if has_failed && !has_begun {
                         refused(ordered.aim, code)?;
+                    } else if has_failed && ordered.aim.role.is_none() {
+                        // It has forgotten what it was asked for.
+                        shared::database(ordered.aim.database)?.ask_for_sweep();
                     }
                     fallible::push(&mut ended, (ordered.aim, !has_failed))?;
                     ordered.stage = Stage::Over;
@@ -454,6 +466,9 @@ impl Clock {
         };
         let mut sleep = |us: i64| *ms = (*ms).min((us + 999) / 1000).max(1);
         let (is_due, at) = database.due(now);
+        // A process takes a while to start. The keeper stays until the time has come.
+        let at = if at == 0 { 0 } else { at - AHEAD };
+        let is_due = is_due || (at != 0 && at <= now);
         if is_due && self.count(|aim| *aim == keeper) == 0 {
             match self.paused_for(keeper, now) {
                 0 if self.count(|aim| aim.role.is_none()) >= KEEPERS => (),

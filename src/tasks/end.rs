@@ -6,6 +6,7 @@ use crate::pg::function::rows::{INT8, TEXT, Value};
 use crate::pg::plan::{self, Plan};
 use crate::pg::table::{self, Key, Sees, Tid};
 use crate::tasks::keys;
+use crate::tasks::outcome::Outcome;
 use crate::tasks::pushed::{self, Ready, ready_columns};
 use crate::tasks::tables::{self, Phase, Tables, dependency, run};
 use crate::tasks::totals;
@@ -81,7 +82,7 @@ pub fn not_permitted(id: i64) -> Failure {
     .into()
 }
 
-/// A task whose last attempt has an error keeps it. Returns its keys.
+/// A task whose last attempt has an error keeps it. Returns its keys, its queue and its schedule.
 static END: Plan = Plan::planned(
     c"WITH gone AS (DELETE FROM background.task WHERE id OPERATOR(pg_catalog.=) $1 RETURNING *) \
       INSERT INTO background.run_failed (task_id, attempt, ended, state, queue, owner, label, started_at, finished_at, sqlstate, message, \
@@ -90,7 +91,7 @@ static END: Plan = Plan::planned(
       SELECT id, (OPERATOR(pg_catalog.-) attempt), true, $2, queue, owner, label, started_at, pg_catalog.clock_timestamp(), sqlstate, error_message, \
           priority, mode, home, max_attempts, enqueued_at, run_at, expires_at, retry_delay, timeout, sql, param_types, param_values, \
           search_path, settings, database, keep_result, key, concurrency_key, after, on_parent_failure, schedule, operation_id \
-      FROM gone RETURNING key, queue, concurrency_key",
+      FROM gone RETURNING key, queue, concurrency_key, schedule",
     &[INT8, TEXT],
 );
 
@@ -148,10 +149,21 @@ pub fn end(id: i64, state: &[u8]) -> Result<bool> {
         key,
         queue,
         concurrency_key,
+        schedule,
     }) = without_note(id, state)?
     else {
         return Ok(false);
     };
+    // Only the keeper finds that. A session that cancels a task would keep the row of the schedule until its commit.
+    if let Some(schedule) = schedule.filter(|_| matches!(state, b"failed" | b"expired")) {
+        let outcome = Outcome {
+            task: id,
+            schedule: &schedule,
+            state,
+            started_at: 0,
+        };
+        outcome.note()?;
+    }
     FORGET_CHILD.execute(&[Value::Int8(id)])?;
     if let Some(key) = key {
         keys::next_is_ready(&key)?;
@@ -167,6 +179,8 @@ pub struct Gone {
     key: Option<Vec<u8>>,
     queue: Vec<u8>,
     concurrency_key: Option<Vec<u8>>,
+    /// The schedule that has enqueued it.
+    pub schedule: Option<Vec<u8>>,
 }
 
 /// Ends one task, whose attempts are noted. What follows from that is left to the caller. None if it has ended meanwhile.
@@ -176,6 +190,7 @@ pub fn without_note(id: i64, state: &[u8]) -> Result<Option<Gone>> {
             key: row.text(0)?,
             queue: row.text(1)?.unwrap_or_default(),
             concurrency_key: row.text(2)?,
+            schedule: row.text(3)?,
         })
     })?;
     if let Some(gone) = &gone {

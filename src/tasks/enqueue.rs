@@ -90,14 +90,13 @@ static SETTINGS_ARE_WRONG: Plan = Plan::fixed(
 
 /// Enqueues a task of the current role. Returns its id.
 ///
-/// Errors: 25000 in a parallel worker, 42501 in a security-restricted operation, 25006 if nothing may be written, 0A000 for a role that may
-/// not log in before version 17; those of [`Options::check`], [`queue::enter`] and [`parents::look`]; 23505 if `on_conflict` asks for it.
+/// Errors: 25000 in a parallel worker, 42501 in a security-restricted operation, 25006 if nothing may be written; those of [`check`],
+/// [`queue::enter`] and [`parents::look`]; 23505 if `on_conflict` asks for it.
 pub fn enqueue(asked: Asked, after: Value) -> Result<i64> {
     order::check_caller("enqueue a task", "task")?;
     transaction::check_writable(c"background.enqueue()")?;
     let role = identity::acting().2;
-    check_role(role)?;
-    let options = Options::check(asked, role)?;
+    let options = check(asked, role)?;
     // From here on nothing of users runs.
     let tables = join::tables()?;
     check_settings(&options)?;
@@ -108,6 +107,13 @@ pub fn enqueue(asked: Asked, after: Value) -> Result<i64> {
         role,
     }
     .place()
+}
+
+/// Checks what is asked for a task of the role, which is current. 0A000 for a role that may not log in before version 17; those of
+/// [`Options::check`].
+pub fn check(asked: Asked<'_>, role: u32) -> Result<Options<'_>> {
+    check_role(role)?;
+    Options::check(asked, role)
 }
 
 /// A role without LOGIN cannot connect before version 17.
@@ -123,7 +129,8 @@ fn check_role(number: u32) -> Result<()> {
     Ok(())
 }
 
-fn check_settings(options: &Options) -> Result<()> {
+/// 22023 for settings that are no object of scalar values.
+pub fn check_settings(options: &Options) -> Result<()> {
     let Some(settings) = options.asked.settings else {
         return Ok(());
     };

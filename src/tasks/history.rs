@@ -15,6 +15,7 @@ use crate::pg::table::{self, Filled, Key, Sees, Tid};
 use crate::pg::value::desc::JSONB;
 use crate::pg::value::json::Json;
 use crate::tasks::end;
+use crate::tasks::outcome::Outcome;
 use crate::tasks::retention;
 use crate::tasks::tables::{self, Tables, run, task};
 use crate::tasks::totals;
@@ -125,7 +126,7 @@ static ENDS: Plan = Plan::planned(
         kept_columns!(),
         ") SELECT id, $2, true, $5, queue, owner, label, $3, $4, pg_catalog.clock_timestamp(), $6, $7, $8, $9, $10, ",
         kept_columns!(),
-        " FROM gone RETURNING queue\0"
+        " FROM gone RETURNING queue, schedule\0"
     )),
     &[INT8, INT4, INT4, TIMESTAMPTZ, TEXT, TEXT, TEXT, TEXT, TEXT, TEXT],
 );
@@ -173,15 +174,29 @@ pub fn note(failed: &Failed) -> Result<()> {
         Value::text_or_null(failed.context),
         Value::Timestamp(failed.run_at),
     ];
+    let outcome = |schedule: Option<Vec<u8>>, state| match schedule {
+        Some(schedule) => Outcome {
+            task: failed.id,
+            schedule: &schedule,
+            state,
+            started_at: failed.started_at,
+        }
+        .note(),
+        None => Ok(()),
+    };
     if is_one {
-        if let Some(queue) = ENDS.first(&values[..10], |row| row.text(0))?.flatten() {
-            totals::ends(&queue, failed.state);
+        let ended = ENDS.first(&values[..10], |row| Ok((row.text(0)?, row.text(1)?)))?;
+        if let Some((queue, schedule)) = ended {
+            totals::ends(&queue.unwrap_or_default(), failed.state);
+            outcome(schedule, failed.state)?;
         }
         return Ok(());
     }
     AGAIN.execute(&values)?;
-    if let Some(end) = failed.end {
-        end::without_note(failed.id, end)?;
+    if let Some(end) = failed.end
+        && let Some(gone) = end::without_note(failed.id, end)?
+    {
+        outcome(gone.schedule, end)?;
     }
     Ok(())
 }

@@ -6,6 +6,7 @@
 
 use crate::pg::catalog::database;
 use crate::pg::error::{self, Failure, Result};
+use crate::pg::fallible;
 use crate::pg::function::rows::{INT4, INT8, OID, TIMESTAMPTZ, Value};
 use crate::pg::guc::own;
 use crate::pg::plan::{self, Plan};
@@ -15,11 +16,13 @@ use crate::pg::table::Sees;
 use crate::pg::transaction;
 use crate::settings::{self, Tasks};
 use crate::tasks::end::{self, Locked};
+use crate::tasks::fire::{self, Firing};
 use crate::tasks::history::{self, Failed};
 use crate::tasks::pushed::{self, Ready, ready_columns};
 use crate::tasks::ready::{self, Which};
-use crate::tasks::shared::{self, Mode, Of, Run};
+use crate::tasks::shared::{self, Database, Mode, Of, Run};
 use crate::tasks::stamp::{self, Standing};
+use crate::tasks::stay::Stay;
 use crate::tasks::tables::{self, Phase, Tables};
 
 /// How soon the keeper looks again where another session may commit what was prepared, in microseconds.
@@ -27,6 +30,12 @@ const PREPARED: i64 = 1_000_000;
 
 /// The same after something that was left for later.
 const LATER: i64 = 500_000;
+
+/// The same at least, after a schedule that another transaction has locked.
+const SOON: i64 = 20_000;
+
+/// How many schedules are fired in one transaction.
+const FIRED_AT_ONCE: i64 = 100;
 
 /// How many tasks are looked at in one transaction.
 const AT_ONCE: i64 = 1000;
@@ -190,9 +199,19 @@ static IS_PREPARED: Plan = Plan::planned(
     &[],
 );
 
-/// Looks at the tables of this process's database. Outside of a transaction.
+/// Looks at the tables of this process's database, and stays as long as it is soon to look again. Outside of a transaction.
 pub fn keep() -> Result<()> {
     let database = shared::mine()?;
+    let mut stay = Stay::begin(database);
+    loop {
+        look(database, &mut stay)?;
+        if !stay.until_due()? {
+            return Ok(());
+        }
+    }
+}
+
+fn look(database: &'static Database, stay: &mut Stay) -> Result<()> {
     let (began, is_asked) = database.keeper_begins();
     if transaction::in_recovery() {
         database.seen(began, 0, true);
@@ -219,12 +238,18 @@ pub fn keep() -> Result<()> {
         _ => Mode::Runs,
     };
     let sweeps = is_asked || mode != database.mode();
+    let now = backend::now();
+    let begins = mode == Mode::Runs && database.mode() != Mode::Runs;
+    if begins || stay.clock_has_jumped() {
+        database.duty_begins(now);
+    }
     database.set_mode(mode);
     if is_prepared {
         database.ask_for_sweep_at(backend::now() + PREPARED);
     }
-    let mut look = Look { tables, next: 0 };
+    let mut look = Look { tables, next: 0, now };
     if mode == Mode::Runs {
+        look.schedules(standing.home(), begins, sweeps)?;
         look.lost()?;
         if let Some((role, sqlstate)) = database.take_refused() {
             look.refused(role, &sqlstate)?;
@@ -255,8 +280,7 @@ pub fn keep() -> Result<()> {
         && let Some(next) = next
     {
         // What was due and is not done was left for later.
-        let now = backend::now();
-        look.look_at(if next > now { next } else { now + LATER });
+        look.look_at(if next > look.now { next } else { backend::now() + LATER });
     }
     if mode == Mode::Runs
         && let Some(at) = history::prune()?
@@ -278,6 +302,11 @@ pub fn scout() -> Result<()> {
 /// Runs `body` in a transaction of its own, in which no lock is waited for for long. None after an error, which is reported unless another
 /// transaction was in the way.
 fn patiently<T>(body: impl FnOnce() -> Result<T>) -> Result<Option<T>> {
+    Ok(try_patiently(body)?.ok())
+}
+
+/// The same with the message of the error, if it was reported.
+fn try_patiently<T>(body: impl FnOnce() -> Result<T>) -> Result<core::result::Result<T, Option<Vec<u8>>>> {
     let done = transaction::own(|| {
         own::set(c"lock_timeout", PATIENCE, true)?;
         // What a crash loses of this is done again.
@@ -285,17 +314,19 @@ fn patiently<T>(body: impl FnOnce() -> Result<T>) -> Result<Option<T>> {
         body()
     });
     match done {
-        Ok(done) => Ok(Some(done)),
+        Ok(done) => Ok(Ok(done)),
         Err(failure) => {
             let edata = error::into_data(failure);
             let code = error::sqlstate(edata);
-            if ![b"55P03", b"40P01"]
+            let is_in_the_way = [b"55P03", b"40P01"]
                 .into_iter()
-                .any(|other| sqlstate::pack(other) == code)
-            {
-                error::log_caught(edata);
+                .any(|other| sqlstate::pack(other) == code);
+            if is_in_the_way {
+                return Ok(Err(None));
             }
-            Ok(None)
+            let message = fallible::copied(error::text(edata))?;
+            error::log_caught(edata);
+            Ok(Err(Some(message)))
         }
     }
 }
@@ -305,6 +336,8 @@ struct Look {
     tables: Tables,
     /// When the keeper is to look again, 0 for never.
     next: i64,
+    /// When it has begun. What is due later is left to the next look.
+    now: i64,
 }
 
 impl Look {
@@ -316,6 +349,47 @@ impl Look {
 
     fn look_later(&mut self) {
         self.look_at(backend::now() + LATER);
+    }
+
+    /// Schedules whose time has come. Some at a time, so that the first tasks run while others are enqueued.
+    fn schedules(&mut self, home: i64, begins: bool, sweeps: bool) -> Result<()> {
+        if begins {
+            patiently(|| fire::heal(home))?;
+        }
+        let database = shared::mine()?;
+        let (first, changed) = database.first_schedule();
+        if first > self.now && !sweeps {
+            if first < i64::MAX {
+                self.look_at(first);
+            }
+            return Ok(());
+        }
+        let firing = Firing {
+            tables: &self.tables,
+            home,
+            now: self.now,
+            since: database.on_duty_since(),
+            // What another session's COMMIT PREPARED brings is told by nobody.
+            floor: if sweeps || first == 0 { i64::MIN } else { first },
+        };
+        loop {
+            match patiently(|| firing.fire(FIRED_AT_ONCE))? {
+                Some(count) if (count as i64) < FIRED_AT_ONCE => break,
+                Some(_) => (),
+                None => {
+                    one_by_one(&firing)?;
+                    break;
+                }
+            }
+        }
+        let next = transaction::own(|| fire::next(home, firing.floor))?;
+        database.set_first_schedule(next.unwrap_or(i64::MAX), changed);
+        if let Some(next) = next {
+            // A schedule that somebody has locked: the later it is, the less another moment matters.
+            let again = backend::now() + (self.now - next).clamp(SOON, LATER);
+            self.look_at(if next > self.now { next } else { again });
+        }
+        Ok(())
     }
 
     /// Notes the attempts of processes that are gone.
@@ -469,7 +543,7 @@ impl Look {
 
     /// Deferred tasks whose time has come.
     fn due(&mut self) -> Result<()> {
-        let now = backend::now();
+        let now = self.now;
         let mut is_nobodys = false;
         loop {
             let due = patiently(|| {
@@ -527,6 +601,26 @@ impl Look {
         shared::there_is_work(None);
         Ok(())
     }
+}
+
+/// Fires what is due, each schedule by itself: one of them has failed. It says so, and is tried again a minute later.
+fn one_by_one(firing: &Firing) -> Result<()> {
+    const PAUSE: i64 = 60_000_000;
+    let due = transaction::own(|| firing.find(AT_ONCE))?;
+    let mut errors = 0;
+    for schedule in due {
+        match try_patiently(|| firing.fire_one(schedule))? {
+            Ok(()) | Err(None) => (),
+            Err(Some(message)) => {
+                errors += 1;
+                let noted = patiently(|| fire::stop(schedule, Some(backend::now() + PAUSE), &message))?;
+                if noted.is_none() || errors == ERRORS {
+                    return Ok(());
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 fn is_claimed(tables: &Tables, id: i64) -> Result<bool> {

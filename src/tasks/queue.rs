@@ -72,6 +72,19 @@ fn forget() {
 /// Whether the role may add a waiting task to the queue, which stays there until the transaction ends: [`drop`] waits for the lock. 42704,
 /// 42501, 53400. A transaction looks once, as long as it does not use many queues.
 pub fn enter(tables: &Tables, name: &[u8], role: u32) -> Result<()> {
+    match take_place(tables, name, role)? {
+        None => Ok(()),
+        Some(most) => Err(Report::new(
+            PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
+            format!("queue \"{}\" is full", shown(name)),
+        )
+        .detail(format!("As many tasks wait as max_waiting allows, which is {most}."))
+        .into()),
+    }
+}
+
+/// The same for a caller that can do without: how many tasks may wait if the queue is full. 42704, 42501.
+pub fn take_place(tables: &Tables, name: &[u8], role: u32) -> Result<Option<i64>> {
     check(tables, name, role)?;
     let found = KNOWN.with_borrow_mut(|known| {
         let queue = known.iter_mut().find(|queue| queue.is(tables, name, role))?;
@@ -82,7 +95,7 @@ pub fn enter(tables: &Tables, name: &[u8], role: u32) -> Result<()> {
         queue.most
     });
     let Some(most) = found.map(i64::from) else {
-        return Ok(());
+        return Ok(None);
     };
     let running = running::count_of_queue(name);
     let waiting = COUNT
@@ -91,19 +104,14 @@ pub fn enter(tables: &Tables, name: &[u8], role: u32) -> Result<()> {
         .unwrap_or(0)
         - running;
     if waiting >= most {
-        return Err(Report::new(
-            PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
-            format!("queue \"{}\" is full", shown(name)),
-        )
-        .detail(format!("As many tasks wait as max_waiting allows, which is {most}."))
-        .into());
+        return Ok(Some(most));
     }
     KNOWN.with_borrow_mut(|known| {
         if let Some(queue) = known.iter_mut().find(|queue| queue.is(tables, name, role)) {
             queue.room = most - waiting - 1;
         }
     });
-    Ok(())
+    Ok(None)
 }
 
 /// The same for an enqueue that adds nothing: 42704, 42501.
@@ -282,12 +290,18 @@ static IS_USED: Plan = Plan::planned(
     &[TEXT],
 );
 
+static HAS_SCHEDULES: Plan = Plan::planned(
+    c"SELECT FROM background.schedule WHERE queue OPERATOR(pg_catalog.=) $1 LIMIT 1",
+    &[TEXT],
+);
+
 static DROP: Plan = Plan::planned(
     c"DELETE FROM background.queue WHERE name OPERATOR(pg_catalog.=) $1",
     &[TEXT],
 );
 
-/// Drops the queue. Waits for open transactions that have enqueued there. 42704, 55006 if it has unfinished tasks, 2BP01 for `default`.
+/// Drops the queue. Waits for open transactions that have enqueued there. 42704, 55006 if it has unfinished tasks or a schedule names it, 2BP01
+/// for `default`.
 pub fn drop(tables: &Tables, name: &[u8]) -> Result<()> {
     if name == DEFAULT {
         return Err(Report::new(
@@ -301,6 +315,13 @@ pub fn drop(tables: &Tables, name: &[u8]) -> Result<()> {
         return Err(Report::new(
             PgSqlErrorCode::ERRCODE_OBJECT_IN_USE,
             format!("queue \"{}\" has unfinished tasks", shown(name)),
+        )
+        .into());
+    }
+    if HAS_SCHEDULES.first(&[Value::Text(name)], |_| Ok(()))?.is_some() {
+        return Err(Report::new(
+            PgSqlErrorCode::ERRCODE_OBJECT_IN_USE,
+            format!("queue \"{}\" is used by schedules", shown(name)),
         )
         .into());
     }

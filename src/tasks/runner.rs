@@ -27,6 +27,7 @@ use crate::tasks::elsewhere::{self, Elsewhere};
 use crate::tasks::end::{self, Locked};
 use crate::tasks::history::{self, Done, Failed};
 use crate::tasks::keys;
+use crate::tasks::outcome::Outcome;
 use crate::tasks::pushed::Ready;
 use crate::tasks::ready::{BATCH, Entry, Limits, Lines, Next, Rank, Which};
 use crate::tasks::running;
@@ -59,6 +60,7 @@ pub struct Task {
     queue: &'static CStr,
     key: Option<&'static CStr>,
     concurrency_key: Option<&'static CStr>,
+    schedule: Option<&'static CStr>,
     /// Whether its concurrency key may hold others back.
     has_limited_key: bool,
     /// The database that it runs in, if that is another one.
@@ -329,6 +331,7 @@ struct Found {
     queue: &'static CStr,
     key: Option<(&'static CStr, i32)>,
     concurrency_key: Option<&'static CStr>,
+    schedule: Option<&'static CStr>,
     has_params: bool,
     has_settings: bool,
     database: Option<&'static CStr>,
@@ -415,6 +418,7 @@ fn load(which: Which) -> Result<Loaded> {
         queue: found.queue,
         key: found.key.map(|(key, _)| key),
         concurrency_key: found.concurrency_key,
+        schedule: found.schedule,
         has_limited_key: run.key != 0 && queue.limits.per_key >= 0,
         database: found.database,
         tid: found.tid,
@@ -510,6 +514,7 @@ fn look(row: &table::Row, role: u32, home: i64, now: i64) -> Result<Option<Look>
         queue: text(task::QUEUE)?.unwrap_or_default(),
         key,
         concurrency_key: text(task::CONCURRENCY_KEY)?,
+        schedule: text(task::SCHEDULE)?,
         has_params: row.datum(task::PARAM_TYPES).is_some(),
         has_settings: row.datum(task::SETTINGS).is_some(),
         database: text(task::DATABASE)?,
@@ -634,6 +639,9 @@ pub fn ended(rows: i64, tag: Option<u32>) {
 /// The task has ended, and that is committed: what waits for it may run.
 fn has_ended(task: &Task, is_done: bool) {
     let Some(database) = shared::known() else { return };
+    if is_done {
+        note_outcome(task);
+    }
     let has_blocked = database.has_blocked();
     if has_blocked || task.key.is_some() {
         let followed = transaction::own(|| {
@@ -658,6 +666,24 @@ fn has_ended(task: &Task, is_done: bool) {
         }
     }
     release(task);
+}
+
+/// The task's schedule keeps that it is done. A crash before that loses no more than how long it took.
+fn note_outcome(task: &Task) {
+    let Some(schedule) = task.schedule else { return };
+    let outcome = Outcome {
+        task: task.id,
+        schedule: schedule.to_bytes(),
+        state: b"done",
+        started_at: task.started_at,
+    };
+    let noted = transaction::own(|| {
+        own::set(c"synchronous_commit", c"off", true)?;
+        outcome.note()
+    });
+    if let Err(failure) = noted {
+        error::log_caught(error::into_data(failure));
+    }
 }
 
 /// Lets go of the task. The next task of its concurrency key, if that has held one back, gets into its line in the same step.

@@ -201,6 +201,14 @@ pub struct Database {
     next_due: Cell<i64>,
     /// Whether there may be tasks that wait for others.
     has_blocked: Cell<bool>,
+    /// The keeper that stays although nothing is due yet.
+    keeper: Cell<Process>,
+    /// Since when schedules that are due are fired, as long as nothing comes in between.
+    on_duty_since: Cell<i64>,
+    /// No schedule is due before that, as far as is known, and how many times schedules have changed: what was found before a change means nothing.
+    /// Without this a look for what is due would step over all that was due since the oldest snapshot.
+    first_schedule: Cell<i64>,
+    schedules_changed: Cell<u64>,
     /// A role that could not connect last, 0 for none, and the SQLSTATE.
     refused: Cell<(u32, [u8; 5])>,
     /// The position up to which WAL has to be flushed, so that all that has ended here is on disk.
@@ -455,6 +463,7 @@ impl Database {
         if sweep {
             self.sweep_wanted.set(self.sweep_wanted.get() + 1);
         }
+        self.keeper.get().wake();
     }
 
     /// The keeper is to look at the tables. Must not fail.
@@ -495,8 +504,70 @@ impl Database {
             if next == 0 || at < next {
                 self.next_due.set(at);
             }
+            self.keeper.get().wake();
         }
         wake_clock();
+    }
+
+    /// This process is the keeper, and stays until something is due. It is woken by whoever asks for the keeper.
+    pub fn keeper_stays(&self) {
+        if let Some(shared) = SHARED.get() {
+            let _root = shared.lock();
+            self.keeper.set(Process::me());
+        }
+    }
+
+    /// The keeper that stayed goes.
+    pub fn keeper_leaves(&self) {
+        if let Some(shared) = SHARED.get() {
+            let _root = shared.lock();
+            if self.keeper.get() == Process::me() {
+                self.keeper.set(Process::NONE);
+            }
+        }
+    }
+
+    /// What is due from `now` on is fired by somebody; what was due before that was missed.
+    pub fn duty_begins(&self, now: i64) {
+        if let Some(shared) = SHARED.get() {
+            let _root = shared.lock();
+            self.on_duty_since.set(now);
+        }
+    }
+
+    /// Since when somebody is on duty.
+    pub fn on_duty_since(&self) -> i64 {
+        SHARED.get().map_or(0, |shared| {
+            let _root = shared.lock();
+            self.on_duty_since.get()
+        })
+    }
+
+    /// A committed change of a schedule makes it due at `at`. Must not fail.
+    pub fn schedule_changes(&self, at: i64) {
+        if let Some(shared) = SHARED.get() {
+            let _root = shared.lock();
+            self.schedules_changed.set(self.schedules_changed.get() + 1);
+            self.first_schedule.set(self.first_schedule.get().min(at));
+        }
+    }
+
+    /// No schedule is due before the first of these; the second one goes back to [`Database::set_first_schedule`]. Read before the tables are.
+    pub fn first_schedule(&self) -> (i64, u64) {
+        SHARED.get().map_or((0, 0), |shared| {
+            let _root = shared.lock();
+            (self.first_schedule.get(), self.schedules_changed.get())
+        })
+    }
+
+    /// The first schedule is due then, unless schedules have changed meanwhile.
+    pub fn set_first_schedule(&self, at: i64, changed: u64) {
+        if let Some(shared) = SHARED.get() {
+            let _root = shared.lock();
+            if self.schedules_changed.get() == changed {
+                self.first_schedule.set(at);
+            }
+        }
     }
 
     /// Tasks are blocked by others, as everybody can see. The keeper looks: a parent may have ended in between. Must not fail.

@@ -30,6 +30,14 @@ impl Standing {
     pub fn is_copy(self) -> bool {
         matches!(self, Self::Copy(_))
     }
+
+    /// The number that the tasks and schedules of this database have, 0 where there are none.
+    pub fn home(self) -> i64 {
+        match self {
+            Self::New => 0,
+            Self::Known(home) | Self::Copy(home) => home,
+        }
+    }
 }
 
 static LOOK: Plan = Plan::planned(

@@ -32,6 +32,7 @@ pub mod task {
     pub const TURN: usize = 24;
     pub const CONCURRENCY_KEY: usize = 25;
     pub const SQLSTATE: usize = 31;
+    pub const SCHEDULE: usize = 28;
 }
 
 /// The columns of the tables of runs that are read or written by number.
@@ -114,16 +115,17 @@ const RUNS: [(&core::ffi::CStr, &core::ffi::CStr); 4] = [
 ];
 
 /// The indexes of parts of the table of tasks.
-const PARTS: [&core::ffi::CStr; 6] = [
+const PARTS: [&core::ffi::CStr; 7] = [
     c"task_ready",
     c"task_concurrency_key",
     c"task_attempted",
     c"task_blocked",
     c"task_due",
     c"task_expires",
+    c"task_schedule",
 ];
 
-/// Whether a new task without a key belongs into each of [`PARTS`].
+/// Whether a new task without a key and without a schedule belongs into each of [`PARTS`].
 fn parts_of_new(phase: Phase, has_concurrency_key: bool, expires: bool) -> [bool; PARTS.len()] {
     let waits = phase == Phase::Waiting;
     [
@@ -133,6 +135,7 @@ fn parts_of_new(phase: Phase, has_concurrency_key: bool, expires: bool) -> [bool
         phase == Phase::Blocked,
         phase == Phase::Deferred,
         expires,
+        false,
     ]
 }
 
@@ -166,6 +169,7 @@ pub struct Tables {
     pub task_pkey: u32,
     pub task_key: u32,
     pub task_id: u32,
+    pub schedule_id: u32,
     pub dependency: u32,
     pub dependency_pkey: u32,
     pub dependency_child: u32,
@@ -229,6 +233,7 @@ pub fn tables() -> Result<Tables> {
         task_key,
         indexes,
         task_id: owner::relation(c"task_id")?,
+        schedule_id: owner::relation(c"schedule_id")?,
         dependency: owner::relation(c"dependency")?,
         dependency_pkey: owner::relation(c"dependency_pkey")?,
         dependency_child: owner::relation(c"dependency_child")?,

@@ -129,7 +129,13 @@ impl Cluster {
 
     /// Starts the server, or starts it again.
     pub fn restart(&self) {
+        self.restart_with(&[]);
+    }
+
+    /// The same, in an environment with these variables.
+    pub fn restart_with(&self, variables: &[(&str, &Path)]) {
         let status = server_program("pg_ctl")
+            .envs(variables.iter().copied())
             .args(["-w", "-s", "-t", "60", "-D"])
             .arg(self.data())
             .arg("-l")

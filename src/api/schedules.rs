@@ -1,0 +1,76 @@
+//! The functions of the second extension about schedules.
+
+use crate::pg::error::{Report, Result};
+use crate::pg::function::call::{Answer, Call};
+use crate::pg::function::rows::Value;
+use crate::tasks::schedule::{self, Asked};
+use pgrx::PgSqlErrorCode;
+
+crate::sql_function! {
+    pg_background_tasks_schedule => schedule;
+    pg_background_tasks_alter_schedule => alter_schedule;
+    pg_background_tasks_unschedule => unschedule;
+    pg_background_tasks_run_schedule => run_schedule;
+}
+
+/// 22004.
+fn required<'a>(call: &'a Call, n: usize, what: &str) -> Result<&'a [u8]> {
+    call.text(n).ok_or_else(|| {
+        Report::new(
+            PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED,
+            format!("{what} cannot be NULL"),
+        )
+        .into()
+    })
+}
+
+fn asked(call: &Call) -> Asked<'_> {
+    Asked {
+        spec: call.text(1),
+        sql: call.text(2),
+        params: call.record(3),
+        time_zone: call.text(4),
+        overlap: call.text(5),
+        catch_up: call.text(6),
+        jitter: call.interval(7),
+        queue: call.text(8),
+        label: call.text(9),
+        priority: call.int4(10),
+        concurrency_key: call.text(11),
+        max_attempts: call.int4(12),
+        retry_delay: call.interval(13),
+        timeout: call.interval(14),
+        expires_after: call.interval(15),
+        mode: call.text(16),
+        database: call.name(17),
+        settings: call.datum(18),
+        keep_result: call.bool(19),
+        starts_at: call.int8(20),
+        ends_at: call.int8(21),
+        enabled: call.bool(22),
+    }
+}
+
+/// `schedule(name, spec, sql, …)`: the id. NULL means the default. As [`schedule::schedule`]; 22004 for NULL as the name, the specification or the SQL.
+fn schedule(call: &Call) -> Result<Answer> {
+    let name = required(call, 0, "schedule name")?;
+    required(call, 1, "spec")?;
+    required(call, 2, "sql parameter")?;
+    call.scalar(Value::Int8(schedule::schedule(name, &asked(call))?))
+}
+
+/// `alter_schedule(name, …)`: NULL leaves a setting as it is. As [`schedule::alter`]; 22004 for NULL as the name.
+fn alter_schedule(call: &Call) -> Result<Answer> {
+    schedule::alter(required(call, 0, "schedule name")?, &asked(call))?;
+    call.void()
+}
+
+/// `unschedule(name)`, which is STRICT.
+fn unschedule(call: &Call) -> Result<Answer> {
+    call.scalar(Value::Bool(schedule::unschedule(call.text(0).unwrap_or_default())?))
+}
+
+/// `run_schedule(name)`, which is STRICT: the id of the task.
+fn run_schedule(call: &Call) -> Result<Answer> {
+    call.scalar(Value::Int8(schedule::run(call.text(0).unwrap_or_default())?))
+}
