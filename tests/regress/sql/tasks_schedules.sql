@@ -101,7 +101,6 @@ SELECT error_line('SELECT background.schedule(''e'', ''every 1 hour'', ''VACUUM'
 SELECT error_line('SELECT background.schedule(''e'', ''every 1 hour'', ''SELEC 1'')');
 SELECT error_line('SELECT background.schedule(''e'', ''every 1 hour'', ''SELECT 1'', settings => ''[]'')');
 SELECT error_line('SELECT background.schedule(''e'', ''every 1 hour'', ''SELECT 1'', database => ''no such database'')');
-SELECT error_line('SELECT background.schedule(''e'', ''every 1 hour'', ''SELECT 1'', database => ''template1'', keep_result => true)');
 SELECT error_line('SELECT background.schedule(''e'', ''every 1 hour'', ''SELECT 1'', starts_at => ''2030-01-02'', ends_at => ''2030-01-01'')');
 SELECT error_line('SELECT background.schedule(''e'', ''every 1 hour'', ''SELECT $1'', ROW(NULL::refcursor, row(1)))');
 SELECT error_line('SELECT background.alter_schedule(NULL)');
@@ -113,8 +112,6 @@ SELECT error_line('SELECT background.alter_schedule(''all'', time_zone => ''No/W
 SELECT error_line('SELECT background.alter_schedule(''all'', overlap => ''x'')');
 SELECT error_line('SELECT background.alter_schedule(''all'', queue => ''no such queue'')');
 SELECT error_line('SELECT background.alter_schedule(''all'', label => repeat(''x'', 65))');
-SELECT error_line('SELECT background.alter_schedule(''all'', database => ''template1'', settings => ''{"a.b": 1}'')');
-SELECT error_line('SELECT background.alter_schedule(''all'', database => ''template1'')');
 SELECT error_line('SELECT background.alter_schedule(''all'', ends_at => ''2019-01-01'')');
 BEGIN READ ONLY;
 SELECT error_line('SELECT background.schedule(''e'', ''every 1 hour'', ''SELECT 1'')');
@@ -126,7 +123,6 @@ SELECT name, sql, queue, overlap, label FROM background.schedules ORDER BY name;
 -- Another database: what goes along with the task is checked.
 SELECT background.alter_schedule('all', settings => '{}', keep_result => false, database => 'template1');
 SELECT mode, database FROM background.schedules WHERE name = 'all';
-SELECT error_line('SELECT background.alter_schedule(''all'', keep_result => true)');
 SELECT background.alter_schedule('all', database => current_database());
 -- Queues that schedules name stay.
 SELECT background.set_queue('tasks_s', max_waiting => 1);
