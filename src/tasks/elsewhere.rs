@@ -5,7 +5,7 @@
 
 use crate::pg::error::{self, Result};
 use crate::pg::value::kept;
-use crate::pg::{transaction, wire};
+use crate::pg::{moment, transaction, wire};
 use crate::registry::job::{Slot, Stop};
 use crate::session::jobs;
 use crate::session::launch::{self, Arguments};
@@ -25,6 +25,7 @@ pub struct Elsewhere<'a> {
 /// Runs it, and notes its rows and its tag in `slot`, which has the run's own job. Outside of a transaction. Errors: those of [`launch::launch`], and
 /// the job's own.
 pub fn run(slot: &Slot, what: Elsewhere) -> Result<()> {
+    moment::may_fail("launching elsewhere")?;
     let launched = transaction::own(|| {
         launch::launch(&Arguments {
             sql: what.sql.to_bytes(),
@@ -34,6 +35,7 @@ pub fn run(slot: &Slot, what: Elsewhere) -> Result<()> {
             ..Arguments::default()
         })
     })?;
+    moment::may_fail("launched elsewhere")?;
     let handle = transaction::own(|| jobs::find(launched.pid, launched.cookie))?;
     if let Err(failure) = wait::for_job(&handle, Deadline::after(0)) {
         // Whatever ended the wait ends the job.
@@ -41,6 +43,7 @@ pub fn run(slot: &Slot, what: Elsewhere) -> Result<()> {
         jobs::release(&handle);
         return Err(failure);
     }
+    moment::may_fail("ended elsewhere")?;
     let (error, (rows, tag)) = {
         let job = handle.job();
         (job.error().copied(), job.outcome())

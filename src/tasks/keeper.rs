@@ -8,6 +8,7 @@ use crate::pg::catalog::database;
 use crate::pg::error::{self, Failure, Result};
 use crate::pg::function::rows::{INT8, OID, TIMESTAMPTZ, Value};
 use crate::pg::guc::own;
+use crate::pg::moment;
 use crate::pg::plan::{self, Plan};
 use crate::pg::process::backend;
 use crate::pg::sqlstate;
@@ -192,6 +193,7 @@ static IS_PREPARED: Plan = Plan::planned(
 pub fn keep() -> Result<()> {
     let database = shared::mine()?;
     let (began, is_asked) = database.keeper_begins();
+    moment::may_fail("keeper begins")?;
     if transaction::in_recovery() {
         database.seen(began, 0, true);
         return Ok(());
@@ -244,6 +246,7 @@ pub fn keep() -> Result<()> {
             shared::forget_lost(&run);
         }
     }
+    moment::may_fail("looked")?;
     let (next, has_blocked) = transaction::own(|| {
         let next = NEXT.first(&[], |row| row.int8(0))?.flatten();
         let blocked = HAS_BLOCKED.first(&[], |row| row.bool(0))?.flatten();
@@ -335,6 +338,7 @@ impl Look {
             }
             match patiently(|| note_lost(&run))? {
                 Some(()) => {
+                    moment::passes("lost noted");
                     shared::forget_lost(&run);
                     // It waits, or is deferred.
                     shared::mine()?.ask_for_sweep_at(backend::now());
@@ -391,6 +395,7 @@ impl Look {
                         return Ok(false);
                     }
                     if endings.note.execute(&id_value)? > 0 && end::end(id, endings.state)? {
+                        moment::may_fail("ending")?;
                         end::follow(id, false, Locked::Skip)?;
                     }
                     Ok(true)
@@ -422,6 +427,7 @@ impl Look {
                 if tables.has_task(parent, Sees::Uncommitted)? {
                     return Ok(true);
                 }
+                moment::may_fail("unblocking")?;
                 let is_done = end::find(tables, parent)?.is_none_or(|ended| ended.is_done);
                 end::follow(parent, is_done, Locked::Skip)
             })?;
@@ -449,6 +455,7 @@ impl Look {
         loop {
             let due = patiently(|| {
                 let ready = DUE.rows(&[Value::Timestamp(now), Value::Int8(AT_ONCE)], Ready::read)?;
+                moment::may_fail("due")?;
                 for ready in &ready {
                     if ready.has_role() {
                         pushed::push(&ready.task(), Phase::Waiting)?;
@@ -475,11 +482,13 @@ impl Look {
         if let Some(mut lines) = database.lines() {
             lines.sweep_begins();
         }
+        moment::may_fail("sweeping")?;
         let found = transaction::own(|| {
             LINES.rows(&[], |row| {
                 Ok((row.text(0)?.unwrap_or_default(), row.oid(1)?.unwrap_or(0)))
             })
         })?;
+        moment::may_fail("swept")?;
         for (queue, role) in &found {
             if *role != 0 {
                 let which = Which {
@@ -544,6 +553,7 @@ fn note_lost(run: &Run) -> Result<()> {
     let Some(attempts) = attempts.filter(|_| run.attempt > 0) else {
         return Ok(());
     };
+    moment::may_fail("noting lost")?;
     attempts.note(&Failed {
         id: run.task,
         attempt: run.attempt,

@@ -24,6 +24,8 @@
 //! * [`history`]: what is noted of their ends;
 //! * [`retention`]: how long that is kept;
 //! * [`totals`]: how many have ended.
+//!
+//! The probe has `known`, too: what shared memory knows of a task that waits.
 
 pub mod clock;
 pub mod control;
@@ -34,6 +36,8 @@ pub mod history;
 pub mod join;
 pub mod keeper;
 mod keys;
+#[cfg(feature = "probe")]
+pub mod known;
 pub mod options;
 mod parents;
 pub mod pushed;

@@ -461,6 +461,18 @@ impl Lines {
     }
 }
 
+#[cfg(feature = "probe")]
+impl Lines {
+    /// Whether the task is in its line, or behind the cursor, or a sweep will look for it.
+    pub fn knows(&self, which: Which, entry: Entry) -> bool {
+        let line = self.lines.iter().find(|line| line.which == which);
+        self.overflow
+            || line.is_some_and(|line| {
+                line.entries().contains(&entry) || line.has_more && entry.rank() > line.cursor || line.is_being_read()
+            })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -971,6 +971,42 @@ pub fn there_is_work(role: Option<u32>) {
     wake_clock();
 }
 
+/// What is known of a task that waits: `claimed`, `line`, `held back` by its key, `sweep` if the lines are to be read again, or `missed`.
+#[cfg(feature = "probe")]
+pub fn knows(which: Which, entry: Entry) -> Result<&'static str> {
+    let database = mine()?;
+    let lines = database.lines();
+    let root = shared()?.lock();
+    let claims = database.claims(&root);
+    let is_held_back = |run: Run| (run.queue, run.key) == (which.queue, entry.key) && run.holds_back;
+    Ok(if claims.all().any(|(_, run)| run.task == entry.id) {
+        "claimed"
+    } else if lines.is_some_and(|lines| lines.knows(which, entry)) {
+        "line"
+    } else if entry.key != 0 && claims.all().any(|(_, run)| is_held_back(run)) {
+        "held back"
+    } else if database.sweep_wanted.get() != database.swept.get() {
+        "sweep"
+    } else {
+        "missed"
+    })
+}
+
+/// How many claims there are of runners without a task, of tasks that run, and of those that are lost.
+#[cfg(feature = "probe")]
+pub fn count_claims() -> Result<[usize; 3]> {
+    let root = shared()?.lock();
+    let count = |is_it: fn(Standing) -> bool| {
+        claims(&root)
+            .inspect(|claim| claim.look_after())
+            .filter(|claim| is_it(claim.standing()))
+            .count()
+    };
+    let is_idle = |standing| standing == Standing::Idle;
+    let is_held = |standing| standing == Standing::Held;
+    Ok([count(is_idle), count(is_held), count(Standing::is_lost)])
+}
+
 /// When the server crashed last, as far as this matters for tasks, 0 for never.
 pub fn crashed_at() -> i64 {
     SHARED.get().map_or(0, |shared| shared.lock().crashed_at)
