@@ -46,7 +46,7 @@ impl Rank {
 
     /// The priority and the id of the task at this place; None at the beginning.
     pub fn task(self) -> Option<(i32, i64)> {
-        (self != Self::FIRST).then_some((-self.against as i32, self.id))
+        (self != Self::FIRST).then(|| (-self.against as i32, self.id))
     }
 }
 
