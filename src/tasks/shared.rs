@@ -518,7 +518,10 @@ impl Database {
             return (Began::default(), false);
         };
         let _root = shared.lock();
-        self.next_due.set(0);
+        if self.next_due.replace(0) != 0 {
+            // If the keeper fails, it is still to look.
+            self.wanted.set(self.wanted.get() + 1);
+        }
         let began = Began {
             wanted: self.wanted.get(),
             sweep_wanted: self.sweep_wanted.get(),
