@@ -4,12 +4,16 @@
 //! The job has the role of the task and the rights that a launch asks for. Its rows are thrown away.
 
 use crate::pg::error::{self, Result};
+use crate::pg::process::latch;
 use crate::pg::value::kept;
 use crate::pg::{moment, transaction, wire};
 use crate::registry::job::{Slot, Stop};
+use crate::registry::segment::segment;
 use crate::session::jobs;
 use crate::session::launch::{self, Arguments};
 use crate::session::wait::{self, Deadline};
+use crate::tasks::shared;
+use core::cell::Cell;
 use core::ffi::CStr;
 
 /// What is to be run, and where.
@@ -22,24 +26,36 @@ pub struct Elsewhere<'a> {
     pub params: Option<&'a [(&'a CStr, Option<&'a CStr>)]>,
 }
 
+/// How often the end of a job is looked for that was told to end, in milliseconds.
+const LOOK: i64 = 20;
+
 /// Runs it, and notes its rows and its tag in `slot`, which has the run's own job. Outside of a transaction. Errors: those of [`launch::launch`], and
 /// the job's own.
 pub fn run(slot: &Slot, what: Elsewhere) -> Result<()> {
     moment::may_fail("launching elsewhere")?;
-    let launched = transaction::own(|| {
-        launch::launch(&Arguments {
+    let job = Cell::new(0);
+    let handle = transaction::own(|| {
+        let launched = launch::launch(&Arguments {
             sql: what.sql.to_bytes(),
             label: what.label.map(CStr::to_bytes),
             parameters: what.params.map(kept::record).transpose()?,
             database: Some(what.database),
             ..Arguments::default()
-        })
-    })?;
-    moment::may_fail("launched elsewhere")?;
-    let handle = transaction::own(|| jobs::find(launched.pid, launched.cookie))?;
-    if let Err(failure) = wait::for_job(&handle, Deadline::after(0)) {
-        // Whatever ended the wait ends the job.
-        handle.cancel(Stop::Cancel);
+        })?;
+        job.set(launched.cookie as u64);
+        shared::runs_elsewhere(job.get());
+        jobs::find(launched.pid, launched.cookie)
+    });
+    let handle = match handle {
+        Ok(handle) => handle,
+        Err(failure) => {
+            end(job.get());
+            return Err(failure);
+        }
+    };
+    let waited = moment::may_fail("launched elsewhere").and_then(|()| wait::for_job(&handle, Deadline::after(0)));
+    if let Err(failure) = waited {
+        end(job.get());
         jobs::release(&handle);
         return Err(failure);
     }
@@ -68,4 +84,22 @@ pub fn run(slot: &Slot, what: Elsewhere) -> Result<()> {
     job.row_count = rows;
     (job.has_tag, job.tag) = (tag.is_some(), tag.unwrap_or(0));
     Ok(())
+}
+
+/// Whatever ended the wait ends the job. The task is not let go of before that: limits count it, and the next attempt comes after it.
+fn end(job: u64) {
+    while cancel(job).unwrap_or(false) {
+        latch::reset_latch();
+        // Another cancel changes nothing.
+        let _ = latch::wait(LOOK);
+    }
+}
+
+/// Tells a job to end that runs a task here while the process is gone that waited for it. False if it has ended.
+pub fn cancel(job: u64) -> Result<bool> {
+    let Some(slot) = segment()?.find(job)? else {
+        return Ok(false);
+    };
+    slot.look_after(job)?;
+    Ok(slot.cancel(job, Stop::Cancel))
 }

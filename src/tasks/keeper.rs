@@ -15,6 +15,7 @@ use crate::pg::sqlstate;
 use crate::pg::table::Sees;
 use crate::pg::transaction;
 use crate::settings::{self, Tasks};
+use crate::tasks::elsewhere;
 use crate::tasks::end::{self, Locked};
 use crate::tasks::history::{self, Failed};
 use crate::tasks::pushed::{self, Ready, ready_columns};
@@ -335,6 +336,10 @@ impl Look {
             }
             if errors == ERRORS {
                 break;
+            }
+            if run.elsewhere != 0 && elsewhere::cancel(run.elsewhere)? {
+                self.look_later();
+                continue;
             }
             match patiently(|| note_lost(&run))? {
                 Some(()) => {

@@ -105,6 +105,8 @@ pub struct Run {
     holds_back: bool,
     /// Whether the task has come into its line again meanwhile.
     comes_again: bool,
+    /// The job that runs the task in another database, 0 for none.
+    pub elsewhere: u64,
     /// When the runner began its first task.
     since: i64,
 }
@@ -339,9 +341,10 @@ impl Claims<'_> {
             .filter(|(_, run)| (run.database, run.relation) == (self.database, self.relation))
     }
 
+    /// Those that run: also what goes on in another database when the process is gone that waited for it.
     fn held(&self) -> impl Iterator<Item = Run> + use<'_> {
         self.all()
-            .filter(|(claim, _)| claim.is(Standing::Held))
+            .filter(|(claim, run)| claim.is(Standing::Held) || run.elsewhere != 0)
             .map(|(_, run)| run)
     }
 }
@@ -741,6 +744,7 @@ pub fn arrive(owner: u32, slot: u32, cookie: u64, most: i32) -> Result<bool> {
         priority: 0,
         holds_back: false,
         comes_again: false,
+        elsewhere: 0,
         since: backend::now(),
     });
     claim.set(Standing::Idle);
@@ -787,6 +791,7 @@ pub fn next(relation: u32, cookie: u64, most: i32) -> Next {
             priority: entry.priority,
             holds_back: false,
             comes_again: false,
+            elsewhere: 0,
             ..run
         });
         claim.set(Standing::Held);
@@ -807,6 +812,15 @@ pub fn attempt_is(attempt: i32) {
         let _root = shared.lock();
         let run = claim.run.get();
         claim.run.set(Run { attempt, ..run });
+    }
+}
+
+/// Notes the job that runs the task in another database. If this process ends before it, the claim is not free before that job has ended.
+pub fn runs_elsewhere(job: u64) {
+    if let (Some(shared), Some(claim)) = (SHARED.get(), CLAIM.get()) {
+        let _root = shared.lock();
+        let run = claim.run.get();
+        claim.run.set(Run { elsewhere: job, ..run });
     }
 }
 
