@@ -802,6 +802,8 @@ pub fn failed(error: &crate::registry::job::Error, stop: Stop, is_canceled: bool
         error::log_caught(error::into_data(failure));
         return shared::leave();
     }
+    // If this process ends from here on, there is nothing to note.
+    shared::attempt_is(0);
     moment::passes("failed");
     if end.is_some() {
         has_ended(&task, false);
