@@ -15,6 +15,7 @@ use crate::dispatch::launch_queue::{NextStep, QueuedOrder};
 use crate::dispatch::order::Order;
 use crate::dispatch::place::{self, Placed, Prepared};
 use crate::pg::error::{self, Result};
+use crate::pg::moment;
 use crate::pg::process::only::Only;
 use crate::pg::process::{backend, bgworker, latch, signals};
 use crate::pg::raw::Raw;
@@ -288,6 +289,7 @@ impl Clock {
     /// Does what is to be done. Returns how long to sleep, in milliseconds; None where the clock ends.
     fn turn(&mut self) -> Result<Option<i64>> {
         let asked = shared::asked()?;
+        moment::may_fail("clock turns")?;
         upkeep::pass_by();
         let mut ms = LOOK;
         self.look()?;
@@ -523,6 +525,11 @@ impl Clock {
     }
 
     fn order(&mut self, aim: Aim, role: u32, work: Work) -> Result<()> {
+        moment::may_fail(if work == Work::Task {
+            "ordering a runner"
+        } else {
+            "ordering the keeper"
+        })?;
         fallible::reserve(&mut self.orders, 1)?;
         KEPT.with_borrow_mut(|kept| fallible::reserve(kept, 1 + self.orders.len()))?;
         let order = Order {

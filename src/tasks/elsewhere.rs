@@ -2,13 +2,15 @@
 //! task is.
 //!
 //! The job has the role of the task and the rights that a launch asks for. It makes the task's settings itself, and sends the rows that are kept as JSON.
-//! If this process ends before it does, the job is canceled: the task may run again.
+//! If this process ends before it does, the keeper cancels the job: the task may run again.
 
 use crate::channel::request::Errand;
 use crate::pg::error::{self, Result};
+use crate::pg::process::latch;
 use crate::pg::value::{json, kept};
-use crate::pg::{fallible, transaction, wire};
+use crate::pg::{fallible, moment, transaction, wire};
 use crate::registry::job::{Slot, Stop};
+use crate::registry::segment::segment;
 use crate::session::jobs::{self, Handle};
 use crate::session::launch::{self, Arguments};
 use crate::session::read;
@@ -32,8 +34,6 @@ pub struct Elsewhere<'a> {
 }
 
 thread_local! {
-    /// The job in the other database.
-    static JOB: Cell<Option<(&'static Slot, u64)>> = const { Cell::new(None) };
     /// Whether the last job there has lost its process.
     static WAS_LOST: Cell<bool> = const { Cell::new(false) };
 }
@@ -43,15 +43,20 @@ pub fn was_lost() -> bool {
     WAS_LOST.get()
 }
 
+/// How often the end of a job is looked for that was told to end, in milliseconds.
+const LOOK: i64 = 20;
+
 /// Runs it, and notes its rows and its tag in `slot`, which has the run's own job. Outside of a transaction. Errors: those of [`launch::launch`], and
 /// the job's own.
 pub fn run(slot: &Slot, what: Elsewhere) -> Result<()> {
+    moment::may_fail("launching elsewhere")?;
     if let Some(most) = what.rows {
         error::catching(|raw| json::begin(raw, most))?;
     }
     let settings = packed(what.settings)?;
-    let launched = transaction::own(|| {
-        launch::launch(&Arguments {
+    let job = Cell::new(0);
+    let handle = transaction::own(|| {
+        let launched = launch::launch(&Arguments {
             sql: what.sql.to_bytes(),
             label: what.label.map(CStr::to_bytes),
             keeps_result: what.rows.is_some(),
@@ -62,13 +67,19 @@ pub fn run(slot: &Slot, what: Elsewhere) -> Result<()> {
                 rows: what.rows,
             },
             ..Arguments::default()
-        })
-    })?;
-    let handle = transaction::own(|| jobs::find(launched.pid, launched.cookie))?;
-    JOB.set(Some((handle.slot, handle.cookie)));
-    shared::works_as(handle.slot.number(), handle.cookie);
+        })?;
+        job.set(launched.cookie as u64);
+        shared::runs_elsewhere(job.get());
+        jobs::find(launched.pid, launched.cookie)
+    });
+    let handle = match handle {
+        Ok(handle) => handle,
+        Err(failure) => {
+            end(job.get());
+            return Err(failure);
+        }
+    };
     let ended = see_to_its_end(&handle, slot, what.rows.is_some());
-    JOB.set(None);
     WAS_LOST.set(handle.job().error().is_some_and(|error| error.lost));
     jobs::release(&handle);
     ended
@@ -88,11 +99,12 @@ fn packed(settings: &[(&CStr, Option<&CStr>)]) -> Result<Vec<u8>> {
 }
 
 fn see_to_its_end(handle: &Rc<Handle>, slot: &Slot, keeps_rows: bool) -> Result<()> {
-    if let Err(failure) = wait::for_job(handle, Deadline::after(0)) {
-        // Whatever ended the wait ends the job.
-        handle.cancel(Stop::Cancel);
+    let waited = moment::may_fail("launched elsewhere").and_then(|()| wait::for_job(handle, Deadline::after(0)));
+    if let Err(failure) = waited {
+        end(handle.cookie);
         return Err(failure);
     }
+    moment::may_fail("ended elsewhere")?;
     let (error, (rows, tag)) = {
         let job = handle.job();
         (job.error().copied(), job.outcome())
@@ -116,9 +128,20 @@ fn see_to_its_end(handle: &Rc<Handle>, slot: &Slot, keeps_rows: bool) -> Result<
     Ok(())
 }
 
-/// The process ends: so does the job in the other database. Needs no memory and must not fail.
-pub fn abandon() {
-    if let Some((slot, cookie)) = JOB.take() {
-        slot.cancel(cookie, Stop::Cancel);
+/// Whatever ended the wait ends the job. The task is not let go of before that: limits count it, and the next attempt comes after it.
+fn end(job: u64) {
+    while cancel(job).unwrap_or(false) {
+        latch::reset_latch();
+        // Another cancel changes nothing.
+        let _ = latch::wait(LOOK);
     }
+}
+
+/// Tells a job to end that runs a task here while the process is gone that waited for it. False if it has ended.
+pub fn cancel(job: u64) -> Result<bool> {
+    let Some(slot) = segment()?.find(job)? else {
+        return Ok(false);
+    };
+    slot.look_after(job)?;
+    Ok(slot.cancel(job, Stop::Cancel))
 }

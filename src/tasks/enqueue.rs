@@ -4,6 +4,7 @@ use crate::dispatch::order;
 use crate::pg::error::{Failure, Report, Result};
 use crate::pg::function::rows::{BOOL, CHAR, INT4, INT8, OID, TEXT, TIMESTAMPTZ, Value};
 use crate::pg::guc::own;
+use crate::pg::moment;
 use crate::pg::plan::Plan;
 use crate::pg::process::{backend, identity};
 use crate::pg::table;
@@ -100,13 +101,15 @@ pub fn enqueue(asked: Asked, after: Value) -> Result<i64> {
     // From here on nothing of users runs.
     let tables = join::tables()?;
     check_settings(&options)?;
-    Order {
+    let id = Order {
         tables: &tables,
         options: &options,
         after,
         role,
     }
-    .place()
+    .place()?;
+    moment::may_fail("enqueued")?;
+    Ok(id)
 }
 
 /// Checks what is asked for a task of the role, which is current. 0A000 for a role that may not log in before version 17; those of

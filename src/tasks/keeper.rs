@@ -9,12 +9,14 @@ use crate::pg::error::{self, Failure, Result};
 use crate::pg::fallible;
 use crate::pg::function::rows::{INT4, INT8, OID, TIMESTAMPTZ, Value};
 use crate::pg::guc::own;
+use crate::pg::moment;
 use crate::pg::plan::{self, Plan};
 use crate::pg::process::backend;
 use crate::pg::sqlstate;
 use crate::pg::table::Sees;
 use crate::pg::transaction;
 use crate::settings::{self, Tasks};
+use crate::tasks::elsewhere;
 use crate::tasks::end::{self, Locked};
 use crate::tasks::fire::{self, Firing};
 use crate::tasks::history::{self, Failed};
@@ -213,6 +215,7 @@ pub fn keep() -> Result<()> {
 
 fn look(database: &'static Database, stay: &mut Stay) -> Result<()> {
     let (began, is_asked) = database.keeper_begins();
+    moment::may_fail("keeper begins")?;
     if transaction::in_recovery() {
         database.seen(began, 0, true);
         return Ok(());
@@ -271,6 +274,7 @@ fn look(database: &'static Database, stay: &mut Stay) -> Result<()> {
             shared::forget_lost(&run);
         }
     }
+    moment::may_fail("looked")?;
     let (next, has_blocked) = transaction::own(|| {
         let next = NEXT.first(&[], |row| row.int8(0))?.flatten();
         let blocked = HAS_BLOCKED.first(&[], |row| row.bool(0))?.flatten();
@@ -409,8 +413,13 @@ impl Look {
             if errors == ERRORS {
                 break;
             }
+            if run.elsewhere != 0 && elsewhere::cancel(run.elsewhere)? {
+                self.look_later();
+                continue;
+            }
             match patiently(|| note_lost(&run))? {
                 Some(()) => {
+                    moment::passes("lost noted");
                     shared::forget_lost(&run);
                     // It waits, or is deferred.
                     shared::mine()?.ask_for_sweep_at(backend::now());
@@ -490,6 +499,7 @@ impl Look {
                         return Ok(false);
                     }
                     if endings.note.execute(&id_value)? > 0 && end::end(id, endings.state)? {
+                        moment::may_fail("ending")?;
                         end::follow(id, false, Locked::Skip)?;
                     }
                     Ok(true)
@@ -521,6 +531,7 @@ impl Look {
                 if tables.has_task(parent, Sees::Uncommitted)? {
                     return Ok(true);
                 }
+                moment::may_fail("unblocking")?;
                 let is_done = end::find(tables, parent)?.is_none_or(|ended| ended.is_done);
                 end::follow(parent, is_done, Locked::Skip)
             })?;
@@ -548,6 +559,7 @@ impl Look {
         loop {
             let due = patiently(|| {
                 let ready = DUE.rows(&[Value::Timestamp(now), Value::Int8(AT_ONCE)], Ready::read)?;
+                moment::may_fail("due")?;
                 for ready in &ready {
                     if ready.has_role() {
                         pushed::push(&ready.task(), Phase::Waiting)?;
@@ -574,11 +586,13 @@ impl Look {
         if let Some(mut lines) = database.lines() {
             lines.sweep_begins();
         }
+        moment::may_fail("sweeping")?;
         let found = transaction::own(|| {
             LINES.rows(&[Value::Int8(LINES_AT_ONCE as i64)], |row| {
                 Ok((row.text(0)?.unwrap_or_default(), row.oid(1)?.unwrap_or(0)))
             })
         })?;
+        moment::may_fail("swept")?;
         for (queue, role) in &found {
             if *role != 0 {
                 let which = Which {
@@ -689,6 +703,7 @@ fn note_lost(run: &Run) -> Result<()> {
     let Some(attempts) = attempts.filter(|_| run.attempt > 0) else {
         return Ok(());
     };
+    moment::may_fail("noting lost")?;
     attempts.note(&Failed {
         id: run.task,
         attempt: run.attempt,

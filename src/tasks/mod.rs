@@ -32,6 +32,8 @@
 //! * [`history`]: what is noted of their ends;
 //! * [`retention`]: how long that is kept;
 //! * [`totals`]: how many have ended.
+//!
+//! The probe has `known`, too: what shared memory knows of a task that waits.
 
 mod calendar;
 pub mod clock;
@@ -49,6 +51,8 @@ pub mod join;
 mod jump;
 pub mod keeper;
 mod keys;
+#[cfg(feature = "probe")]
+pub mod known;
 mod occurrence;
 pub mod options;
 mod outcome;

@@ -6,8 +6,9 @@
 
 use crate::pg::error::Result;
 use crate::pg::fallible;
+use crate::pg::moment;
 use crate::pg::plan::Row;
-use crate::pg::process::backend;
+use crate::pg::process::{backend, bgworker};
 use crate::pg::transaction::{Collected, Event, Watcher};
 use crate::settings::{self, Tasks};
 use crate::tasks::ready::{Entry, Which};
@@ -189,12 +190,23 @@ fn happened(event: Event) {
         Event::BeforeCommit => (),
         Event::Committed => {
             if !pending.is_empty() {
+                moment::passes(if bgworker::is_job_worker() {
+                    "worker committed"
+                } else {
+                    "committed"
+                });
                 committed(pending);
+                moment::passes(if bgworker::is_job_worker() {
+                    "worker pushed"
+                } else {
+                    "pushed"
+                });
             }
             pending.forget();
         }
         Event::Prepared => {
             if !pending.is_empty() {
+                moment::passes("prepared");
                 prepared();
             }
             pending.forget();

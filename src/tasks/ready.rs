@@ -46,7 +46,7 @@ impl Rank {
 
     /// The priority and the id of the task at this place; None at the beginning.
     pub fn task(self) -> Option<(i32, i64)> {
-        (self != Self::FIRST).then_some((-self.against as i32, self.id))
+        (self != Self::FIRST).then(|| (-self.against as i32, self.id))
     }
 }
 
@@ -478,6 +478,18 @@ impl Lines {
             }
         }
         roles
+    }
+}
+
+#[cfg(feature = "probe")]
+impl Lines {
+    /// Whether the task is in its line, or behind the cursor, or a sweep will look for it.
+    pub fn knows(&self, which: Which, entry: Entry) -> bool {
+        let line = self.lines.iter().find(|line| line.which == which);
+        self.overflow
+            || line.is_some_and(|line| {
+                line.entries().contains(&entry) || line.has_more && entry.rank() > line.cursor || line.is_being_read()
+            })
     }
 }
 

@@ -20,7 +20,7 @@ use crate::pg::shmem::Guard;
 use crate::pg::table::{self, Key, Sees, Tid};
 use crate::pg::value::params::Parameters;
 use crate::pg::value::{json, kept};
-use crate::pg::{fallible, memory, sqlstate, transaction};
+use crate::pg::{fallible, memory, moment, sqlstate, transaction};
 use crate::registry::job::{Slot, Stop};
 use crate::settings;
 use crate::tasks::elsewhere::{self, Elsewhere};
@@ -158,6 +158,7 @@ pub fn arrive(slot: u32, cookie: u64) -> Result<bool> {
     if transaction::in_recovery() {
         return Ok(false);
     }
+    moment::may_fail("arriving")?;
     shared::arrive(identity::acting().2, slot, cookie, settings::max_task_workers())
 }
 
@@ -190,6 +191,7 @@ pub fn next(cookie: u64) -> Result<Option<Task>> {
             Next::Task(which, _) => match transaction::own(|| load(which)) {
                 Ok(Loaded::Task(task)) => {
                     set_current(Some(task));
+                    moment::passes("taken");
                     return Ok(Some(task));
                 }
                 Ok(Loaded::No) => shared::put_back(None, &[]),
@@ -250,6 +252,7 @@ fn read(which: Which, after: Rank) -> Result<(Vec<Entry>, bool)> {
         entries.extend(lower);
     }
     let is_end = entries.len() < BATCH;
+    moment::may_fail("read")?;
     Ok((entries, is_end))
 }
 
@@ -259,6 +262,7 @@ fn look_at_queue(which: Which) -> Result<()> {
         return Ok(());
     };
     let queue = queue(which.queue, name.bytes(), version)?;
+    moment::may_fail("limits")?;
     if let Some(mut lines) = lines() {
         lines.set_limits(which.queue, queue.limits, version);
     }
@@ -356,6 +360,7 @@ enum Loaded {
 
 /// The claimed task, as its row is now.
 fn load(which: Which) -> Result<Loaded> {
+    moment::may_fail("claimed")?;
     let tables = tables::tables_at_begin()?;
     let Some(run) = shared::held().filter(|run| run.relation == tables.task) else {
         return Ok(Loaded::No);
@@ -455,7 +460,9 @@ fn load(which: Which) -> Result<Loaded> {
         };
         task.tid = tid;
     }
+    moment::may_fail("loaded")?;
     shared::attempt_is(task.attempt);
+    moment::may_fail("begun")?;
     Ok(Loaded::Task(task))
 }
 
@@ -550,6 +557,7 @@ static PARAMS: Plan = Plan::fixed(
 /// In the task's transaction, as its role: the state that it runs in, and its parameters. The settings end with the transaction, if it is the task's.
 pub fn before() -> Result<Option<Parameters>> {
     let Some(task) = CURRENT.get() else { return Ok(None) };
+    moment::may_fail("before")?;
     if task.keeps_result {
         error::catching(|raw| json::begin(raw, settings::max_task_result()))?;
     }
@@ -608,6 +616,7 @@ fn done(task: &Task, tid: Tid, rows: i64, tag: Option<u32>) -> Result<bool> {
 /// In the task's transaction, after its last statement: it is done.
 pub fn mark(rows: i64, tag: Option<u32>) -> Result<()> {
     let Some(task) = CURRENT.get() else { return Ok(()) };
+    moment::may_fail("effects")?;
     own::set(c"synchronous_commit", task.synchronous_commit, true)?;
     if !done(&task, task.tid, rows, tag)? {
         return Err(Report::new(
@@ -616,17 +625,18 @@ pub fn mark(rows: i64, tag: Option<u32>) -> Result<()> {
         )
         .into());
     }
-    Ok(())
+    moment::may_fail("marked")
 }
 
 /// The run is over: its transaction has committed, with its mark, or its statements are through, which is noted here. If that fails, the keeper notes
 /// an attempt that was interrupted, and this process runs no more tasks.
 pub fn ended(rows: i64, tag: Option<u32>) {
+    moment::passes("run committed");
     let Some(task) = take_current() else { return };
     let _kept = Kept(task.keeps_result);
     if task.is_statement
         && let Err(failure) = transaction::own(|| match history::version(&tables::last()?, task.id)? {
-            Some(tid) => done(&task, tid, rows, tag),
+            Some(tid) => done(&task, tid, rows, tag).and_then(|done| moment::may_fail("noted").map(|()| done)),
             None => Ok(false),
         })
     {
@@ -638,6 +648,7 @@ pub fn ended(rows: i64, tag: Option<u32>) {
 
 /// The task has ended, and that is committed: what waits for it may run.
 fn has_ended(task: &Task, is_done: bool) {
+    moment::passes("ended");
     let Some(database) = shared::known() else { return };
     if is_done {
         note_outcome(task);
@@ -650,6 +661,7 @@ fn has_ended(task: &Task, is_done: bool) {
             if let Some(key) = task.key {
                 keys::next_is_ready(key.to_bytes())?;
             }
+            moment::may_fail("following")?;
             if has_blocked {
                 end::follow(task.id, is_done, Locked::Skip)
             } else {
@@ -707,8 +719,9 @@ fn release(task: &Task) {
             }
         };
         let successor = ready.as_ref().map(successor);
+        moment::passes("releasing");
         if shared::release(task.queue.to_bytes(), successor.as_ref()) {
-            return;
+            return moment::passes("released");
         }
         looks = true;
     }
@@ -719,6 +732,7 @@ fn next_of_key(task: &Task, count: usize) -> Result<Vec<Ready>> {
     let Some(key) = task.concurrency_key else {
         return Ok(Vec::new());
     };
+    moment::may_fail("next of key")?;
     let relation = tables::known();
     let claimed = shared::runs(relation, Of::All)?;
     let is_claimed = |id: i64| claimed.iter().any(|run| run.task == id);
@@ -799,6 +813,7 @@ pub fn failed(error: &crate::registry::job::Error, stop: Stop, is_canceled: bool
     };
     let run_at = history::next_attempt_at(task.delay, task.attempt);
     let noted = transaction::own(|| {
+        moment::may_fail("failing")?;
         let fields = error.fields()?;
         let fields = crate::pg::wire::Fields(&fields);
         history::note(&Failed {
@@ -820,6 +835,9 @@ pub fn failed(error: &crate::registry::job::Error, stop: Stop, is_canceled: bool
         error::log_caught(error::into_data(failure));
         return shared::leave();
     }
+    // If this process ends from here on, there is nothing to note.
+    shared::attempt_is(0);
+    moment::passes("failed");
     if end.is_some() {
         has_ended(&task, false);
     } else {
@@ -832,7 +850,7 @@ pub fn failed(error: &crate::registry::job::Error, stop: Stop, is_canceled: bool
 
 /// The process ends, perhaps in the middle of a run. Its transaction has ended by now.
 pub fn abandon() {
-    elsewhere::abandon();
     set_current(None);
+    moment::passes("leaving");
     shared::leave();
 }

@@ -72,11 +72,11 @@ pub fn all() -> Vec<Run> {
 
 /// What the run has reported, as long as it is this run's job; in another database, the job there.
 fn progress(run: &shared::Run) -> Option<(i32, Option<Vec<u8>>)> {
-    let (number, cookie) = match run.works_as {
-        (_, 0) => (run.slot, run.cookie),
-        there => there,
+    let segment = segment().ok()?;
+    let (slot, cookie) = match run.elsewhere {
+        0 => (segment.slot(run.slot).ok()?, run.cookie),
+        job => (segment.find(job).ok()??, job),
     };
-    let slot = segment().and_then(|segment| segment.slot(number)).ok()?;
     let (percent, message, encoding) = slot.look_if(cookie, |job| {
         job.has_progress
             .then(|| (job.progress_pct, job.progress_copy(), job.encoding))

@@ -99,8 +99,6 @@ pub struct Run {
     /// The job.
     pub slot: u32,
     pub cookie: u64,
-    /// The job in another database that does the work, with cookie 0 for none.
-    pub works_as: (u32, u64),
     /// What stands for the names of the queue and of the concurrency key, the latter 0 if there is none.
     pub queue: u64,
     pub key: u64,
@@ -109,6 +107,8 @@ pub struct Run {
     holds_back: bool,
     /// Whether the task has come into its line again meanwhile.
     comes_again: bool,
+    /// The job that runs the task in another database, 0 for none.
+    pub elsewhere: u64,
     /// When the runner began its first task.
     since: i64,
 }
@@ -351,9 +351,10 @@ impl Claims<'_> {
             .filter(|(_, run)| (run.database, run.relation) == (self.database, self.relation))
     }
 
+    /// Those that run: also what goes on in another database when the process is gone that waited for it.
     fn held(&self) -> impl Iterator<Item = Run> + use<'_> {
         self.all()
-            .filter(|(claim, _)| claim.is(Standing::Held))
+            .filter(|(claim, run)| claim.is(Standing::Held) || run.elsewhere != 0)
             .map(|(_, run)| run)
     }
 }
@@ -593,7 +594,10 @@ impl Database {
             return (Began::default(), false);
         };
         let _root = shared.lock();
-        self.next_due.set(0);
+        if self.next_due.replace(0) != 0 {
+            // If the keeper fails, it is still to look.
+            self.wanted.set(self.wanted.get() + 1);
+        }
         let began = Began {
             wanted: self.wanted.get(),
             sweep_wanted: self.sweep_wanted.get(),
@@ -808,12 +812,12 @@ pub fn arrive(owner: u32, slot: u32, cookie: u64, most: i32) -> Result<bool> {
         started_at: 0,
         slot,
         cookie,
-        works_as: (0, 0),
         queue: 0,
         key: 0,
         priority: 0,
         holds_back: false,
         comes_again: false,
+        elsewhere: 0,
         since: backend::now(),
     });
     claim.set(Standing::Idle);
@@ -855,12 +859,12 @@ pub fn next(relation: u32, cookie: u64, most: i32) -> Next {
             attempt: 0,
             started_at: now,
             cookie,
-            works_as: (0, 0),
             queue: which.queue,
             key: entry.key,
             priority: entry.priority,
             holds_back: false,
             comes_again: false,
+            elsewhere: 0,
             ..run
         });
         claim.set(Standing::Held);
@@ -884,15 +888,12 @@ pub fn attempt_is(attempt: i32) {
     }
 }
 
-/// Notes the job in another database that does the work of the task.
-pub fn works_as(slot: u32, cookie: u64) {
+/// Notes the job that runs the task in another database. If this process ends before it, the claim is not free before that job has ended.
+pub fn runs_elsewhere(job: u64) {
     if let (Some(shared), Some(claim)) = (SHARED.get(), CLAIM.get()) {
         let _root = shared.lock();
         let run = claim.run.get();
-        claim.run.set(Run {
-            works_as: (slot, cookie),
-            ..run
-        });
+        claim.run.set(Run { elsewhere: job, ..run });
     }
 }
 
@@ -1058,6 +1059,42 @@ pub fn there_is_work(role: Option<u32>) {
         root.asked += 1;
     }
     wake_clock();
+}
+
+/// What is known of a task that waits: `claimed`, `line`, `held back` by its key, `sweep` if the lines are to be read again, or `missed`.
+#[cfg(feature = "probe")]
+pub fn knows(which: Which, entry: Entry) -> Result<&'static str> {
+    let database = mine()?;
+    let lines = database.lines();
+    let root = shared()?.lock();
+    let claims = database.claims(&root);
+    let is_held_back = |run: Run| (run.queue, run.key) == (which.queue, entry.key) && run.holds_back;
+    Ok(if claims.all().any(|(_, run)| run.task == entry.id) {
+        "claimed"
+    } else if lines.is_some_and(|lines| lines.knows(which, entry)) {
+        "line"
+    } else if entry.key != 0 && claims.all().any(|(_, run)| is_held_back(run)) {
+        "held back"
+    } else if database.sweep_wanted.get() != database.swept.get() {
+        "sweep"
+    } else {
+        "missed"
+    })
+}
+
+/// How many claims there are of runners without a task, of tasks that run, and of those that are lost.
+#[cfg(feature = "probe")]
+pub fn count_claims() -> Result<[usize; 3]> {
+    let root = shared()?.lock();
+    let count = |is_it: fn(Standing) -> bool| {
+        claims(&root)
+            .inspect(|claim| claim.look_after())
+            .filter(|claim| is_it(claim.standing()))
+            .count()
+    };
+    let is_idle = |standing| standing == Standing::Idle;
+    let is_held = |standing| standing == Standing::Held;
+    Ok([count(is_idle), count(is_held), count(Standing::is_lost)])
 }
 
 /// When the server crashed last, as far as this matters for tasks, 0 for never.

@@ -12,6 +12,7 @@ use crate::channel::request::{Errand, Request, Taken, Work};
 use crate::pg::compat;
 use crate::pg::digits::Digits;
 use crate::pg::error::{self, Result};
+use crate::pg::moment;
 use crate::pg::process::backend::{self, Process};
 use crate::pg::process::identity::Identity;
 use crate::pg::process::{bgworker, identity, latch, signals};
@@ -349,6 +350,7 @@ impl Attached {
             let renewed = if is_clean { self.renew(&verdict) } else { None };
             let Some(renewed) = renewed else { break verdict };
             self = renewed;
+            moment::passes("renewed");
             signals::resume_interrupts();
             simple_query::finish(raw, c"pg_background:idle");
             if backend::now() - reported_at >= REPORT {
@@ -375,6 +377,7 @@ impl Attached {
         let Some(task) = task else { return Ok(None) };
         // A cancel that comes from now on is meant for the task, and is served when that runs.
         signals::hold_interrupts();
+        moment::passes("adopting");
         let label = task.label.map(CStr::to_bytes);
         let name = ApplicationName::of(label, self.slot.pid.load(Relaxed));
         if let Err(edata) = error::catch(|raw| adopt::adopt_connection(raw, name.text())) {
@@ -427,6 +430,7 @@ impl Attached {
             signals::resume_interrupts();
             output::begin(raw, self, run.queue_size, run.keeps_result);
         };
+        moment::passes("performed");
         // A cancel that is pending was meant for the task. If the process is told to end from here on, the keeper notes the attempt.
         signals::clear_pending_cancel();
         signals::resume_interrupts();
