@@ -39,8 +39,10 @@ struct Known {
     name: Vec<u8>,
     role: u32,
     task: u32,
-    /// How many more tasks may wait.
-    room: Option<i64>,
+    /// Its `max_waiting`.
+    most: Option<i32>,
+    /// How many more tasks may wait, 0 if that is to be counted.
+    room: i64,
 }
 
 impl Known {
@@ -49,8 +51,11 @@ impl Known {
     }
 }
 
+/// The most queues that a transaction remembers.
+const MOST_KNOWN: usize = 32;
+
 thread_local! {
-    static KNOWN: RefCell<Option<Known>> = const { RefCell::new(None) };
+    static KNOWN: RefCell<Vec<Known>> = const { RefCell::new(Vec::new()) };
 }
 
 static WATCHER: Watcher = Watcher::new(|event| {
@@ -61,68 +66,67 @@ static WATCHER: Watcher = Watcher::new(|event| {
 
 /// What was seen of queues may be different: the transaction has ended, or a part of it, or it has changed them.
 fn forget() {
-    KNOWN.with_borrow_mut(|known| {
-        if let Some(known) = known {
-            known.task = 0;
-        }
-    });
+    KNOWN.with_borrow_mut(Vec::clear);
 }
 
 /// Whether the role may add a waiting task to the queue, which stays there until the transaction ends: [`drop`] waits for the lock. 42704,
-/// 42501, 53400. A transaction looks once.
+/// 42501, 53400. A transaction looks once, as long as it does not use many queues.
 pub fn enter(tables: &Tables, name: &[u8], role: u32) -> Result<()> {
-    let known = KNOWN.with_borrow_mut(|known| match known {
-        Some(known) if known.is(tables, name, role) => match &mut known.room {
-            None => Some(()),
-            Some(room) => {
-                *room -= 1;
-                (*room >= 0).then_some(())
-            }
-        },
-        _ => None,
-    });
-    if known.is_some() {
-        return Ok(());
-    }
-    let most = look(tables, name, role)?;
-    let room = match most {
-        Some(most) => {
-            let most = i64::from(most);
-            let running = running::count_of_queue(name);
-            let waiting = COUNT
-                .first(&[Value::Text(name), Value::Int8(most + running)], |row| row.int8(0))?
-                .flatten()
-                .unwrap_or(0)
-                - running;
-            if waiting >= most {
-                return Err(Report::new(
-                    PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
-                    format!("queue \"{}\" is full", shown(name)),
-                )
-                .detail(format!("As many tasks wait as max_waiting allows, which is {most}."))
-                .into());
-            }
-            Some(most - waiting - 1)
+    check(tables, name, role)?;
+    let found = KNOWN.with_borrow_mut(|known| {
+        let queue = known.iter_mut().find(|queue| queue.is(tables, name, role))?;
+        if queue.room > 0 {
+            queue.room -= 1;
+            return None;
         }
-        None => None,
+        queue.most
+    });
+    let Some(most) = found.map(i64::from) else {
+        return Ok(());
     };
-    let name = fallible::copied(name)?;
-    KNOWN.set(Some(Known {
-        name,
-        role,
-        task: tables.task,
-        room,
-    }));
+    let running = running::count_of_queue(name);
+    let waiting = COUNT
+        .first(&[Value::Text(name), Value::Int8(most + running)], |row| row.int8(0))?
+        .flatten()
+        .unwrap_or(0)
+        - running;
+    if waiting >= most {
+        return Err(Report::new(
+            PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
+            format!("queue \"{}\" is full", shown(name)),
+        )
+        .detail(format!("As many tasks wait as max_waiting allows, which is {most}."))
+        .into());
+    }
+    KNOWN.with_borrow_mut(|known| {
+        if let Some(queue) = known.iter_mut().find(|queue| queue.is(tables, name, role)) {
+            queue.room = most - waiting - 1;
+        }
+    });
     Ok(())
 }
 
 /// The same for an enqueue that adds nothing: 42704, 42501.
 pub fn check(tables: &Tables, name: &[u8], role: u32) -> Result<()> {
-    let is_known = KNOWN.with_borrow(|known| known.as_ref().is_some_and(|known| known.is(tables, name, role)));
+    let is_known = KNOWN.with_borrow(|known| known.iter().any(|queue| queue.is(tables, name, role)));
     if is_known {
         return Ok(());
     }
-    look(tables, name, role).map(|_| ())
+    let most = look(tables, name, role)?;
+    let name = fallible::copied(name)?;
+    KNOWN.with_borrow_mut(|known| {
+        if known.len() == MOST_KNOWN {
+            known.clear();
+        }
+        let queue = Known {
+            name,
+            role,
+            task: tables.task,
+            most,
+            room: 0,
+        };
+        fallible::push(known, queue)
+    })
 }
 
 /// Keeps the queue until the transaction ends. Returns its `max_waiting`.
