@@ -17,7 +17,7 @@ use crate::settings::{self, Tasks};
 use crate::tasks::end::{self, Locked};
 use crate::tasks::history::{self, Failed};
 use crate::tasks::pushed::{self, Ready, ready_columns};
-use crate::tasks::ready::Which;
+use crate::tasks::ready::{self, Which};
 use crate::tasks::shared::{self, Mode, Of, Run};
 use crate::tasks::stamp::{self, Standing};
 use crate::tasks::tables::{self, Phase, Tables};
@@ -152,8 +152,8 @@ static DUE: Plan = Plan::planned(
     &[TIMESTAMPTZ, INT8],
 );
 
-/// The lines that have tasks, each found by one look into the index behind the one before. Whatever the number of tasks is, this takes as many
-/// looks as there are lines.
+/// The first lines that have tasks which may run, each found by one look into the index behind the one before. Whatever the number of tasks is, this
+/// takes as many looks as there are lines. Those of roles that do not exist are among them, whatever their queue is.
 static LINES: Plan = Plan::planned(
     c"WITH RECURSIVE line (queue, owner) AS ( \
           (SELECT queue, owner FROM background.task WHERE phase OPERATOR(pg_catalog.=) 'w' \
@@ -168,9 +168,15 @@ static LINES: Plan = Plan::planned(
                    AND queue OPERATOR(pg_catalog.>) before.queue \
                ORDER BY queue, owner USING OPERATOR(background.<) LIMIT 1) \
               LIMIT 1) AS further \
-      ) SELECT queue, background.role_oid(owner) FROM line",
-    &[],
+      ) SELECT queue, background.role_oid(owner) FROM line \
+      WHERE background.role_oid(owner) IS NULL OR NOT EXISTS (SELECT FROM background.queue \
+          WHERE name OPERATOR(pg_catalog.=) line.queue AND (paused OR max_running OPERATOR(pg_catalog.=) 0)) \
+      LIMIT $1",
+    &[INT8],
 );
+
+/// How many lines a sweep looks for: more than there is room for, so that some have none and are looked for again.
+const LINES_AT_ONCE: usize = 2 * ready::LINES;
 
 static NEXT: Plan = Plan::planned(
     c"SELECT LEAST((SELECT pg_catalog.min(run_at) FROM background.task WHERE phase OPERATOR(pg_catalog.=) 'd'), \
@@ -495,7 +501,7 @@ impl Look {
             lines.sweep_begins();
         }
         let found = transaction::own(|| {
-            LINES.rows(&[], |row| {
+            LINES.rows(&[Value::Int8(LINES_AT_ONCE as i64)], |row| {
                 Ok((row.text(0)?.unwrap_or_default(), row.oid(1)?.unwrap_or(0)))
             })
         })?;
@@ -509,6 +515,11 @@ impl Look {
                     lines.restart(which, queue);
                 }
             }
+        }
+        if found.len() == LINES_AT_ONCE
+            && let Some(mut lines) = database.lines()
+        {
+            lines.has_no_room();
         }
         if found.iter().any(|(_, role)| *role == 0) {
             self.end(&NOBODYS)?;

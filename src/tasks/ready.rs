@@ -85,6 +85,10 @@ impl Limits {
         per_key: -1,
         is_paused: false,
     };
+
+    fn runs_nothing(&self) -> bool {
+        self.is_paused || self.running == 0
+    }
 }
 
 /// Which line: the role, and what stands for the queue's name.
@@ -140,6 +144,13 @@ impl Line {
         self.reader = Process::NONE;
         self.missed = false;
         (self.first, self.len) = (0, 0);
+    }
+
+    /// All of its tasks are read again.
+    fn restart(&mut self) {
+        self.has_more = true;
+        self.cursor = Rank::FIRST;
+        self.missed = true;
     }
 
     fn is_empty(&self) -> bool {
@@ -324,20 +335,24 @@ impl Lines {
         self.overflow && self.lines.iter().any(|line| line.which.role == 0 || line.is_empty())
     }
 
-    /// A sweep begins, which calls [`Lines::restart`] for each line that has tasks.
+    /// A sweep begins, which calls [`Lines::restart`] for lines that have tasks until there is no room. What is here is read again in any case.
     pub fn sweep_begins(&mut self) {
         self.overflow = false;
         self.version += 1;
+        for line in self.lines.iter_mut().filter(|line| line.which.role != 0) {
+            line.restart();
+        }
+    }
+
+    /// Lines have tasks for which there was no room.
+    pub fn has_no_room(&mut self) {
+        self.overflow = true;
     }
 
     /// The line has tasks that wait: all of them are read again.
     pub fn restart(&mut self, which: Which, name: &[u8]) {
         match self.find_or_start(which, name) {
-            Some(line) => {
-                line.has_more = true;
-                line.cursor = Rank::FIRST;
-                line.missed = true;
-            }
+            Some(line) => line.restart(),
             None => self.overflow = true,
         }
     }
@@ -352,11 +367,16 @@ impl Lines {
         self.version
     }
 
-    /// The settings of a queue, as of `version`.
+    /// The settings of a queue, as of `version`. A queue that runs nothing gives its lines back, or many of them would leave no room for others: when its
+    /// settings change, a sweep finds its tasks.
     pub fn set_limits(&mut self, queue: u64, limits: Limits, version: u64) {
+        let is_known = self.version == version;
         for line in &mut self.lines {
             if line.which.role != 0 && line.which.queue == queue {
                 (line.limits, line.limits_version) = (limits, version);
+                if is_known && limits.runs_nothing() {
+                    line.which.role = 0;
+                }
             }
         }
     }
@@ -651,5 +671,50 @@ mod tests {
         }
         assert_eq!(take(&mut lines, &running), Some(1));
         assert!(lines.overflow());
+    }
+
+    /// A limit says so of many queues, and the settings that a runner has read may be old by then.
+    #[test]
+    fn a_queue_that_runs_nothing_leaves_its_room_to_others() {
+        let none = [
+            Limits {
+                is_paused: true,
+                ..Limits::NONE
+            },
+            Limits {
+                running: 0,
+                ..Limits::NONE
+            },
+        ];
+        let (mut lines, running) = (lines(), Claims::default());
+        for queue in 1..=LINES as u64 {
+            lines.push(Which { role: Q.role, queue }, b"q", entry(queue as i64));
+        }
+        let other = Which {
+            role: Q.role,
+            queue: 1000,
+        };
+        lines.push(other, b"other", entry(1000));
+        assert!(!lines.overflow(), "there is no room");
+        let before = lines.version();
+        lines.limits_change();
+        for queue in 1..=LINES as u64 {
+            lines.set_limits(queue, none[queue as usize % 2], before);
+        }
+        assert!(!lines.overflow(), "the settings are old");
+        let version = lines.version();
+        for queue in 1..=LINES as u64 {
+            lines.set_limits(queue, none[queue as usize % 2], version);
+        }
+        assert!(lines.overflow(), "a sweep finds room");
+        lines.sweep_begins();
+        lines.restart(other, b"other");
+        assert!(!lines.overflow());
+        let version = lines.version();
+        lines.set_limits(other.queue, Limits::NONE, version);
+        assert_eq!(
+            lines.next(Q.role, Process::new(1, 1), &running),
+            Next::Read(other, Rank::FIRST)
+        );
     }
 }
