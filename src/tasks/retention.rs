@@ -4,19 +4,19 @@
 //! any more ([`background.history`](../../sql)), and housekeeping, which the keeper does, removes it:
 //!
 //! * a table of which nothing is to be kept, or so little that it can move to a newer table, is emptied by TRUNCATE;
-//! * the one that is filled changes when it has half of what a queue keeps, in time or in number, so that two full tables have all that is kept and
-//!   the third one is empty by then. Where it is not, since another queue keeps more, what is to be kept moves, too. A move is paid by the rows
+//! * the one that is filled changes when it has half of what a queue keeps, in time or in number. Then two full tables have all that is kept, and
+//!   the third one is empty. If it is not, since another queue keeps more, what is to be kept moves, too. A move is paid by the rows
 //!   that it gets rid of: it waits until they are enough;
 //! * what would stay long after its time beside rows of other queues is deleted, some rows at a time; and so is what is not done, which is rare.
 //!
 //! **Nothing is lost by a TRUNCATE.** It takes the lock that excludes all others, and only if it gets it at once: a session that waited for the lock
 //! would make all wait that come after. A run holds its lock on the table from its insertion to the end of its transaction. So when the table
-//! is locked, each row in it is committed or dead, and only then housekeeping looks for what is to be kept, with a snapshot of that moment. A
+//! is locked, each row in it is committed or dead. Only then housekeeping looks for what is to be kept, with a snapshot of that moment. A
 //! run that comes later waits for the TRUNCATE to commit, and inserts into the empty table.
 //!
-//! **A run may take another table for the one that is filled**, as it reads the number from shared memory, which is set after the commit of the
-//! change, or never if the keeper ends in between. Its row then lies among older ones. That costs order and nothing else, since what is kept
-//! is decided row by row.
+//! **A run may take another table for the one that is filled.** It reads the number from shared memory, which is set after the commit of the
+//! change, or never if the keeper ends in between. Its row then lies among older ones. That costs order and nothing else: for each row by itself it
+//! is decided whether it is kept.
 
 use crate::pg::error::{self, Result};
 use crate::pg::fallible;
