@@ -108,7 +108,14 @@ mod tests {
 
     #[test]
     fn headers_survive() {
-        for kind in [Kind::Row, Kind::Columns, Kind::Record, Kind::Tag, Kind::Notice, Kind::Json] {
+        for kind in [
+            Kind::Row,
+            Kind::Columns,
+            Kind::Record,
+            Kind::Tag,
+            Kind::Notice,
+            Kind::Json,
+        ] {
             assert_eq!(parse(header(kind, 500_000_000)), Some((kind, 500_000_000)));
         }
         assert_eq!(parse([0; HEADER]), None);

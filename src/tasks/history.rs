@@ -159,7 +159,11 @@ pub fn note(failed: &Failed) -> Result<()> {
     let values = [
         Value::Int8(failed.id),
         Value::Int4(failed.attempt),
-        if failed.pid == 0 { Value::Null } else { Value::Int4(failed.pid) },
+        if failed.pid == 0 {
+            Value::Null
+        } else {
+            Value::Int4(failed.pid)
+        },
         Value::Timestamp(failed.started_at),
         Value::Text(failed.state),
         Value::Text(failed.sqlstate),

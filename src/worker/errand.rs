@@ -7,6 +7,7 @@ use crate::channel::request::Errand;
 use crate::pg::error::{self, Result};
 use crate::pg::guc::own;
 use crate::pg::raw::Raw;
+use crate::pg::reuse::compiled;
 use crate::pg::value::json;
 use crate::worker::output;
 use core::cell::Cell;
@@ -16,14 +17,18 @@ thread_local! {
     static HOME: Cell<Option<i32>> = const { Cell::new(None) };
 }
 
-/// Begins the errand of a job whose task is in a database with the encoding `home`. In a transaction, as the job's role.
-pub fn begin(errand: &Errand, home: i32) -> Result<()> {
+/// Begins the errand of a job whose task is in a database with the encoding `home`. In a transaction, as the job's role. `is_used` tells whether this
+/// process has run other jobs before.
+pub fn begin(errand: &Errand, home: i32, is_used: bool) -> Result<()> {
     if let Some(most) = errand.rows {
         error::catching(|raw| json::begin(raw, most))?;
         HOME.set(Some(home));
     }
     for (name, value) in errand.settings() {
         own::set(name, value, false)?;
+    }
+    if !errand.settings.is_empty() {
+        error::catching(|raw| compiled::text_changes_state(raw, is_used))?;
     }
     Ok(())
 }

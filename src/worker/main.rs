@@ -179,7 +179,11 @@ impl Attached {
                 IS_CONNECTING.set(false);
             }
             let identity = request.adopt(raw, name.text());
-            border::values_go_to(request.home().filter(|_| keeps_result && request.errand_rows().is_none()));
+            border::values_go_to(
+                request
+                    .home()
+                    .filter(|_| keeps_result && request.errand_rows().is_none()),
+            );
             (request.take(raw, sql, &mut records), identity)
         });
         IS_CONNECTING.set(false);
@@ -288,7 +292,7 @@ impl Attached {
                 Ok(parameters) => execute(parameters.as_ref(), Work::None),
                 Err(failure) => Err(error::into_data(failure)),
             },
-            Kind::Errand(errand, home) => match transaction::own(|| errand::begin(&errand, home)) {
+            Kind::Errand(errand, home) => match transaction::own(|| errand::begin(&errand, home, run.is_used)) {
                 Ok(()) => execute(text.parameters, Work::None),
                 Err(failure) => Err(error::into_data(failure)),
             },

@@ -114,7 +114,12 @@ fn wake_holder(raw: Raw<'_>, tag: &LOCKTAG) {
 fn same(one: &LOCKTAG, other: &LOCKTAG) -> bool {
     let all = |tag: &LOCKTAG| {
         (
-            (tag.locktag_field1, tag.locktag_field2, tag.locktag_field3, tag.locktag_field4),
+            (
+                tag.locktag_field1,
+                tag.locktag_field2,
+                tag.locktag_field3,
+                tag.locktag_field4,
+            ),
             (tag.locktag_type, tag.locktag_lockmethodid),
         )
     };

@@ -49,7 +49,11 @@ fn install(cluster: &Cluster, directory: &PathBuf) {
     ));
     session.exec("SELECT pg_reload_conf()");
     wait_for("the new path", || {
-        cluster.session().text("SHOW dynamic_library_path").unwrap().starts_with(directory.to_str().unwrap())
+        cluster
+            .session()
+            .text("SHOW dynamic_library_path")
+            .unwrap()
+            .starts_with(directory.to_str().unwrap())
     });
 }
 
@@ -88,7 +92,8 @@ fn the_library_is_replaced_while_tasks_run() {
     let last = new.enqueue("'SELECT 1'");
     // What runs is waited for, and nothing else runs meanwhile: there is one clock in charge.
     assert_eq!(new.text(&format!("SELECT background.wait({last}, 1000)")), None);
-    let locks = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND database = 0 AND objsubid = 1 AND granted";
+    let locks =
+        "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND database = 0 AND objsubid = 1 AND granted";
     assert_eq!(new.value::<i64>(locks), 1);
     assert!(new.holds(&format!(
         "(SELECT attempt = 1 FROM background.tasks WHERE id = {long}) AND NOT EXISTS (SELECT FROM background.runs WHERE task_id = {long})"

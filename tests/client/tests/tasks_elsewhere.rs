@@ -34,7 +34,9 @@ fn settings_are_those_of_the_task() {
     let cluster = cluster(&[]);
     let mut alice = as_alice(&cluster);
     let mut there = cluster.session_in("there", "postgres");
-    there.exec("CREATE SCHEMA s CREATE TABLE seen (what text); GRANT ALL ON SCHEMA s TO PUBLIC; GRANT ALL ON s.seen TO PUBLIC");
+    there.exec(
+        "CREATE SCHEMA s CREATE TABLE seen (what text); GRANT ALL ON SCHEMA s TO PUBLIC; GRANT ALL ON s.seen TO PUBLIC",
+    );
     there.exec("ALTER ROLE alice IN DATABASE there SET work_mem = '7MB'");
     let insert = "INSERT INTO seen SELECT concat_ws('' '', current_setting(''app.tenant'', true), current_setting(''work_mem''), \
          current_setting(''statement_timeout''), current_setting(''datestyle''), session_user)";
@@ -48,10 +50,7 @@ fn settings_are_those_of_the_task() {
         Some("it's 7 7MB 1min German, DMY alice")
     );
     // The next one does not find them.
-    let id = alice.enqueue(&format!(
-        "'{}', database => 'there'",
-        insert.replace("seen", "s.seen")
-    ));
+    let id = alice.enqueue(&format!("'{}', database => 'there'", insert.replace("seen", "s.seen")));
     assert_eq!(alice.wait_task(id), "done");
     assert_eq!(
         there
@@ -91,7 +90,9 @@ fn rows_come_home() {
     let cluster = cluster(&[]);
     let mut alice = as_alice(&cluster);
     let mut there = cluster.session_in("there", "postgres");
-    there.exec("CREATE TYPE mood AS ENUM ('fine'); CREATE DOMAIN amount AS numeric; CREATE TYPE pair AS (a mood, b amount)");
+    there.exec(
+        "CREATE TYPE mood AS ENUM ('fine'); CREATE DOMAIN amount AS numeric; CREATE TYPE pair AS (a mood, b amount)",
+    );
     let kept = |sql: &str| format!("'{sql}', database => 'there', keep_result => true");
     // Types that exist there only; only the last statement counts.
     let id = alice.enqueue(&kept(
@@ -106,7 +107,9 @@ fn rows_come_home() {
             r#"{"many": [1, 2], "mood": "fine", "none": null, "pair": {"a": "fine", "b": 1.50}, "the n": 2}]"#
         ))
     );
-    let id = alice.enqueue(&kept("INSERT INTO t SELECT n FROM generate_series(1, 3) AS n RETURNING n"));
+    let id = alice.enqueue(&kept(
+        "INSERT INTO t SELECT n FROM generate_series(1, 3) AS n RETURNING n",
+    ));
     assert_eq!(alice.wait_task(id), "done");
     assert_eq!(
         result(&mut alice, id).as_deref(),
@@ -116,7 +119,13 @@ fn rows_come_home() {
         "(SELECT row_count = 3 AND command_tag = 'INSERT' FROM background.runs WHERE task_id = {id})"
     )));
     // No rows, and what has none. Messages do no harm.
-    for sql in ["SELECT 1 WHERE false", "UPDATE t SET n = n", "VACUUM t", "", "DO $$ BEGIN RAISE WARNING ''x''; END $$"] {
+    for sql in [
+        "SELECT 1 WHERE false",
+        "UPDATE t SET n = n",
+        "VACUUM t",
+        "",
+        "DO $$ BEGIN RAISE WARNING ''x''; END $$",
+    ] {
         let id = alice.enqueue(&kept(sql));
         assert_eq!(alice.wait_task(id), "done", "{sql}");
         assert_eq!(result(&mut alice, id), None, "{sql}");
@@ -129,7 +138,9 @@ fn rows_come_home() {
     let id = alice.enqueue(&kept("SELECT 1 / (3 - n) FROM generate_series(1, 5) AS n"));
     assert_eq!(sqlstate(&mut alice, id), "22012");
     // The results are alice's.
-    cluster.session().exec("CREATE ROLE bob LOGIN; GRANT pgbackground_role TO bob");
+    cluster
+        .session()
+        .exec("CREATE ROLE bob LOGIN; GRANT pgbackground_role TO bob");
     assert_eq!(
         cluster
             .session_as("bob")
@@ -142,7 +153,10 @@ fn rows_come_home() {
 
 #[test]
 fn rows_beyond_the_limit() {
-    let cluster = cluster(&["pg_background.max_task_result = '3MB'", "pg_background.queue_size = '64kB'"]);
+    let cluster = cluster(&[
+        "pg_background.max_task_result = '3MB'",
+        "pg_background.queue_size = '64kB'",
+    ]);
     let mut alice = as_alice(&cluster);
     let mut there = cluster.session_in("there", "postgres");
     let insert = |count: i64| {
@@ -199,10 +213,7 @@ fn encodings() {
     );
     // What has no equivalent at home fails before the commit.
     let mut there = cluster.session_in("there", "postgres");
-    let id = latin1.enqueue(&kept(
-        "INSERT INTO t VALUES (1, chr(8364)) RETURNING what",
-        "there",
-    ));
+    let id = latin1.enqueue(&kept("INSERT INTO t VALUES (1, chr(8364)) RETURNING what", "there"));
     assert_eq!(sqlstate(&mut latin1, id), "22P05");
     assert!(there.holds("NOT EXISTS (SELECT FROM t)"));
     // Escaped in a value of the type json, too.

@@ -427,9 +427,7 @@ fn a_statement_that_a_crash_ended_counts() {
         Some("1 interrupted 08006, 2 done")
     );
     assert_eq!(
-        session
-            .error(&format!("CALL background.wait_for({once})"))
-            .sqlstate,
+        session.error(&format!("CALL background.wait_for({once})")).sqlstate,
         "08006"
     );
     // It can be tried again, and the note of the first life stays.
