@@ -9,7 +9,6 @@ use crate::pg::guc::own;
 use crate::pg::raw::Raw;
 use crate::pg::reuse::compiled;
 use crate::pg::value::json;
-use crate::worker::output;
 use core::cell::Cell;
 
 thread_local! {
@@ -38,13 +37,10 @@ pub fn collects() -> bool {
     HOME.get().is_some()
 }
 
-/// Writes what was collected into the channel. After the last statement, in its transaction.
-pub fn send(raw: Raw<'_>) {
-    if let Some(home) = HOME.get()
-        && let Some(json) = json::collected()
-    {
-        output::json(raw, json.text_for(raw, home));
-    }
+/// What was collected, as the task's database reads it. After the last statement, in its transaction.
+pub fn rows(raw: Raw<'_>) -> Option<&'static [u8]> {
+    let home = HOME.get()?;
+    json::collected().map(|json| json.text_for(raw, home))
 }
 
 /// The job has ended in any way.

@@ -83,7 +83,9 @@ pub fn execute(
         let done = run(raw, &statement, parameters, is_last, grouped, &user);
         note(raw, slot, &done);
         if is_last {
-            errand::send(raw);
+            if let Some(rows) = errand::rows(raw) {
+                output::json(raw, rows);
+            }
             output::flush(raw);
             give_up_if_asked(raw, slot);
             if is_engines {
