@@ -114,7 +114,7 @@ fn day(random: &mut Random) -> (String, String) {
     let n = 1 + random.below(31);
     match random.below(8) {
         0 => ("L".into(), format!("(extract(day FROM l) = {LAST})")),
-        1 => ("$".into(), format!("(extract(day FROM l + interval '1 day') = 1)")),
+        1 => ("$".into(), "(extract(day FROM l + interval '1 day') = 1)".into()),
         2 => (
             format!("L-{}", n.min(30)),
             format!("(extract(day FROM l) = {LAST} - {})", n.min(30)),
