@@ -1,7 +1,7 @@
 //! Two builds of the library in one server, as there are after its file was replaced while the server ran.
 
 use harness::{Cluster, Shutdown, give_to_server, pg_config, wait_for};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A directory with this build of the library, and one with the same under another number.
 fn builds(cluster: &Cluster) -> [PathBuf; 2] {
@@ -41,7 +41,7 @@ fn builds(cluster: &Cluster) -> [PathBuf; 2] {
 }
 
 /// From now on processes find the library in this directory.
-fn install(cluster: &Cluster, directory: &PathBuf) {
+fn install(cluster: &Cluster, directory: &Path) {
     let mut session = cluster.session();
     session.exec(&format!(
         "ALTER SYSTEM SET dynamic_library_path = '{}:$libdir'",
