@@ -278,8 +278,12 @@ static BEGIN: Plan = Plan::fixed(
 );
 
 static DELETE: Plan = Plan::planned(
-    c"WITH gone AS (DELETE FROM background.schedule WHERE id OPERATOR(pg_catalog.=) $1 RETURNING id) \
-      DELETE FROM background.firing USING gone WHERE schedule OPERATOR(pg_catalog.=) gone.id",
+    c"DELETE FROM background.schedule WHERE id OPERATOR(pg_catalog.=) $1",
+    &[INT8],
+);
+
+static DELETE_FIRING: Plan = Plan::planned(
+    c"DELETE FROM background.firing WHERE schedule OPERATOR(pg_catalog.=) $1",
     &[INT8],
 );
 
@@ -521,7 +525,9 @@ pub fn unschedule(name: &[u8]) -> Result<bool> {
     join::tables()?;
     let Some(stored) = find(name)? else { return Ok(false) };
     check_rights(name, stored.schedule.role)?;
-    DELETE.execute(&[Value::Int8(stored.schedule.id)])?;
+    let id = [Value::Int8(stored.schedule.id)];
+    DELETE.execute(&id)?;
+    DELETE_FIRING.execute(&id)?;
     Ok(true)
 }
 
