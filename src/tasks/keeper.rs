@@ -26,6 +26,7 @@ use crate::tasks::shared::{self, Database, Mode, Of, Run};
 use crate::tasks::stamp::{self, Standing};
 use crate::tasks::stay::Stay;
 use crate::tasks::tables::{self, Phase, Tables};
+use pgrx::pg_sys::ErrorData;
 
 /// How soon the keeper looks again where another session may commit what was prepared, in microseconds.
 const PREPARED: i64 = 1_000_000;
@@ -205,13 +206,33 @@ static IS_PREPARED: Plan = Plan::planned(
 /// Looks at the tables of this process's database, and stays as long as it is soon to look again. Outside of a transaction.
 pub fn keep() -> Result<()> {
     let database = shared::mine()?;
+    // Also what only reads waits for no lock for long: DROP EXTENSION locks the tables in an order of its own, and would be the victim of a deadlock.
+    transaction::own(|| own::set(c"lock_timeout", PATIENCE, false))?;
     let mut stay = Stay::begin(database);
     loop {
-        look(database, &mut stay)?;
+        match look(database, &mut stay) {
+            Ok(()) => (),
+            Err(failure) => {
+                let edata = error::into_data(failure);
+                if !is_in_the_way(edata) {
+                    return Err(Failure::Caught(edata));
+                }
+                database.ask_for_keeper_at(backend::now() + LATER);
+                return Ok(());
+            }
+        }
         if !stay.until_due()? {
             return Ok(());
         }
     }
+}
+
+/// Whether the error is that another transaction holds a lock.
+fn is_in_the_way(edata: *mut ErrorData) -> bool {
+    let code = error::sqlstate(edata);
+    [b"55P03", b"40P01"]
+        .into_iter()
+        .any(|other| sqlstate::pack(other) == code)
 }
 
 fn look(database: &'static Database, stay: &mut Stay) -> Result<()> {
@@ -304,7 +325,7 @@ pub fn scout() -> Result<()> {
     Ok(())
 }
 
-/// Runs `body` in a transaction of its own, in which no lock is waited for for long. None after an error, which is reported unless another
+/// Runs `body` in a transaction of its own. None after an error, which is reported unless another
 /// transaction was in the way.
 fn patiently<T>(body: impl FnOnce() -> Result<T>) -> Result<Option<T>> {
     Ok(try_patiently(body)?.ok())
@@ -313,7 +334,6 @@ fn patiently<T>(body: impl FnOnce() -> Result<T>) -> Result<Option<T>> {
 /// The same with the message of the error, if it was reported.
 fn try_patiently<T>(body: impl FnOnce() -> Result<T>) -> Result<core::result::Result<T, Option<Vec<u8>>>> {
     let done = transaction::own(|| {
-        own::set(c"lock_timeout", PATIENCE, true)?;
         // What a crash loses of this is done again.
         own::set(c"synchronous_commit", c"off", true)?;
         body()
@@ -322,11 +342,7 @@ fn try_patiently<T>(body: impl FnOnce() -> Result<T>) -> Result<core::result::Re
         Ok(done) => Ok(Ok(done)),
         Err(failure) => {
             let edata = error::into_data(failure);
-            let code = error::sqlstate(edata);
-            let is_in_the_way = [b"55P03", b"40P01"]
-                .into_iter()
-                .any(|other| sqlstate::pack(other) == code);
-            if is_in_the_way {
+            if is_in_the_way(edata) {
                 return Ok(Err(None));
             }
             let message = fallible::copied(error::text(edata))?;
