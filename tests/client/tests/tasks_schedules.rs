@@ -612,13 +612,17 @@ fn a_schedule_that_fires_often_leaves_nothing_behind() {
     let relations = ["firing", "firing_next_at", "firing_pkey", "schedule", "task"];
     let mut pages = Vec::new();
     for round in 1..=4 {
-        session.wait_until(&format!("(SELECT sum(runs_total) >= {round} * 250 FROM background.schedules)"));
+        session.wait_until(&format!(
+            "(SELECT sum(runs_total) >= {round} * 250 FROM background.schedules)"
+        ));
         for table in ["firing", "schedule", "task"] {
             session.exec(&format!("VACUUM background.{table}"));
         }
-        pages.push(relations.map(|relation| {
-            session.value::<i64>(&format!("SELECT pg_relation_size('background.{relation}') / 8192"))
-        }));
+        pages.push(
+            relations.map(|relation| {
+                session.value::<i64>(&format!("SELECT pg_relation_size('background.{relation}') / 8192"))
+            }),
+        );
     }
     for (n, relation) in relations.iter().enumerate() {
         let (first, last) = (pages[0][n], pages[3][n]);
@@ -740,7 +744,9 @@ fn a_database_can_be_copied_and_dropped() {
     schedule(&mut other, "s", "every 1 second", "");
     other.wait_until("(SELECT runs_total >= 2 FROM background.schedules)");
     drop(other);
-    session.wait_until("NOT EXISTS (SELECT FROM pg_stat_activity WHERE datname = 'other' AND backend_type = 'client backend')");
+    session.wait_until(
+        "NOT EXISTS (SELECT FROM pg_stat_activity WHERE datname = 'other' AND backend_type = 'client backend')",
+    );
     session.exec("CREATE DATABASE copy TEMPLATE other");
     let mut copy = cluster.session_in("copy", "postgres");
     assert!(copy.holds("NOT enabled FROM background.status()"));
@@ -754,7 +760,9 @@ fn a_database_can_be_copied_and_dropped() {
     other.wait_until("(SELECT count(*) >= 2 FROM done)");
     assert!(other.holds("(SELECT bool_and(name = 't') FROM done)"));
     drop(other);
-    session.wait_until("NOT EXISTS (SELECT FROM pg_stat_activity WHERE datname = 'other' AND backend_type = 'client backend')");
+    session.wait_until(
+        "NOT EXISTS (SELECT FROM pg_stat_activity WHERE datname = 'other' AND backend_type = 'client backend')",
+    );
     session.exec("DROP DATABASE other");
 }
 
