@@ -582,7 +582,8 @@ CREATE VIEW background.schedules WITH (security_barrier) AS
 		s.queue COLLATE "default" AS queue, CASE s.mode WHEN 't' THEN 'transaction' ELSE 'statement' END AS mode,
 		coalesce(s.database, current_database()) AS database, background.role_name(s.owner) AS owner, s.enabled,
 		f.next_at, f.last_at,
-		CASE WHEN r.task_id IS NOT NULL THEN 'running'
+		CASE WHEN f.error IS NOT NULL THEN 'failed'
+			WHEN r.task_id IS NOT NULL THEN 'running'
 			WHEN t.phase = 'b' THEN 'blocked'
 			WHEN t.phase = 'd' AND t.run_at > statement_timestamp() THEN 'deferred'
 			WHEN t.phase IS NOT NULL THEN 'waiting'

@@ -148,7 +148,14 @@ impl Timing {
 
     /// What is due at `now`, where `next` is what comes next, and somebody is on duty since `since`.
     pub fn due(&self, next: Next, now: i64, since: i64, catch_up: CatchUp) -> Result<Due> {
-        look(next, now, since, catch_up, |after| self.following(after), || self.delay())
+        look(
+            next,
+            now,
+            since,
+            catch_up,
+            |after| self.following(after),
+            || self.delay(),
+        )
     }
 }
 
@@ -195,7 +202,9 @@ fn look(
     let missed = missed - made_up.len() as i64;
     let made_up = made_up.into_iter().map(|at| (at, true));
     let in_time = in_time.into_iter().map(|at| (at, false));
-    let occurrences = made_up.chain(in_time).map(|(at, was_missed)| Occurrence { at, was_missed });
+    let occurrences = made_up
+        .chain(in_time)
+        .map(|(at, was_missed)| Occurrence { at, was_missed });
     Ok(Due {
         occurrences: fallible::collected(occurrences)?,
         missed,
@@ -223,13 +232,19 @@ mod tests {
     }
 
     fn seconds(due: &Due) -> Vec<(i64, bool)> {
-        due.occurrences.iter().map(|one| (one.at / SECOND, one.was_missed)).collect()
+        due.occurrences
+            .iter()
+            .map(|one| (one.at / SECOND, one.was_missed))
+            .collect()
     }
 
     #[test]
     fn what_is_due_in_time() {
         let due = every(10, 100, 100, 0, CatchUp::None);
-        assert_eq!((seconds(&due), due.missed, due.next), (vec![(100, false)], 0, Some(at(110))));
+        assert_eq!(
+            (seconds(&due), due.missed, due.next),
+            (vec![(100, false)], 0, Some(at(110)))
+        );
         let due = every(10, 100, 99, 0, CatchUp::None);
         assert_eq!((seconds(&due), due.missed, due.next), (vec![], 0, Some(at(100))));
         // The keeper comes late.
@@ -241,9 +256,15 @@ mod tests {
     #[test]
     fn what_was_missed() {
         let due = every(1, 100, 150, 149, CatchUp::None);
-        assert_eq!((seconds(&due), due.missed, due.next), (vec![(149, false), (150, false)], 49, Some(at(151))));
+        assert_eq!(
+            (seconds(&due), due.missed, due.next),
+            (vec![(149, false), (150, false)], 49, Some(at(151)))
+        );
         let due = every(1, 100, 150, 149, CatchUp::One);
-        assert_eq!((seconds(&due), due.missed), (vec![(148, true), (149, false), (150, false)], 48));
+        assert_eq!(
+            (seconds(&due), due.missed),
+            (vec![(148, true), (149, false), (150, false)], 48)
+        );
         let due = every(1, 100, 150, 149, CatchUp::All);
         assert_eq!((seconds(&due).len(), due.missed), (51, 0));
         // Very late.
@@ -254,7 +275,10 @@ mod tests {
     #[test]
     fn at_most_so_many_are_made_up_for() {
         let due = every(1, 0, 5000, 5001, CatchUp::All);
-        assert_eq!((due.occurrences.len(), due.missed, due.next), (1000, 4001, Some(at(5001))));
+        assert_eq!(
+            (due.occurrences.len(), due.missed, due.next),
+            (1000, 4001, Some(at(5001)))
+        );
         assert_eq!(seconds(&due)[0], (4001, true));
         // Of very many not all are looked at.
         let due = every(1, 0, 100_000_000, 100_000_001, CatchUp::One);
@@ -269,7 +293,10 @@ mod tests {
         let due = look(at(100), 100 * SECOND, 0, CatchUp::One, next, || delays.next().unwrap()).unwrap();
         let delayed = due.next.unwrap();
         assert_eq!((delayed.occurs_at, delayed.fires_at), (110 * SECOND, 160 * SECOND));
-        let due = look(delayed, 160 * SECOND, 0, CatchUp::One, next, || delays.next().unwrap_or(0)).unwrap();
+        let due = look(delayed, 160 * SECOND, 0, CatchUp::One, next, || {
+            delays.next().unwrap_or(0)
+        })
+        .unwrap();
         // 110 to 160, none before the one at 160.
         assert_eq!(due.occurrences.len(), 6);
         assert_eq!(due.next.map(|next| next.occurs_at), Some(170 * SECOND));

@@ -9,8 +9,9 @@ use crate::pg::function::rows::{CHAR, INT8, TEXT, TIMESTAMPTZ, Value};
 use crate::pg::plan::{self, Plan, Row};
 use crate::pg::process::backend;
 use crate::pg::table;
+use crate::pg::text;
 use crate::pg::value::desc::INT8_ARRAY;
-use crate::pg::value::kept;
+use crate::pg::value::{kept, zone};
 use crate::registry::job::LABEL_MAX;
 use crate::tasks::due::{CatchUp, Due, Next, Occurrence, Rule, Timing};
 use crate::tasks::shared::{self, Of};
@@ -122,7 +123,7 @@ static MOVE_ON: Plan = Plan::planned(
           runs_total = runs_total OPERATOR(pg_catalog.+) $5, failures_total = failures_total OPERATOR(pg_catalog.+) $6, \
           skipped_total = skipped_total OPERATOR(pg_catalog.+) $7, missed_total = missed_total OPERATOR(pg_catalog.+) $8, \
           last_at = COALESCE($9, last_at), last_task = COALESCE($10, last_task), \
-          last_state = CASE WHEN $4 IS NOT NULL THEN 'failed' WHEN $10 IS NULL THEN last_state END, \
+          last_state = CASE WHEN $10 IS NULL THEN last_state END, \
           last_duration = CASE WHEN $10 IS NULL THEN last_duration END \
       WHERE schedule OPERATOR(pg_catalog.=) $1",
     &[
@@ -265,7 +266,12 @@ impl Schedule {
         let id = table::next_number(tables.task_id)?;
         let now = backend::now();
         let expires_at = self.expires_after.map(|after| now.saturating_add(after));
-        let phase = if after.is_empty() { Phase::Waiting } else { Phase::Blocked };
+        let expires_at = expires_at.and_then(zone::in_range);
+        let phase = if after.is_empty() {
+            Phase::Waiting
+        } else {
+            Phase::Blocked
+        };
         let time = |at: Option<i64>| at.map_or(Value::Null, Value::Timestamp);
         let parents = match after {
             [] => Value::Null,
@@ -280,7 +286,8 @@ impl Schedule {
             time(occurs_at),
             time(expires_at),
             parents,
-            Value::Text(label(&self.name)),
+            // As much of the name as a label takes.
+            Value::Text(text::clip(&self.name, LABEL_MAX)),
         ])?;
         parents::add(id, after)?;
         pushed::push(
@@ -296,19 +303,6 @@ impl Schedule {
         )?;
         Ok(id)
     }
-}
-
-/// As much of the name as a label takes.
-fn label(name: &[u8]) -> &[u8] {
-    let Some(next) = name.get(LABEL_MAX) else { return name };
-    // In a multibyte encoding of a server a byte that continues a character has its high bit set, as the first one has. Only UTF-8 tells them apart.
-    let mut end = LABEL_MAX;
-    if next & 0xc0 == 0x80 {
-        while end > 0 && name[end] & 0xc0 == 0x80 {
-            end -= 1;
-        }
-    }
-    &name[..end]
 }
 
 /// What has become of the occurrences of a look.
@@ -391,7 +385,8 @@ impl Firing<'_> {
             let missing = [b"role \"", &schedule.role_name[..], b"\" does not exist"].concat();
             return stop(schedule.id, None, &missing);
         }
-        let due = Timing::of(&schedule.rule()).and_then(|timing| timing.due(next, self.now, self.since, schedule.catch_up));
+        let due =
+            Timing::of(&schedule.rule()).and_then(|timing| timing.due(next, self.now, self.since, schedule.catch_up));
         match due {
             Ok(due) => self.enqueue(schedule, due),
             Err(failure) => stop(schedule.id, None, error::text(error::into_data(failure))),
@@ -515,12 +510,19 @@ pub fn run_now(tables: &Tables, home: i64, schedule: &Schedule) -> Result<i64> {
     if schedule.role == 0 {
         return Err(Report::new(
             pgrx::PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
-            format!("role \"{}\" does not exist", String::from_utf8_lossy(&schedule.role_name)),
+            format!(
+                "role \"{}\" does not exist",
+                String::from_utf8_lossy(&schedule.role_name)
+            ),
         )
         .into());
     }
     queue::enter(tables, &schedule.queue, schedule.role)?;
     let id = schedule.enqueue(tables, home, None, &[])?;
-    RUNS_NOW.execute(&[Value::Int8(schedule.id), Value::Timestamp(backend::now()), Value::Int8(id)])?;
+    RUNS_NOW.execute(&[
+        Value::Int8(schedule.id),
+        Value::Timestamp(backend::now()),
+        Value::Int8(id),
+    ])?;
     Ok(id)
 }

@@ -316,7 +316,9 @@ fn try_patiently<T>(body: impl FnOnce() -> Result<T>) -> Result<core::result::Re
         Err(failure) => {
             let edata = error::into_data(failure);
             let code = error::sqlstate(edata);
-            let is_in_the_way = [b"55P03", b"40P01"].into_iter().any(|other| sqlstate::pack(other) == code);
+            let is_in_the_way = [b"55P03", b"40P01"]
+                .into_iter()
+                .any(|other| sqlstate::pack(other) == code);
             if is_in_the_way {
                 return Ok(Err(None));
             }

@@ -57,11 +57,7 @@ impl Pending {
     }
 
     fn is_empty(&self) -> bool {
-        !self.has_more
-            && !self.queues_change
-            && !self.activates
-            && self.schedule_due_at == 0
-            && self.tasks.is_empty()
+        !self.has_more && !self.queues_change && !self.activates && self.schedule_due_at == 0 && self.tasks.is_empty()
     }
 }
 

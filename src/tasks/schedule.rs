@@ -276,6 +276,8 @@ static ALTER: Plan = Plan::planned(
     ],
 );
 
+static IS_EMPTY: Plan = Plan::fixed(c"SELECT $1 OPERATOR(pg_catalog.=) '{}'", &[JSONB]);
+
 static BEGIN: Plan = Plan::fixed(
     c"INSERT INTO background.firing (schedule, home, occurs_at, next_at) VALUES ($1, $2, $3, $4) \
       ON CONFLICT (schedule) DO UPDATE SET home = $2, occurs_at = $3, next_at = $4, error = NULL",
@@ -474,6 +476,12 @@ pub fn alter(name: &[u8], asked: &Asked) -> Result<()> {
     let stored = find(name)?.ok_or_else(|| missing(name))?;
     let role = stored.schedule.role;
     check_rights(name, role)?;
+    let clears_settings = match asked.settings {
+        Some(settings) => IS_EMPTY
+            .first(&[Value::Other(JSONB, settings)], |row| row.bool(0))?
+            .flatten(),
+        None => None,
+    };
     // What does not change was checked before, and may be wrong by now: that must not keep a schedule from being disabled.
     let runs_otherwise = asked.sql.is_some()
         || asked.mode.is_some()
@@ -488,6 +496,7 @@ pub fn alter(name: &[u8], asked: &Asked) -> Result<()> {
             mode: asked.mode.unwrap_or(mode_of_letter(stored.asked_mode)),
             database: asked.database.or(database),
             keep_result: asked.keep_result.unwrap_or(stored.keep_result),
+            settings: asked.settings.filter(|_| clears_settings != Some(true)),
             ..asked.of_task()
         }
     } else {

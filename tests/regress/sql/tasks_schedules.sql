@@ -26,9 +26,9 @@ SELECT time_zone, runs_total, next_at > now() AS anew FROM background.schedules 
 SELECT background.schedule('nightly', '0 3 * * *', 'SELECT 2', enabled => false) = :id AS same;
 SELECT next_at, enabled FROM background.schedules WHERE name = 'nightly';
 -- Counted from the creation, also after a replacement.
-SELECT background.schedule('hours', 'every 2 hours', 'SELECT 1') AS id \gset
+SELECT background.schedule('hours', 'every 2 hours', 'SELECT 1') AS hours_id \gset
 UPDATE background.schedule SET created_at = created_at - interval '3 h' WHERE name = 'hours';
-SELECT background.schedule('hours', 'every 2 hours', 'SELECT 1', jitter => '1 us') = :id AS same;
+SELECT background.schedule('hours', 'every 2 hours', 'SELECT 1', jitter => '1 us') = :hours_id AS same;
 SELECT next_at BETWEEN created_at + interval '4 h' AND created_at + interval '4 h 1 us' AS counted FROM background.schedules WHERE name = 'hours';
 SELECT background.alter_schedule('hours', starts_at => now() + interval '30 min');
 SELECT next_at BETWEEN starts_at AND starts_at + interval '1 us' AS at_the_start FROM background.schedules WHERE name = 'hours';
@@ -60,7 +60,7 @@ SELECT name, enabled FROM background.schedules ORDER BY name;
 ROLLBACK;
 SELECT name, enabled FROM background.schedules ORDER BY name;
 -- run_schedule.
-SELECT background.schedule('nightly', '0 3 * * *', 'SELECT $1', ROW(1)) = :id AS same FROM (SELECT id FROM background.schedules WHERE name = 'nightly') AS _ (id);
+SELECT background.schedule('nightly', '0 3 * * *', 'SELECT $1', ROW(1)) = :id AS same;
 SELECT background.run_schedule('nightly') AS first, background.run_schedule('nightly') AS second \gset
 SELECT id = :first AS first, queue, label, state, mode, sql, max_attempts, schedule, run_at, owner = CURRENT_USER AS owner FROM background.tasks WHERE schedule = 'nightly' ORDER BY id;
 SELECT runs_total, last_task = :second AS last, last_state, last_duration, last_at > now() - interval '1 min' AS last_at FROM background.schedules WHERE name = 'nightly';
@@ -149,7 +149,7 @@ RESET search_path;
 SELECT name, owner FROM background.schedules;
 SELECT error_line('SELECT background.import_pg_cron()') LIKE '42501%';
 SET ROLE regress_tasks_monitor;
-SELECT name, spec, sql, owner FROM background.schedules ORDER BY name;
+SELECT name, spec, sql, owner = 'regress_tasks_alice' AS alices FROM background.schedules ORDER BY name;
 SELECT error_line('SELECT background.run_schedule(''alice'')') LIKE '42501%';
 RESET ROLE;
 -- Who has the privileges of the role may change it. It stays that role's.
