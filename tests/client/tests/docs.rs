@@ -91,7 +91,10 @@ fn sql_examples_run() {
             .filter(|b| b.info.split_whitespace().next() == Some("sql"))
             .filter(|b| b.word("needs").is_none_or(has_extension))
             .collect();
-        if !blocks.iter().any(|block| block.text.contains("CREATE EXTENSION pg_background")) {
+        if !blocks
+            .iter()
+            .any(|block| block.text.contains("CREATE EXTENSION pg_background"))
+        {
             cluster
                 .session_in(&database, "postgres")
                 .exec("CREATE EXTENSION pg_background_tasks CASCADE");

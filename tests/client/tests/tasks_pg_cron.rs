@@ -30,7 +30,7 @@ fn job(session: &mut Session, name: &str, spec: &str, sql: &str) -> i64 {
 fn written(session: &mut Session, columns: &str) -> i64 {
     session.value(&format!(
         "INSERT INTO cron.job (jobname, schedule, command, nodeport) SELECT * FROM (VALUES ({columns})) AS _ (a, b, c) \
-         CROSS JOIN current_setting('port')::int RETURNING jobid"
+         CROSS JOIN (SELECT current_setting('port')::int) AS port RETURNING jobid"
     ))
 }
 
@@ -198,8 +198,9 @@ fn the_same_times() {
         let expected = Cron::of(spec).minutes(first, days);
         let rows = session.rows(&format!(
             "SELECT extract(epoch FROM t)::bigint / 60 FROM background.schedules, \
-                 background.preview_schedule(spec, time_zone, 2000000, to_timestamp({first} * 86400.0 - 1)) AS t \
+                 background.preview_schedule(spec, time_zone, {}, to_timestamp({first} * 86400.0 - 1)) AS t \
              WHERE name = 'job {n:02}' AND t < to_timestamp({} * 86400.0)",
+            expected.len() + 1,
             first + days
         ));
         let times: Vec<i64> = rows
