@@ -54,7 +54,7 @@ static SETTINGS: Plan = Plan::fixed(
           THEN (SELECT setting FROM pg_catalog.pg_settings WHERE name OPERATOR(pg_catalog.=) 'cron.timezone') \
           ELSE pg_catalog.current_setting('cron.timezone', true) END, \
       pg_catalog.current_setting('cron.host', true), \
-      pg_catalog.current_setting('cron.use_background_workers', true) OPERATOR(pg_catalog.=) 'on', \
+      pg_catalog.current_setting('cron.use_background_workers', true) OPERATOR(pg_catalog.=) ANY ('{on,true,yes,1}'), \
       pg_catalog.current_setting('port')::pg_catalog.int4",
     &[],
 );

@@ -438,6 +438,36 @@ fn again_and_again() {
 }
 
 #[test]
+fn the_time_zone_of_pg_cron() {
+    let Some(cluster) = cluster() else { return };
+    let mut session = cluster.session();
+    job(&mut session, "nightly", "0 3 * * *", "SELECT 1");
+    drop(session);
+    cluster.append_settings(&["cron.timezone = 'Europe/Berlin'"]);
+    cluster.stop(harness::Shutdown::Fast);
+    cluster.restart();
+    let mut session = cluster.session();
+    assert_eq!(actions(&mut session, "false"), ["created; pg_cron runs the job too"]);
+    // A release without that setting goes by GMT, whatever the configuration says.
+    let knows: bool = session.holds("EXISTS (SELECT FROM pg_settings WHERE name = 'cron.timezone')");
+    let expected = if knows { "Europe/Berlin" } else { "GMT" };
+    let zone = session.text("SELECT time_zone FROM background.schedules");
+    assert_eq!(zone.as_deref(), Some(expected));
+    drop(session);
+    // Where the library is not loaded, the configuration is all that is known. Nor can a job be disabled, so its schedule is not made.
+    cluster.append_settings(&["shared_preload_libraries = 'pg_background'"]);
+    cluster.stop(harness::Shutdown::Fast);
+    cluster.restart();
+    let mut session = cluster.session();
+    assert!(actions(&mut session, "false, true")[0].starts_with("skipped: "));
+    let zone = session.text("SELECT time_zone FROM background.schedules");
+    assert_eq!(zone.as_deref(), Some(expected));
+    assert_eq!(actions(&mut session, "false"), ["replaced; pg_cron runs the job too"]);
+    let zone = session.text("SELECT time_zone FROM background.schedules");
+    assert_eq!(zone.as_deref(), Some("Europe/Berlin"));
+}
+
+#[test]
 fn who_may_and_where() {
     let Some(cluster) = cluster() else { return };
     let mut session = cluster.session();
