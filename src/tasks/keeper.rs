@@ -34,8 +34,9 @@ const LATER: i64 = 500_000;
 /// The same at least, after a schedule that another transaction has locked.
 const SOON: i64 = 20_000;
 
-/// How many schedules are fired in one transaction.
+/// How many schedules are fired in one transaction, and how many before something else is looked at, too.
 const FIRED_AT_ONCE: i64 = 100;
+const FIRED_IN_A_LOOK: i64 = 1000;
 
 /// How many tasks are looked at in one transaction.
 const AT_ONCE: i64 = 1000;
@@ -366,18 +367,23 @@ impl Look {
             tables: &self.tables,
             home,
             now: self.now,
-            since: database.on_duty_since(),
+            since: database.on_duty_since(self.now),
             // What another session's COMMIT PREPARED brings is told by nobody.
             floor: if sweeps || first == 0 { i64::MIN } else { first },
         };
+        let mut fired = 0;
         loop {
-            match patiently(|| firing.fire(FIRED_AT_ONCE))? {
-                Some(count) if (count as i64) < FIRED_AT_ONCE => break,
-                Some(_) => (),
-                None => {
-                    one_by_one(&firing)?;
-                    break;
-                }
+            let Some(count) = patiently(|| firing.fire(FIRED_AT_ONCE))? else {
+                one_by_one(&firing)?;
+                break;
+            };
+            fired += count as i64;
+            if fired >= FIRED_IN_A_LOOK {
+                self.look_at(self.now);
+                return Ok(());
+            }
+            if (count as i64) < FIRED_AT_ONCE {
+                break;
             }
         }
         let next = transaction::own(|| fire::next(home, firing.floor))?;

@@ -285,8 +285,12 @@ static BEGIN: Plan = Plan::fixed(
 );
 
 static DELETE: Plan = Plan::planned(
-    c"WITH gone AS (DELETE FROM background.schedule WHERE id OPERATOR(pg_catalog.=) $1 RETURNING id) \
-      DELETE FROM background.firing USING gone WHERE schedule OPERATOR(pg_catalog.=) gone.id",
+    c"DELETE FROM background.schedule WHERE id OPERATOR(pg_catalog.=) $1",
+    &[INT8],
+);
+
+static DELETE_FIRING: Plan = Plan::planned(
+    c"DELETE FROM background.firing WHERE schedule OPERATOR(pg_catalog.=) $1",
     &[INT8],
 );
 
@@ -591,7 +595,9 @@ pub fn unschedule(name: &[u8]) -> Result<bool> {
 
 /// Drops a schedule; its tasks stay.
 pub fn delete(id: i64) -> Result<()> {
-    DELETE.execute(&[Value::Int8(id)])?;
+    let id = [Value::Int8(id)];
+    DELETE.execute(&id)?;
+    DELETE_FIRING.execute(&id)?;
     Ok(())
 }
 

@@ -531,10 +531,13 @@ impl Database {
         }
     }
 
-    /// Since when somebody is on duty.
-    pub fn on_duty_since(&self) -> i64 {
+    /// Since when somebody is on duty; for long if the clock has jumped back since then.
+    pub fn on_duty_since(&self, now: i64) -> i64 {
         SHARED.get().map_or(0, |shared| {
             let _root = shared.lock();
+            if self.on_duty_since.get() > now {
+                self.on_duty_since.set(i64::MIN);
+            }
             self.on_duty_since.get()
         })
     }

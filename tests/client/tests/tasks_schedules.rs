@@ -63,6 +63,9 @@ fn each_second_one_task() {
     assert!(session.holds("(SELECT bool_and(schedule = 's' AND state = 'done') FROM background.runs)"));
     // One keeper stays, and is not started each time.
     assert!(session.holds(
+        "EXISTS (SELECT FROM pg_stat_activity WHERE backend_type LIKE 'pg_background%' AND datname IS NOT NULL AND now() - backend_start > '3 s')"
+    ));
+    assert!(session.holds(
         "(SELECT runs_total >= 6 AND skipped_total + missed_total + failures_total = 0 AND next_at > last_at FROM background.schedules)"
     ));
     assert!(
@@ -606,23 +609,24 @@ fn a_schedule_that_fires_often_leaves_nothing_behind() {
         schedule(&mut session, &format!("s{n}"), "every 1 second", "");
     }
     // What is left between two vacuums is used again.
-    for round in 1..=5 {
+    let relations = ["firing", "firing_next_at", "firing_pkey", "schedule", "task"];
+    let mut pages = Vec::new();
+    for round in 1..=4 {
         session.wait_until(&format!(
-            "(SELECT sum(runs_total) >= {round} * 100 FROM background.schedules)"
+            "(SELECT sum(runs_total) >= {round} * 250 FROM background.schedules)"
         ));
         for table in ["firing", "schedule", "task"] {
             session.exec(&format!("VACUUM background.{table}"));
         }
+        pages.push(
+            relations.map(|relation| {
+                session.value::<i64>(&format!("SELECT pg_relation_size('background.{relation}') / 8192"))
+            }),
+        );
     }
-    for (relation, most) in [
-        ("firing", 30),
-        ("firing_next_at", 12),
-        ("firing_pkey", 12),
-        ("schedule", 8),
-        ("task", 60),
-    ] {
-        let pages: i64 = session.value(&format!("SELECT pg_relation_size('background.{relation}') / 8192"));
-        assert!(pages <= most, "{relation} has {pages} pages");
+    for (n, relation) in relations.iter().enumerate() {
+        let (first, last) = (pages[0][n], pages[3][n]);
+        assert!(last <= 2 * first + 20, "{relation}: {pages:?}");
     }
 }
 
@@ -717,8 +721,9 @@ fn a_clock_that_jumps() {
     let next: String = session.value("SELECT next_at FROM background.schedules WHERE name = 'none'");
     clock.set(3600 - 10);
     session.exec("SELECT pg_sleep(2)");
-    schedule(&mut session, "new", "every 1 second", "");
-    session.wait_until("EXISTS (SELECT FROM done WHERE name = 'new')");
+    schedule(&mut session, "new", "every 1 second", ", catch_up => 'none'");
+    session.wait_until("(SELECT count(*) >= 2 FROM done WHERE name = 'new')");
+    assert_eq!(of(&mut session, "new", "missed_total"), 0);
     assert!(session.holds(&format!(
         "(SELECT next_at < timestamptz '{next}' + interval '2 s' FROM background.schedules WHERE name = 'none')"
     )));
@@ -726,6 +731,39 @@ fn a_clock_that_jumps() {
         "(SELECT next_at > timestamptz '{next}' + interval '3 s' FROM background.schedules WHERE name = 'none')"
     ));
     assert!(session.holds("(SELECT count(*) = count(DISTINCT (schedule, run_at)) FROM background.tasks)"));
+}
+
+/// The keeper that stays is not in the way.
+#[test]
+fn a_database_can_be_copied_and_dropped() {
+    let cluster = cluster(&["shared_preload_libraries = 'pg_background'"]);
+    let mut session = cluster.session();
+    session.exec("CREATE DATABASE other");
+    let mut other = cluster.session_in("other", "postgres");
+    other.exec("CREATE EXTENSION pg_background_tasks CASCADE; CREATE TABLE done (name text)");
+    schedule(&mut other, "s", "every 1 second", "");
+    other.wait_until("(SELECT runs_total >= 2 FROM background.schedules)");
+    drop(other);
+    session.wait_until(
+        "NOT EXISTS (SELECT FROM pg_stat_activity WHERE datname = 'other' AND backend_type = 'client backend')",
+    );
+    session.exec("CREATE DATABASE copy TEMPLATE other");
+    let mut copy = cluster.session_in("copy", "postgres");
+    assert!(copy.holds("NOT enabled FROM background.status()"));
+    let runs = of(&mut copy, "s", "runs_total");
+    let mut other = cluster.session_in("other", "postgres");
+    other.wait_until(&format!("(SELECT runs_total >= {runs} + 2 FROM background.schedules)"));
+    assert_eq!(of(&mut copy, "s", "runs_total"), runs);
+    // Nor does DROP EXTENSION wait, and a new one knows nothing of the old one.
+    other.exec("SET lock_timeout = '5 s'; DROP EXTENSION pg_background_tasks; CREATE EXTENSION pg_background_tasks; DELETE FROM done");
+    schedule(&mut other, "t", "every 1 second", "");
+    other.wait_until("(SELECT count(*) >= 2 FROM done)");
+    assert!(other.holds("(SELECT bool_and(name = 't') FROM done)"));
+    drop(other);
+    session.wait_until(
+        "NOT EXISTS (SELECT FROM pg_stat_activity WHERE datname = 'other' AND backend_type = 'client backend')",
+    );
+    session.exec("DROP DATABASE other");
 }
 
 /// Which of two servers fires is decided by the promotion.
