@@ -239,7 +239,7 @@ impl Import<'_> {
     }
 }
 
-/// Whether an error says nothing of the one job: of the classes 53, 57, 58 and XX.
+/// Whether an error says nothing of the one job: of the classes 53, 57 and 58.
 fn is_about_more(code: i32) -> bool {
     /// Two characters of six bits each.
     const CLASS: i32 = 0xfff;
@@ -247,7 +247,6 @@ fn is_about_more(code: i32) -> bool {
         PgSqlErrorCode::ERRCODE_INSUFFICIENT_RESOURCES,
         PgSqlErrorCode::ERRCODE_OPERATOR_INTERVENTION,
         PgSqlErrorCode::ERRCODE_SYSTEM_ERROR,
-        PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
     ]
     .into_iter()
     .any(|class| (class as i32 ^ code) & CLASS == 0)
