@@ -1,6 +1,4 @@
-//! Schedules of five or six fields, as cron has them: which times they name, by whatever clock. The fields are read in [`fields`].
-//!
-//! [`fields`]: crate::tasks::fields
+//! Schedules of five or six fields, as cron has them: which times they name, by whatever clock.
 
 use crate::tasks::calendar::{self, DAY};
 
@@ -114,7 +112,7 @@ impl Weekdays {
 impl Cron {
     /// The days that are named in a month of `length` days, the first of which is the day `first` of the week. Days of month and of the week
     /// that are both given: either.
-    fn days_of_month(&self, length: u32, first: u32) -> Set {
+    pub(super) fn days_of_month(&self, length: u32, first: u32) -> Set {
         let (days, weekdays) = (self.days.of_month(length, first), self.weekdays.of_month(length, first));
         if self.days.is_given && self.weekdays.is_given {
             days.or(weekdays)
@@ -169,5 +167,28 @@ impl Cron {
             .or_else(|| within_hour().filter(|_| self.hours.has(hour)))
             .or_else(|| Some((self.hours.from(hour + 1)?, first_minute, first_second)))?;
         Some(i64::from(hour * 3600 + minute * 60 + second))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::tasks::calendar::{date, day_number, month_length, weekday};
+
+    #[test]
+    fn no_month_of_its_kind_is_further_away_than_is_looked() {
+        // Four centuries are a whole number of weeks, and the calendar repeats.
+        let mut last = std::collections::HashMap::new();
+        for number in 0..12 * 900 {
+            let (year, month) = (2000 + number / 12, (number % 12 + 1) as u32);
+            let kind = (month, month_length(year, month), weekday(day_number(year, month, 1)));
+            if let Some(before) = last.insert(kind, number) {
+                assert!(
+                    number - before <= 40 * 12,
+                    "{kind:?}, {:?}",
+                    date(day_number(year, month, 1))
+                );
+            }
+        }
+        assert_eq!(last.len(), 12 * 7 + 7);
     }
 }

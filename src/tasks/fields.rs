@@ -1,105 +1,7 @@
 //! Reads the fields of a cron schedule. What is not understood is refused, at its place.
 
 use crate::tasks::cron::{Cron, Days, Set, Weekdays};
-
-/// What is wrong with a specification, at which byte, and what was expected there.
-#[derive(PartialEq, Eq, Debug)]
-pub struct Wrong {
-    pub at: usize,
-    pub message: String,
-    /// A complete sentence, which begins with "Expected".
-    pub expected: String,
-    pub hint: Option<&'static str>,
-}
-
-pub type Read<T> = Result<T, Wrong>;
-
-pub fn wrong<T>(at: usize, message: impl Into<String>, expected: impl Into<String>) -> Read<T> {
-    Err(Wrong {
-        at,
-        message: message.into(),
-        expected: expected.into(),
-        hint: None,
-    })
-}
-
-fn with_hint<T>(read: Read<T>, hint: &'static str) -> Read<T> {
-    read.map_err(|wrong| Wrong {
-        hint: Some(hint),
-        ..wrong
-    })
-}
-
-/// Text that is read from the left to the right.
-pub struct Cursor<'a> {
-    text: &'a [u8],
-    pub at: usize,
-}
-
-impl<'a> Cursor<'a> {
-    pub fn new(text: &'a [u8], at: usize) -> Self {
-        Self { text, at }
-    }
-
-    pub fn peek(&self) -> Option<u8> {
-        self.text.get(self.at).copied()
-    }
-
-    /// Whether the next byte is `byte`, a letter in either case, which then is taken.
-    pub fn takes(&mut self, byte: u8) -> bool {
-        let is_next = self.peek().is_some_and(|next| next.eq_ignore_ascii_case(&byte));
-        self.at += usize::from(is_next);
-        is_next
-    }
-
-    pub fn skip_spaces(&mut self) {
-        while self.peek().is_some_and(|byte| byte.is_ascii_whitespace()) {
-            self.at += 1;
-        }
-    }
-
-    /// Whether there is nothing more of the field.
-    fn is_field_over(&self) -> bool {
-        self.peek().is_none_or(|byte| byte.is_ascii_whitespace())
-    }
-
-    /// Takes digits: the number, and how many digits it has. One that is too large is the largest one.
-    pub fn number(&mut self) -> Option<(u32, usize)> {
-        let begin = self.at;
-        let mut number = 0u32;
-        while let Some(digit @ b'0'..=b'9') = self.peek() {
-            number = number.saturating_mul(10).saturating_add(u32::from(digit - b'0'));
-            self.at += 1;
-        }
-        (self.at > begin).then_some((number, self.at - begin))
-    }
-
-    /// Takes one of the names, in upper or lower case: its number among them.
-    fn name(&mut self, names: &[&str]) -> Option<u32> {
-        let rest = self.text.get(self.at..)?;
-        let found = names.iter().position(|name| {
-            rest.get(..name.len())
-                .is_some_and(|word| word.eq_ignore_ascii_case(name.as_bytes()))
-        })?;
-        self.at += names.get(found)?.len();
-        Some(found as u32)
-    }
-
-    /// What comes next, for a message.
-    pub fn next(&self) -> String {
-        match self.peek() {
-            None => "end of the text".to_owned(),
-            Some(byte) if byte.is_ascii_whitespace() => "end of the field".to_owned(),
-            Some(byte) if byte.is_ascii_graphic() => format!("\"{}\"", byte as char),
-            Some(_) => "character".to_owned(),
-        }
-    }
-
-    /// The error for what comes next.
-    pub fn unexpected<T>(&self, expected: impl Into<String>) -> Read<T> {
-        wrong(self.at, format!("unexpected {}", self.next()), expected)
-    }
-}
+use crate::tasks::cursor::{Cursor, Read, with_hint, wrong};
 
 /// What a field is about.
 struct Field {
@@ -393,13 +295,13 @@ pub fn read(text: &[u8], from: usize) -> Read<Cron> {
         0..5 => {
             return wrong(
                 text.trim_ascii_end().len(),
-                format!("{count} fields are too few"),
+                format!("too few fields ({count})"),
                 expected,
             );
         }
         _ => {
             let seventh = beginnings(text, from).nth(6).unwrap_or(from);
-            return wrong(seventh, format!("{count} fields are too many"), expected);
+            return wrong(seventh, format!("too many fields ({count})"), expected);
         }
     }
     let mut cursor = Cursor::new(text, from);
@@ -429,4 +331,185 @@ pub fn read(text: &[u8], from: usize) -> Read<Cron> {
         );
     }
     Ok(cron)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Cron, Set, read};
+    use crate::tasks::calendar::{DAY, day_number};
+
+    fn cron(text: &str) -> Cron {
+        read(text.as_bytes(), 0).unwrap_or_else(|wrong| panic!("{text}: {wrong:?}"))
+    }
+
+    fn set(numbers: impl IntoIterator<Item = u32>) -> Set {
+        let mut set = Set::default();
+        numbers.into_iter().for_each(|number| set.add(number));
+        set
+    }
+
+    #[test]
+    fn elements_of_a_field() {
+        let minutes = |text: &str| cron(&format!("{text} 3 * * *")).minutes;
+        assert_eq!(minutes("*"), set(0..60));
+        assert_eq!(minutes("07"), set([7]));
+        assert_eq!(minutes("1,59,5-7"), set([1, 5, 6, 7, 59]));
+        assert_eq!(minutes("*/25"), set([0, 25, 50]));
+        assert_eq!(minutes("*/60"), set([0]));
+        assert_eq!(minutes("50-59/4,3-3"), set([3, 50, 54, 58]));
+        assert_eq!(cron("0 0 1 JAN,mar-May,*/6 *").months, set([1, 3, 4, 5, 7]));
+    }
+
+    #[test]
+    fn six_fields_begin_with_the_second() {
+        assert_eq!(cron("0 3 * * *").seconds, set([0]));
+        let six = cron(" */30\t15  3 * * * ");
+        assert_eq!(
+            (six.seconds, six.minutes, six.hours),
+            (set([0, 30]), set([15]), set([3]))
+        );
+    }
+
+    #[test]
+    fn a_field_that_begins_with_a_star_is_not_given() {
+        let given = |text: &str| {
+            let cron = cron(text);
+            (cron.follows_clock, cron.days.is_given, cron.weekdays.is_given)
+        };
+        assert_eq!(given("0 * * * *"), (true, false, false));
+        assert_eq!(given("0 */2 */2 * */2"), (true, false, false));
+        assert_eq!(given("0 0-23 1 * mon"), (false, true, true));
+        assert_eq!(given("0 *,3 ? * ?"), (true, false, false));
+        assert_eq!(given("0 0 *,1 * 0-6"), (false, false, true));
+    }
+
+    #[test]
+    fn days() {
+        // Of a month with 30 days that begins on a Saturday: 1 is one, 2 and 30 are Sundays.
+        let days = |days: &str, weekdays: &str| cron(&format!("0 0 {days} * {weekdays}")).days_of_month(30, 6);
+        assert_eq!(days("L", "*"), set([30]));
+        assert_eq!(days("$,l-1,L-29,L-30", "?"), set([1, 29, 30]));
+        assert_eq!(days("1W", "*"), set([3]));
+        assert_eq!(days("2w", "*"), set([3]));
+        assert_eq!(days("8W,9W,12W,31W", "*"), set([7, 10, 12]));
+        assert_eq!(days("LW,30W", "*"), set([28]));
+        assert_eq!(days("*", "sat"), set([1, 8, 15, 22, 29]));
+        assert_eq!(days("*", "7"), set([2, 9, 16, 23, 30]));
+        assert_eq!(days("*", "sat-sun"), set([1, 2, 8, 9, 15, 16, 22, 23, 29, 30]));
+        assert_eq!(days("*", "5-7/2"), days("*", "Fri,Sun"));
+        assert_eq!(days("*", "6#1,SUN#5,3#5"), set([1, 30]));
+        assert_eq!(days("*", "5L,0L,7l,satL"), set([28, 29, 30]));
+        assert_eq!(days("13", "5"), set([7, 13, 14, 21, 28]));
+        assert_eq!(days("*/2", "5"), set([7, 21]));
+        assert_eq!(days("13", "*/5"), set([]));
+    }
+
+    fn at(text: (i64, u32, u32), hour: i64, minute: i64, second: i64) -> i64 {
+        day_number(text.0, text.1, text.2) * DAY + hour * 3600 + minute * 60 + second
+    }
+
+    #[test]
+    fn the_first_time_is_found_by_fields() {
+        let first = |text: &str, from: i64| cron(text).first(from);
+        let from = at((2026, 11, 28), 23, 59, 59);
+        assert_eq!(first("* * * * * *", from), Some(from));
+        assert_eq!(first("* * * * *", from), Some(from + 1));
+        assert_eq!(first("59 23 * * *", from), Some(at((2026, 11, 29), 23, 59, 0)));
+        assert_eq!(first("59 59 23 28 11 *", from), Some(from));
+        assert_eq!(first("58 59 23 28 11 *", from), Some(at((2027, 11, 28), 23, 59, 58)));
+        assert_eq!(first("0 0 29 2 *", from), Some(at((2028, 2, 29), 0, 0, 0)));
+        assert_eq!(
+            first("0 0 29 2 */7", at((2088, 2, 29), 0, 0, 1)),
+            Some(at((2128, 2, 29), 0, 0, 0))
+        );
+        assert_eq!(
+            first("30 4 1 1 *", at((-4712, 1, 1), 4, 30, 1)),
+            Some(at((-4711, 1, 1), 4, 30, 0))
+        );
+    }
+
+    #[test]
+    fn what_is_refused_and_where() {
+        for (text, at, message) in [
+            ("", 0, "too few fields (0)"),
+            ("* * * *  ", 7, "too few fields (4)"),
+            ("* * * * * * x y", 12, "too many fields (8)"),
+            ("60 * * * *", 0, "minute is out of range"),
+            ("99999999999999999999 * * * *", 0, "minute is out of range"),
+            ("60 * * * * *", 0, "second is out of range"),
+            ("* 24 * * *", 2, "hour is out of range"),
+            ("* * 0 * *", 4, "day of month is out of range"),
+            ("* * 1,32 * *", 6, "day of month is out of range"),
+            ("* * 32W * *", 4, "day of month is out of range"),
+            ("* * * 0 *", 6, "month is out of range"),
+            ("* * * * 8", 8, "day of week is out of range"),
+            ("* * * * 8L", 8, "day of week is out of range"),
+            ("* * * * 1#0", 10, "number of the week is out of range"),
+            ("* * * * 1#6", 10, "number of the week is out of range"),
+            ("* * * * 1#", 10, "unexpected end of the text"),
+            ("* * L-31 * *", 6, "number of days before the last one is out of range"),
+            ("* * L- * *", 6, "unexpected end of the field"),
+            ("* * LX * *", 5, "unexpected \"X\""),
+            ("* * W * *", 4, "unexpected \"W\""),
+            ("* * 1-5W * *", 7, "unexpected \"W\""),
+            ("* * * * L", 8, "unexpected \"L\""),
+            ("* * * * 1-5L", 11, "unexpected \"L\""),
+            ("* * * * monday", 11, "unexpected \"d\""),
+            ("* * * jan-xyz *", 10, "unexpected \"x\""),
+            ("mon * * * *", 0, "unexpected \"m\""),
+            ("* 22-2 * * *", 5, "hour range ends before it begins"),
+            ("* * * nov-feb *", 10, "month range ends before it begins"),
+            ("* * * * fri-mon", 12, "day of week range ends before it begins"),
+            ("5/15 * * * *", 1, "step after a single minute"),
+            ("*/0 * * * *", 2, "step of the minute is out of range"),
+            ("*/61 * * * *", 2, "step of the minute is out of range"),
+            ("*/ * * * *", 2, "unexpected end of the field"),
+            ("1-5/x * * * *", 4, "unexpected \"x\""),
+            ("1, * * * *", 2, "unexpected end of the field"),
+            (",1 * * * *", 0, "unexpected \",\""),
+            ("1-2-3 * * * *", 3, "unexpected \"-\""),
+            ("-1 * * * *", 0, "unexpected \"-\""),
+            ("+1 * * * *", 0, "unexpected \"+\""),
+            ("1.5 * * * *", 1, "unexpected \".\""),
+            ("** * * * *", 1, "unexpected \"*\""),
+            ("? * * * *", 0, "unexpected \"?\""),
+            ("* * ?,1 * *", 4, "unexpected \"?\""),
+            ("* * * * ?/2", 8, "unexpected \"?\""),
+            ("* * é * *", 4, "unexpected character"),
+            ("0 0 31 2,4,6 *", 4, "no day ever fits"),
+            ("0 0 30 2 *", 4, "no day ever fits"),
+            ("0 0 L-29 feb ?", 4, "no day ever fits"),
+            ("0 0 31W 6 *", 4, "no day ever fits"),
+            ("0 0 30 2 */2", 4, "no day ever fits"),
+        ] {
+            match read(text.as_bytes(), 0) {
+                Ok(cron) => panic!("{text} is {cron:?}"),
+                Err(wrong) => assert_eq!((wrong.at, wrong.message.as_str()), (at, message), "{text}: {wrong:?}"),
+            }
+        }
+        // A leap day, and a day of the week beside one that never is.
+        cron("0 0 29 2 *");
+        cron("0 0 31 2 mon");
+        cron("0 0 * 2 mon#5");
+    }
+
+    #[test]
+    fn nothing_that_is_cut_or_changed_panics() {
+        let texts = ["*/5 1-7/2 L-3,15W,LW jan-MAR 5L,mon#2", "0 0 3 $ * ?", "@daily"];
+        for text in texts {
+            for at in 0..=text.len() {
+                for byte in 0..=255u8 {
+                    let mut changed = text.as_bytes().to_vec();
+                    let _ = read(changed.get(..at).unwrap_or_default(), 0);
+                    match changed.get_mut(at) {
+                        Some(place) => *place = byte,
+                        None => changed.push(byte),
+                    }
+                    if let Err(wrong) = read(&changed, 0) {
+                        assert!(wrong.at <= changed.len() && wrong.expected.starts_with("Expected"));
+                    }
+                }
+            }
+        }
+    }
 }

@@ -21,7 +21,7 @@
 //! * [`stay`]: the keeper that stays, as it is soon to look again;
 //! * [`jump`]: jumps of the server's clock;
 //! * [`schedule`]: schedules, and their changes;
-//! * [`spec`]: when a schedule is due, as it was written; [`fields`]: the fields of cron;
+//! * [`spec`]: when a schedule is due, as it was written; [`fields`]: the fields of cron, by [`cursor`];
 //! * [`occurrence`]: the times at which it is due; [`cron`]: those that fields name; [`calendar`]: days and months;
 //! * [`due`]: which occurrences are due, and which were missed;
 //! * [`fire`]: they become tasks;
@@ -38,6 +38,7 @@ mod calendar;
 pub mod clock;
 pub mod control;
 mod cron;
+mod cursor;
 mod due;
 mod elsewhere;
 pub mod end;

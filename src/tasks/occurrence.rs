@@ -3,7 +3,7 @@
 //! A clock of a zone jumps where one era of the zone ends and the next begins: forward over a gap, or back, so that times come twice. There are
 //! two rules for what is given by the clock. A spec that follows the clock is due whenever the clock shows one of its times, and never in
 //! a gap. For all others, a time is due **when the clock shows it, or a later time, for the first time**. So times in a gap are due at its end,
-//! together, and a time that comes twice is due the first time only.
+//! together, and a time that comes twice is due the first time only. Intervals are added as SQL adds them.
 
 use crate::pg::error::Result;
 use crate::pg::value::zone::{self, MICROSECONDS, Zone};

@@ -338,6 +338,7 @@ struct Found {
     keeps_result: bool,
 }
 
+#[allow(clippy::large_enum_variant, reason = "there is one at a time, on the stack")]
 enum Look {
     Found(Found),
     /// Another transaction has changed the row and has not ended.
@@ -345,6 +346,7 @@ enum Look {
 }
 
 /// A claimed task.
+#[allow(clippy::large_enum_variant, reason = "there is one at a time, on the stack")]
 enum Loaded {
     Task(Task),
     /// It is gone or cannot run now.

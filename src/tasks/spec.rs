@@ -8,7 +8,8 @@ use crate::pg::text;
 use crate::pg::value::zone::{self, MICROSECONDS};
 use crate::tasks::calendar::{self, DAY};
 use crate::tasks::cron::Cron;
-use crate::tasks::fields::{self, Cursor, Read, Wrong, wrong};
+use crate::tasks::cursor::{Cursor, Read, Wrong, with_hint, wrong};
+use crate::tasks::fields;
 use pgrx::PgSqlErrorCode;
 
 /// When a schedule is due. It means instants only together with a time zone, and with an instant that it counts from.
@@ -97,7 +98,7 @@ fn read(text: &[u8]) -> Read<core::result::Result<Spec, Interval>> {
     match word.as_slice() {
         b"" => wrong(
             begin,
-            "it is empty",
+            "the text is empty",
             "Expected cron fields, a name like @daily, \"every\" and an interval, or \"at\" and a time.",
         ),
         b"every" => Ok(Err(Interval(cursor.at))),
@@ -163,7 +164,7 @@ fn seconds(cursor: &mut Cursor) -> Read<Option<Every>> {
 fn every(at: usize, interval: Option<(i32, i32, i64)>) -> Read<Spec> {
     let expected = "Expected an interval of at least one second, as in every 90 seconds.";
     let Some((months, days, microseconds)) = interval else {
-        return wrong(at, "no interval", expected);
+        return wrong(at, "invalid interval", expected);
     };
     // The infinite ones of versions since 17.
     if months == i32::MAX || months == i32::MIN {
@@ -189,7 +190,7 @@ fn digits(cursor: &mut Cursor, what: &str, lengths: (usize, usize), low: u32, hi
     let begin = cursor.at;
     match cursor.number() {
         Some((_, length)) if length < lengths.0 || length > lengths.1 => {
-            wrong(begin, format!("{what} has {length} digits"), TIME)
+            wrong(begin, format!("wrong number of digits in the {what}"), TIME)
         }
         Some((number, _)) if (low..=high).contains(&number) => Ok(number),
         Some(_) => wrong(
@@ -243,8 +244,9 @@ fn at(cursor: &mut Cursor) -> Read<At> {
     let offset = offset(cursor)?;
     cursor.skip_spaces();
     if cursor.peek().is_some() {
-        return with_zone_hint(
+        return with_hint(
             cursor.unexpected("Expected an offset like +02 or +05:30, \"Z\" or the end of the text."),
+            "A time zone by its name is an argument of its own, time_zone.",
         );
     }
     let Some(offset) = offset else {
@@ -260,13 +262,6 @@ fn at(cursor: &mut Cursor) -> Read<At> {
     }
 }
 
-fn with_zone_hint<T>(read: Read<T>) -> Read<T> {
-    read.map_err(|wrong| Wrong {
-        hint: Some("A time zone by its name is an argument of its own, time_zone."),
-        ..wrong
-    })
-}
-
 /// Seconds before UTC, if an offset is there.
 fn offset(cursor: &mut Cursor) -> Read<Option<i64>> {
     let sign = if cursor.takes(b'+') {
@@ -276,14 +271,175 @@ fn offset(cursor: &mut Cursor) -> Read<Option<i64>> {
     } else {
         return Ok(cursor.takes(b'Z').then_some(0));
     };
-    let hours = digits(cursor, "hour of the offset", (2, 2), 0, 15)?;
-    let (mut minutes, mut seconds) = (0, 0);
-    let is_digit = |cursor: &Cursor| cursor.peek().is_some_and(|byte| byte.is_ascii_digit());
-    if cursor.takes(b':') || is_digit(cursor) {
+    let begin = cursor.at;
+    let number = cursor.number();
+    let (hours, mut minutes, mut seconds) = match number {
+        Some((number, 4)) => (number / 100, number % 100, 0),
+        Some((number, 2)) => (number, 0, 0),
+        Some(_) => return wrong(begin, "wrong number of digits in the offset", TIME),
+        None => return cursor.unexpected(TIME),
+    };
+    if matches!(number, Some((_, 2))) && cursor.takes(b':') {
         minutes = digits(cursor, "minute of the offset", (2, 2), 0, 59)?;
         if cursor.takes(b':') {
             seconds = digits(cursor, "second of the offset", (2, 2), 0, 59)?;
         }
     }
+    if hours > 15 || minutes > 59 {
+        return wrong(
+            begin,
+            "offset is out of range",
+            "Expected an offset from -15:59 to +15:59.",
+        );
+    }
     Ok(Some(sign * i64::from(hours * 3600 + minutes * 60 + seconds)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{At, Every, Spec, every, read};
+    use crate::pg::value::zone;
+
+    fn spec(text: &str) -> Spec {
+        match read(text.as_bytes()) {
+            Ok(Ok(spec)) => spec,
+            Ok(Err(_)) => panic!("{text} has an interval"),
+            Err(wrong) => panic!("{text}: {wrong:?}"),
+        }
+    }
+
+    #[test]
+    fn names_of_schedules() {
+        for (name, fields) in [
+            ("@hourly", "0 * * * *"),
+            (" @Daily ", "0 0 * * *"),
+            ("@midnight", "0 0 * * *"),
+            ("@weekly", "0 0 * * sun"),
+            ("@monthly", "0 0 1 * *"),
+            ("@yearly", "0 0 1 1 *"),
+            ("@ANNUALLY", "0 0 1 1 *"),
+        ] {
+            assert_eq!(spec(name), spec(fields));
+        }
+    }
+
+    #[test]
+    fn seconds_of_pg_cron() {
+        for text in ["30 seconds", "30  SECOND ", " 30 seconds"] {
+            assert_eq!(
+                spec(text),
+                Spec::Every(Every {
+                    months: 0,
+                    days: 0,
+                    microseconds: 30_000_000
+                })
+            );
+        }
+    }
+
+    #[test]
+    fn single_times() {
+        let seconds = 1_801_364_400; // 2027-01-31 03:00
+        for text in [
+            "at 2027-01-31 03:00",
+            "AT  2027-01-31T03:00:00 ",
+            "at 2027-01-31 03:00:00.0",
+        ] {
+            assert_eq!(
+                spec(text),
+                Spec::At(At::Clock {
+                    seconds,
+                    microseconds: 0
+                }),
+                "{text}"
+            );
+        }
+        assert_eq!(
+            spec("at 2027-01-31 03:00:07.05"),
+            Spec::At(At::Clock {
+                seconds: seconds + 7,
+                microseconds: 50_000
+            })
+        );
+        let instant = |seconds: i64| Spec::At(At::Instant(zone::instant(seconds).unwrap()));
+        for (offset, before) in [
+            ("Z", 0),
+            ("+00", 0),
+            (" +02", 7200),
+            ("-05:30", -19_800),
+            ("+0545", 20_700),
+            ("-00:00:01", -1),
+        ] {
+            assert_eq!(
+                spec(&format!("at 2027-01-31 03:00{offset}")),
+                instant(seconds - before),
+                "{offset}"
+            );
+        }
+    }
+
+    #[test]
+    fn intervals() {
+        assert!(every(6, Some((0, 0, 1_000_000))).is_ok());
+        assert!(every(6, Some((1, 3, 0))).is_ok());
+        for bad in [
+            None,
+            Some((0, 0, 999_999)),
+            Some((0, 0, 0)),
+            Some((1, 0, -1)),
+            Some((-1, 40, 0)),
+            Some((1, -1, 0)),
+            Some((i32::MAX, i32::MAX, i64::MAX)),
+            Some((i32::MIN, i32::MIN, i64::MIN)),
+        ] {
+            assert_eq!(every(6, bad).map_err(|wrong| wrong.at), Err(6), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_refused_and_where() {
+        for (text, at, message) in [
+            ("", 0, "the text is empty"),
+            ("  ", 2, "the text is empty"),
+            ("@reboot", 0, "@reboot is not supported"),
+            (" @fortnightly", 1, "unknown name"),
+            ("@daily 3", 7, "unexpected \"3\""),
+            ("0 seconds", 0, "number of seconds is out of range"),
+            ("60 seconds", 0, "number of seconds is out of range"),
+            ("30 seconds ago", 11, "unexpected \"a\""),
+            ("30 secondss", 10, "unexpected \"s\""),
+            ("30 minutes", 10, "too few fields (2)"),
+            ("tomorrow", 8, "too few fields (1)"),
+            ("at", 2, "unexpected end of the text"),
+            ("at tomorrow", 3, "unexpected \"t\""),
+            ("at 2027-01-31", 13, "unexpected end of the text"),
+            ("at 27-01-31 03:00", 3, "wrong number of digits in the year"),
+            ("at 0000-01-31 03:00", 3, "year is out of range"),
+            ("at 294277-01-01 00:00", 3, "year is out of range"),
+            ("at 2027-13-31 03:00", 8, "month is out of range"),
+            ("at 2027-02-29 03:00", 11, "day is out of range"),
+            ("at 2027-1-31 03:00", 8, "wrong number of digits in the month"),
+            ("at 2027-01-31 3:00", 14, "wrong number of digits in the hour"),
+            ("at 2027-01-31 24:00", 14, "hour is out of range"),
+            ("at 2027-01-31 03:60", 17, "minute is out of range"),
+            ("at 2027-01-31 03:00:60", 20, "second is out of range"),
+            (
+                "at 2027-01-31 03:00:00.1234567",
+                23,
+                "wrong number of digits in the fraction",
+            ),
+            ("at 2027-01-31 03:00:00.", 23, "unexpected end of the text"),
+            ("at 2027-01-31 03:00 Europe/Berlin", 20, "unexpected \"E\""),
+            ("at 2027-01-31 03:00+0260", 20, "offset is out of range"),
+            ("at 2027-01-31 03:00+16", 20, "offset is out of range"),
+            ("at 2027-01-31 03:00+2", 20, "wrong number of digits in the offset"),
+            ("at 2027-01-31 03:00 +02 x", 24, "unexpected \"x\""),
+            ("at 294276-12-31 23:00-05", 3, "time is out of range"),
+        ] {
+            match read(text.as_bytes()) {
+                Ok(_) => panic!("{text} is taken"),
+                Err(wrong) => assert_eq!((wrong.at, wrong.message.as_str()), (at, message), "{text}: {wrong:?}"),
+            }
+        }
+    }
 }

@@ -148,7 +148,7 @@ impl Zone {
         // SAFETY: a zone; the result is in static memory of the function.
         unsafe {
             let tm = pg_localtime(&seconds, self.0);
-            if tm.is_null() { 0 } else { i64::from((*tm).tm_gmtoff) }
+            if tm.is_null() { 0 } else { (*tm).tm_gmtoff }
         }
     }
 
