@@ -111,6 +111,7 @@ regress: installed
 	scripts/cluster run $(MAKE) -s installcheck || { head -n 500 '$(CARGO_TARGET_DIR)/regress/regression.diffs'; exit 1; }
 
 client: installed
+	@scripts/get-other-extensions
 	$(CARGO) test --no-fail-fast $(client_tests) -- --test-threads=$(TEST_THREADS)
 
 regress-fresh:

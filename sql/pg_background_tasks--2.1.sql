@@ -116,6 +116,7 @@ COMMENT ON TABLE background.queue IS 'queues that were set; default has no row b
 -- phase: w waiting, d deferred until run_at, b blocked by dependencies. mode: t transaction, s statement.
 -- home: the database that enqueued it, so that what logical replication wrote is never run.
 -- turn: a task that follows one of the same key that runs has the next number.
+-- search_path: NULL for that of a new session of the role.
 CREATE TABLE background.task (
 	id int8 NOT NULL CONSTRAINT task_pkey PRIMARY KEY,
 	queue text COLLATE "C" NOT NULL,
@@ -135,7 +136,7 @@ CREATE TABLE background.task (
 	sql text NOT NULL,
 	param_types text[],
 	param_values text[],
-	search_path text NOT NULL,
+	search_path text,
 	settings jsonb,
 	database text,
 	keep_result bool NOT NULL DEFAULT false,
@@ -237,6 +238,7 @@ COMMENT ON TABLE background.rotation IS 'which table the runs that are done go t
 
 -- What schedules are: the rule, and what each task of it gets.
 -- mode: t transaction, s statement. asked_mode: the same, a auto. overlap: s skip, q queue, a allow. catch_up: n none, o one, a all.
+-- search_path: as in background.task. pg_cron_job: the job of pg_cron that it was made of; pg_cron_disabled: whether the import disabled that.
 CREATE TABLE background.schedule (
 	id int8 NOT NULL CONSTRAINT schedule_pkey PRIMARY KEY,
 	name text COLLATE "C" NOT NULL CONSTRAINT schedule_name UNIQUE,
@@ -266,7 +268,9 @@ CREATE TABLE background.schedule (
 	sql text NOT NULL,
 	param_types text[],
 	param_values text[],
-	search_path text NOT NULL
+	search_path text,
+	pg_cron_job int8,
+	pg_cron_disabled bool NOT NULL
 );
 COMMENT ON TABLE background.schedule IS 'rules that enqueue tasks';
 CREATE INDEX schedule_queue ON background.schedule (queue);
@@ -446,7 +450,7 @@ CREATE FUNCTION background.import_pg_cron(
 	dry_run bool DEFAULT true, disable_originals bool DEFAULT false,
 	OUT jobid int8, OUT name text, OUT spec text, OUT action text)
 	RETURNS SETOF record LANGUAGE C AS 'MODULE_PATHNAME', 'pg_background_tasks_import_pg_cron';
-COMMENT ON FUNCTION background.import_pg_cron IS 'make schedules of the jobs of pg_cron';
+COMMENT ON FUNCTION background.import_pg_cron IS 'make schedules of the jobs of pg_cron, and say what becomes of each; a dry run only says it';
 
 CREATE FUNCTION background.parallel_execute(
 	sql text, relation regclass, by text DEFAULT 'ctid', params record DEFAULT NULL,

@@ -3,6 +3,7 @@
 use crate::pg::error::{Report, Result};
 use crate::pg::function::call::{Answer, Call};
 use crate::pg::function::rows::Value;
+use crate::tasks::import;
 use crate::tasks::schedule::{self, Asked};
 use pgrx::PgSqlErrorCode;
 
@@ -11,6 +12,7 @@ crate::sql_function! {
     pg_background_tasks_alter_schedule => alter_schedule;
     pg_background_tasks_unschedule => unschedule;
     pg_background_tasks_run_schedule => run_schedule;
+    pg_background_tasks_import_pg_cron => import_pg_cron;
 }
 
 /// 22004.
@@ -73,4 +75,22 @@ fn unschedule(call: &Call) -> Result<Answer> {
 /// `run_schedule(name)`, which is STRICT: the id of the task.
 fn run_schedule(call: &Call) -> Result<Answer> {
     call.scalar(Value::Int8(schedule::run(call.text(0).unwrap_or_default())?))
+}
+
+/// `import_pg_cron(dry_run, disable_originals)`: a row for each job. NULL means the default. As [`import::import`].
+fn import_pg_cron(call: &Call) -> Result<Answer> {
+    let rows = call.rows()?;
+    let wanted = import::Wanted {
+        is_dry: call.bool(0).unwrap_or(true),
+        disables: call.bool(1).unwrap_or(false),
+    };
+    import::import(wanted, |outcome| {
+        rows.push(&[
+            Value::Int8(outcome.job),
+            Value::Text(outcome.name),
+            Value::Text(outcome.spec),
+            Value::Text(outcome.action.as_bytes()),
+        ])
+    })?;
+    call.null()
 }

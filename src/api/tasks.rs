@@ -36,7 +36,6 @@ crate::sql_function! {
     pg_background_tasks_totals_of => totals_of;
     pg_background_tasks_sight_of => sight_of;
     pg_background_tasks_preview_schedule => preview_schedule;
-    pg_background_tasks_import_pg_cron => not_supported;
     pg_background_tasks_parallel_execute => not_supported;
     pg_background_tasks_alter_operation => not_supported;
     pg_background_tasks_cancel_operation => not_supported;
@@ -48,7 +47,7 @@ crate::sql_function! {
 fn not_supported(_call: &Call) -> Result<Answer> {
     Err(Report::new(
         PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
-        "schedules and operations are not supported yet",
+        "operations are not supported yet",
     )
     .into())
 }

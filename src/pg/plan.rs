@@ -49,6 +49,7 @@ pub struct Plan {
     sql: &'static CStr,
     types: &'static [u32],
     options: u32,
+    fires_triggers: bool,
     prepared: AtomicPtr<c_void>,
 }
 
@@ -68,7 +69,16 @@ impl Plan {
             sql,
             types,
             options,
+            fires_triggers: false,
             prepared: AtomicPtr::new(ptr::null_mut()),
+        }
+    }
+
+    /// The same on a table that has triggers, which are fired at its end.
+    pub const fn firing_triggers(self) -> Self {
+        Self {
+            fires_triggers: true,
+            ..self
         }
     }
 
@@ -125,7 +135,7 @@ impl Plan {
                 raw::GetLatestSnapshot(raw),
                 ptr::null_mut(),
                 false,
-                false,
+                self.fires_triggers,
                 0,
             );
             if code < 0 {

@@ -51,7 +51,8 @@ pub struct Task {
     pub timeout: i32,
     pub label: Option<&'static CStr>,
     pub sql: &'static CStr,
-    search_path: &'static CStr,
+    /// None for that of a new session.
+    search_path: Option<&'static CStr>,
     synchronous_commit: &'static CStr,
     settings: &'static [(&'static CStr, Option<&'static CStr>)],
     params: Option<&'static [(&'static CStr, Option<&'static CStr>)]>,
@@ -331,7 +332,7 @@ struct Found {
     timeout: Option<i64>,
     label: Option<&'static CStr>,
     sql: &'static CStr,
-    search_path: &'static CStr,
+    search_path: Option<&'static CStr>,
     queue: &'static CStr,
     key: Option<(&'static CStr, i32)>,
     concurrency_key: Option<&'static CStr>,
@@ -519,7 +520,7 @@ fn look(row: &table::Row, role: u32, home: i64, now: i64) -> Result<Option<Look>
         timeout: row.interval(task::TIMEOUT),
         label: text(task::LABEL)?,
         sql: text(task::SQL)?.unwrap_or_default(),
-        search_path: text(task::SEARCH_PATH)?.unwrap_or_default(),
+        search_path: text(task::SEARCH_PATH)?,
         queue: text(task::QUEUE)?.unwrap_or_default(),
         key,
         concurrency_key: text(task::CONCURRENCY_KEY)?,
@@ -564,8 +565,10 @@ pub fn before() -> Result<Option<Parameters>> {
         error::catching(|raw| json::begin(raw, settings::max_task_result()))?;
     }
     let is_local = !task.is_statement;
-    if !is_local || own::value_of(c"search_path")? != task.search_path.to_bytes() {
-        own::set(c"search_path", task.search_path, is_local)?;
+    if let Some(path) = task.search_path
+        && (!is_local || own::value_of(c"search_path")? != path.to_bytes())
+    {
+        own::set(c"search_path", path, is_local)?;
     }
     for (name, value) in task.settings {
         own::set(name, value.unwrap_or(c""), is_local)?;

@@ -166,8 +166,8 @@ fn find(name: &[u8]) -> Result<Option<Stored>> {
     })
 }
 
-/// The types of the columns from `id` to `search_path`.
-const COLUMNS: [u32; 29] = [
+/// The types of the columns from `id` to `pg_cron_disabled`.
+const COLUMNS: [u32; 31] = [
     INT8,
     TEXT,
     OID,
@@ -197,15 +197,17 @@ const COLUMNS: [u32; 29] = [
     TEXT_ARRAY,
     TEXT_ARRAY,
     TEXT,
+    INT8,
+    BOOL,
 ];
 
 static INSERT: Plan = Plan::fixed(
     c"INSERT INTO background.schedule (id, name, owner, created_at, spec, time_zone, starts_at, ends_at, jitter, overlap, catch_up, enabled, \
           queue, label, priority, concurrency_key, max_attempts, retry_delay, timeout, expires_after, asked_mode, mode, database, settings, \
-          keep_result, sql, param_types, param_values, search_path) \
+          keep_result, sql, param_types, param_values, search_path, pg_cron_job, pg_cron_disabled) \
       VALUES ($1, $2, background.role_of($3), $4, $5, $6, $7, $8, CASE WHEN $9 OPERATOR(pg_catalog.>) '0' THEN $9 END, $10, $11, $12, \
           $13, NULLIF($14, ''), $15, NULLIF($16, ''), $17, $18, $19, CASE WHEN $20 OPERATOR(pg_catalog.>) '0' THEN $20 END, $21, $22, $23, $24, \
-          $25, $26, $27, $28, $29) \
+          $25, $26, $27, $28, $29, $30, $31) \
       ON CONFLICT (name) DO NOTHING",
     &COLUMNS,
 );
@@ -216,7 +218,8 @@ static REPLACE: Plan = Plan::planned(
           jitter = CASE WHEN $9 OPERATOR(pg_catalog.>) '0' THEN $9 END, overlap = $10, catch_up = $11, enabled = $12, \
           queue = $13, label = NULLIF($14, ''), priority = $15, concurrency_key = NULLIF($16, ''), max_attempts = $17, retry_delay = $18, \
           timeout = $19, expires_after = CASE WHEN $20 OPERATOR(pg_catalog.>) '0' THEN $20 END, asked_mode = $21, mode = $22, database = $23, \
-          settings = $24, keep_result = $25, sql = $26, param_types = $27, param_values = $28, search_path = $29 \
+          settings = $24, keep_result = $25, sql = $26, param_types = $27, param_values = $28, search_path = $29, \
+          pg_cron_job = $30, pg_cron_disabled = $31 \
       WHERE id OPERATOR(pg_catalog.=) $1 AND name OPERATOR(pg_catalog.=) $2 AND $3 IS NOT NULL AND $4 IS NOT NULL",
     &COLUMNS,
 );
@@ -289,91 +292,145 @@ static DELETE_FIRING: Plan = Plan::planned(
 
 /// Makes a schedule of the current role, or replaces the one of this name that the role has, and returns its id.
 ///
-/// Errors: those of an enqueue ([`enqueue::check`], [`queue::check`]); 22023 for a specification, a time zone, words and times that are wrong;
-/// 22001 for a name that is too long; 42501 for the name of another role's schedule.
+/// Errors: those of [`check`]; 42501 for the name of another role's schedule.
 pub fn schedule(name: &[u8], asked: &Asked) -> Result<i64> {
-    let command = c"background.schedule()";
-    check_caller(command)?;
+    check_caller(c"background.schedule()")?;
+    let checked = check(name, asked, identity::acting().2)?;
+    checked.store(Some(&own::value_of(c"search_path")?), &Origin::default())
+}
+
+/// What a schedule was made of.
+#[derive(Clone, Copy, Default)]
+pub struct Origin {
+    /// The job of pg_cron.
+    pub job: Option<i64>,
+    /// Whether the import has disabled that job.
+    pub is_disabled: bool,
+}
+
+/// A schedule that can be made.
+pub struct Checked<'a> {
+    name: &'a [u8],
+    asked: &'a Asked<'a>,
+    role: u32,
+    overlap: Option<Overlap>,
+    catch_up: Option<CatchUp>,
+    options: Options<'a>,
+    tables: Tables,
+    now: i64,
+    rule: Rule<'a>,
+    timing: Timing,
+}
+
+/// Checks what is asked for a schedule whose tasks run as `role`.
+///
+/// Errors: those of an enqueue ([`enqueue::check`], [`queue::check`]); 22023 for a specification, a time zone, words and times that are wrong;
+/// 22001 for a name that is too long.
+pub fn check<'a>(name: &'a [u8], asked: &'a Asked<'a>, role: u32) -> Result<Checked<'a>> {
     check_name(name)?;
     let (overlap, catch_up) = asked.check()?;
-    let role = identity::acting().2;
     let options = enqueue::check(asked.of_task(), role)?;
     // From here on nothing of users runs.
     let tables = join::tables()?;
     enqueue::check_settings(&options)?;
     queue::check(&tables, options.asked.queue, role)?;
     let now = backend::now();
-    let zone = Zone::of_session().name().to_bytes();
     let rule = asked.rule(&Rule {
         spec: b"",
-        time_zone: zone,
+        time_zone: Zone::of_session().name().to_bytes(),
         created_at: now,
         starts_at: None,
         ends_at: None,
         jitter: 0,
     })?;
-    let timing = Timing::of(&rule)?;
-    let enabled = asked.enabled.unwrap_or(true);
-    let path = own::value_of(c"search_path")?;
-    let time = |at: Option<i64>| at.map_or(Value::Null, Value::Timestamp);
-    let params = options.params;
-    loop {
-        let stored = find(name)?;
-        if stored.as_ref().is_some_and(|stored| stored.schedule.role != role) {
-            return Err(not_permitted(name));
-        }
-        let id = match &stored {
-            Some(stored) => stored.schedule.id,
-            None => table::next_number(tables.schedule_id)?,
-        };
-        let values = [
-            Value::Int8(id),
-            Value::Text(name),
-            Value::Oid(role),
-            Value::Timestamp(now),
-            Value::Text(rule.spec),
-            Value::Text(rule.time_zone),
-            time(rule.starts_at),
-            time(rule.ends_at),
-            options::interval(asked.jitter),
-            Value::Char(overlap.unwrap_or(Overlap::Skip).letter()),
-            Value::Char(catch_up.unwrap_or(CatchUp::One).letter()),
-            Value::Bool(enabled),
-            Value::Text(options.asked.queue),
-            Value::text_or_null(asked.label),
-            Value::Int4(options.asked.priority),
-            Value::text_or_null(asked.concurrency_key),
-            asked.max_attempts.map_or(Value::Null, Value::Int4),
-            options::interval(asked.retry_delay),
-            options::interval(asked.timeout),
-            options::interval(asked.expires_after),
-            Value::Char(letter_of_mode(options.asked.mode)),
-            Value::Char(options.mode.letter()),
-            Value::text_or_null(options.database),
-            asked
-                .settings
-                .map_or(Value::Null, |settings| Value::Other(JSONB, settings)),
-            Value::Bool(options.asked.keep_result),
-            Value::Text(options.asked.sql),
-            params.map_or(Value::Null, |params| Value::Other(TEXT_ARRAY, params.types)),
-            params.map_or(Value::Null, |params| Value::Other(TEXT_ARRAY, params.values)),
-            Value::Text(&path),
-        ];
-        match stored {
-            None if INSERT.execute(&values)? == 0 => continue,
-            None => begin(&tables, name, id, &timing, enabled, now)?,
-            Some(stored) => {
-                REPLACE.execute(&values)?;
-                let rule = Rule {
-                    created_at: stored.schedule.rule().created_at,
-                    ..rule
-                };
-                if stored.begins_anew(&rule, enabled) {
-                    begin(&tables, name, id, &Timing::of(&rule)?, enabled, now)?;
+    Ok(Checked {
+        name,
+        asked,
+        role,
+        overlap,
+        catch_up,
+        options,
+        tables,
+        now,
+        timing: Timing::of(&rule)?,
+        rule,
+    })
+}
+
+impl Checked<'_> {
+    /// Makes the schedule, or replaces the one of this name that its role has, and returns its id. Its tasks run under `path`, those without one
+    /// under that of a new session. 42501 for the name of another role's schedule.
+    pub fn store(&self, path: Option<&[u8]>, origin: &Origin) -> Result<i64> {
+        let Self {
+            name,
+            asked,
+            options,
+            rule,
+            ..
+        } = self;
+        let enabled = asked.enabled.unwrap_or(true);
+        let time = |at: Option<i64>| at.map_or(Value::Null, Value::Timestamp);
+        let params = options.params;
+        loop {
+            let stored = find(name)?;
+            if stored.as_ref().is_some_and(|stored| stored.schedule.role != self.role) {
+                return Err(not_permitted(name));
+            }
+            let id = match &stored {
+                Some(stored) => stored.schedule.id,
+                None => table::next_number(self.tables.schedule_id)?,
+            };
+            let values = [
+                Value::Int8(id),
+                Value::Text(name),
+                Value::Oid(self.role),
+                Value::Timestamp(self.now),
+                Value::Text(rule.spec),
+                Value::Text(rule.time_zone),
+                time(rule.starts_at),
+                time(rule.ends_at),
+                options::interval(asked.jitter),
+                Value::Char(self.overlap.unwrap_or(Overlap::Skip).letter()),
+                Value::Char(self.catch_up.unwrap_or(CatchUp::One).letter()),
+                Value::Bool(enabled),
+                Value::Text(options.asked.queue),
+                Value::text_or_null(asked.label),
+                Value::Int4(options.asked.priority),
+                Value::text_or_null(asked.concurrency_key),
+                asked.max_attempts.map_or(Value::Null, Value::Int4),
+                options::interval(asked.retry_delay),
+                options::interval(asked.timeout),
+                options::interval(asked.expires_after),
+                Value::Char(letter_of_mode(options.asked.mode)),
+                Value::Char(options.mode.letter()),
+                Value::text_or_null(options.database),
+                asked
+                    .settings
+                    .map_or(Value::Null, |settings| Value::Other(JSONB, settings)),
+                Value::Bool(options.asked.keep_result),
+                Value::Text(options.asked.sql),
+                params.map_or(Value::Null, |params| Value::Other(TEXT_ARRAY, params.types)),
+                params.map_or(Value::Null, |params| Value::Other(TEXT_ARRAY, params.values)),
+                Value::text_or_null(path),
+                origin.job.map_or(Value::Null, Value::Int8),
+                Value::Bool(origin.is_disabled),
+            ];
+            match stored {
+                None if INSERT.execute(&values)? == 0 => continue,
+                None => begin(&self.tables, name, id, &self.timing, enabled, self.now)?,
+                Some(stored) => {
+                    REPLACE.execute(&values)?;
+                    let rule = Rule {
+                        created_at: stored.schedule.rule().created_at,
+                        ..*rule
+                    };
+                    if stored.begins_anew(&rule, enabled) {
+                        begin(&self.tables, name, id, &Timing::of(&rule)?, enabled, self.now)?;
+                    }
                 }
             }
+            return Ok(id);
         }
-        return Ok(id);
     }
 }
 
@@ -525,10 +582,16 @@ pub fn unschedule(name: &[u8]) -> Result<bool> {
     join::tables()?;
     let Some(stored) = find(name)? else { return Ok(false) };
     check_rights(name, stored.schedule.role)?;
-    let id = [Value::Int8(stored.schedule.id)];
+    delete(stored.schedule.id)?;
+    Ok(true)
+}
+
+/// Drops a schedule; its tasks stay.
+pub fn delete(id: i64) -> Result<()> {
+    let id = [Value::Int8(id)];
     DELETE.execute(&id)?;
     DELETE_FIRING.execute(&id)?;
-    Ok(true)
+    Ok(())
 }
 
 /// Enqueues a task of the schedule now and returns its id. 42704, 42501, and what the enqueue of the task may raise: 53400 if the queue is full.
@@ -541,7 +604,7 @@ pub fn run(name: &[u8]) -> Result<i64> {
 }
 
 /// 25000 in a parallel worker, 42501 in a security-restricted operation, 25006 where nothing may be written.
-fn check_caller(command: &'static CStr) -> Result<()> {
+pub fn check_caller(command: &'static CStr) -> Result<()> {
     order::check_caller("change or run a schedule", "task")?;
     transaction::check_writable(command)
 }

@@ -148,6 +148,11 @@ SET ROLE regress_tasks_monitor;
 SELECT name, spec, sql, owner = 'regress_tasks_alice' AS alices FROM background.schedules ORDER BY name;
 SELECT error_line('SELECT background.run_schedule(''alice'')') LIKE '42501%';
 RESET ROLE;
+-- pg_cron is not here, and a table of this name is not its.
+SELECT error_line('SELECT background.import_pg_cron()');
+CREATE SCHEMA cron CREATE TABLE job (jobid int8);
+SELECT error_line('SELECT background.import_pg_cron(dry_run => false)');
+DROP SCHEMA cron CASCADE;
 -- Who has the privileges of the role may change it. It stays that role's.
 SELECT error_line('SELECT background.schedule(''alice'', ''every 1 hour'', ''SELECT 1'')');
 GRANT regress_tasks_alice TO regress_tasks_bob;
