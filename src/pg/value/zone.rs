@@ -19,7 +19,7 @@ pub const END: i64 = 9_223_371_331_200_000_000;
 
 pub const MICROSECONDS: i64 = 1_000_000;
 /// 2000-01-01, the epoch of timestamps, in seconds since 1970-01-01.
-const EPOCH: i64 = 946_684_800;
+const UNIX_TIME_OF_2000: i64 = 946_684_800;
 const MONTHS_PER_YEAR: c_int = 12;
 /// The longest name that pg_tzset takes (`TZ_STRLEN_MAX` of `pgtime.h`).
 const NAME_MAX: usize = 255;
@@ -68,12 +68,12 @@ unsafe extern "C-unwind" {
 
 /// The seconds since 1970-01-01 00:00 UTC of an instant, rounded down.
 pub fn seconds(instant: i64) -> i64 {
-    instant.div_euclid(MICROSECONDS) + EPOCH
+    instant.div_euclid(MICROSECONDS) + UNIX_TIME_OF_2000
 }
 
 /// The instant that many seconds after 1970-01-01 00:00 UTC. None out of range.
 pub fn instant(seconds: i64) -> Option<i64> {
-    in_range(seconds.checked_sub(EPOCH)?.checked_mul(MICROSECONDS)?)
+    in_range(seconds.checked_sub(UNIX_TIME_OF_2000)?.checked_mul(MICROSECONDS)?)
 }
 
 /// None for an instant that a `timestamptz` cannot hold, infinite ones included.
