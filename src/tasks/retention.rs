@@ -14,9 +14,9 @@
 //! is locked, each row in it is committed or dead. Only then housekeeping looks for what is to be kept, with a snapshot of that moment. A
 //! run that comes later waits for the TRUNCATE to commit, and inserts into the empty table.
 //!
-//! **A run may take another table for the one that is filled.** It reads the number from shared memory, which is set after the commit of the
-//! change, or never if the keeper ends in between. Its row then lies among older ones. That costs order and nothing else: for each row by itself it
-//! is decided whether it is kept.
+//! **A run may take another table for the one that is filled.** It reads the number from shared memory, which is set just before the commit of the
+//! change: a run that reads it at once waits for the lock. If the change is rolled back, or the keeper ends in between, rows lie among older ones.
+//! That costs order and nothing else: for each row by itself it is decided whether it is kept.
 
 use crate::pg::error::{self, Result};
 use crate::pg::fallible;
@@ -42,6 +42,9 @@ const BATCHES: usize = 10;
 
 /// How soon the next batches follow, in microseconds.
 const NEXT_BATCHES: i64 = 1_000_000;
+
+/// The same after a session had a lock on a table that is to be emptied.
+const AGAIN: i64 = 5_000_000;
 
 /// So many rows move also if that gets rid of less.
 const FEW: i64 = 1000;
@@ -280,9 +283,16 @@ struct House<'a> {
     now: i64,
     found: Vec<Found>,
     filled: usize,
+    /// How many tasks of the queues were done before this was found.
+    done: Vec<(Vec<u8>, i64)>,
 }
 
 fn prune_done(tables: &Tables, database: &Database, limits: &[(Vec<u8>, Limits)], now: i64) -> Result<Option<i64>> {
+    // Before the rows are counted: what is done from here on may not be among them.
+    let mut done = Vec::new();
+    for (name, _) in limits {
+        fallible::push(&mut done, (fallible::copied(name)?, totals::of(tables.task, name)?.0))?;
+    }
     let (filled, since, found) = transaction::own(|| {
         let found = FOUND.rows(&[Value::Timestamp(now)], |row| {
             let queue = row.text(1)?.unwrap_or_default();
@@ -320,6 +330,7 @@ fn prune_done(tables: &Tables, database: &Database, limits: &[(Vec<u8>, Limits)]
         now,
         found,
         filled,
+        done,
     };
     house.judge();
     let period = house.found.iter().map(|found| found.limits.done / 2).min();
@@ -338,7 +349,6 @@ fn prune_done(tables: &Tables, database: &Database, limits: &[(Vec<u8>, Limits)]
         let gains: i64 = (0..3).map(|table| house.rows(table) - house.kept(table)).sum();
         if costs <= FEW.max(gains / 2) {
             if house.empty(next, Some(next))? {
-                database.filled.store(next as u32 + 1, Relaxed);
                 house.filled = next;
             } else {
                 is_late = true;
@@ -353,7 +363,7 @@ fn prune_done(tables: &Tables, database: &Database, limits: &[(Vec<u8>, Limits)]
         return Ok(Some(now + NEXT_BATCHES));
     }
     if is_late {
-        return Ok(Some(now + PAUSE));
+        return Ok(Some(now + AGAIN));
     }
     Ok(house.next(since + period).map(|at| at.max(now + PAUSE)))
 }
@@ -425,6 +435,9 @@ impl House<'_> {
             plans.empty.execute(&[])?;
             if let Some(then) = then {
                 TURN.execute(&[Value::Int4(then as i32), Value::Timestamp(backend::now())])?;
+                totals::database(self.tables.task)?
+                    .filled
+                    .store(then as u32 + 1, Relaxed);
             }
             Ok(true)
         })?;
@@ -464,6 +477,13 @@ impl House<'_> {
                 None => i64::MAX,
             };
             totals::queue(self.tables.task, name)?.room.store(room, Relaxed);
+            let before = self.done.iter().find(|(queue, _)| queue == name);
+            let since = before.map_or(Ok(0), |(_, before)| {
+                totals::of(self.tables.task, name).map(|(done, _)| done - before)
+            })?;
+            if since >= room {
+                totals::ask_for_housekeeping();
+            }
         }
         Ok(())
     }
