@@ -1,29 +1,23 @@
 //! The functions of the second extension about schedules.
 
-use crate::pg::error::{Report, Result};
+use crate::pg::error::Result;
 use crate::pg::function::call::{Answer, Call};
 use crate::pg::function::rows::Value;
+use crate::pg::process::signals;
+use crate::pg::transaction;
+use crate::pg::value::zone::Zone;
 use crate::tasks::import;
+use crate::tasks::options::out_of_range;
 use crate::tasks::schedule::{self, Asked};
-use pgrx::PgSqlErrorCode;
+use crate::tasks::spec::Spec;
 
 crate::sql_function! {
     pg_background_tasks_schedule => schedule;
     pg_background_tasks_alter_schedule => alter_schedule;
     pg_background_tasks_unschedule => unschedule;
     pg_background_tasks_run_schedule => run_schedule;
+    pg_background_tasks_preview_schedule => preview_schedule;
     pg_background_tasks_import_pg_cron => import_pg_cron;
-}
-
-/// 22004.
-fn required<'a>(call: &'a Call, n: usize, what: &str) -> Result<&'a [u8]> {
-    call.text(n).ok_or_else(|| {
-        Report::new(
-            PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED,
-            format!("{what} cannot be NULL"),
-        )
-        .into()
-    })
 }
 
 fn asked(call: &Call) -> Asked<'_> {
@@ -55,15 +49,15 @@ fn asked(call: &Call) -> Asked<'_> {
 
 /// `schedule(name, spec, sql, …)`: the id. NULL means the default. As [`schedule::schedule`]; 22004 for NULL as the name, the specification or the SQL.
 fn schedule(call: &Call) -> Result<Answer> {
-    let name = required(call, 0, "schedule name")?;
-    required(call, 1, "spec")?;
-    required(call, 2, "sql parameter")?;
+    let name = call.required(0, "schedule name")?;
+    call.required(1, "spec")?;
+    call.required(2, "sql parameter")?;
     call.scalar(Value::Int8(schedule::schedule(name, &asked(call))?))
 }
 
 /// `alter_schedule(name, …)`: NULL leaves a setting as it is. As [`schedule::alter`]; 22004 for NULL as the name.
 fn alter_schedule(call: &Call) -> Result<Answer> {
-    schedule::alter(required(call, 0, "schedule name")?, &asked(call))?;
+    schedule::alter(call.required(0, "schedule name")?, &asked(call))?;
     call.void()
 }
 
@@ -75,6 +69,32 @@ fn unschedule(call: &Call) -> Result<Answer> {
 /// `run_schedule(name)`, which is STRICT: the id of the task.
 fn run_schedule(call: &Call) -> Result<Answer> {
     call.scalar(Value::Int8(schedule::run(call.text(0).unwrap_or_default())?))
+}
+
+/// `preview_schedule(spec, time_zone, n, from_time)`: the next `n` times after `from_time`, which `every` counts from. NULL means the default.
+/// 22004 for NULL as the specification, 22023 for a negative `n`; as [`Spec::parse`] and [`Zone::by_name`].
+fn preview_schedule(call: &Call) -> Result<Answer> {
+    let rows = call.rows()?;
+    let spec = Spec::parse(call.required(0, "specification of a schedule")?)?;
+    let zone = match call.text(1) {
+        Some(name) => Zone::by_name(name)?,
+        None => Zone::of_session(),
+    };
+    let count = call.int4(2).unwrap_or(10);
+    if count < 0 {
+        return Err(out_of_range("n must not be negative"));
+    }
+    let from = call.int8(3).unwrap_or_else(transaction::started_at);
+    let mut at = from;
+    for _ in 0..count {
+        signals::check_for_interrupts()?;
+        let Some(next) = spec.next(&zone, from, at)? else {
+            break;
+        };
+        rows.push(&[Value::Timestamp(next)])?;
+        at = next;
+    }
+    call.null()
 }
 
 /// `import_pg_cron(dry_run, disable_originals)`: a row for each job. NULL means the default. As [`import::import`].

@@ -5,17 +5,14 @@ use crate::pg::error::{Report, Result};
 use crate::pg::function::call::{Answer, Call};
 use crate::pg::function::rows::{INT8, Value};
 use crate::pg::plan::Plan;
-use crate::pg::process::signals;
 use crate::pg::transaction;
 use crate::pg::value::desc::{INT8_ARRAY, TEXT_ARRAY};
 use crate::pg::value::role::Role;
-use crate::pg::value::zone::Zone;
 use crate::pg::{reuse, spi, value};
 use crate::session::wait::Deadline;
 use crate::settings::{self, Tasks};
 use crate::tasks::join::tables;
-use crate::tasks::options::{Asked, out_of_range};
-use crate::tasks::spec::Spec;
+use crate::tasks::options::Asked;
 use crate::tasks::{control, enqueue, queue, running, stamp};
 use pgrx::PgSqlErrorCode;
 
@@ -35,7 +32,6 @@ crate::sql_function! {
     pg_background_tasks_running_now => running_now;
     pg_background_tasks_totals_of => totals_of;
     pg_background_tasks_sight_of => sight_of;
-    pg_background_tasks_preview_schedule => preview_schedule;
     pg_background_tasks_parallel_execute => not_supported;
     pg_background_tasks_alter_operation => not_supported;
     pg_background_tasks_cancel_operation => not_supported;
@@ -149,13 +145,7 @@ fn current_attempt(call: &Call) -> Result<Answer> {
 
 /// `set_queue(name, …)`: NULL leaves a setting as it is. As [`queue::set`]; 22004 for NULL as the name.
 fn set_queue(call: &Call) -> Result<Answer> {
-    let Some(name) = call.text(0) else {
-        return Err(Report::new(
-            PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED,
-            "queue name cannot be NULL",
-        )
-        .into());
-    };
+    let name = call.required(0, "queue name")?;
     tables()?;
     let names = call.names(11)?;
     let roles = match &names {
@@ -227,7 +217,7 @@ fn status(call: &Call) -> Result<Answer> {
     call.composite(&[
         Value::Bool(enabled),
         Value::Bool(preloaded),
-        next_due.map_or(Value::Null, Value::Timestamp),
+        Value::timestamp_or_null(next_due),
         Value::Int4(running::count()),
         Value::Int4(settings::max_task_workers()),
         Value::text_or_null(note.map(str::as_bytes)),
@@ -245,39 +235,6 @@ fn activate(call: &Call) -> Result<Answer> {
     }
     stamp::activate(&tables()?)?;
     call.void()
-}
-
-/// `preview_schedule(spec, time_zone, n, from_time)`: the next `n` times after `from_time`, which `every` counts from. NULL means the default.
-/// 22004 for NULL as the specification, 22023 for a negative `n`; as [`Spec::parse`] and [`Zone::by_name`].
-fn preview_schedule(call: &Call) -> Result<Answer> {
-    let rows = call.rows()?;
-    let Some(text) = call.text(0) else {
-        return Err(Report::new(
-            PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED,
-            "specification of a schedule cannot be NULL",
-        )
-        .into());
-    };
-    let spec = Spec::parse(text)?;
-    let zone = match call.text(1) {
-        Some(name) => Zone::by_name(name)?,
-        None => Zone::of_session(),
-    };
-    let count = call.int4(2).unwrap_or(10);
-    if count < 0 {
-        return Err(out_of_range("n must not be negative"));
-    }
-    let from = call.int8(3).unwrap_or_else(transaction::started_at);
-    let mut at = from;
-    for _ in 0..count {
-        signals::check_for_interrupts()?;
-        let Some(next) = spec.next(&zone, from, at)? else {
-            break;
-        };
-        rows.push(&[Value::Timestamp(next)])?;
-        at = next;
-    }
-    call.null()
 }
 
 /// `running_now()`: a row for each run of this database that the current role sees, for the views.

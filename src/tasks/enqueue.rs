@@ -256,13 +256,12 @@ impl Order<'_> {
     /// The columns from `max_attempts` to `keep_result`.
     fn options<'b>(&'b self, now: i64, path: &'b [u8]) -> [Value<'b>; 14] {
         let asked = &self.options.asked;
-        let time = |at: Option<i64>| at.map_or(Value::Null, Value::Timestamp);
         let params = self.options.params;
         [
             asked.max_attempts.map_or(Value::Null, Value::Int4),
             Value::Timestamp(now),
-            time(asked.run_at),
-            time(asked.expires_at),
+            Value::timestamp_or_null(asked.run_at),
+            Value::timestamp_or_null(asked.expires_at),
             options::interval(asked.retry_delay),
             options::interval(asked.timeout),
             Value::text_or_null(asked.label),

@@ -4,14 +4,17 @@ use crate::tasks::cron::{Cron, Days, Set, Weekdays};
 use crate::tasks::cursor::{Cursor, Read, with_hint, wrong};
 
 /// What a field is about.
-struct Field {
+pub struct Field {
     what: &'static str,
-    low: u32,
-    high: u32,
-    names: &'static [&'static str],
+    pub low: u32,
+    pub high: u32,
+    pub names: &'static [&'static str],
     /// How many values it has: the longest step.
-    values: u32,
+    pub values: u32,
 }
+
+/// The five fields of cron, in their order.
+pub static OF_CRON: [&Field; 5] = [&MINUTE, &HOUR, &DAY, &MONTH, &WEEKDAY];
 
 static SECOND: Field = Field {
     what: "second",

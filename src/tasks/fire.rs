@@ -272,7 +272,6 @@ impl Schedule {
         } else {
             Phase::Blocked
         };
-        let time = |at: Option<i64>| at.map_or(Value::Null, Value::Timestamp);
         let parents = match after {
             [] => Value::Null,
             after => Value::Other(INT8_ARRAY, kept::int8_array(after)?),
@@ -283,8 +282,8 @@ impl Schedule {
             Value::Char(phase.letter()),
             Value::Int8(home),
             Value::Timestamp(now),
-            time(occurs_at),
-            time(expires_at),
+            Value::timestamp_or_null(occurs_at),
+            Value::timestamp_or_null(expires_at),
             parents,
             // As much of the name as a label takes.
             Value::Text(text::clip(&self.name, LABEL_MAX)),
@@ -424,17 +423,16 @@ impl Firing<'_> {
                 fallible::push(&mut unfinished, (id, false))?;
             }
         }
-        let time = |at: Option<i64>| at.map_or(Value::Null, Value::Timestamp);
         MOVE_ON.execute(&[
             Value::Int8(schedule.id),
-            time(due.next.map(|next| next.occurs_at)),
-            time(due.next.map(|next| next.fires_at)),
+            Value::timestamp_or_null(due.next.map(|next| next.occurs_at)),
+            Value::timestamp_or_null(due.next.map(|next| next.fires_at)),
             Value::text_or_null(counts.error.as_deref()),
             Value::Int8(counts.runs),
             Value::Int8(counts.failures),
             Value::Int8(counts.skipped),
             Value::Int8(due.missed),
-            time(counts.last.map(|_| backend::now())),
+            Value::timestamp_or_null(counts.last.map(|_| backend::now())),
             counts.last.map_or(Value::Null, Value::Int8),
         ])?;
         Ok(())
@@ -482,7 +480,7 @@ fn precede(schedule: &Schedule, occurrence: &Occurrence, unfinished: &[(i64, boo
 
 /// The schedule fires no more, or not before `until`, and says why.
 pub fn stop(schedule: i64, until: Option<i64>, error: &[u8]) -> Result<()> {
-    let until = until.map_or(Value::Null, Value::Timestamp);
+    let until = Value::timestamp_or_null(until);
     STOP.execute(&[Value::Int8(schedule), until, Value::Text(error)])?;
     Ok(())
 }

@@ -50,20 +50,13 @@ const ERRORS: usize = 3;
 /// How long the keeper waits for a lock.
 const PATIENCE: &core::ffi::CStr = c"100ms";
 
-/// Of the task `t` of the queue `q`: how many attempts there may be.
-macro_rules! max_attempts {
-    () => {
-        "COALESCE(t.max_attempts, CASE WHEN t.mode OPERATOR(pg_catalog.=) 's' THEN 1 ELSE COALESCE(q.max_attempts, 5) END)"
-    };
-}
-
 /// Statements of what [`Attempts`] reads, of the tasks for which the condition holds.
 macro_rules! attempts_where {
     ($condition:literal) => {
         plan::text(concat!(
-            "SELECT t.id, t.attempt, ",
-            max_attempts!(),
-            ", LEAST(pg_catalog.date_part('epoch', COALESCE(t.retry_delay, q.retry_delay, '5 s')) OPERATOR(pg_catalog.*) 1000, 3600000)::pg_catalog.int8 \
+            "SELECT t.id, t.attempt, \
+                  COALESCE(t.max_attempts, CASE WHEN t.mode OPERATOR(pg_catalog.=) 's' THEN 1 ELSE COALESCE(q.max_attempts, 5) END), \
+                  LEAST(pg_catalog.date_part('epoch', COALESCE(t.retry_delay, q.retry_delay, '5 s')) OPERATOR(pg_catalog.*) 1000, 3600000)::pg_catalog.int8 \
               FROM background.task AS t LEFT JOIN background.queue AS q ON q.name OPERATOR(pg_catalog.=) t.queue WHERE ",
             $condition,
             "\0"
@@ -325,8 +318,7 @@ pub fn scout() -> Result<()> {
     Ok(())
 }
 
-/// Runs `body` in a transaction of its own. None after an error, which is reported unless another
-/// transaction was in the way.
+/// Runs `body` in a transaction of its own. None after an error, which is reported unless another transaction was in the way.
 fn patiently<T>(body: impl FnOnce() -> Result<T>) -> Result<Option<T>> {
     Ok(try_patiently(body)?.ok())
 }

@@ -4,6 +4,7 @@ use crate::pg::catalog::extension::Table;
 use crate::pg::error::{Report, Result};
 use crate::pg::function::rows::{INT8, Value};
 use crate::pg::plan::{self, Plan, Row};
+use crate::tasks::fields::{Field, OF_CRON};
 use pgrx::PgSqlErrorCode;
 
 const TABLE: Table = Table {
@@ -60,6 +61,7 @@ static SETTINGS: Plan = Plan::fixed(
 );
 
 /// How pg_cron runs its jobs.
+#[derive(Default)]
 pub struct Settings {
     /// The time zone of all schedules.
     pub time_zone: Vec<u8>,
@@ -79,29 +81,21 @@ pub fn jobs(changes: bool) -> Result<(Vec<Job>, Settings)> {
         .hint("It is installed in the database that the setting cron.database_name names.")
         .into());
     }
+    // A query without FROM has one row.
     let settings = SETTINGS.first(&[], |row| {
-        let zone = row.text(0)?.filter(|name| !name.is_empty());
         Ok(Settings {
-            time_zone: zone.unwrap_or_else(|| b"GMT".to_vec()),
+            time_zone: row.text(0)?.unwrap_or_default(),
             host: row.text(1)?,
             has_workers: row.bool(2)?.unwrap_or(false),
             port: row.int4(3)?.unwrap_or(0),
         })
     })?;
-    let jobs = if changes { &JOBS_TO_CHANGE } else { &JOBS };
-    // A query without FROM has one row.
-    Ok((jobs.rows(&[], Job::read)?, settings.unwrap_or_else(Settings::default)))
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            time_zone: b"GMT".to_vec(),
-            host: None,
-            has_workers: false,
-            port: 0,
-        }
+    let mut settings = settings.unwrap_or_default();
+    if settings.time_zone.is_empty() {
+        settings.time_zone = b"GMT".to_vec();
     }
+    let jobs = if changes { &JOBS_TO_CHANGE } else { &JOBS };
+    Ok((jobs.rows(&[], Job::read)?, settings))
 }
 
 impl Job {
@@ -145,49 +139,7 @@ impl Job {
     }
 }
 
-/// What a field of cron takes.
-struct Field {
-    low: u32,
-    high: u32,
-    /// The longest step that differs from none.
-    values: u32,
-    names: &'static [&'static str],
-}
-
-const FIELDS: [Field; 5] = [
-    Field {
-        low: 0,
-        high: 59,
-        values: 60,
-        names: &[],
-    },
-    Field {
-        low: 0,
-        high: 23,
-        values: 24,
-        names: &[],
-    },
-    Field {
-        low: 1,
-        high: 31,
-        values: 31,
-        names: &[],
-    },
-    Field {
-        low: 1,
-        high: 12,
-        values: 12,
-        names: &[
-            "jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec",
-        ],
-    },
-    Field {
-        low: 0,
-        high: 7,
-        values: 7,
-        names: &["sun", "mon", "tue", "wed", "thu", "fri", "sat"],
-    },
-];
+/// The place of the day of month among the fields.
 const DAY: usize = 2;
 
 /// The specification that is due at the same times as a schedule of pg_cron; if there is none, why.
@@ -217,7 +169,7 @@ fn field(n: usize, text: &str) -> core::result::Result<String, String> {
         return Ok(text.to_owned());
     }
     let elements: core::result::Result<Vec<String>, String> =
-        text.split(',').map(|text| element(&FIELDS[n], text)).collect();
+        text.split(',').map(|text| element(OF_CRON[n], text)).collect();
     elements.map(|elements| elements.join(","))
 }
 
@@ -228,7 +180,7 @@ fn element(field: &Field, text: &str) -> core::result::Result<String, String> {
         None => (text, None),
     };
     if values != "*" {
-        let value = |text: &str| field.value(text).ok_or_else(unclear);
+        let value = |text: &str| value(field, text).ok_or_else(unclear);
         match values.split_once('-') {
             Some((low, high)) if value(low)? > value(high)? => return Err(unclear()),
             Some(_) => (),
@@ -250,12 +202,10 @@ fn number(text: &str) -> Option<u32> {
     is_number.then(|| text.parse().unwrap_or(u32::MAX))
 }
 
-impl Field {
-    fn value(&self, text: &str) -> Option<u32> {
-        let named = self.names.iter().position(|name| text.eq_ignore_ascii_case(name));
-        let value = named.map(|index| index as u32 + self.low).or_else(|| number(text))?;
-        (self.low..=self.high).contains(&value).then_some(value)
-    }
+fn value(field: &Field, text: &str) -> Option<u32> {
+    let named = field.names.iter().position(|name| text.eq_ignore_ascii_case(name));
+    let value = named.map(|index| index as u32 + field.low).or_else(|| number(text))?;
+    (field.low..=field.high).contains(&value).then_some(value)
 }
 
 #[cfg(test)]

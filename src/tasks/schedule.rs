@@ -146,7 +146,7 @@ static FIND: Plan = Plan::planned(
     plan::text(concat!(
         "SELECT ",
         schedule_columns!(),
-        ", sql, asked_mode, database, settings IS NOT NULL, keep_result, \
+        ", sql, asked_mode, database, keep_result, \
               EXISTS (SELECT FROM background.firing AS f WHERE f.schedule OPERATOR(pg_catalog.=) id AND f.error IS NOT NULL) \
           FROM background.schedule WHERE name OPERATOR(pg_catalog.=) $1 FOR UPDATE\0"
     )),
@@ -160,8 +160,8 @@ fn find(name: &[u8]) -> Result<Option<Stored>> {
             sql: row.text(17)?.unwrap_or_default(),
             asked_mode: row.char(18)?.unwrap_or(b'a'),
             database: row.text(19)?,
-            keep_result: row.bool(21)?.unwrap_or(false),
-            has_error: row.bool(22)?.unwrap_or(false),
+            keep_result: row.bool(20)?.unwrap_or(false),
+            has_error: row.bool(21)?.unwrap_or(false),
         })
     })
 }
@@ -369,7 +369,6 @@ impl Checked<'_> {
             ..
         } = self;
         let enabled = asked.enabled.unwrap_or(true);
-        let time = |at: Option<i64>| at.map_or(Value::Null, Value::Timestamp);
         let params = options.params;
         loop {
             let stored = find(name)?;
@@ -387,8 +386,8 @@ impl Checked<'_> {
                 Value::Timestamp(self.now),
                 Value::Text(rule.spec),
                 Value::Text(rule.time_zone),
-                time(rule.starts_at),
-                time(rule.ends_at),
+                Value::timestamp_or_null(rule.starts_at),
+                Value::timestamp_or_null(rule.ends_at),
                 options::interval(asked.jitter),
                 Value::Char(self.overlap.unwrap_or(Overlap::Skip).letter()),
                 Value::Char(self.catch_up.unwrap_or(CatchUp::One).letter()),
@@ -445,12 +444,11 @@ impl Stored {
 fn begin(tables: &Tables, name: &[u8], id: i64, timing: &Timing, enabled: bool, now: i64) -> Result<()> {
     let home = stamp::home(tables)?;
     let next = if enabled { timing.first(now)? } else { None };
-    let time = |at: Option<i64>| at.map_or(Value::Null, Value::Timestamp);
     BEGIN.execute(&[
         Value::Int8(id),
         Value::Int8(home),
-        time(next.map(|next| next.occurs_at)),
-        time(next.map(|next| next.fires_at)),
+        Value::timestamp_or_null(next.map(|next| next.occurs_at)),
+        Value::timestamp_or_null(next.map(|next| next.fires_at)),
     ])?;
     match next {
         Some(Next { fires_at, .. }) => pushed::schedule_is_due(fires_at),
@@ -521,15 +519,14 @@ pub fn alter(name: &[u8], asked: &Asked) -> Result<()> {
     } else {
         None
     };
-    let time = |at: Option<i64>| at.map_or(Value::Null, Value::Timestamp);
     let flag = |flag: Option<bool>| flag.map_or(Value::Null, Value::Bool);
     let params = options.params;
     ALTER.execute(&[
         Value::Int8(stored.schedule.id),
         Value::text_or_null(asked.spec),
         Value::text_or_null(asked.time_zone.map(|_| rule.time_zone)),
-        time(asked.starts_at),
-        time(asked.ends_at),
+        Value::timestamp_or_null(asked.starts_at),
+        Value::timestamp_or_null(asked.ends_at),
         options::interval(asked.jitter),
         overlap.map_or(Value::Null, |overlap| Value::Char(overlap.letter())),
         catch_up.map_or(Value::Null, |catch_up| Value::Char(catch_up.letter())),

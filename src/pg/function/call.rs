@@ -271,6 +271,17 @@ impl Call {
         }
     }
 
+    /// The same of an argument that must not be NULL: 22004, which calls it `what`.
+    pub fn required(&self, n: usize, what: &str) -> Result<&[u8]> {
+        self.text(n).ok_or_else(|| {
+            Report::new(
+                PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED,
+                format!("{what} cannot be NULL"),
+            )
+            .into()
+        })
+    }
+
     /// The handles of a `pg_background_handle[]` argument. NULL gives none. NULL elements and those with NULL parts are left out. Guarded.
     /// Fails with 53200 if memory is out.
     pub fn handles(&self, n: usize) -> Result<Vec<(i32, i64)>> {

@@ -270,6 +270,14 @@ impl Cluster {
     pub fn signal(&self, pid: i32, signal: &str) {
         run(Command::new("kill").arg(format!("-{signal}")).arg(pid.to_string()));
     }
+
+    /// The same to a process that may be gone.
+    pub fn try_signal(&self, pid: i32, signal: &str) {
+        let _ = Command::new("kill")
+            .arg(format!("-{signal}"))
+            .arg(pid.to_string())
+            .output();
+    }
 }
 
 impl Drop for Cluster {

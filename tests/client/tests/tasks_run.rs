@@ -1,7 +1,6 @@
 //! Durable tasks that run.
 
 use harness::{Cluster, Random, Shutdown, wait_for};
-use std::process::Command;
 
 fn cluster(settings: &[&str]) -> Cluster {
     let cluster = Cluster::start(settings);
@@ -333,7 +332,7 @@ fn exactly_once_in_a_storm() {
                 // The server starts again, and all that was in shared memory is gone.
                 if let Some(pid) = workers.get(random.below(workers.len().max(1) as u64) as usize) {
                     // It may have ended by itself: then there is no crash.
-                    let _ = Command::new("kill").args(["-KILL", &pid.to_string()]).output();
+                    cluster.try_signal(*pid, "KILL");
                     for _ in 0..100 {
                         if session.try_rows("SELECT pg_sleep(0.005)").is_err() {
                             break;

@@ -31,6 +31,18 @@ fn of(session: &mut Session, name: &str, column: &str) -> i64 {
     ))
 }
 
+/// Disables all schedules, which are due each second, and waits until their tasks are done. The table `occurrences` then has how many each has had:
+/// they count from their creation.
+fn fire_no_more(session: &mut Session) {
+    session.exec(
+        "BEGIN; LOCK TABLE background.firing; \
+         CREATE TABLE occurrences AS SELECT name, round(extract(epoch FROM occurs_at - created_at)) - 1 AS count \
+             FROM background.firing JOIN background.schedule ON id = schedule",
+    );
+    session.exec("SELECT background.alter_schedule(name, enabled => false) FROM background.schedules; COMMIT");
+    session.wait_until("NOT EXISTS (SELECT FROM background.tasks WHERE state <> 'done')");
+}
+
 /// Stops the server for so long.
 fn down(cluster: &Cluster, seconds: u64) -> Session {
     cluster.stop(Shutdown::Fast);
@@ -259,7 +271,7 @@ fn exactly_once_in_a_storm() {
         match round % 4 {
             1 => {
                 if let Some(pid) = workers.get(random.below(workers.len().max(1) as u64) as usize) {
-                    let _ = Command::new("kill").args(["-KILL", &pid.to_string()]).output();
+                    cluster.try_signal(*pid, "KILL");
                     for _ in 0..100 {
                         if session.try_rows("SELECT pg_sleep(0.005)").is_err() {
                             break;
@@ -286,10 +298,7 @@ fn exactly_once_in_a_storm() {
         "(SELECT bool_and(next_at > now() - interval '0.5 s') FROM background.schedules WHERE name IN ('a', 'b', 'c'))",
     );
     session.exec("SELECT background.unschedule(name) FROM background.schedules WHERE name = 'd'");
-    // How many there were: the schedules count from their creation.
-    session.exec("BEGIN; LOCK TABLE background.firing; CREATE TABLE occurrences AS SELECT name, round(extract(epoch FROM occurs_at - created_at)) - 1 AS count FROM background.firing JOIN background.schedule ON id = schedule");
-    session.exec("SELECT background.alter_schedule(name, enabled => false) FROM background.schedules; COMMIT");
-    session.wait_until("NOT EXISTS (SELECT FROM background.tasks WHERE state <> 'done')");
+    fire_no_more(&mut session);
     for name in ["a", "b", "c"] {
         assert_eq!(
             session.value::<String>(&format!(
@@ -329,7 +338,7 @@ fn two_keepers_at_once() {
         let shown: Vec<_> = shown.into_iter().map(|row| row[0].clone()).collect();
         for pid in cluster.worker_processes() {
             if !shown.contains(&Some(pid.to_string())) {
-                let _ = Command::new("kill").args(["-TERM", &pid.to_string()]).output();
+                cluster.try_signal(pid, "TERM");
             }
         }
         session.exec("SELECT pg_sleep(0.08)");
@@ -337,12 +346,8 @@ fn two_keepers_at_once() {
             "SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'pg_background%' AND usename = 'postgres' AND application_name <> 'pg_background:idle'",
         ));
     }
-    session.exec("BEGIN; LOCK TABLE background.firing");
-    let expected: i64 = session.value(
-        "SELECT sum(round(extract(epoch FROM occurs_at - created_at)) - 1) FROM background.firing JOIN background.schedule ON id = schedule",
-    );
-    session.exec("SELECT background.alter_schedule(name, enabled => false) FROM background.schedules; COMMIT");
-    session.wait_until("NOT EXISTS (SELECT FROM background.tasks WHERE state <> 'done')");
+    fire_no_more(&mut session);
+    let expected: i64 = session.value("SELECT sum(count) FROM occurrences");
     assert!(session.holds("(SELECT count(*) = count(DISTINCT (schedule, run_at)) FROM background.tasks)"));
     assert_eq!(session.value::<i64>("SELECT count(*) FROM background.tasks"), expected);
     assert_eq!(session.value::<i64>("SELECT count(*) FROM done"), expected);
