@@ -7,9 +7,9 @@
 //!
 //! | the file says | what happens |
 //! | --- | --- |
-//! | `error` | an error, where one is legal |
+//! | `error` | an error, if one is legal there |
 //! | `cancel` | SIGINT to the process itself |
-//! | `die` | SIGTERM to the process itself, served at once where that is legal |
+//! | `die` | SIGTERM to the process itself, served at once if that is legal there |
 //! | `kill` | SIGKILL to the process itself: the server starts again |
 //! | `stop` | the process waits until the file `NAME.reached` is gone, and serves nothing meanwhile |
 

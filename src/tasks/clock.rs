@@ -1,9 +1,9 @@
 //! The process that has workers started: one in the cluster, without a database.
 //!
-//! It sleeps until somebody asks for something or something is due. Then it orders the keeper of a database, and for each role that has tasks
+//! It sleeps until a process asks for something or something is due. Then it orders the keeper of a database, and for each role that has tasks
 //! which can run a runner, as many as may run at a time. An order is placed without blocking, so no database and no role holds up the others.
 //!
-//! It ends where nothing is due; the next one who asks has it started again.
+//! It ends if nothing is due; the next process that asks has it started again.
 //!
 //! Two builds of the library, as there are after its file was replaced under a running server, share no memory, so they would not know of each other's
 //! claims. So the clock holds a lock that both know ([`Only::CLOCK`]) until its end, and no runner starts without it. A clock that finds it taken
@@ -240,7 +240,7 @@ pub fn start_with_server(raw: Raw<'_>) {
     bgworker::register_at_start(raw, shared::CLOCK_MAIN);
 }
 
-/// Where the postmaster starts the clock. A function that has [`Raw`] may own nothing that is to be dropped, so the work is
+/// The function that the postmaster starts the clock with. A function that has [`Raw`] may own nothing that is to be dropped, so the work is
 /// in another one.
 fn run(_raw: Raw<'_>, argument: Datum) -> Result<()> {
     serve(argument)
@@ -286,7 +286,7 @@ fn serve(argument: Datum) -> Result<()> {
 crate::worker_function!(pg_background_clock_main => run);
 
 impl Clock {
-    /// Does what is to be done. Returns how long to sleep, in milliseconds; None where the clock ends.
+    /// Does what is to be done. Returns how long to sleep, in milliseconds; None if the clock ends.
     fn turn(&mut self) -> Result<Option<i64>> {
         let asked = shared::asked()?;
         moment::may_fail("clock turns")?;

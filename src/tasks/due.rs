@@ -3,7 +3,7 @@
 //! The next occurrence is kept with the schedule, and each further one is computed from the one before, never from the present time. So a clock
 //! that jumps back brings no occurrence twice, and one that jumps forward skips none unseen.
 //!
-//! An occurrence was **missed** if nobody was on duty at its time: the server was down, tasks did not run in this database, or the clock has
+//! An occurrence was **missed** if no keeper was on duty at its time: the server was down, tasks did not run in this database, or the clock has
 //! jumped over it. One that comes late since the keeper is busy is not missed, unless it is very late.
 
 use crate::pg::error::Result;
@@ -146,7 +146,7 @@ impl Timing {
         }
     }
 
-    /// What is due at `now`, where `next` is what comes next, and somebody is on duty since `since`.
+    /// What is due at `now`, if `next` is what comes next, and a keeper is on duty since `since`.
     pub fn due(&self, next: Next, now: i64, since: i64, catch_up: CatchUp) -> Result<Due> {
         look(
             next,

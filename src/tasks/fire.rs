@@ -1,6 +1,6 @@
 //! A schedule fires: its occurrences that are due become tasks, in the transaction that moves the schedule on.
 //!
-//! The row of `background.firing` is locked first, so two processes do not fire the same schedule, and who loses the race finds the next
+//! The row of `background.firing` is locked first, so two processes do not fire the same schedule, and the one that loses the race finds the next
 //! occurrence there. Task and row are written together, so a crash at any time loses both or none.
 
 use crate::pg::error::{self, Failure, Report, Result};
@@ -207,7 +207,7 @@ impl Overlap {
 pub struct Schedule {
     pub id: i64,
     pub name: Vec<u8>,
-    /// 0 where the role does not exist.
+    /// 0 if the role does not exist.
     pub role: u32,
     role_name: Vec<u8>,
     spec: Vec<u8>,
@@ -322,7 +322,7 @@ pub struct Firing<'a> {
     pub home: i64,
     /// What is due by then is fired.
     pub now: i64,
-    /// Since when somebody is on duty.
+    /// Since when a keeper is on duty.
     pub since: i64,
     /// No schedule is due before that.
     pub floor: i64,
@@ -368,7 +368,7 @@ impl Firing<'_> {
             return Ok(());
         }
         let ids = fallible::collected(moments.iter().map(|moment| moment.schedule))?;
-        // After the locks, so whoever changes times has committed.
+        // After the locks, so a session that has changed times has committed.
         let schedules = SCHEDULES.rows(&[Value::Other(INT8_ARRAY, kept::int8_array(&ids)?)], Schedule::read)?;
         for moment in moments {
             match schedules.iter().find(|schedule| schedule.id == moment.schedule) {

@@ -21,7 +21,7 @@ impl Watch {
         }
     }
 
-    /// Whether the clock has jumped forward since it was looked at last. What it has jumped over was missed. Nobody was awake either while the
+    /// Whether the clock has jumped forward since it was looked at last. What it has jumped over was missed. No process was awake either while the
     /// machine was suspended.
     pub fn has_jumped(&mut self) -> bool {
         let now = Self::begin();

@@ -382,7 +382,7 @@ impl Look {
             home,
             now: self.now,
             since: database.on_duty_since(self.now),
-            // What another session's COMMIT PREPARED brings is told by nobody.
+            // What another session's COMMIT PREPARED brings is told by no session.
             floor: if sweeps || first == 0 { i64::MIN } else { first },
         };
         let mut fired = 0;
@@ -403,7 +403,7 @@ impl Look {
         let next = transaction::own(|| fire::next(home, firing.floor))?;
         database.set_first_schedule(next.unwrap_or(i64::MAX), changed);
         if let Some(next) = next {
-            // A schedule that somebody has locked: the later it is, the less another moment matters.
+            // A schedule that another session has locked: the later it is, the less another moment matters.
             let again = backend::now() + (self.now - next).clamp(SOON, LATER);
             self.look_at(if next > self.now { next } else { again });
         }
@@ -499,7 +499,7 @@ impl Look {
         Ok(())
     }
 
-    /// Ends what does not run any more. The row is locked before the claims are looked at: who claims the task later finds the row held, or gone
+    /// Ends what does not run any more. The row is locked before the claims are looked at: a runner that claims the task later finds the row held, or gone
     /// when it makes its mark.
     fn end(&mut self, endings: &Endings) -> Result<()> {
         loop {
@@ -596,7 +596,7 @@ impl Look {
     /// Puts the lines that have tasks to their beginning.
     fn sweep(&mut self) -> Result<()> {
         let database = shared::mine()?;
-        // Whoever makes a task wait after this puts it into its line itself.
+        // A process that makes a task wait after this puts it into its line itself.
         if let Some(mut lines) = database.lines() {
             lines.sweep_begins();
         }

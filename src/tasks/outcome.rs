@@ -1,6 +1,6 @@
 //! The end of a task of a schedule is noted with the schedule, which keeps it when the history does not any more.
 //!
-//! It is no part of the end: whoever holds the row of the schedule must not hold up tasks. So the row is waited for only a moment.
+//! It is no part of the end: a session that holds the row of the schedule must not hold up tasks. So the row is waited for only a moment.
 
 use crate::pg::error::{self, Result};
 use crate::pg::function::rows::{INT4, INT8, TEXT, TIMESTAMPTZ, Value};

@@ -1,7 +1,7 @@
 //! Schedules: how sessions make, change and drop them. What they mean for the tasks is checked as an enqueue checks it.
 //!
 //! The next occurrence is computed here once, when the times of a schedule begin or change, and from then on by the keeper from the one before.
-//! A schedule that is replaced by one with the same times goes on as it was, so whoever makes the same schedule at each start of a program neither
+//! A schedule that is replaced by one with the same times goes on as it was, so a program that makes the same schedule at each start neither
 //! puts it off nor loses an occurrence.
 
 use crate::dispatch::order;
@@ -466,7 +466,7 @@ fn begin(tables: &Tables, name: &[u8], id: i64, timing: &Timing, enabled: bool, 
     }
 }
 
-/// Changes a schedule. 42704, 42501 where the current role does not have the privileges of its role; else as [`schedule`].
+/// Changes a schedule. 42704, 42501 if the current role does not have the privileges of its role; else as [`schedule`].
 pub fn alter(name: &[u8], asked: &Asked) -> Result<()> {
     check_caller(c"background.alter_schedule()")?;
     let (overlap, catch_up) = asked.check()?;
@@ -573,7 +573,7 @@ fn rest(id: i64) -> Result<()> {
     Ok(())
 }
 
-/// Drops a schedule; its tasks stay. False if there is none of this name. 42501 where the current role does not have the privileges of its role.
+/// Drops a schedule; its tasks stay. False if there is none of this name. 42501 if the current role does not have the privileges of its role.
 pub fn unschedule(name: &[u8]) -> Result<bool> {
     check_caller(c"background.unschedule()")?;
     join::tables()?;
@@ -600,7 +600,7 @@ pub fn run(name: &[u8]) -> Result<i64> {
     fire::run_now(&tables, stamp::home(&tables)?, &schedule)
 }
 
-/// 25000 in a parallel worker, 42501 in a security-restricted operation, 25006 where nothing may be written.
+/// 25000 in a parallel worker, 42501 in a security-restricted operation, 25006 if nothing may be written.
 pub fn check_caller(command: &'static CStr) -> Result<()> {
     order::check_caller("change or run a schedule", "task")?;
     transaction::check_writable(command)

@@ -510,7 +510,7 @@ impl Database {
         wake_clock();
     }
 
-    /// This process is the keeper, and stays until something is due. It is woken by whoever asks for the keeper.
+    /// This process is the keeper, and stays until something is due. A process that asks for the keeper wakes it.
     pub fn keeper_stays(&self) {
         if let Some(shared) = SHARED.get() {
             let _root = shared.lock();
@@ -528,7 +528,7 @@ impl Database {
         }
     }
 
-    /// What is due from `now` on is fired by somebody; what was due before that was missed.
+    /// What is due from `now` on is fired by a keeper; what was due before that was missed.
     pub fn duty_begins(&self, now: i64) {
         if let Some(shared) = SHARED.get() {
             let _root = shared.lock();
@@ -536,7 +536,7 @@ impl Database {
         }
     }
 
-    /// Since when somebody is on duty; for long if the clock has jumped back since then.
+    /// Since when a keeper is on duty; for long if the clock has jumped back since then.
     pub fn on_duty_since(&self, now: i64) -> i64 {
         SHARED.get().map_or(0, |shared| {
             let _root = shared.lock();

@@ -50,7 +50,7 @@ static NAMES: [(&str, &str); 7] = [
     ("@hourly", "0 * * * *"),
 ];
 
-/// Where the text of an interval begins, which the server reads.
+/// The byte at which the text of an interval begins, which the server reads.
 struct Interval(usize);
 
 impl Spec {

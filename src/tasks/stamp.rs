@@ -31,7 +31,7 @@ impl Standing {
         matches!(self, Self::Copy(_))
     }
 
-    /// The number that the tasks and schedules of this database have, 0 where there are none.
+    /// The number that the tasks and schedules of this database have, 0 if there are none.
     pub fn home(self) -> i64 {
         match self {
             Self::New => 0,

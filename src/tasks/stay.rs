@@ -13,7 +13,7 @@ const SOON: i64 = 2_000_000;
 /// How long a keeper stays in all, in microseconds. Then it goes, and a worker that has seen what has changed in the catalogs takes its place.
 const LONGEST: i64 = 10_000_000;
 
-/// How often it looks whether it is in the way, in milliseconds: who drops or copies a database waits for five seconds.
+/// How often it looks whether it is in the way, in milliseconds: a session that drops or copies a database waits for five seconds.
 const LOOK: i64 = 200;
 
 /// A keeper that looks, and stays.
@@ -38,7 +38,7 @@ impl Stay {
         self.watch.has_jumped()
     }
 
-    /// Sleeps until the keeper is to look again. False where that is not soon, or the keeper is in the way.
+    /// Sleeps until the keeper is to look again. False if that is not soon, or the keeper is in the way.
     pub fn until_due(&self) -> Result<bool> {
         self.database.keeper_stays();
         let _leaves = Leaves(self.database);

@@ -127,7 +127,7 @@ pub fn last_words() -> Option<LastWords> {
 /// Takes a message for the client. `N` is a notice. `E` only comes for an error that is not caught, which ends the process.
 pub fn message_for_client(raw: Raw<'_>, kind: u8, body: &[u8]) {
     match kind {
-        // Nobody reads the notices of a task.
+        // A task has no reader for its notices.
         b'N' if errand::collects() => (),
         b'N' => {
             WRITER.with(|writer| writer.notice(raw, body));

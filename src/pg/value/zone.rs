@@ -86,7 +86,7 @@ pub fn in_range(instant: i64) -> Option<i64> {
 pub struct Era {
     /// What the clock shows is that many seconds after UTC.
     pub offset: i64,
-    /// The seconds since 1970 UTC at which the next era begins, where one is known.
+    /// The seconds since 1970 UTC at which the next era begins, if one is known.
     pub end: Option<i64>,
 }
 
