@@ -1,6 +1,8 @@
 //! The calendar that PostgreSQL uses for all times, the Gregorian one, extended to both sides. Times are seconds since 1970-01-01 00:00 by
 //! whatever clock.
 
+pub use crate::pg::value::zone::month_length;
+
 pub const DAY: i64 = 86_400;
 
 /// The number of a day since 1970-01-01. The month is from 1 to 12.
@@ -31,16 +33,6 @@ pub fn date(number: i64) -> (i64, u32, u32) {
 /// The day of the week, 0 for Sunday.
 pub fn weekday(number: i64) -> u32 {
     (number + 4).rem_euclid(7) as u32
-}
-
-/// How many days a month has.
-pub fn month_length(year: i64, month: u32) -> u32 {
-    match month {
-        2 if year % 4 == 0 && (year % 100 != 0 || year % 400 == 0) => 29,
-        2 => 28,
-        4 | 6 | 9 | 11 => 30,
-        _ => 31,
-    }
 }
 
 #[cfg(test)]

@@ -284,14 +284,14 @@ struct House<'a> {
     found: Vec<Found>,
     filled: usize,
     /// How many tasks of the queues were done before this was found.
-    done: Vec<(Vec<u8>, i64)>,
+    done: Vec<(&'a [u8], i64)>,
 }
 
 fn prune_done(tables: &Tables, database: &Database, limits: &[(Vec<u8>, Limits)], now: i64) -> Result<Option<i64>> {
     // Before the rows are counted: what is done from here on may not be among them.
     let mut done = Vec::new();
     for (name, _) in limits {
-        fallible::push(&mut done, (fallible::copied(name)?, totals::of(tables.task, name)?.0))?;
+        fallible::push(&mut done, (name.as_slice(), totals::of(tables.task, name)?.0))?;
     }
     let (filled, since, found) = transaction::own(|| {
         let found = FOUND.rows(&[Value::Timestamp(now)], |row| {

@@ -179,7 +179,8 @@ impl Zone {
                 let month = (tm.tm_mon - 1).checked_add(months)?;
                 tm.tm_year = tm.tm_year.checked_add(month.div_euclid(MONTHS_PER_YEAR))?;
                 tm.tm_mon = month.rem_euclid(MONTHS_PER_YEAR) + 1;
-                tm.tm_mday = tm.tm_mday.min(month_length(tm.tm_year, tm.tm_mon));
+                let longest = month_length(tm.tm_year.into(), tm.tm_mon as u32);
+                tm.tm_mday = tm.tm_mday.min(longest as c_int);
                 Some(())
             })?;
         }
@@ -216,7 +217,7 @@ impl Zone {
 }
 
 /// How many days a month has, in the calendar that PostgreSQL uses for all times.
-fn month_length(year: i32, month: i32) -> i32 {
+pub fn month_length(year: i64, month: u32) -> u32 {
     match month {
         2 if year % 4 == 0 && (year % 100 != 0 || year % 400 == 0) => 29,
         2 => 28,
