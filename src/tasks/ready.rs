@@ -424,9 +424,12 @@ impl Lines {
         }
     }
 
-    /// The reader of the line has read these tasks, in order; `is_end` if there are no more.
-    pub fn read(&mut self, which: Which, entries: &[Entry], is_end: bool) {
-        let Some(line) = self.find(which) else { return };
+    /// The reader of the line has read these tasks, in order; `is_end` if there are no more. If the line was given back meanwhile and has begun
+    /// anew, what was read before says nothing of it.
+    pub fn read(&mut self, which: Which, reader: Process, entries: &[Entry], is_end: bool) {
+        let Some(line) = self.find(which).filter(|line| line.reader == reader) else {
+            return;
+        };
         line.reader = Process::NONE;
         let mut read_to = None;
         for entry in entries {
@@ -566,8 +569,12 @@ mod tests {
         lines.set_limits(Q.queue, Limits::NONE, version);
     }
 
+    fn me() -> Process {
+        Process::new(1, 1)
+    }
+
     fn take(lines: &mut Lines, running: &Claims) -> Option<i64> {
-        match lines.next(Q.role, Process::new(1, 1), running) {
+        match lines.next(Q.role, me(), running) {
             Next::Task(_, entry) => Some(entry.id),
             Next::Nothing => None,
             other => panic!("{other:?}"),
@@ -593,13 +600,13 @@ mod tests {
         }
         let mut taken = Vec::new();
         loop {
-            match lines.next(Q.role, Process::new(1, 1), &running) {
+            match lines.next(Q.role, me(), &running) {
                 Next::Task(_, entry) => taken.push(entry.id),
                 Next::Read(which, rank) => {
                     let after = rank.task().map_or(0, |(_, id)| id);
                     let left = table.iter().filter(|id| **id > after && !taken.contains(*id));
                     let batch: Vec<_> = left.take(BATCH).map(|id| entry(*id)).collect();
-                    lines.read(which, &batch, batch.len() < BATCH);
+                    lines.read(which, me(), &batch, batch.len() < BATCH);
                 }
                 Next::Nothing => break,
                 other => panic!("{other:?}"),
@@ -614,17 +621,36 @@ mod tests {
         lines.restart(Q, b"q");
         let version = lines.version();
         lines.set_limits(Q.queue, Limits::NONE, version);
-        let Next::Read(which, _) = lines.next(Q.role, Process::new(1, 1), &running) else {
+        let Next::Read(which, _) = lines.next(Q.role, me(), &running) else {
             panic!()
         };
         let batch: Vec<_> = (100..100 + BATCH as i64).map(entry).collect();
-        lines.read(which, &batch, false);
+        lines.read(which, me(), &batch, false);
         push(&mut lines, entry(7));
         assert_eq!(take(&mut lines, &running), Some(7));
         assert_eq!(take(&mut lines, &running), Some(100));
         // What is after the cursor is read with the rest.
         push(&mut lines, entry(5000));
         assert_eq!(lines.find(Q).map(|line| line.len), Some(BATCH as u32 - 1));
+    }
+
+    /// The line is given back and begins anew while it is read: what was read then does not end the reading that has begun since.
+    #[test]
+    fn a_reading_of_a_line_that_began_anew_is_dropped() {
+        let (mut lines, running) = (lines(), Claims::default());
+        let begin = |lines: &mut Lines, reader| {
+            lines.restart(Q, b"q");
+            let version = lines.version();
+            lines.set_limits(Q.queue, Limits::NONE, version);
+            assert!(matches!(lines.next(Q.role, reader, &running), Next::Read(..)));
+        };
+        let other = Process::new(2, 2);
+        begin(&mut lines, other);
+        lines.forget(Q.role);
+        begin(&mut lines, me());
+        lines.read(Q, other, &[], true);
+        lines.read(Q, me(), &[entry(7)], true);
+        assert_eq!(take(&mut lines, &running), Some(7));
     }
 
     #[test]
@@ -667,7 +693,7 @@ mod tests {
         assert_eq!(take(&mut lines, &running), Some(9));
         lines.limits_change();
         lines.push(Q, b"q", entry(10));
-        assert_eq!(lines.next(Q.role, Process::new(1, 1), &running), Next::Limits(Q));
+        assert_eq!(lines.next(Q.role, me(), &running), Next::Limits(Q));
     }
 
     #[test]
@@ -724,9 +750,6 @@ mod tests {
         assert!(!lines.overflow());
         let version = lines.version();
         lines.set_limits(other.queue, Limits::NONE, version);
-        assert_eq!(
-            lines.next(Q.role, Process::new(1, 1), &running),
-            Next::Read(other, Rank::FIRST)
-        );
+        assert_eq!(lines.next(Q.role, me(), &running), Next::Read(other, Rank::FIRST));
     }
 }

@@ -182,7 +182,7 @@ pub fn next(cookie: u64) -> Result<Option<Task>> {
                 let read = transaction::own(|| read(which, after));
                 let Some(mut lines) = lines() else { return Ok(None) };
                 match read {
-                    Ok((entries, is_end)) => lines.read(which, &entries, is_end),
+                    Ok((entries, is_end)) => lines.read(which, Process::me(), &entries, is_end),
                     Err(failure) => {
                         lines.reader_leaves(Process::me());
                         return Err(failure);

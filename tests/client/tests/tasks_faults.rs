@@ -16,12 +16,17 @@ const SETUP: &str = "
     GRANT ALL ON effect, violations TO PUBLIC;
     SELECT background.set_queue('keys', max_running_per_key => 1), background.set_queue('one', max_running => 1),
         background.set_queue('none', max_running => 0);
-    -- Tasks that wait, and that no process would find. What has expired is looked for by its time.
+    -- Tasks that wait, and that no process would find. What has expired is looked for by its time. The end of the first task of a key leads to
+    -- the next one.
     CREATE VIEW missed AS
         SELECT id, label, known FROM (
             SELECT id, label, knows(id, background.role_oid(owner)::int8, queue, priority, concurrency_key) AS known FROM background.task AS t
             WHERE phase = 'w' AND (expires_at IS NULL OR expires_at > clock_timestamp())
                 AND NOT EXISTS (SELECT FROM background.task AS o WHERE o.key = t.key AND o.owner OPERATOR(background.=) t.owner AND o.turn < t.turn)
+                AND NOT EXISTS (
+                    SELECT FROM background.task AS o WHERE o.phase = 'w' AND o.queue = t.queue AND o.concurrency_key = t.concurrency_key
+                        AND (-o.priority, o.id) < (-t.priority, t.id)
+                )
         ) AS _ WHERE known = 'missed';
     CREATE FUNCTION wrong(first int8, kept text[]) RETURNS text BEGIN ATOMIC
         SELECT string_agg(format('%s %s is %s with %s effects, %s done%s', label, id, state, effects, done, CASE WHEN repeated THEN ', an attempt noted twice' END), '; ') FROM (
