@@ -6,6 +6,7 @@ use crate::pg::function::rows::{INT8, TEXT, Value};
 use crate::pg::plan::{self, Plan};
 use crate::pg::table::{self, Key, Sees, Tid};
 use crate::tasks::keys;
+use crate::tasks::lane::{self, Over};
 use crate::tasks::pushed::{self, Ready, ready_columns};
 use crate::tasks::tables::{self, Phase, Tables, dependency, run};
 use crate::tasks::totals;
@@ -90,7 +91,7 @@ static END: Plan = Plan::planned(
       SELECT id, (OPERATOR(pg_catalog.-) attempt), true, $2, queue, owner, label, started_at, pg_catalog.clock_timestamp(), sqlstate, error_message, \
           priority, mode, home, max_attempts, enqueued_at, run_at, expires_at, retry_delay, timeout, sql, param_types, param_values, \
           search_path, settings, database, keep_result, key, concurrency_key, after, on_parent_failure, schedule, operation_id \
-      FROM gone RETURNING key, queue, concurrency_key",
+      FROM gone RETURNING key, queue, concurrency_key, operation_id, pg_catalog.abs(attempt), sqlstate, message",
     &[INT8, TEXT],
 );
 
@@ -145,12 +146,31 @@ pub fn without_run(id: i64, state: &[u8]) -> Result<bool> {
 /// Ends one task. Its children are left to [`follow`].
 pub fn end(id: i64, state: &[u8]) -> Result<bool> {
     let ended = END.first(&[Value::Int8(id), Value::Text(state)], |row| {
-        Ok((row.text(0)?, row.text(1)?.unwrap_or_default(), row.text(2)?))
+        let keys = (row.text(0)?, row.text(1)?.unwrap_or_default(), row.text(2)?);
+        Ok((
+            keys,
+            row.int8(3)?,
+            row.int4(4)?.unwrap_or(0),
+            row.text(5)?,
+            row.text(6)?,
+        ))
     })?;
-    let Some((key, queue, concurrency_key)) = ended else {
+    let Some(((key, queue, concurrency_key), operation, attempts, sqlstate, message)) = ended else {
         return Ok(false);
     };
     totals::ends(&queue, state);
+    if let Some(operation) = operation {
+        lane::over(&Over {
+            task: id,
+            operation,
+            state,
+            attempts,
+            rows: None,
+            ms: None,
+            sqlstate: sqlstate.as_deref(),
+            message: message.as_deref(),
+        })?;
+    }
     FORGET_CHILD.execute(&[Value::Int8(id)])?;
     if let Some(key) = key {
         keys::next_is_ready(&key)?;
@@ -219,7 +239,7 @@ fn has_parents(tables: &Tables, child: i64) -> Result<bool> {
 
 /// Makes the task ready if it waits for nothing more.
 pub fn unblock(id: i64) -> Result<()> {
-    let found = UNBLOCK.first(&[Value::Int8(id)], |row| Ok((Ready::read(row)?, row.bool(7)?)))?;
+    let found = UNBLOCK.first(&[Value::Int8(id)], |row| Ok((Ready::read(row)?, row.bool(8)?)))?;
     if let Some((ready, is_waiting)) = found {
         let phase = if is_waiting == Some(true) {
             Phase::Waiting

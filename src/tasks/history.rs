@@ -14,6 +14,7 @@ use crate::pg::query::simple_query;
 use crate::pg::table::{self, Filled, Key, Sees, Tid};
 use crate::pg::value::desc::JSONB;
 use crate::pg::value::json::Json;
+use crate::tasks::lane::{self, Over};
 use crate::tasks::retention;
 use crate::tasks::tables::{self, Tables, run, task};
 use crate::tasks::totals;
@@ -123,7 +124,7 @@ static ENDS: Plan = Plan::planned(
         kept_columns!(),
         ") SELECT id, $2, true, $5, queue, owner, label, $3, $4, pg_catalog.clock_timestamp(), $6, $7, $8, $9, $10, ",
         kept_columns!(),
-        " FROM gone RETURNING queue\0"
+        " FROM gone RETURNING queue, operation_id\0"
     )),
     &[INT8, INT4, INT4, TIMESTAMPTZ, TEXT, TEXT, TEXT, TEXT, TEXT, TEXT],
 );
@@ -166,8 +167,21 @@ pub fn note(failed: &Failed) -> Result<()> {
     ];
     match failed.end {
         Some(end) => {
-            if let Some(queue) = ENDS.first(&values[..10], |row| row.text(0))?.flatten() {
+            let ended = ENDS.first(&values[..10], |row| Ok((row.text(0)?, row.int8(1)?)))?;
+            if let Some((Some(queue), operation)) = ended {
                 totals::ends(&queue, end);
+                if let Some(operation) = operation {
+                    lane::over(&Over {
+                        task: failed.id,
+                        operation,
+                        state: end,
+                        attempts: failed.attempt,
+                        rows: None,
+                        ms: None,
+                        sqlstate: Some(failed.sqlstate),
+                        message: Some(failed.message),
+                    })?;
+                }
             }
         }
         None => {

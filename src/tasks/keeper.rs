@@ -16,6 +16,7 @@ use crate::pg::transaction;
 use crate::settings::{self, Tasks};
 use crate::tasks::end::{self, Locked};
 use crate::tasks::history::{self, Failed};
+use crate::tasks::lane;
 use crate::tasks::pushed::{self, Ready, ready_columns};
 use crate::tasks::ready::Which;
 use crate::tasks::shared::{self, Mode, Of, Run};
@@ -231,6 +232,7 @@ pub fn keep() -> Result<()> {
         if sweeps {
             look.end(&CUT_SHORT)?;
             look.forgotten()?;
+            look.operations()?;
         }
         if database.has_blocked() {
             look.unblock()?;
@@ -440,6 +442,16 @@ impl Look {
             }
         }
         Ok(())
+    }
+
+    /// Operations that have lost their lanes, to who has canceled those tasks say, and those that nobody asks for any more.
+    fn operations(&mut self) -> Result<()> {
+        for operation in transaction::own(lane::without_lane)? {
+            if patiently(|| lane::revive(operation))?.is_none() {
+                self.look_later();
+            }
+        }
+        patiently(lane::prune).map(|_| ())
     }
 
     /// Deferred tasks whose time has come.

@@ -23,10 +23,19 @@
 //! * [`running`]: what is known of tasks that run;
 //! * [`history`]: what is noted of their ends;
 //! * [`retention`]: how long that is kept;
-//! * [`totals`]: how many have ended.
+//! * [`totals`]: how many have ended;
+//! * [`operation`]: large statements that run in chunks;
+//! * [`by`]: what chunks are ranges of;
+//! * [`lane`]: the tasks that have the chunks;
+//! * [`cut`]: how a lane gets its chunk;
+//! * [`chunk_size`]: how large that is;
+//! * [`steer`]: pause, cancel, retry, wait.
 
+mod by;
+mod chunk_size;
 pub mod clock;
 pub mod control;
+mod cut;
 mod elsewhere;
 pub mod end;
 pub mod enqueue;
@@ -34,6 +43,8 @@ pub mod history;
 pub mod join;
 pub mod keeper;
 mod keys;
+mod lane;
+pub mod operation;
 pub mod options;
 mod parents;
 pub mod pushed;
@@ -44,5 +55,6 @@ pub mod runner;
 pub mod running;
 mod shared;
 pub mod stamp;
+pub mod steer;
 pub mod tables;
 pub mod totals;

@@ -225,7 +225,8 @@ pub fn out_of_range(message: &str) -> crate::pg::error::Failure {
     Report::new(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, message).into()
 }
 
-fn unknown(what: &str, word: &[u8], known: &str) -> crate::pg::error::Failure {
+/// 22023, with the words that are known.
+pub fn unknown(what: &str, word: &[u8], known: &str) -> crate::pg::error::Failure {
     Report::new(
         PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
         format!("invalid value for {what}: \"{}\"", String::from_utf8_lossy(word)),

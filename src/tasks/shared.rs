@@ -17,7 +17,8 @@ use crate::registry::list::{self, Linked};
 use crate::registry::segment;
 use crate::registry::waiters::{self, Waiters};
 use crate::settings;
-use crate::tasks::ready::{Entry, LINES, Lines, Next, Running, Which};
+use crate::tasks::lane;
+use crate::tasks::ready::{Entry, LINES, Lines, Next, OPERATION, Running, Which};
 use core::cell::Cell;
 use core::ffi::CStr;
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
@@ -273,11 +274,11 @@ fn claims(_root: &Root) -> impl Iterator<Item = &'static Claim> + use<> {
         .flat_map(|first| (0..places()).map(move |n| shmem::neighbour(first, n)))
 }
 
-/// A number that stands for a name.
+/// A number that stands for a name, which is neither 0 nor [`OPERATION`].
 pub fn stands_for(name: &[u8]) -> u64 {
     let mut hasher = DefaultHasher::new();
     name.hash(&mut hasher);
-    hasher.finish().max(1)
+    hasher.finish().clamp(1, OPERATION - 1)
 }
 
 /// The entry of the database `number`, made at its first use. 53200.
@@ -373,6 +374,11 @@ impl Running for Claims<'_> {
                 ..run
             });
         }
+    }
+
+    fn room_for_operations(&self) -> u32 {
+        let parts = claims(self.root).filter(|claim| claim.is(Standing::Held) && claim.run.get().key == OPERATION);
+        (lane::most() as u32).saturating_sub(parts.count() as u32)
     }
 }
 
@@ -882,7 +888,8 @@ pub fn release(queue: &[u8], successor: Option<&Successor>) -> bool {
             }
         }
         let which = run.which();
-        let others = successor.is_some_and(|successor| successor.which.role != run.owner)
+        let others = run.key == OPERATION
+            || successor.is_some_and(|successor| successor.which.role != run.owner)
             || lines.is_some_and(|lines| lines.others_wait(which));
         root.asked += u64::from(others);
         others

@@ -31,6 +31,7 @@ pub mod task {
     pub const KEY: usize = 23;
     pub const TURN: usize = 24;
     pub const CONCURRENCY_KEY: usize = 25;
+    pub const OPERATION_ID: usize = 29;
 }
 
 /// The columns of the tables of runs that are read or written by number.
@@ -113,16 +114,17 @@ const RUNS: [(&core::ffi::CStr, &core::ffi::CStr); 4] = [
 ];
 
 /// The indexes of parts of the table of tasks.
-const PARTS: [&core::ffi::CStr; 6] = [
+const PARTS: [&core::ffi::CStr; 7] = [
     c"task_ready",
     c"task_concurrency_key",
     c"task_attempted",
     c"task_blocked",
     c"task_due",
     c"task_expires",
+    c"task_operation",
 ];
 
-/// Whether a new task without a key belongs into each of [`PARTS`].
+/// Whether a new task without a key, and of no operation, belongs into each of [`PARTS`].
 fn parts_of_new(phase: Phase, has_concurrency_key: bool, expires: bool) -> [bool; PARTS.len()] {
     let waits = phase == Phase::Waiting;
     [
@@ -132,6 +134,7 @@ fn parts_of_new(phase: Phase, has_concurrency_key: bool, expires: bool) -> [bool
         phase == Phase::Blocked,
         phase == Phase::Deferred,
         expires,
+        false,
     ]
 }
 
@@ -165,6 +168,9 @@ pub struct Tables {
     pub task_pkey: u32,
     pub task_key: u32,
     pub task_id: u32,
+    pub operation: u32,
+    pub operation_pkey: u32,
+    pub operation_id: u32,
     pub dependency: u32,
     pub dependency_pkey: u32,
     pub dependency_child: u32,
@@ -228,6 +234,9 @@ pub fn tables() -> Result<Tables> {
         task_key,
         indexes,
         task_id: owner::relation(c"task_id")?,
+        operation: owner::relation(c"operation")?,
+        operation_pkey: owner::relation(c"operation_pkey")?,
+        operation_id: owner::relation(c"operation_id")?,
         dependency: owner::relation(c"dependency")?,
         dependency_pkey: owner::relation(c"dependency_pkey")?,
         dependency_child: owner::relation(c"dependency_child")?,
