@@ -609,6 +609,12 @@ CREATE VIEW background.operations WITH (security_barrier) AS
 				WHERE operation_id = o.id AND state = 'd' ORDER BY n DESC LIMIT 20) AS _) AS r
 	WHERE o.sight > 0;
 COMMENT ON VIEW background.operations IS 'statements that run in chunks, how far they are, and how they ended';
+COMMENT ON COLUMN background.operations.state IS 'running, paused, done, failed, canceled';
+COMMENT ON COLUMN background.operations.rows_affected IS 'rows that the chunks that are done have processed';
+COMMENT ON COLUMN background.operations.progress IS 'the part of the table that is done, 0 to 1';
+COMMENT ON COLUMN background.operations.rows_per_second IS 'rows that the last chunks have processed in a second';
+COMMENT ON COLUMN background.operations.eta IS 'when it ends at the speed of the last chunks';
+COMMENT ON COLUMN background.operations.last_error IS 'what has stopped it, or the error of the chunk that has failed last';
 
 CREATE VIEW background.chunks WITH (security_barrier) AS
 	SELECT c.operation_id, c.n, CASE o.sight WHEN 2 THEN c.first END AS first, CASE o.sight WHEN 2 THEN c.last END AS last,
@@ -624,6 +630,11 @@ CREATE VIEW background.chunks WITH (security_barrier) AS
 		LEFT JOIN background.running_now() AS r ON r.task_id = t.id
 	WHERE o.sight > 0;
 COMMENT ON VIEW background.chunks IS 'the chunks of operations';
+COMMENT ON COLUMN background.chunks.n IS 'the number of the chunk, from 1 on';
+COMMENT ON COLUMN background.chunks.first IS 'its first key, or the first place of its blocks, as text';
+COMMENT ON COLUMN background.chunks.last IS 'its last key, or the last place of its blocks, which is a part of it';
+COMMENT ON COLUMN background.chunks.rows IS 'rows that its statement has processed';
+COMMENT ON COLUMN background.chunks.ms IS 'how long its statement took, in milliseconds';
 
 --
 -- Rights

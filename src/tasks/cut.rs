@@ -52,9 +52,15 @@ static MEASURES: Plan = Plan::planned(
     &[INT8, INT8],
 );
 
-static IS_BEHIND: Plan = Plan::planned(
-    c"SELECT EXISTS (SELECT FROM pg_catalog.pg_stat_replication AS r JOIN background.operation AS o ON r.replay_lag OPERATOR(pg_catalog.>) o.max_replication_lag \
-      WHERE o.id OPERATOR(pg_catalog.=) $1)",
+/// The longest lag that the operation bears, and that of the slowest standby as it was measured last, in milliseconds; the end of the log, and up to
+/// where that standby has replayed it.
+static LAG: Plan = Plan::planned(
+    c"SELECT pg_catalog.date_part('epoch', o.max_replication_lag) OPERATOR(pg_catalog.*) 1000, \
+          pg_catalog.date_part('epoch', pg_catalog.max(r.replay_lag)) OPERATOR(pg_catalog.*) 1000, \
+          (pg_catalog.pg_current_wal_lsn() OPERATOR(pg_catalog.-) '0/0')::pg_catalog.int8, \
+          (pg_catalog.min(r.replay_lsn) OPERATOR(pg_catalog.-) '0/0')::pg_catalog.int8 \
+      FROM background.operation AS o CROSS JOIN pg_catalog.pg_stat_replication AS r \
+      WHERE o.id OPERATOR(pg_catalog.=) $1 GROUP BY o.id, o.max_replication_lag",
     &[INT8],
 );
 
@@ -275,6 +281,24 @@ fn wait(task: i64, ms: f64) -> Result<Next> {
     Ok(Next::Nothing)
 }
 
+/// Whether a standby is further behind than the operation bears. What is measured is of what a standby has replayed last; one that replays nothing is
+/// told by how long it has not come to where the log ended at an earlier look.
+fn is_behind(operation: i64) -> Result<bool> {
+    let found = LAG.first(&[Value::Int8(operation)], |row| {
+        let lag = (row.float8(0)?.unwrap_or(f64::MAX), row.float8(1)?.unwrap_or(0.0));
+        Ok((lag, row.int8(2)?.unwrap_or(0), row.int8(3)?))
+    })?;
+    let Some(((most, measured), end, replayed)) = found else {
+        return Ok(false);
+    };
+    let since = match replayed {
+        Some(replayed) => shared::mine()?.not_replayed_since(end, replayed, backend::now()),
+        None => backend::now(),
+    };
+    let waited = (backend::now() - since) as f64 / 1000.0;
+    Ok(measured.max(waited) > most)
+}
+
 fn end(operation: i64, task: i64) -> Result<Next> {
     LANE_ENDS.execute(&[Value::Int8(task)])?;
     lane::settle(operation)?;
@@ -302,7 +326,7 @@ fn step(id: i64, task: i64) -> Result<Next> {
         STOP.execute(&[Value::Int8(id)])?;
         return end(id, task);
     }
-    if operation.looks_at_lag && IS_BEHIND.first(&[Value::Int8(id)], |row| row.bool(0))?.flatten() == Some(true) {
+    if operation.looks_at_lag && is_behind(id)? {
         return wait(task, BEHIND);
     }
     let by = operation.by()?;

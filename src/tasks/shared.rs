@@ -198,6 +198,9 @@ pub struct Database {
     next_due: Cell<i64>,
     /// Whether there may be tasks that wait for others.
     has_blocked: Cell<bool>,
+    /// An end of the log that a standby had not replayed, and when that was.
+    log_end: Cell<i64>,
+    log_end_at: Cell<i64>,
     /// A role that could not connect last, 0 for none, and the SQLSTATE.
     refused: Cell<(u32, [u8; 5])>,
     /// Up to where the log is to be on disk for all that has ended here to be there.
@@ -543,6 +546,22 @@ impl Database {
         self.swept.set(began.sweep_wanted);
         if next_due != 0 && (self.next_due.get() == 0 || next_due < self.next_due.get()) {
             self.next_due.set(next_due);
+        }
+    }
+
+    /// Since when the slowest standby, which has replayed the log up to `replayed`, has not come to a place where the log ended then. It ends at `end`
+    /// at the time `now`.
+    pub fn not_replayed_since(&self, end: i64, replayed: i64, now: i64) -> i64 {
+        let Some(shared) = SHARED.get() else { return now };
+        let _root = shared.lock();
+        if self.log_end_at.get() == 0 || replayed >= self.log_end.get() {
+            self.log_end.set(end);
+            self.log_end_at.set(now);
+        }
+        if replayed < self.log_end.get() {
+            self.log_end_at.get()
+        } else {
+            now
         }
     }
 

@@ -101,4 +101,3 @@ SELECT 'no such role'::background.role, background.role_oid('no such role'), bac
 	'a'::background.role OPERATOR(background.<) 'b' AS less, 'a'::background.role OPERATOR(background.=) 'a' AS equal;
 -- What is not there yet.
 SELECT error_line('SELECT background.schedule(''a'', ''@daily'', ''SELECT 1'')');
-SELECT error_line('SELECT background.parallel_execute(''SELECT 1'', ''pg_class'')');
