@@ -418,7 +418,10 @@ impl Tasks {
             (median(&ours), median(&theirs))
         });
         self.line(
-            format!("parallel_execute of an UPDATE of {} rows, parallelism 2", grouped(count)),
+            format!(
+                "parallel_execute of an UPDATE of {} rows, parallelism 2",
+                grouped(count)
+            ),
             Unit::PerSecond,
             ours,
             "one UPDATE of all".to_owned(),

@@ -4,9 +4,9 @@
 //! that role's. That SQL has qualified names, and keys as literals, so that no path and no cast changes what they mean.
 
 use crate::pg::catalog::size;
-use crate::pg::error::{Report, Result};
+use crate::pg::error::{Failure, Report, Result};
 use crate::pg::fallible;
-use crate::pg::function::rows::{INT4, OID, TEXT, Value};
+use crate::pg::function::rows::{INT4, INT8, OID, TEXT, Value};
 use crate::pg::guc::own;
 use crate::pg::plan::Plan;
 use crate::pg::spi;
@@ -231,7 +231,7 @@ impl Key {
         }
         let operator = |strategy: i32| {
             let found = OPERATOR.first(&[Value::Oid(class), Value::Int4(strategy)], |row| row.text(0))?;
-            Ok::<_, crate::pg::error::Failure>(found.flatten().unwrap_or_default())
+            Ok::<_, Failure>(found.flatten().unwrap_or_default())
         };
         let order = index_order(relation, &table, by, class)?;
         Ok(Self {
@@ -394,8 +394,14 @@ const PLANNER: [(&CStr, &CStr); 8] = [
     (c"cursor_tuple_fraction", c"0"),
 ];
 
-/// Sets what [`Key::cut`] needs, until the transaction ends.
-pub fn prepare() -> Result<()> {
+/// Sets what [`Key::cut`] needs, until the transaction ends: the operation's own settings, which policies may look at, and those of this file. What is
+/// said of transactions is for that of the chunk.
+pub fn prepare(settings: &[(&CStr, Option<&CStr>)]) -> Result<()> {
+    for (name, value) in settings {
+        if !name.to_bytes().to_ascii_lowercase().starts_with(b"transaction_") {
+            own::set(name, value.unwrap_or(c""), true)?;
+        }
+    }
     for (name, value) in FORMATS.iter().chain(&PLANNER) {
         own::set(name, value, true)?;
     }
@@ -429,12 +435,49 @@ pub fn size_of(relation: u32) -> Result<(f64, f64)> {
     if let Some((true, name)) = is_new
         && tables == [relation]
         && blocks > 0.0
-        // Without the right to read the whole table it remains an estimate.
-        && let Ok(density) = spi::in_subtransaction(|| density(&name, blocks as u64))
     {
-        rows = density * blocks;
+        match spi::in_subtransaction(|| density(&name, blocks as u64)) {
+            Ok(density) => rows = density * blocks,
+            Err(failure) if failure.is_cancel() => return Err(failure),
+            // Without the right to read the whole table it remains an estimate.
+            Err(_) => (),
+        }
     }
     Ok((blocks, rows))
+}
+
+/// Of an operation by blocks: the table, and the file of its blocks.
+static STORAGE: Plan = Plan::planned(
+    c"SELECT relation::pg_catalog.oid, storage FROM background.operation WHERE id OPERATOR(pg_catalog.=) $1 AND storage IS NOT NULL",
+    &[INT8],
+);
+
+static STORAGE_NOW: Plan = Plan::planned(c"SELECT pg_catalog.pg_relation_filenode($1)", &[OID]);
+
+/// Keeps the table of an operation by blocks from being rewritten until the transaction ends. 55000 if it was.
+pub fn hold_blocks(operation: i64) -> Result<()> {
+    let found = STORAGE.first(&[Value::Int8(operation)], |row| {
+        Ok((row.oid(0)?.unwrap_or(0), row.oid(1)?))
+    })?;
+    let Some((relation, storage)) = found else {
+        return Ok(());
+    };
+    size::of_table(relation)?;
+    if STORAGE_NOW.first(&[Value::Oid(relation)], |row| row.oid(0))?.flatten() != storage {
+        return Err(rewritten());
+    }
+    Ok(())
+}
+
+/// 55000.
+pub fn rewritten() -> Failure {
+    report(
+        PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+        "the table was rewritten, and its rows are in other blocks".to_owned(),
+    )
+    .detail("VACUUM FULL, CLUSTER, TRUNCATE, some forms of ALTER TABLE and a restore do that.")
+    .hint("Start another operation.")
+    .into()
 }
 
 /// How many blocks are looked at, in each of three places.

@@ -4,7 +4,7 @@
 //! It happens in a runner of the operation's role, in a transaction before that of the chunk, with the operation's row locked. Where the next chunk
 //! begins, the chunk's row and the task that has it are written together: no chunk is cut twice, and none is left out.
 
-use crate::pg::error::{self, Failure, Report, Result};
+use crate::pg::error::{self, Failure, Result};
 use crate::pg::fallible;
 use crate::pg::function::rows::{BOOL, FLOAT8, INT8, TEXT, Value};
 use crate::pg::guc::own;
@@ -18,7 +18,6 @@ use crate::tasks::chunk_size::{self, MEASURED};
 use crate::tasks::{lane, shared};
 use core::cell::{Cell, RefCell};
 use core::ffi::CStr;
-use pgrx::PgSqlErrorCode;
 
 /// How long a lane waits for the operation's row, which others have for as long as it takes to cut a chunk, or a session until its transaction ends.
 const PATIENCE: &CStr = c"2s";
@@ -114,6 +113,9 @@ static LANE_WAITS: Plan = Plan::planned(
     &[INT8, FLOAT8],
 );
 
+/// The settings of an operation, as its tasks have them.
+type Settings<'a> = &'a [(&'a CStr, Option<&'a CStr>)];
+
 /// What a lane does next.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Next {
@@ -208,21 +210,16 @@ impl Operation {
     }
 
     /// The next range, None at the end. The columns of the table are read as the current role.
-    fn cut(&self, by: &By) -> Result<Option<Range>> {
+    fn cut(&self, by: &By, settings: Settings) -> Result<Option<Range>> {
         match by {
             By::Key(key) => {
-                by::prepare()?;
-                key.cut(self.last_key.as_deref(), self.size(1.0)?)
+                let size = self.size(1.0)?;
+                by::prepare(settings)?;
+                key.cut(self.last_key.as_deref(), size)
             }
             By::Blocks { storage } => {
                 if *storage != self.storage {
-                    return Err(Report::new(
-                        PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-                        "the table was rewritten, and its rows are in other blocks",
-                    )
-                    .detail("VACUUM FULL, CLUSTER, TRUNCATE, some forms of ALTER TABLE and a restore do that.")
-                    .hint("Start another operation.")
-                    .into());
+                    return Err(by::rewritten());
                 }
                 let from = self
                     .last_key
@@ -256,12 +253,12 @@ thread_local! {
 
 /// Finds the chunk of the lane `task` of the operation, as the current role. Outside of a transaction. The errors of [`By::look`], 55000 for a table
 /// whose blocks are others, and those of the role's own rights and code.
-pub fn next(operation: i64, task: i64) -> Result<Next> {
+pub fn next(operation: i64, task: i64, settings: Settings) -> Result<Next> {
     IS_WAITING.set(false);
     let found = transaction::own(|| {
         // What a crash loses of this is done again.
         own::set(c"synchronous_commit", c"off", true)?;
-        step(operation, task)
+        step(operation, task, settings)
     });
     match found {
         Err(failure) if IS_WAITING.get() => {
@@ -305,7 +302,7 @@ fn end(operation: i64, task: i64) -> Result<Next> {
     Ok(Next::Nothing)
 }
 
-fn step(id: i64, task: i64) -> Result<Next> {
+fn step(id: i64, task: i64, settings: Settings) -> Result<Next> {
     let patience = own::value_of(c"lock_timeout")?;
     own::set(c"lock_timeout", PATIENCE, true)?;
     IS_WAITING.set(true);
@@ -336,7 +333,7 @@ fn step(id: i64, task: i64) -> Result<Next> {
             (range, false)
         }
         None if operation.is_cut => return end(id, task),
-        None => match operation.cut(&by)? {
+        None => match operation.cut(&by, settings)? {
             None => {
                 ALL_CUT.execute(&[Value::Int8(id)])?;
                 return end(id, task);

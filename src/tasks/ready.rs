@@ -500,6 +500,8 @@ mod tests {
     struct Claims {
         tasks: Vec<(u64, u64, i64)>,
         held_back: RefCell<Vec<u64>>,
+        /// How many parts of operations run, of at most one.
+        parts: u32,
     }
 
     impl Running for Claims {
@@ -517,6 +519,9 @@ mod tests {
         }
         fn hold_back(&self, _queue: u64, key: u64) {
             self.held_back.borrow_mut().push(key);
+        }
+        fn room_for_operations(&self) -> u32 {
+            1_u32.saturating_sub(self.parts)
         }
     }
 
@@ -621,6 +626,38 @@ mod tests {
         // What is after the cursor is read with the rest.
         push(&mut lines, entry(5000));
         assert_eq!(lines.find(Q).map(|line| line.len), Some(BATCH as u32 - 1));
+    }
+
+    #[test]
+    fn operations_leave_a_runner_to_others() {
+        let (mut lines, mut running) = (lines(), Claims::default());
+        let part = |id| Entry {
+            id,
+            priority: 0,
+            key: OPERATION,
+        };
+        for entry in [part(1), part(2), entry(3), part(4), entry(5)] {
+            push(&mut lines, entry);
+        }
+        // A limit for each key of the queue is not for them.
+        let version = lines.version();
+        let limits = Limits {
+            per_key: 1,
+            ..Limits::NONE
+        };
+        lines.set_limits(Q.queue, limits, version);
+        assert_eq!(lines.wanted(&running, 8)[0], (Q.role, 3));
+        assert_eq!(take(&mut lines, &running), Some(1));
+        running.parts = 1;
+        assert_eq!(lines.wanted(&running, 8)[0], (Q.role, 2));
+        assert_eq!(take(&mut lines, &running), Some(3));
+        assert_eq!(take(&mut lines, &running), Some(5));
+        assert_eq!(take(&mut lines, &running), None);
+        assert_eq!(lines.wanted(&running, 8)[0], (Q.role, 0));
+        running.parts = 0;
+        assert_eq!(take(&mut lines, &running), Some(2));
+        assert_eq!(take(&mut lines, &running), Some(4));
+        assert_eq!(take(&mut lines, &running), None);
     }
 
     #[test]

@@ -23,6 +23,7 @@ use crate::pg::value::{json, kept};
 use crate::pg::{fallible, memory, sqlstate, transaction};
 use crate::registry::job::{Slot, Stop};
 use crate::settings;
+use crate::tasks::by;
 use crate::tasks::cut;
 use crate::tasks::elsewhere::{self, Elsewhere};
 use crate::tasks::end::{self, Locked};
@@ -571,6 +572,9 @@ pub fn before() -> Result<Option<Parameters>> {
     for (name, value) in task.settings {
         own::set(name, value.unwrap_or(c""), is_local)?;
     }
+    if task.operation != 0 {
+        by::hold_blocks(task.operation)?;
+    }
     match task.params {
         Some(columns) => simple_query::with_message_memory(|| kept::read(columns)).map(Some),
         None => Ok(None),
@@ -655,7 +659,7 @@ pub fn cut() -> Result<bool> {
         return Ok(false);
     };
     if task.is_uncut {
-        task.gets_none = cut::next(task.operation, task.id)? == cut::Next::Nothing;
+        task.gets_none = cut::next(task.operation, task.id, task.settings)? == cut::Next::Nothing;
         if task.gets_none {
             set_current(Some(task));
             return Ok(false);

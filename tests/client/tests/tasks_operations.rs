@@ -606,7 +606,9 @@ fn who_waits_for_it() {
 fn a_standby_that_is_behind() {
     let primary = cluster(&[]);
     let mut session = primary.session();
-    session.exec("CREATE TABLE t (id int PRIMARY KEY, n int DEFAULT 0); INSERT INTO t SELECT i FROM generate_series(1, 20000) i");
+    session.exec(
+        "CREATE TABLE t (id int PRIMARY KEY, n int DEFAULT 0); INSERT INTO t SELECT i FROM generate_series(1, 20000) i",
+    );
     let standby = Cluster::standby_of(&primary, &[]);
     let mut there = standby.session();
     session.wait_until("EXISTS (SELECT FROM pg_stat_replication WHERE state = 'streaming')");
@@ -618,10 +620,14 @@ fn a_standby_that_is_behind() {
     // It waits without a worker.
     session.wait_until(&format!("(SELECT bool_and(state = 'deferred') AND count(*) > 0 AND (SELECT chunks_done > 0 FROM background.operations WHERE id = {id}) \
          AND bool_and(run_at > now() + interval '200 ms') FROM background.tasks WHERE operation_id = {id} AND finished_at IS NULL)"));
-    let done: i64 = session.value(&format!("SELECT chunks_done FROM background.operations WHERE id = {id}"));
+    let done: i64 = session.value(&format!(
+        "SELECT chunks_done FROM background.operations WHERE id = {id}"
+    ));
     assert!(done < 1000);
     there.exec("SELECT pg_wal_replay_resume()");
-    session.wait_until(&format!("(SELECT chunks_done > {done} + 5 FROM background.operations WHERE id = {id})"));
+    session.wait_until(&format!(
+        "(SELECT chunks_done > {done} + 5 FROM background.operations WHERE id = {id})"
+    ));
     assert!(session.holds(&format!("background.cancel_operation({id})")));
     assert_eq!(wait(&mut session, id), "canceled");
 }

@@ -24,7 +24,6 @@ SELECT refused($$'SELECT $1, $2, $3', 't', 'id'$$);
 SELECT refused($$'SELECT $1, $2 FROM nowhere', 't', 'id'$$);
 SELECT refused($$'COMMIT', 't', 'id'$$);
 SELECT refused($$'VACUUM t', 't', 'id'$$);
-SELECT refused($$'DELETE FROM t WHERE id BETWEEN $1 AND $2', 't', 'ctid'$$);
 -- Values.
 SELECT refused($$'SELECT $1, $2', 't', 'id', parallelism => 0$$);
 SELECT refused($$'SELECT $1, $2', 't', 'id', parallelism => 5000$$);
