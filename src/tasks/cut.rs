@@ -13,9 +13,10 @@ use crate::pg::process::backend;
 use crate::pg::reuse::connection_version;
 use crate::pg::sqlstate;
 use crate::pg::transaction;
+use crate::settings;
 use crate::tasks::by::{self, By, Range};
 use crate::tasks::chunk_size::{self, MEASURED};
-use crate::tasks::{lane, shared};
+use crate::tasks::{extent, lane, shared};
 use core::cell::{Cell, RefCell};
 use core::ffi::CStr;
 
@@ -219,7 +220,7 @@ impl Operation {
             }
             By::Blocks { storage } => {
                 if *storage != self.storage {
-                    return Err(by::rewritten());
+                    return Err(extent::rewritten());
                 }
                 let from = self
                     .last_key
@@ -315,7 +316,10 @@ fn step(id: i64, task: i64, settings: Settings) -> Result<Next> {
     if operation.phase != b'r' || operation.has_finished {
         return end(id, task);
     }
-    let (lanes, wanted) = (lane::count(id)?, operation.parallelism.min(lane::most().into()));
+    let (lanes, wanted) = (
+        lane::count(id)?,
+        operation.parallelism.min(settings::max_operation_workers().into()),
+    );
     if lanes > wanted {
         return end(id, task);
     }

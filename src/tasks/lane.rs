@@ -9,7 +9,6 @@ use crate::pg::function::rows::{FLOAT8, INT4, INT8, TEXT, Value};
 use crate::pg::plan::{self, Plan};
 use crate::pg::table;
 use crate::pg::transaction;
-use crate::settings;
 use crate::tasks::pushed::{self, Ready, ready_columns};
 use crate::tasks::tables::{self, Phase};
 
@@ -93,11 +92,6 @@ static PRUNE: Plan = Plan::planned(
       DELETE FROM background.chunk WHERE operation_id OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT id FROM gone))",
     &[],
 );
-
-/// How many runners operations may have: they leave one to other tasks.
-pub fn most() -> i32 {
-    (settings::max_task_workers() - 1).max(1)
-}
 
 /// Adds a lane, which looks for its chunk after `pause` milliseconds.
 pub fn add(operation: i64, pause: f64) -> Result<()> {

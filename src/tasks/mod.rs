@@ -26,6 +26,7 @@
 //! * [`totals`]: how many have ended;
 //! * [`operation`]: large statements that run in chunks;
 //! * [`by`]: what chunks are ranges of;
+//! * [`extent`]: how large tables are;
 //! * [`lane`]: the tasks that have the chunks;
 //! * [`cut`]: how a lane gets its chunk;
 //! * [`chunk_size`]: how large that is;
@@ -39,6 +40,7 @@ mod cut;
 mod elsewhere;
 pub mod end;
 pub mod enqueue;
+mod extent;
 pub mod history;
 pub mod join;
 pub mod keeper;

@@ -17,7 +17,7 @@ use crate::pg::value::kept::{self, Kept};
 use crate::registry::job::LABEL_MAX;
 use crate::tasks::by::{self, By};
 use crate::tasks::options::{self, NAME_MAX, check_interval, check_length, out_of_range};
-use crate::tasks::{enqueue, join, lane, queue, stamp};
+use crate::tasks::{enqueue, extent, join, lane, queue, stamp};
 use core::ffi::CStr;
 use pgrx::PgSqlErrorCode;
 
@@ -209,7 +209,7 @@ impl Asked<'_> {
     }
 
     fn insert(&self, id: i64, role: u32, home: i64, by: &By, params: Option<Kept>) -> Result<()> {
-        let (blocks, rows) = by::size_of(self.relation)?;
+        let (blocks, rows) = extent::size_of(self.relation)?;
         let (column, total, storage) = match by {
             By::Key(_) => (Value::Text(self.by), rows, Value::Null),
             By::Blocks { storage } => (Value::Null, blocks, Value::Oid(*storage)),

@@ -23,10 +23,10 @@ use crate::pg::value::{json, kept};
 use crate::pg::{fallible, memory, sqlstate, transaction};
 use crate::registry::job::{Slot, Stop};
 use crate::settings;
-use crate::tasks::by;
 use crate::tasks::cut;
 use crate::tasks::elsewhere::{self, Elsewhere};
 use crate::tasks::end::{self, Locked};
+use crate::tasks::extent;
 use crate::tasks::history::{self, Done, Failed};
 use crate::tasks::keys;
 use crate::tasks::lane::{self, Over};
@@ -573,7 +573,7 @@ pub fn before() -> Result<Option<Parameters>> {
         own::set(name, value.unwrap_or(c""), is_local)?;
     }
     if task.operation != 0 {
-        by::hold_blocks(task.operation)?;
+        extent::hold_blocks(task.operation)?;
     }
     match task.params {
         Some(columns) => simple_query::with_message_memory(|| kept::read(columns)).map(Some),

@@ -17,7 +17,6 @@ use crate::registry::list::{self, Linked};
 use crate::registry::segment;
 use crate::registry::waiters::{self, Waiters};
 use crate::settings;
-use crate::tasks::lane;
 use crate::tasks::ready::{Entry, LINES, Lines, Next, OPERATION, Running, Which};
 use core::cell::Cell;
 use core::ffi::CStr;
@@ -381,7 +380,7 @@ impl Running for Claims<'_> {
 
     fn room_for_operations(&self) -> u32 {
         let parts = claims(self.root).filter(|claim| claim.is(Standing::Held) && claim.run.get().key == OPERATION);
-        (lane::most() as u32).saturating_sub(parts.count() as u32)
+        (settings::max_operation_workers() as u32).saturating_sub(parts.count() as u32)
     }
 }
 

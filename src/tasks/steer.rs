@@ -13,6 +13,7 @@ use crate::pg::transaction;
 use crate::pg::value::desc::INTERVAL;
 use crate::session::deadlock;
 use crate::session::wait::Deadline;
+use crate::settings;
 use crate::tasks::operation::{check_chunk_time, check_parallelism};
 use crate::tasks::options;
 use crate::tasks::shared::{self, Of};
@@ -42,6 +43,13 @@ static ALTER: Plan = Plan::planned(
 static CANCEL: Plan = Plan::planned(
     c"UPDATE background.operation SET phase = 'c', sqlstate = NULL, error_message = NULL \
       WHERE id OPERATOR(pg_catalog.=) $1 AND finished_at IS NULL",
+    &[INT8],
+);
+
+/// The tasks that look for their chunks, where one of these has locked the operation's row.
+static CUTTING: Plan = Plan::planned(
+    c"SELECT id FROM background.task WHERE operation_id OPERATOR(pg_catalog.=) $1 AND param_types IS NULL \
+          AND NOT EXISTS (SELECT FROM background.operation WHERE id OPERATOR(pg_catalog.=) $1 FOR UPDATE SKIP LOCKED)",
     &[INT8],
 );
 
@@ -131,7 +139,7 @@ fn has_ended(id: i64) -> Failure {
 }
 
 fn wanted(parallelism: i32) -> i64 {
-    parallelism.min(lane::most()).into()
+    parallelism.min(settings::max_operation_workers()).into()
 }
 
 /// Pauses the operation or lets it go on, and changes how many chunks run at a time and how long one is to take; None leaves that as it is. 42704,
@@ -176,6 +184,14 @@ pub fn cancel(tables: &Tables, id: i64, grace_ms: i32) -> Result<bool> {
         return Ok(false);
     }
     transaction::check_writable(c"background.cancel_operation()")?;
+    // A lane that waits for the table would keep this waiting.
+    for task in CUTTING
+        .rows(&[Value::Int8(id)], |row| row.int8(0))?
+        .into_iter()
+        .flatten()
+    {
+        running::cancel(task, 0)?;
+    }
     if CANCEL.execute(&[Value::Int8(id)])? == 0 {
         return Ok(false);
     }

@@ -631,3 +631,94 @@ fn a_standby_that_is_behind() {
     assert!(session.holds(&format!("background.cancel_operation({id})")));
     assert_eq!(wait(&mut session, id), "canceled");
 }
+
+#[test]
+fn whatever_the_role_has_set() {
+    let cluster = cluster(&[]);
+    let mut session = cluster.session();
+    session.exec(
+        "CREATE ROLE alice LOGIN; GRANT pgbackground_role TO alice; \
+         ALTER ROLE alice SET default_transaction_isolation = 'serializable'; ALTER ROLE alice SET default_transaction_read_only = on; \
+         ALTER ROLE alice SET enable_indexscan = off; ALTER ROLE alice SET DateStyle = 'SQL, DMY'; ALTER ROLE alice SET search_path = nowhere; \
+         CREATE SCHEMA s; GRANT USAGE ON SCHEMA s TO alice; \
+         CREATE TABLE s.t (day timestamptz, tenant int, what text DEFAULT ''); CREATE INDEX ON s.t (day); GRANT SELECT, UPDATE ON s.t TO alice; \
+         INSERT INTO s.t SELECT '2024-01-01'::timestamptz + i * interval '7 hours', i % 2 FROM generate_series(1, 2000) i; \
+         ALTER TABLE s.t ENABLE ROW LEVEL SECURITY; \
+         CREATE POLICY own ON s.t USING (tenant = current_setting('app.tenant')::int)",
+    );
+    let mut alice = cluster.session_as("alice");
+    alice.exec("SET default_transaction_read_only = off; SET search_path = s; SET app.tenant = 1; SET TimeZone = 'America/Caracas'");
+    let id = start(
+        &mut alice,
+        "'UPDATE t SET what = what || $3 || $4 WHERE day BETWEEN $1 AND $2', 't', 'day', row('it''s', '2024-12-31'::date), chunk_rows => 90, \
+         settings => '{\"app.tenant\": 1, \"transaction_read_only\": \"off\"}'",
+    );
+    assert_eq!(wait(&mut alice, id), "done");
+    assert!(session.holds("(SELECT count(*) = 1000 FROM s.t WHERE tenant = 1 AND what LIKE 'it''s31/12/2024')"));
+    assert!(session.holds("(SELECT count(*) = 1000 FROM s.t WHERE tenant = 0 AND what = '')"));
+    assert!(is(&mut alice, id, "chunks_done = 12 AND rows_affected = 1000"));
+    // What only reads needs no right to write, not even for its mark.
+    let id = start(
+        &mut alice,
+        "'SELECT what FROM t WHERE day BETWEEN $1 AND $2', 't', 'day', chunk_rows => 300, settings => '{\"app.tenant\": 0}'",
+    );
+    assert_eq!(wait(&mut alice, id), "done");
+    assert!(is(&mut alice, id, "chunks_done = 4 AND rows_affected = 1000"));
+}
+
+#[test]
+fn a_transaction_that_is_prepared() {
+    let cluster = cluster(&["max_prepared_transactions = 5"]);
+    let mut session = cluster.session();
+    session.exec(
+        "CREATE TABLE t (id int PRIMARY KEY, n int DEFAULT 0); INSERT INTO t SELECT i FROM generate_series(1, 1000) i",
+    );
+    session.exec("BEGIN");
+    let id = start(&mut session, &format!("{COUNT_UP}, 'id', chunk_rows => 100"));
+    session.exec("PREPARE TRANSACTION 'p'");
+    assert!(session.holds(&format!("background.wait_operation({id}, 100) IS NULL")));
+    session.exec("COMMIT PREPARED 'p'");
+    assert_eq!(wait(&mut session, id), "done");
+    assert!(session.holds("(SELECT min(n) = 1 AND max(n) = 1 FROM t)"));
+}
+
+#[test]
+fn a_deadlock_is_no_attempt() {
+    let cluster = cluster(&["deadlock_timeout = '50ms'"]);
+    let (mut session, mut other) = (cluster.session(), cluster.session());
+    session.exec("CREATE TABLE t (id int PRIMARY KEY, n int DEFAULT 0); INSERT INTO t SELECT i FROM generate_series(1, 10) i; CREATE TABLE u (id int); INSERT INTO u VALUES (1)");
+    // The session has waited longest when the chunk comes, so the chunk finds the deadlock.
+    other.exec("SET deadlock_timeout = '60s'; BEGIN; UPDATE u SET id = 2");
+    let id = start(
+        &mut session,
+        "'WITH a AS (UPDATE t SET n = n + 1 WHERE id BETWEEN $1 AND $2 RETURNING 1) UPDATE u SET id = 3 WHERE (SELECT count(*) FROM a) > 0', 't', 'id', \
+         chunk_rows => 100, max_attempts => 1",
+    );
+    session.wait_until("EXISTS (SELECT FROM pg_locks WHERE NOT granted)");
+    other.exec("UPDATE t SET n = n + 10 WHERE id = 1; COMMIT");
+    assert_eq!(wait(&mut session, id), "done");
+    assert!(session.holds("(SELECT n = 11 FROM t WHERE id = 1)"));
+    assert!(is(&mut session, id, "chunks_done = 1 AND chunks_failed = 0"));
+}
+
+#[test]
+fn one_that_waits_for_the_table_is_canceled_at_once() {
+    let cluster = cluster(&[]);
+    let (mut session, mut other) = (cluster.session(), cluster.session());
+    session.exec(
+        "CREATE TABLE t (id int PRIMARY KEY, n int DEFAULT 0); INSERT INTO t SELECT i FROM generate_series(1, 1000) i",
+    );
+    let id = start(
+        &mut session,
+        &format!("{COUNT_UP}, 'id', chunk_rows => 10, pause_between => '100 ms', parallelism => 1"),
+    );
+    session.wait_until(&format!(
+        "(SELECT chunks_done > 1 FROM background.operations WHERE id = {id})"
+    ));
+    other.exec("BEGIN; LOCK t");
+    session.wait_until("EXISTS (SELECT FROM pg_locks WHERE NOT granted)");
+    assert!(session.holds(&format!("background.cancel_operation({id})")));
+    assert_eq!(wait(&mut session, id), "canceled");
+    other.exec("ROLLBACK");
+    assert!(is(&mut session, id, "chunks_done > 1 AND chunks_failed = 0"));
+}
