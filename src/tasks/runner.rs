@@ -357,6 +357,7 @@ enum Look {
 }
 
 /// A claimed task.
+#[allow(clippy::large_enum_variant, reason = "it is the usual one, and copied once")]
 enum Loaded {
     Task(Task),
     /// It is gone or cannot run now.
