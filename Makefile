@@ -42,9 +42,11 @@ TEST_THREADS ?= 2
 # warm: workers wait for the next job, as by default. fresh: each job of the tests gets a process of its own.
 WORKERS ?= warm
 export WORKERS
-# The tests named warm... choose their workers themselves, so they run only with WORKERS=warm; and so do those that run thousands of tasks.
+# The tests named warm... choose their workers themselves, so they run only with WORKERS=warm; and so do those
+# that run thousands of tasks, or compute times.
+long_tasks_tests = faults history input pg_cron ready schedules spec
 client_tests = $(if $(filter fresh,$(WORKERS)),-p pg_background_client_tests $(patsubst tests/client/tests/%.rs,--test %, \
-	$(filter-out tests/client/tests/warm% %/tasks_ready.rs %/tasks_history.rs,$(wildcard tests/client/tests/*.rs))),$(members))
+	$(filter-out tests/client/tests/warm% $(patsubst %,tests/client/tests/tasks_%.rs,$(long_tasks_tests)),$(wildcard tests/client/tests/*.rs))),$(members))
 
 .PHONY: all setup build install install-files installed probe-installed uninstall installcheck lint unit regress client regress-fresh client-fresh \
 	differential differential-all regress-forgetful tour demo test test-all bench clean
@@ -111,6 +113,7 @@ regress: installed
 	scripts/cluster run $(MAKE) -s installcheck || { head -n 500 '$(CARGO_TARGET_DIR)/regress/regression.diffs'; exit 1; }
 
 client: installed
+	@scripts/get-other-extensions
 	$(CARGO) test --no-fail-fast $(client_tests) -- --test-threads=$(TEST_THREADS)
 
 regress-fresh:

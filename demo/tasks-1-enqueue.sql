@@ -12,7 +12,7 @@ CREATE VIEW tour.books AS
            (SELECT count(DISTINCT order_id) FROM invoice) AS orders_with_an_invoice,
            count(*) FILTER (WHERE state = 'done') AS tasks_done, count(*) FILTER (WHERE finished_at IS NULL) AS tasks_to_do,
            count(*) FILTER (WHERE state NOT IN ('done', 'running', 'waiting')) AS tasks_in_trouble
-    FROM background.tasks;
+    FROM background.tasks WHERE label = 'invoice';
 
 -- Shows how many invoices there are, until there are as many.
 CREATE PROCEDURE tour.watch_invoices(until int) LANGUAGE plpgsql AS $$
@@ -35,7 +35,14 @@ BEGIN
     END LOOP;
 END $$;
 
+-- How many invoices there were at each second.
+CREATE TABLE note (second timestamptz NOT NULL, invoices int NOT NULL);
+
 \set ECHO queries
+SELECT background.schedule('how far', 'every 1 second', $$
+    INSERT INTO note SELECT run_at, (SELECT count(*) FROM invoice) FROM background.tasks WHERE id = background.current_task()
+$$, priority => 100);
+
 BEGIN;
 INSERT INTO orders SELECT n, n * 1.25 FROM generate_series(1, 1000) AS n;
 SELECT count(background.enqueue('INSERT INTO invoice SELECT id, total FROM orders, pg_sleep(0.01) WHERE id = $1', ROW(id), label => 'invoice'))

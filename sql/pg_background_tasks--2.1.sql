@@ -92,6 +92,8 @@ COMMENT ON OPERATOR FAMILY background.role_ops USING btree IS 'roles by number, 
 
 CREATE SEQUENCE background.task_id;
 COMMENT ON SEQUENCE background.task_id IS 'the ids of tasks';
+CREATE SEQUENCE background.schedule_id;
+COMMENT ON SEQUENCE background.schedule_id IS 'the ids of schedules';
 
 CREATE TABLE background.queue (
 	name text COLLATE "C" NOT NULL CONSTRAINT queue_pkey PRIMARY KEY,
@@ -114,6 +116,7 @@ COMMENT ON TABLE background.queue IS 'queues that were set; default has no row b
 -- phase: w waiting, d deferred until run_at, b blocked by dependencies. mode: t transaction, s statement.
 -- home: the database that enqueued it, so that what logical replication wrote is never run.
 -- turn: a task that follows one of the same key that runs has the next number.
+-- search_path: NULL for that of a new session of the role.
 CREATE TABLE background.task (
 	id int8 NOT NULL CONSTRAINT task_pkey PRIMARY KEY,
 	queue text COLLATE "C" NOT NULL,
@@ -133,7 +136,7 @@ CREATE TABLE background.task (
 	sql text NOT NULL,
 	param_types text[],
 	param_values text[],
-	search_path text NOT NULL,
+	search_path text,
 	settings jsonb,
 	database text,
 	keep_result bool NOT NULL DEFAULT false,
@@ -157,6 +160,7 @@ CREATE INDEX task_blocked ON background.task (id) WHERE phase = 'b';
 CREATE INDEX task_due ON background.task (run_at) WHERE phase = 'd';
 CREATE INDEX task_expires ON background.task (expires_at) WHERE expires_at IS NOT NULL;
 CREATE UNIQUE INDEX task_key ON background.task (key, owner, turn) WHERE key IS NOT NULL;
+CREATE INDEX task_schedule ON background.task (schedule) WHERE schedule IS NOT NULL;
 
 CREATE INDEX task_operation ON background.task (operation_id) WHERE operation_id IS NOT NULL;
 
@@ -300,6 +304,66 @@ COMMENT ON TABLE background.chunk IS 'the chunks of operations that were cut';
 CREATE INDEX chunk_task ON background.chunk (task_id) WHERE state = 'w';
 CREATE INDEX chunk_not_done ON background.chunk (operation_id, state, n) WHERE state IN ('a', 'f', 'c');
 
+-- What schedules are: the rule, and what each task of it gets.
+-- mode: t transaction, s statement. asked_mode: the same, a auto. overlap: s skip, q queue, a allow. catch_up: n none, o one, a all.
+-- search_path: as in background.task. pg_cron_job: the job of pg_cron that it was made of; pg_cron_disabled: whether the import disabled that.
+CREATE TABLE background.schedule (
+	id int8 NOT NULL CONSTRAINT schedule_pkey PRIMARY KEY,
+	name text COLLATE "C" NOT NULL CONSTRAINT schedule_name UNIQUE,
+	owner background.role NOT NULL,
+	created_at timestamptz NOT NULL,
+	spec text NOT NULL,
+	time_zone text NOT NULL,
+	starts_at timestamptz,
+	ends_at timestamptz,
+	jitter interval,
+	overlap "char" NOT NULL,
+	catch_up "char" NOT NULL,
+	enabled bool NOT NULL,
+	queue text COLLATE "C" NOT NULL,
+	label text,
+	priority int4 NOT NULL,
+	concurrency_key text COLLATE "C",
+	max_attempts int4,
+	retry_delay interval,
+	timeout interval,
+	expires_after interval,
+	asked_mode "char" NOT NULL,
+	mode "char" NOT NULL,
+	database text,
+	settings jsonb,
+	keep_result bool NOT NULL,
+	sql text NOT NULL,
+	param_types text[],
+	param_values text[],
+	search_path text,
+	pg_cron_job int8,
+	pg_cron_disabled bool NOT NULL
+);
+COMMENT ON TABLE background.schedule IS 'rules that enqueue tasks';
+CREATE INDEX schedule_queue ON background.schedule (queue);
+
+-- How far each schedule is. Its row changes at each occurrence, so it is small, and most of its page is left to its next versions.
+-- home: as in background.task. occurs_at: the next occurrence; next_at: when it becomes a task, which is later by the jitter. Both are NULL where there is
+-- none; only next_at is where it cannot be computed, as error says. last_state and last_duration are noted at the end of last_task.
+CREATE TABLE background.firing (
+	schedule int8 NOT NULL CONSTRAINT firing_pkey PRIMARY KEY,
+	home int8 NOT NULL,
+	occurs_at timestamptz,
+	next_at timestamptz,
+	last_at timestamptz,
+	last_task int8,
+	last_state text,
+	last_duration interval,
+	runs_total int8 NOT NULL DEFAULT 0,
+	failures_total int8 NOT NULL DEFAULT 0,
+	skipped_total int8 NOT NULL DEFAULT 0,
+	missed_total int8 NOT NULL DEFAULT 0,
+	error text
+) WITH (fillfactor = 50);
+COMMENT ON TABLE background.firing IS 'when schedules are due, and what has become of them';
+CREATE INDEX firing_next_at ON background.firing (home, next_at) WHERE next_at IS NOT NULL;
+
 -- What tells this database from its copies. No unique index: two first sessions write the same, and do not wait for each other.
 CREATE TABLE background.stamp (
 	system_identifier int8 NOT NULL,
@@ -340,6 +404,9 @@ SELECT pg_extension_config_dump('background.operation_id', '');
 SELECT pg_extension_config_dump('background.operation', '');
 SELECT pg_extension_config_dump('background.chunk', '');
 SELECT pg_extension_config_dump('background.stamp', '');
+SELECT pg_extension_config_dump('background.schedule_id', '');
+SELECT pg_extension_config_dump('background.schedule', '');
+SELECT pg_extension_config_dump('background.firing', '');
 
 -- The same columns from all four. What a queue does not keep any more may still be there, until the keeper removes it with others.
 CREATE VIEW background.history AS
@@ -407,7 +474,7 @@ COMMENT ON FUNCTION background.set_queue IS 'create a queue or change its settin
 
 CREATE FUNCTION background.drop_queue(name text)
 	RETURNS void LANGUAGE C STRICT AS 'MODULE_PATHNAME', 'pg_background_tasks_drop_queue';
-COMMENT ON FUNCTION background.drop_queue IS 'drop a queue that has no unfinished tasks';
+COMMENT ON FUNCTION background.drop_queue IS 'drop a queue that has no unfinished tasks and no schedules';
 
 CREATE FUNCTION background.status(
 	OUT enabled bool, OUT preloaded bool, OUT next_due timestamptz, OUT running int4, OUT runners_max int4, OUT note text)
@@ -426,7 +493,7 @@ CREATE FUNCTION background.schedule(
 	mode text DEFAULT 'auto', database name DEFAULT NULL, settings jsonb DEFAULT NULL, keep_result bool DEFAULT false,
 	starts_at timestamptz DEFAULT NULL, ends_at timestamptz DEFAULT NULL, enabled bool DEFAULT true)
 	RETURNS int8 LANGUAGE C AS 'MODULE_PATHNAME', 'pg_background_tasks_schedule';
-COMMENT ON FUNCTION background.schedule IS 'create or replace a schedule, which enqueues tasks';
+COMMENT ON FUNCTION background.schedule IS 'create or replace a schedule, which enqueues tasks; returns its id';
 
 CREATE FUNCTION background.alter_schedule(
 	name text, spec text DEFAULT NULL, sql text DEFAULT NULL, params record DEFAULT NULL, time_zone text DEFAULT NULL,
@@ -440,21 +507,21 @@ COMMENT ON FUNCTION background.alter_schedule IS 'change a schedule; NULL leaves
 
 CREATE FUNCTION background.unschedule(name text)
 	RETURNS bool LANGUAGE C STRICT AS 'MODULE_PATHNAME', 'pg_background_tasks_unschedule';
-COMMENT ON FUNCTION background.unschedule IS 'drop a schedule';
+COMMENT ON FUNCTION background.unschedule IS 'drop a schedule; false where there is none of this name';
 
 CREATE FUNCTION background.run_schedule(name text)
 	RETURNS int8 LANGUAGE C STRICT AS 'MODULE_PATHNAME', 'pg_background_tasks_run_schedule';
-COMMENT ON FUNCTION background.run_schedule IS 'enqueue a task of a schedule now';
+COMMENT ON FUNCTION background.run_schedule IS 'enqueue a task of a schedule now; returns the id of the task';
 
 CREATE FUNCTION background.preview_schedule(spec text, time_zone text DEFAULT NULL, n int4 DEFAULT 10, from_time timestamptz DEFAULT now())
-	RETURNS SETOF timestamptz LANGUAGE C AS 'MODULE_PATHNAME', 'pg_background_tasks_preview_schedule';
-COMMENT ON FUNCTION background.preview_schedule IS 'the next times of a specification';
+	RETURNS SETOF timestamptz LANGUAGE C STABLE AS 'MODULE_PATHNAME', 'pg_background_tasks_preview_schedule';
+COMMENT ON FUNCTION background.preview_schedule IS 'the next times of a specification, strictly after from_time, which "every" counts from';
 
 CREATE FUNCTION background.import_pg_cron(
 	dry_run bool DEFAULT true, disable_originals bool DEFAULT false,
 	OUT jobid int8, OUT name text, OUT spec text, OUT action text)
 	RETURNS SETOF record LANGUAGE C AS 'MODULE_PATHNAME', 'pg_background_tasks_import_pg_cron';
-COMMENT ON FUNCTION background.import_pg_cron IS 'make schedules of the jobs of pg_cron';
+COMMENT ON FUNCTION background.import_pg_cron IS 'make schedules of the jobs of pg_cron, and say what becomes of each; a dry run only says it';
 
 CREATE FUNCTION background.parallel_execute(
 	sql text, relation regclass, by text DEFAULT 'ctid', params record DEFAULT NULL,
@@ -636,6 +703,37 @@ COMMENT ON COLUMN background.chunks.last IS 'its last key, or the last place of 
 COMMENT ON COLUMN background.chunks.rows IS 'rows that its statement has processed';
 COMMENT ON COLUMN background.chunks.ms IS 'how long its statement took, in milliseconds';
 
+CREATE VIEW background.schedules WITH (security_barrier) AS
+	SELECT s.name COLLATE "default" AS name, s.spec, CASE s.sight WHEN 2 THEN s.sql END AS sql, s.time_zone,
+		CASE s.overlap WHEN 's' THEN 'skip' WHEN 'q' THEN 'queue' ELSE 'allow' END AS overlap,
+		CASE s.catch_up WHEN 'n' THEN 'none' WHEN 'o' THEN 'one' ELSE 'all' END AS catch_up,
+		s.queue COLLATE "default" AS queue, CASE s.mode WHEN 't' THEN 'transaction' ELSE 'statement' END AS mode,
+		coalesce(s.database, current_database()) AS database, background.role_name(s.owner) AS owner, s.enabled,
+		f.next_at, f.last_at,
+		CASE WHEN f.error IS NOT NULL THEN 'failed'
+			WHEN r.task_id IS NOT NULL THEN 'running'
+			WHEN t.phase = 'b' THEN 'blocked'
+			WHEN t.phase = 'd' AND t.run_at > statement_timestamp() THEN 'deferred'
+			WHEN t.phase IS NOT NULL THEN 'waiting'
+			ELSE coalesce(h.state, f.last_state) END AS last_state,
+		f.last_task,
+		CASE WHEN t.id IS NULL THEN coalesce(h.duration, f.last_duration) END AS last_duration,
+		f.runs_total, f.failures_total, f.skipped_total, f.missed_total,
+		s.id, f.error, s.jitter, s.starts_at, s.ends_at, s.created_at,
+		s.label, s.priority, CASE s.sight WHEN 2 THEN s.concurrency_key COLLATE "default" END AS concurrency_key,
+		s.max_attempts, s.retry_delay, s.timeout, s.expires_after, s.keep_result,
+		CASE s.sight WHEN 2 THEN s.settings END AS settings, s.search_path
+	FROM (SELECT *, background.sight_of(owner) AS sight FROM background.schedule) AS s
+		LEFT JOIN background.firing AS f ON f.schedule = s.id
+		LEFT JOIN background.running_now() AS r ON r.task_id = f.last_task
+		LEFT JOIN background.task AS t ON t.id = f.last_task
+		LEFT JOIN LATERAL (
+			SELECT h.state, h.finished_at - h.started_at AS duration FROM background.history AS h
+			WHERE h.task_id = f.last_task AND h.ended LIMIT 1
+		) AS h ON true
+	WHERE s.sight > 0;
+COMMENT ON VIEW background.schedules IS 'schedules, when they are due, and what has become of them';
+
 --
 -- Rights
 --
@@ -676,7 +774,8 @@ END
 $$;
 
 GRANT USAGE ON SCHEMA background TO pgbackground_role, pg_monitor;
-GRANT SELECT ON background.tasks, background.runs, background.queues, background.operations, background.chunks TO pgbackground_role, pg_monitor;
+GRANT SELECT ON background.tasks, background.runs, background.queues, background.schedules, background.operations, background.chunks
+	TO pgbackground_role, pg_monitor;
 -- What the views call is called as the one who looks.
 GRANT EXECUTE ON FUNCTION background.role_name(background.role) TO pgbackground_role, pg_monitor;
 GRANT EXECUTE ON FUNCTION background.sight_of(background.role), background.running_now(), background.totals_of(text), background.status() TO pg_monitor;

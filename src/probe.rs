@@ -14,6 +14,8 @@ use crate::pg::shmem;
 use crate::registry::segment::segment;
 use crate::session::jobs;
 use crate::session::launch::{self, Arguments};
+use crate::tasks::known;
+use crate::tasks::pushed::Task as Waiting;
 use core::ffi::CStr;
 use core::sync::atomic::Ordering::Relaxed;
 use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64};
@@ -27,6 +29,8 @@ crate::sql_function! {
     pg_background_probe_report => report;
     pg_background_probe_state => state;
     pg_background_probe_slots => slots;
+    pg_background_probe_knows => knows;
+    pg_background_probe_claims => claims;
 }
 
 crate::worker_function!(pg_background_probe_main => place_all);
@@ -142,6 +146,25 @@ fn state(call: &Call) -> Result<Answer> {
 fn slots(call: &Call) -> Result<Answer> {
     let taken = segment()?.all()?.filter(|slot| slot.cookie.load(Relaxed) != 0).count();
     call.scalar(Value::Int4(taken as i32))
+}
+
+/// `probe_knows(id, role, queue, priority, concurrency_key)`: what shared memory knows of a task that waits.
+fn knows(call: &Call) -> Result<Answer> {
+    let known = known::of(&Waiting {
+        id: call.int8(0).unwrap_or(0),
+        role: call.int8(1).unwrap_or(0) as u32,
+        queue: call.text(2).unwrap_or_default(),
+        priority: call.int4(3).unwrap_or(0),
+        concurrency_key: call.text(4),
+        due_at: 0,
+    })?;
+    call.scalar(Value::Text(known.as_bytes()))
+}
+
+/// `probe_claims()`: `idle held lost`, how many claims there are.
+fn claims(call: &Call) -> Result<Answer> {
+    let [idle, held, lost] = known::claims()?;
+    call.scalar(Value::Text(format!("{idle} {held} {lost}").as_bytes()))
 }
 
 /// The entry point of the process without a database.

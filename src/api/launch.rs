@@ -1,10 +1,9 @@
 //! The functions that start a job and do not wait: `launch`, `submit` and their variants with parameters.
 
-use crate::pg::error::{Report, Result};
+use crate::pg::error::Result;
 use crate::pg::function::call::{Answer, Call};
 use crate::pg::function::rows::Value;
 use crate::session::launch::{self, Arguments, Launched};
-use pgrx::PgSqlErrorCode;
 
 crate::sql_function! {
     pg_background_launch => launch;
@@ -66,11 +65,5 @@ fn start(call: &Call, order: Arguments) -> Result<Answer> {
 
 /// The SQL in the first argument. 22004 for NULL.
 pub fn sql(call: &Call) -> Result<&[u8]> {
-    call.text(0).ok_or_else(|| {
-        Report::new(
-            PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED,
-            "sql parameter cannot be NULL",
-        )
-        .into()
-    })
+    call.required(0, "sql parameter")
 }

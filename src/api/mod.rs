@@ -11,6 +11,7 @@ pub mod privileges;
 pub mod progress;
 pub mod role;
 pub mod run;
+pub mod schedules;
 pub mod tasks;
 pub mod wait;
 

@@ -3,7 +3,7 @@
 use crate::api::launch;
 use crate::pg::error::{Report, Result};
 use crate::pg::function::call::{Answer, Call};
-use crate::pg::function::rows::Value;
+use crate::pg::function::rows::{INT8, Value};
 use crate::pg::plan::Plan;
 use crate::pg::transaction;
 use crate::pg::value::desc::{INT8_ARRAY, TEXT_ARRAY};
@@ -32,26 +32,11 @@ crate::sql_function! {
     pg_background_tasks_running_now => running_now;
     pg_background_tasks_totals_of => totals_of;
     pg_background_tasks_sight_of => sight_of;
-    pg_background_tasks_schedule => not_supported;
-    pg_background_tasks_alter_schedule => not_supported;
-    pg_background_tasks_unschedule => not_supported;
-    pg_background_tasks_run_schedule => not_supported;
-    pg_background_tasks_preview_schedule => not_supported;
-    pg_background_tasks_import_pg_cron => not_supported;
     pg_background_tasks_parallel_execute => parallel_execute;
     pg_background_tasks_alter_operation => alter_operation;
     pg_background_tasks_cancel_operation => cancel_operation;
     pg_background_tasks_retry_operation => retry_operation;
     pg_background_tasks_wait_operation => wait_operation;
-}
-
-/// 0A000.
-fn not_supported(_call: &Call) -> Result<Answer> {
-    Err(Report::new(
-        PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
-        "schedules are not supported yet",
-    )
-    .into())
 }
 
 /// `enqueue(sql, params, …)`: the id. NULL means the default. Errors as [`enqueue::enqueue`], 22004 for NULL as SQL or in `after`.
@@ -151,13 +136,7 @@ fn current_attempt(call: &Call) -> Result<Answer> {
 
 /// `set_queue(name, …)`: NULL leaves a setting as it is. As [`queue::set`]; 22004 for NULL as the name.
 fn set_queue(call: &Call) -> Result<Answer> {
-    let Some(name) = call.text(0) else {
-        return Err(Report::new(
-            PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED,
-            "queue name cannot be NULL",
-        )
-        .into());
-    };
+    let name = call.required(0, "queue name")?;
     tables()?;
     let names = call.names(11)?;
     let roles = match &names {
@@ -190,14 +169,16 @@ fn drop_queue(call: &Call) -> Result<Answer> {
 }
 
 static NEXT_DUE: Plan = Plan::planned(
-    c"SELECT pg_catalog.min(run_at) FROM background.task WHERE phase OPERATOR(pg_catalog.=) 'd'",
-    &[],
+    c"SELECT LEAST((SELECT pg_catalog.min(run_at) FROM background.task WHERE phase OPERATOR(pg_catalog.=) 'd'), \
+          (SELECT pg_catalog.min(next_at) FROM background.firing WHERE home OPERATOR(pg_catalog.=) $1 AND next_at IS NOT NULL))",
+    &[INT8],
 );
 
 /// `status()`: one row.
 fn status(call: &Call) -> Result<Answer> {
     let tables = tables()?;
-    let is_copy = stamp::standing(&tables)?.is_copy();
+    let standing = stamp::standing(&tables)?;
+    let is_copy = standing.is_copy();
     let (enabled, note): (bool, Option<&str>) = match settings::tasks() {
         _ if transaction::in_recovery() => (
             false,
@@ -221,11 +202,13 @@ fn status(call: &Call) -> Result<Answer> {
         Tasks::Auto => (true, None),
     };
     let preloaded = reuse::library::is_preloaded();
-    let next_due = NEXT_DUE.first(&[], |row| row.int8(0))?.flatten();
+    let next_due = NEXT_DUE
+        .first(&[Value::Int8(standing.home())], |row| row.int8(0))?
+        .flatten();
     call.composite(&[
         Value::Bool(enabled),
         Value::Bool(preloaded),
-        next_due.map_or(Value::Null, Value::Timestamp),
+        Value::timestamp_or_null(next_due),
         Value::Int4(running::count()),
         Value::Int4(settings::max_task_workers()),
         Value::text_or_null(note.map(str::as_bytes)),

@@ -17,6 +17,8 @@ pub enum Kind {
     Tag = 4,
     /// A notice, in the form of the protocol.
     Notice = 5,
+    /// The rows of a task of another database, as JSON in the encoding of that.
+    Json = 6,
 }
 
 numbered!(Kind {
@@ -24,7 +26,8 @@ numbered!(Kind {
     Columns,
     Record,
     Tag,
-    Notice
+    Notice,
+    Json
 });
 
 /// A column of the result, as the process that wrote its values knew it.
@@ -105,7 +108,14 @@ mod tests {
 
     #[test]
     fn headers_survive() {
-        for kind in [Kind::Row, Kind::Columns, Kind::Record, Kind::Tag, Kind::Notice] {
+        for kind in [
+            Kind::Row,
+            Kind::Columns,
+            Kind::Record,
+            Kind::Tag,
+            Kind::Notice,
+            Kind::Json,
+        ] {
             assert_eq!(parse(header(kind, 500_000_000)), Some((kind, 500_000_000)));
         }
         assert_eq!(parse([0; HEADER]), None);

@@ -70,7 +70,34 @@ pub enum Deed {
     Vanish,
 }
 
-/// The head of a request; settings, parameters and libraries follow.
+/// What a job does for a task of another database, which keeps what comes back.
+#[derive(Clone, Copy, Default)]
+pub struct Errand<'a> {
+    /// Settings that the job makes first: names and values in turn, each with a NUL behind.
+    pub settings: &'a [u8],
+    /// How many bytes of JSON its rows may have, which it sends instead of the rows. None if they are thrown away.
+    pub rows: Option<usize>,
+}
+
+impl<'a> Errand<'a> {
+    /// The names of the settings and their values.
+    pub fn settings(&self) -> impl Iterator<Item = (&'a CStr, &'a CStr)> + use<'a> {
+        let mut rest = self.settings;
+        let mut next = move || {
+            let text = CStr::from_bytes_until_nul(rest).ok()?;
+            rest = rest.get(text.count_bytes() + 1..)?;
+            Some(text)
+        };
+        core::iter::from_fn(move || Some((next()?, next()?)))
+    }
+
+    /// Whether there is anything to do.
+    pub fn is_any(&self) -> bool {
+        self.rows.is_some() || !self.settings.is_empty()
+    }
+}
+
+/// The head of a request; settings, parameters, the settings of an errand and libraries follow.
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Head {
@@ -93,6 +120,9 @@ struct Head {
     settings_len: u64,
     /// 0 if there are no parameters.
     parameters_len: u64,
+    /// The errand: the bytes of its settings, and how many bytes of rows come back, -1 for none.
+    errand_len: u64,
+    errand_rows: i64,
 }
 
 /// Bytes of the head. What follows is aligned.
@@ -111,6 +141,7 @@ pub fn store(
     database: &Database,
     parameters: Option<&Outgoing>,
     work: Work,
+    errand: &Errand,
 ) -> Result<(Owned, WorkerKey)> {
     let start = |settings: &Sent, origin: Origin, kind: Kind| Head {
         key: WorkerKey {
@@ -134,7 +165,7 @@ pub fn store(
             digest: Digest::NONE,
         };
         let head = start(&settings, Origin::Elsewhere, Kind::Elsewhere);
-        return store_with(head, parameters, settings, &[0]);
+        return store_with(head, parameters, settings, errand, &[0]);
     }
     apply::with_settings(|settings| {
         let libraries = settings.libraries();
@@ -144,7 +175,7 @@ pub fn store(
             digest: settings.digest(),
         };
         let head = start(&settings, Origin::Session, Kind::Own);
-        store_with(head, parameters, settings, &libraries)
+        store_with(head, parameters, settings, errand, &libraries)
     })
 }
 
@@ -168,7 +199,7 @@ pub fn store_connection(database: u32, role: u32, encoding: i32, work: Work) -> 
         mark: 0,
         digest: Digest::NONE,
     };
-    store_with(head, None, settings, &[0])
+    store_with(head, None, settings, &Errand::default(), &[0])
 }
 
 /// Settings that go along with a job.
@@ -195,6 +226,8 @@ impl Head {
             settings_mark: 0,
             settings_len: 0,
             parameters_len: 0,
+            errand_len: 0,
+            errand_rows: -1,
         }
     }
 }
@@ -203,11 +236,12 @@ fn store_with(
     head: Head,
     parameters: Option<&Outgoing>,
     settings: Sent,
+    errand: &Errand,
     libraries: &[u8],
 ) -> Result<(Owned, WorkerKey)> {
     let parameters_len = parameters.map_or(0, |parameters| padded(parameters.len()));
     let owned = Owned::new(shmem::allocate(
-        HEAD as usize + padded(settings.state.len()) + parameters_len + libraries.len(),
+        HEAD as usize + padded(settings.state.len()) + parameters_len + padded(errand.settings.len()) + libraries.len(),
     )?);
     let pointer = owned.pointer();
     let head = Head {
@@ -215,6 +249,8 @@ fn store_with(
         settings_mark: settings.mark,
         settings_len: settings.state.len() as u64,
         parameters_len: parameters_len as u64,
+        errand_len: errand.settings.len() as u64,
+        errand_rows: errand.rows.map_or(-1, |most| most as i64),
         ..head
     };
     shmem::put(pointer, head);
@@ -223,6 +259,7 @@ fn store_with(
     if let Some(parameters) = parameters {
         parameters.write(shmem::address(request.parameters_at()))?;
     }
+    shmem::write(request.errand_at(), errand.settings);
     shmem::write(request.libraries_at(), libraries);
     Ok((owned, head.key))
 }
@@ -250,8 +287,12 @@ impl Request {
         self.settings_at() + padded(self.head.settings_len as usize) as u64
     }
 
-    fn libraries_at(&self) -> DsaPointer {
+    fn errand_at(&self) -> DsaPointer {
         self.parameters_at() + self.head.parameters_len
+    }
+
+    fn libraries_at(&self) -> DsaPointer {
+        self.errand_at() + padded(self.head.errand_len as usize) as u64
     }
 
     /// The database to connect to and the role to connect as.
@@ -302,6 +343,11 @@ impl Request {
         shmem::bytes(self.settings_at(), self.head.settings_len as usize)
     }
 
+    /// How many bytes of JSON the job's rows may have, if it sends that instead of them.
+    pub fn errand_rows(&self) -> Option<usize> {
+        usize::try_from(self.head.errand_rows).ok()
+    }
+
     /// The encoding of the session's database, if the job runs in another database.
     pub fn home(&self) -> Option<i32> {
         (self.head.origin == Origin::Elsewhere).then_some(self.head.encoding)
@@ -326,19 +372,38 @@ impl Request {
         }
     }
 
-    /// Copies the SQL and the parameters for as long as the job runs. `records` must outlive the call. Call it outside of a transaction.
-    pub fn take(&self, raw: Raw<'_>, sql: &'static CStr, records: &mut Numbers) -> (&'static CStr, Option<Parameters>) {
+    /// Copies the SQL, the parameters and the errand for as long as the job runs. `records` must outlive the call. Call it outside of a
+    /// transaction.
+    pub fn take(&self, raw: Raw<'_>, sql: &'static CStr, records: &mut Numbers) -> Taken {
         let len = self.head.parameters_len as usize;
+        let settings = shmem::bytes(self.errand_at(), self.head.errand_len as usize);
+        let mut taken = Taken {
+            sql,
+            parameters: None,
+            errand: Errand {
+                settings: &[],
+                rows: self.errand_rows(),
+            },
+        };
         let converts = encoding::differ(self.head.encoding, encoding::of_database());
-        if len == 0 && !converts {
-            return (sql, None);
+        if len == 0 && settings.is_empty() && !converts {
+            return taken;
         }
         simple_query::in_message_context(raw, || {
             records.texts_come_in(self.head.encoding);
-            let sql = encoding::c_string(raw, sql, self.head.encoding);
-            let parameters =
+            taken.sql = encoding::c_string(raw, sql, self.head.encoding);
+            taken.parameters =
                 (len > 0).then(|| Parameters::take(raw, shmem::address(self.parameters_at()), len, records));
-            (sql, parameters)
+            taken.errand.settings = encoding::c_strings(raw, settings, self.head.encoding);
+            taken
         })
     }
+}
+
+/// What a worker runs.
+#[derive(Clone, Copy)]
+pub struct Taken {
+    pub sql: &'static CStr,
+    pub parameters: Option<Parameters>,
+    pub errand: Errand<'static>,
 }

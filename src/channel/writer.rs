@@ -233,6 +233,11 @@ impl Writer {
         self.message(raw, Kind::Tag, tag);
     }
 
+    /// Writes rows that were collected as JSON.
+    pub fn json(&mut self, raw: Raw<'_>, text: &[u8]) {
+        self.message(raw, Kind::Json, text);
+    }
+
     /// Writes a notice in the form of the protocol. While interrupts are held, waiting and allocating may be forbidden, so the notice is
     /// kept only if it fits the buffer.
     pub fn notice(&mut self, raw: Raw<'_>, fields: &[u8]) {

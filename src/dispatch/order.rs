@@ -1,6 +1,6 @@
 //! What a job is to be, and where its state comes from.
 
-use crate::channel::request::Work;
+use crate::channel::request::{Errand, Work};
 use crate::pg::catalog::database::Database;
 use crate::pg::error::{Report, Result};
 use crate::pg::process::backend;
@@ -63,6 +63,7 @@ pub enum Source<'a> {
         identity: Identity,
         database: Database,
         parameters: Option<&'a Outgoing>,
+        errand: Errand<'a>,
     },
     /// A new connection of the role to the database. Nothing is looked up for the order: whether database and role exist, and whether the
     /// role may connect, is found when the worker connects. A refused connection is the job's error.

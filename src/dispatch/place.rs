@@ -175,7 +175,8 @@ pub fn prepare(order: &Order) -> Result<Prepared> {
             identity,
             database,
             parameters,
-        } => request::store(*identity, database, *parameters, order.work)?,
+            errand,
+        } => request::store(*identity, database, *parameters, order.work, errand)?,
         Source::Connection { database, role } => {
             request::store_connection(*database, *role, order.text_encoding, order.work)?
         }
@@ -254,7 +255,7 @@ impl Prepared {
         self.counts
     }
 
-    /// Gives the job to an idle worker, or asks the postmaster for a new one. The caps are those that this process knows. Guarded.
+    /// Hands the job to an idle worker, or asks the postmaster for a new one. The caps are those that this process knows. Guarded.
     ///
     /// A worker that has not fallen asleep since its last job finds the posted job for certain. A sleeping worker may have been told to
     /// end; the caller has to look whether it takes the job or gives it back.

@@ -1,6 +1,6 @@
 //! Starts processes before there are jobs for them.
 //!
-//! Where each job gets a fresh process (`pg_background.worker_idle_timeout = 0`), starting that process takes half of the time of a short
+//! If each job gets a fresh process (`pg_background.worker_idle_timeout = 0`), starting that process takes half of the time of a short
 //! job, up to the point where it connects to the database. None of that depends on the job. So when one such job follows another, in any
 //! session, the processes for the next ones are started while a job runs. Spare workers are connected to no database, so they hinder no
 //! other session. They serve any job of the cluster, and exit soon if none comes.

@@ -395,6 +395,17 @@ pub fn sqlstate(edata: *mut ErrorData) -> i32 {
     unsafe { (*edata).sqlerrcode }
 }
 
+/// The message of a caught error, which lives as long as the error.
+pub fn text<'a>(edata: *mut ErrorData) -> &'a [u8] {
+    // SAFETY: a palloc'd error; a message is a C string.
+    unsafe {
+        match (*edata).message {
+            message if message.is_null() => b"",
+            message => crate::pg::memory::c_bytes(message),
+        }
+    }
+}
+
 /// Replaces the SQLSTATE, message, detail and hint of a caught error. Context and position stay.
 pub fn replace(edata: *mut ErrorData, report: Report) {
     // SAFETY: a palloc'd error; the old strings go with their memory context.

@@ -34,6 +34,7 @@ pub mod files;
 pub mod function;
 pub mod guc;
 pub mod memory;
+pub mod moment;
 pub mod plan;
 pub mod process;
 pub mod query;

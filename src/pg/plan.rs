@@ -7,6 +7,7 @@
 use crate::pg::catalog::owner;
 use crate::pg::error::{self, Result};
 use crate::pg::fallible;
+use crate::pg::function::call::Interval;
 use crate::pg::function::rows::{self, Value};
 use crate::pg::raw::{self, Raw, may_raise};
 use core::ffi::{CStr, c_char, c_int, c_long, c_void};
@@ -48,6 +49,7 @@ pub struct Plan {
     sql: &'static CStr,
     types: &'static [u32],
     options: u32,
+    fires_triggers: bool,
     prepared: AtomicPtr<c_void>,
 }
 
@@ -67,7 +69,16 @@ impl Plan {
             sql,
             types,
             options,
+            fires_triggers: false,
             prepared: AtomicPtr::new(ptr::null_mut()),
+        }
+    }
+
+    /// The same on a table that has triggers, which are fired at its end.
+    pub const fn firing_triggers(self) -> Self {
+        Self {
+            fires_triggers: true,
+            ..self
         }
     }
 
@@ -124,7 +135,7 @@ impl Plan {
                 raw::GetLatestSnapshot(raw),
                 ptr::null_mut(),
                 false,
-                false,
+                self.fires_triggers,
                 0,
             );
             if code < 0 {
@@ -139,7 +150,7 @@ impl Plan {
         }
     }
 
-    /// Runs the statement as the tables' owner and gives how many rows it processed.
+    /// Runs the statement as the tables' owner. Returns how many rows it processed.
     pub fn execute(&self, values: &[Value]) -> Result<usize> {
         owner::acting(|| {
             // SAFETY: connected for the time of the call.
@@ -152,7 +163,7 @@ impl Plan {
         })
     }
 
-    /// Runs the statement as the tables' owner and reads each row that it gives. `read` runs no code of users.
+    /// Runs the statement as the tables' owner and reads each row that it returns. `read` runs no code of users.
     pub fn rows<T>(&self, values: &[Value], mut read: impl FnMut(&Row) -> Result<T>) -> Result<Vec<T>> {
         owner::acting(|| {
             // SAFETY: the table lives until SPI_finish.
@@ -174,7 +185,7 @@ impl Plan {
         })
     }
 
-    /// The first row that it gives, as [`Plan::rows`].
+    /// The first row that it returns, as [`Plan::rows`].
     pub fn first<T>(&self, values: &[Value], read: impl FnMut(&Row) -> Result<T>) -> Result<Option<T>> {
         Ok(self.rows(values, read)?.into_iter().next())
     }
@@ -220,6 +231,11 @@ impl Row {
     /// An `oid` or an `xid`.
     pub fn oid(&self, n: usize) -> Result<Option<u32>> {
         Ok(self.datum(n)?.map(|datum| datum.value() as u32))
+    }
+
+    /// The length of an `interval` in microseconds, a month as 30 days.
+    pub fn length(&self, n: usize) -> Result<Option<i64>> {
+        Ok(self.datum(n)?.and_then(|datum| Interval::of(datum).length()))
     }
 
     /// A `bool`.

@@ -142,6 +142,7 @@ unsafe extern "C-unwind" {
 
     // utils/fmgrprotos.h
     pub fn textlike(fcinfo: FunctionCallInfo) -> Datum;
+    pub fn interval_in(fcinfo: FunctionCallInfo) -> Datum;
 }
 
 may_raise! {
@@ -284,6 +285,7 @@ may_raise! {
     pub fn ProcessCatchupInterrupt();
     pub fn DirectFunctionCall1Coll(func: PGFunction, collation: Oid, arg1: Datum) -> Datum;
     pub fn DirectFunctionCall2Coll(func: PGFunction, collation: Oid, arg1: Datum, arg2: Datum) -> Datum;
+    pub fn DirectFunctionCall3Coll(func: PGFunction, collation: Oid, arg1: Datum, arg2: Datum, arg3: Datum) -> Datum;
     pub fn PortalDrop(portal: Portal, is_top_commit: bool);
     pub fn PortalErrorCleanup();
     pub fn StartTransactionCommand();

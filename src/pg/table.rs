@@ -1,6 +1,6 @@
 //! Rows of a table of ours, found by an index without a plan.
 //!
-//! What a look-up gives is read at once and owns nothing of PostgreSQL's. No code of users runs: the columns' types are built in, or the
+//! What a look-up returns is read at once and owns nothing of PostgreSQL's. No code of users runs: the columns' types are built in, or the
 //! extension's own.
 
 use crate::pg::compat;
@@ -38,7 +38,7 @@ pub enum Key<'a> {
     Text(&'a [u8]),
 }
 
-/// Where a version of a row is, and the transaction that has put it there: later the place may be that of another one.
+/// The position of a version of a row, and the transaction that has inserted it: later another version may have the same position.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Tid {
     item: (u32, u16),
@@ -80,9 +80,9 @@ pub struct Row {
     pub tid: Tid,
     /// The transaction that inserted this version.
     pub inserted_by: u32,
-    /// The same where that transaction has not ended and is not this one, else 0.
+    /// The same if that transaction has not ended and is not this one, else 0.
     pub uncommitted: u32,
-    /// The transaction that has deleted or changed this version, where that has not ended and is not this one, else 0. Known only to a look-up
+    /// The transaction that has deleted or changed this version, if that has not ended and is not this one, else 0. Known only to a look-up
     /// that sees what is not committed.
     pub deleted_by: u32,
 }
@@ -136,7 +136,7 @@ impl Row {
     }
 }
 
-/// A scan that is under way. It belongs to the transaction, which closes it where an error comes in between.
+/// A scan that is under way. It belongs to the transaction, which closes it after an error.
 #[derive(Clone, Copy)]
 struct Scan {
     relation: Relation,
@@ -222,7 +222,7 @@ unsafe fn inserted_by(tuple: HeapTuple) -> u32 {
     unsafe { (*(*tuple).t_data).t_choice.t_heap.t_xmin.into_inner() }
 }
 
-/// Reads each row of `table` whose column `column`, the first one of `index`, has the value `key`, until `read` gives something. What the
+/// Reads each row of `table` whose column `column`, the first one of `index`, has the value `key`, until `read` returns something. What the
 /// look-up allocates goes at its end.
 pub fn find<T>(
     table: u32,
@@ -318,7 +318,7 @@ fn insert_raw(raw: Raw<'_>, table: u32, values: &[Value], indexes: &[(u32, bool)
     }
 }
 
-/// Raises where the table has another number of columns.
+/// Raises an error if the table has another number of columns. 42804.
 unsafe fn check_width(raw: Raw<'_>, relation: Relation, width: usize) {
     // SAFETY: an open relation.
     if unsafe { (*(*relation).rd_att).natts } as usize != width {
@@ -396,8 +396,8 @@ pub enum Filled<'a> {
 }
 
 /// Deletes a version of a row of `from`, and inserts a row into `to` instead, 0 for none; each of its columns has an entry. This takes no plan, no
-/// predicate locks, and does not ask for rights or whether the transaction may write. It waits for whoever has locked the row. `read` looks at the row
-/// before, and gives nothing where it is to stay. None where it stays, is gone, or is not that version any more. What this allocates goes at its end.
+/// predicate locks, and does not ask for rights or whether the transaction may write. It waits for transactions that have locked the row. `read` looks at the row
+/// before, and returns None if it is to stay. None if it stays, is gone, or is not that version any more. What this allocates goes at its end.
 pub fn replace<T>(
     from: u32,
     tid: Tid,
@@ -423,7 +423,7 @@ pub fn replace<T>(
     done
 }
 
-/// A copy of the version of the row, whoever sees it. The table stays open where there is one.
+/// A copy of the version of the row, visible or not. The table stays open if there is one.
 fn fetch(raw: Raw<'_>, table: u32, tid: Tid) -> Option<(Relation, Row)> {
     // SAFETY: the relation exists, and is a heap. While it is locked, it does not become shorter. A tuple in a pinned page keeps its header.
     unsafe {
@@ -462,7 +462,7 @@ fn fetch(raw: Raw<'_>, table: u32, tid: Tid) -> Option<(Relation, Row)> {
     }
 }
 
-/// False where the version is not the last one any more.
+/// False if the version is not the last one any more.
 fn delete_and_insert(raw: Raw<'_>, from: Relation, row: &Row, to: u32, columns: &[Filled]) -> bool {
     // SAFETY: the tables exist. Values that lie outside of the row are read while it is inserted, which needs a snapshot; they are there as long as
     // this transaction has not ended.
@@ -637,8 +637,8 @@ fn insert_plain(raw: Raw<'_>, relation: Relation, values: *mut Datum, nulls: *mu
     }
 }
 
-/// Locks the table so that nobody else reads or writes it until the transaction ends, and what lies outside of its rows, too. False where somebody has
-/// a lock on one of them.
+/// Locks the table and its TOAST table so that no other transaction reads or writes them until this one ends. False if another one has a lock on one
+/// of them.
 pub fn lock_alone(table: u32) -> Result<bool> {
     // SAFETY: the table exists.
     error::catching(|raw| unsafe {

@@ -21,6 +21,15 @@ pub fn first_characters(text: &[u8], count: usize) -> &[u8] {
     start.get(..len as usize).unwrap_or(start)
 }
 
+/// How many characters the text has.
+pub fn characters(text: &[u8]) -> usize {
+    if text.is_ascii() {
+        return text.len();
+    }
+    // SAFETY: as above.
+    unsafe { pg_sys::pg_mbstrlen_with_len(text.as_ptr().cast(), text.len() as _) as usize }
+}
+
 /// SQL's `text LIKE pattern`. Fails with 22025 if the pattern ends in its escape character.
 pub fn is_like(text: &[u8], pattern: &[u8]) -> Result<bool> {
     // SAFETY: textlike takes two texts and a collation.

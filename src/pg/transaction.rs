@@ -193,7 +193,7 @@ pub fn own<T>(body: impl FnOnce() -> Result<T>) -> Result<T> {
     done
 }
 
-/// The end of the record of this process's last commit, 0 where it has written none.
+/// The end of the record of this process's last commit, 0 if it has written none.
 pub fn last_commit_end() -> u64 {
     // SAFETY: a plain variable of this process.
     unsafe { pg_sys::XactLastCommitEnd }
@@ -227,6 +227,12 @@ pub fn wait_for(xid: u32) -> Result<()> {
             pg_sys::XLTW_Oper::XLTW_None,
         );
     })
+}
+
+/// When the transaction began, as now() of SQL.
+pub fn started_at() -> i64 {
+    // SAFETY: a plain read. Functions are called within a transaction.
+    unsafe { pg_sys::GetCurrentTransactionStartTimestamp() }
 }
 
 /// Whether the server replays what another one writes.

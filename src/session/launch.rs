@@ -6,7 +6,7 @@
 //!
 //! An error or a cancel on the way withdraws the job. If a worker was faster, the job is one of this session's like any other.
 
-use crate::channel::request::Work;
+use crate::channel::request::{Errand, Work};
 use crate::dispatch::launch_queue::{Counts, QueuedOrder};
 use crate::dispatch::order::{self, Order, Source};
 use crate::dispatch::place::{self, Placed, Prepared, Taken};
@@ -45,6 +45,8 @@ pub struct Arguments<'a> {
     pub database: Option<&'a CStr>,
     /// What the engine does in the job's transaction.
     pub work: Work,
+    /// What the job does for a task.
+    pub errand: Errand<'a>,
 }
 
 /// The handle of a launched job.
@@ -145,6 +147,7 @@ fn prepare(arguments: &Arguments, queue_size: i32, identity: Identity, counters:
             identity,
             database,
             parameters: parameters.as_ref(),
+            errand: arguments.errand,
         },
         work: arguments.work,
         counters,

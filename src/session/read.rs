@@ -46,6 +46,28 @@ pub fn read(handle: &Rc<Handle>, rows: Option<&Rows>, deadline: Deadline) -> Res
     Ok(outcome)
 }
 
+/// Calls `take` with the rows that the job has collected as JSON. The job has ended. In a transaction. 08P01 if they are not whole.
+pub fn json(handle: &Rc<Handle>, mut take: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+    let mut session = Session::begin(handle)?;
+    loop {
+        let Session { pump, reader, .. } = &mut session;
+        let event = error::catching(|raw| pump.run(raw, None, &reader.records, &mut reader.rows))?;
+        match event {
+            Event::Message(Kind::Json, body, len) => take(memory::view(body, len))?,
+            Event::Message(..) => (),
+            Event::LeftRole => session.handle.check()?,
+            Event::End | Event::Drained => break,
+            Event::Broken | Event::Unsettled(_) => {
+                session.reader.torn = true;
+                break;
+            }
+        }
+    }
+    let failure = session.job_error()?;
+    session.done = true;
+    failure.map_or(Ok(()), Err)
+}
+
 /// A result that is read row by row. For the session it counts as read at once: while this exists, the handle is hidden from everything
 /// else that the statement does.
 ///
@@ -286,7 +308,7 @@ impl Session {
                 let edata = self.error_data(wire::Fields(body), None)?;
                 error::catching(|raw| error::emit(raw, edata))
             }
-            Kind::Row => Ok(()),
+            Kind::Row | Kind::Json => Ok(()),
         }
     }
 

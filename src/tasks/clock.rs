@@ -1,15 +1,22 @@
 //! The process that has workers started: one in the cluster, without a database.
 //!
-//! It sleeps until somebody asks for something or something is due. Then it orders the keeper of a database, and for each role that has tasks
+//! It sleeps until a process asks for something or something is due. Then it orders the keeper of a database, and for each role that has tasks
 //! which can run a runner, as many as may run at a time. An order is placed without blocking, so no database and no role holds up the others.
 //!
-//! It ends where nothing is due; the next one who asks has it started again.
+//! It ends if nothing is due; the next process that asks has it started again.
+//!
+//! Two builds of the library, as there are after its file was replaced under a running server, share no memory, so they would not know of each other's
+//! claims. So the clock holds a lock that both know ([`Only::CLOCK`]) until its end, and no runner starts without it. A clock that finds it taken
+//! asks for it with another one ([`Only::NEXT_CLOCK`]). The one before it then orders nothing more, and ends with its last runner. It does not come back: the
+//! postmaster starts processes with the library that is there now, also for sessions that have the one before.
 
 use crate::channel::request::Work;
 use crate::dispatch::launch_queue::{NextStep, QueuedOrder};
 use crate::dispatch::order::Order;
 use crate::dispatch::place::{self, Placed, Prepared};
 use crate::pg::error::{self, Result};
+use crate::pg::moment;
+use crate::pg::process::only::Only;
 use crate::pg::process::{backend, bgworker, latch, signals};
 use crate::pg::raw::Raw;
 use crate::pg::reuse::library;
@@ -18,6 +25,7 @@ use crate::registry::job::{Slot, State};
 use crate::registry::segment::{self, segment};
 use crate::registry::upkeep;
 use crate::settings;
+use crate::tasks::jump::Watch;
 use crate::tasks::shared::{self, Database, Mode, Role};
 use core::ffi::c_int;
 use pgrx::pg_sys::Datum;
@@ -41,6 +49,9 @@ const LINGER: i64 = 60_000_000;
 
 /// How often the lines of a database are read again while there is something to do, in microseconds.
 const SWEEP: i64 = 60_000_000;
+
+/// How long before something is due the keeper is ordered, in microseconds.
+const AHEAD: i64 = 150_000;
 
 /// How many keepers there are at most at the same time.
 const KEEPERS: usize = 4;
@@ -99,12 +110,16 @@ extern "C-unwind" fn clock_exits(_code: c_int, _argument: Datum) {
     for (slot, cookie) in kept.unwrap_or_default() {
         slot.orphan(cookie);
     }
-    STATE.with(|hints| {
-        if let Ok(mut hints) = hints.try_borrow_mut() {
-            hints.is_running = false;
-            hints.write();
-        }
-    });
+    if Only::CLOCK.is_mine() {
+        STATE.with(|hints| {
+            if let Ok(mut hints) = hints.try_borrow_mut() {
+                hints.is_running = false;
+                hints.write();
+            }
+        });
+    }
+    Only::CLOCK.give_back();
+    Only::NEXT_CLOCK.give_back();
 }
 
 struct Clock {
@@ -115,6 +130,7 @@ struct Clock {
     queued: QueuedOrder,
     /// The aims that a runner was ordered for, and when the last time.
     served: Vec<(Aim, i64)>,
+    watch: Watch,
     /// When there was something to do last.
     busy_at: i64,
     swept_at: i64,
@@ -201,28 +217,50 @@ fn remember() -> Result<()> {
     Ok(())
 }
 
+/// How often a clock tries to take over from the one of another build, in milliseconds.
+const LOOK_FOR_LOCK: i64 = 100;
+
+/// Waits until no other build of this library runs tasks.
+fn take_over() -> Result<()> {
+    while !Only::CLOCK.take()? {
+        latch::reset_latch();
+        signals::check_for_interrupts()?;
+        if !Only::NEXT_CLOCK.is_mine() {
+            Only::NEXT_CLOCK.take()?;
+        }
+        Only::CLOCK.wake_holder()?;
+        latch::sleep(LOOK_FOR_LOCK)?;
+    }
+    Only::NEXT_CLOCK.give_back();
+    Ok(())
+}
+
 /// Has the clock started with the server. Called in the postmaster.
 pub fn start_with_server(raw: Raw<'_>) {
     bgworker::register_at_start(raw, shared::CLOCK_MAIN);
 }
 
-/// Where the postmaster starts the clock. A function that has [`Raw`] may own nothing that is to be dropped, so the work is
+/// The function that the postmaster starts the clock with. A function that has [`Raw`] may own nothing that is to be dropped, so the work is
 /// in another one.
 fn run(_raw: Raw<'_>, argument: Datum) -> Result<()> {
     serve(argument)
 }
 
 fn serve(argument: Datum) -> Result<()> {
-    // One that an older build of the library has asked for has nothing to do here.
-    if bgworker::worker_arguments(argument).is_err() {
-        return Ok(());
-    }
+    // A session with another build of the library has tasks, which it cannot tell of.
+    let is_strangers = bgworker::worker_arguments(argument).is_err();
     signals::accept_signals();
     place::join()?;
     bgworker::on_exit(clock_exits);
     if !shared::clock_begins()? {
+        if is_strangers {
+            for database in shared::databases()? {
+                database.ask_for_sweep();
+            }
+        }
         return Ok(());
     }
+    take_over()?;
     remember()?;
     let mut clock = Clock {
         // Without preloading, the first session in a database tells of it.
@@ -231,6 +269,7 @@ fn serve(argument: Datum) -> Result<()> {
         paused: Vec::new(),
         queued: QueuedOrder::default(),
         served: Vec::new(),
+        watch: Watch::begin(),
         busy_at: backend::now(),
         swept_at: backend::now(),
         swept_for: 0,
@@ -247,15 +286,28 @@ fn serve(argument: Datum) -> Result<()> {
 crate::worker_function!(pg_background_clock_main => run);
 
 impl Clock {
-    /// Does what is to be done. Returns how long to sleep, in milliseconds; None where the clock ends.
+    /// Does what is to be done. Returns how long to sleep, in milliseconds; None if the clock ends.
     fn turn(&mut self) -> Result<Option<i64>> {
         let asked = shared::asked()?;
+        moment::may_fail("clock turns")?;
         upkeep::pass_by();
         let mut ms = LOOK;
         self.look()?;
+        if Only::NEXT_CLOCK.is_taken()? {
+            // A runner that is on its way finds no work.
+            let no_keeper = self.count(|aim| aim.role.is_none()) == 0;
+            if shared::gives_way() && no_keeper {
+                shared::clock_leaves();
+                return Ok(None);
+            }
+            return Ok(Some(LOOK_FOR_LOCK));
+        }
         let databases = shared::databases()?;
         write_hints(&databases)?;
         let now = backend::now();
+        if self.watch.has_jumped() {
+            databases.iter().for_each(|database| database.duty_begins(now));
+        }
         self.sweep(&databases, asked, now);
         let mut is_idle = true;
         if !transaction::in_recovery() {
@@ -354,6 +406,9 @@ impl Clock {
                     let_go(slot, cookie);
                     if has_failed && !has_begun {
                         refused(ordered.aim, code)?;
+                    } else if has_failed && ordered.aim.role.is_none() {
+                        // It has forgotten what it was asked for.
+                        shared::database(ordered.aim.database)?.ask_for_sweep();
                     }
                     fallible::push(&mut ended, (ordered.aim, !has_failed))?;
                     ordered.stage = Stage::Over;
@@ -413,6 +468,9 @@ impl Clock {
         };
         let mut sleep = |us: i64| *ms = (*ms).min((us + 999) / 1000).max(1);
         let (is_due, at) = database.due(now);
+        // A process takes a while to start. The keeper stays until the time has come.
+        let at = if at == 0 { 0 } else { at - AHEAD };
+        let is_due = is_due || (at != 0 && at <= now);
         if is_due && self.count(|aim| *aim == keeper) == 0 {
             match self.paused_for(keeper, now) {
                 0 if self.count(|aim| aim.role.is_none()) >= KEEPERS => (),
@@ -467,6 +525,11 @@ impl Clock {
     }
 
     fn order(&mut self, aim: Aim, role: u32, work: Work) -> Result<()> {
+        moment::may_fail(if work == Work::Task {
+            "ordering a runner"
+        } else {
+            "ordering the keeper"
+        })?;
         fallible::reserve(&mut self.orders, 1)?;
         KEPT.with_borrow_mut(|kept| fallible::reserve(kept, 1 + self.orders.len()))?;
         let order = Order {

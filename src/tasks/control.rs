@@ -21,7 +21,7 @@ use pgrx::PgSqlErrorCode;
 
 /// A task that has not ended.
 struct Unfinished {
-    /// 0 where the role does not exist.
+    /// 0 if the role does not exist.
     owner: u32,
     is_own: bool,
     is_committed: bool,
@@ -48,22 +48,37 @@ fn unfinished(tables: &Tables, id: i64) -> Result<Option<Unfinished>> {
 
 /// Cancels the task: one that runs at once, waiting up to `grace_ms` milliseconds for its end, and one that does not run in this transaction. False
 /// if it has ended.
-/// 42704 for an id that was never given out, 42501 where the current role neither has the privileges of the task's nor may signal it.
+/// 42704 for an id that was never given out, 42501 if the current role neither has the privileges of the task's role nor may signal it.
 pub fn cancel(tables: &Tables, id: i64, grace_ms: i32) -> Result<bool> {
+    // A deferred trigger of the task's own comes after the mark, and sees the task as done before it is.
+    if running::current().is_some_and(|(task, _)| task == id)
+        && let Some(run) = running::runs_now(id)
+    {
+        check_cancel(id, run.owner)?;
+        if running::cancel(id, grace_ms)? {
+            return Ok(true);
+        }
+    }
     let Some(found) = unfinished(tables, id)?.filter(|found| found.is_committed) else {
         return match end::find(tables, id)? {
             Some(ended) => check(id, ended.owner).map(|()| false),
             None => end::check_given_out(id).map(|()| false),
         };
     };
-    if !role::may_signal(found.owner) {
-        check(id, found.owner)?;
-    }
+    check_cancel(id, found.owner)?;
     if running::runs_now(id).is_some() && running::cancel(id, grace_ms)? {
         return Ok(true);
     }
     transaction::check_writable(c"background.cancel()")?;
     end::without_run(id, b"canceled")
+}
+
+fn check_cancel(id: i64, owner: u32) -> Result<()> {
+    if role::may_signal(owner) {
+        Ok(())
+    } else {
+        check(id, owner)
+    }
 }
 
 fn check(id: i64, owner: u32) -> Result<()> {
@@ -95,7 +110,7 @@ static RETRY: Plan = Plan::planned(
     &[INT8, INT4],
 );
 
-/// Enqueues a task again that has ended, and not as done. False for others. 42704, 42501; 23505 where another task of its key waits; those of
+/// Enqueues a task again that has ended, and not as done. False for others. 42704, 42501; 23505 if another task of its key waits; those of
 /// [`queue::enter`].
 pub fn retry(tables: &Tables, id: i64) -> Result<bool> {
     transaction::check_writable(c"background.retry()")?;
@@ -137,7 +152,7 @@ pub fn retry(tables: &Tables, id: i64) -> Result<bool> {
     Ok(true)
 }
 
-/// Waits until the task has ended and gives the state that it ended in, `done` where that is not kept any more; None at the deadline. What the
+/// Waits until the task has ended. Returns the state that it ended in, `done` if that is not kept any more; None at the deadline. What the
 /// task wrote is visible then, and on disk. 42704, 42501, 55000 for a task that this transaction enqueued, 40P01 if its run waits for this session.
 pub fn wait(tables: &Tables, id: i64, deadline: Deadline) -> Result<Option<Vec<u8>>> {
     if running::current().is_some_and(|(current, _)| current == id) {
@@ -234,7 +249,7 @@ static RESULT: Plan = Plan::planned(
     &[INT8],
 );
 
-/// The rows that were kept of a task, none where it has not ended. 42704, 42501.
+/// The rows that were kept of a task, none if it has not ended. 42704, 42501.
 pub fn result(tables: &Tables, id: i64, rows: &Rows) -> Result<()> {
     match end::find(tables, id)? {
         Some(ended) => check(id, ended.owner)?,
@@ -243,7 +258,7 @@ pub fn result(tables: &Tables, id: i64, rows: &Rows) -> Result<()> {
             None => return end::check_given_out(id),
         },
     }
-    // The row may move to another table after the snapshot of a statement is taken and before that has locked the table where the row was.
+    // The row may move to another table after the snapshot of a statement is taken and before that has locked the row's table.
     for _ in 0..2 {
         let found = RESULT.rows(&[Value::Int8(id)], |row| match row.datum(0)? {
             Some(datum) => rows.push(&[Value::Other(JSONB, datum)]),

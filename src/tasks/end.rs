@@ -7,6 +7,7 @@ use crate::pg::plan::{self, Plan};
 use crate::pg::table::{self, Key, Sees, Tid};
 use crate::tasks::keys;
 use crate::tasks::lane::{self, Over};
+use crate::tasks::outcome::Outcome;
 use crate::tasks::pushed::{self, Ready, ready_columns};
 use crate::tasks::tables::{self, Phase, Tables, dependency, run};
 use crate::tasks::totals;
@@ -17,11 +18,11 @@ use pgrx::PgSqlErrorCode;
 pub struct Ended {
     pub state: Vec<u8>,
     pub is_done: bool,
-    /// The number of its role, 0 where that does not exist.
+    /// The number of its role, 0 if that does not exist.
     pub owner: u32,
 }
 
-/// How the task has ended, as long as that is kept; None also where it has not.
+/// How the task has ended, as long as that is kept; None also if it has not.
 pub fn find(tables: &Tables, id: i64) -> Result<Option<Ended>> {
     for (runs, index) in tables.runs {
         let found = table::find(runs, index, run::TASK_ID, Key::Int8(id), Sees::Committed, |row| {
@@ -82,7 +83,7 @@ pub fn not_permitted(id: i64) -> Failure {
     .into()
 }
 
-/// A task whose last attempt has an error keeps it. Returns its keys.
+/// A task whose last attempt has an error keeps it. Returns its keys, its queue, its schedule, and what its operation is told.
 static END: Plan = Plan::planned(
     c"WITH gone AS (DELETE FROM background.task WHERE id OPERATOR(pg_catalog.=) $1 RETURNING *) \
       INSERT INTO background.run_failed (task_id, attempt, ended, state, queue, owner, label, started_at, finished_at, sqlstate, message, \
@@ -91,7 +92,7 @@ static END: Plan = Plan::planned(
       SELECT id, (OPERATOR(pg_catalog.-) attempt), true, $2, queue, owner, label, started_at, pg_catalog.clock_timestamp(), sqlstate, error_message, \
           priority, mode, home, max_attempts, enqueued_at, run_at, expires_at, retry_delay, timeout, sql, param_types, param_values, \
           search_path, settings, database, keep_result, key, concurrency_key, after, on_parent_failure, schedule, operation_id \
-      FROM gone RETURNING key, queue, concurrency_key, operation_id, pg_catalog.abs(attempt), sqlstate, message",
+      FROM gone RETURNING key, queue, concurrency_key, schedule, operation_id, pg_catalog.abs(attempt), sqlstate, message",
     &[INT8, TEXT],
 );
 
@@ -145,20 +146,60 @@ pub fn without_run(id: i64, state: &[u8]) -> Result<bool> {
 
 /// Ends one task. Its children are left to [`follow`].
 pub fn end(id: i64, state: &[u8]) -> Result<bool> {
-    let ended = END.first(&[Value::Int8(id), Value::Text(state)], |row| {
-        let keys = (row.text(0)?, row.text(1)?.unwrap_or_default(), row.text(2)?);
-        Ok((
-            keys,
-            row.int8(3)?,
-            row.int4(4)?.unwrap_or(0),
-            row.text(5)?,
-            row.text(6)?,
-        ))
-    })?;
-    let Some(((key, queue, concurrency_key), operation, attempts, sqlstate, message)) = ended else {
+    let Some(Gone {
+        key,
+        queue,
+        concurrency_key,
+        schedule,
+    }) = without_note(id, state)?
+    else {
         return Ok(false);
     };
-    totals::ends(&queue, state);
+    // Only the keeper finds that. A session that cancels a task would keep the row of the schedule until its commit.
+    if let Some(schedule) = schedule.filter(|_| matches!(state, b"failed" | b"expired")) {
+        let outcome = Outcome {
+            task: id,
+            schedule: &schedule,
+            state,
+            started_at: 0,
+        };
+        outcome.note()?;
+    }
+    FORGET_CHILD.execute(&[Value::Int8(id)])?;
+    if let Some(key) = key {
+        keys::next_is_ready(&key)?;
+    }
+    if let Some(key) = concurrency_key {
+        keys::next_may_run(&queue, &key)?;
+    }
+    Ok(true)
+}
+
+/// A task that has no row any more.
+pub struct Gone {
+    key: Option<Vec<u8>>,
+    queue: Vec<u8>,
+    concurrency_key: Option<Vec<u8>>,
+    /// The schedule that has enqueued it.
+    pub schedule: Option<Vec<u8>>,
+}
+
+/// Ends one task, whose attempts are noted. What follows from that is left to the caller. None if it has ended meanwhile.
+pub fn without_note(id: i64, state: &[u8]) -> Result<Option<Gone>> {
+    let ended = END.first(&[Value::Int8(id), Value::Text(state)], |row| {
+        let gone = Gone {
+            key: row.text(0)?,
+            queue: row.text(1)?.unwrap_or_default(),
+            concurrency_key: row.text(2)?,
+            schedule: row.text(3)?,
+        };
+        let attempts = row.int4(5)?.unwrap_or(0);
+        Ok((gone, row.int8(4)?, attempts, row.text(6)?, row.text(7)?))
+    })?;
+    let Some((gone, operation, attempts, sqlstate, message)) = ended else {
+        return Ok(None);
+    };
+    totals::ends(&gone.queue, state);
     if let Some(operation) = operation {
         lane::over(&Over {
             task: id,
@@ -171,14 +212,7 @@ pub fn end(id: i64, state: &[u8]) -> Result<bool> {
             message: message.as_deref(),
         })?;
     }
-    FORGET_CHILD.execute(&[Value::Int8(id)])?;
-    if let Some(key) = key {
-        keys::next_is_ready(&key)?;
-    }
-    if let Some(key) = concurrency_key {
-        keys::next_may_run(&queue, &key)?;
-    }
-    Ok(true)
+    Ok(Some(gone))
 }
 
 /// The task has ended, as `is_done` says: its children wait for it no more, or are canceled, and so on down. False if some of them are left for

@@ -5,6 +5,7 @@ use crate::pg::error::{Failure, Report, Result};
 use crate::pg::function::call::Answer;
 use crate::pg::function::rows::{BOOL, CHAR, INT4, INT8, OID, TEXT, TIMESTAMPTZ, Value};
 use crate::pg::guc::own;
+use crate::pg::moment;
 use crate::pg::plan::Plan;
 use crate::pg::process::{backend, identity};
 use crate::pg::table;
@@ -89,26 +90,34 @@ static SETTINGS_ARE_WRONG: Plan = Plan::fixed(
     &[JSONB],
 );
 
-/// Enqueues a task of the current role and gives its id.
+/// Enqueues a task of the current role. Returns its id.
 ///
-/// Errors: 25000 in a parallel worker, 42501 in a security-restricted operation, 25006 where nothing may be written, 0A000 for a role that may
-/// not log in before version 17; those of [`Options::check`], [`queue::enter`] and [`parents::look`]; 23505 where `on_conflict` asks for it.
+/// Errors: 25000 in a parallel worker, 42501 in a security-restricted operation, 25006 if nothing may be written; those of [`check`],
+/// [`queue::enter`] and [`parents::look`]; 23505 if `on_conflict` asks for it.
 pub fn enqueue(asked: Asked, after: Value) -> Result<i64> {
     order::check_caller("enqueue a task", "task")?;
     transaction::check_writable(c"background.enqueue()")?;
     let role = identity::acting().2;
-    check_role(role)?;
-    let options = Options::check(asked, role)?;
+    let options = check(asked, role)?;
     // From here on nothing of users runs.
     let tables = join::tables()?;
     check_settings(options.asked.settings)?;
-    Order {
+    let id = Order {
         tables: &tables,
         options: &options,
         after,
         role,
     }
-    .place()
+    .place()?;
+    moment::may_fail("enqueued")?;
+    Ok(id)
+}
+
+/// Checks what is asked for a task of the role, which is current. 0A000 for a role that may not log in before version 17; those of
+/// [`Options::check`].
+pub fn check(asked: Asked<'_>, role: u32) -> Result<Options<'_>> {
+    check_role(role)?;
+    Options::check(asked, role)
 }
 
 /// A role without LOGIN cannot connect before version 17.
@@ -198,7 +207,7 @@ impl Order<'_> {
         }
     }
 
-    /// None where another task has the turn.
+    /// None if another task has the turn.
     fn insert(&self, turn: Option<i32>) -> Result<Option<i64>> {
         let home = stamp::home(self.tables)?;
         let id = table::next_number(self.tables.task_id)?;
@@ -249,13 +258,12 @@ impl Order<'_> {
     /// The columns from `max_attempts` to `keep_result`.
     fn options<'b>(&'b self, now: i64, path: &'b [u8]) -> [Value<'b>; 14] {
         let asked = &self.options.asked;
-        let time = |at: Option<i64>| at.map_or(Value::Null, Value::Timestamp);
         let params = self.options.params;
         [
             asked.max_attempts.map_or(Value::Null, Value::Int4),
             Value::Timestamp(now),
-            time(asked.run_at),
-            time(asked.expires_at),
+            Value::timestamp_or_null(asked.run_at),
+            Value::timestamp_or_null(asked.expires_at),
             options::interval(asked.retry_delay),
             options::interval(asked.timeout),
             Value::text_or_null(asked.label),

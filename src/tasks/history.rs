@@ -14,7 +14,9 @@ use crate::pg::query::simple_query;
 use crate::pg::table::{self, Filled, Key, Sees, Tid};
 use crate::pg::value::desc::JSONB;
 use crate::pg::value::json::Json;
+use crate::tasks::end;
 use crate::tasks::lane::{self, Over};
+use crate::tasks::outcome::Outcome;
 use crate::tasks::retention;
 use crate::tasks::tables::{self, Tables, run, task};
 use crate::tasks::totals;
@@ -35,8 +37,8 @@ pub struct Done {
     pub keep: bool,
 }
 
-/// Notes that the task is done, in the open transaction. False where somebody has changed or ended the task since the run has loaded it: then
-/// nothing is done. Waits for whoever has locked the task's row.
+/// Notes that the task is done, in the open transaction. False if another session has changed or ended the task since the run has loaded it: then
+/// nothing is done. Waits for the session that has locked the task's row.
 pub fn done(done: &Done) -> Result<bool> {
     let tables = tables::last()?;
     let to = if done.keep { retention::current(&tables)? } else { 0 };
@@ -83,7 +85,7 @@ pub fn version(tables: &Tables, id: i64) -> Result<Option<Tid>> {
     )
 }
 
-/// Removes what is not to be kept any more, where that is due. Gives when it is due next, None for never. Outside of a transaction.
+/// Removes what is not to be kept any more, if that is due. Returns when it is due next, None for never. Outside of a transaction.
 pub fn prune() -> Result<Option<i64>> {
     retention::prune()
 }
@@ -101,11 +103,12 @@ macro_rules! kept_columns {
 pub struct Failed<'a> {
     pub id: i64,
     pub attempt: i32,
+    /// 0 if it is not known any more.
     pub pid: i32,
     pub started_at: i64,
     /// The state of the run.
     pub state: &'a [u8],
-    /// The state of the task, where this was its end.
+    /// The state of the task, if this was its end.
     pub end: Option<&'a [u8]>,
     /// When the next attempt is due, else.
     pub run_at: i64,
@@ -124,7 +127,7 @@ static ENDS: Plan = Plan::planned(
         kept_columns!(),
         ") SELECT id, $2, true, $5, queue, owner, label, $3, $4, pg_catalog.clock_timestamp(), $6, $7, $8, $9, $10, ",
         kept_columns!(),
-        " FROM gone RETURNING queue, operation_id\0"
+        " FROM gone RETURNING queue, schedule, operation_id\0"
     )),
     &[INT8, INT4, INT4, TIMESTAMPTZ, TEXT, TEXT, TEXT, TEXT, TEXT, TEXT],
 );
@@ -150,14 +153,21 @@ static AGAIN: Plan = Plan::planned(
     ],
 );
 
-/// Notes an attempt that is not done, in the open transaction. Does nothing where the task has ended meanwhile.
+/// Notes an attempt that is not done, in the open transaction. Does nothing if the task has ended meanwhile.
+///
+/// If the last attempt was interrupted or timed out, its run has that state, and the end of the task has a row of its own.
 pub fn note(failed: &Failed) -> Result<()> {
+    let is_one = failed.end == Some(failed.state);
     let values = [
         Value::Int8(failed.id),
         Value::Int4(failed.attempt),
-        Value::Int4(failed.pid),
+        if failed.pid == 0 {
+            Value::Null
+        } else {
+            Value::Int4(failed.pid)
+        },
         Value::Timestamp(failed.started_at),
-        Value::Text(failed.end.unwrap_or(failed.state)),
+        Value::Text(failed.state),
         Value::Text(failed.sqlstate),
         Value::Text(failed.message),
         Value::text_or_null(failed.detail),
@@ -165,28 +175,41 @@ pub fn note(failed: &Failed) -> Result<()> {
         Value::text_or_null(failed.context),
         Value::Timestamp(failed.run_at),
     ];
-    match failed.end {
-        Some(end) => {
-            let ended = ENDS.first(&values[..10], |row| Ok((row.text(0)?, row.int8(1)?)))?;
-            if let Some((Some(queue), operation)) = ended {
-                totals::ends(&queue, end);
-                if let Some(operation) = operation {
-                    lane::over(&Over {
-                        task: failed.id,
-                        operation,
-                        state: end,
-                        attempts: failed.attempt,
-                        rows: None,
-                        ms: None,
-                        sqlstate: Some(failed.sqlstate),
-                        message: Some(failed.message),
-                    })?;
-                }
+    let outcome = |schedule: Option<Vec<u8>>, state| match schedule {
+        Some(schedule) => Outcome {
+            task: failed.id,
+            schedule: &schedule,
+            state,
+            started_at: failed.started_at,
+        }
+        .note(),
+        None => Ok(()),
+    };
+    if is_one {
+        let ended = ENDS.first(&values[..10], |row| Ok((row.text(0)?, row.text(1)?, row.int8(2)?)))?;
+        if let Some((queue, schedule, operation)) = ended {
+            totals::ends(&queue.unwrap_or_default(), failed.state);
+            outcome(schedule, failed.state)?;
+            if let Some(operation) = operation {
+                lane::over(&Over {
+                    task: failed.id,
+                    operation,
+                    state: failed.state,
+                    attempts: failed.attempt,
+                    rows: None,
+                    ms: None,
+                    sqlstate: Some(failed.sqlstate),
+                    message: Some(failed.message),
+                })?;
             }
         }
-        None => {
-            AGAIN.execute(&values)?;
-        }
+        return Ok(());
+    }
+    AGAIN.execute(&values)?;
+    if let Some(end) = failed.end
+        && let Some(gone) = end::without_note(failed.id, end)?
+    {
+        outcome(gone.schedule, end)?;
     }
     Ok(())
 }

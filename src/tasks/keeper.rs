@@ -6,28 +6,41 @@
 
 use crate::pg::catalog::database;
 use crate::pg::error::{self, Failure, Result};
-use crate::pg::function::rows::{INT8, OID, TIMESTAMPTZ, Value};
+use crate::pg::fallible;
+use crate::pg::function::rows::{INT4, INT8, OID, TIMESTAMPTZ, Value};
 use crate::pg::guc::own;
+use crate::pg::moment;
 use crate::pg::plan::{self, Plan};
 use crate::pg::process::backend;
 use crate::pg::sqlstate;
 use crate::pg::table::Sees;
 use crate::pg::transaction;
 use crate::settings::{self, Tasks};
+use crate::tasks::elsewhere;
 use crate::tasks::end::{self, Locked};
+use crate::tasks::fire::{self, Firing};
 use crate::tasks::history::{self, Failed};
 use crate::tasks::lane;
 use crate::tasks::pushed::{self, Ready, ready_columns};
-use crate::tasks::ready::Which;
-use crate::tasks::shared::{self, Mode, Of, Run};
+use crate::tasks::ready::{self, Which};
+use crate::tasks::shared::{self, Database, Mode, Of, Run};
 use crate::tasks::stamp::{self, Standing};
+use crate::tasks::stay::Stay;
 use crate::tasks::tables::{self, Phase, Tables};
+use pgrx::pg_sys::ErrorData;
 
 /// How soon the keeper looks again where another session may commit what was prepared, in microseconds.
 const PREPARED: i64 = 1_000_000;
 
 /// The same after something that was left for later.
 const LATER: i64 = 500_000;
+
+/// The same at least, after a schedule that another transaction has locked.
+const SOON: i64 = 20_000;
+
+/// How many schedules are fired in one transaction, and how many before something else is looked at, too.
+const FIRED_AT_ONCE: i64 = 100;
+const FIRED_IN_A_LOOK: i64 = 1000;
 
 /// How many tasks are looked at in one transaction.
 const AT_ONCE: i64 = 1000;
@@ -38,20 +51,13 @@ const ERRORS: usize = 3;
 /// How long the keeper waits for a lock.
 const PATIENCE: &core::ffi::CStr = c"100ms";
 
-/// Of the task `t` of the queue `q`: how many attempts there may be.
-macro_rules! max_attempts {
-    () => {
-        "COALESCE(t.max_attempts, CASE WHEN t.mode OPERATOR(pg_catalog.=) 's' THEN 1 ELSE COALESCE(q.max_attempts, 5) END)"
-    };
-}
-
 /// Statements of what [`Attempts`] reads, of the tasks for which the condition holds.
 macro_rules! attempts_where {
     ($condition:literal) => {
         plan::text(concat!(
-            "SELECT t.id, t.attempt, ",
-            max_attempts!(),
-            ", LEAST(pg_catalog.date_part('epoch', COALESCE(t.retry_delay, q.retry_delay, '5 s')) OPERATOR(pg_catalog.*) 1000, 3600000)::pg_catalog.int8 \
+            "SELECT t.id, t.attempt, \
+                  COALESCE(t.max_attempts, CASE WHEN t.mode OPERATOR(pg_catalog.=) 's' THEN 1 ELSE COALESCE(q.max_attempts, 5) END), \
+                  LEAST(pg_catalog.date_part('epoch', COALESCE(t.retry_delay, q.retry_delay, '5 s')) OPERATOR(pg_catalog.*) 1000, 3600000)::pg_catalog.int8 \
               FROM background.task AS t LEFT JOIN background.queue AS q ON q.name OPERATOR(pg_catalog.=) t.queue WHERE ",
             $condition,
             "\0"
@@ -103,24 +109,20 @@ static NOBODYS: Endings = Endings {
     state: b"failed",
 };
 
-/// Whose last attempt is noted, but not how it ended: the server has ended with it.
-static CUT_SHORT: Endings = Endings {
-    find: Plan::planned(
-        plan::text(concat!(
-            "SELECT t.id FROM background.task AS t LEFT JOIN background.queue AS q ON q.name OPERATOR(pg_catalog.=) t.queue \
-              WHERE t.phase OPERATOR(pg_catalog.=) 'w' AND t.attempt OPERATOR(pg_catalog.>) 0 AND t.attempt OPERATOR(pg_catalog.>=) ",
-            max_attempts!(),
-            " LIMIT $1\0"
-        )),
-        &[INT8],
+/// Whose last attempt has begun, and how it ended is not noted: the server has ended with it.
+static CUT_SHORT: Plan = Plan::planned(
+    attempts_where!(
+        "t.phase OPERATOR(pg_catalog.=) 'w' AND t.attempt OPERATOR(pg_catalog.>) 0 AND t.sqlstate IS NULL LIMIT $1"
     ),
-    note: Plan::planned(
-        c"UPDATE background.task SET sqlstate = '08006', error_message = 'the server stopped before the task ended' \
-          WHERE id OPERATOR(pg_catalog.=) $1 AND phase OPERATOR(pg_catalog.=) 'w'",
-        &[INT8],
-    ),
-    state: b"failed",
-};
+    &[INT8],
+);
+
+/// The same of one task, if it still is one. Returns when the attempt began.
+static IS_CUT_SHORT: Plan = Plan::planned(
+    c"SELECT started_at FROM background.task WHERE id OPERATOR(pg_catalog.=) $1 \
+          AND phase OPERATOR(pg_catalog.=) 'w' AND attempt OPERATOR(pg_catalog.=) $2 AND sqlstate IS NULL",
+    &[INT8, INT4],
+);
 
 static LOCK: Plan = Plan::planned(
     c"SELECT FROM background.task WHERE id OPERATOR(pg_catalog.=) $1 FOR UPDATE SKIP LOCKED",
@@ -157,8 +159,8 @@ static DUE: Plan = Plan::planned(
     &[TIMESTAMPTZ, INT8],
 );
 
-/// The lines that have tasks, each found by one look into the index behind the one before. Whatever the number of tasks is, this takes as many
-/// looks as there are lines.
+/// The first lines that have tasks which may run, each found by one look into the index behind the one before. Whatever the number of tasks is, this
+/// takes as many looks as there are lines. Those of roles that do not exist are among them, whatever their queue is.
 static LINES: Plan = Plan::planned(
     c"WITH RECURSIVE line (queue, owner) AS ( \
           (SELECT queue, owner FROM background.task WHERE phase OPERATOR(pg_catalog.=) 'w' \
@@ -173,9 +175,15 @@ static LINES: Plan = Plan::planned(
                    AND queue OPERATOR(pg_catalog.>) before.queue \
                ORDER BY queue, owner USING OPERATOR(background.<) LIMIT 1) \
               LIMIT 1) AS further \
-      ) SELECT queue, background.role_oid(owner) FROM line",
-    &[],
+      ) SELECT queue, background.role_oid(owner) FROM line \
+      WHERE background.role_oid(owner) IS NULL OR NOT EXISTS (SELECT FROM background.queue \
+          WHERE name OPERATOR(pg_catalog.=) line.queue AND (paused OR max_running OPERATOR(pg_catalog.=) 0)) \
+      LIMIT $1",
+    &[INT8],
 );
+
+/// How many lines a sweep looks for: more than there is room for, so that some have none and are looked for again.
+const LINES_AT_ONCE: usize = 2 * ready::LINES;
 
 static NEXT: Plan = Plan::planned(
     c"SELECT LEAST((SELECT pg_catalog.min(run_at) FROM background.task WHERE phase OPERATOR(pg_catalog.=) 'd'), \
@@ -189,10 +197,41 @@ static IS_PREPARED: Plan = Plan::planned(
     &[],
 );
 
-/// Looks at the tables of this process's database. Outside of a transaction.
+/// Looks at the tables of this process's database, and stays as long as it is soon to look again. Outside of a transaction.
 pub fn keep() -> Result<()> {
     let database = shared::mine()?;
+    // Also what only reads waits for no lock for long: DROP EXTENSION locks the tables in an order of its own, and would be the victim of a deadlock.
+    transaction::own(|| own::set(c"lock_timeout", PATIENCE, false))?;
+    let mut stay = Stay::begin(database);
+    loop {
+        match look(database, &mut stay) {
+            Ok(()) => (),
+            Err(failure) => {
+                let edata = error::into_data(failure);
+                if !is_in_the_way(edata) {
+                    return Err(Failure::Caught(edata));
+                }
+                database.ask_for_keeper_at(backend::now() + LATER);
+                return Ok(());
+            }
+        }
+        if !stay.until_due()? {
+            return Ok(());
+        }
+    }
+}
+
+/// Whether the error is that another transaction holds a lock.
+fn is_in_the_way(edata: *mut ErrorData) -> bool {
+    let code = error::sqlstate(edata);
+    [b"55P03", b"40P01"]
+        .into_iter()
+        .any(|other| sqlstate::pack(other) == code)
+}
+
+fn look(database: &'static Database, stay: &mut Stay) -> Result<()> {
     let (began, is_asked) = database.keeper_begins();
+    moment::may_fail("keeper begins")?;
     if transaction::in_recovery() {
         database.seen(began, 0, true);
         return Ok(());
@@ -218,19 +257,25 @@ pub fn keep() -> Result<()> {
         _ => Mode::Runs,
     };
     let sweeps = is_asked || mode != database.mode();
+    let now = backend::now();
+    let begins = mode == Mode::Runs && database.mode() != Mode::Runs;
+    if begins || stay.clock_has_jumped() {
+        database.duty_begins(now);
+    }
     database.set_mode(mode);
     if is_prepared {
         database.ask_for_sweep_at(backend::now() + PREPARED);
     }
-    let mut look = Look { tables, next: 0 };
+    let mut look = Look { tables, next: 0, now };
     if mode == Mode::Runs {
+        look.schedules(standing.home(), begins, sweeps)?;
         look.lost()?;
         if let Some((role, sqlstate)) = database.take_refused() {
             look.refused(role, &sqlstate)?;
         }
         look.end(&EXPIRED)?;
         if sweeps {
-            look.end(&CUT_SHORT)?;
+            look.cut_short()?;
             look.forgotten()?;
             look.operations()?;
         }
@@ -246,6 +291,7 @@ pub fn keep() -> Result<()> {
             shared::forget_lost(&run);
         }
     }
+    moment::may_fail("looked")?;
     let (next, has_blocked) = transaction::own(|| {
         let next = NEXT.first(&[], |row| row.int8(0))?.flatten();
         let blocked = HAS_BLOCKED.first(&[], |row| row.bool(0))?.flatten();
@@ -255,8 +301,7 @@ pub fn keep() -> Result<()> {
         && let Some(next) = next
     {
         // What was due and is not done was left for later.
-        let now = backend::now();
-        look.look_at(if next > now { next } else { now + LATER });
+        look.look_at(if next > look.now { next } else { backend::now() + LATER });
     }
     if mode == Mode::Runs
         && let Some(at) = history::prune()?
@@ -275,27 +320,28 @@ pub fn scout() -> Result<()> {
     Ok(())
 }
 
-/// Runs `body` in a transaction of its own, in which no lock is waited for for long. None after an error, which is reported unless another
-/// transaction was in the way.
+/// Runs `body` in a transaction of its own. None after an error, which is reported unless another transaction was in the way.
 fn patiently<T>(body: impl FnOnce() -> Result<T>) -> Result<Option<T>> {
+    Ok(try_patiently(body)?.ok())
+}
+
+/// The same with the message of the error, if it was reported.
+fn try_patiently<T>(body: impl FnOnce() -> Result<T>) -> Result<core::result::Result<T, Option<Vec<u8>>>> {
     let done = transaction::own(|| {
-        own::set(c"lock_timeout", PATIENCE, true)?;
         // What a crash loses of this is done again.
         own::set(c"synchronous_commit", c"off", true)?;
         body()
     });
     match done {
-        Ok(done) => Ok(Some(done)),
+        Ok(done) => Ok(Ok(done)),
         Err(failure) => {
             let edata = error::into_data(failure);
-            let code = error::sqlstate(edata);
-            if ![b"55P03", b"40P01"]
-                .into_iter()
-                .any(|other| sqlstate::pack(other) == code)
-            {
-                error::log_caught(edata);
+            if is_in_the_way(edata) {
+                return Ok(Err(None));
             }
-            Ok(None)
+            let message = fallible::copied(error::text(edata))?;
+            error::log_caught(edata);
+            Ok(Err(Some(message)))
         }
     }
 }
@@ -305,6 +351,8 @@ struct Look {
     tables: Tables,
     /// When the keeper is to look again, 0 for never.
     next: i64,
+    /// When it has begun. What is due later is left to the next look.
+    now: i64,
 }
 
 impl Look {
@@ -316,6 +364,52 @@ impl Look {
 
     fn look_later(&mut self) {
         self.look_at(backend::now() + LATER);
+    }
+
+    /// Schedules whose time has come. Some at a time, so that the first tasks run while others are enqueued.
+    fn schedules(&mut self, home: i64, begins: bool, sweeps: bool) -> Result<()> {
+        if begins {
+            patiently(|| fire::heal(home))?;
+        }
+        let database = shared::mine()?;
+        let (first, changed) = database.first_schedule();
+        if first > self.now && !sweeps {
+            if first < i64::MAX {
+                self.look_at(first);
+            }
+            return Ok(());
+        }
+        let firing = Firing {
+            tables: &self.tables,
+            home,
+            now: self.now,
+            since: database.on_duty_since(self.now),
+            // What another session's COMMIT PREPARED brings is told by no session.
+            floor: if sweeps || first == 0 { i64::MIN } else { first },
+        };
+        let mut fired = 0;
+        loop {
+            let Some(count) = patiently(|| firing.fire(FIRED_AT_ONCE))? else {
+                one_by_one(&firing)?;
+                break;
+            };
+            fired += count as i64;
+            if fired >= FIRED_IN_A_LOOK {
+                self.look_at(self.now);
+                return Ok(());
+            }
+            if (count as i64) < FIRED_AT_ONCE {
+                break;
+            }
+        }
+        let next = transaction::own(|| fire::next(home, firing.floor))?;
+        database.set_first_schedule(next.unwrap_or(i64::MAX), changed);
+        if let Some(next) = next {
+            // A schedule that another session has locked: the later it is, the less another moment matters.
+            let again = backend::now() + (self.now - next).clamp(SOON, LATER);
+            self.look_at(if next > self.now { next } else { again });
+        }
+        Ok(())
     }
 
     /// Notes the attempts of processes that are gone.
@@ -335,8 +429,13 @@ impl Look {
             if errors == ERRORS {
                 break;
             }
+            if run.elsewhere != 0 && elsewhere::cancel(run.elsewhere)? {
+                self.look_later();
+                continue;
+            }
             match patiently(|| note_lost(&run))? {
                 Some(()) => {
+                    moment::passes("lost noted");
                     shared::forget_lost(&run);
                     // It waits, or is deferred.
                     shared::mine()?.ask_for_sweep_at(backend::now());
@@ -379,7 +478,30 @@ impl Look {
         Ok(())
     }
 
-    /// Ends what does not run any more. The row is locked before the claims are looked at: who claims the task later finds the row held, or gone
+    /// Notes the attempts that the end of the server has ended. A task without such an attempt left ends.
+    fn cut_short(&mut self) -> Result<()> {
+        let mut errors = 0;
+        while errors < ERRORS {
+            let found = transaction::own(|| CUT_SHORT.rows(&[Value::Int8(AT_ONCE)], Attempts::read))?;
+            let mut noted = 0;
+            for attempts in &found {
+                match patiently(|| note_cut_short(&self.tables, attempts))? {
+                    Some(true) => noted += 1,
+                    Some(false) => self.look_later(),
+                    None => {
+                        errors += 1;
+                        self.look_later();
+                    }
+                }
+            }
+            if noted == 0 || (found.len() as i64) < AT_ONCE {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends what does not run any more. The row is locked before the claims are looked at: a runner that claims the task later finds the row held, or gone
     /// when it makes its mark.
     fn end(&mut self, endings: &Endings) -> Result<()> {
         loop {
@@ -393,6 +515,7 @@ impl Look {
                         return Ok(false);
                     }
                     if endings.note.execute(&id_value)? > 0 && end::end(id, endings.state)? {
+                        moment::may_fail("ending")?;
                         end::follow(id, false, Locked::Skip)?;
                     }
                     Ok(true)
@@ -424,6 +547,7 @@ impl Look {
                 if tables.has_task(parent, Sees::Uncommitted)? {
                     return Ok(true);
                 }
+                moment::may_fail("unblocking")?;
                 let is_done = end::find(tables, parent)?.is_none_or(|ended| ended.is_done);
                 end::follow(parent, is_done, Locked::Skip)
             })?;
@@ -456,11 +580,12 @@ impl Look {
 
     /// Deferred tasks whose time has come.
     fn due(&mut self) -> Result<()> {
-        let now = backend::now();
+        let now = self.now;
         let mut is_nobodys = false;
         loop {
             let due = patiently(|| {
                 let ready = DUE.rows(&[Value::Timestamp(now), Value::Int8(AT_ONCE)], Ready::read)?;
+                moment::may_fail("due")?;
                 for ready in &ready {
                     if ready.has_role() {
                         pushed::push(&ready.task(), Phase::Waiting)?;
@@ -483,15 +608,17 @@ impl Look {
     /// Puts the lines that have tasks to their beginning.
     fn sweep(&mut self) -> Result<()> {
         let database = shared::mine()?;
-        // Whoever makes a task wait after this puts it into its line itself.
+        // A process that makes a task wait after this puts it into its line itself.
         if let Some(mut lines) = database.lines() {
             lines.sweep_begins();
         }
+        moment::may_fail("sweeping")?;
         let found = transaction::own(|| {
-            LINES.rows(&[], |row| {
+            LINES.rows(&[Value::Int8(LINES_AT_ONCE as i64)], |row| {
                 Ok((row.text(0)?.unwrap_or_default(), row.oid(1)?.unwrap_or(0)))
             })
         })?;
+        moment::may_fail("swept")?;
         for (queue, role) in &found {
             if *role != 0 {
                 let which = Which {
@@ -503,12 +630,37 @@ impl Look {
                 }
             }
         }
+        if found.len() == LINES_AT_ONCE
+            && let Some(mut lines) = database.lines()
+        {
+            lines.has_no_room();
+        }
         if found.iter().any(|(_, role)| *role == 0) {
             self.end(&NOBODYS)?;
         }
         shared::there_is_work(None);
         Ok(())
     }
+}
+
+/// Fires what is due, each schedule by itself: one of them has failed. It says so, and is tried again a minute later.
+fn one_by_one(firing: &Firing) -> Result<()> {
+    const PAUSE: i64 = 60_000_000;
+    let due = transaction::own(|| firing.find(AT_ONCE))?;
+    let mut errors = 0;
+    for schedule in due {
+        match try_patiently(|| firing.fire_one(schedule))? {
+            Ok(()) | Err(None) => (),
+            Err(Some(message)) => {
+                errors += 1;
+                let noted = patiently(|| fire::stop(schedule, Some(backend::now() + PAUSE), &message))?;
+                if noted.is_none() || errors == ERRORS {
+                    return Ok(());
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 fn is_claimed(tables: &Tables, id: i64) -> Result<bool> {
@@ -550,12 +702,34 @@ impl Attempts {
     }
 }
 
+/// The row is locked before the claims are looked at: a run that begins later finds it held. False if the task is another session's, or runs.
+fn note_cut_short(tables: &Tables, attempts: &Attempts) -> Result<bool> {
+    let id = Value::Int8(attempts.task);
+    if LOCK.first(&[id], |_| Ok(()))?.is_none() || is_claimed(tables, attempts.task)? {
+        return Ok(false);
+    }
+    let Some(started_at) = IS_CUT_SHORT.first(&[id, Value::Int4(attempts.made)], |row| row.int8(0))? else {
+        return Ok(true);
+    };
+    attempts.note(&Failed {
+        id: attempts.task,
+        attempt: attempts.made,
+        started_at: started_at.unwrap_or(0),
+        state: b"interrupted",
+        sqlstate: b"08006",
+        message: b"the server stopped before the task ended",
+        ..Failed::default()
+    })?;
+    Ok(true)
+}
+
 /// A process is gone with its task. If that had committed before, there is no row any more, and nothing to note; nor if it had not begun.
 fn note_lost(run: &Run) -> Result<()> {
     let attempts = LOST.first(&[Value::Int8(run.task)], Attempts::read)?;
     let Some(attempts) = attempts.filter(|_| run.attempt > 0) else {
         return Ok(());
     };
+    moment::may_fail("noting lost")?;
     attempts.note(&Failed {
         id: run.task,
         attempt: run.attempt,

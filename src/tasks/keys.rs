@@ -1,7 +1,7 @@
 //! An enqueue with a key.
 //!
 //! Tasks of a role with the same key have one number after the other, their turns, and a unique index of key, role and turn. A task has begun when
-//! it runs, which only shared memory knows, or when an attempt at it has ended. The last one that has not begun is the conflict; where the
+//! it runs, which only shared memory knows, or when an attempt at it has ended. The last one that has not begun is the conflict; if the
 //! last one has begun, the new task has the next turn. Two sessions that find the same last one try the same turn, and one waits for the
 //! other's commit.
 
@@ -24,13 +24,14 @@ pub enum Found {
     Task(i64),
 }
 
-/// Who takes up a task with a key looks for this lock first. It waits for whoever has enqueued the row's version, has replaced it or ends it.
+/// A runner that takes up a task with a key looks for this lock first. This waits for the session that has enqueued the row's version, has replaced it
+/// or ends it.
 static LOCK: Plan = Plan::planned(
     c"SELECT FROM background.task WHERE id OPERATOR(pg_catalog.=) $1 AND attempt OPERATOR(pg_catalog.=) 0 FOR KEY SHARE",
     &[INT8],
 );
 
-/// The same for who changes it.
+/// The same for a session that changes the row.
 static LOCK_TO_REPLACE: Plan = Plan::planned(
     c"SELECT FROM background.task WHERE id OPERATOR(pg_catalog.=) $1 AND attempt OPERATOR(pg_catalog.=) 0 FOR UPDATE",
     &[INT8],

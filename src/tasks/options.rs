@@ -5,7 +5,7 @@ use crate::pg::error::{Report, Result};
 use crate::pg::function::call::{Answer, Interval};
 use crate::pg::function::rows::Value;
 use crate::pg::process::identity;
-use crate::pg::query::classify;
+use crate::pg::query::classify::{self, Seen};
 use crate::pg::value::desc::INTERVAL;
 use crate::pg::value::kept::{self, Kept};
 use crate::registry::job::LABEL_MAX;
@@ -89,7 +89,7 @@ pub struct Options<'a> {
     pub on_parent_failure: OnParentFailure,
     pub mode: Mode,
     pub params: Option<Kept>,
-    /// The name of the database, where it is another one.
+    /// The name of the database, if it is another one.
     pub database: Option<&'a [u8]>,
 }
 
@@ -97,8 +97,8 @@ impl<'a> Options<'a> {
     /// Checks what was asked for, and reads the parameters; what runs there is the caller's code. The role that is current will run the task.
     ///
     /// Errors: 22023 for unknown words and values out of range, 22001 for labels, keys and names that are too long, 22008 for intervals that
-    /// are too long, 42601 for what is no SQL, 0A000 for statements that the mode cannot run and for parameters that cannot be kept; those of
-    /// [`Database::by_name`] for the database.
+    /// are too long, 42601 for what is no SQL and for parameters of several statements, 0A000 for statements that the mode cannot run and for
+    /// parameters that cannot be kept; those of [`Database::by_name`] for the database.
     pub fn check(asked: Asked<'a>, role: u32) -> Result<Self> {
         check_length("label", asked.label, LABEL_MAX)?;
         check_length("key", asked.key, NAME_MAX)?;
@@ -127,14 +127,15 @@ impl<'a> Options<'a> {
         let other = database
             .filter(|database| database.is_other)
             .map(|database| database.encoding);
-        if other.is_some() {
-            check_elsewhere(&asked)?;
-        }
-        let mode = find_mode(&asked, other.is_some())?;
+        let seen = classify::look(asked.sql)?;
+        let mode = find_mode(asked.mode, seen, other.is_some())?;
         let params = match asked.params {
             Some(record) => kept::of(record, other)?,
             None => None,
         };
+        if params.is_some() {
+            check_alone(seen)?;
+        }
         let database = asked.database.filter(|_| other.is_some()).map(CStr::to_bytes);
         Ok(Self {
             asked,
@@ -147,21 +148,21 @@ impl<'a> Options<'a> {
     }
 }
 
-/// 0A000 for what does not go along to another database.
-fn check_elsewhere(asked: &Asked) -> Result<()> {
-    let what = if asked.keep_result {
-        "the result of a task in another database cannot be kept"
-    } else if asked.settings.is_some() {
-        "settings do not go along with a task in another database"
-    } else {
+/// 42601 for several statements, which cannot have parameters.
+fn check_alone(seen: Seen) -> Result<()> {
+    if !seen.is_many {
         return Ok(());
-    };
-    Err(Report::new(PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED, what).into())
+    }
+    Err(Report::new(
+        PgSqlErrorCode::ERRCODE_SYNTAX_ERROR,
+        "cannot insert multiple commands into a prepared statement",
+    )
+    .detail("With parameters the SQL is one statement.")
+    .into())
 }
 
-fn find_mode(asked: &Asked, elsewhere: bool) -> Result<Mode> {
-    let seen = classify::look(asked.sql)?;
-    let mode = match asked.mode {
+fn find_mode(word: &[u8], seen: Seen, elsewhere: bool) -> Result<Mode> {
+    let mode = match word {
         b"transaction" if elsewhere => {
             return Err(Report::new(
                 PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
@@ -225,7 +226,7 @@ pub fn out_of_range(message: &str) -> crate::pg::error::Failure {
     Report::new(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, message).into()
 }
 
-/// 22023, with the words that are known.
+/// 22023.
 pub fn unknown(what: &str, word: &[u8], known: &str) -> crate::pg::error::Failure {
     Report::new(
         PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,

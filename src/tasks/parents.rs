@@ -1,7 +1,7 @@
 //! The tasks that a task waits for: `after`.
 //!
 //! A row of `background.dependency` stands for each parent that has not ended. A parent may end while the row is not committed yet, and then it
-//! does not see the row; so after the commit somebody looks again at the parents of what is blocked ([`crate::tasks::pushed`]).
+//! does not see the row; so after the commit the keeper looks again at the parents of what is blocked ([`crate::tasks::pushed`]).
 //!
 //! A parent has a lower id than its child, so there are no cycles.
 
@@ -29,7 +29,7 @@ static ADD: Plan = Plan::fixed(
     &[INT8, INT8],
 );
 
-/// Looks at the parents of the task `child`. 42704 for an id that was never given out, 42501 where the current role may not act for a parent's,
+/// Looks at the parents of the task `child`. 42704 for an id that was never given out, 42501 if the current role may not act for a parent's,
 /// 22023 for a parent that has not ended and is not older than the task.
 pub fn look(tables: &Tables, after: &[i64], child: i64, on_failure: OnParentFailure) -> Result<Parents> {
     let mut ids = fallible::copied(after)?;

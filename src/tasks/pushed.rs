@@ -6,8 +6,9 @@
 
 use crate::pg::error::Result;
 use crate::pg::fallible;
+use crate::pg::moment;
 use crate::pg::plan::Row;
-use crate::pg::process::backend;
+use crate::pg::process::{backend, bgworker};
 use crate::pg::transaction::{Collected, Event, Watcher};
 use crate::settings::{self, Tasks};
 use crate::tasks::ready::{Entry, OPERATION, Which};
@@ -44,6 +45,8 @@ struct Pending {
     activates: bool,
     /// When the first of the tasks is due or expires, 0 for never; be it one of a subtransaction that was rolled back.
     due_at: i64,
+    /// When the first of the schedules is due that were made or changed, 0 for never.
+    schedule_due_at: i64,
 }
 
 impl Pending {
@@ -51,11 +54,11 @@ impl Pending {
         self.tasks.clear();
         self.queues.clear();
         (self.has_more, self.queues_change, self.activates) = (false, false, false);
-        self.due_at = 0;
+        (self.due_at, self.schedule_due_at) = (0, 0);
     }
 
     fn is_empty(&self) -> bool {
-        !self.has_more && !self.queues_change && !self.activates && self.tasks.is_empty()
+        !self.has_more && !self.queues_change && !self.activates && self.schedule_due_at == 0 && self.tasks.is_empty()
     }
 }
 
@@ -68,6 +71,7 @@ thread_local! {
             queues_change: false,
             activates: false,
             due_at: 0,
+            schedule_due_at: 0,
         })
     };
 }
@@ -149,6 +153,18 @@ pub fn push(task: &Task, phase: Phase) -> Result<()> {
     })
 }
 
+/// Notes that this transaction makes a schedule due at `at`.
+pub fn schedule_is_due(at: i64) -> Result<()> {
+    WATCHER.turn_on()?;
+    shared::mine()?;
+    PENDING.with_borrow_mut(|pending| {
+        if pending.schedule_due_at == 0 || at < pending.schedule_due_at {
+            pending.schedule_due_at = at;
+        }
+    });
+    Ok(())
+}
+
 /// Notes that this transaction changes settings of queues.
 pub fn queues_change() -> Result<()> {
     WATCHER.turn_on()?;
@@ -180,12 +196,23 @@ fn happened(event: Event) {
         Event::BeforeCommit => (),
         Event::Committed => {
             if !pending.is_empty() {
+                moment::passes(if bgworker::is_job_worker() {
+                    "worker committed"
+                } else {
+                    "committed"
+                });
                 committed(pending);
+                moment::passes(if bgworker::is_job_worker() {
+                    "worker pushed"
+                } else {
+                    "pushed"
+                });
             }
             pending.forget();
         }
         Event::Prepared => {
             if !pending.is_empty() {
+                moment::passes("prepared");
                 prepared();
             }
             pending.forget();
@@ -203,6 +230,11 @@ fn database() -> Option<&'static Database> {
 
 /// The tasks are there for all. Must not fail.
 fn committed(pending: &Pending) {
+    if pending.schedule_due_at != 0
+        && let Some(database) = shared::known()
+    {
+        database.schedule_changes(pending.schedule_due_at);
+    }
     if pending.queues_change {
         crate::tasks::totals::ask_for_housekeeping();
     }
@@ -247,8 +279,10 @@ fn committed(pending: &Pending) {
     if blocks {
         database.blocks();
     }
-    if pending.due_at != 0 {
-        database.ask_for_keeper_at(pending.due_at);
+    for at in [pending.due_at, pending.schedule_due_at] {
+        if at != 0 {
+            database.ask_for_keeper_at(at);
+        }
     }
     if let Some(task) = pending.tasks.iter().find(|task| task.phase == Phase::Waiting) {
         shared::there_is_work(Some(task.which.role));

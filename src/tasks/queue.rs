@@ -39,8 +39,10 @@ struct Known {
     name: Vec<u8>,
     role: u32,
     task: u32,
-    /// How many more tasks may wait.
-    room: Option<i64>,
+    /// Its `max_waiting`.
+    most: Option<i32>,
+    /// How many more tasks may wait, 0 if that is to be counted.
+    room: i64,
 }
 
 impl Known {
@@ -49,8 +51,11 @@ impl Known {
     }
 }
 
+/// The most queues that a transaction remembers.
+const MOST_KNOWN: usize = 32;
+
 thread_local! {
-    static KNOWN: RefCell<Option<Known>> = const { RefCell::new(None) };
+    static KNOWN: RefCell<Vec<Known>> = const { RefCell::new(Vec::new()) };
 }
 
 static WATCHER: Watcher = Watcher::new(|event| {
@@ -61,71 +66,78 @@ static WATCHER: Watcher = Watcher::new(|event| {
 
 /// What was seen of queues may be different: the transaction has ended, or a part of it, or it has changed them.
 fn forget() {
-    KNOWN.with_borrow_mut(|known| {
-        if let Some(known) = known {
-            known.task = 0;
-        }
-    });
+    KNOWN.with_borrow_mut(Vec::clear);
 }
 
 /// Whether the role may add a waiting task to the queue, which stays there until the transaction ends: [`drop`] waits for the lock. 42704,
-/// 42501, 53400. A transaction looks once.
+/// 42501, 53400. A transaction looks once, as long as it does not use many queues.
 pub fn enter(tables: &Tables, name: &[u8], role: u32) -> Result<()> {
-    let known = KNOWN.with_borrow_mut(|known| match known {
-        Some(known) if known.is(tables, name, role) => match &mut known.room {
-            None => Some(()),
-            Some(room) => {
-                *room -= 1;
-                (*room >= 0).then_some(())
-            }
-        },
-        _ => None,
-    });
-    if known.is_some() {
-        return Ok(());
+    match take_place(tables, name, role)? {
+        None => Ok(()),
+        Some(most) => Err(Report::new(
+            PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
+            format!("queue \"{}\" is full", shown(name)),
+        )
+        .detail(format!("As many tasks wait as max_waiting allows, which is {most}."))
+        .into()),
     }
-    let most = look(tables, name, role)?;
-    let room = match most {
-        Some(most) => {
-            let most = i64::from(most);
-            let running = running::count_of_queue(name);
-            let waiting = COUNT
-                .first(&[Value::Text(name), Value::Int8(most + running)], |row| row.int8(0))?
-                .flatten()
-                .unwrap_or(0)
-                - running;
-            if waiting >= most {
-                return Err(Report::new(
-                    PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
-                    format!("queue \"{}\" is full", shown(name)),
-                )
-                .detail(format!("As many tasks wait as max_waiting allows, which is {most}."))
-                .into());
-            }
-            Some(most - waiting - 1)
-        }
-        None => None,
-    };
-    let name = fallible::copied(name)?;
-    KNOWN.set(Some(Known {
-        name,
-        role,
-        task: tables.task,
-        room,
-    }));
-    Ok(())
 }
 
-/// The same for who adds nothing: 42704, 42501.
+/// The same for a caller that can do without: how many tasks may wait if the queue is full. 42704, 42501.
+pub fn take_place(tables: &Tables, name: &[u8], role: u32) -> Result<Option<i64>> {
+    check(tables, name, role)?;
+    let found = KNOWN.with_borrow_mut(|known| {
+        let queue = known.iter_mut().find(|queue| queue.is(tables, name, role))?;
+        if queue.room > 0 {
+            queue.room -= 1;
+            return None;
+        }
+        queue.most
+    });
+    let Some(most) = found.map(i64::from) else {
+        return Ok(None);
+    };
+    let running = running::count_of_queue(name);
+    let waiting = COUNT
+        .first(&[Value::Text(name), Value::Int8(most + running)], |row| row.int8(0))?
+        .flatten()
+        .unwrap_or(0)
+        - running;
+    if waiting >= most {
+        return Ok(Some(most));
+    }
+    KNOWN.with_borrow_mut(|known| {
+        if let Some(queue) = known.iter_mut().find(|queue| queue.is(tables, name, role)) {
+            queue.room = most - waiting - 1;
+        }
+    });
+    Ok(None)
+}
+
+/// The same for an enqueue that adds nothing: 42704, 42501.
 pub fn check(tables: &Tables, name: &[u8], role: u32) -> Result<()> {
-    let is_known = KNOWN.with_borrow(|known| known.as_ref().is_some_and(|known| known.is(tables, name, role)));
+    let is_known = KNOWN.with_borrow(|known| known.iter().any(|queue| queue.is(tables, name, role)));
     if is_known {
         return Ok(());
     }
-    look(tables, name, role).map(|_| ())
+    let most = look(tables, name, role)?;
+    let name = fallible::copied(name)?;
+    KNOWN.with_borrow_mut(|known| {
+        if known.len() == MOST_KNOWN {
+            known.clear();
+        }
+        let queue = Known {
+            name,
+            role,
+            task: tables.task,
+            most,
+            room: 0,
+        };
+        fallible::push(known, queue)
+    })
 }
 
-/// Keeps the queue until the transaction ends, and gives its `max_waiting`.
+/// Keeps the queue until the transaction ends. Returns its `max_waiting`.
 fn look(tables: &Tables, name: &[u8], role: u32) -> Result<Option<i32>> {
     WATCHER.turn_on()?;
     object::lock_name(tables.task, name, object::Mode::Use)?;
@@ -279,12 +291,18 @@ static IS_USED: Plan = Plan::planned(
     &[TEXT],
 );
 
+static HAS_SCHEDULES: Plan = Plan::planned(
+    c"SELECT FROM background.schedule WHERE queue OPERATOR(pg_catalog.=) $1 LIMIT 1",
+    &[TEXT],
+);
+
 static DROP: Plan = Plan::planned(
     c"DELETE FROM background.queue WHERE name OPERATOR(pg_catalog.=) $1",
     &[TEXT],
 );
 
-/// Drops the queue. Waits for open transactions that have enqueued there. 42704, 55006 where it has unfinished tasks, 2BP01 for `default`.
+/// Drops the queue. Waits for open transactions that have enqueued there. 42704, 55006 if it has unfinished tasks or a schedule names it, 2BP01
+/// for `default`.
 pub fn drop(tables: &Tables, name: &[u8]) -> Result<()> {
     if name == DEFAULT {
         return Err(Report::new(
@@ -298,6 +316,13 @@ pub fn drop(tables: &Tables, name: &[u8]) -> Result<()> {
         return Err(Report::new(
             PgSqlErrorCode::ERRCODE_OBJECT_IN_USE,
             format!("queue \"{}\" has unfinished tasks", shown(name)),
+        )
+        .into());
+    }
+    if HAS_SCHEDULES.first(&[Value::Text(name)], |_| Ok(()))?.is_some() {
+        return Err(Report::new(
+            PgSqlErrorCode::ERRCODE_OBJECT_IN_USE,
+            format!("queue \"{}\" is used by schedules", shown(name)),
         )
         .into());
     }

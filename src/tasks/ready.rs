@@ -4,12 +4,12 @@
 //! the line that waits and has its place before the cursor is in the line, or a runner has it, or its key holds it back. What comes after the
 //! cursor is read from the table when the line gets short ([`Lines::read`]). A line without a cursor knows all of its tasks.
 //!
-//! The cache may hold what does not wait any more: whoever takes an entry looks at the row. It must not miss what waits. So a task is put into
-//! its line after the commit that makes it wait, and where there is no room for that, the cursor moves back, or [`Lines::overflow`] asks for a
+//! The cache may hold what does not wait any more: the runner that takes an entry looks at the row. It must not miss what waits. So a task is put into
+//! its line after the commit that makes it wait. If there is no room for it, the cursor moves back, or [`Lines::overflow`] asks for a
 //! sweep. A sweep puts the cursors of all lines that have tasks to the beginning.
 //!
 //! A key holds a task back while as many tasks of that key run as may. Then the task leaves the line, and the claims that hold the key are
-//! marked: whoever ends one of them looks the next task of the key up in the table.
+//! marked: the process that ends one of them looks up the next task of the key in the table.
 
 use crate::pg::process::backend::Process;
 
@@ -49,7 +49,7 @@ impl Rank {
 
     /// The priority and the id of the task at this place; None at the beginning.
     pub fn task(self) -> Option<(i32, i64)> {
-        (self != Self::FIRST).then_some((-self.against as i32, self.id))
+        (self != Self::FIRST).then(|| (-self.against as i32, self.id))
     }
 }
 
@@ -88,6 +88,10 @@ impl Limits {
         per_key: -1,
         is_paused: false,
     };
+
+    fn runs_nothing(&self) -> bool {
+        self.is_paused || self.running == 0
+    }
 }
 
 /// Which line: the role, and what stands for the queue's name.
@@ -104,7 +108,7 @@ pub trait Running {
     fn of_queue(&self, queue: u64) -> i32;
     /// How many of the queue with this key run.
     fn of_key(&self, queue: u64, key: u64) -> i32;
-    /// Whether the task runs. If it does, whoever runs it puts it back at the end of the run: it may be the next attempt that came into the line
+    /// Whether the task runs. If it does, its runner puts it back at the end of the run: it may be the next attempt that came into the line
     /// before the process that made the last one has let go of the task.
     fn has(&self, task: i64) -> bool;
     /// A task was held back: those who run a task of the key look the next one up at its end.
@@ -147,6 +151,13 @@ impl Line {
         self.reader = Process::NONE;
         self.missed = false;
         (self.first, self.len) = (0, 0);
+    }
+
+    /// All of its tasks are read again.
+    fn restart(&mut self) {
+        self.has_more = true;
+        self.cursor = Rank::FIRST;
+        self.missed = true;
     }
 
     fn is_empty(&self) -> bool {
@@ -351,20 +362,24 @@ impl Lines {
         self.overflow && self.lines.iter().any(|line| line.which.role == 0 || line.is_empty())
     }
 
-    /// A sweep begins, which calls [`Lines::restart`] for each line that has tasks.
+    /// A sweep begins, which calls [`Lines::restart`] for lines that have tasks until there is no room. What is here is read again in any case.
     pub fn sweep_begins(&mut self) {
         self.overflow = false;
         self.version += 1;
+        for line in self.lines.iter_mut().filter(|line| line.which.role != 0) {
+            line.restart();
+        }
+    }
+
+    /// Lines have tasks for which there was no room.
+    pub fn has_no_room(&mut self) {
+        self.overflow = true;
     }
 
     /// The line has tasks that wait: all of them are read again.
     pub fn restart(&mut self, which: Which, name: &[u8]) {
         match self.find_or_start(which, name) {
-            Some(line) => {
-                line.has_more = true;
-                line.cursor = Rank::FIRST;
-                line.missed = true;
-            }
+            Some(line) => line.restart(),
             None => self.overflow = true,
         }
     }
@@ -379,11 +394,16 @@ impl Lines {
         self.version
     }
 
-    /// The settings of a queue, as of `version`.
+    /// The settings of a queue, as of `version`. A queue that runs nothing gives its lines back, or many of them would leave no room for others: when its
+    /// settings change, a sweep finds its tasks.
     pub fn set_limits(&mut self, queue: u64, limits: Limits, version: u64) {
+        let is_known = self.version == version;
         for line in &mut self.lines {
             if line.which.role != 0 && line.which.queue == queue {
                 (line.limits, line.limits_version) = (limits, version);
+                if is_known && limits.runs_nothing() {
+                    line.which.role = 0;
+                }
             }
         }
     }
@@ -432,7 +452,7 @@ impl Lines {
         }
     }
 
-    /// The reader of the line has read these tasks, in order; `is_end` where there are no more.
+    /// The reader of the line has read these tasks, in order; `is_end` if there are no more.
     pub fn read(&mut self, which: Which, entries: &[Entry], is_end: bool) {
         let Some(line) = self.find(which) else { return };
         line.reader = Process::NONE;
@@ -486,6 +506,18 @@ impl Lines {
             }
         }
         roles
+    }
+}
+
+#[cfg(feature = "probe")]
+impl Lines {
+    /// Whether the task is in its line, or behind the cursor, or a sweep will look for it.
+    pub fn knows(&self, which: Which, entry: Entry) -> bool {
+        let line = self.lines.iter().find(|line| line.which == which);
+        self.overflow
+            || line.is_some_and(|line| {
+                line.entries().contains(&entry) || line.has_more && entry.rank() > line.cursor || line.is_being_read()
+            })
     }
 }
 
@@ -716,5 +748,50 @@ mod tests {
         }
         assert_eq!(take(&mut lines, &running), Some(1));
         assert!(lines.overflow());
+    }
+
+    /// A limit says so of many queues, and the settings that a runner has read may be old by then.
+    #[test]
+    fn a_queue_that_runs_nothing_leaves_its_room_to_others() {
+        let none = [
+            Limits {
+                is_paused: true,
+                ..Limits::NONE
+            },
+            Limits {
+                running: 0,
+                ..Limits::NONE
+            },
+        ];
+        let (mut lines, running) = (lines(), Claims::default());
+        for queue in 1..=LINES as u64 {
+            lines.push(Which { role: Q.role, queue }, b"q", entry(queue as i64));
+        }
+        let other = Which {
+            role: Q.role,
+            queue: 1000,
+        };
+        lines.push(other, b"other", entry(1000));
+        assert!(!lines.overflow(), "there is no room");
+        let before = lines.version();
+        lines.limits_change();
+        for queue in 1..=LINES as u64 {
+            lines.set_limits(queue, none[queue as usize % 2], before);
+        }
+        assert!(!lines.overflow(), "the settings are old");
+        let version = lines.version();
+        for queue in 1..=LINES as u64 {
+            lines.set_limits(queue, none[queue as usize % 2], version);
+        }
+        assert!(lines.overflow(), "a sweep finds room");
+        lines.sweep_begins();
+        lines.restart(other, b"other");
+        assert!(!lines.overflow());
+        let version = lines.version();
+        lines.set_limits(other.queue, Limits::NONE, version);
+        assert_eq!(
+            lines.next(Q.role, Process::new(1, 1), &running),
+            Next::Read(other, Rank::FIRST)
+        );
     }
 }

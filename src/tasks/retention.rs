@@ -4,19 +4,19 @@
 //! any more ([`background.history`](../../sql)), and housekeeping, which the keeper does, removes it:
 //!
 //! * a table of which nothing is to be kept, or so little that it can move to a newer table, is emptied by TRUNCATE;
-//! * the one that is filled changes when it has half of what a queue keeps, in time or in number, so that two full tables have all that is kept and
-//!   the third one is empty by then. Where it is not, since another queue keeps more, what is to be kept moves, too. A move is paid by the rows
+//! * the one that is filled changes when it has half of what a queue keeps, in time or in number. Then two full tables have all that is kept, and
+//!   the third one is empty. If it is not, since another queue keeps more, what is to be kept moves, too. A move is paid by the rows
 //!   that it gets rid of: it waits until they are enough;
 //! * what would stay long after its time beside rows of other queues is deleted, some rows at a time; and so is what is not done, which is rare.
 //!
-//! **Nothing is lost by a TRUNCATE.** It takes the lock that nobody else can hold a lock beside, and only at once: who waited for the lock
+//! **Nothing is lost by a TRUNCATE.** It takes the lock that excludes all others, and only if it gets it at once: a session that waited for the lock
 //! would make all wait that come after. A run holds its lock on the table from its insertion to the end of its transaction. So when the table
-//! is locked, each row in it is committed or dead, and only then housekeeping looks for what is to be kept, with a snapshot of that moment. A
+//! is locked, each row in it is committed or dead. Only then housekeeping looks for what is to be kept, with a snapshot of that moment. A
 //! run that comes later waits for the TRUNCATE to commit, and inserts into the empty table.
 //!
-//! **A run may take another table for the one that is filled**, as it reads the number from shared memory, which is set after the commit of the
-//! change, or never where the keeper ends in between. Its row then lies among older ones. That costs order and nothing else, since what is kept
-//! is decided row by row.
+//! **A run may take another table for the one that is filled.** It reads the number from shared memory, which is set just before the commit of the
+//! change: a run that reads it at once waits for the lock. If the change is rolled back, or the keeper ends in between, rows lie among older ones.
+//! That costs order and nothing else: for each row by itself it is decided whether it is kept.
 
 use crate::pg::error::{self, Result};
 use crate::pg::fallible;
@@ -43,7 +43,10 @@ const BATCHES: usize = 10;
 /// How soon the next batches follow, in microseconds.
 const NEXT_BATCHES: i64 = 1_000_000;
 
-/// So many rows move also where that gets rid of less.
+/// The same after a session had a lock on a table that is to be emptied.
+const AGAIN: i64 = 5_000_000;
+
+/// So many rows move also if that gets rid of less.
 const FEW: i64 = 1000;
 
 /// After so many tasks at least housekeeping looks again at a queue that keeps a certain number.
@@ -186,7 +189,7 @@ static BEGIN: Plan = Plan::fixed(
     &[INT4, TIMESTAMPTZ],
 );
 
-/// A parent whose end its children have not seen stays; and each row some minutes, for those who wait for the task.
+/// A parent whose end its children have not seen stays; and each row some minutes, for sessions that wait for the task.
 static PRUNE_FAILED: Plan = Plan::planned(
     c"DELETE FROM background.run_failed WHERE ctid OPERATOR(pg_catalog.=) ANY (ARRAY(\
           SELECT r.ctid FROM background.run_failed AS r LEFT JOIN background.queue AS q ON q.name OPERATOR(pg_catalog.=) r.queue \
@@ -199,13 +202,13 @@ static PRUNE_FAILED: Plan = Plan::planned(
 
 static FIRST_FAILED: Plan = Plan::planned(c"SELECT pg_catalog.min(finished_at) FROM background.run_failed", &[]);
 
-/// Does what is due. Gives when it wants to be called next, None for never. Outside of a transaction. An error is logged: the tasks are more
+/// Does what is due. Returns when it is to be called next, None for never. Outside of a transaction. An error is logged: the tasks are more
 /// important than what is left of others.
 pub fn prune() -> Result<Option<i64>> {
     let database = totals::database(tables::last()?.task)?;
     let now = backend::now();
     let due = database.due.load(Relaxed);
-    // After an error or the end of a keeper it is under way for nobody.
+    // After an error or the end of a keeper it is under way no more.
     let at = if due == UNDER_WAY {
         0
     } else {
@@ -225,7 +228,7 @@ pub fn prune() -> Result<Option<i64>> {
     let asked = database
         .due
         .compare_exchange(UNDER_WAY, next.unwrap_or(NEVER), Relaxed, Relaxed);
-    // Somebody has asked for it meanwhile.
+    // Another process has asked for it meanwhile.
     if asked.is_err() {
         return Ok(Some(database.not_before.load(Relaxed).max(now)));
     }
@@ -280,9 +283,16 @@ struct House<'a> {
     now: i64,
     found: Vec<Found>,
     filled: usize,
+    /// How many tasks of the queues were done before this was found.
+    done: Vec<(&'a [u8], i64)>,
 }
 
 fn prune_done(tables: &Tables, database: &Database, limits: &[(Vec<u8>, Limits)], now: i64) -> Result<Option<i64>> {
+    // Before the rows are counted: what is done from here on may not be among them.
+    let mut done = Vec::new();
+    for (name, _) in limits {
+        fallible::push(&mut done, (name.as_slice(), totals::of(tables.task, name)?.0))?;
+    }
     let (filled, since, found) = transaction::own(|| {
         let found = FOUND.rows(&[Value::Timestamp(now)], |row| {
             let queue = row.text(1)?.unwrap_or_default();
@@ -320,6 +330,7 @@ fn prune_done(tables: &Tables, database: &Database, limits: &[(Vec<u8>, Limits)]
         now,
         found,
         filled,
+        done,
     };
     house.judge();
     let period = house.found.iter().map(|found| found.limits.done / 2).min();
@@ -338,7 +349,6 @@ fn prune_done(tables: &Tables, database: &Database, limits: &[(Vec<u8>, Limits)]
         let gains: i64 = (0..3).map(|table| house.rows(table) - house.kept(table)).sum();
         if costs <= FEW.max(gains / 2) {
             if house.empty(next, Some(next))? {
-                database.filled.store(next as u32 + 1, Relaxed);
                 house.filled = next;
             } else {
                 is_late = true;
@@ -353,7 +363,7 @@ fn prune_done(tables: &Tables, database: &Database, limits: &[(Vec<u8>, Limits)]
         return Ok(Some(now + NEXT_BATCHES));
     }
     if is_late {
-        return Ok(Some(now + PAUSE));
+        return Ok(Some(now + AGAIN));
     }
     Ok(house.next(since + period).map(|at| at.max(now + PAUSE)))
 }
@@ -403,7 +413,7 @@ impl House<'_> {
             .any(|found| found.limits.most.is_some_and(|most| found.rows >= (most / 2).max(1)))
     }
 
-    /// Empties the table, after what is to be kept has moved to the one that is filled; `then` is filled from now on. False where somebody has
+    /// Empties the table, after what is to be kept has moved to the one that is filled; `then` is filled from now on. False if another process has
     /// a lock on the table.
     fn empty(&mut self, table: usize, then: Option<usize>) -> Result<bool> {
         let to = (self.filled + 3 - table) % 3 - 1;
@@ -425,6 +435,9 @@ impl House<'_> {
             plans.empty.execute(&[])?;
             if let Some(then) = then {
                 TURN.execute(&[Value::Int4(then as i32), Value::Timestamp(backend::now())])?;
+                totals::database(self.tables.task)?
+                    .filled
+                    .store(then as u32 + 1, Relaxed);
             }
             Ok(true)
         })?;
@@ -464,6 +477,13 @@ impl House<'_> {
                 None => i64::MAX,
             };
             totals::queue(self.tables.task, name)?.room.store(room, Relaxed);
+            let before = self.done.iter().find(|(queue, _)| queue == name);
+            let since = before.map_or(Ok(0), |(_, before)| {
+                totals::of(self.tables.task, name).map(|(done, _)| done - before)
+            })?;
+            if since >= room {
+                totals::ask_for_housekeeping();
+            }
         }
         Ok(())
     }

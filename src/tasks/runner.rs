@@ -1,9 +1,9 @@
 //! Runs the tasks of one role, one after the other, in a worker that has connected as that role. Each run is a job of its own.
 //!
-//! 1. [`next`]: a task is claimed, and its row is read. Whoever had the task before has committed before it let go, so a row that is still there
-//!    is that of a task to be run;
+//! 1. [`next`]: a task is claimed, and its row is read. The runner that had the task before has committed before it released the claim. So a
+//!    row that is still there is that of a task to be run;
 //! 2. [`before`], the task's statements, [`mark`]: one transaction. The mark deletes the row and adds one to the history. If the row is gone or
-//!    was changed meanwhile, somebody has canceled the task, and the transaction fails;
+//!    was changed meanwhile, a session has canceled the task, and the transaction fails;
 //! 3. [`ended`], or [`failed`], which notes the attempt in a transaction of its own: what waits for the task's end is made ready, and the claim
 //!    goes.
 //!
@@ -20,7 +20,7 @@ use crate::pg::shmem::Guard;
 use crate::pg::table::{self, Key, Sees, Tid};
 use crate::pg::value::params::Parameters;
 use crate::pg::value::{json, kept};
-use crate::pg::{fallible, memory, sqlstate, transaction};
+use crate::pg::{fallible, memory, moment, sqlstate, transaction};
 use crate::registry::job::{Slot, Stop};
 use crate::settings;
 use crate::tasks::cut;
@@ -30,6 +30,7 @@ use crate::tasks::extent;
 use crate::tasks::history::{self, Done, Failed};
 use crate::tasks::keys;
 use crate::tasks::lane::{self, Over};
+use crate::tasks::outcome::Outcome;
 use crate::tasks::pushed::Ready;
 use crate::tasks::ready::{BATCH, Entry, Limits, Lines, Next, OPERATION, Rank, Which};
 use crate::tasks::running;
@@ -53,7 +54,8 @@ pub struct Task {
     pub timeout: i32,
     pub label: Option<&'static CStr>,
     pub sql: &'static CStr,
-    search_path: &'static CStr,
+    /// None for that of a new session.
+    search_path: Option<&'static CStr>,
     synchronous_commit: &'static CStr,
     settings: &'static [(&'static CStr, Option<&'static CStr>)],
     params: Option<&'static [(&'static CStr, Option<&'static CStr>)]>,
@@ -62,6 +64,7 @@ pub struct Task {
     queue: &'static CStr,
     key: Option<&'static CStr>,
     concurrency_key: Option<&'static CStr>,
+    schedule: Option<&'static CStr>,
     /// Whether its concurrency key may hold others back.
     has_limited_key: bool,
     /// The database that it runs in, if that is another one.
@@ -146,9 +149,9 @@ static LOCK: Plan = Plan::planned(
     &[INT8],
 );
 
-/// An attempt of which it will not be known how far it came.
+/// An attempt of which it will not be known how far it came. Until it is noted how it ended, the task has an attempt and no error.
 static BEGINS: Plan = Plan::planned(
-    c"UPDATE background.task SET attempt = $2, started_at = $3 WHERE id OPERATOR(pg_catalog.=) $1",
+    c"UPDATE background.task SET attempt = $2, started_at = $3, sqlstate = NULL, error_message = NULL WHERE id OPERATOR(pg_catalog.=) $1",
     &[INT8, INT4, TIMESTAMPTZ],
 );
 
@@ -167,6 +170,7 @@ pub fn arrive(slot: u32, cookie: u64) -> Result<bool> {
     if transaction::in_recovery() {
         return Ok(false);
     }
+    moment::may_fail("arriving")?;
     shared::arrive(identity::acting().2, slot, cookie, settings::max_task_workers())
 }
 
@@ -199,6 +203,7 @@ pub fn next(cookie: u64) -> Result<Option<Task>> {
             Next::Task(which, _) => match transaction::own(|| load(which)) {
                 Ok(Loaded::Task(task)) => {
                     set_current(Some(task));
+                    moment::passes("taken");
                     return Ok(Some(task));
                 }
                 Ok(Loaded::No) => shared::put_back(None, &[]),
@@ -263,6 +268,7 @@ fn read(which: Which, after: Rank) -> Result<(Vec<Entry>, bool)> {
         entries.extend(lower);
     }
     let is_end = entries.len() < BATCH;
+    moment::may_fail("read")?;
     Ok((entries, is_end))
 }
 
@@ -272,6 +278,7 @@ fn look_at_queue(which: Which) -> Result<()> {
         return Ok(());
     };
     let queue = queue(which.queue, name.bytes(), version)?;
+    moment::may_fail("limits")?;
     if let Some(mut lines) = lines() {
         lines.set_limits(which.queue, queue.limits, version);
     }
@@ -331,6 +338,8 @@ fn queue(hash: u64, name: &[u8], version: u64) -> Result<Queue> {
 /// What a look at the row of a claimed task needs to know.
 struct Found {
     attempt: i32,
+    /// Whether the last attempt has begun and how it ended is not noted.
+    is_cut_short: bool,
     max_attempts: Option<i32>,
     is_statement: bool,
     enqueued_at: i64,
@@ -338,10 +347,11 @@ struct Found {
     timeout: Option<i64>,
     label: Option<&'static CStr>,
     sql: &'static CStr,
-    search_path: &'static CStr,
+    search_path: Option<&'static CStr>,
     queue: &'static CStr,
     key: Option<(&'static CStr, i32)>,
     concurrency_key: Option<&'static CStr>,
+    schedule: Option<&'static CStr>,
     has_params: bool,
     has_settings: bool,
     database: Option<&'static CStr>,
@@ -350,6 +360,7 @@ struct Found {
     operation: i64,
 }
 
+#[allow(clippy::large_enum_variant, reason = "there is one at a time, on the stack")]
 enum Look {
     Found(Found),
     /// Another transaction has changed the row and has not ended.
@@ -357,7 +368,7 @@ enum Look {
 }
 
 /// A claimed task.
-#[allow(clippy::large_enum_variant, reason = "it is the usual one, and copied once")]
+#[allow(clippy::large_enum_variant, reason = "there is one at a time, on the stack")]
 enum Loaded {
     Task(Task),
     /// It is gone or cannot run now.
@@ -368,6 +379,7 @@ enum Loaded {
 
 /// The claimed task, as its row is now.
 fn load(which: Which) -> Result<Loaded> {
+    moment::may_fail("claimed")?;
     let tables = tables::tables_at_begin()?;
     let Some(run) = shared::held().filter(|run| run.relation == tables.task) else {
         return Ok(Loaded::No);
@@ -430,6 +442,7 @@ fn load(which: Which) -> Result<Loaded> {
         queue: found.queue,
         key: found.key.map(|(key, _)| key),
         concurrency_key: found.concurrency_key,
+        schedule: found.schedule,
         has_limited_key: run.key != 0 && run.key != OPERATION && queue.limits.per_key >= 0,
         database: found.database,
         tid: found.tid,
@@ -446,9 +459,9 @@ fn load(which: Which) -> Result<Loaded> {
             return Ok(Loaded::Behind(before));
         }
     }
-    if task.attempt > task.max_attempts {
-        // The server stopped in the middle of the last attempt: the keeper ends it.
-        shared::mine()?.ask_for_keeper();
+    if found.is_cut_short {
+        // The server stopped in the middle of the last attempt: the keeper notes that before there is another one.
+        shared::mine()?.ask_for_sweep_at(backend::now() + LATER);
         return Ok(Loaded::No);
     }
     if task.is_statement || found.enqueued_at < shared::crashed_at() {
@@ -470,7 +483,9 @@ fn load(which: Which) -> Result<Loaded> {
         };
         task.tid = tid;
     }
+    moment::may_fail("loaded")?;
     shared::attempt_is(task.attempt);
+    moment::may_fail("begun")?;
     Ok(Loaded::Task(task))
 }
 
@@ -493,7 +508,7 @@ fn home(tables: &Tables) -> Result<Option<i64>> {
     }
 }
 
-/// None where the task does not wait, is another role's, has expired, or was enqueued in another database.
+/// None if the task does not wait, is another role's, has expired, or was enqueued in another database.
 fn look(row: &table::Row, role: u32, home: i64, now: i64) -> Result<Option<Look>> {
     let owner = row.role(task::OWNER).map(|owner| owner.number()).transpose()?.flatten();
     let has_expired = row.int8(task::EXPIRES_AT).is_some_and(|at| at <= now);
@@ -514,8 +529,10 @@ fn look(row: &table::Row, role: u32, home: i64, now: i64) -> Result<Option<Look>
             .map(|text| simple_query::with_message_memory(|| memory::copy_c_str(&text))))
     };
     let key = text(task::KEY)?.map(|key| (key, row.int4(task::TURN).unwrap_or(0)));
+    let attempt = row.int4(task::ATTEMPT).unwrap_or(0);
     Ok(Some(Look::Found(Found {
-        attempt: row.int4(task::ATTEMPT).unwrap_or(0),
+        attempt,
+        is_cut_short: attempt > 0 && row.datum(task::SQLSTATE).is_none(),
         max_attempts: row.int4(task::MAX_ATTEMPTS),
         is_statement: row.char(task::MODE) == Some(b's'),
         enqueued_at: row.int8(task::ENQUEUED_AT).unwrap_or(0),
@@ -523,10 +540,11 @@ fn look(row: &table::Row, role: u32, home: i64, now: i64) -> Result<Option<Look>
         timeout: row.interval(task::TIMEOUT),
         label: text(task::LABEL)?,
         sql: text(task::SQL)?.unwrap_or_default(),
-        search_path: text(task::SEARCH_PATH)?.unwrap_or_default(),
+        search_path: text(task::SEARCH_PATH)?,
         queue: text(task::QUEUE)?.unwrap_or_default(),
         key,
         concurrency_key: text(task::CONCURRENCY_KEY)?,
+        schedule: text(task::SCHEDULE)?,
         has_params: row.datum(task::PARAM_TYPES).is_some(),
         has_settings: row.datum(task::SETTINGS).is_some(),
         database: text(task::DATABASE)?,
@@ -563,12 +581,15 @@ static PARAMS: Plan = Plan::fixed(
 /// In the task's transaction, as its role: the state that it runs in, and its parameters. The settings end with the transaction, if it is the task's.
 pub fn before() -> Result<Option<Parameters>> {
     let Some(task) = CURRENT.get() else { return Ok(None) };
+    moment::may_fail("before")?;
     if task.keeps_result {
         error::catching(|raw| json::begin(raw, settings::max_task_result()))?;
     }
     let is_local = !task.is_statement;
-    if !is_local || own::value_of(c"search_path")? != task.search_path.to_bytes() {
-        own::set(c"search_path", task.search_path, is_local)?;
+    if let Some(path) = task.search_path
+        && (!is_local || own::value_of(c"search_path")? != path.to_bytes())
+    {
+        own::set(c"search_path", path, is_local)?;
     }
     for (name, value) in task.settings {
         own::set(name, value.unwrap_or(c""), is_local)?;
@@ -597,6 +618,8 @@ pub fn run_elsewhere(slot: &Slot) -> Result<()> {
         label: task.label,
         database,
         params: task.params,
+        settings: task.settings,
+        rows: task.keeps_result.then(settings::max_task_result),
     };
     elsewhere::run(slot, what)
 }
@@ -622,23 +645,24 @@ fn done(task: &Task, tid: Tid, rows: i64, tag: Option<u32>) -> Result<bool> {
 /// In the task's transaction, after its last statement: it is done.
 pub fn mark(rows: i64, tag: Option<u32>) -> Result<()> {
     let Some(task) = CURRENT.get() else { return Ok(()) };
+    moment::may_fail("effects")?;
     own::set(c"synchronous_commit", task.synchronous_commit, true)?;
     if !done(&task, task.tid, rows, tag)? {
         return Err(canceled(task.id));
     }
-    if task.operation == 0 {
-        return Ok(());
+    if task.operation != 0 {
+        lane::over(&Over {
+            task: task.id,
+            operation: task.operation,
+            state: b"done",
+            attempts: task.attempt,
+            rows: Some(rows),
+            ms: Some((backend::now() - task.chunk_at) as f64 / 1000.0),
+            sqlstate: None,
+            message: None,
+        })?;
     }
-    lane::over(&Over {
-        task: task.id,
-        operation: task.operation,
-        state: b"done",
-        attempts: task.attempt,
-        rows: Some(rows),
-        ms: Some((backend::now() - task.chunk_at) as f64 / 1000.0),
-        sqlstate: None,
-        message: None,
-    })
+    moment::may_fail("marked")
 }
 
 fn canceled(id: i64) -> Failure {
@@ -683,6 +707,7 @@ const OF_THE_TABLE: [[u8; 2]; 3] = [*b"42", *b"0A", *b"55"];
 /// The run is over: its transaction has committed, with its mark, or its statements are through, which is noted here. If that fails, the keeper notes
 /// an attempt that was interrupted, and this process runs no more tasks.
 pub fn ended(rows: i64, tag: Option<u32>) {
+    moment::passes("run committed");
     let Some(task) = take_current() else { return };
     if task.gets_none {
         return release(&task);
@@ -690,7 +715,7 @@ pub fn ended(rows: i64, tag: Option<u32>) {
     let _kept = Kept(task.keeps_result);
     if task.is_statement
         && let Err(failure) = transaction::own(|| match history::version(&tables::last()?, task.id)? {
-            Some(tid) => done(&task, tid, rows, tag),
+            Some(tid) => done(&task, tid, rows, tag).and_then(|done| moment::may_fail("noted").map(|()| done)),
             None => Ok(false),
         })
     {
@@ -702,7 +727,11 @@ pub fn ended(rows: i64, tag: Option<u32>) {
 
 /// The task has ended, and that is committed: what waits for it may run.
 fn has_ended(task: &Task, is_done: bool) {
+    moment::passes("ended");
     let Some(database) = shared::known() else { return };
+    if is_done {
+        note_outcome(task);
+    }
     let has_blocked = database.has_blocked();
     if has_blocked || task.key.is_some() {
         let followed = transaction::own(|| {
@@ -711,6 +740,7 @@ fn has_ended(task: &Task, is_done: bool) {
             if let Some(key) = task.key {
                 keys::next_is_ready(key.to_bytes())?;
             }
+            moment::may_fail("following")?;
             if has_blocked {
                 end::follow(task.id, is_done, Locked::Skip)
             } else {
@@ -729,12 +759,30 @@ fn has_ended(task: &Task, is_done: bool) {
     release(task);
 }
 
+/// The task's schedule keeps that it is done. A crash before that loses no more than how long it took.
+fn note_outcome(task: &Task) {
+    let Some(schedule) = task.schedule else { return };
+    let outcome = Outcome {
+        task: task.id,
+        schedule: schedule.to_bytes(),
+        state: b"done",
+        started_at: task.started_at,
+    };
+    let noted = transaction::own(|| {
+        own::set(c"synchronous_commit", c"off", true)?;
+        outcome.note()
+    });
+    if let Err(failure) = noted {
+        error::log_caught(error::into_data(failure));
+    }
+}
+
 /// Lets go of the task. The next task of its concurrency key, if that has held one back, gets into its line in the same step.
 fn release(task: &Task) {
     let mut looks = task.has_limited_key;
     loop {
-        shared::look_for_held_back();
         let found = if looks {
+            shared::look_for_held_back();
             transaction::own(|| next_of_key(task, 1))
         } else {
             Ok(Vec::new())
@@ -750,8 +798,9 @@ fn release(task: &Task) {
             }
         };
         let successor = ready.as_ref().map(successor);
+        moment::passes("releasing");
         if shared::release(task.queue.to_bytes(), successor.as_ref()) {
-            return;
+            return moment::passes("released");
         }
         looks = true;
     }
@@ -762,6 +811,7 @@ fn next_of_key(task: &Task, count: usize) -> Result<Vec<Ready>> {
     let Some(key) = task.concurrency_key else {
         return Ok(Vec::new());
     };
+    moment::may_fail("next of key")?;
     let relation = tables::known();
     let claimed = shared::runs(relation, Of::All)?;
     let is_claimed = |id: i64| claimed.iter().any(|run| run.task == id);
@@ -775,8 +825,8 @@ fn next_of_key(task: &Task, count: usize) -> Result<Vec<Ready>> {
     Ok(ready)
 }
 
-/// The tasks of the key that wait and come before this one, if it may not run yet. Tasks of another role are in another line. Whoever ends the last of
-/// them, in whichever way, finds this one.
+/// The tasks of the key that wait and come before this one, if it may not run yet. Tasks of another role are in another line. The process
+/// that ends the last of them, in whichever way, finds this one.
 fn those_before(task: &Task, per_key: i32) -> Result<Vec<Ready>> {
     let Some(run) = shared::held() else {
         return Ok(Vec::new());
@@ -840,10 +890,12 @@ pub fn failed(error: &crate::registry::job::Error, stop: Stop, is_canceled: bool
     let (state, end): (&[u8], Option<&[u8]>) = match stop {
         Stop::Cancel if is_canceled => (b"canceled", Some(b"canceled")),
         Stop::RunTimeout | Stop::WorkerTimeout => (b"timed_out", is_last.then_some(b"failed")),
+        _ if task.database.is_some() && elsewhere::was_lost() => (b"interrupted", is_last.then_some(b"failed")),
         _ => (b"failed", is_last.then_some(b"failed")),
     };
     let run_at = history::next_attempt_at(task.delay, task.attempt);
     let noted = transaction::own(|| {
+        moment::may_fail("failing")?;
         if task.operation != 0 {
             own::set(c"lock_timeout", OF_OPERATION, true)?;
         }
@@ -868,6 +920,9 @@ pub fn failed(error: &crate::registry::job::Error, stop: Stop, is_canceled: bool
         error::log_caught(error::into_data(failure));
         return shared::leave();
     }
+    // If this process ends from here on, there is nothing to note.
+    shared::attempt_is(0);
+    moment::passes("failed");
     if end.is_some() {
         has_ended(&task, false);
     } else {
@@ -881,5 +936,6 @@ pub fn failed(error: &crate::registry::job::Error, stop: Stop, is_canceled: bool
 /// The process ends, perhaps in the middle of a run. Its transaction has ended by now.
 pub fn abandon() {
     set_current(None);
+    moment::passes("leaving");
     shared::leave();
 }

@@ -1,15 +1,16 @@
 //! What is known of tasks that run. Runs are in shared memory only, keyed by the database and the extension's own table.
 
 use crate::pg::error::Result;
-use crate::pg::fallible;
 use crate::pg::process::{backend, latch};
 use crate::pg::transaction;
+use crate::pg::value::encoding;
 use crate::registry::job::Stop;
 use crate::registry::segment::segment;
 use crate::session::wait::Deadline;
 use crate::tasks::shared::{self, Of};
 use crate::tasks::{tables, totals};
 use core::cell::Cell;
+use std::borrow::Cow;
 
 /// A run that has begun and has not ended.
 #[derive(Clone, Debug)]
@@ -27,7 +28,7 @@ pub struct Run {
 /// The longest grace, in milliseconds. A larger value counts as this one.
 pub const GRACE_MAX: i32 = 3_600_000;
 
-/// How often a wait looks at the table although nobody has woken it, in milliseconds.
+/// How often a wait looks at the table although it was not woken, in milliseconds.
 const LOOK: i64 = 1000;
 
 /// How long it sleeps at least, in microseconds.
@@ -44,7 +45,7 @@ fn found(id: i64) -> Result<Option<shared::Run>> {
     Ok(begun()?.into_iter().find(|run| run.task == id))
 }
 
-/// The run of a task of this database, where there is one.
+/// The run of a task of this database, if there is one.
 pub fn runs_now(id: i64) -> Option<Run> {
     all().into_iter().find(|run| run.task == id)
 }
@@ -69,13 +70,19 @@ pub fn all() -> Vec<Run> {
         .collect()
 }
 
-/// What the run has reported, as long as it is this run's job.
+/// What the run has reported, as long as it is this run's job; in another database, the job there.
 fn progress(run: &shared::Run) -> Option<(i32, Option<Vec<u8>>)> {
-    let slot = segment().and_then(|segment| segment.slot(run.slot)).ok()?;
-    let (percent, message) = slot.look_if(run.cookie, |job| {
-        job.has_progress.then(|| (job.progress_pct, job.progress_copy()))
+    let segment = segment().ok()?;
+    let (slot, cookie) = match run.elsewhere {
+        0 => (segment.slot(run.slot).ok()?, run.cookie),
+        job => (segment.find(job).ok()??, job),
+    };
+    let (percent, message, encoding) = slot.look_if(cookie, |job| {
+        job.has_progress
+            .then(|| (job.progress_pct, job.progress_copy(), job.encoding))
     })??;
-    Some((percent, message.and_then(|message| fallible::copied(&message).ok())))
+    let message = message.and_then(|message| encoding::readable(&message, encoding).ok().map(Cow::into_owned));
+    Some((percent, message))
 }
 
 /// How many tasks of the queue run.
@@ -143,7 +150,7 @@ impl Drop for Waiting {
     }
 }
 
-/// Sleeps until this process is woken, or for `left_ms` milliseconds, but not longer than until it is to look again in any case. Where tasks end all
+/// Sleeps until this process is woken, or for `left_ms` milliseconds, but not longer than until it is to look again in any case. If tasks end all
 /// the time, it does not look at each end.
 pub fn wait_for_ends(left_ms: i64) -> Result<()> {
     let began = backend::now();

@@ -49,6 +49,8 @@ pub struct Root {
     claims: DsaPointer,
     /// Whether tasks that can run have no runner, and there is no room for one.
     others_wait: bool,
+    /// Whether the clock of another build of this library waits for the runners to go.
+    gives_way: bool,
     /// Tasks that are older than this were there when the server crashed; 0 if it has not.
     crashed_at: i64,
 }
@@ -97,7 +99,7 @@ pub struct Run {
     /// The job.
     pub slot: u32,
     pub cookie: u64,
-    /// What stands for the names of the queue and of the concurrency key, the latter 0 where there is none.
+    /// What stands for the names of the queue and of the concurrency key, the latter 0 if there is none.
     pub queue: u64,
     pub key: u64,
     pub priority: i32,
@@ -105,6 +107,8 @@ pub struct Run {
     holds_back: bool,
     /// Whether the task has come into its line again meanwhile.
     comes_again: bool,
+    /// The job that runs the task in another database, 0 for none.
+    pub elsewhere: u64,
     /// When the runner began its first task.
     since: i64,
 }
@@ -182,7 +186,7 @@ pub struct Database {
     next: AtomicU64,
     number: AtomicU32,
     mode: AtomicU32,
-    /// Who owns the tables, and the one of the tasks.
+    /// The owner of the tables, and the number of the table of tasks.
     owner: Cell<u32>,
     relation: Cell<u32>,
     /// How many times the keeper was asked for, and how many of these its last look has seen.
@@ -200,9 +204,17 @@ pub struct Database {
     /// An end of the log that a standby had not replayed, and when that was.
     log_end: Cell<i64>,
     log_end_at: Cell<i64>,
+    /// The keeper that stays although nothing is due yet.
+    keeper: Cell<Process>,
+    /// Since when schedules that are due are fired, as long as nothing comes in between.
+    on_duty_since: Cell<i64>,
+    /// No schedule is due before that, as far as is known, and how many times schedules have changed: what was found before a change means nothing.
+    /// Without this a look for what is due would step over all that was due since the oldest snapshot.
+    first_schedule: Cell<i64>,
+    schedules_changed: Cell<u64>,
     /// A role that could not connect last, 0 for none, and the SQLSTATE.
     refused: Cell<(u32, [u8; 5])>,
-    /// Up to where the log is to be on disk for all that has ended here to be there.
+    /// The position up to which WAL has to be flushed, so that all that has ended here is on disk.
     flush_to: AtomicU64,
     /// The processes that wait for the end of a task.
     waiters: AtomicU64,
@@ -342,9 +354,10 @@ impl Claims<'_> {
             .filter(|(_, run)| (run.database, run.relation) == (self.database, self.relation))
     }
 
+    /// Those that run: also what goes on in another database when the process is gone that waited for it.
     fn held(&self) -> impl Iterator<Item = Run> + use<'_> {
         self.all()
-            .filter(|(claim, _)| claim.is(Standing::Held))
+            .filter(|(claim, run)| claim.is(Standing::Held) || run.elsewhere != 0)
             .map(|(_, run)| run)
     }
 }
@@ -459,6 +472,7 @@ impl Database {
         if sweep {
             self.sweep_wanted.set(self.sweep_wanted.get() + 1);
         }
+        self.keeper.get().wake();
     }
 
     /// The keeper is to look at the tables. Must not fail.
@@ -499,8 +513,73 @@ impl Database {
             if next == 0 || at < next {
                 self.next_due.set(at);
             }
+            self.keeper.get().wake();
         }
         wake_clock();
+    }
+
+    /// This process is the keeper, and stays until something is due. A process that asks for the keeper wakes it.
+    pub fn keeper_stays(&self) {
+        if let Some(shared) = SHARED.get() {
+            let _root = shared.lock();
+            self.keeper.set(Process::me());
+        }
+    }
+
+    /// The keeper that stayed goes.
+    pub fn keeper_leaves(&self) {
+        if let Some(shared) = SHARED.get() {
+            let _root = shared.lock();
+            if self.keeper.get() == Process::me() {
+                self.keeper.set(Process::NONE);
+            }
+        }
+    }
+
+    /// What is due from `now` on is fired by a keeper; what was due before that was missed.
+    pub fn duty_begins(&self, now: i64) {
+        if let Some(shared) = SHARED.get() {
+            let _root = shared.lock();
+            self.on_duty_since.set(now);
+        }
+    }
+
+    /// Since when a keeper is on duty; for long if the clock has jumped back since then.
+    pub fn on_duty_since(&self, now: i64) -> i64 {
+        SHARED.get().map_or(0, |shared| {
+            let _root = shared.lock();
+            if self.on_duty_since.get() > now {
+                self.on_duty_since.set(i64::MIN);
+            }
+            self.on_duty_since.get()
+        })
+    }
+
+    /// A committed change of a schedule makes it due at `at`. Must not fail.
+    pub fn schedule_changes(&self, at: i64) {
+        if let Some(shared) = SHARED.get() {
+            let _root = shared.lock();
+            self.schedules_changed.set(self.schedules_changed.get() + 1);
+            self.first_schedule.set(self.first_schedule.get().min(at));
+        }
+    }
+
+    /// No schedule is due before the first of these; the second one goes back to [`Database::set_first_schedule`]. Read before the tables are.
+    pub fn first_schedule(&self) -> (i64, u64) {
+        SHARED.get().map_or((0, 0), |shared| {
+            let _root = shared.lock();
+            (self.first_schedule.get(), self.schedules_changed.get())
+        })
+    }
+
+    /// The first schedule is due then, unless schedules have changed meanwhile.
+    pub fn set_first_schedule(&self, at: i64, changed: u64) {
+        if let Some(shared) = SHARED.get() {
+            let _root = shared.lock();
+            if self.schedules_changed.get() == changed {
+                self.first_schedule.set(at);
+            }
+        }
     }
 
     /// Tasks are blocked by others, as everybody can see. The keeper looks: a parent may have ended in between. Must not fail.
@@ -526,7 +605,10 @@ impl Database {
             return (Began::default(), false);
         };
         let _root = shared.lock();
-        self.next_due.set(0);
+        if self.next_due.replace(0) != 0 {
+            // If the keeper fails, it is still to look.
+            self.wanted.set(self.wanted.get() + 1);
+        }
         let began = Began {
             wanted: self.wanted.get(),
             sweep_wanted: self.sweep_wanted.get(),
@@ -635,7 +717,7 @@ impl Database {
         for claim in claims(&root) {
             claim.look_after();
             if claim.is(Standing::Lost) && claim.run.get().database == self.number() {
-                // Once: where the keeper cannot note it, it looks again later.
+                // Once: if the keeper cannot note it, it looks again later.
                 claim.set(Standing::Told);
                 self.ask(&mut root, false);
             }
@@ -736,7 +818,7 @@ pub fn arrive(owner: u32, slot: u32, cookie: u64, most: i32) -> Result<bool> {
             free = free.or(Some(claim));
         }
     }
-    if runners >= most {
+    if runners >= most || root.gives_way || !root.clock.is_alive() {
         return Ok(false);
     }
     let Some(claim) = free else {
@@ -762,6 +844,7 @@ pub fn arrive(owner: u32, slot: u32, cookie: u64, most: i32) -> Result<bool> {
         priority: 0,
         holds_back: false,
         comes_again: false,
+        elsewhere: 0,
         since: backend::now(),
     });
     claim.set(Standing::Idle);
@@ -788,7 +871,7 @@ pub fn next(relation: u32, cookie: u64, most: i32) -> Next {
     let mut root = shared.lock();
     let run = claim.run.get();
     let runners = claims(&root).filter(|claim| claim.is_runner()).count();
-    if runners as i32 > most || database.relation.get() != relation {
+    if runners as i32 > most || root.gives_way || database.relation.get() != relation {
         return Next::Nothing;
     }
     if root.others_wait && now - run.since > SLICE {
@@ -808,6 +891,7 @@ pub fn next(relation: u32, cookie: u64, most: i32) -> Next {
             priority: entry.priority,
             holds_back: false,
             comes_again: false,
+            elsewhere: 0,
             ..run
         });
         claim.set(Standing::Held);
@@ -828,6 +912,15 @@ pub fn attempt_is(attempt: i32) {
         let _root = shared.lock();
         let run = claim.run.get();
         claim.run.set(Run { attempt, ..run });
+    }
+}
+
+/// Notes the job that runs the task in another database. If this process ends before it, the claim is not free before that job has ended.
+pub fn runs_elsewhere(job: u64) {
+    if let (Some(shared), Some(claim)) = (SHARED.get(), CLAIM.get()) {
+        let _root = shared.lock();
+        let run = claim.run.get();
+        claim.run.set(Run { elsewhere: job, ..run });
     }
 }
 
@@ -996,6 +1089,42 @@ pub fn there_is_work(role: Option<u32>) {
     wake_clock();
 }
 
+/// What is known of a task that waits: `claimed`, `line`, `held back` by its key, `sweep` if the lines are to be read again, or `missed`.
+#[cfg(feature = "probe")]
+pub fn knows(which: Which, entry: Entry) -> Result<&'static str> {
+    let database = mine()?;
+    let lines = database.lines();
+    let root = shared()?.lock();
+    let claims = database.claims(&root);
+    let is_held_back = |run: Run| (run.queue, run.key) == (which.queue, entry.key) && run.holds_back;
+    Ok(if claims.all().any(|(_, run)| run.task == entry.id) {
+        "claimed"
+    } else if lines.is_some_and(|lines| lines.knows(which, entry)) {
+        "line"
+    } else if entry.key != 0 && claims.all().any(|(_, run)| is_held_back(run)) {
+        "held back"
+    } else if database.sweep_wanted.get() != database.swept.get() {
+        "sweep"
+    } else {
+        "missed"
+    })
+}
+
+/// How many claims there are of runners without a task, of tasks that run, and of those that are lost.
+#[cfg(feature = "probe")]
+pub fn count_claims() -> Result<[usize; 3]> {
+    let root = shared()?.lock();
+    let count = |is_it: fn(Standing) -> bool| {
+        claims(&root)
+            .inspect(|claim| claim.look_after())
+            .filter(|claim| is_it(claim.standing()))
+            .count()
+    };
+    let is_idle = |standing| standing == Standing::Idle;
+    let is_held = |standing| standing == Standing::Held;
+    Ok([count(is_idle), count(is_held), count(Standing::is_lost)])
+}
+
 /// When the server crashed last, as far as this matters for tasks, 0 for never.
 pub fn crashed_at() -> i64 {
     SHARED.get().map_or(0, |shared| shared.lock().crashed_at)
@@ -1054,7 +1183,7 @@ pub fn forget_lost(run: &Run) {
     }
 }
 
-/// Wakes the clock, and has it started where there is none. Must not fail: if the postmaster has no slot, the next process that asks tries again.
+/// Wakes the clock, and has it started if there is none. Must not fail: if the postmaster has no slot, the next process that asks tries again.
 pub fn wake_clock() {
     let Some(shared) = SHARED.get() else { return };
     let is_missing = {
@@ -1078,12 +1207,36 @@ pub fn clock_begins() -> Result<bool> {
         return Ok(false);
     }
     root.clock = Process::me();
+    root.gives_way = false;
     Ok(true)
 }
 
 /// How much the clock was asked for so far; it looks at everything after this.
 pub fn asked() -> Result<u64> {
     Ok(shared()?.lock().asked)
+}
+
+/// The clock of another build waits: no runner begins another task, and the clock orders none. True if there is no runner any more. What has lost its
+/// process is left to the other one, which finds the attempts that count in the tables.
+pub fn gives_way() -> bool {
+    let Some(shared) = SHARED.get() else { return true };
+    let mut root = shared.lock();
+    root.gives_way = true;
+    let mut is_empty = true;
+    for claim in claims(&root) {
+        claim.look_after();
+        is_empty &= !claim.is_runner();
+    }
+    is_empty
+}
+
+/// The clock ends. The next process that asks has another one started.
+pub fn clock_leaves() {
+    if let Some(shared) = SHARED.get() {
+        let mut root = shared.lock();
+        root.clock = Process::NONE;
+        root.clock_worker = WorkerHandle::NONE;
+    }
 }
 
 /// The clock has nothing to do, and ends, unless it was asked for something since `asked`.

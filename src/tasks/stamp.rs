@@ -26,9 +26,17 @@ pub enum Standing {
 }
 
 impl Standing {
-    /// Whether it is a copy that nobody has activated.
+    /// Whether it is a copy that was not activated.
     pub fn is_copy(self) -> bool {
         matches!(self, Self::Copy(_))
+    }
+
+    /// The number that the tasks and schedules of this database have, 0 if there are none.
+    pub fn home(self) -> i64 {
+        match self {
+            Self::New => 0,
+            Self::Known(home) | Self::Copy(home) => home,
+        }
     }
 }
 

@@ -31,7 +31,9 @@ pub mod task {
     pub const KEY: usize = 23;
     pub const TURN: usize = 24;
     pub const CONCURRENCY_KEY: usize = 25;
+    pub const SCHEDULE: usize = 28;
     pub const OPERATION_ID: usize = 29;
+    pub const SQLSTATE: usize = 31;
 }
 
 /// The columns of the tables of runs that are read or written by number.
@@ -114,17 +116,18 @@ const RUNS: [(&core::ffi::CStr, &core::ffi::CStr); 4] = [
 ];
 
 /// The indexes of parts of the table of tasks.
-const PARTS: [&core::ffi::CStr; 7] = [
+const PARTS: [&core::ffi::CStr; 8] = [
     c"task_ready",
     c"task_concurrency_key",
     c"task_attempted",
     c"task_blocked",
     c"task_due",
     c"task_expires",
+    c"task_schedule",
     c"task_operation",
 ];
 
-/// Whether a new task without a key, and of no operation, belongs into each of [`PARTS`].
+/// Whether a new task without a key, without a schedule, and of no operation, belongs into each of [`PARTS`].
 fn parts_of_new(phase: Phase, has_concurrency_key: bool, expires: bool) -> [bool; PARTS.len()] {
     let waits = phase == Phase::Waiting;
     [
@@ -134,6 +137,7 @@ fn parts_of_new(phase: Phase, has_concurrency_key: bool, expires: bool) -> [bool
         phase == Phase::Blocked,
         phase == Phase::Deferred,
         expires,
+        false,
         false,
     ]
 }
@@ -171,6 +175,7 @@ pub struct Tables {
     pub operation: u32,
     pub operation_pkey: u32,
     pub operation_id: u32,
+    pub schedule_id: u32,
     pub dependency: u32,
     pub dependency_pkey: u32,
     pub dependency_child: u32,
@@ -186,12 +191,12 @@ thread_local! {
     static SEEN: Cell<u64> = const { Cell::new(0) };
 }
 
-/// The number of the table of tasks as this process has seen it last, 0 where it has not.
+/// The number of the table of tasks as this process has seen it last, 0 if it has not.
 pub fn known() -> u32 {
     KNOWN.get().map_or(0, |known| known.task)
 }
 
-/// The tables as this process has seen them last. 55000 where it has not.
+/// The tables as this process has seen them last. 55000 if it has not.
 pub fn last() -> Result<Tables> {
     match KNOWN.get() {
         Some(known) => Ok(known),
@@ -237,6 +242,7 @@ pub fn tables() -> Result<Tables> {
         operation: owner::relation(c"operation")?,
         operation_pkey: owner::relation(c"operation_pkey")?,
         operation_id: owner::relation(c"operation_id")?,
+        schedule_id: owner::relation(c"schedule_id")?,
         dependency: owner::relation(c"dependency")?,
         dependency_pkey: owner::relation(c"dependency_pkey")?,
         dependency_child: owner::relation(c"dependency_child")?,

@@ -72,9 +72,9 @@ impl Linked for Queue {
 pub struct Database {
     next: AtomicU64,
     owner: Owner,
-    /// The number of the table that is filled plus one, 0 where it has to be looked up.
+    /// The number of the table that is filled plus one, 0 if it has to be looked up.
     pub filled: AtomicU32,
-    /// When housekeeping is due, 0 for at once, [`NEVER`] where nothing is noted of any task.
+    /// When housekeeping is due, 0 for at once, [`NEVER`] if nothing is noted of any task.
     pub due: AtomicI64,
     /// Housekeeping does not look at the tables before that.
     pub not_before: AtomicI64,
@@ -173,7 +173,7 @@ pub fn queue(relation: u32, name: &[u8]) -> Result<&'static Queue> {
     Ok(queue)
 }
 
-/// Tasks of the queue that are done, and that have failed, since the server's start. Who asks may give any name, so this makes no counters.
+/// Tasks of the queue that are done, and that have failed, since the server's start. A caller may pass any name, so this makes no counters.
 pub fn of(relation: u32, name: &[u8]) -> Result<(i64, i64)> {
     let name = shared::stands_for(name);
     let first = directory()?.lock().queues;

@@ -23,7 +23,7 @@ use crate::pg::value::json;
 use crate::pg::value::params::Parameters;
 use crate::registry::job::{Slot, Stop};
 use crate::tasks::runner;
-use crate::worker::{idle, output, work};
+use crate::worker::{errand, idle, output, work};
 use core::ffi::CStr;
 use pgrx::PgSqlErrorCode;
 
@@ -83,6 +83,9 @@ pub fn execute(
         let done = run(raw, &statement, parameters, is_last, grouped, &user);
         note(raw, slot, &done);
         if is_last {
+            if let Some(rows) = errand::rows(raw) {
+                output::json(raw, rows);
+            }
             output::flush(raw);
             give_up_if_asked(raw, slot);
             if is_engines {
@@ -167,7 +170,7 @@ fn run(
     grouped: bool,
     user: &User,
 ) -> Completion {
-    let to = if is_last && runner::keeps_result() {
+    let to = if is_last && (runner::keeps_result() || errand::collects()) {
         receiver::to(&json::RECEIVER)
     } else if is_last {
         receiver::to(&output::ROWS)

@@ -8,10 +8,11 @@
 //! If the process ends before the third step, [`worker_ends`] publishes the end of the job. What that needs is mapped before the job is
 //! taken, so neither it nor the third step needs memory or can fail.
 
-use crate::channel::request::{Request, Work};
+use crate::channel::request::{Errand, Request, Taken, Work};
 use crate::pg::compat;
 use crate::pg::digits::Digits;
 use crate::pg::error::{self, Result};
+use crate::pg::moment;
 use crate::pg::process::backend::{self, Process};
 use crate::pg::process::identity::Identity;
 use crate::pg::process::{bgworker, identity, latch, signals};
@@ -19,6 +20,7 @@ use crate::pg::query::{callbacks, simple_query};
 use crate::pg::raw::Raw;
 use crate::pg::reuse::{adopt, compiled};
 use crate::pg::shmem::{self, INVALID_POINTER};
+use crate::pg::transaction;
 use crate::pg::value::params::Parameters;
 use crate::pg::value::{border, describe, encoding};
 use crate::registry::job::{self, Slot, State, Stop};
@@ -29,7 +31,7 @@ use crate::tasks::{keeper, runner};
 use crate::worker::attached::{self, Attached, attach};
 use crate::worker::idle::{self, IdlePolicy};
 use crate::worker::verdict::{self, Verdict};
-use crate::worker::{execute, output, stop};
+use crate::worker::{errand, execute, output, stop};
 use core::ffi::{CStr, c_int};
 use core::sync::atomic::AtomicU32;
 use core::sync::atomic::Ordering::Relaxed;
@@ -49,7 +51,7 @@ thread_local! {
     static IS_CONNECTING: Cell<bool> = const { Cell::new(false) };
 }
 
-/// How often a process that runs one task after the other reports its statistics at most, in microseconds. Where it has no more tasks, it reports
+/// How often a process that runs one task after the other reports its statistics at most, in microseconds. If it has no more tasks, it reports
 /// at once.
 const REPORT: i64 = 100_000;
 
@@ -125,6 +127,8 @@ enum Kind {
     Statement,
     /// The text of a task that runs in another database.
     Elsewhere,
+    /// The text of such a task, there; with the encoding of the task's database.
+    Errand(Errand<'static>, i32),
     /// The text of a part of an operation, which gets its chunk first.
     Lane,
     /// No text, but a function of this library.
@@ -178,7 +182,11 @@ impl Attached {
                 IS_CONNECTING.set(false);
             }
             let identity = request.adopt(raw, name.text());
-            border::values_go_to(request.home().filter(|_| keeps_result));
+            border::values_go_to(
+                request
+                    .home()
+                    .filter(|_| keeps_result && request.errand_rows().is_none()),
+            );
             (request.take(raw, sql, &mut records), identity)
         });
         IS_CONNECTING.set(false);
@@ -187,7 +195,14 @@ impl Attached {
             job.encoding = encoding::of_database();
             job.encoding_is_guessed = false;
         }
-        let ((sql, parameters), identity) = match adopted {
+        let (
+            Taken {
+                sql,
+                parameters,
+                errand,
+            },
+            identity,
+        ) = match adopted {
             Ok(taken) => taken,
             Err(edata) => {
                 // A process that failed here has no state to continue with.
@@ -215,6 +230,7 @@ impl Attached {
             self.slot.lock().user = identity.current;
         }
         let work = request.work();
+        let home = request.home().unwrap_or_else(encoding::of_database);
         self.starts(if is_first { Start::Cold } else { Start::Warm });
         shmem::free(request_at);
 
@@ -235,6 +251,7 @@ impl Attached {
             kind: match work {
                 Work::Keep => Kind::Own(keeper::keep),
                 Work::Scout => Kind::Own(keeper::scout),
+                _ if errand.is_any() => Kind::Errand(errand, home),
                 work => Kind::Job(work),
             },
             timeout,
@@ -283,6 +300,10 @@ impl Attached {
                 Ok(parameters) => execute(parameters.as_ref(), Work::None),
                 Err(failure) => Err(error::into_data(failure)),
             },
+            Kind::Errand(errand, home) => match transaction::own(|| errand::begin(&errand, home, run.is_used)) {
+                Ok(()) => execute(text.parameters, Work::None),
+                Err(failure) => Err(error::into_data(failure)),
+            },
         };
         signals::hold_interrupts();
         stop::watch_job(None);
@@ -305,6 +326,7 @@ impl Attached {
         }
         compiled::watch_role(None);
         execute::leave(&run.identity);
+        errand::end();
         verdict
     }
 
@@ -335,6 +357,7 @@ impl Attached {
             let renewed = if is_clean { self.renew(&verdict) } else { None };
             let Some(renewed) = renewed else { break verdict };
             self = renewed;
+            moment::passes("renewed");
             signals::resume_interrupts();
             simple_query::finish(raw, c"pg_background:idle");
             if backend::now() - reported_at >= REPORT {
@@ -361,6 +384,7 @@ impl Attached {
         let Some(task) = task else { return Ok(None) };
         // A cancel that comes from now on is meant for the task, and is served when that runs.
         signals::hold_interrupts();
+        moment::passes("adopting");
         let label = task.label.map(CStr::to_bytes);
         let name = ApplicationName::of(label, self.slot.pid.load(Relaxed));
         if let Err(edata) = error::catch(|raw| adopt::adopt_connection(raw, name.text())) {
@@ -414,6 +438,7 @@ impl Attached {
             signals::resume_interrupts();
             output::begin(raw, self, run.queue_size, run.keeps_result);
         };
+        moment::passes("performed");
         // A cancel that is pending was meant for the task. If the process is told to end from here on, the keeper notes the attempt.
         signals::clear_pending_cancel();
         signals::resume_interrupts();
@@ -440,7 +465,7 @@ impl Attached {
         Some(attached::renew(self.slot, next))
     }
 
-    /// Gives the job, which has not begun, to a new process: an error that comes from this process's past is no error of the job. Waits
+    /// Hands the job, which has not begun, to a new process: an error that comes from this process's past is no error of the job. Waits
     /// until the postmaster has a slot, which causes no wake-up; dismisses idle workers. The job fails with 53000 if there is none in time.
     /// The launching session may withdraw the job meanwhile.
     fn hand_on(self, raw: Raw<'_>) {

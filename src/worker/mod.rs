@@ -3,6 +3,7 @@
 //! * [`main`]: one job after another, and what happens when the process ends in the middle of one;
 //! * [`attached`]: the job that the worker has attached to;
 //! * [`execute`]: runs the SQL as the simple-query protocol does;
+//! * [`errand`]: what the job does for a task of another database;
 //! * [`stop`]: a job that was told to stop ends, whatever its functions catch;
 //! * [`work`]: what the engine does in the job's transaction;
 //! * [`output`]: writes rows and messages into the channel;
@@ -10,6 +11,7 @@
 //! * [`verdict`]: what an error means for the job.
 
 pub mod attached;
+pub mod errand;
 pub mod execute;
 pub mod idle;
 pub mod main;

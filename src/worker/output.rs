@@ -10,6 +10,7 @@ use crate::pg::value::tuple::Shape;
 use crate::pg::{error, text, wire};
 use crate::registry::job::{MESSAGE_MAX, Slot};
 use crate::worker::attached::Attached;
+use crate::worker::errand;
 
 static WRITER: Exclusive<Writer> = Exclusive::new();
 static LAST_WORDS: Exclusive<LastWords> = Exclusive::new();
@@ -79,6 +80,11 @@ pub fn tag(raw: Raw<'_>, tag: &[u8]) {
     write(|writer| writer.tag(raw, tag));
 }
 
+/// Writes the rows of a task of another database.
+pub fn json(raw: Raw<'_>, text: &[u8]) {
+    write(|writer| writer.json(raw, text));
+}
+
 /// Writes everything so far into the queue. Called before the commit, so that a result that cannot be kept is the job's error.
 pub fn flush(raw: Raw<'_>) {
     write(|writer| writer.flush_at_end(raw));
@@ -121,6 +127,8 @@ pub fn last_words() -> Option<LastWords> {
 /// Takes a message for the client. `N` is a notice. `E` only comes for an error that is not caught, which ends the process.
 pub fn message_for_client(raw: Raw<'_>, kind: u8, body: &[u8]) {
     match kind {
+        // A task has no reader for its notices.
+        b'N' if errand::collects() => (),
         b'N' => {
             WRITER.with(|writer| writer.notice(raw, body));
         }

@@ -35,7 +35,7 @@ impl Verdict {
     };
 }
 
-/// Judges a caught error, and gives it the text that fits the reason: several things may interrupt a statement, and PostgreSQL only knows
+/// Judges a caught error, and sets the text that fits the reason: several things may interrupt a statement, and PostgreSQL only knows
 /// that it was cancelled. The stored error names the pid of the job's handle.
 ///
 /// The error is stored here, before anything is published, so that no later step needs memory. If memory is out, only the beginning of its
@@ -122,7 +122,7 @@ fn is_own_error(sqlstate: i32) -> bool {
         b"25P03", // idle_in_transaction_session_timeout
         b"25P04", // transaction_timeout
         b"40001", // a conflict with recovery
-        b"57P04", // the same, where the database was dropped
+        b"57P04", // the same, if the database was dropped
     ];
     OF_THE_TRANSACTION
         .into_iter()

@@ -120,10 +120,10 @@ impl Interval {
 
     /// Its length in microseconds, a month as 30 days; None where that is no number of 64 bits, as of an infinite one.
     pub fn length(&self) -> Option<i64> {
-        const DAY: i64 = 86_400_000_000;
+        const USECS_PER_DAY: i64 = 86_400_000_000;
         let infinite = self.months == i32::MAX || self.months == i32::MIN;
         let days = i64::from(self.months) * 30 + i64::from(self.days);
-        let length = days.checked_mul(DAY)?.checked_add(self.microseconds)?;
+        let length = days.checked_mul(USECS_PER_DAY)?.checked_add(self.microseconds)?;
         (!infinite).then_some(length)
     }
 }
@@ -269,6 +269,17 @@ impl Call {
                 pgrx::varlena::varsize_any_exhdr(value),
             ))
         }
+    }
+
+    /// The same of an argument that must not be NULL: 22004, which calls it `what`.
+    pub fn required(&self, n: usize, what: &str) -> Result<&[u8]> {
+        self.text(n).ok_or_else(|| {
+            Report::new(
+                PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED,
+                format!("{what} cannot be NULL"),
+            )
+            .into()
+        })
     }
 
     /// The handles of a `pg_background_handle[]` argument. NULL gives none. NULL elements and those with NULL parts are left out. Guarded.

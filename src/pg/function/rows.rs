@@ -81,6 +81,11 @@ impl Value<'_> {
         text.map_or(Value::Null, Value::Text)
     }
 
+    /// `Timestamp`, or NULL for None.
+    pub fn timestamp_or_null(time: Option<i64>) -> Value<'static> {
+        time.map_or(Value::Null, Value::Timestamp)
+    }
+
     /// `Timestamp`, or NULL for 0.
     pub fn time_or_null(time: i64) -> Value<'static> {
         if time == 0 { Value::Null } else { Value::Timestamp(time) }

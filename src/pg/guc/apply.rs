@@ -200,19 +200,27 @@ fn is_library_of(file: &[u8], prefix: &[u8]) -> bool {
         .is_some_and(|rest| rest.is_empty() || rest.starts_with(b".") || rest.starts_with(b"-"))
 }
 
-/// Puts this worker, which has the settings `own` since it connected, into the state of settings `state`. Call it in a transaction.
-pub fn adopt_settings(raw: Raw<'_>, state: &[u8], own: &[u8]) {
+/// Puts this worker, which has the settings `own` since it connected, into the state of settings `state`. Call it in a transaction. Returns
+/// the reset values, if they have to be put back.
+pub fn adopt_settings(raw: Raw<'_>, state: &[u8], own: &[u8]) -> Option<ResetValues> {
     let (theirs, ours) = (Entries::of_bytes(state), Entries::of_bytes(own));
     let weaker = |entry: &Entry, have: Option<Entry>| have.is_none_or(|have| have.source() <= entry.source());
     if compare(theirs, ours, &mut |entry, have| weaker(entry, have)) {
         compare(theirs, ours, &mut |entry, _| entry.set(raw));
-    } else {
-        let reset_values = ResetValues::remember(raw);
-        let defined = without_emptied(raw, state);
-        // SAFETY: the state was written by SerializeGUCState.
-        unsafe { raw::RestoreGUCState(raw, defined.as_ptr().cast()) };
-        reset_values.put_back(raw);
-        theirs.filter(Entry::is_emptied).for_each(|entry| entry.set_now(raw));
+        return None;
+    }
+    let reset_values = ResetValues::remember(raw);
+    let defined = without_emptied(raw, state);
+    // SAFETY: the state was written by SerializeGUCState.
+    unsafe { raw::RestoreGUCState(raw, defined.as_ptr().cast()) };
+    theirs.filter(Entry::is_emptied).for_each(|entry| entry.set_now(raw));
+    Some(reset_values)
+}
+
+/// Sets the setting `name` to what it is in `state`, if it is there. Call it in a transaction.
+pub fn set_named(raw: Raw<'_>, state: &[u8], name: &CStr) {
+    if let Some(entry) = Entries::of_bytes(state).named(name.to_bytes()) {
+        entry.set_now(raw);
     }
 }
 
@@ -335,7 +343,8 @@ impl ResetValues {
         }
     }
 
-    /// Makes them the reset values again, below what the session had set. Call it in a transaction.
+    /// Makes them the reset values again, below what the session had set. Call it in a transaction, as the roles that they belong to: while
+    /// `InitializingParallelWorker` is set, `role` and `session_authorization` stand for the roles of the moment, whatever their values.
     pub fn put_back(self, raw: Raw<'_>) {
         // SAFETY: as above. A setting that has a stronger source keeps its value; only what RESET gives changes.
         unsafe {

@@ -93,7 +93,7 @@ pub fn register_without_database(function: &CStr, extra: u64) -> Option<WorkerHa
     )
 }
 
-/// The same for a process that never has a database, and that the postmaster starts again after a second where it has failed, and at once after
+/// The same for a process that never has a database, and that the postmaster starts again after a second if it has failed, and at once after
 /// a crash of the server. It is over when its function returns.
 pub fn register_server(function: &CStr) -> Option<WorkerHandle> {
     register(function, 0, 0, pg_sys::BGWORKER_SHMEM_ACCESS, 1)

@@ -12,6 +12,8 @@ use std::cell::RefCell;
 pub struct Seen {
     /// It is one statement that PostgreSQL refuses within a transaction block, or may refuse, or one that may end transactions itself.
     pub is_alone: bool,
+    /// It is more than one statement.
+    pub is_many: bool,
     /// It has a statement that is refused in a transaction that others end, and what that is called.
     pub refused: Option<&'static CStr>,
 }
@@ -89,6 +91,7 @@ fn parse(raw: Raw<'_>, sql: &CStr) -> Seen {
         let count = if list.is_null() { 0 } else { (*list).length as usize };
         let mut seen = Seen {
             is_alone: false,
+            is_many: count > 1,
             refused: None,
         };
         for n in 0..count {

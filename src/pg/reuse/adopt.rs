@@ -305,7 +305,11 @@ impl SessionState {
             // What a new connection gets is there already.
             if *identity != self.base_identity || settings != self.base.bytes() {
                 assume_user(raw, identity);
-                apply::adopt_settings(raw, settings, self.base.bytes());
+                if let Some(reset_values) = apply::adopt_settings(raw, settings, self.base.bytes()) {
+                    assume_user(raw, &self.connected(raw));
+                    reset_values.put_back(raw);
+                    assume_user(raw, identity);
+                }
                 if identity.role != 0 {
                     install_role(raw, identity);
                 }
@@ -363,21 +367,32 @@ impl SessionState {
         same
     }
 
+    /// The identity in which this process connected. Call it in a transaction.
+    fn connected(&self, raw: Raw<'_>) -> Identity {
+        let connected = self.base_identity;
+        // SAFETY: a look-up in the catalogs.
+        let session_is_superuser = unsafe { raw::superuser_arg(raw, pg_sys::Oid::from(connected.session)) };
+        Identity {
+            session_is_superuser,
+            ..connected
+        }
+    }
+
     /// Returns to the state in which this process connected. Call it in a transaction.
+    ///
+    /// The user comes before the settings, as in ParallelWorkerMain: what RESET SESSION AUTHORIZATION returns to is the user of the moment in
+    /// which `session_authorization` is restored. RestoreGUCState has reset the role by then, so both come again, and then what RESET ROLE
+    /// returns to.
     fn go_back(&mut self, raw: Raw<'_>) {
         self.theirs.clear();
         // SAFETY: the state was written by SerializeGUCState; numbers and flags of the role that this process authenticated as.
         unsafe {
             pg_sys::InitializingParallelWorker = true;
+            let connected = self.connected(raw);
+            assume_user(raw, &connected);
             raw::RestoreGUCState(raw, self.base.as_ptr().cast());
-            let connected = self.base_identity;
-            assume_user(
-                raw,
-                &Identity {
-                    session_is_superuser: raw::superuser_arg(raw, pg_sys::Oid::from(connected.session)),
-                    ..connected
-                },
-            );
+            assume_user(raw, &connected);
+            apply::set_named(raw, self.base.bytes(), c"role");
             if connected.role != 0 && memory::c_bytes(role_setting(raw)) == b"none" {
                 install_role(raw, &connected);
             }

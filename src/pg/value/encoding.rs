@@ -62,6 +62,36 @@ pub fn c_string(raw: Raw<'_>, text: &'static CStr, encoding: i32) -> &'static CS
     }
 }
 
+/// [`c_string`] for many, each with its NUL, as a copy in the current memory context.
+pub fn c_strings(raw: Raw<'_>, texts: &'static [u8], encoding: i32) -> &'static [u8] {
+    let grows = if differ(encoding, of_database()) { GROWTH } else { 1 };
+    let mut made = memory::Buffer::new(raw, texts.len() * grows);
+    let mut rest = texts;
+    while let Ok(text) = CStr::from_bytes_until_nul(rest) {
+        let converted = c_string(raw, text, encoding).to_bytes_with_nul();
+        made.push(converted.as_ptr(), converted.len());
+        rest = &rest[text.count_bytes() + 1..];
+    }
+    memory::view(made.as_ptr(), made.len())
+}
+
+/// Converts `len` bytes of text of this database to another encoding. Raises 22P05 if it cannot be converted. Call it in a transaction.
+///
+/// # Safety
+/// The text is readable and has a NUL behind.
+pub unsafe fn for_other(raw: Raw<'_>, text: *const u8, len: usize, encoding: i32) -> (*const u8, usize) {
+    // SAFETY: as promised; the result is the text itself or a C string.
+    unsafe {
+        let made =
+            raw::pg_do_encoding_conversion(raw, text.cast_mut(), len as c_int, of_database(), encoding).cast_const();
+        if ptr::eq(made, text) {
+            (text, len)
+        } else {
+            (made, memory::c_bytes(made.cast()).len())
+        }
+    }
+}
+
 /// Converts a column name, which has the size of a name value.
 pub(in crate::pg) fn name_here(raw: Raw<'_>, name: &[u8; NAME_SIZE], encoding: i32) -> [u8; NAME_SIZE] {
     // SAFETY: what comes back is a name.

@@ -5,10 +5,11 @@
 
 use crate::pg::error::raise_raw;
 use crate::pg::exclusive::Exclusive;
-use crate::pg::memory::{Buffer, Context};
+use crate::pg::memory::{self, Buffer, Context};
 use crate::pg::query::receiver::{Receiver, RowSlot};
 use crate::pg::raw::{self, Raw, may_raise};
 use crate::pg::value::desc::tuple_desc_attr;
+use crate::pg::value::encoding;
 use crate::pg::value::tuple::Shape;
 use core::ffi::{c_char, c_int};
 use pgrx::PgSqlErrorCode;
@@ -22,6 +23,17 @@ impl Json {
     /// The value.
     pub fn datum(self) -> Datum {
         self.0
+    }
+
+    /// Its text in the encoding of another database, which reads it as the same value. In a transaction. 22P05 if it cannot be converted.
+    pub fn text_for(self, raw: Raw<'_>, encoding: i32) -> &'static [u8] {
+        // SAFETY: the text is a C string in the current memory context, which outlives its use.
+        unsafe {
+            let text = raw::DirectFunctionCall1Coll(raw, Some(jsonb_out), Oid::INVALID, self.0);
+            let text = memory::c_bytes(text.cast_mut_ptr::<c_char>());
+            let (from, len) = encoding::for_other(raw, text.as_ptr(), text.len(), encoding);
+            memory::view(from, len)
+        }
     }
 }
 
@@ -52,6 +64,7 @@ may_raise! {
 unsafe extern "C-unwind" {
     fn row_to_json(call: pg_sys::FunctionCallInfo) -> Datum;
     fn jsonb_in(call: pg_sys::FunctionCallInfo) -> Datum;
+    fn jsonb_out(call: pg_sys::FunctionCallInfo) -> Datum;
 }
 
 /// From now on at most `most` bytes of JSON are collected. What was collected before goes.
@@ -88,6 +101,16 @@ pub fn end(raw: Raw<'_>) {
 /// What was collected since [`begin`]; None where there was no statement with rows.
 pub fn collected() -> Option<Json> {
     ROWS.with(|rows| rows.json).flatten()
+}
+
+/// Takes what another process has collected, as [`Json::text_for`] has made it.
+pub fn take(raw: Raw<'_>, json: &[u8]) {
+    forget_rows(raw, None);
+    ROWS.with(|rows| {
+        let mut text = rows.all.enter(|| Buffer::new(raw, json.len() + 1));
+        text.push(json.as_ptr(), json.len());
+        read(raw, rows, text);
+    });
 }
 
 /// How many times a value in PostgreSQL's own form may be as long as its text; what is longer than that is not converted at all.
@@ -156,19 +179,24 @@ fn finish(raw: Raw<'_>) {
     ROWS.with(|rows| {
         if let Some(mut text) = rows.text.take() {
             text.push(b"]".as_ptr(), 1);
-            text.push(c"".as_ptr().cast(), 1);
-            // SAFETY: a C string; no code of users runs.
-            let json = rows.all.enter(|| unsafe {
-                raw::DirectFunctionCall1Coll(
-                    raw,
-                    Some(jsonb_in),
-                    Oid::INVALID,
-                    Datum::from(text.as_ptr().cast::<c_char>()),
-                )
-            });
-            rows.json = Some(Json(json));
+            read(raw, rows, text);
         }
     });
+}
+
+/// Makes a value of the text, which has room for a NUL.
+fn read(raw: Raw<'_>, rows: &mut Rows, mut text: Buffer) {
+    text.push(c"".as_ptr().cast(), 1);
+    // SAFETY: a C string; no code of users runs.
+    let json = rows.all.enter(|| unsafe {
+        raw::DirectFunctionCall1Coll(
+            raw,
+            Some(jsonb_in),
+            Oid::INVALID,
+            Datum::from(text.as_ptr().cast::<c_char>()),
+        )
+    });
+    rows.json = Some(Json(json));
 }
 
 /// Raises 53400 where the row is longer than that in PostgreSQL's own form.

@@ -11,7 +11,8 @@
 //! * [`params`]: the parameters of a job;
 //! * [`kept`]: the parameters of a task, as they are kept in a table;
 //! * [`json`]: rows that are kept as JSON;
-//! * [`role`]: the type of a role that is kept in a table.
+//! * [`role`]: the type of a role that is kept in a table;
+//! * [`zone`]: time zones, and what their clocks show.
 
 pub mod assign;
 pub mod border;
@@ -25,3 +26,4 @@ pub mod params;
 pub mod role;
 pub mod translate;
 pub mod tuple;
+pub mod zone;

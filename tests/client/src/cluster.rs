@@ -129,7 +129,13 @@ impl Cluster {
 
     /// Starts the server, or starts it again.
     pub fn restart(&self) {
+        self.restart_with(&[]);
+    }
+
+    /// The same, in an environment with these variables.
+    pub fn restart_with(&self, variables: &[(&str, &Path)]) {
         let status = server_program("pg_ctl")
+            .envs(variables.iter().copied())
             .args(["-w", "-s", "-t", "60", "-D"])
             .arg(self.data())
             .arg("-l")
@@ -263,6 +269,14 @@ impl Cluster {
     /// Sends a signal to a process of the cluster, as by the shell's kill.
     pub fn signal(&self, pid: i32, signal: &str) {
         run(Command::new("kill").arg(format!("-{signal}")).arg(pid.to_string()));
+    }
+
+    /// The same to a process that may be gone.
+    pub fn try_signal(&self, pid: i32, signal: &str) {
+        let _ = Command::new("kill")
+            .arg(format!("-{signal}"))
+            .arg(pid.to_string())
+            .output();
     }
 }
 

@@ -3,13 +3,15 @@
 mod cluster;
 pub mod order;
 mod pooler;
+mod probe;
 mod process;
 mod session;
 
 pub use cluster::{Cluster, Shutdown};
 pub use pooler::Pooler;
+pub use probe::{Moments, install_probe};
 pub use process::{
-    as_server, give_to_server, pg_config, process_entries, process_status, psql, run, server_program,
+    as_server, give_to_server, has_extension, pg_config, process_entries, process_status, psql, run, server_program,
     try_process_status,
 };
 pub use session::{Counters, Handle, Pending, Rows, Session, SqlError, quoted};

@@ -17,6 +17,16 @@ pub fn pg_config(option: &str) -> String {
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
+/// Whether an extension of others is installed in the installation under test. Says so if it is not: what needs it is then not tested.
+pub fn has_extension(name: &str) -> bool {
+    let control = PathBuf::from(pg_config("sharedir")).join(format!("extension/{name}.control"));
+    let is_there = control.exists();
+    if !is_there {
+        println!("the extension {name} is not installed, and what needs it not tested: scripts/get-other-extensions");
+    }
+    is_there
+}
+
 fn bindir() -> &'static PathBuf {
     static BINDIR: OnceLock<PathBuf> = OnceLock::new();
     BINDIR.get_or_init(|| pg_config("bindir").into())

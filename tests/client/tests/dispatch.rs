@@ -3,21 +3,11 @@
 
 use harness::{Cluster, Handle, KEPT, Rows, Session, quoted, wait_for};
 use std::path::Path;
-use std::process::Command;
-use std::sync::Once;
 
 /// A cluster in whose database `postgres` the functions are those of the probe.
 fn start(settings: &[&str]) -> (Cluster, Session) {
-    static BUILT: Once = Once::new();
+    harness::install_probe();
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    BUILT.call_once(|| {
-        let made = Command::new("make")
-            .args(["-s", "probe-installed"])
-            .current_dir(&root)
-            .output();
-        let made = made.expect("make can be run");
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    });
     let cluster = Cluster::start_plain(settings);
     let mut session = cluster.session();
     let script = std::fs::read_to_string(root.join("sql/pg_background--2.1.sql")).unwrap();

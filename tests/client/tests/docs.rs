@@ -1,7 +1,8 @@
 //! Every example of the documentation runs, and every `make` target that it names exists.
 //!
 //! A block ```` ```sql ```` is run by psql, the blocks of a file one after another in a database of their own;
-//! ```` ```sql error=SQLSTATE ```` has to fail with that SQLSTATE. A page that does not say `CREATE EXTENSION` finds both extensions. In
+//! ```` ```sql error=SQLSTATE ```` has to fail with that SQLSTATE, and ```` ```sql needs=EXTENSION ```` is left out if that extension of others is
+//! not installed. A page that does not say `CREATE EXTENSION pg_background` finds both extensions. In
 //! ```` ```sh ```` blocks, `make` targets are looked up.
 
 use std::fs;
@@ -9,12 +10,21 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use harness::{Cluster, psql};
+use harness::{Cluster, has_extension, psql};
 
 struct Block {
     line: usize,
     info: String,
     text: String,
+}
+
+impl Block {
+    /// What follows `name=` in the line that begins the block.
+    fn word(&self, name: &str) -> Option<&str> {
+        self.info
+            .split_whitespace()
+            .find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
+    }
 }
 
 fn root() -> PathBuf {
@@ -79,8 +89,12 @@ fn sql_examples_run() {
         let blocks: Vec<_> = blocks(file)
             .into_iter()
             .filter(|b| b.info.split_whitespace().next() == Some("sql"))
+            .filter(|b| b.word("needs").is_none_or(has_extension))
             .collect();
-        if !blocks.iter().any(|block| block.text.contains("CREATE EXTENSION")) {
+        if !blocks
+            .iter()
+            .any(|block| block.text.contains("CREATE EXTENSION pg_background"))
+        {
             cluster
                 .session_in(&database, "postgres")
                 .exec("CREATE EXTENSION pg_background_tasks CASCADE");
@@ -99,11 +113,7 @@ fn sql_examples_run() {
 fn run_file(cluster: &Cluster, database: &str, blocks: &[Block]) -> Result<(), String> {
     let mut script = String::from("\\set VERBOSITY verbose\n");
     for block in blocks {
-        match block
-            .info
-            .split_whitespace()
-            .find_map(|word| word.strip_prefix("error="))
-        {
+        match block.word("error") {
             None => script.push_str(&format!(
                 "\\set ON_ERROR_STOP 1\n\\echo BLOCK {}\n{}\n",
                 block.line, block.text

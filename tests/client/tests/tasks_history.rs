@@ -419,7 +419,7 @@ fn what_another_queue_keeps_moves_before_the_truncation() {
         first.as_deref().unwrap_or_default()
     )) {
         rounds += 1;
-        assert!(rounds < 100);
+        assert!(rounds < 1000);
         session.exec("SELECT background.enqueue('SELECT 1', queue => 'busy') FROM generate_series(1, 60)");
         session.wait_until("NOT EXISTS (SELECT FROM background.task)");
         keep_house(&mut session);

@@ -1,7 +1,6 @@
 //! Durable tasks that run.
 
 use harness::{Cluster, Random, Shutdown, wait_for};
-use std::process::Command;
 
 fn cluster(settings: &[&str]) -> Cluster {
     let cluster = Cluster::start(settings);
@@ -333,7 +332,7 @@ fn exactly_once_in_a_storm() {
                 // The server starts again, and all that was in shared memory is gone.
                 if let Some(pid) = workers.get(random.below(workers.len().max(1) as u64) as usize) {
                     // It may have ended by itself: then there is no crash.
-                    let _ = Command::new("kill").args(["-KILL", &pid.to_string()]).output();
+                    cluster.try_signal(*pid, "KILL");
                     for _ in 0..100 {
                         if session.try_rows("SELECT pg_sleep(0.005)").is_err() {
                             break;
@@ -399,7 +398,8 @@ fn a_statement_that_a_crash_ended_counts() {
     let mut session = cluster.session();
     let once = session.enqueue("'INSERT INTO done VALUES (1); SELECT pg_sleep(100)', mode => 'statement'");
     let twice = session.enqueue(
-        "'SELECT pg_sleep(CASE background.current_attempt() WHEN 1 THEN 100 ELSE 0 END)', mode => 'statement', max_attempts => 2",
+        "'SELECT pg_sleep(CASE background.current_attempt() WHEN 1 THEN 100 ELSE 0 END)', mode => 'statement', max_attempts => 2, \
+         retry_delay => '1 ms'",
     );
     session.wait_until("(SELECT count(*) = 2 FROM pg_stat_activity WHERE wait_event = 'PgSleep')");
     cluster.stop(Shutdown::Immediate);
@@ -413,6 +413,69 @@ fn a_statement_that_a_crash_ended_counts() {
     assert!(session.holds(&format!(
         "(SELECT attempt = 2 FROM background.tasks WHERE id = {twice})"
     )));
+    // Each attempt has one row, also the one that nobody was left to note.
+    let runs = |id: i64| {
+        format!(
+            "SELECT string_agg(concat_ws(' ', attempt, state, sqlstate), ', ' ORDER BY attempt) FROM background.runs \
+             WHERE task_id = {id} AND started_at < finished_at"
+        )
+    };
+    assert_eq!(session.text(&runs(once)).as_deref(), Some("1 interrupted 08006"));
+    assert_eq!(
+        session.text(&runs(twice)).as_deref(),
+        Some("1 interrupted 08006, 2 done")
+    );
+    assert_eq!(
+        session.error(&format!("CALL background.wait_for({once})")).sqlstate,
+        "08006"
+    );
+    // It can be tried again, and the note of the first life stays.
+    assert!(session.holds(&format!("background.retry({once})")));
+    session.wait_until("(SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep')");
+    cluster.stop(Shutdown::Immediate);
+    cluster.restart();
+    let mut session = cluster.session();
+    assert_eq!(session.wait_task(once), "failed");
+    assert_eq!(
+        session.text(&runs(once)).as_deref(),
+        Some("1 interrupted 08006, 1 interrupted 08006")
+    );
+    assert!(session.holds(&format!(
+        "(SELECT count(*) = 1 FROM background.tasks WHERE id = {once})"
+    )));
+    assert!(session.holds("(SELECT failed = 1 FROM background.queues WHERE name = 'default')"));
+}
+
+/// The end of the last attempt, as its run and as its task have it.
+#[test]
+fn a_last_attempt_that_was_interrupted_or_timed_out() {
+    let cluster = cluster(&[]);
+    let mut session = cluster.session();
+    let ends = |id: i64| {
+        format!(
+            "SELECT concat_ws(' ', t.state, t.sqlstate, r.state, r.sqlstate, r.pid IS NOT NULL) \
+             FROM background.tasks AS t JOIN background.runs AS r ON task_id = id WHERE id = {id}"
+        )
+    };
+    for mode in ["transaction", "statement"] {
+        let arguments = format!("'SELECT pg_sleep(100)', max_attempts => 1, mode => '{mode}'");
+        let id = session.enqueue(&format!("{arguments}, timeout => '100 ms'"));
+        assert_eq!(session.wait_task(id), "failed");
+        assert_eq!(
+            session.text(&ends(id)).as_deref(),
+            Some("failed 57014 timed_out 57014 t")
+        );
+        let id = session.enqueue(&arguments);
+        session.wait_until("EXISTS (SELECT FROM pg_stat_activity WHERE wait_event = 'PgSleep')");
+        session.exec("SELECT pg_terminate_backend(pid) FROM background.tasks WHERE state = 'running'");
+        assert_eq!(session.wait_task(id), "failed");
+        assert_eq!(
+            session.text(&ends(id)).as_deref(),
+            Some("failed 08006 interrupted 08006 t")
+        );
+        assert!(session.holds(&format!("background.retry({id}) AND background.cancel({id}, 10000)")));
+    }
+    assert!(session.holds("(SELECT failed_total = 4 FROM background.queues WHERE name = 'default')"));
 }
 
 #[test]
@@ -566,18 +629,6 @@ fn tasks_in_another_database() {
     assert!(session.holds(&format!(
         "(SELECT attempt = 1 AND sqlstate = '3D000' FROM background.tasks WHERE id = {id})"
     )));
-    for arguments in ["keep_result => true", "settings => '{\"a.b\": 1}'"] {
-        session.exec("CREATE DATABASE again");
-        assert_eq!(
-            session
-                .error(&format!(
-                    "SELECT background.enqueue('SELECT 1', database => 'again', {arguments})"
-                ))
-                .sqlstate,
-            "0A000"
-        );
-        session.exec("DROP DATABASE again");
-    }
 }
 
 /// The task goes on: it is the waiter that gives way.
@@ -646,4 +697,100 @@ fn indexes_are_made_anew_while_tasks_run() {
     }
     session.wait_until("(SELECT count(*) = 204 FROM done)");
     session.wait_until("NOT EXISTS (SELECT FROM background.tasks WHERE state <> 'done')");
+}
+
+/// A task that cancels itself: whatever its SQL catches and rolls back, nothing of it stays, it has ended once, and the runner goes on.
+#[test]
+fn a_task_cancels_itself() {
+    let cluster = cluster(&[]);
+    let mut session = cluster.session();
+    session.exec(
+        "CREATE FUNCTION me() RETURNS bool LANGUAGE sql AS 'SELECT background.cancel(background.current_task())';
+         CREATE FUNCTION me(grace int) RETURNS bool LANGUAGE sql AS 'SELECT background.cancel(background.current_task(), grace)';
+         CREATE FUNCTION caught() RETURNS void LANGUAGE plpgsql AS $$
+         BEGIN
+             BEGIN
+                 INSERT INTO done VALUES (1);
+                 PERFORM me();
+                 PERFORM pg_sleep(1);
+             EXCEPTION WHEN query_canceled THEN
+                 INSERT INTO done VALUES (2);
+             END;
+             INSERT INTO done VALUES (3);
+         END $$;
+         CREATE FUNCTION undone() RETURNS void LANGUAGE plpgsql AS $$
+         BEGIN
+             BEGIN
+                 PERFORM me();
+                 RAISE EXCEPTION 'x';
+             EXCEPTION WHEN OTHERS THEN
+                 NULL;
+             END;
+             INSERT INTO done VALUES (3);
+         END $$;
+         CREATE FUNCTION later() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM me(); RETURN NULL; END';
+         CREATE FUNCTION later_caught() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM caught(); RETURN NULL; END';
+         CREATE TABLE deferred (n int); CREATE TABLE deferred_caught (n int);
+         CREATE CONSTRAINT TRIGGER t AFTER INSERT ON deferred DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION later();
+         CREATE CONSTRAINT TRIGGER t AFTER INSERT ON deferred_caught DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION later_caught();
+         CREATE FUNCTION by_another() RETURNS void LANGUAGE plpgsql AS $$
+         BEGIN
+             INSERT INTO done VALUES (1);
+             PERFORM pg_background_run('SELECT background.cancel(' || background.current_task() || ')');
+         END $$",
+    );
+    for mode in ["transaction", "statement"] {
+        for sql in [
+            "INSERT INTO done SELECT 1 FROM me()",
+            "INSERT INTO done SELECT 1 FROM me(60000)",
+            "INSERT INTO done VALUES (1); SELECT me()",
+            "SELECT caught()",
+            "SELECT undone()",
+            "INSERT INTO deferred VALUES (1)",
+            "INSERT INTO deferred_caught VALUES (1)",
+            "SET CONSTRAINTS ALL IMMEDIATE; INSERT INTO deferred VALUES (1)",
+            "SELECT by_another()",
+        ] {
+            let id = session.enqueue(&format!(
+                "'{}', mode => '{mode}', max_attempts => 3, retry_delay => '0'",
+                sql.replace('\'', "''")
+            ));
+            assert_eq!(session.wait_task(id), "canceled", "{mode}: {sql}");
+            assert_eq!(
+                session
+                    .text(&format!(
+                        "SELECT string_agg(concat_ws(' ', attempt, state, sqlstate), ', ') FROM background.runs WHERE task_id = {id}"
+                    ))
+                    .as_deref(),
+                Some("1 canceled 57014"),
+                "{mode}: {sql}"
+            );
+            let next = session.enqueue("'SELECT pg_sleep(0.01)'");
+            assert_eq!(session.wait_task(next), "done", "after {mode}: {sql}");
+        }
+    }
+    assert!(session.holds("NOT EXISTS (SELECT FROM done) AND NOT EXISTS (SELECT FROM deferred)"));
+    // A procedure keeps what it has committed before.
+    session.exec(
+        "CREATE PROCEDURE commits() LANGUAGE plpgsql AS \
+         'BEGIN INSERT INTO done VALUES (1); COMMIT; INSERT INTO done VALUES (2); PERFORM me(); COMMIT; INSERT INTO done VALUES (3); END'",
+    );
+    let id = session.enqueue("'CALL commits()'");
+    assert_eq!(session.wait_task(id), "canceled");
+    assert_eq!(
+        session.text("SELECT string_agg(n::text, ' ') FROM done").as_deref(),
+        Some("1")
+    );
+    // It can be tried again, and cancels itself again.
+    assert!(session.holds(&format!("background.retry({id})")));
+    assert_eq!(session.wait_task(id), "canceled");
+    // Its own retry does nothing, and waiting for itself is an error.
+    let id = session.enqueue("'INSERT INTO done SELECT 4 WHERE NOT background.retry(background.current_task())'");
+    assert_eq!(session.wait_task(id), "done");
+    assert!(session.holds("(SELECT count(*) = 1 FROM done WHERE n = 4)"));
+    let id = session.enqueue("'SELECT background.wait(background.current_task())', max_attempts => 1");
+    assert_eq!(session.wait_task(id), "failed");
+    assert!(session.holds(&format!(
+        "(SELECT sqlstate = '55000' FROM background.tasks WHERE id = {id})"
+    )));
 }

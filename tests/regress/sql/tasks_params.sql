@@ -17,6 +17,11 @@ SELECT date '2026-02-01', interval '1 day', '\x00ff'::bytea;
 RESET ALL;
 SET pg_background.tasks = off;
 SELECT background.enqueue('SELECT 1', row()) > 0 AS enqueued;
+-- With parameters the SQL is one statement.
+SELECT error_line(format('SELECT background.enqueue(%L, row(1), mode => %L)', sql, mode))
+FROM unnest(ARRAY['SELECT $1; SELECT 1', 'SELECT 1; SELECT $1', ';; SELECT 1;; SELECT 2;']) AS sql, unnest(ARRAY['auto', 'statement']) AS mode;
+SELECT error_line('SELECT background.enqueue(''SELECT $1; SELECT 1'', row(1), database => ''postgres'')');
+SELECT background.enqueue('SELECT 1; SELECT 2', row()) > 0 AS enqueued, background.enqueue('; SELECT $1;', row(2)) > 0 AS one;
 SELECT error_line('SELECT background.enqueue(''SELECT 1'', row(row(1, 2)))');
 SELECT error_line('SELECT background.enqueue(''SELECT 1'', row(ARRAY[row(1, 2)]))');
 SELECT error_line('SELECT background.enqueue(''SELECT 1'', row(''(1,fine)''::tasks_pair), database => ''postgres'')');

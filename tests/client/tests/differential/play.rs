@@ -240,6 +240,7 @@ impl<'a> Player<'a> {
     }
 
     fn act(&mut self, action: &Action, answers: &mut Vec<Answer>) {
+        let before = answers.len();
         let lost = match action {
             Action::Connect(role) => {
                 self.connect(role.as_deref().unwrap_or("postgres"));
@@ -260,7 +261,7 @@ impl<'a> Player<'a> {
                 lost
             }
         };
-        for answer in answers.iter_mut().rev().take(4) {
+        for answer in &mut answers[before..] {
             for text in [&mut answer.sql, &mut answer.end]
                 .into_iter()
                 .chain(&mut answer.rows)

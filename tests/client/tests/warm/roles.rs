@@ -1,8 +1,9 @@
 //! The role of a job, and plans and rights that depend on it.
 
 use harness::order::Step::{Admin, Job, Session};
+use harness::quoted;
 
-use crate::{alice, cleared, left, run, silent};
+use crate::{SETUP, alice, cleared, cluster, left, run, silent};
 
 #[test]
 fn roles() {
@@ -90,4 +91,54 @@ fn roles() {
             ],
         ))),
     ]);
+}
+
+/// A job that resets its roles becomes what its session would become, whatever the worker has done before.
+#[test]
+fn what_resets_return_to() {
+    const WHO: &str = "SELECT session_user || ' ' || current_user || ' ' || current_setting('role') || ' ' || current_setting('is_superuser')";
+    const STATES: [&str; 5] = [
+        "SELECT 1",
+        "SET ROLE alice",
+        "SET ROLE none",
+        "SET SESSION AUTHORIZATION alice",
+        "SET SESSION AUTHORIZATION bob; SET work_mem = '5MB'; SET datestyle = german",
+    ];
+    const TEXTS: [&str; 6] = [
+        "RESET SESSION AUTHORIZATION",
+        "RESET ROLE",
+        "RESET SESSION AUTHORIZATION; RESET ROLE",
+        "SET SESSION AUTHORIZATION DEFAULT",
+        "SET work_mem = '6MB'",
+        "RESET ALL",
+    ];
+    let cluster = cluster(SETUP, "pg_background.worker_idle_timeout = '10min'");
+    for of_role in ["RESET role", "SET role = bob"] {
+        cluster.session().exec(&format!(
+            "SET ROLE none; GRANT pgbackground_role TO bob; ALTER ROLE postgres {of_role}"
+        ));
+        let expected = STATES.map(|state| {
+            TEXTS.map(|text| {
+                let mut session = cluster.session();
+                session.exec(&format!("{state}; {text}"));
+                session.text(WHO)
+            })
+        });
+        let mut session = cluster.session();
+        for before in STATES {
+            for (state, expected) in STATES.iter().zip(&expected) {
+                for (text, expected) in TEXTS.iter().zip(expected) {
+                    let mut job = |state: &str, text: &str| {
+                        session.exec(&format!("RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL; {state}"));
+                        session.text(&format!(
+                            "SELECT r FROM pg_background_run_query({}, col_def => 'r text') AS (r text)",
+                            quoted(&format!("{text}; {WHO}"))
+                        ))
+                    };
+                    job(before, "SELECT 1");
+                    assert_eq!(&job(state, text), expected, "{of_role}; {before}; then {state}: {text}");
+                }
+            }
+        }
+    }
 }
