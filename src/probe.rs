@@ -155,6 +155,7 @@ fn knows(call: &Call) -> Result<Answer> {
         role: call.int8(1).unwrap_or(0) as u32,
         queue: call.text(2).unwrap_or_default(),
         priority: call.int4(3).unwrap_or(0),
+        is_operation: false,
         concurrency_key: call.text(4),
         due_at: 0,
     })?;
