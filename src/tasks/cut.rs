@@ -8,6 +8,7 @@ use crate::pg::error::{self, Failure, Result};
 use crate::pg::fallible;
 use crate::pg::function::rows::{BOOL, FLOAT8, INT8, TEXT, Value};
 use crate::pg::guc::own;
+use crate::pg::moment;
 use crate::pg::plan::Plan;
 use crate::pg::process::backend;
 use crate::pg::reuse::connection_version;
@@ -368,6 +369,7 @@ fn step(id: i64, task: i64, settings: Settings) -> Result<Next> {
             }
         },
     };
+    moment::may_fail("cutting")?;
     GIVE.execute(&[
         Value::Int8(task),
         Value::Text(by.kind()),

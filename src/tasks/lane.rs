@@ -6,6 +6,7 @@
 
 use crate::pg::error::Result;
 use crate::pg::function::rows::{FLOAT8, INT4, INT8, TEXT, Value};
+use crate::pg::moment;
 use crate::pg::plan::{self, Plan};
 use crate::pg::table;
 use crate::pg::transaction;
@@ -141,6 +142,7 @@ pub struct Over<'a> {
 /// Notes the end of a chunk in the open transaction, which ends the task too, whether that transaction may write or not. Another lane takes the
 /// place of this one. A lane without a chunk that ends has failed to get one, which stops the operation, or was canceled.
 pub fn over(over: &Over) -> Result<()> {
+    moment::may_fail("lane over")?;
     transaction::writable(|| {
         let state: &[u8] = match over.state {
             b"done" => b"d",
@@ -172,7 +174,9 @@ pub fn over(over: &Over) -> Result<()> {
         if RUNS.first(&operation, |_| Ok(()))?.is_some() {
             return add(over.operation, 0.0);
         }
-        Ok(())
+        // What has stopped the operation has seen this task, and has left the rest to it.
+        LOCK.execute(&operation)?;
+        settle(over.operation)
     })
 }
 

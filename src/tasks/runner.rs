@@ -689,6 +689,7 @@ pub fn cut() -> Result<bool> {
             set_current(Some(task));
             return Ok(false);
         }
+        moment::may_fail("cut")?;
         let tables = tables::last()?;
         let found = transaction::own(|| Ok((history::version(&tables, task.id)?, pairs(&PARAMS, task.id)?)))?;
         let (Some(tid), params) = found else {
