@@ -162,6 +162,8 @@ CREATE INDEX task_expires ON background.task (expires_at) WHERE expires_at IS NO
 CREATE UNIQUE INDEX task_key ON background.task (key, owner, turn) WHERE key IS NOT NULL;
 CREATE INDEX task_schedule ON background.task (schedule) WHERE schedule IS NOT NULL;
 
+CREATE INDEX task_operation ON background.task (operation_id) WHERE operation_id IS NOT NULL;
+
 CREATE TABLE background.dependency (
 	parent int8 NOT NULL,
 	child int8 NOT NULL,
@@ -235,6 +237,72 @@ CREATE TABLE background.rotation (
 	since timestamptz NOT NULL
 );
 COMMENT ON TABLE background.rotation IS 'which table the runs that are done go to';
+
+CREATE SEQUENCE background.operation_id;
+COMMENT ON SEQUENCE background.operation_id IS 'the ids of operations';
+
+-- phase: r runs, or is done where it has finished; p paused; s stopped by an error; c canceled. It has finished when it has no task any more.
+-- key_column: NULL where the chunks are ranges of blocks. last_key: where the next chunk begins, after this key or with this block.
+-- passed, total: rows, or blocks, of the chunks that were cut, and of the table at the start. storage: the file of those blocks.
+-- on_error: s stop, c continue.
+CREATE TABLE background.operation (
+	id int8 NOT NULL CONSTRAINT operation_pkey PRIMARY KEY,
+	owner background.role NOT NULL,
+	home int8 NOT NULL,
+	phase "char" NOT NULL,
+	relation regclass NOT NULL,
+	key_column text,
+	last_key text,
+	is_cut bool NOT NULL DEFAULT false,
+	chunks int8 NOT NULL DEFAULT 0,
+	passed int8 NOT NULL DEFAULT 0,
+	total float8 NOT NULL,
+	rows_per_block float8,
+	storage oid,
+	label text,
+	sql text NOT NULL,
+	param_types text[],
+	param_values text[],
+	search_path text NOT NULL,
+	settings jsonb,
+	queue text COLLATE "C" NOT NULL,
+	priority int4 NOT NULL,
+	parallelism int4 NOT NULL,
+	chunk_rows int8,
+	chunk_time interval NOT NULL,
+	on_error "char" NOT NULL,
+	max_attempts int4 NOT NULL,
+	retry_delay interval,
+	timeout interval,
+	max_replication_lag interval,
+	pause_between interval NOT NULL,
+	started_at timestamptz NOT NULL,
+	finished_at timestamptz,
+	sqlstate text,
+	error_message text
+);
+COMMENT ON TABLE background.operation IS 'statements that run in chunks';
+
+-- state: w has a task, a is to get one again, d done, f failed, c canceled. size: its rows, or its blocks, when it was cut.
+CREATE TABLE background.chunk (
+	operation_id int8 NOT NULL,
+	n int8 NOT NULL,
+	first text NOT NULL,
+	last text NOT NULL,
+	size int8 NOT NULL,
+	state "char" NOT NULL,
+	task_id int8,
+	attempts int4,
+	rows int8,
+	ms float8,
+	finished_at timestamptz,
+	sqlstate text,
+	error_message text,
+	CONSTRAINT chunk_pkey PRIMARY KEY (operation_id, n)
+);
+COMMENT ON TABLE background.chunk IS 'the chunks of operations that were cut';
+CREATE INDEX chunk_task ON background.chunk (task_id) WHERE state = 'w';
+CREATE INDEX chunk_not_done ON background.chunk (operation_id, state, n) WHERE state IN ('a', 'f', 'c');
 
 -- What schedules are: the rule, and what each task of it gets.
 -- mode: t transaction, s statement. asked_mode: the same, a auto. overlap: s skip, q queue, a allow. catch_up: n none, o one, a all.
@@ -332,6 +400,9 @@ SELECT pg_extension_config_dump('background.run_1', '');
 SELECT pg_extension_config_dump('background.run_2', '');
 SELECT pg_extension_config_dump('background.run_failed', '');
 SELECT pg_extension_config_dump('background.rotation', '');
+SELECT pg_extension_config_dump('background.operation_id', '');
+SELECT pg_extension_config_dump('background.operation', '');
+SELECT pg_extension_config_dump('background.chunk', '');
 SELECT pg_extension_config_dump('background.stamp', '');
 SELECT pg_extension_config_dump('background.schedule_id', '');
 SELECT pg_extension_config_dump('background.schedule', '');
@@ -575,6 +646,63 @@ CREATE VIEW background.queues WITH (security_barrier) AS
 	CROSS JOIN background.totals_of(q.name) AS totals;
 COMMENT ON VIEW background.queues IS 'queues, their settings, and how many tasks they have';
 
+CREATE VIEW background.operations WITH (security_barrier) AS
+	SELECT o.id, o.label, background.role_name(o.owner) AS owner,
+		CASE WHEN o.finished_at IS NULL THEN CASE o.phase WHEN 'p' THEN 'paused' ELSE 'running' END
+			ELSE CASE o.phase WHEN 'r' THEN 'done' WHEN 's' THEN 'failed' ELSE 'canceled' END END AS state,
+		c.done AS chunks_done, c.failed AS chunks_failed, c.rows AS rows_affected,
+		CASE WHEN o.finished_at IS NOT NULL AND o.phase = 'r' THEN 1
+			WHEN f.fraction <= 0.9 THEN f.fraction
+			-- The size of the table is an estimate. More rows than that come nearer to the end, and do not reach it.
+			ELSE 1 - 0.1 * exp(greatest(9 - 10 * f.fraction, -20)) END AS progress,
+		r.rows / r.seconds AS rows_per_second,
+		CASE WHEN o.finished_at IS NULL AND o.phase = 'r'
+			THEN statement_timestamp() + greatest(o.total - c.size, 0) / nullif(r.size, 0) * r.seconds * interval '1 s' END AS eta,
+		o.started_at, o.finished_at,
+		CASE o.sight WHEN 2 THEN coalesce(o.error_message, (
+			SELECT coalesce(e.error_message, 'chunk ' || e.n || ' was canceled') FROM background.chunk AS e
+			WHERE e.operation_id = o.id AND e.state IN ('f', 'c') ORDER BY e.finished_at DESC LIMIT 1)) END AS last_error
+	FROM (SELECT *, background.sight_of(owner) AS sight FROM background.operation) AS o
+		CROSS JOIN LATERAL (
+			SELECT count(*) FILTER (WHERE state = 'd') AS done, count(*) FILTER (WHERE state = 'f') AS failed,
+				coalesce(sum(rows) FILTER (WHERE state = 'd'), 0)::int8 AS rows,
+				coalesce(sum(size) FILTER (WHERE state = 'd'), 0)::float8 AS size
+			FROM background.chunk WHERE operation_id = o.id) AS c
+		CROSS JOIN LATERAL (SELECT c.size / greatest(o.total, 1)) AS f (fraction)
+		CROSS JOIN LATERAL (
+			SELECT sum(rows)::float8 AS rows, sum(size)::float8 AS size,
+				nullif(extract(epoch FROM max(finished_at) - min(finished_at - ms * interval '1 ms'))::float8, 0) AS seconds
+			FROM (SELECT rows, size, ms, finished_at FROM background.chunk
+				WHERE operation_id = o.id AND state = 'd' ORDER BY n DESC LIMIT 20) AS _) AS r
+	WHERE o.sight > 0;
+COMMENT ON VIEW background.operations IS 'statements that run in chunks, how far they are, and how they ended';
+COMMENT ON COLUMN background.operations.state IS 'running, paused, done, failed, canceled';
+COMMENT ON COLUMN background.operations.rows_affected IS 'rows that the chunks that are done have processed';
+COMMENT ON COLUMN background.operations.progress IS 'the part of the table that is done, 0 to 1';
+COMMENT ON COLUMN background.operations.rows_per_second IS 'rows that the last chunks have processed in a second';
+COMMENT ON COLUMN background.operations.eta IS 'when it ends at the speed of the last chunks';
+COMMENT ON COLUMN background.operations.last_error IS 'what has stopped it, or the error of the chunk that has failed last';
+
+CREATE VIEW background.chunks WITH (security_barrier) AS
+	SELECT c.operation_id, c.n, CASE o.sight WHEN 2 THEN c.first END AS first, CASE o.sight WHEN 2 THEN c.last END AS last,
+		CASE c.state WHEN 'd' THEN 'done' WHEN 'f' THEN 'failed' WHEN 'c' THEN 'canceled'
+			ELSE CASE WHEN r.task_id IS NOT NULL THEN 'running'
+				WHEN t.phase = 'd' AND t.run_at > statement_timestamp() THEN 'deferred' ELSE 'waiting' END END AS state,
+		coalesce(c.attempts, r.attempt, t.attempt, 0) AS attempts, c.rows, c.ms,
+		coalesce(c.sqlstate, t.sqlstate) AS sqlstate,
+		CASE o.sight WHEN 2 THEN coalesce(c.error_message, t.error_message) END AS error_message
+	FROM (SELECT id, background.sight_of(owner) AS sight FROM background.operation) AS o
+		JOIN background.chunk AS c ON c.operation_id = o.id
+		LEFT JOIN background.task AS t ON t.id = c.task_id AND c.state = 'w'
+		LEFT JOIN background.running_now() AS r ON r.task_id = t.id
+	WHERE o.sight > 0;
+COMMENT ON VIEW background.chunks IS 'the chunks of operations';
+COMMENT ON COLUMN background.chunks.n IS 'the number of the chunk, from 1 on';
+COMMENT ON COLUMN background.chunks.first IS 'its first key, or the first place of its blocks, as text';
+COMMENT ON COLUMN background.chunks.last IS 'its last key, or the last place of its blocks, which is a part of it';
+COMMENT ON COLUMN background.chunks.rows IS 'rows that its statement has processed';
+COMMENT ON COLUMN background.chunks.ms IS 'how long its statement took, in milliseconds';
+
 CREATE VIEW background.schedules WITH (security_barrier) AS
 	SELECT s.name COLLATE "default" AS name, s.spec, CASE s.sight WHEN 2 THEN s.sql END AS sql, s.time_zone,
 		CASE s.overlap WHEN 's' THEN 'skip' WHEN 'q' THEN 'queue' ELSE 'allow' END AS overlap,
@@ -646,7 +774,8 @@ END
 $$;
 
 GRANT USAGE ON SCHEMA background TO pgbackground_role, pg_monitor;
-GRANT SELECT ON background.tasks, background.runs, background.queues, background.schedules TO pgbackground_role, pg_monitor;
+GRANT SELECT ON background.tasks, background.runs, background.queues, background.schedules, background.operations, background.chunks
+	TO pgbackground_role, pg_monitor;
 -- What the views call is called as the one who looks.
 GRANT EXECUTE ON FUNCTION background.role_name(background.role) TO pgbackground_role, pg_monitor;
 GRANT EXECUTE ON FUNCTION background.sight_of(background.role), background.running_now(), background.totals_of(text), background.status() TO pg_monitor;

@@ -90,7 +90,7 @@ fn check(id: i64, owner: u32) -> Result<()> {
 }
 
 static LAST: Plan = Plan::planned(
-    c"SELECT key, queue FROM background.run_failed WHERE task_id OPERATOR(pg_catalog.=) $1 AND ended FOR UPDATE",
+    c"SELECT key, queue, operation_id FROM background.run_failed WHERE task_id OPERATOR(pg_catalog.=) $1 AND ended FOR UPDATE",
     &[INT8],
 );
 
@@ -124,11 +124,19 @@ pub fn retry(tables: &Tables, id: i64) -> Result<bool> {
     if is_done {
         return Ok(false);
     }
-    let last = LAST.first(&[Value::Int8(id)], |row| Ok((row.text(0)?, row.text(1)?)))?;
-    let Some((key, queue)) = last else {
+    let last = LAST.first(&[Value::Int8(id)], |row| Ok((row.text(0)?, row.text(1)?, row.int8(2)?)))?;
+    let Some((key, queue, operation)) = last else {
         // Another session was faster.
         return Ok(false);
     };
+    if let Some(operation) = operation {
+        return Err(Report::new(
+            PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("task {id} is a part of operation {operation}"),
+        )
+        .hint("Use background.retry_operation.")
+        .into());
+    }
     let turn = match &key {
         None => 0,
         Some(key) => match keys::find(tables, key, owner, false)? {

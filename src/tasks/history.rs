@@ -15,6 +15,7 @@ use crate::pg::table::{self, Filled, Key, Sees, Tid};
 use crate::pg::value::desc::JSONB;
 use crate::pg::value::json::Json;
 use crate::tasks::end;
+use crate::tasks::lane::{self, Over};
 use crate::tasks::outcome::Outcome;
 use crate::tasks::retention;
 use crate::tasks::tables::{self, Tables, run, task};
@@ -126,7 +127,7 @@ static ENDS: Plan = Plan::planned(
         kept_columns!(),
         ") SELECT id, $2, true, $5, queue, owner, label, $3, $4, pg_catalog.clock_timestamp(), $6, $7, $8, $9, $10, ",
         kept_columns!(),
-        " FROM gone RETURNING queue, schedule\0"
+        " FROM gone RETURNING queue, schedule, operation_id\0"
     )),
     &[INT8, INT4, INT4, TIMESTAMPTZ, TEXT, TEXT, TEXT, TEXT, TEXT, TEXT],
 );
@@ -185,10 +186,22 @@ pub fn note(failed: &Failed) -> Result<()> {
         None => Ok(()),
     };
     if is_one {
-        let ended = ENDS.first(&values[..10], |row| Ok((row.text(0)?, row.text(1)?)))?;
-        if let Some((queue, schedule)) = ended {
+        let ended = ENDS.first(&values[..10], |row| Ok((row.text(0)?, row.text(1)?, row.int8(2)?)))?;
+        if let Some((queue, schedule, operation)) = ended {
             totals::ends(&queue.unwrap_or_default(), failed.state);
             outcome(schedule, failed.state)?;
+            if let Some(operation) = operation {
+                lane::over(&Over {
+                    task: failed.id,
+                    operation,
+                    state: failed.state,
+                    attempts: failed.attempt,
+                    rows: None,
+                    ms: None,
+                    sqlstate: Some(failed.sqlstate),
+                    message: Some(failed.message),
+                })?;
+            }
         }
         return Ok(());
     }

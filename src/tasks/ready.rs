@@ -25,6 +25,9 @@ const LOW: usize = 32;
 /// How many tasks are read from the table at once.
 pub const BATCH: usize = ENTRIES - LOW;
 
+/// Stands for the concurrency key of each task that is a part of an operation. These leave a runner to the others.
+pub const OPERATION: u64 = u64::MAX;
+
 /// The longest name of a queue, in bytes.
 const NAME: usize = 255;
 
@@ -110,6 +113,10 @@ pub trait Running {
     fn has(&self, task: i64) -> bool;
     /// A task was held back: those who run a task of the key look the next one up at its end.
     fn hold_back(&self, queue: u64, key: u64);
+    /// How many more tasks of operations may run.
+    fn room_for_operations(&self) -> u32 {
+        u32::MAX
+    }
 }
 
 #[repr(C)]
@@ -171,12 +178,14 @@ impl Line {
         self.entries.get(first..first + self.len as usize).unwrap_or_default()
     }
 
-    fn head(&self) -> Option<Entry> {
-        self.entries().first().copied()
+    fn entry(&self, n: usize) -> Option<Entry> {
+        self.entries().get(n).copied()
     }
 
-    fn pop(&mut self) {
-        if self.len > 0 {
+    fn remove(&mut self, n: usize) {
+        let first = self.first as usize;
+        if n < self.len as usize {
+            self.entries.copy_within(first..first + n, first + 1);
             self.first += 1;
             self.len -= 1;
         }
@@ -238,18 +247,36 @@ impl Line {
         self.limits.is_paused || self.limits.running >= 0 && running.of_queue(self.which.queue) >= self.limits.running
     }
 
-    /// Removes entries from the front that cannot run.
-    fn skip(&mut self, running: &impl Running) {
-        while let Some(head) = self.head() {
-            let is_full = head.key != 0
+    /// The place of the first entry that can run. Those before it that cannot are removed, but for parts of operations that have no room: these stay
+    /// until others end.
+    fn skip(&mut self, running: &impl Running) -> Option<usize> {
+        let mut n = 0;
+        while let Some(entry) = self.entry(n) {
+            let is_part = entry.key == OPERATION;
+            let is_full = entry.key != 0
+                && !is_part
                 && self.limits.per_key >= 0
-                && running.of_key(self.which.queue, head.key) >= self.limits.per_key;
+                && running.of_key(self.which.queue, entry.key) >= self.limits.per_key;
             if is_full {
-                running.hold_back(self.which.queue, head.key);
-            } else if !running.has(head.id) {
-                return;
+                running.hold_back(self.which.queue, entry.key);
+            } else if !running.has(entry.id) {
+                if !is_part || running.room_for_operations() > 0 {
+                    return Some(n);
+                }
+                n += 1;
+                continue;
             }
-            self.pop();
+            self.remove(n);
+        }
+        None
+    }
+
+    /// How many of the entries can run, as far as operations have room.
+    fn can_run(&self, running: &impl Running) -> u32 {
+        let parts = self.entries().iter().filter(|entry| entry.key == OPERATION).count() as u32;
+        match parts {
+            0 => self.len,
+            parts => self.len - parts + parts.min(running.room_for_operations()),
         }
     }
 }
@@ -389,7 +416,7 @@ impl Lines {
 
     /// What a runner of this role does next. A task leaves its line: the caller claims it before it unlocks the lines.
     pub fn next(&mut self, role: u32, me: Process, running: &impl Running) -> Next {
-        let mut best: Option<(Rank, usize)> = None;
+        let mut best: Option<(Rank, usize, usize)> = None;
         for (n, line) in self.lines.iter_mut().enumerate() {
             if line.which.role != role || line.is_empty() {
                 continue;
@@ -400,24 +427,25 @@ impl Lines {
             if line.is_held_back(running) {
                 continue;
             }
-            line.skip(running);
+            let first = line.skip(running);
             if line.is_short() {
                 line.reader = me;
                 line.missed = false;
                 return Next::Read(line.which, line.cursor);
             }
-            if let Some(head) = line.head()
-                && best.is_none_or(|(rank, _)| head.rank() < rank)
+            if let Some(at) = first
+                && let Some(entry) = line.entry(at)
+                && best.is_none_or(|(rank, ..)| entry.rank() < rank)
             {
-                best = Some((head.rank(), n));
+                best = Some((entry.rank(), n, at));
             }
         }
-        let Some(line) = best.and_then(|(_, n)| self.lines.get_mut(n)) else {
+        let Some((line, at)) = best.and_then(|(_, n, at)| Some((self.lines.get_mut(n)?, at))) else {
             return Next::Nothing;
         };
-        match line.head() {
+        match line.entry(at) {
             Some(entry) => {
-                line.pop();
+                line.remove(at);
                 Next::Task(line.which, entry)
             }
             None => Next::Nothing,
@@ -472,7 +500,7 @@ impl Lines {
             if role == 0 || line.is_empty() || line.limits_version == self.version && line.is_held_back(running) {
                 continue;
             }
-            let mut can = if line.has_more { most } else { line.len };
+            let mut can = if line.has_more { most } else { line.can_run(running) };
             if line.limits_version == self.version && line.limits.running >= 0 {
                 can = can.min((line.limits.running - running.of_queue(queue)).max(0) as u32);
             }
@@ -507,6 +535,8 @@ mod tests {
     struct Claims {
         tasks: Vec<(u64, u64, i64)>,
         held_back: RefCell<Vec<u64>>,
+        /// How many parts of operations run, of at most one.
+        parts: u32,
     }
 
     impl Running for Claims {
@@ -524,6 +554,9 @@ mod tests {
         }
         fn hold_back(&self, _queue: u64, key: u64) {
             self.held_back.borrow_mut().push(key);
+        }
+        fn room_for_operations(&self) -> u32 {
+            1_u32.saturating_sub(self.parts)
         }
     }
 
@@ -651,6 +684,38 @@ mod tests {
         lines.read(Q, other, &[], true);
         lines.read(Q, me(), &[entry(7)], true);
         assert_eq!(take(&mut lines, &running), Some(7));
+    }
+
+    #[test]
+    fn operations_leave_a_runner_to_others() {
+        let (mut lines, mut running) = (lines(), Claims::default());
+        let part = |id| Entry {
+            id,
+            priority: 0,
+            key: OPERATION,
+        };
+        for entry in [part(1), part(2), entry(3), part(4), entry(5)] {
+            push(&mut lines, entry);
+        }
+        // A limit for each key of the queue is not for them.
+        let version = lines.version();
+        let limits = Limits {
+            per_key: 1,
+            ..Limits::NONE
+        };
+        lines.set_limits(Q.queue, limits, version);
+        assert_eq!(lines.wanted(&running, 8)[0], (Q.role, 3));
+        assert_eq!(take(&mut lines, &running), Some(1));
+        running.parts = 1;
+        assert_eq!(lines.wanted(&running, 8)[0], (Q.role, 2));
+        assert_eq!(take(&mut lines, &running), Some(3));
+        assert_eq!(take(&mut lines, &running), Some(5));
+        assert_eq!(take(&mut lines, &running), None);
+        assert_eq!(lines.wanted(&running, 8)[0], (Q.role, 0));
+        running.parts = 0;
+        assert_eq!(take(&mut lines, &running), Some(2));
+        assert_eq!(take(&mut lines, &running), Some(4));
+        assert_eq!(take(&mut lines, &running), None);
     }
 
     #[test]

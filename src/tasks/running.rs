@@ -26,7 +26,7 @@ pub struct Run {
 }
 
 /// The longest grace, in milliseconds. A larger value counts as this one.
-const GRACE_MAX: i32 = 3_600_000;
+pub const GRACE_MAX: i32 = 3_600_000;
 
 /// How often a wait looks at the table although it was not woken, in milliseconds.
 const LOOK: i64 = 1000;
