@@ -1,0 +1,91 @@
+//! The functions behind `pg_background_metrics` and `pg_background_openmetrics`.
+
+use crate::pg::error::Result;
+use crate::pg::function::call::{Answer, Call};
+use crate::pg::function::rows::Value;
+use crate::pg::guc::own;
+use crate::pg::plan::Plan;
+use crate::pg::value::desc::JSONB;
+use crate::registry::segment::segment;
+use crate::registry::{pool, upkeep};
+use crate::tasks::tables;
+use core::sync::atomic::Ordering::Relaxed;
+
+crate::sql_function! {
+    pg_background_gauges => gauges;
+    pg_background_task_metrics => task_metrics;
+}
+
+/// `gauges()`: what the cluster has at this moment, each with its name and what it means.
+fn gauges(call: &Call) -> Result<Answer> {
+    let rows = call.rows()?;
+    upkeep::look_after_all()?;
+    let counts = pool::counts()?;
+    let (mut retained, mut bytes) = (0, 0);
+    for slot in segment()?.all()? {
+        let cookie = slot.cookie.load(Relaxed);
+        let Some(job) = slot.lock_if(cookie).filter(|job| cookie != 0 && !job.is_hidden) else {
+            continue;
+        };
+        if job.state.has_ended() {
+            retained += 1;
+            bytes += if job.keeps_result { job.queue.written() } else { 0 };
+        }
+    }
+    let gauges: [(&str, &str, f64); 7] = [
+        (
+            "jobs_running",
+            "Jobs that have a worker or are about to get one.",
+            counts.running.into(),
+        ),
+        (
+            "jobs_retained",
+            "Jobs that have ended and that a session still has a handle of.",
+            f64::from(retained),
+        ),
+        ("retained_bytes", "Bytes of the results of these jobs.", bytes as f64),
+        (
+            "launches_waiting",
+            "Launches that wait for a worker.",
+            counts.waiting as f64,
+        ),
+        ("workers_busy", "Workers that have a job.", counts.busy as f64),
+        ("workers_idle", "Workers that wait for a job.", counts.idle as f64),
+        (
+            "worker_slots",
+            "Slots of the server for background workers of all kinds (max_worker_processes).",
+            own::max_worker_processes().into(),
+        ),
+    ];
+    for (name, help, value) in gauges {
+        let name = format!("pg_background_{name}");
+        rows.push(&[
+            Value::Text(name.as_bytes()),
+            Value::Text(help.as_bytes()),
+            Value::Float8(value),
+        ])?;
+    }
+    call.null()
+}
+
+static OF_TASKS: Plan = Plan::fixed(c"SELECT name, type, help, labels, value FROM background.metrics()", &[]);
+
+/// `task_metrics()`: the rows of `background.metrics()`; none if this database does not have the extension.
+fn task_metrics(call: &Call) -> Result<Answer> {
+    let rows = call.rows()?;
+    if tables::tables().is_ok() {
+        OF_TASKS.rows(&[], |row| {
+            let (name, kind, help) = (row.text(0)?, row.text(1)?, row.text(2)?);
+            let labels = row.datum(3)?.map_or(Value::Null, |labels| Value::Other(JSONB, labels));
+            let value = row.float8(4)?.map_or(Value::Null, Value::Float8);
+            rows.push(&[
+                Value::text_or_null(name.as_deref()),
+                Value::text_or_null(kind.as_deref()),
+                Value::text_or_null(help.as_deref()),
+                labels,
+                value,
+            ])
+        })?;
+    }
+    call.null()
+}
