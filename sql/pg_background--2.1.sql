@@ -466,10 +466,19 @@ CREATE FUNCTION pg_background_metrics(OUT name text, OUT type text, OUT help tex
 	RETURNS SETOF record LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
 	SELECT metric.name, metric.type, metric.help,
-		jsonb_build_object('datname', coalesce(count.datname, ''), 'usename', coalesce(count.usename, ''))
-			|| coalesce(metric.labels, '{}'),
+		jsonb_build_object('datname', count.datname, 'usename', count.usename) || coalesce(metric.labels, '{}'),
 		metric.value
-	FROM pg_background_cluster_stats AS count
+	FROM (
+		-- Roles and databases that were dropped have no names: together they are one.
+		SELECT coalesce(datname, '') AS datname, coalesce(usename, '') AS usename,
+			sum(jobs_launched) AS jobs_launched, sum(jobs_completed) AS jobs_completed, sum(jobs_failed) AS jobs_failed,
+			sum(jobs_canceled) AS jobs_canceled, sum(jobs_timed_out) AS jobs_timed_out, sum(jobs_refused) AS jobs_refused,
+			sum(cold_starts) AS cold_starts, sum(warm_starts) AS warm_starts,
+			sum(total_run_ms) AS total_run_ms, max(max_run_ms) AS max_run_ms,
+			sum(total_start_ms) AS total_start_ms, max(max_start_ms) AS max_start_ms,
+			sum(rows_returned) AS rows_returned, sum(bytes_returned) AS bytes_returned, sum(bytes_spilled) AS bytes_spilled
+		FROM pg_background_cluster_stats GROUP BY 1, 2
+	) AS count
 	CROSS JOIN LATERAL (VALUES
 		('pg_background_jobs_launched_total', 'counter', 'Jobs that were launched.', NULL::jsonb, count.jobs_launched::float8),
 		('pg_background_jobs_total', 'counter', 'Jobs that have ended, by how they ended.', '{"state": "completed"}', count.jobs_completed),
@@ -518,6 +527,7 @@ BEGIN ATOMIC
 				 FROM jsonb_each_text(metric.labels) AS label) AS labels,
 				replace(metric.value::text, 'Infinity', '+Inf') AS value
 			FROM (SELECT * FROM pg_background_metrics() UNION ALL SELECT * FROM pg_background_task_metrics()) AS metric
+			WHERE metric.value IS NOT NULL
 		) AS sample
 		GROUP BY sample.family
 	) AS family;

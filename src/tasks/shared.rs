@@ -1142,6 +1142,18 @@ pub fn runs(relation: u32, of: Of) -> Result<Vec<Run>> {
     Ok(runs)
 }
 
+/// How many tasks run in the whole cluster.
+pub fn count_runs() -> Result<usize> {
+    if !is_in_use()? {
+        return Ok(0);
+    }
+    let root = shared()?.lock();
+    Ok(claims(&root)
+        .inspect(|claim| claim.look_after())
+        .filter(|claim| claim.is(Standing::Held))
+        .count())
+}
+
 /// The attempt of a lost claim is noted, and that is committed.
 pub fn forget_lost(run: &Run) {
     let Some(shared) = SHARED.get() else { return };
