@@ -297,6 +297,12 @@ BEGIN ATOMIC
 	SELECT gauge.name, 'gauge', gauge.help, '{}', gauge.value
 	FROM pg_background_gauges() AS gauge
 	UNION ALL
+	SELECT 'pg_background_worker_slots_used', 'gauge', 'Slots that background workers of all kinds have.', '{}', count(*)
+	FROM pg_stat_activity
+	WHERE backend_type NOT IN ('client backend', 'walsender', 'standalone backend', 'startup', 'checkpointer', 'background writer',
+		'walwriter', 'walreceiver', 'walsummarizer', 'archiver', 'logger', 'autovacuum launcher', 'autovacuum worker',
+		'slotsync worker', 'io worker')
+	UNION ALL
 	SELECT 'pg_background_build_info', 'gauge', 'Always 1; the label is the version of the extension.',
 		jsonb_build_object('version', extversion), 1
 	FROM pg_extension WHERE extname = 'pg_background';

@@ -630,7 +630,7 @@ BEGIN ATOMIC
 			('pg_background_tasks', 'Tasks that have not ended, by state.', '{"state": "deferred"}', q.deferred),
 			('pg_background_tasks', 'Tasks that have not ended, by state.', '{"state": "blocked"}', q.blocked),
 			('pg_background_tasks', 'Tasks that have not ended, by state.', '{"state": "running"}', q.running),
-			('pg_background_tasks_oldest_waiting_seconds', 'For how long the task has waited that has waited longest, 0 without one.', '{}',
+			('pg_background_queue_oldest_waiting_seconds', 'For how long the task has waited that has waited longest, 0 without one.', '{}',
 				coalesce(extract(epoch FROM q.oldest_waiting), 0)),
 			('pg_background_queue_paused', 'Whether the queue is paused.', '{}', q.paused::int4),
 			('pg_background_queue_max_running', 'Tasks of the queue that may run at a time.', '{}', coalesce(q.max_running, float8 'infinity')),
