@@ -294,14 +294,14 @@ BEGIN ATOMIC
 		('pg_background_spilled_bytes_total', 'counter', 'Bytes of results that were written to temporary files.', NULL, count.bytes_spilled)
 	) AS metric (name, type, help, labels, value)
 	UNION ALL
-	SELECT gauge.name, 'gauge', gauge.help, '{}', gauge.value
+	SELECT gauge.name, 'gauge', gauge.help, '{}',
+		gauge.value + CASE gauge.name WHEN 'pg_background_worker_slots_used' THEN (
+			SELECT count(*) FROM pg_stat_activity
+			WHERE backend_type NOT IN ('client backend', 'walsender', 'standalone backend', 'startup', 'checkpointer',
+				'background writer', 'walwriter', 'walreceiver', 'walsummarizer', 'archiver', 'logger', 'autovacuum launcher',
+				'autovacuum worker', 'slotsync worker', 'io worker')
+		) ELSE 0 END
 	FROM pg_background_gauges() AS gauge
-	UNION ALL
-	SELECT 'pg_background_worker_slots_used', 'gauge', 'Slots that background workers of all kinds have.', '{}', count(*)
-	FROM pg_stat_activity
-	WHERE backend_type NOT IN ('client backend', 'walsender', 'standalone backend', 'startup', 'checkpointer', 'background writer',
-		'walwriter', 'walreceiver', 'walsummarizer', 'archiver', 'logger', 'autovacuum launcher', 'autovacuum worker',
-		'slotsync worker', 'io worker')
 	UNION ALL
 	SELECT 'pg_background_build_info', 'gauge', 'Always 1; the label is the version of the extension.',
 		jsonb_build_object('version', extversion), 1

@@ -35,7 +35,7 @@ fn gauges(call: &Call) -> Result<Answer> {
             bytes += if job.keeps_result { job.queue.written() } else { 0 };
         }
     }
-    let gauges: [(&str, &str, f64); 9] = [
+    let gauges: [(&str, &str, f64); 10] = [
         (
             "jobs_running",
             "Jobs that have a worker or are about to get one.",
@@ -58,6 +58,12 @@ fn gauges(call: &Call) -> Result<Answer> {
             "worker_slots",
             "Slots of the server for background workers of all kinds (max_worker_processes).",
             own::max_worker_processes().into(),
+        ),
+        (
+            // pg_background_metrics adds those of pg_stat_activity.
+            "worker_slots_used",
+            "Slots that background workers of all kinds have.",
+            running::count_unconnected()? as f64,
         ),
         (
             "task_runners_busy",

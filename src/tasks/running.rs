@@ -102,6 +102,11 @@ pub fn count_everywhere() -> Result<usize> {
     shared::count_runs()
 }
 
+/// How many processes there are that have no connection to a database, which `pg_stat_activity` does not show.
+pub fn count_unconnected() -> Result<usize> {
+    shared::has_clock().map(usize::from)
+}
+
 /// Tasks of the queue that are done, and that have failed, since the server's start. 53200.
 pub fn totals_of(queue: &[u8]) -> Result<(i64, i64)> {
     totals::of(tables::last()?.task, queue)

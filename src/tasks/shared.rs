@@ -1226,6 +1226,11 @@ pub fn clock_leaves() {
     }
 }
 
+/// Whether the clock runs.
+pub fn has_clock() -> Result<bool> {
+    Ok(is_in_use()? && shared()?.lock().clock.is_alive())
+}
+
 /// The clock has nothing to do, and ends, unless it was asked for something since `asked`.
 pub fn clock_ends(asked: u64) -> bool {
     let Some(shared) = SHARED.get() else { return true };

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
 use crate::cluster::Cluster;
-use crate::process::{as_server, run};
+use crate::process::run;
 use crate::wait_for;
 
 /// The directory of this project.
@@ -47,13 +47,13 @@ impl Drop for Program {
 pub struct Monitored {
     dir: PathBuf,
     port: u16,
-    _programs: Vec<Program>,
+    programs: Vec<Program>,
 }
 
 impl Monitored {
     /// Watches the databases `databases` of the cluster, of which the first one is `postgres`, as the role `monitor`.
     pub fn start(programs: &Path, cluster: &Cluster, databases: &[&str]) -> Self {
-        let dir = run(as_server("mktemp").args(["-d", "/tmp/pgbg.XXXXXX"])).stdout;
+        let dir = run(Command::new("mktemp").args(["-d", "/tmp/pgbg.XXXXXX"])).stdout;
         let dir = PathBuf::from(String::from_utf8(dir).expect("a path").trim());
         let [port, postgres_port, sql_port] = free_ports();
         let read = |name: &str| {
@@ -139,11 +139,7 @@ impl Monitored {
                 ],
             ),
         ];
-        let monitored = Self {
-            dir,
-            port,
-            _programs: programs,
-        };
+        let monitored = Self { dir, port, programs };
         wait_for("the start of Prometheus", || get(port, "/-/ready").is_some());
         monitored
     }
@@ -171,7 +167,7 @@ impl Drop for Monitored {
                 eprintln!("the end of the log of {name}:\n{}", last.join("\n"));
             }
         }
-        let _ = run(as_server("rm").arg("-rf").arg(&self.dir.join("data")));
+        self.programs.clear();
         let _ = std::fs::remove_dir_all(&self.dir);
     }
 }

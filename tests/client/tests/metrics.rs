@@ -5,7 +5,7 @@
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use harness::{Cluster, Monitored, Session, prometheus, project, quoted};
+use harness::{Cluster, Monitored, Session, project, prometheus, quoted};
 
 /// A cluster with both extensions in `postgres`, and the role `monitor`.
 fn cluster(settings: &[&str]) -> Cluster {
@@ -68,11 +68,18 @@ fn ends_are_counted_once_by_their_state() {
     assert_eq!(sample(&mut session, "task_retries_total", r#"{"queue": "q"}"#), 2.0);
     assert_eq!(sample(&mut session, "task_run_seconds_count", r#"{"queue": "q"}"#), 6.0);
     assert_eq!(
-        sample(&mut session, "task_run_seconds_bucket", r#"{"queue": "q", "le": "+Inf"}"#),
+        sample(
+            &mut session,
+            "task_run_seconds_bucket",
+            r#"{"queue": "q", "le": "+Inf"}"#
+        ),
         6.0
     );
     // Nobody saw when the lost one could run.
-    assert_eq!(sample(&mut session, "task_wait_seconds_count", r#"{"queue": "q"}"#), 5.0);
+    assert_eq!(
+        sample(&mut session, "task_wait_seconds_count", r#"{"queue": "q"}"#),
+        5.0
+    );
     assert!(sample(&mut session, "task_run_seconds_sum", r#"{"queue": "q"}"#) >= 0.1);
     // Each bucket has those before it, too.
     assert!(session.holds(
@@ -109,7 +116,10 @@ fn a_task_waits_from_when_it_could_run() {
     ));
     session.exec(&format!("SELECT background.retry({failed})"));
     session.wait_task(failed);
-    assert_eq!(sample(&mut session, "task_wait_seconds_count", r#"{"queue": "q"}"#), 4.0);
+    assert_eq!(
+        sample(&mut session, "task_wait_seconds_count", r#"{"queue": "q"}"#),
+        4.0
+    );
     assert!(waited(&mut session) - before < 3600.0);
     session.exec("SELECT background.set_queue('q', max_running => 0)");
     session.exec(&format!(
@@ -128,7 +138,13 @@ fn a_look_reads_the_table_of_tasks_once() {
          SELECT background.schedule('s' || n, '0 3 * * *', 'SELECT 1') FROM generate_series(1, 3) AS n;
          ANALYZE background.task",
     );
-    for (part, times) in [("NULL", 1), ("'queues'", 1), ("'counts'", 0), ("'status'", 0), ("'schedules'", 0)] {
+    for (part, times) in [
+        ("NULL", 1),
+        ("'queues'", 1),
+        ("'counts'", 0),
+        ("'status'", 0),
+        ("'schedules'", 0),
+    ] {
         let scans = |session: &mut Session| -> i64 {
             session.value("SELECT seq_scan FROM pg_stat_xact_all_tables WHERE relid = 'background.task'::regclass")
         };
@@ -164,7 +180,9 @@ fn promtool_accepts_the_text() {
     let odd = "a \"b\" \\ {c='d'} \u{e9}, #\u{a0}";
     let odd_name = format!("\"{}\"", odd.replace('"', "\"\""));
     session.exec(&format!("CREATE DATABASE {odd_name}"));
-    session.exec(&format!("CREATE ROLE {odd_name} LOGIN; GRANT pgbackground_role TO {odd_name}"));
+    session.exec(&format!(
+        "CREATE ROLE {odd_name} LOGIN; GRANT pgbackground_role TO {odd_name}"
+    ));
     let mut inside = cluster.session_in(odd, "postgres");
     inside.exec("CREATE EXTENSION pg_background_tasks CASCADE");
     let queue = format!("{odd}\nline\t");
@@ -179,12 +197,19 @@ fn promtool_accepts_the_text() {
     for session in [&mut inside, &mut session] {
         let text = session.text("SELECT pg_background_openmetrics()").expect("a text");
         assert!(text.contains("pg_background_tasks{") && text.ends_with("# EOF\n"));
-        let Some((is_good, said)) = promtool(&["check", "metrics"], &text) else { return };
+        let Some((is_good, said)) = promtool(&["check", "metrics"], &text) else {
+            return;
+        };
         assert!(is_good && said.is_empty(), "{said}\n{text}");
     }
     // It does look.
     let text = "# HELP x X.\n# TYPE x counter\nx 1\n";
-    assert!(!promtool(&["check", "metrics"], text).expect("promtool is there").1.is_empty());
+    assert!(
+        !promtool(&["check", "metrics"], text)
+            .expect("promtool is there")
+            .1
+            .is_empty()
+    );
 }
 
 fn monitoring(name: &str) -> String {
@@ -242,7 +267,9 @@ fn rules_and_dashboard_parse() {
     let path = path.display().to_string();
     let config = project().join("monitoring/prometheus.yml").display().to_string();
     for arguments in [["check", "rules", &path], ["check", "config", &config]] {
-        let Some((is_good, said)) = promtool(&arguments, "") else { return };
+        let Some((is_good, said)) = promtool(&arguments, "") else {
+            return;
+        };
         assert!(is_good, "{said}");
     }
 }
@@ -305,7 +332,9 @@ fn everything_with_prometheus() {
         for name in &names {
             harness::wait_for(&format!("{name} of {job}"), || {
                 load();
-                !monitored.query(&format!("{name}{{job=\"{job}\"}}")).contains("\"result\":[]")
+                !monitored
+                    .query(&format!("{name}{{job=\"{job}\"}}"))
+                    .contains("\"result\":[]")
             });
         }
         // The same labels, but for those of the exporter.

@@ -7,12 +7,6 @@ SELECT count(background.enqueue('SELECT 1', queue => 'metrics_b')) FROM generate
 SELECT max(id) AS parent FROM background.tasks WHERE queue = 'metrics_b' \gset
 SELECT background.enqueue('SELECT 1', queue => 'metrics_b', run_at => 'infinity') > 0, background.enqueue('SELECT 1', queue => 'metrics_b', after => ARRAY[:parent]) > 0;
 COMMIT;
--- The families: names, types and help, and their labels.
-SELECT name, type, help, (SELECT string_agg(label, ', ' ORDER BY label) FROM jsonb_object_keys(labels) AS label) AS labels
-FROM (SELECT * FROM pg_background_metrics() UNION ALL SELECT * FROM background.metrics()) AS _ GROUP BY 1, 2, 3, 4 ORDER BY name COLLATE "C";
--- One help and one type for a family.
-SELECT name FROM (SELECT * FROM pg_background_metrics() UNION ALL SELECT * FROM background.metrics()) AS _ GROUP BY name HAVING count(DISTINCT (type, help)) > 1;
-SELECT name FROM background.metrics() WHERE value IS NULL OR labels->>'datname' <> current_database();
 -- The samples of queues.
 SELECT labels->>'queue' AS queue, labels->>'state' AS state, value FROM background.metrics() WHERE name = 'pg_background_tasks' AND labels->>'queue' <> 'default' ORDER BY labels->>'queue' COLLATE "C", state;
 SELECT name, labels->>'queue' AS queue, CASE WHEN name ~ 'seconds' THEN (value > 0)::text ELSE value::text END FROM background.metrics()
@@ -31,6 +25,12 @@ RESET ROLE;
 SELECT count(*) FROM pg_background_metrics() WHERE name = 'pg_background_jobs_launched_total' AND labels->>'usename' ~ 'regress_metrics' AND value = 1;
 DROP ROLE regress_metrics_a, regress_metrics_b;
 SELECT count(*), sum(value) >= 2 AS has FROM pg_background_metrics() WHERE name = 'pg_background_jobs_launched_total' AND labels @> jsonb_build_object('usename', '', 'datname', current_database());
+-- The families: names, types and help, and their labels.
+SELECT name, type, help, (SELECT string_agg(label, ', ' ORDER BY label) FROM jsonb_object_keys(labels) AS label) AS labels
+FROM (SELECT * FROM pg_background_metrics() UNION ALL SELECT * FROM background.metrics()) AS _ GROUP BY 1, 2, 3, 4 ORDER BY name COLLATE "C";
+-- One help and one type for a family.
+SELECT name FROM (SELECT * FROM pg_background_metrics() UNION ALL SELECT * FROM background.metrics()) AS _ GROUP BY name HAVING count(DISTINCT (type, help)) > 1;
+SELECT name FROM background.metrics() WHERE value IS NULL OR labels->>'datname' <> current_database();
 -- One sample for a name and its labels.
 SELECT name, labels FROM (SELECT * FROM pg_background_metrics() UNION ALL SELECT * FROM background.metrics()) AS _ GROUP BY 1, 2 HAVING count(*) > 1;
 -- A part alone is the same as in the whole.
