@@ -49,7 +49,7 @@ client_tests = $(if $(filter fresh,$(WORKERS)),-p pg_background_client_tests $(p
 	$(filter-out tests/client/tests/warm% $(patsubst %,tests/client/tests/tasks_%.rs,$(long_tasks_tests)),$(wildcard tests/client/tests/*.rs))),$(members))
 
 .PHONY: all setup build install install-files installed probe-installed uninstall installcheck lint unit regress client regress-fresh client-fresh \
-	differential differential-all regress-forgetful tour demo test test-all bench clean
+	differential differential-all monitoring regress-forgetful tour demo test test-all bench clean
 
 all: build
 
@@ -130,6 +130,10 @@ differential differential-all: installed
 	files=$$(scripts/get-regression-files $(pg_major)); REGRESSION_FILES=$$files \
 		$(CARGO) test -p pg_background_client_tests --test differential -- --ignored --nocapture $(differential_files)_files
 
+# Prometheus and its exporters beside a cluster with load: each expression of monitoring/ has numbers there, and each alert fires.
+monitoring: installed
+	$(CARGO) test -p pg_background_client_tests --test metrics -- --ignored --nocapture
+
 # Only on a server with assertions: the server discards its catalog caches at every opportunity, which takes long.
 regress-forgetful:
 	$(MAKE) -s regress SETTINGS=debug_discard_caches=1 TESTS='$(forgetful_tests)'
@@ -143,7 +147,7 @@ test: setup
 
 # The steps that depend on the server, on each version that can be had, and on a server with assertions.
 VERSIONS ?= 14 15 16 17 18 19 18-assertions
-test-all: test differential-all
+test-all: test differential-all monitoring
 	set -- ; for version in $(filter-out $(pg_major),$(VERSIONS)); do \
 		scripts/get-postgresql $$version >/dev/null || { echo "PostgreSQL $$version cannot be had: not tested"; continue; }; \
 		case $$version in *-*) steps='regress client differential-all regress-forgetful' ;; *) steps='lint unit regress client differential' ;; esac; \

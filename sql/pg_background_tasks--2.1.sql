@@ -558,6 +558,10 @@ CREATE FUNCTION background.totals_of(queue text, OUT done int8, OUT failed int8)
 	LANGUAGE C AS 'MODULE_PATHNAME', 'pg_background_tasks_totals_of';
 COMMENT ON FUNCTION background.totals_of IS 'tasks of a queue that ended since the server''s start';
 
+CREATE FUNCTION background.counts_of(queue text, OUT name text, OUT type text, OUT help text, OUT label text, OUT label_value text, OUT value float8)
+	RETURNS SETOF record LANGUAGE C ROWS 50 AS 'MODULE_PATHNAME', 'pg_background_tasks_counts_of';
+COMMENT ON FUNCTION background.counts_of IS 'how tasks and runs of a queue ended since the server''s start, for metrics()';
+
 -- 2: all of a row may be seen, 1: all but its texts, 0: nothing.
 CREATE FUNCTION background.sight_of(owner background.role)
 	RETURNS int4 LANGUAGE C STRICT STABLE AS 'MODULE_PATHNAME', 'pg_background_tasks_sight_of';
@@ -735,6 +739,64 @@ CREATE VIEW background.schedules WITH (security_barrier) AS
 COMMENT ON VIEW background.schedules IS 'schedules, when they are due, and what has become of them';
 
 --
+-- Metrics
+--
+
+-- For monitoring and not for everyone: as the owner of the tables it sees all queues and schedules, and nothing of them but numbers.
+-- What is not asked for costs nothing: its condition is one of the whole query, and is looked at first.
+CREATE FUNCTION background.metrics(part text DEFAULT NULL, OUT name text, OUT type text, OUT help text, OUT labels jsonb, OUT value float8)
+	RETURNS SETOF record LANGUAGE sql ROWS 500 SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+	SELECT metric.name, metric.type, metric.help,
+		jsonb_build_object('datname', current_database()) || metric.labels,
+		metric.value
+	FROM (
+		SELECT m.name, 'gauge' AS type, m.help, jsonb_build_object('queue', q.name) || m.labels AS labels, m.value
+		FROM background.queues AS q
+		CROSS JOIN LATERAL (VALUES
+			('pg_background_tasks', 'Tasks that have not ended, by state.', '{"state": "waiting"}'::jsonb, q.waiting::float8),
+			('pg_background_tasks', 'Tasks that have not ended, by state.', '{"state": "deferred"}', q.deferred),
+			('pg_background_tasks', 'Tasks that have not ended, by state.', '{"state": "blocked"}', q.blocked),
+			('pg_background_tasks', 'Tasks that have not ended, by state.', '{"state": "running"}', q.running),
+			('pg_background_queue_oldest_waiting_seconds', 'For how long the task has waited that has waited longest, 0 without one.', '{}',
+				coalesce(extract(epoch FROM q.oldest_waiting), 0)),
+			('pg_background_queue_paused', 'Whether the queue is paused.', '{}', q.paused::int4),
+			('pg_background_queue_max_running', 'Tasks of the queue that may run at a time.', '{}', coalesce(q.max_running, float8 'infinity')),
+			('pg_background_queue_max_waiting', 'Tasks of the queue that may wait.', '{}', coalesce(q.max_waiting, float8 'infinity'))
+		) AS m (name, help, labels, value)
+		WHERE part IS NULL OR part = 'queues'
+		UNION ALL
+		SELECT c.name, c.type, c.help,
+			jsonb_build_object('queue', q.name)
+				|| CASE WHEN c.label IS NULL THEN '{}' ELSE jsonb_build_object(c.label, c.label_value) END,
+			c.value
+		FROM (SELECT name FROM background.queue UNION SELECT 'default') AS q
+		CROSS JOIN background.counts_of(q.name) AS c
+		WHERE part IS NULL OR part = 'counts'
+		UNION ALL
+		SELECT 'pg_background_tasks_enabled', 'gauge', 'Whether tasks run in this database.', '{}', s.enabled::int4
+		FROM background.status() AS s
+		WHERE part IS NULL OR part = 'status'
+		UNION ALL
+		SELECT m.name, m.type, m.help, jsonb_build_object('schedule', s.name), m.value
+		FROM background.schedules AS s
+		CROSS JOIN LATERAL (VALUES
+			('pg_background_schedule_late_seconds', 'gauge', 'For how long the schedule has been due without a task, 0 if it is not.',
+				CASE WHEN s.enabled THEN greatest(extract(epoch FROM statement_timestamp() - s.next_at), 0)::float8 ELSE 0 END),
+			('pg_background_schedule_failing', 'gauge', 'Whether the last task of the schedule has failed or expired, or its next time cannot be computed.',
+				(s.error IS NOT NULL OR coalesce(s.last_state, '') IN ('failed', 'expired'))::int4),
+			('pg_background_schedule_runs_total', 'counter', 'Tasks that the schedule has enqueued.', s.runs_total),
+			('pg_background_schedule_failures_total', 'counter', 'Tasks of the schedule that have failed or expired.', s.failures_total),
+			('pg_background_schedule_skipped_total', 'counter', 'Times that were skipped, as the task before had not ended or the queue was full.', s.skipped_total),
+			('pg_background_schedule_missed_total', 'counter', 'Times that were missed, as nothing ran.', s.missed_total)
+		) AS m (name, type, help, value)
+		WHERE part IS NULL OR part = 'schedules'
+	) AS metric;
+END;
+COMMENT ON FUNCTION background.metrics IS
+	'what is known of the tasks of this database, named after the conventions of Prometheus; of the parts queues, counts, status and schedules, or all';
+
+--
 -- Rights
 --
 
@@ -765,7 +827,7 @@ BEGIN
 			AND (dependency.classid <> 'pg_type'::regclass OR dependency.objid = 'background.role'::regtype)
 	LOOP
 		EXECUTE format('REVOKE ALL ON %s %s FROM PUBLIC', member.type, member.identity);
-		IF member.type <> 'type' AND member.proname NOT IN ('set_queue', 'drop_queue', 'activate', 'import_pg_cron')
+		IF member.type <> 'type' AND member.proname NOT IN ('set_queue', 'drop_queue', 'activate', 'import_pg_cron', 'metrics', 'counts_of')
 			AND member.proname NOT LIKE 'role\_%' THEN
 			EXECUTE format('GRANT EXECUTE ON %s %s TO pgbackground_role', member.type, member.identity);
 		END IF;
@@ -779,3 +841,4 @@ GRANT SELECT ON background.tasks, background.runs, background.queues, background
 -- What the views call is called as the one who looks.
 GRANT EXECUTE ON FUNCTION background.role_name(background.role) TO pgbackground_role, pg_monitor;
 GRANT EXECUTE ON FUNCTION background.sight_of(background.role), background.running_now(), background.totals_of(text), background.status() TO pg_monitor;
+GRANT EXECUTE ON FUNCTION background.metrics(text) TO pg_monitor;

@@ -94,14 +94,15 @@ static LAST: Plan = Plan::planned(
     &[INT8],
 );
 
+/// It could run only from now on.
 static RETRY: Plan = Plan::planned(
     plan::text(concat!(
         "WITH last AS (UPDATE background.run_failed SET ended = false WHERE task_id OPERATOR(pg_catalog.=) $1 AND ended RETURNING *) \
-      INSERT INTO background.task AS t (id, queue, owner, priority, phase, mode, home, max_attempts, enqueued_at, retry_delay, timeout, label, sql, \
-          param_types, param_values, search_path, settings, database, keep_result, key, turn, concurrency_key, after, on_parent_failure, \
+      INSERT INTO background.task AS t (id, queue, owner, priority, phase, mode, home, max_attempts, enqueued_at, run_at, retry_delay, timeout, label, \
+          sql, param_types, param_values, search_path, settings, database, keep_result, key, turn, concurrency_key, after, on_parent_failure, \
           schedule, operation_id) \
-      SELECT task_id, queue, owner, priority, 'w', mode, home, max_attempts, enqueued_at, retry_delay, timeout, label, sql, \
-          param_types, param_values, search_path, settings, database, keep_result, key, $2, concurrency_key, after, on_parent_failure, \
+      SELECT task_id, queue, owner, priority, 'w', mode, home, max_attempts, enqueued_at, pg_catalog.clock_timestamp(), retry_delay, timeout, \
+          label, sql, param_types, param_values, search_path, settings, database, keep_result, key, $2, concurrency_key, after, on_parent_failure, \
           schedule, operation_id \
       FROM last RETURNING ",
         ready_columns!(),

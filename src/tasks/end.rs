@@ -112,10 +112,12 @@ static FORGET_CHILD: Plan = Plan::planned(
     &[INT8],
 );
 
+/// The task could not run before.
 static UNBLOCK: Plan = Plan::planned(
     plan::text(concat!(
         "UPDATE background.task AS t \
-         SET phase = CASE WHEN run_at OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp() THEN 'd' ELSE 'w' END::pg_catalog.\"char\" \
+         SET run_at = GREATEST(run_at, pg_catalog.clock_timestamp()), \
+             phase = CASE WHEN run_at OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp() THEN 'd' ELSE 'w' END::pg_catalog.\"char\" \
          WHERE id OPERATOR(pg_catalog.=) $1 AND phase OPERATOR(pg_catalog.=) 'b' \
              AND NOT EXISTS (SELECT FROM background.dependency WHERE child OPERATOR(pg_catalog.=) id) \
          RETURNING ",

@@ -28,6 +28,8 @@ pub struct Done {
     /// The version of the task's row that the run has loaded.
     pub tid: Tid,
     pub attempt: i32,
+    /// When the task could run.
+    pub ready_at: i64,
     pub started_at: i64,
     pub rows: i64,
     pub tag: Option<u32>,
@@ -69,7 +71,13 @@ pub fn done(done: &Done) -> Result<bool> {
     let Some(queue) = table::replace(tables.task, done.tid, read, to, &columns)? else {
         return Ok(false);
     };
-    totals::ends(&queue, b"done");
+    let run = totals::Run {
+        state: b"done",
+        ready_at: done.ready_at,
+        started_at: done.started_at,
+        is_retried: false,
+    };
+    totals::run_ends(&queue, &run, Some(b"done"));
     Ok(true)
 }
 
@@ -105,6 +113,8 @@ pub struct Failed<'a> {
     pub attempt: i32,
     /// 0 if it is not known any more.
     pub pid: i32,
+    /// When the task could run, 0 if it is not known any more.
+    pub ready_at: i64,
     pub started_at: i64,
     /// The state of the run.
     pub state: &'a [u8],
@@ -137,7 +147,8 @@ static AGAIN: Plan = Plan::planned(
           WHERE id OPERATOR(pg_catalog.=) $1 RETURNING *) \
       INSERT INTO background.run_failed (task_id, attempt, ended, state, queue, owner, label, pid, started_at, finished_at, sqlstate, message, \
           detail, hint, context, schedule) \
-      SELECT id, $2, false, $5, queue, owner, label, $3, $4, pg_catalog.clock_timestamp(), $6, $7, $8, $9, $10, schedule FROM later",
+      SELECT id, $2, false, $5, queue, owner, label, $3, $4, pg_catalog.clock_timestamp(), $6, $7, $8, $9, $10, schedule FROM later \
+      RETURNING queue",
     &[
         INT8,
         INT4,
@@ -185,10 +196,16 @@ pub fn note(failed: &Failed) -> Result<()> {
         .note(),
         None => Ok(()),
     };
+    let run = totals::Run {
+        state: failed.state,
+        ready_at: failed.ready_at,
+        started_at: failed.started_at,
+        is_retried: failed.end.is_none(),
+    };
     if is_one {
         let ended = ENDS.first(&values[..10], |row| Ok((row.text(0)?, row.text(1)?, row.int8(2)?)))?;
         if let Some((queue, schedule, operation)) = ended {
-            totals::ends(&queue.unwrap_or_default(), failed.state);
+            totals::run_ends(&queue.unwrap_or_default(), &run, Some(failed.state));
             outcome(schedule, failed.state)?;
             if let Some(operation) = operation {
                 lane::over(&Over {
@@ -205,7 +222,9 @@ pub fn note(failed: &Failed) -> Result<()> {
         }
         return Ok(());
     }
-    AGAIN.execute(&values)?;
+    if let Some(queue) = AGAIN.first(&values, |row| row.text(0))? {
+        totals::run_ends(&queue.unwrap_or_default(), &run, None);
+    }
     if let Some(end) = failed.end
         && let Some(gone) = end::without_note(failed.id, end)?
     {

@@ -1167,6 +1167,18 @@ pub fn runs(relation: u32, of: Of) -> Result<Vec<Run>> {
     Ok(runs)
 }
 
+/// How many tasks run in the whole cluster.
+pub fn count_runs() -> Result<usize> {
+    if !is_in_use()? {
+        return Ok(0);
+    }
+    let root = shared()?.lock();
+    Ok(claims(&root)
+        .inspect(|claim| claim.look_after())
+        .filter(|claim| claim.is(Standing::Held))
+        .count())
+}
+
 /// The attempt of a lost claim is noted, and that is committed.
 pub fn forget_lost(run: &Run) {
     let Some(shared) = SHARED.get() else { return };
@@ -1237,6 +1249,11 @@ pub fn clock_leaves() {
         root.clock = Process::NONE;
         root.clock_worker = WorkerHandle::NONE;
     }
+}
+
+/// Whether the clock runs.
+pub fn has_clock() -> Result<bool> {
+    Ok(is_in_use()? && shared()?.lock().clock.is_alive())
 }
 
 /// The clock has nothing to do, and ends, unless it was asked for something since `asked`.

@@ -18,6 +18,7 @@ pub mod task {
     pub const ATTEMPT: usize = 8;
     pub const MAX_ATTEMPTS: usize = 9;
     pub const ENQUEUED_AT: usize = 10;
+    pub const RUN_AT: usize = 11;
     pub const EXPIRES_AT: usize = 12;
     pub const RETRY_DELAY: usize = 13;
     pub const TIMEOUT: usize = 14;
