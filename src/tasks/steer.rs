@@ -185,12 +185,9 @@ pub fn cancel(tables: &Tables, id: i64, grace_ms: i32) -> Result<bool> {
     }
     transaction::check_writable(c"background.cancel_operation()")?;
     // A lane that waits for the table would keep this waiting.
-    for task in CUTTING
-        .rows(&[Value::Int8(id)], |row| row.int8(0))?
-        .into_iter()
-        .flatten()
-    {
-        running::cancel(task, 0)?;
+    let cutting = CUTTING.rows(&[Value::Int8(id)], |row| row.int8(0))?;
+    for task in cutting.iter().flatten() {
+        running::cancel(*task, 0)?;
     }
     if CANCEL.execute(&[Value::Int8(id)])? == 0 {
         return Ok(false);
@@ -204,7 +201,8 @@ pub fn cancel(tables: &Tables, id: i64, grace_ms: i32) -> Result<bool> {
             end::without_run(task, b"canceled")?;
         }
     }
-    for task in &running {
+    // The end of one that was canceled above is noted by now, which this would interrupt.
+    for task in running.iter().filter(|task| !cutting.contains(&Some(**task))) {
         running::cancel(*task, 0)?;
     }
     let deadline = Deadline::after(grace_ms.clamp(0, running::GRACE_MAX));

@@ -613,10 +613,12 @@ fn the_extension_is_dropped_between_two_steps() {
 fn a_lane_ends_after_its_operation_was_canceled() {
     let (cluster, mut session, moments) = start(&["pg_background.max_task_workers = 3"]);
     let mut other = cluster.session();
-    other.exec("BEGIN; LOCK source");
+    session.exec(PAUSE);
     let id: i64 = session.value(
         "SELECT background.parallel_execute('SELECT FROM source WHERE id BETWEEN $1 AND $2', 'source', 'id', parallelism => 1)",
     );
+    other.exec("BEGIN; LOCK source");
+    session.exec(GO_ON);
     session.wait_until("EXISTS (SELECT FROM pg_locks WHERE NOT granted)");
     moments.arm("lane over", "stop");
     assert!(session.holds(&format!("background.cancel_operation({id})")));

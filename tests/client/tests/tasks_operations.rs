@@ -187,6 +187,146 @@ fn partitions_and_children() {
     assert!(session.holds("(SELECT count(*) = 4 AND min(n) = 1 AND max(n) = 1 FROM p)"));
 }
 
+/// Whether each row of the table was changed once.
+#[track_caller]
+fn once(session: &mut Session, table: &str) -> bool {
+    session.holds(&format!("(SELECT min(n) = 1 AND max(n) = 1 FROM {table})"))
+}
+
+#[test]
+fn rows_in_several_partitions_and_statements_through_views() {
+    let cluster = cluster(&[]);
+    let mut session = cluster.session();
+    // The neighbours of a key are in other partitions, and each row moves to another one.
+    session.exec(
+        "CREATE TABLE t (id int, region text, n int DEFAULT 0) PARTITION BY LIST (region); \
+         CREATE TABLE ta PARTITION OF t FOR VALUES IN ('a'); CREATE TABLE tb PARTITION OF t FOR VALUES IN ('b'); \
+         CREATE TABLE tc PARTITION OF t DEFAULT PARTITION BY RANGE (id); CREATE TABLE tc1 PARTITION OF tc FOR VALUES FROM (MINVALUE) TO (1500); \
+         CREATE TABLE tc2 PARTITION OF tc DEFAULT; CREATE INDEX ON t (id); \
+         INSERT INTO t SELECT i, chr(97 + i % 4) FROM generate_series(1, 3000) i; \
+         CREATE VIEW v AS SELECT id AS key, region, n FROM t WHERE id > 0; CREATE VIEW vv AS SELECT * FROM v",
+    );
+    let moves = "UPDATE vv SET n = n + 1, region = chr(97 + (ascii(region) - 96) % 4) WHERE key BETWEEN $1 AND $2";
+    let id = start(
+        &mut session,
+        &format!("'{moves}', 't', 'id', chunk_rows => 170, parallelism => 3"),
+    );
+    assert_eq!(wait(&mut session, id), "done");
+    assert!(once(&mut session, "t"));
+    assert!(session.holds("(SELECT bool_and(region = chr(97 + (id + 1) % 4)) FROM t)"));
+    assert!(is(&mut session, id, "chunks_done = 18 AND rows_affected = 3000"));
+    for (refused, sqlstate) in [
+        (format!("'{moves}', 'v', 'key'"), "42809"),
+        (
+            "'UPDATE vv SET key = key + 1 WHERE key BETWEEN $1 AND $2', 't', 'id'".into(),
+            "0A000",
+        ),
+        (
+            "'UPDATE vv SET key = key + 1 WHERE key BETWEEN $1 AND $2', 'tc', 'id'".into(),
+            "0A000",
+        ),
+        (
+            "'UPDATE vv SET n = 1 WHERE key = 1 AND $1 <> $2', 'tc1'".into(),
+            "0A000",
+        ),
+    ] {
+        let error = session.error(&format!("SELECT background.parallel_execute({refused})"));
+        assert_eq!(error.sqlstate, sqlstate, "{refused}");
+    }
+}
+
+#[test]
+fn merge() {
+    let cluster = cluster(&[]);
+    let mut session = cluster.session();
+    if session.holds("current_setting('server_version_num')::int < 150000") {
+        return;
+    }
+    session.exec(
+        "CREATE TABLE t (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, n int DEFAULT 0, twice int GENERATED ALWAYS AS (n * 2) STORED); \
+         CREATE INDEX ON t (twice); INSERT INTO t (n) SELECT 0 FROM generate_series(1, 1000); \
+         CREATE TABLE u (id int PRIMARY KEY, n int DEFAULT 1)",
+    );
+    let merge = |into: &str, by: &str, matched: &str| {
+        format!(
+            "'MERGE INTO {into} USING (SELECT * FROM t WHERE {by} BETWEEN $1 AND $2) AS s ON {into}.id = s.id \
+              WHEN MATCHED THEN {matched} WHEN NOT MATCHED THEN INSERT (id) VALUES (s.id)'"
+        )
+    };
+    let matched = "UPDATE SET n = t.n + 1";
+    let into_itself = merge("t", "id", matched).replace("INSERT (id) VALUES (s.id)", "DO NOTHING");
+    let id = start(&mut session, &format!("{into_itself}, 't', 'id', chunk_rows => 70"));
+    assert_eq!(wait(&mut session, id), "done");
+    assert!(once(&mut session, "t") && is(&mut session, id, "rows_affected = 1000"));
+    let copy = merge("u", "id", "UPDATE SET n = u.n + 1");
+    let id = start(&mut session, &format!("{copy}, 't', 'id', chunk_rows => 70"));
+    assert_eq!(wait(&mut session, id), "done");
+    assert!(once(&mut session, "u") && is(&mut session, id, "rows_affected = 1000"));
+    for refused in [
+        format!("{}, 't'", into_itself.replace("WHERE id", "WHERE ctid")),
+        format!("{}, 't', 'twice'", into_itself.replace("WHERE id", "WHERE twice")),
+        format!("{}, 'u', 'id'", merge("u", "id", "UPDATE SET id = u.id + 1")),
+    ] {
+        let error = session.error(&format!("SELECT background.parallel_execute({refused})"));
+        assert_eq!(error.sqlstate, "0A000", "{refused}");
+    }
+    // One that only deletes or inserts moves no row.
+    let id = start(
+        &mut session,
+        &format!(
+            "{}, 't'",
+            merge("u", "ctid", "DELETE").replace("WHERE ctid", "WHERE t.ctid")
+        ),
+    );
+    assert_eq!(wait(&mut session, id), "done");
+    assert!(session.holds("NOT EXISTS (SELECT FROM u)"));
+}
+
+#[test]
+fn a_table_that_is_not_on_the_path_and_rights_that_are_lost() {
+    let cluster = cluster(&[]);
+    let mut session = cluster.session();
+    session.exec(
+        "CREATE SCHEMA \"Odd, name\"; CREATE TABLE \"Odd, name\".\"T \"\"1\" (\"the $1\" int PRIMARY KEY, n int DEFAULT 0); \
+         INSERT INTO \"Odd, name\".\"T \"\"1\" SELECT i FROM generate_series(1, 400) i; \
+         CREATE ROLE alice LOGIN; GRANT pgbackground_role TO alice; GRANT USAGE ON SCHEMA \"Odd, name\" TO alice; \
+         GRANT SELECT, UPDATE ON \"Odd, name\".\"T \"\"1\" TO alice",
+    );
+    const TABLE: &str = "\"Odd, name\".\"T \"\"1\"";
+    let mut alice = cluster.session_as("alice");
+    alice.exec("SET search_path = ''");
+    let count_up = format!("'UPDATE {TABLE} SET n = n + 1 WHERE \"the $1\" BETWEEN $1 AND $2', '{TABLE}', 'the $1'");
+    let id = start(&mut alice, &format!("{count_up}, chunk_rows => 30"));
+    assert_eq!(wait(&mut alice, id), "done");
+    assert!(once(&mut session, TABLE));
+    // Without the right to read the key no chunk is cut. Without the right to write a chunk fails.
+    for lost in ["SELECT", "UPDATE"] {
+        session.exec(&format!("UPDATE {TABLE} SET n = 0"));
+        let id = start(
+            &mut alice,
+            &format!("{count_up}, chunk_rows => 10, pause_between => '50 ms', parallelism => 1, max_attempts => 1"),
+        );
+        alice.wait_until(&format!(
+            "(SELECT chunks_done > 2 FROM background.operations WHERE id = {id})"
+        ));
+        session.exec(&format!("REVOKE {lost} ON {TABLE} FROM alice"));
+        assert_eq!(wait(&mut alice, id), "failed", "{lost}");
+        assert!(is(
+            &mut alice,
+            id,
+            "chunks_done < 40 AND last_error LIKE 'permission denied for table%'"
+        ));
+        if lost == "UPDATE" {
+            assert!(is(&mut alice, id, "chunks_failed = 1"));
+        }
+        session.exec(&format!("GRANT {lost} ON {TABLE} TO alice"));
+        alice.exec(&format!("SELECT background.retry_operation({id})"));
+        assert_eq!(wait(&mut alice, id), "done", "{lost}");
+        assert!(once(&mut session, TABLE), "{lost}");
+        assert!(is(&mut alice, id, "chunks_failed = 0 AND chunks_done = 40"));
+    }
+}
+
 #[test]
 fn by_blocks() {
     let cluster = cluster(&[]);
