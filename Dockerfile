@@ -1,5 +1,8 @@
-# PostgreSQL with pg_background: the official image, with the extension built for exactly that server.
+# PostgreSQL with pg_background: the official image, with the extensions built for exactly that server.
 #   docker build --build-arg PG=18 -t postgres-pg-background:18 .
+#   docker run -d --name tasks -e POSTGRES_PASSWORD=secret postgres-pg-background:18
+#   docker exec tasks psql -U postgres -c "SELECT background.enqueue('SELECT 1')"
+# `make test-image` builds and runs it.
 ARG PG=18
 ARG SUITE=bookworm
 ARG RUST=1.95
@@ -24,3 +27,7 @@ RUN export PG_CONFIG="/usr/lib/postgresql/$PG_MAJOR/bin/pg_config" CARGO_TARGET_
 
 FROM postgres:${PG}-${SUITE}
 COPY --from=build /installed/ /
+# For the clusters that are made here: the first database has both extensions, and the library is loaded at the server's start, so that
+# tasks run after a restart before any session has come.
+COPY packaging/docker/10-pg_background.sql /docker-entrypoint-initdb.d/
+RUN echo "shared_preload_libraries = 'pg_background'" >>"/usr/share/postgresql/$PG_MAJOR/postgresql.conf.sample"
