@@ -253,6 +253,60 @@ fn make_targets_exist() {
     assert!(seen > 0, "no make command was found");
 }
 
+/// A page's headings, as the last part of a link names them.
+fn anchors(page: &Path) -> Vec<String> {
+    let text = fs::read_to_string(page).unwrap();
+    let mut is_inside = false;
+    let mut anchors = Vec::new();
+    for line in text.lines() {
+        is_inside ^= line.trim_start().starts_with("```");
+        if !is_inside && line.starts_with('#') {
+            let heading = line.trim_start_matches('#').trim().to_lowercase();
+            let kept = heading.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c));
+            anchors.push(kept.map(|c| if c == ' ' { '-' } else { c }).collect());
+        }
+    }
+    anchors
+}
+
+/// Every link to a file of this tree leads to a file, and to a heading if it names one. The map, docs/README.md, leads to every page.
+#[test]
+fn links_lead_somewhere() {
+    let mut pages = files();
+    pages.extend(["CONTRIBUTING.md", "CHANGELOG.md"].map(|name| root().join(name)));
+    let mut broken = Vec::new();
+    let mut of_the_map = Vec::new();
+    for page in &pages {
+        let text = fs::read_to_string(page).unwrap();
+        for part in text.split("](").skip(1) {
+            let link = part.split(')').next().unwrap();
+            if link.contains("://") || link.contains(char::is_whitespace) {
+                continue;
+            }
+            let (path, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let target = if path.is_empty() {
+                page.clone()
+            } else {
+                page.parent().unwrap().join(path)
+            };
+            let is_there = target.exists() && (anchor.is_empty() || anchors(&target).iter().any(|a| a == anchor));
+            if !is_there {
+                broken.push(format!("{}: {link}", page.display()));
+            } else if page.ends_with("docs/README.md") {
+                of_the_map.push(target.canonicalize().unwrap());
+            }
+        }
+    }
+    assert!(broken.is_empty(), "links that lead nowhere:\n{}", broken.join("\n"));
+    for page in pages.iter().filter(|page| !page.ends_with("docs/README.md")) {
+        assert!(
+            of_the_map.contains(page),
+            "docs/README.md does not lead to {}",
+            page.display()
+        );
+    }
+}
+
 #[test]
 fn a_wrong_example_is_noticed() {
     let cluster = Cluster::start_plain(&[]);
