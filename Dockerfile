@@ -11,6 +11,8 @@ FROM rust:${RUST}-${SUITE} AS rust
 
 FROM postgres:${PG}-${SUITE} AS build
 SHELL ["/bin/bash", "-euo", "pipefail", "-c"]
+# The packages fit the server of the image, which has no version that could be named here.
+# hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install -y --no-install-recommends build-essential ca-certificates clang libclang-dev libkrb5-dev pkg-config \
         "postgresql-server-dev-$PG_MAJOR" \
