@@ -32,6 +32,8 @@ is_19 = $(filter 19,$(pg_major))
 extension_cargo = $(if $(is_19),PATH="$$(scripts/get-rust 1.96):$$PATH") $(CARGO)
 pkglibdir = $(DESTDIR)$(call pg,pkglibdir)
 extensiondir = $(DESTDIR)$(call pg,sharedir)/extension
+bindir = $(DESTDIR)$(call pg,bindir)
+mandir = $(DESTDIR)$(call pg,mandir)
 pg_regress = $(dir $(call pg,pgxs))../test/regress/pg_regress
 
 library = $(CARGO_TARGET_DIR)/release/libpg_background.so
@@ -43,10 +45,10 @@ TEST_THREADS ?= 2
 WORKERS ?= warm
 export WORKERS
 # The tests named warm... choose their workers themselves, so they run only with WORKERS=warm; and so do those
-# that run thousands of tasks, or compute times.
+# that run thousands of tasks, or compute times, and the programs of docs/clients.md.
 long_tasks_tests = faults history input pg_cron ready schedules spec
 client_tests = $(if $(filter fresh,$(WORKERS)),-p pg_background_client_tests $(patsubst tests/client/tests/%.rs,--test %, \
-	$(filter-out tests/client/tests/warm% $(patsubst %,tests/client/tests/tasks_%.rs,$(long_tasks_tests)),$(wildcard tests/client/tests/*.rs))),$(members))
+	$(filter-out tests/client/tests/warm% tests/client/tests/clients.rs $(patsubst %,tests/client/tests/tasks_%.rs,$(long_tasks_tests)),$(wildcard tests/client/tests/*.rs))),$(members))
 
 .PHONY: all setup build install install-files installed probe-installed uninstall installcheck lint unit regress client regress-fresh client-fresh \
 	differential differential-all monitoring regress-forgetful tour demo test test-all bench clean
@@ -164,7 +166,7 @@ clean:
 	$(CARGO) clean
 
 # Packages. The same source gives the same bytes: dependencies have the locked versions, and no path of this machine is in the library.
-.PHONY: deb rpm test-deb dist
+.PHONY: deb rpm test-deb test-rpm test-image dist
 package_dir = $(CARGO_TARGET_DIR)/package
 remap = --remap-path-prefix=$(1)=/$(2)
 package_flags = $(call remap,$(CURDIR),pg_background) $(call remap,$(or $(CARGO_HOME),$(HOME)/.cargo),cargo) $(call remap,$(package_dir),target)
@@ -181,6 +183,15 @@ deb rpm:
 test-deb: deb
 	@scripts/setup mmdebstrap
 	scripts/test-deb '$(package_dir)'/postgresql-$(pg_major)-pg-background_*.deb
+
+# Tests the package on a root that has nothing else, as an update of the C release, too.
+test-rpm: rpm
+	scripts/test-rpm '$(package_dir)'/pg_background_$(pg_major)-$(version)-1*.rpm
+
+# Builds the image, runs it, and has a task done there.
+test-image:
+	@scripts/setup mmdebstrap buildah
+	scripts/test-image $(pg_major)
 
 # The archive for PGXN, made from the last commit.
 version = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)

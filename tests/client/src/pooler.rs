@@ -1,6 +1,6 @@
 //! A PgBouncer in front of a cluster: its own directory, its own unix socket, removed when dropped.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Child;
 
 use crate::cluster::Cluster;
@@ -42,6 +42,10 @@ impl Pooler {
             Session::connect(&pooler.dir, "postgres", "postgres").is_ok()
         });
         pooler
+    }
+
+    pub fn socket_dir(&self) -> &Path {
+        &self.dir
     }
 
     pub fn session_as(&self, role: &str) -> Session {

@@ -2,15 +2,15 @@
 //!
 //! A block ```` ```sql ```` is run by psql, the blocks of a file one after another in a database of their own;
 //! ```` ```sql error=SQLSTATE ```` has to fail with that SQLSTATE, and ```` ```sql needs=EXTENSION ```` is left out if that extension of others is
-//! not installed. A page that does not say `CREATE EXTENSION pg_background` finds both extensions. In
+//! not installed. `\watch` would never end, so its query is run once more instead. A page that does not say `CREATE EXTENSION pg_background` finds both extensions. In
 //! ```` ```sh ```` blocks, `make` targets are looked up.
 
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
-use harness::{Cluster, has_extension, psql};
+use harness::{Cluster, has_extension, pg_config, psql};
 
 struct Block {
     line: usize,
@@ -109,14 +109,23 @@ fn sql_examples_run() {
     println!("{examples} examples");
 }
 
+/// A line without `\watch`.
+fn once(line: &str) -> String {
+    match line.split_once("\\watch") {
+        Some((query, _)) => format!("{query}\\g"),
+        None => line.to_owned(),
+    }
+}
+
 /// One psql session for the blocks of a file: later blocks can use the settings and handles of earlier ones.
 fn run_file(cluster: &Cluster, database: &str, blocks: &[Block]) -> Result<(), String> {
     let mut script = String::from("\\set VERBOSITY verbose\n");
     for block in blocks {
+        let text: String = block.text.lines().map(|line| once(line) + "\n").collect();
         match block.word("error") {
             None => script.push_str(&format!(
                 "\\set ON_ERROR_STOP 1\n\\echo BLOCK {}\n{}\n",
-                block.line, block.text
+                block.line, text
             )),
             Some(sqlstate) => script.push_str(&format!(
                 "\\set ON_ERROR_STOP 0\n\\echo BLOCK {}\n{}\n\\set ON_ERROR_STOP 1\n\
@@ -124,7 +133,7 @@ fn run_file(cluster: &Cluster, database: &str, blocks: &[Block]) -> Result<(), S
                  \\warn expected error {sqlstate}, but the last one is :LAST_ERROR_SQLSTATE\n\
                  DO $$ BEGIN RAISE 'the example did not fail as it says'; END $$;\n\\endif\n\
                  SELECT 'none' AS \"LAST_ERROR_SQLSTATE\" \\gset\n",
-                block.line, block.text
+                block.line, text
             )),
         }
     }
@@ -159,6 +168,59 @@ fn run_file(cluster: &Cluster, database: &str, blocks: &[Block]) -> Result<(), S
     ))
 }
 
+/// The first block of docs/psql.md is a start-up file: psql reads it without a word, and each of its names is a query.
+#[test]
+fn the_start_up_file_of_psql_is_quiet_and_complete() {
+    let page = root().join("docs/psql.md");
+    let text = &blocks(&page)[0].text;
+    let cluster = Cluster::start_plain(&[]);
+    let mut session = cluster.session();
+    session.exec("CREATE EXTENSION pg_background_tasks CASCADE");
+    let file = std::env::temp_dir().join(format!("psqlrc-{}", std::process::id()));
+    fs::write(&file, text).unwrap();
+    let mut names = Vec::new();
+    for line in text.lines() {
+        let rest = line
+            .strip_prefix("\\set ")
+            .unwrap_or_else(|| panic!("not a definition: {line}"));
+        let (name, query) = rest.split_once(' ').unwrap();
+        let view = query.split(" FROM ").nth(1).unwrap().split(' ').next().unwrap();
+        if session.holds(&format!("to_regclass('{view}') IS NOT NULL")) {
+            names.push(name);
+        } else {
+            println!("{view} is not there: {name} is not tested");
+        }
+    }
+    for needed in ["bg", "tasks", "queues", "schedules"] {
+        assert!(names.contains(&needed), "{names:?}");
+    }
+    let script: String = names
+        .iter()
+        .map(|name| format!(":{name}\n\\echo {name} :ROW_COUNT\n"))
+        .collect();
+    let input = file.with_extension("sql");
+    fs::write(&input, &script).unwrap();
+    // The harness's psql reads no start-up file.
+    let output = Command::new(PathBuf::from(pg_config("bindir")).join("psql"))
+        .env("PSQLRC", &file)
+        .arg("-h")
+        .arg(cluster.socket_dir())
+        .args(["-U", "postgres", "-d", "postgres", "-v", "ON_ERROR_STOP=1"])
+        .stdin(fs::File::open(&input).unwrap())
+        .output()
+        .unwrap();
+    fs::remove_file(&file).unwrap();
+    fs::remove_file(&input).unwrap();
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    for name in names {
+        assert!(
+            printed.lines().any(|line| line.starts_with(&format!("{name} "))),
+            "{name}: {printed}"
+        );
+    }
+}
+
 #[test]
 fn make_targets_exist() {
     let makefile = fs::read_to_string(root().join("Makefile")).unwrap();
@@ -189,6 +251,60 @@ fn make_targets_exist() {
         }
     }
     assert!(seen > 0, "no make command was found");
+}
+
+/// A page's headings, as the last part of a link names them.
+fn anchors(page: &Path) -> Vec<String> {
+    let text = fs::read_to_string(page).unwrap();
+    let mut is_inside = false;
+    let mut anchors = Vec::new();
+    for line in text.lines() {
+        is_inside ^= line.trim_start().starts_with("```");
+        if !is_inside && line.starts_with('#') {
+            let heading = line.trim_start_matches('#').trim().to_lowercase();
+            let kept = heading.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c));
+            anchors.push(kept.map(|c| if c == ' ' { '-' } else { c }).collect());
+        }
+    }
+    anchors
+}
+
+/// Every link to a file of this tree leads to a file, and to a heading if it names one. The map, docs/README.md, leads to every page.
+#[test]
+fn links_lead_somewhere() {
+    let mut pages = files();
+    pages.extend(["CONTRIBUTING.md", "CHANGELOG.md"].map(|name| root().join(name)));
+    let mut broken = Vec::new();
+    let mut of_the_map = Vec::new();
+    for page in &pages {
+        let text = fs::read_to_string(page).unwrap();
+        for part in text.split("](").skip(1) {
+            let link = part.split(')').next().unwrap();
+            if link.contains("://") || link.contains(char::is_whitespace) {
+                continue;
+            }
+            let (path, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let target = if path.is_empty() {
+                page.clone()
+            } else {
+                page.parent().unwrap().join(path)
+            };
+            let is_there = target.exists() && (anchor.is_empty() || anchors(&target).iter().any(|a| a == anchor));
+            if !is_there {
+                broken.push(format!("{}: {link}", page.display()));
+            } else if page.ends_with("docs/README.md") {
+                of_the_map.push(target.canonicalize().unwrap());
+            }
+        }
+    }
+    assert!(broken.is_empty(), "links that lead nowhere:\n{}", broken.join("\n"));
+    for page in pages.iter().filter(|page| !page.ends_with("docs/README.md")) {
+        assert!(
+            of_the_map.contains(page),
+            "docs/README.md does not lead to {}",
+            page.display()
+        );
+    }
 }
 
 #[test]
