@@ -44,11 +44,14 @@ TEST_THREADS ?= 2
 # warm: workers wait for the next job, as by default. fresh: each job of the tests gets a process of its own.
 WORKERS ?= warm
 export WORKERS
-# The tests named warm... choose their workers themselves, so they run only with WORKERS=warm; and so do those
-# that run thousands of tasks, or compute times, and the programs of docs/clients.md.
-long_tasks_tests = faults history input pg_cron ready schedules spec
-client_tests = $(if $(filter fresh,$(WORKERS)),-p pg_background_client_tests $(patsubst tests/client/tests/%.rs,--test %, \
-	$(filter-out tests/client/tests/warm% tests/client/tests/clients.rs $(patsubst %,tests/client/tests/tasks_%.rs,$(long_tasks_tests)),$(wildcard tests/client/tests/*.rs))),$(members))
+# The client tests that are left out. Those named warm... choose their workers themselves, so they run only with WORKERS=warm; and so do those that
+# run thousands of tasks, or compute times, and the programs of docs/clients.md.
+WITHOUT ?=
+export WITHOUT
+left_out = $(WITHOUT) $(if $(filter fresh,$(WORKERS)),warm% clients metrics \
+	$(addprefix tasks_,faults history input operations pg_cron ready schedules spec))
+client_tests = $(if $(strip $(left_out)),-p pg_background_client_tests $(patsubst tests/client/tests/%.rs,--test %, \
+	$(filter-out $(patsubst %,tests/client/tests/%.rs,$(left_out)),$(wildcard tests/client/tests/*.rs))),$(members))
 
 .PHONY: all setup build install install-files installed probe-installed uninstall installcheck lint unit regress client regress-fresh client-fresh \
 	differential differential-all monitoring regress-forgetful tour demo test test-all bench clean
