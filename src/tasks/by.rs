@@ -4,7 +4,7 @@
 //! that role's. That SQL has qualified names, and keys as literals, so that no path and no cast changes what they mean.
 
 use crate::pg::catalog::size;
-use crate::pg::error::{Failure, Report, Result};
+use crate::pg::error::{self, Failure, Report, Result};
 use crate::pg::fallible;
 use crate::pg::function::rows::{INT4, OID, TEXT, Value};
 use crate::pg::guc::own;
@@ -386,10 +386,12 @@ pub fn prepare(settings: &[(&CStr, Option<&CStr>)]) -> Result<()> {
             own::set(name, value.unwrap_or(c""), true)?;
         }
     }
-    for (name, value) in FORMATS.iter().chain(&PLANNER) {
-        own::set(name, value, true)?;
-    }
-    Ok(())
+    // As a function's SET clause does it. A SET LOCAL of the path would have the process forget all that it knows of the catalogs after the chunk.
+    error::catching(|raw| {
+        for (name, value) in FORMATS.iter().chain(&PLANNER) {
+            own::set_until_level_ends(raw, name, value);
+        }
+    })
 }
 
 /// Asks for the right to read the column, as the current role. 42501.
