@@ -227,8 +227,8 @@ fn lock_against_lanes(id: i64) -> Result<Vec<i64>> {
         {
             if running::runs_now(task).is_some() {
                 others = 0;
-                if !canceled.contains(&task) {
-                    running::cancel(task, 0)?;
+                // One that has not begun cannot be canceled yet.
+                if !canceled.contains(&task) && running::cancel(task, 0)? {
                     fallible::push(&mut canceled, task)?;
                 }
             }
