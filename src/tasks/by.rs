@@ -4,7 +4,7 @@
 //! that role's. That SQL has qualified names, and keys as literals, so that no path and no cast changes what they mean.
 
 use crate::pg::catalog::size;
-use crate::pg::error::{Failure, Report, Result};
+use crate::pg::error::{self, Failure, Report, Result};
 use crate::pg::fallible;
 use crate::pg::function::rows::{INT4, OID, TEXT, Value};
 use crate::pg::guc::own;
@@ -33,8 +33,12 @@ static COLUMN: Plan = Plan::planned(
     &[OID, TEXT],
 );
 
+/// Of a type: its name, and whether its texts may have names that are qualified as the search path asks for.
 static TYPE: Plan = Plan::planned(
-    c"SELECT pg_catalog.format('%I.%I', n.nspname, t.typname) \
+    c"SELECT pg_catalog.format('%I.%I', n.nspname, t.typname), \
+          EXISTS (SELECT FROM pg_catalog.pg_type AS p WHERE p.oid OPERATOR(pg_catalog.=) ANY (ARRAY[t.oid, t.typelem]) \
+              AND (pg_catalog.starts_with(p.typname::pg_catalog.text, 'reg') \
+                  OR p.typtype OPERATOR(pg_catalog.<>) ALL ('{b,e}'::pg_catalog.\"char\"[]))) \
       FROM pg_catalog.pg_type AS t JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) t.typnamespace \
       WHERE t.oid OPERATOR(pg_catalog.=) $1",
     &[OID],
@@ -104,6 +108,8 @@ pub struct Key {
     kind: Vec<u8>,
     /// Whether its value comes from other columns.
     pub is_generated: bool,
+    /// Whether the search path decides how the keys are written.
+    shows_names: bool,
     greater: Vec<u8>,
     at_least: Vec<u8>,
     /// The order in which the index has the keys, from the first one.
@@ -199,8 +205,10 @@ impl Key {
             .into());
         };
         let (kind, class) = size::order_of(kind)?;
-        let name = TYPE.first(&[Value::Oid(kind)], |row| row.text(0))?.flatten();
-        let name = name.unwrap_or_default();
+        let found = TYPE.first(&[Value::Oid(kind)], |row| {
+            Ok((row.text(0)?.unwrap_or_default(), row.bool(1)? == Some(true)))
+        })?;
+        let (name, shows_names) = found.unwrap_or_default();
         if class == 0 {
             return Err(report(
                 PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
@@ -222,6 +230,7 @@ impl Key {
             column,
             kind: name,
             is_generated,
+            shows_names,
             greater: operator(5)?,
             at_least: operator(4)?,
             order,
@@ -378,18 +387,34 @@ const PLANNER: [(&CStr, &CStr); 8] = [
     (c"cursor_tuple_fraction", c"0"),
 ];
 
-/// Sets what [`Key::cut`] needs, until the transaction ends: the operation's own settings, which policies may look at, and those of this file. What is
-/// said of transactions is for that of the chunk.
-pub fn prepare(settings: &[(&CStr, Option<&CStr>)]) -> Result<()> {
+const SEARCH_PATH: &CStr = c"search_path";
+
+/// Sets what [`Key::cut`] needs, until the transaction ends: the path and the settings of the operation, which policies and functions look at, and
+/// those of this file. What is said of transactions is for that of the chunk.
+pub fn prepare(key: &Key, settings: &[(&CStr, Option<&CStr>)]) -> Result<()> {
     for (name, value) in settings {
-        if !name.to_bytes().to_ascii_lowercase().starts_with(b"transaction_") {
-            own::set(name, value.unwrap_or(c""), true)?;
+        let value = value.unwrap_or(c"");
+        if *name == SEARCH_PATH {
+            set_as_clause(name, value)?;
+        } else if !name.to_bytes().to_ascii_lowercase().starts_with(b"transaction_") {
+            own::set(name, value, true)?;
         }
     }
     for (name, value) in FORMATS.iter().chain(&PLANNER) {
-        own::set(name, value, true)?;
+        if *name != SEARCH_PATH || key.shows_names {
+            set_as_clause(name, value)?;
+        }
     }
     Ok(())
+}
+
+/// Sets what differs as a function's SET clause does it. A SET LOCAL of the path would have the process forget all that it knows of the catalogs after
+/// the chunk.
+fn set_as_clause(name: &CStr, value: &CStr) -> Result<()> {
+    if own::value_of(name)? == value.to_bytes() {
+        return Ok(());
+    }
+    error::catching(|raw| own::set_until_level_ends(raw, name, value))
 }
 
 /// Asks for the right to read the column, as the current role. 42501.

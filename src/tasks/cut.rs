@@ -115,7 +115,7 @@ static LANE_WAITS: Plan = Plan::planned(
     &[INT8, FLOAT8],
 );
 
-/// The settings of an operation, as its tasks have them.
+/// The path and the settings of an operation, as its tasks have them.
 type Settings<'a> = &'a [(&'a CStr, Option<&'a CStr>)];
 
 /// What a lane does next.
@@ -216,7 +216,7 @@ impl Operation {
         match by {
             By::Key(key) => {
                 let size = self.size(1.0)?;
-                by::prepare(settings)?;
+                by::prepare(key, settings)?;
                 key.cut(self.last_key.as_deref(), size)
             }
             By::Blocks { storage } => {

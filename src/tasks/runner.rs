@@ -690,7 +690,9 @@ pub fn cut() -> Result<bool> {
         return Ok(false);
     };
     if task.is_uncut {
-        task.gets_none = cut::next(task.operation, task.id, task.settings)? == cut::Next::Nothing;
+        let path = task.search_path.map(|path| (c"search_path", Some(path)));
+        let settings = fallible::collected(path.into_iter().chain(task.settings.iter().copied()))?;
+        task.gets_none = cut::next(task.operation, task.id, &settings)? == cut::Next::Nothing;
         if task.gets_none {
             set_current(Some(task));
             return Ok(false);

@@ -46,10 +46,14 @@ static CANCEL: Plan = Plan::planned(
     &[INT8],
 );
 
-/// The tasks that look for their chunks, where one of these has locked the operation's row.
+/// The tasks that look for their chunks, or are to.
 static CUTTING: Plan = Plan::planned(
-    c"SELECT id FROM background.task WHERE operation_id OPERATOR(pg_catalog.=) $1 AND param_types IS NULL \
-          AND NOT EXISTS (SELECT FROM background.operation WHERE id OPERATOR(pg_catalog.=) $1 FOR UPDATE SKIP LOCKED)",
+    c"SELECT id FROM background.task WHERE operation_id OPERATOR(pg_catalog.=) $1 AND param_types IS NULL",
+    &[INT8],
+);
+
+static TRY_LOCK: Plan = Plan::planned(
+    c"SELECT FROM background.operation WHERE id OPERATOR(pg_catalog.=) $1 FOR UPDATE SKIP LOCKED",
     &[INT8],
 );
 
@@ -184,11 +188,7 @@ pub fn cancel(tables: &Tables, id: i64, grace_ms: i32) -> Result<bool> {
         return Ok(false);
     }
     transaction::check_writable(c"background.cancel_operation()")?;
-    // A lane that waits for the table would keep this waiting.
-    let cutting = CUTTING.rows(&[Value::Int8(id)], |row| row.int8(0))?;
-    for task in cutting.iter().flatten() {
-        running::cancel(*task, 0)?;
-    }
+    let cutting = lock_against_lanes(id)?;
     if CANCEL.execute(&[Value::Int8(id)])? == 0 {
         return Ok(false);
     }
@@ -202,7 +202,7 @@ pub fn cancel(tables: &Tables, id: i64, grace_ms: i32) -> Result<bool> {
         }
     }
     // The end of one that was canceled above is noted by now, which this would interrupt.
-    for task in running.iter().filter(|task| !cutting.contains(&Some(**task))) {
+    for task in running.iter().filter(|task| !cutting.contains(task)) {
         running::cancel(*task, 0)?;
     }
     let deadline = Deadline::after(grace_ms.clamp(0, running::GRACE_MAX));
@@ -211,6 +211,31 @@ pub fn cancel(tables: &Tables, id: i64, grace_ms: i32) -> Result<bool> {
     }
     lane::settle(id)?;
     Ok(true)
+}
+
+/// Locks the operation's row, and returns the lanes that were canceled for that: one that has the row and waits for the table would keep this waiting, and
+/// so would the lane that takes its place. A row that a session has is left to the next statement, which waits for it.
+fn lock_against_lanes(id: i64) -> Result<Vec<i64>> {
+    let mut canceled = Vec::new();
+    let mut others = 0;
+    while others < 3 && TRY_LOCK.first(&[Value::Int8(id)], |_| Ok(()))?.is_none() {
+        others += 1;
+        for task in CUTTING
+            .rows(&[Value::Int8(id)], |row| row.int8(0))?
+            .into_iter()
+            .flatten()
+        {
+            if running::runs_now(task).is_some() {
+                others = 0;
+                // One that has not begun cannot be canceled yet.
+                if !canceled.contains(&task) && running::cancel(task, 0)? {
+                    fallible::push(&mut canceled, task)?;
+                }
+            }
+        }
+        running::wait_for_ends(10)?;
+    }
+    Ok(canceled)
 }
 
 fn is_claimed(tables: &Tables, task: i64) -> Result<bool> {

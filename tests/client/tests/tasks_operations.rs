@@ -807,6 +807,43 @@ fn whatever_the_role_has_set() {
 }
 
 #[test]
+fn policies_have_the_path_of_the_operation() {
+    let cluster = cluster(&[]);
+    let mut session = cluster.session();
+    session.exec(
+        "CREATE ROLE alice LOGIN; GRANT pgbackground_role TO alice; CREATE SCHEMA s; GRANT USAGE ON SCHEMA s TO alice; SET check_function_bodies = off; \
+         CREATE TABLE s.tenant (id int); INSERT INTO s.tenant VALUES (1); CREATE TABLE s.t (id regclass PRIMARY KEY, tenant int, n int DEFAULT 0); \
+         CREATE FUNCTION s.mine() RETURNS int LANGUAGE plpgsql STABLE AS 'DECLARE one tenant; BEGIN SELECT * INTO one FROM tenant; RETURN one.id; END'; \
+         CREATE FUNCTION s.mine_too() RETURNS int LANGUAGE sql STABLE AS 'SELECT id FROM tenant'; \
+         CREATE TABLE s.u (id int PRIMARY KEY, tenant int, n int DEFAULT 0); INSERT INTO s.u SELECT i, i % 2 FROM generate_series(1, 100) i; \
+         ALTER TABLE s.u ENABLE ROW LEVEL SECURITY; CREATE POLICY own ON s.u USING (tenant = s.mine() AND tenant = s.mine_too()); \
+         INSERT INTO s.t SELECT oid FROM pg_class WHERE relname IN ('pg_class', 'tenant', 't', 'u', 'pg_type'); \
+         GRANT SELECT, UPDATE ON ALL TABLES IN SCHEMA s TO alice",
+    );
+    let mut alice = cluster.session_as("alice");
+    alice.exec("SET search_path = s");
+    let id = start(
+        &mut alice,
+        "'UPDATE u SET n = n + 1 WHERE id BETWEEN $1 AND $2', 'u', 'id', chunk_rows => 7",
+    );
+    assert_eq!(wait(&mut alice, id), "done");
+    assert!(is(&mut alice, id, "rows_affected = 50 AND chunks_done = 8"));
+    assert!(session.holds("(SELECT bool_and(n = tenant) FROM s.u)"));
+    // Keys whose texts are names that the path qualifies.
+    let id = start(
+        &mut alice,
+        "'UPDATE t SET n = n + 1 WHERE id BETWEEN $1 AND $2', 't', 'id', chunk_rows => 1",
+    );
+    assert_eq!(wait(&mut alice, id), "done");
+    assert!(once(&mut session, "s.t"));
+    assert!(
+        session.holds(
+            "(SELECT string_agg(first, ' ' ORDER BY first) LIKE '%pg_type%s.t s.tenant%' FROM background.chunk)"
+        )
+    );
+}
+
+#[test]
 fn a_transaction_that_is_prepared() {
     let cluster = cluster(&["max_prepared_transactions = 5"]);
     let mut session = cluster.session();
