@@ -1,0 +1,531 @@
+//! The screen: a line about the server, the tabs, the rates, the rows, and a line of keys.
+
+use ratatui::Frame;
+use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::style::{Color, Modifier, Style};
+use ratatui::text::{Line, Span};
+use ratatui::widgets::{Block, Clear, Paragraph, Sparkline};
+
+use crate::actions;
+use crate::app::App;
+use crate::data::{Column, Kind, TABS};
+use crate::format::{bar, clean, fit, is_right, rate, value, width};
+use crate::link::{Followed, Page, Row};
+
+/// The colours, or none.
+pub struct Theme {
+    colours: bool,
+}
+
+impl Theme {
+    /// Without colours if `NO_COLOR` is set and not empty.
+    pub fn from_environment() -> Self {
+        Self {
+            colours: std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
+        }
+    }
+
+    fn colour(&self, colour: Color) -> Style {
+        if self.colours {
+            Style::new().fg(colour)
+        } else {
+            Style::new()
+        }
+    }
+
+    fn state(&self, state: &str) -> Style {
+        match state {
+            "running" | "starting" => self.colour(Color::Green),
+            "failed" | "error" | "timed_out" | "interrupted" => self.colour(Color::Red),
+            "canceled" | "expired" | "paused" | "off" => self.colour(Color::Yellow),
+            "waiting" | "deferred" | "blocked" => self.colour(Color::Cyan),
+            _ => Style::new(),
+        }
+    }
+
+    /// The older, the warmer.
+    fn age(&self, seconds: f64) -> Style {
+        match seconds {
+            s if s >= 3600.0 => self.colour(Color::Red),
+            s if s >= 60.0 => self.colour(Color::Yellow),
+            s if s >= 0.0 => self.colour(Color::Green),
+            _ => self.colour(Color::Cyan),
+        }
+    }
+
+    fn dim(&self) -> Style {
+        Style::new().add_modifier(Modifier::DIM)
+    }
+}
+
+const BOLD: Style = Style::new().add_modifier(Modifier::BOLD);
+const REVERSED: Style = Style::new().add_modifier(Modifier::REVERSED);
+
+pub fn screen(app: &mut App, theme: &Theme, frame: &mut Frame) {
+    let [head, tabs, rates, body, foot] = Layout::vertical([
+        Constraint::Length(1),
+        Constraint::Length(1),
+        Constraint::Length(1),
+        Constraint::Min(2),
+        Constraint::Length(1),
+    ])
+    .areas(frame.area());
+    // One line is that of the columns' names.
+    app.height = usize::from(body.height).saturating_sub(1).max(1);
+    draw_head(app, theme, frame, head);
+    draw_tabs(app, theme, frame, tabs);
+    draw_rates(app, theme, frame, rates);
+    match (&app.followed, &app.page) {
+        (_, Some(page)) if page.missing.is_some() => {
+            let text = page.missing.clone().unwrap_or_default();
+            frame.render_widget(
+                Paragraph::new(vec![Line::default(), Line::from(clean(&text))]).centered(),
+                body,
+            );
+        }
+        (Some(followed), _) => {
+            let lines = followed_lines(followed, theme, usize::from(body.width));
+            let most = lines.len().saturating_sub(usize::from(body.height));
+            if let Some(follow) = &mut app.follow {
+                follow.scroll = follow.scroll.min(most);
+                let shown: Vec<_> = lines
+                    .into_iter()
+                    .skip(follow.scroll)
+                    .take(usize::from(body.height))
+                    .collect();
+                frame.render_widget(Paragraph::new(shown), body);
+            }
+        }
+        (None, Some(page)) => draw_rows(app, page, theme, frame, body),
+        (None, None) => frame.render_widget(Paragraph::new("\nlooking …").centered(), body),
+    }
+    draw_foot(app, theme, frame, foot);
+    if app.help {
+        draw_help(frame);
+    }
+}
+
+/// One text to the left, one to the right if there is room.
+fn two_sides(left: &str, right: &str, cells: usize) -> String {
+    let room = cells.saturating_sub(width(right) + 1);
+    if room < 20 {
+        return fit(left, cells, false);
+    }
+    format!("{} {right}", fit(left, room, false))
+}
+
+fn draw_head(app: &App, theme: &Theme, frame: &mut Frame, area: Rect) {
+    let cells = usize::from(area.width);
+    if let Some((message, since)) = &app.lost {
+        let text = format!(" no connection for {} s: {}", since.elapsed().as_secs(), clean(message));
+        frame.render_widget(
+            Span::styled(fit(&text, cells, false), theme.colour(Color::Red).patch(REVERSED)),
+            area,
+        );
+        return;
+    }
+    let Some(page) = &app.page else {
+        frame.render_widget(
+            Span::styled(
+                fit(&format!(" pg_background_top  {}", clean(&app.place)), cells, false),
+                BOLD,
+            ),
+            area,
+        );
+        return;
+    };
+    let standby = if page.standby { " standby" } else { "" };
+    let version = page.version.split(' ').next().unwrap_or_default();
+    let left = format!(
+        " {} as {}  {}  PostgreSQL {version}{standby}",
+        clean(&page.database),
+        clean(&page.role),
+        clean(&app.place)
+    );
+    let waited = app.waiting.map_or(0, |since| since.elapsed().as_secs());
+    let pace = match (app.frozen, waited) {
+        (true, _) => "frozen".to_owned(),
+        (_, 2..) => format!("no answer for {waited} s"),
+        _ => format!("every {} s", app.interval.as_secs_f64()),
+    };
+    frame.render_widget(
+        Span::styled(two_sides(&left, &format!("{}  {pace} ", page.clock), cells), BOLD),
+        area,
+    );
+}
+
+fn draw_tabs(app: &App, theme: &Theme, frame: &mut Frame, area: Rect) {
+    let mut spans = Vec::new();
+    for (n, tab) in TABS.into_iter().enumerate() {
+        let style = if tab == app.query.tab {
+            REVERSED.patch(BOLD)
+        } else {
+            Style::new()
+        };
+        spans.push(Span::styled(format!(" {} {} ", n + 1, tab.view().name), style));
+    }
+    let used: usize = spans.iter().map(Span::width).sum();
+    let mut right = String::new();
+    if let (Some(page), None) = (&app.page, &app.follow) {
+        if page.missing.is_none() {
+            let first = app.query.offset;
+            right = match page.rows.len() {
+                0 => "no rows ".to_owned(),
+                shown => format!("{}-{} of {} ", first + 1, first + shown, page.total),
+            };
+        }
+        if app.query.unfinished {
+            right = format!("unfinished  {right}");
+        }
+        if !app.query.filter.is_empty() {
+            right = format!("/{}  {right}", clean(&app.query.filter));
+        }
+    }
+    let room = usize::from(area.width).saturating_sub(used);
+    spans.push(Span::styled(fit(&right, room, true), theme.colour(Color::Cyan)));
+    frame.render_widget(Line::from(spans), area);
+}
+
+fn draw_rates(app: &App, theme: &Theme, frame: &mut Frame, area: Rect) {
+    let half = area.width / 2;
+    let rates = &app.rates[app.query.tab.index()];
+    for (n, name) in app.query.tab.view().rates.into_iter().enumerate() {
+        let history = &rates.history[n];
+        let place = Rect {
+            x: area.x + if n == 0 { 0 } else { half },
+            width: half,
+            ..area
+        };
+        let text = match history.back() {
+            Some(&last) => format!(" {name} {:>6} ", rate(last)),
+            None => format!(" {name}      - "),
+        };
+        let used = u16::try_from(width(&text)).unwrap_or(half).min(half);
+        frame.render_widget(Line::from(text), place);
+        let graph = Rect {
+            x: place.x + used,
+            width: (half - used).saturating_sub(1),
+            ..place
+        };
+        let skipped = history.len().saturating_sub(usize::from(graph.width));
+        // In thousandths: a rate of one in ten seconds is seen.
+        let samples: Vec<u64> = history
+            .iter()
+            .skip(skipped)
+            .map(|rate| (rate * 1000.0) as u64)
+            .collect();
+        let colour = if n == 0 { Color::Green } else { Color::Red };
+        frame.render_widget(Sparkline::default().data(samples).style(theme.colour(colour)), graph);
+    }
+}
+
+/// The columns that have room, with their widths: of those that have none, the last of the ranks go first.
+fn layout(columns: &'static [Column], cells: usize) -> Vec<(usize, &'static Column, usize)> {
+    const LAST: usize = 12;
+    let mut rank = u8::MAX;
+    loop {
+        let shown: Vec<_> = columns
+            .iter()
+            .enumerate()
+            .filter(|(_, column)| column.rank < rank || column.rank == 0)
+            .collect();
+        let fixed: usize = shown
+            .iter()
+            .map(|(_, column)| usize::from(column.width) + usize::from(column.width > 0))
+            .sum();
+        if fixed + LAST <= cells || rank <= 1 {
+            let rest = cells.saturating_sub(fixed);
+            return shown
+                .into_iter()
+                .map(|(n, column)| {
+                    (
+                        n,
+                        column,
+                        if column.width > 0 {
+                            usize::from(column.width)
+                        } else {
+                            rest
+                        },
+                    )
+                })
+                .collect();
+        }
+        rank = columns
+            .iter()
+            .map(|column| column.rank)
+            .filter(|other| *other < rank)
+            .max()
+            .unwrap_or(0);
+    }
+}
+
+fn draw_rows(app: &App, page: &Page, theme: &Theme, frame: &mut Frame, area: Rect) {
+    let columns = layout(page.tab.view().columns, usize::from(area.width));
+    let mut names = Vec::new();
+    for (n, column, cells) in &columns {
+        let sorted = app.query.sort.filter(|(sorted, _)| sorted == n);
+        let mark = sorted.map_or("", |(_, descending)| if descending { "▼" } else { "▲" });
+        names.push(Span::raw(
+            fit(&format!("{}{mark}", column.name), *cells, is_right(column.kind)) + " ",
+        ));
+    }
+    let mut lines =
+        vec![Line::from(names).style(theme.colour(Color::Blue).patch(BOLD).add_modifier(Modifier::UNDERLINED))];
+    for (n, row) in page.rows.iter().take(app.height).enumerate() {
+        let mut line = row_line(row, &columns, theme);
+        if app.lost.is_some() {
+            line = line.style(theme.dim());
+        }
+        if n == app.selected {
+            line = line.style(REVERSED);
+        }
+        lines.push(line);
+    }
+    frame.render_widget(Paragraph::new(lines), area);
+}
+
+fn row_line(row: &Row, columns: &[(usize, &'static Column, usize)], theme: &Theme) -> Line<'static> {
+    let cell = |n: usize| row.cells.get(n).and_then(|cell| cell.as_deref());
+    let state = columns
+        .iter()
+        .find(|(_, column, _)| column.kind == Kind::State)
+        .and_then(|(n, ..)| cell(*n))
+        .unwrap_or_default();
+    let ended = matches!(state, "stopped" | "done" | "failed" | "error" | "canceled" | "expired");
+    let mut spans = Vec::new();
+    for (n, column, cells) in columns {
+        let text = cell(*n);
+        let number = text.and_then(|text| text.parse::<f64>().ok());
+        let shown = match (column.kind, number) {
+            (Kind::Progress, Some(percent)) => bar(percent, *cells),
+            _ => fit(&value(column, text), *cells, is_right(column.kind)),
+        };
+        let style = match (column.kind, number) {
+            (Kind::State, _) => theme.state(state),
+            (Kind::Age, Some(seconds)) if !ended => theme.age(seconds),
+            (Kind::Progress, _) => theme.colour(Color::Green),
+            _ if column.name == "error" || (column.name.contains("failed") && number.is_some_and(|n| n > 0.0)) => {
+                theme.colour(Color::Red)
+            }
+            _ => Style::new(),
+        };
+        spans.push(Span::styled(shown, style));
+        spans.push(Span::raw(" "));
+    }
+    Line::from(spans)
+}
+
+/// A followed row: short values two in a line, then the long ones, then its second table.
+fn followed_lines(followed: &Followed, theme: &Theme, cells: usize) -> Vec<Line<'static>> {
+    if followed.columns.is_empty() {
+        return vec![Line::default(), Line::from(" It is not there any more.")];
+    }
+    let name_style = theme.colour(Color::Blue).patch(BOLD);
+    let half = cells / 2;
+    let names = followed
+        .columns
+        .iter()
+        .filter(|(_, cell)| cell.is_some())
+        .map(|(name, _)| name.len())
+        .max()
+        .unwrap_or(0);
+    let is_long = |name: &str, text: &str| {
+        matches!(name, "sql" | "sql_preview" | "error_message" | "last_error" | "error")
+            || text.contains('\n')
+            || width(text) + names + 3 > half
+    };
+    let mut lines = Vec::new();
+    let mut pair: Vec<Span> = Vec::new();
+    let mut long = Vec::new();
+    for (name, cell) in &followed.columns {
+        let Some(text) = cell else { continue };
+        if is_long(name, text) {
+            long.push((name, text));
+            continue;
+        }
+        let style = if name == "state" {
+            theme.state(text)
+        } else {
+            Style::new()
+        };
+        pair.push(Span::styled(format!(" {} ", fit(name, names, false)), name_style));
+        pair.push(Span::styled(
+            fit(&clean(text), half.saturating_sub(names + 2), false),
+            style,
+        ));
+        if pair.len() == 4 {
+            lines.push(Line::from(std::mem::take(&mut pair)));
+        }
+    }
+    if !pair.is_empty() {
+        lines.push(Line::from(pair));
+    }
+    for (name, text) in long {
+        lines.push(Line::from(Span::styled(format!(" {name}"), name_style)));
+        let style = if name.contains("error") {
+            theme.colour(Color::Red)
+        } else {
+            Style::new()
+        };
+        for line in text
+            .lines()
+            .flat_map(|line| wrap(&clean(line), cells.saturating_sub(3)))
+        {
+            lines.push(Line::from(Span::styled(format!("   {line}"), style)));
+        }
+    }
+    if !followed.title.is_empty() {
+        lines.push(Line::from(Span::styled(format!(" {}", followed.title), name_style)));
+        lines.extend(second_table(followed, theme));
+    }
+    lines
+}
+
+fn second_table(followed: &Followed, theme: &Theme) -> Vec<Line<'static>> {
+    if followed.rows.is_empty() {
+        return vec![Line::from(Span::styled("   none", theme.dim()))];
+    }
+    let text =
+        |row: &[Option<String>], n: usize| clean(row.get(n).and_then(|cell| cell.as_deref()).unwrap_or_default());
+    let widths: Vec<usize> = followed
+        .names
+        .iter()
+        .enumerate()
+        .map(|(n, name)| {
+            followed
+                .rows
+                .iter()
+                .map(|row| width(&text(row, n)))
+                .max()
+                .unwrap_or(0)
+                .max(name.len())
+        })
+        .collect();
+    let mut lines = Vec::new();
+    let names: Vec<_> = followed
+        .names
+        .iter()
+        .zip(&widths)
+        .map(|(name, cells)| fit(name, *cells, false))
+        .collect();
+    lines.push(Line::from(Span::styled(
+        format!("   {}", names.join("  ")),
+        Style::new().add_modifier(Modifier::UNDERLINED),
+    )));
+    for row in &followed.rows {
+        let mut spans = vec![Span::raw("   ")];
+        for (n, cells) in widths.iter().enumerate() {
+            let text = text(row, n);
+            let style = if followed.names[n] == "state" {
+                theme.state(&text)
+            } else {
+                Style::new()
+            };
+            spans.push(Span::styled(fit(&text, *cells, false) + "  ", style));
+        }
+        lines.push(Line::from(spans));
+    }
+    lines
+}
+
+/// A line in pieces of at most `cells` cells.
+fn wrap(line: &str, cells: usize) -> Vec<String> {
+    let mut pieces = vec![String::new()];
+    let (mut used, mut buffer) = (0, [0; 4]);
+    for c in line.chars() {
+        let wide = width(c.encode_utf8(&mut buffer));
+        if used + wide > cells.max(2) {
+            pieces.push(String::new());
+            used = 0;
+        }
+        used += wide;
+        if let Some(piece) = pieces.last_mut() {
+            piece.push(c);
+        }
+    }
+    pieces
+}
+
+fn draw_foot(app: &App, theme: &Theme, frame: &mut Frame, area: Rect) {
+    let cells = usize::from(area.width);
+    let (text, style) = match (&app.question, &app.typing, &app.message) {
+        (Some(action), ..) => (
+            format!(" {}? (y/n)", clean(&action.what)),
+            theme.colour(Color::Yellow).patch(REVERSED),
+        ),
+        (_, Some(typed), _) => (format!(" filter: {}_", clean(typed)), REVERSED),
+        (.., Some((message, true))) => (format!(" {}", clean(message)), theme.colour(Color::Red).patch(BOLD)),
+        (.., Some((message, false))) => (format!(" {}", clean(message)), BOLD),
+        _ if app.follow.is_some() => (
+            format!(" Esc back  {}  ? help  q back", actions::hints(app.query.tab)),
+            theme.dim(),
+        ),
+        _ => (
+            format!(
+                " Enter follow  / filter  u unfinished  < > sort  {}  ? help  q quit",
+                actions::hints(app.query.tab)
+            ),
+            theme.dim(),
+        ),
+    };
+    frame.render_widget(Span::styled(fit(&text, cells, false), style), area);
+}
+
+const HELP: [&str; 15] = [
+    "1-5 Tab arrows  tabs",
+    "Up Down PgUp PgDn Home End  rows",
+    "Enter           follow a row; Esc: back",
+    "/               filter; Esc: all rows",
+    "u               only what has not ended",
+    "< >             the column to sort by",
+    "i               the other direction",
+    "c               cancel a job, task, operation",
+    "r               retry a task, an operation",
+    "p               pause or resume a queue, a",
+    "                schedule, an operation",
+    "x               run a schedule now",
+    "+ -             interval twice, half as long",
+    "Space           freeze, go on",
+    "q               quit",
+];
+
+fn draw_help(frame: &mut Frame) {
+    let area = frame.area();
+    let (wide, high) = (50.min(area.width), (HELP.len() as u16 + 2).min(area.height));
+    let place = Rect {
+        x: (area.width - wide) / 2,
+        y: (area.height - high) / 2,
+        width: wide,
+        height: high,
+    };
+    let lines: Vec<_> = HELP.iter().map(|line| Line::from(format!(" {line}"))).collect();
+    frame.render_widget(Clear, place);
+    frame.render_widget(Paragraph::new(lines).block(Block::bordered().title(" keys ")), place);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_tab_fits_into_80_columns() {
+        for tab in TABS {
+            for cells in [80, 100, 200] {
+                let columns = layout(tab.view().columns, cells);
+                let used: usize = columns
+                    .iter()
+                    .map(|(_, column, cells)| cells + usize::from(column.width > 0))
+                    .sum();
+                assert_eq!(used, cells, "{}", tab.view().name);
+            }
+            assert_eq!(layout(tab.view().columns, 250).len(), tab.view().columns.len());
+        }
+    }
+
+    #[test]
+    fn long_lines_are_wrapped() {
+        assert_eq!(wrap("abcdef", 4), ["abcd", "ef"]);
+        assert_eq!(wrap("日本語", 4), ["日本", "語"]);
+        assert_eq!(wrap("", 4), [""]);
+    }
+}
