@@ -1,17 +1,13 @@
 //! The state of the screen: what is shown, what is asked, and what each key does.
 
 use std::collections::VecDeque;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
-use postgres::Client;
-use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
+use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 use crate::actions::{self, Action};
-use crate::connect::Connector;
 use crate::data::{Query, TABS, Tab};
-use crate::draw;
-use crate::link::{self, Answer, Ask, Followed, Look, Page};
+use crate::link::{Followed, Look, Page};
 
 /// Samples of a rate that are kept: as many as a wide screen shows.
 const SAMPLES: usize = 200;
@@ -76,8 +72,10 @@ pub struct App {
     /// The filter while it is typed.
     pub typing: Option<String>,
     pub question: Option<Action>,
-    /// The last answer to an action, or an error.
+    /// The last answer to an action, and whether it is an error.
     pub message: Option<(String, bool)>,
+    /// Why the last look has found nothing.
+    pub trouble: Option<String>,
     pub help: bool,
     pub frozen: bool,
     /// Why there is no connection, and since when.
@@ -105,6 +103,7 @@ impl App {
             typing: None,
             question: None,
             message: None,
+            trouble: None,
             help: false,
             frozen: false,
             lost: None,
@@ -115,7 +114,7 @@ impl App {
     }
 
     /// The next look, of the rows that fit.
-    fn look(&mut self) -> Look {
+    pub fn look(&mut self) -> Look {
         self.number += 1;
         self.query.limit = Some(self.height);
         Look {
@@ -152,7 +151,26 @@ impl App {
         self.selected_key = None;
     }
 
-    /// Takes an answer in. Returns whether another look is due at once.
+    /// Takes the answer to look `number` in. Returns whether another look is due at once.
+    pub fn answer(&mut self, number: u64, page: Result<Page, String>) -> bool {
+        self.waiting = None;
+        self.trouble = None;
+        match page {
+            // To an older question: the tab, the filter or the rows were others.
+            Ok(_) if number != self.number => true,
+            Ok(page) => self.take(page),
+            Err(error) => {
+                self.trouble = Some(error);
+                false
+            }
+        }
+    }
+
+    /// The answer to a look that is under way is of an older question.
+    pub fn outdate(&mut self) {
+        self.number += 1;
+    }
+
     fn take(&mut self, page: Page) -> bool {
         if let Some(counters) = page.counters {
             self.rates[page.tab.index()].add(page.at, counters);
@@ -221,10 +239,10 @@ impl App {
         let next = (now + columns + 1).saturating_add_signed(step) % (columns + 1);
         let descending = self.query.sort.is_some_and(|(_, descending)| descending);
         self.query.sort = next.checked_sub(1).map(|column| (column, descending));
-        self.from_the_top()
+        self.restart_at_top()
     }
 
-    fn from_the_top(&mut self) -> Effect {
+    fn restart_at_top(&mut self) -> Effect {
         self.query.offset = 0;
         self.select_first();
         Effect::Look
@@ -265,7 +283,7 @@ impl App {
                 }
                 KeyCode::Enter => {
                     self.query.filter = self.typing.take().unwrap_or_default();
-                    return self.from_the_top();
+                    return self.restart_at_top();
                 }
                 KeyCode::Esc => self.typing = None,
                 _ => {}
@@ -286,7 +304,7 @@ impl App {
             KeyCode::Esc => {
                 self.query.filter.clear();
                 self.query.unfinished = false;
-                self.from_the_top()
+                self.restart_at_top()
             }
             KeyCode::Char(digit @ '1'..='5') => self.open(TABS[digit as usize - '1' as usize]),
             KeyCode::Tab | KeyCode::Right => self.open(TABS[(self.query.tab.index() + 1) % TABS.len()]),
@@ -316,7 +334,7 @@ impl App {
             }
             KeyCode::Char('u') if self.follow.is_none() => {
                 self.query.unfinished = !self.query.unfinished;
-                self.from_the_top()
+                self.restart_at_top()
             }
             KeyCode::Char('<') if self.follow.is_none() => self.sort(-1),
             KeyCode::Char('>') if self.follow.is_none() => self.sort(1),
@@ -324,7 +342,7 @@ impl App {
                 if let Some((_, descending)) = &mut self.query.sort {
                     *descending = !*descending;
                 }
-                self.from_the_top()
+                self.restart_at_top()
             }
             KeyCode::Char('+') => self.pace(2.0),
             KeyCode::Char('-') => self.pace(0.5),
@@ -350,144 +368,13 @@ impl App {
     }
 
     /// What an action has done, from the answer of its function.
-    fn acted(&mut self, what: &str, result: Result<String, String>) {
+    pub fn acted(&mut self, what: &str, result: Result<String, String>) {
         self.message = Some(match result {
             Ok(answer) if answer == "f" => (format!("{what}: there was nothing to do"), false),
             Ok(answer) if answer.is_empty() || answer == "t" => (format!("{what}: done"), false),
             Ok(answer) => (format!("{what}: done, {answer}"), false),
             Err(error) => (format!("{what}: {error}"), true),
         });
-    }
-}
-
-enum Happening {
-    Input(Event),
-    Answer(Answer),
-}
-
-/// Shows the screen until the user ends it.
-pub fn run(query: Query, interval: Duration, connector: Connector, client: Client) -> Result<(), String> {
-    let mut app = App::new(query, interval, connector.place());
-    let (happenings, received) = channel();
-    let (asks, asked) = channel();
-    let sender: Sender<Happening> = happenings.clone();
-    std::thread::spawn(move || {
-        link::serve(&connector, client, &asked, &|answer| {
-            sender.send(Happening::Answer(answer)).is_ok()
-        })
-    });
-    let mut terminal = ratatui::try_init().map_err(|error| format!("could not use the terminal: {error}"))?;
-    std::thread::spawn(move || {
-        while let Ok(event) = event::read() {
-            if happenings.send(Happening::Input(event)).is_err() {
-                return;
-            }
-        }
-    });
-    let ended = turn(&mut app, &mut terminal, &received, &asks);
-    ratatui::restore();
-    ended.map_err(|error| format!("could not write to the terminal: {error}"))
-}
-
-fn turn(
-    app: &mut App,
-    terminal: &mut ratatui::DefaultTerminal,
-    received: &Receiver<Happening>,
-    asks: &Sender<Ask>,
-) -> std::io::Result<()> {
-    let style = draw::Theme::from_environment();
-    // When the next look is due; None while one is under way, or there is no connection.
-    let mut due = None;
-    let mut look_again = false;
-    loop {
-        let height = app.height;
-        terminal.draw(|frame| draw::screen(app, &style, frame))?;
-        if app.height != height && app.page.is_some() {
-            look_again = true;
-        }
-        if look_again && app.waiting.is_none() && app.lost.is_none() {
-            look_again = false;
-            due = Some(Instant::now());
-        }
-        let now = Instant::now();
-        if due.is_some_and(|due| due <= now) {
-            due = None;
-            app.waiting = Some(now);
-            let _ = asks.send(Ask::Look(app.look()));
-        }
-        // What waits is shown with the seconds that it has waited.
-        let next = if app.waiting.is_some() || app.lost.is_some() {
-            Some(now + Duration::from_secs(1))
-        } else {
-            due
-        };
-        let first = match next {
-            Some(next) => received.recv_timeout(next.saturating_duration_since(now)),
-            None => received.recv().map_err(|_| RecvTimeoutError::Disconnected),
-        };
-        let first = match first {
-            Ok(happening) => happening,
-            Err(RecvTimeoutError::Timeout) => continue,
-            Err(RecvTimeoutError::Disconnected) => return Ok(()),
-        };
-        for happening in std::iter::once(first).chain(received.try_iter()) {
-            match happening {
-                Happening::Answer(Answer::Connected) => {
-                    app.lost = None;
-                    app.waiting = None;
-                    look_again = true;
-                }
-                Happening::Answer(Answer::Lost(message)) => {
-                    let since = app.lost.as_ref().map_or_else(Instant::now, |(_, since)| *since);
-                    app.lost = Some((message, since));
-                    app.waiting = None;
-                    due = None;
-                }
-                Happening::Answer(Answer::Page(number, page)) => {
-                    app.waiting = None;
-                    // After a look that took long the next one waits as long: the server works at most half of the time for it.
-                    let mut pause = app.interval;
-                    match page {
-                        Ok(page) => {
-                            pause = pause.max(page.took);
-                            if number == app.number {
-                                look_again |= app.take(page);
-                            } else {
-                                look_again = true;
-                            }
-                        }
-                        Err(error) => app.message = Some((error, true)),
-                    }
-                    due = (!app.frozen).then(|| Instant::now() + pause);
-                }
-                Happening::Answer(Answer::Acted { what, result }) => {
-                    app.acted(&what, result);
-                    look_again = true;
-                }
-                Happening::Input(Event::Key(key)) if key.kind != KeyEventKind::Release => {
-                    match app.key(key) {
-                        Effect::Quit => return Ok(()),
-                        Effect::Act(action) => {
-                            app.message = Some((format!("{} …", action.what), false));
-                            let _ = asks.send(Ask::Act {
-                                what: action.what,
-                                sql: action.sql,
-                            });
-                        }
-                        // An answer that is on its way is of the old question.
-                        Effect::Look => {
-                            app.number += 1;
-                            look_again = true;
-                        }
-                        Effect::Nothing | Effect::Redraw => {}
-                    }
-                    if app.frozen {
-                        due = None;
-                    }
-                }
-                Happening::Input(_) => {}
-            }
-        }
     }
 }
 

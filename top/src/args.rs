@@ -93,9 +93,12 @@ const OPTIONS: [(&str, char, bool); 16] = [
     ("password", 'W', false),
 ];
 
+/// Options by their long names with their values, and what is no option.
+type Words = (Vec<(&'static str, String)>, Vec<String>);
+
 /// Splits the arguments into options, by their long names, and others. As with getopt, `-hHOST`, `-h HOST`, `--host=HOST` and `--host HOST` are alike,
 /// short options may be joined, long ones be shortened, and `--` ends them.
-fn split(arguments: &[String]) -> Result<(Vec<(&'static str, String)>, Vec<String>), String> {
+fn split(arguments: &[String]) -> Result<Words, String> {
     let (mut options, mut others) = (Vec::new(), Vec::new());
     let mut arguments = arguments.iter();
     while let Some(argument) = arguments.next() {
@@ -312,9 +315,15 @@ mod tests {
     }
 
     #[test]
-    fn help_names_every_option() {
-        for (long, ..) in OPTIONS {
+    fn help_and_manual_name_every_option() {
+        let manual = include_str!("../pg_background_top.1");
+        for (long, short, _) in OPTIONS {
             assert!(HELP.contains(&format!("--{long}")), "{long}");
+            assert!(manual.contains(&format!("Fl -{long}")), "{long}");
+            assert!(
+                short == '\0' || HELP.contains(&format!("-{short}, --{long}")),
+                "{short}"
+            );
         }
         assert_eq!(try_read(&["-?"]), Ok(Command::Help));
         assert_eq!(try_read(&["--version"]), Ok(Command::Version));

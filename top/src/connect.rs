@@ -281,7 +281,7 @@ impl Connector {
             }
             .map_err(|error| {
                 let code = error.code().map(postgres::error::SqlState::code);
-                let missing = error.to_string().contains("password missing");
+                let missing = describe(&error).contains("password missing");
                 let mut message = if missing {
                     "fe_sendauth: no password supplied".to_owned()
                 } else {

@@ -97,7 +97,11 @@ pub fn screen(app: &mut App, theme: &Theme, frame: &mut Frame) {
             }
         }
         (None, Some(page)) => draw_rows(app, page, theme, frame, body),
-        (None, None) => frame.render_widget(Paragraph::new("\nlooking …").centered(), body),
+        // Nothing for a moment is calmer than a text that goes at once.
+        (None, None) if app.waiting.is_some_and(|since| since.elapsed().as_secs() >= 1) => {
+            frame.render_widget(Paragraph::new("\nlooking …").centered(), body);
+        }
+        (None, None) => {}
     }
     draw_foot(app, theme, frame, foot);
     if app.help {
@@ -137,7 +141,7 @@ fn draw_head(app: &App, theme: &Theme, frame: &mut Frame, area: Rect) {
     let standby = if page.standby { " standby" } else { "" };
     let version = page.version.split(' ').next().unwrap_or_default();
     let left = format!(
-        " {} as {}  {}  PostgreSQL {version}{standby}",
+        " {} as {}  PostgreSQL {version}{standby}  {}",
         clean(&page.database),
         clean(&page.role),
         clean(&app.place)
@@ -339,8 +343,14 @@ fn followed_lines(followed: &Followed, theme: &Theme, cells: usize) -> Vec<Line<
     let mut long = Vec::new();
     for (name, cell) in &followed.columns {
         let Some(text) = cell else { continue };
+        let whole = if name.ends_with("_at") {
+            without_fraction(text)
+        } else {
+            text.clone()
+        };
+        let text = &whole;
         if is_long(name, text) {
-            long.push((name, text));
+            long.push((name, text.clone()));
             continue;
         }
         let style = if name == "state" {
@@ -428,6 +438,14 @@ fn second_table(followed: &Followed, theme: &Theme) -> Vec<Line<'static>> {
     lines
 }
 
+/// A time in whole seconds: its fraction is between a point and what is no digit.
+fn without_fraction(time: &str) -> String {
+    match time.split_once('.') {
+        Some((whole, rest)) => whole.to_owned() + rest.trim_start_matches(|c: char| c.is_ascii_digit()),
+        None => time.to_owned(),
+    }
+}
+
 /// A line in pieces of at most `cells` cells.
 fn wrap(line: &str, cells: usize) -> Vec<String> {
     let mut pieces = vec![String::new()];
@@ -448,7 +466,8 @@ fn wrap(line: &str, cells: usize) -> Vec<String> {
 
 fn draw_foot(app: &App, theme: &Theme, frame: &mut Frame, area: Rect) {
     let cells = usize::from(area.width);
-    let (text, style) = match (&app.question, &app.typing, &app.message) {
+    let trouble = app.trouble.clone().map(|trouble| (trouble, true));
+    let (text, style) = match (&app.question, &app.typing, app.message.as_ref().or(trouble.as_ref())) {
         (Some(action), ..) => (
             format!(" {}? (y/n)", clean(&action.what)),
             theme.colour(Color::Yellow).patch(REVERSED),
@@ -457,12 +476,12 @@ fn draw_foot(app: &App, theme: &Theme, frame: &mut Frame, area: Rect) {
         (.., Some((message, true))) => (format!(" {}", clean(message)), theme.colour(Color::Red).patch(BOLD)),
         (.., Some((message, false))) => (format!(" {}", clean(message)), BOLD),
         _ if app.follow.is_some() => (
-            format!(" Esc back  {}  ? help  q back", actions::hints(app.query.tab)),
+            format!(" {}  Esc back  ? help", actions::hints(app.query.tab)),
             theme.dim(),
         ),
         _ => (
             format!(
-                " Enter follow  / filter  u unfinished  < > sort  {}  ? help  q quit",
+                " {}  Enter follow  / filter  < > sort  ? help  q quit",
                 actions::hints(app.query.tab)
             ),
             theme.dim(),
@@ -520,6 +539,15 @@ mod tests {
             }
             assert_eq!(layout(tab.view().columns, 250).len(), tab.view().columns.len());
         }
+    }
+
+    #[test]
+    fn fractions_are_cut() {
+        assert_eq!(
+            without_fraction("2026-11-28 19:26:54.31404+00"),
+            "2026-11-28 19:26:54+00"
+        );
+        assert_eq!(without_fraction("infinity"), "infinity");
     }
 
     #[test]

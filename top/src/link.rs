@@ -31,7 +31,7 @@ pub enum Answer {
     Connected,
     /// There is no connection; another is tried.
     Lost(String),
-    Page(u64, Result<Page, String>),
+    Page(u64, Box<Result<Page, String>>),
     Acted {
         what: String,
         result: Result<String, String>,
@@ -319,7 +319,7 @@ fn serve_connection(client: &mut Client, asks: &Receiver<Ask>, send: &dyn Fn(Ans
             Ask::Look(wanted) => {
                 let page = look(client, &mut catalog, &wanted).map_err(|error| describe(&error));
                 let trouble = page.as_ref().err().cloned();
-                (Answer::Page(wanted.number, page), trouble)
+                (Answer::Page(wanted.number, Box::new(page)), trouble)
             }
             Ask::Act { what, sql } => {
                 let result = act(client, &sql);

@@ -3,7 +3,7 @@
 //! 1. [`args`] reads the command line, [`conninfo`] connection strings, [`files`] the service and password files;
 //! 2. [`connect`] makes a connection of them, with [`tls`];
 //! 3. [`link`] serves it in a thread: it asks what [`data`] says, one message for each look;
-//! 4. [`app`] has the state of the screen, and what each key does; [`actions`] the statements that change something;
+//! 4. [`screen`] is the loop of the screen; [`app`] has its state, and what each key does; [`actions`] the statements that change something;
 //! 5. [`draw`] shows it; [`once`] prints a table or JSON instead. [`format`] makes texts of values.
 
 mod actions;
@@ -17,6 +17,7 @@ mod files;
 mod format;
 mod link;
 mod once;
+mod screen;
 mod terminal;
 mod tls;
 
@@ -69,6 +70,6 @@ fn run(mut args: Args) -> Result<(), String> {
     match args.output {
         Output::Table => once::table(&mut client, query, &mut std::io::stdout()),
         Output::Json => once::json(&mut client, &query, &mut std::io::stdout()),
-        Output::Screen => app::run(query, args.interval, connector, client),
+        Output::Screen => screen::run(query, args.interval, connector, client),
     }
 }
