@@ -85,6 +85,8 @@ pub struct App {
     /// Rows that fit on the screen.
     pub height: usize,
     number: u64,
+    /// Whether what is shown is the answer to an older question.
+    pub outdated: bool,
 }
 
 impl App {
@@ -110,6 +112,7 @@ impl App {
             waiting: None,
             height: 10,
             number: 0,
+            outdated: false,
         }
     }
 
@@ -158,7 +161,10 @@ impl App {
         match page {
             // To an older question: the tab, the filter or the rows were others.
             Ok(_) if number != self.number => true,
-            Ok(page) => self.take(page),
+            Ok(page) => {
+                self.outdated = false;
+                self.take(page)
+            }
             Err(error) => {
                 self.trouble = Some(error);
                 false
@@ -166,9 +172,10 @@ impl App {
         }
     }
 
-    /// The answer to a look that is under way is of an older question.
+    /// Something else is asked for than what is shown, and than what is under way.
     pub fn outdate(&mut self) {
         self.number += 1;
+        self.outdated = true;
     }
 
     fn take(&mut self, page: Page) -> bool {
@@ -249,13 +256,23 @@ impl App {
     }
 
     fn ask(&mut self, key: char) -> Effect {
+        // The key may be meant for a row that is still to come.
+        if self.outdated {
+            self.message = Some(("not yet: the rows are on their way".to_owned(), false));
+            return Effect::Redraw;
+        }
         let Some(page) = &self.page else { return Effect::Nothing };
         let row = match &self.follow {
             Some(follow) => page.rows.iter().find(|row| row.key == follow.key),
             None => page.rows.get(self.selected),
         };
-        let action = row.and_then(|row| actions::of(key, page.tab, row, &page.catalog));
-        self.question = action;
+        let mut row = row.cloned();
+        let state = page.tab.view().columns.iter().position(|column| column.name == "state");
+        // The list is older than what is followed.
+        if let (Some(row), Some(followed), Some(state)) = (&mut row, &self.followed, state) {
+            row.cells[state] = followed.state();
+        }
+        self.question = row.and_then(|row| actions::of(key, page.tab, &row, &page.catalog));
         Effect::Redraw
     }
 
@@ -318,7 +335,7 @@ impl App {
             KeyCode::Enter => {
                 let row = self.page.as_ref().and_then(|page| page.rows.get(self.selected));
                 match row {
-                    Some(row) if self.follow.is_none() => {
+                    Some(row) if self.follow.is_none() && !self.outdated => {
                         self.follow = Some(Follow {
                             key: row.key.clone(),
                             scroll: 0,
@@ -471,6 +488,22 @@ mod tests {
         assert_eq!((app.query.tab, app.query.filter.as_str()), (Tab::Jobs, "q1"));
         press(&mut app, KeyCode::Esc);
         assert_eq!(app.query.filter, "");
+    }
+
+    #[test]
+    fn no_action_on_a_row_of_an_older_question() {
+        let mut app = app();
+        app.look();
+        app.answer(1, Ok(page(Tab::Jobs, &["a"], 1)));
+        app.outdate();
+        assert!(app.answer(1, Ok(page(Tab::Jobs, &["a"], 1))));
+        press(&mut app, KeyCode::Char('c'));
+        assert!(app.question.is_none() && app.message.is_some());
+        assert_eq!(press(&mut app, KeyCode::Enter), Effect::Nothing);
+        let number = app.look().number;
+        app.answer(number, Ok(page(Tab::Jobs, &["b"], 1)));
+        assert_eq!(press(&mut app, KeyCode::Enter), Effect::Look);
+        assert_eq!(app.follow.as_ref().unwrap().key, "b");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! From what the user said to a connection: the parameters as libpq completes them, then host after host.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use postgres::config::{ChannelBinding, SslMode, SslNegotiation, TargetSessionAttrs};
@@ -161,6 +162,8 @@ pub struct Connector {
     home: Option<PathBuf>,
     /// What the user typed.
     typed: Option<String>,
+    /// The server of the last connection.
+    chosen: AtomicUsize,
 }
 
 /// Why there is no connection.
@@ -192,6 +195,7 @@ impl Connector {
             servers,
             home,
             typed: None,
+            chosen: AtomicUsize::new(0),
         })
     }
 
@@ -219,12 +223,15 @@ impl Connector {
             Some(kind) => &[kind],
             None => &["any"],
         };
-        for (kind, server) in kinds
+        let candidates = kinds
             .iter()
-            .flat_map(|kind| self.servers.iter().map(move |server| (kind, server)))
-        {
+            .flat_map(|kind| self.servers.iter().enumerate().map(move |server| (kind, server)));
+        for (kind, (n, server)) in candidates {
             match self.connect_to(server, kind) {
-                Ok(client) => return Ok(client),
+                Ok(client) => {
+                    self.chosen.store(n, Ordering::Relaxed);
+                    return Ok(client);
+                }
                 Err(failure) => {
                     wants_password |= failure.wants_password;
                     let place = if server.host.is_empty() {
@@ -272,6 +279,7 @@ impl Connector {
         if let Some(password) = &password {
             config.password(password);
         }
+        let mut failures = Vec::new();
         let mut answer = Err(Failure::from(String::new()));
         for attempt in attempts {
             config.ssl_mode(*attempt);
@@ -298,10 +306,16 @@ impl Connector {
                     settled,
                 }
             });
-            // Without TLS only where TLS itself may be what failed.
-            match &answer {
-                Err(failure) if !failure.settled => {}
-                _ => break,
+            match &mut answer {
+                Err(failure) => {
+                    failures.push(failure.message.clone());
+                    failures.dedup();
+                    failure.message = failures.join("\n");
+                    if failure.settled {
+                        break;
+                    }
+                }
+                Ok(_) => break,
             }
         }
         answer
@@ -406,7 +420,7 @@ impl Connector {
 
     /// Where the connection goes, for the screen.
     pub fn place(&self) -> String {
-        let server = &self.servers[0];
+        let server = &self.servers[self.chosen.load(Ordering::Relaxed)];
         let host = if server.host.is_empty() {
             &server.address
         } else {

@@ -199,7 +199,15 @@ static QUEUES: View = View {
         column("limit", "max_running", Number, 5, 2),
         column("failed", "failed", Number, 8, 0),
         column("done total", "done_total", Number, 12, 1),
-        column("failed total", "failed_total", Number, 0, 0),
+        column("failed total", "failed_total", Number, 12, 1),
+        column(
+            "settings",
+            "concat_ws(', ', 'per key ' || max_running_per_key, 'waiting ' || max_waiting, max_attempts || ' attempts', \
+             'timeout ' || timeout)",
+            Text,
+            0,
+            0,
+        ),
     ],
     order: "name",
     searched: &["name"],

@@ -174,6 +174,7 @@ fn draw_tabs(app: &App, theme: &Theme, frame: &mut Frame, area: Rect) {
         if page.missing.is_none() {
             let first = app.query.offset;
             right = match page.rows.len() {
+                _ if app.outdated => "… ".to_owned(),
                 0 => "no rows ".to_owned(),
                 shown => format!("{}-{} of {} ", first + 1, first + shown, page.total),
             };

@@ -82,14 +82,15 @@ pub fn rate(rate: f64) -> String {
     }
 }
 
-/// A value of a column as plain text.
+/// A value of a column as plain text in one line.
 pub fn value(column: &Column, cell: Option<&str>) -> String {
     let Some(text) = cell else { return String::new() };
     let number = || text.parse::<f64>().ok();
     match column.kind {
         Kind::Age | Kind::Time => number().map_or_else(|| clean(text), seconds),
         Kind::Progress => format!("{}%", clean(text)),
-        Kind::Text | Kind::Number | Kind::State => clean(text),
+        Kind::Text => clean(text).split_whitespace().collect::<Vec<_>>().join(" "),
+        Kind::Number | Kind::State => clean(text),
     }
 }
 
@@ -142,6 +143,18 @@ mod tests {
             [rate(0.0), rate(12.34), rate(12_345.0), rate(2e6)],
             ["0.0", "12.3", "12.3k", "2.0M"]
         );
+    }
+
+    #[test]
+    fn sql_takes_one_line() {
+        let column = crate::data::Tab::Jobs
+            .view()
+            .columns
+            .iter()
+            .find(|column| column.name == "sql")
+            .unwrap();
+        assert_eq!(value(column, Some("\n  SELECT 1\n\tFROM x")), "SELECT 1 FROM x");
+        assert_eq!(value(column, None), "");
     }
 
     #[test]

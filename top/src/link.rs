@@ -28,7 +28,8 @@ pub struct Look {
 }
 
 pub enum Answer {
-    Connected,
+    /// There is a connection, to this server.
+    Connected(String),
     /// There is no connection; another is tried.
     Lost(String),
     Page(u64, Box<Result<Page, String>>),
@@ -55,6 +56,23 @@ pub struct Followed {
     pub title: &'static str,
     pub names: Vec<String>,
     pub rows: Vec<Vec<Cell>>,
+}
+
+impl Followed {
+    /// What the list shows as its state.
+    pub fn state(&self) -> Cell {
+        let cell = |name| {
+            self.columns
+                .iter()
+                .find(|column| column.0 == name)
+                .and_then(|column| column.1.clone())
+        };
+        match (cell("paused").as_deref(), cell("enabled").as_deref()) {
+            (Some("t"), _) => Some("paused".to_owned()),
+            (_, Some("f")) => Some("off".to_owned()),
+            _ => cell("state"),
+        }
+    }
 }
 
 /// What one look has found.
@@ -283,7 +301,7 @@ pub fn serve(connector: &Connector, client: Client, asks: &Receiver<Ask>, send: 
             }
         };
         pause = Duration::from_millis(250);
-        if !send(Answer::Connected) {
+        if !send(Answer::Connected(connector.place())) {
             return;
         }
         let lost = serve_connection(&mut connection, asks, send);

@@ -118,7 +118,8 @@ impl Turns {
 
     fn answer(&mut self, answer: Answer) {
         match answer {
-            Answer::Connected => {
+            Answer::Connected(place) => {
+                self.app.place = place;
                 self.app.lost = None;
                 self.app.waiting = None;
                 self.look_again = true;

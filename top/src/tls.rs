@@ -4,7 +4,8 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use openssl::error::ErrorStack;
-use openssl::ssl::{SslConnector, SslFiletype, SslMethod, SslVerifyMode};
+use openssl::pkey::PKey;
+use openssl::ssl::{SslConnector, SslMethod, SslVerifyMode};
 use postgres_openssl::MakeTlsConnector;
 
 use crate::conninfo::Parameters;
@@ -57,9 +58,15 @@ pub fn connector(mode: &str, parameters: &Parameters, home: Option<&Path>) -> Re
         builder
             .set_certificate_chain_file(&certificate)
             .map_err(|error| format!("could not read certificate file \"{}\": {error}", certificate.display()))?;
+        let unread = |error: String| format!("could not load private key file \"{}\": {error}", key.display());
+        let text = std::fs::read(&key).map_err(|error| unread(error.to_string()))?;
+        // Without a password that OpenSSL could use, it must not ask on the terminal.
+        let password = parameters.get("sslpassword").map_or("", String::as_str);
+        let private = PKey::private_key_from_pem_passphrase(&text, password.as_bytes())
+            .map_err(|error| unread(error.to_string()))?;
         builder
-            .set_private_key_file(&key, SslFiletype::PEM)
-            .map_err(|error| format!("could not load private key file \"{}\": {error}", key.display()))?;
+            .set_private_key(&private)
+            .map_err(|error| unread(error.to_string()))?;
     }
     let mut connector = MakeTlsConnector::new(builder.build());
     connector.set_callback(move |connection, _| {

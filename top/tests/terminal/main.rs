@@ -84,8 +84,11 @@ fn tabs_rows_and_actions() {
     terminal.press(&["p"], "pause queue mails? (y/n)");
     terminal.press(&["y"], "paused");
     session.wait_until("(SELECT paused FROM background.queues WHERE name = 'mails')");
+    // Also while it is followed.
+    terminal.press(&["Enter"], "tasks that have not ended");
     terminal.press(&["p"], "resume queue mails? (y/n)");
-    terminal.press(&["y"], "open");
+    terminal.press(&["y"], ": done");
+    terminal.press(&["Escape"], "open");
     session.wait_until("(SELECT NOT paused FROM background.queues WHERE name = 'mails')");
     // Schedules.
     terminal.press(&["4"], "nightly");
@@ -104,7 +107,11 @@ fn tabs_rows_and_actions() {
             "no rows"
         },
     );
-    terminal.press(&["?"], "┌ keys");
+    // A terminal that is too small shows what it can.
+    terminal.resize(9, 3);
+    terminal.press(&["?"], "keys");
+    terminal.resize(80, 24);
+    terminal.see("┌ keys");
     terminal.keys(&["x"]);
     terminal.press(&["q"], "ended with 0");
 
@@ -285,26 +292,29 @@ fn tls() {
     let pid = std::process::id();
     let address = format!("127.{}.{}.{}", 1 + pid / 62_500 % 250, pid / 250 % 250, 1 + pid % 250);
     let cluster = cluster(&[]);
+    cluster
+        .session()
+        .exec("CREATE ROLE ann LOGIN IN ROLE pgbackground_role");
     let directory = cluster.socket_dir().to_owned();
     let (key, certificate) = (directory.join("server.key"), directory.join("server.crt"));
-    harness::run(
-        std::process::Command::new("openssl")
-            .args([
-                "req",
-                "-x509",
-                "-newkey",
-                "rsa:2048",
-                "-nodes",
-                "-days",
-                "2",
-                "-subj",
-                "/CN=db.example",
-                "-keyout",
-            ])
-            .arg(&key)
-            .arg("-out")
-            .arg(&certificate),
-    );
+    let make = |name: &str, key: &std::path::Path, certificate: &std::path::Path, more: &[&str]| {
+        let mut openssl = std::process::Command::new("openssl");
+        openssl.args([
+            "req",
+            "-x509",
+            "-newkey",
+            "rsa:2048",
+            "-days",
+            "2",
+            "-subj",
+            &format!("/CN={name}"),
+            "-keyout",
+        ]);
+        harness::run(openssl.arg(key).arg("-out").arg(certificate).args(more));
+    };
+    make("db.example", &key, &certificate, &["-nodes"]);
+    let (own_key, own_certificate) = (directory.join("ann.key"), directory.join("ann.crt"));
+    make("ann", &own_key, &own_certificate, &["-passout", "pass:sesame"]);
     std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
     harness::give_to_server(&key);
     cluster.stop(Shutdown::Fast);
@@ -314,8 +324,13 @@ fn tls() {
         &format!("ssl_cert_file = '{}'", certificate.display()),
         &format!("listen_addresses = '{address}'"),
     ]);
+    cluster.append_settings(&[&format!("ssl_ca_file = '{}'", own_certificate.display())]);
     let rules = cluster.data().join("pg_hba.conf");
-    std::fs::write(&rules, "local all all trust\nhostssl all all all trust\n").unwrap();
+    std::fs::write(
+        &rules,
+        "local all all trust\nhostssl all ann all cert\nhostssl all all all trust\n",
+    )
+    .unwrap();
     cluster.restart();
     let ask = |more: &str| {
         let place = format!("host=db.example hostaddr={address} user=postgres dbname=postgres {more}");
@@ -358,28 +373,22 @@ fn tls() {
     assert_eq!(ask(&format!("{root} sslmode=verify-ca host=other.example")).0, 0);
     // A root that did not sign the server's certificate.
     let other = directory.join("other.crt");
-    harness::run(
-        std::process::Command::new("openssl")
-            .args([
-                "req",
-                "-x509",
-                "-newkey",
-                "rsa:2048",
-                "-nodes",
-                "-days",
-                "2",
-                "-subj",
-                "/CN=other",
-                "-keyout",
-                "/dev/null",
-                "-out",
-            ])
-            .arg(&other),
-    );
+    make("other", std::path::Path::new("/dev/null"), &other, &["-nodes"]);
     for mode in ["require", "verify-ca", "verify-full"] {
         refused(
             &format!("sslrootcert={} sslmode={mode}", other.display()),
             "certificate verify failed",
         );
-    }
+    } // A certificate of one's own, whose key needs a password.
+    let mine = format!(
+        "user=ann sslcert={} sslkey={}",
+        own_certificate.display(),
+        own_key.display()
+    );
+    refused("user=ann", "valid client certificate");
+    refused(&format!("{mine} sslpassword=wrong"), "could not load private key file");
+    refused(&mine, "could not load private key file");
+    assert_eq!(ask(&format!("{mine} sslpassword=sesame")), (0, String::new()));
+    std::fs::set_permissions(&own_key, std::fs::Permissions::from_mode(0o644)).unwrap();
+    refused(&format!("{mine} sslpassword=sesame"), "group or world access");
 }
