@@ -1,7 +1,8 @@
 //! What can be done to the selected row. Each is asked about first.
 
-use crate::data::{Catalog, Tab, literal};
+use crate::data::{Catalog, literal};
 use crate::link::Row;
+use crate::views::Tab;
 
 /// A statement that waits for a yes.
 #[derive(Clone, Debug, PartialEq, Eq)]

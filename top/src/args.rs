@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::conninfo::{Parameters, insert, is_conninfo, parse};
-use crate::data::Tab;
+use crate::views::Tab;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Output {

@@ -2,7 +2,7 @@
 
 use ratatui::text::Span;
 
-use crate::data::{Column, Kind};
+use crate::views::{Column, Kind};
 
 /// The cells that a text takes on a terminal.
 pub fn width(text: &str) -> usize {
@@ -147,7 +147,7 @@ mod tests {
 
     #[test]
     fn sql_takes_one_line() {
-        let column = crate::data::Tab::Jobs
+        let column = crate::views::Tab::Jobs
             .view()
             .columns
             .iter()

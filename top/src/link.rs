@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use postgres::{Client, SimpleQueryMessage};
 
 use crate::connect::{Connector, describe};
-use crate::data::{CATALOG_SQL, Catalog, PATH_SQL, Query, Relation, Tab, literal, one_sql};
+use crate::data::{CATALOG_SQL, Catalog, PATH_SQL, Query, Relation, literal, one_sql};
+use crate::views::Tab;
 
 /// What the screen asks for.
 pub enum Ask {

@@ -1,10 +1,10 @@
 //! pg_background_top: what pg_background does, in a terminal.
 //!
 //! 1. [`args`] reads the command line, [`conninfo`] connection strings, [`files`] the service and password files;
-//! 2. [`connect`] makes a connection of them, with [`tls`];
-//! 3. [`link`] serves it in a thread: it asks what [`data`] says, one message for each look;
-//! 4. [`screen`] is the loop of the screen; [`app`] has its state, and what each key does; [`actions`] the statements that change something;
-//! 5. [`draw`] shows it; [`once`] prints a table or JSON instead. [`format`] makes texts of values.
+//! 2. [`parameters`] completes them, [`connect`] makes a connection of them, with [`tls`];
+//! 3. [`link`] serves it in a thread: it asks what [`data`] says about the [`views`], one message for each look;
+//! 4. [`screen`] is the loop of the screen; [`app`] has its state, [`keys`] changes it, [`actions`] has the statements that change something;
+//! 5. [`draw`] and [`follow`] show it, with the colours of [`theme`]; [`once`] prints a table or JSON instead. [`format`] makes texts of values.
 
 mod actions;
 mod app;
@@ -14,12 +14,17 @@ mod conninfo;
 mod data;
 mod draw;
 mod files;
+mod follow;
 mod format;
+mod keys;
 mod link;
 mod once;
+mod parameters;
 mod screen;
 mod terminal;
+mod theme;
 mod tls;
+mod views;
 
 use std::process::ExitCode;
 

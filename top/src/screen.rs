@@ -13,8 +13,9 @@ use signal_hook::iterator::Signals;
 use crate::app::{App, Effect};
 use crate::connect::Connector;
 use crate::data::Query;
-use crate::draw::{Theme, screen};
+use crate::draw::screen;
 use crate::link::{self, Answer, Ask};
+use crate::theme::Theme;
 
 enum Happening {
     Input(Event),
