@@ -96,8 +96,8 @@ const OPTIONS: [(&str, char, bool); 16] = [
 /// Options by their long names with their values, and what is no option.
 type Words = (Vec<(&'static str, String)>, Vec<String>);
 
-/// Splits the arguments into options, by their long names, and others. As with getopt, `-hHOST`, `-h HOST`, `--host=HOST` and `--host HOST` are alike,
-/// short options may be joined, long ones be shortened, and `--` ends them.
+/// Splits the arguments into options, by their long names, and others. As with getopt, `-hHOST`, `-h HOST`, `--host=HOST` and `--host HOST`
+/// are alike, short options may be joined, long ones be shortened, and `--` ends them.
 fn split(arguments: &[String]) -> Result<Words, String> {
     let (mut options, mut others) = (Vec::new(), Vec::new());
     let mut arguments = arguments.iter();

@@ -177,14 +177,18 @@ fn draw_rates(app: &App, theme: &Theme, frame: &mut Frame, area: Rect) {
     }
 }
 
-/// The columns that have room, with their widths: of those that have none, the last of the ranks go first.
-fn layout(columns: &'static [Column], cells: usize) -> Vec<(usize, &'static Column, usize)> {
+/// The columns that have room, with their widths: of those that have none, the greatest rank goes first. A bar that no row has is not shown.
+fn layout(columns: &'static [Column], bars: bool, cells: usize) -> Vec<(usize, &'static Column, usize)> {
     const LAST: usize = 12;
+    let wanted: Vec<_> = columns
+        .iter()
+        .enumerate()
+        .filter(|(_, column)| bars || column.kind != Kind::Progress)
+        .collect();
     let mut rank = u8::MAX;
     loop {
-        let shown: Vec<_> = columns
+        let shown: Vec<_> = wanted
             .iter()
-            .enumerate()
             .filter(|(_, column)| column.rank < rank || column.rank == 0)
             .collect();
         let fixed: usize = shown
@@ -197,8 +201,8 @@ fn layout(columns: &'static [Column], cells: usize) -> Vec<(usize, &'static Colu
                 .into_iter()
                 .map(|(n, column)| {
                     (
-                        n,
-                        column,
+                        *n,
+                        *column,
                         if column.width > 0 {
                             usize::from(column.width)
                         } else {
@@ -208,9 +212,9 @@ fn layout(columns: &'static [Column], cells: usize) -> Vec<(usize, &'static Colu
                 })
                 .collect();
         }
-        rank = columns
+        rank = wanted
             .iter()
-            .map(|column| column.rank)
+            .map(|(_, column)| column.rank)
             .filter(|other| *other < rank)
             .max()
             .unwrap_or(0);
@@ -218,7 +222,14 @@ fn layout(columns: &'static [Column], cells: usize) -> Vec<(usize, &'static Colu
 }
 
 fn draw_rows(app: &App, page: &Page, theme: &Theme, frame: &mut Frame, area: Rect) {
-    let columns = layout(page.tab.view().columns, usize::from(area.width));
+    let all = page.tab.view().columns;
+    let bar = all.iter().position(|column| column.kind == Kind::Progress);
+    let bars = bar.is_some_and(|bar| {
+        page.rows
+            .iter()
+            .any(|row| row.cells.get(bar).is_some_and(Option::is_some))
+    });
+    let columns = layout(all, bars, usize::from(area.width));
     let mut names = Vec::new();
     for (n, column, cells) in &columns {
         let sorted = app.query.sort.filter(|(sorted, _)| sorted == n);
@@ -339,14 +350,14 @@ mod tests {
     fn every_tab_fits_into_80_columns() {
         for tab in TABS {
             for cells in [80, 100, 200] {
-                let columns = layout(tab.view().columns, cells);
+                let columns = layout(tab.view().columns, true, cells);
                 let used: usize = columns
                     .iter()
                     .map(|(_, column, cells)| cells + usize::from(column.width > 0))
                     .sum();
                 assert_eq!(used, cells, "{}", tab.view().name);
             }
-            assert_eq!(layout(tab.view().columns, 250).len(), tab.view().columns.len());
+            assert_eq!(layout(tab.view().columns, true, 250).len(), tab.view().columns.len());
         }
     }
 }

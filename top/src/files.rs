@@ -46,8 +46,8 @@ fn service_in(text: &str, name: &str) -> Result<Option<Parameters>, String> {
     Ok(found)
 }
 
-/// The password for a connection from a password file. Returns None if the file is not there or has none; a warning if it may be read by others, since
-/// then it is not used.
+/// The password for a connection from a password file. Returns None if the file is not there or has none; a warning if others may read it,
+/// since then it is not used.
 pub fn password(path: &Path, host: &str, port: &str, database: &str, user: &str) -> Result<Option<String>, String> {
     let Ok(metadata) = fs::metadata(path) else {
         return Ok(None);

@@ -54,10 +54,17 @@ pub fn fit(text: &str, cells: usize, right: bool) -> String {
     cut + &" ".repeat(cells.saturating_sub(used))
 }
 
-/// A time in at most seven cells.
+/// A time in at most seven cells, one to come in eight.
 pub fn seconds(seconds: f64) -> String {
     if seconds < 0.0 {
-        return format!("in {}", self::seconds(-seconds).replace(' ', ""));
+        let whole = (-seconds).min(1e12) as u64;
+        return match whole {
+            0..60 => format!("in {}", self::seconds(-seconds)),
+            60..3600 => format!("in {}m", whole / 60),
+            3600..36_000 => format!("in {}h{:02}m", whole / 3600, whole / 60 % 60),
+            36_000..86_400 => format!("in {}h", whole / 3600),
+            _ => format!("in {}d", whole / 86_400),
+        };
     }
     // Numbers that a float has exactly; a time that is longer is cut.
     let whole = seconds.min(1e12) as u64;
@@ -134,7 +141,11 @@ mod tests {
             (3661.0, "1h01m"),
             (90_000.0, "1d01h"),
             (1e9, "11574d"),
-            (-61.0, "in 1m01s"),
+            (-5.04, "in 5.0s"),
+            (-61.0, "in 1m"),
+            (-3660.0, "in 1h01m"),
+            (-86_399.0, "in 23h"),
+            (-86_400.0, "in 1d"),
             (f64::MAX, "11574074d"),
         ] {
             assert_eq!(seconds(value), text);

@@ -10,8 +10,8 @@ use postgres_openssl::MakeTlsConnector;
 
 use crate::conninfo::Parameters;
 
-/// A connector for an `sslmode` with TLS. `require` does not verify the server unless there is a root certificate, `verify-ca` does, `verify-full` also
-/// compares the host's name.
+/// A connector for an `sslmode` with TLS. `require` does not verify the server unless there is a root certificate, `verify-ca` does,
+/// `verify-full` also compares the host's name.
 pub fn connector(mode: &str, parameters: &Parameters, home: Option<&Path>) -> Result<MakeTlsConnector, String> {
     let failed = |error: ErrorStack| format!("could not set up TLS: {error}");
     let given = |key: &str| parameters.get(key).filter(|value| !value.is_empty()).map(PathBuf::from);

@@ -139,7 +139,7 @@ static TASKS: View = View {
              WHEN 'blocked' THEN clock_timestamp() - enqueued_at \
              ELSE coalesce(finished_at - started_at, '0') END)",
             Age,
-            7,
+            8,
             0,
         ),
         column("progress", "progress_pct", Progress, 10, 0),
