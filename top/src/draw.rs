@@ -241,13 +241,14 @@ fn draw_rows(app: &App, page: &Page, theme: &Theme, frame: &mut Frame, area: Rec
     let mut lines =
         vec![Line::from(names).style(theme.colour(Color::Blue).patch(BOLD).add_modifier(Modifier::UNDERLINED))];
     for (n, row) in page.rows.iter().take(app.height).enumerate() {
-        let mut line = row_line(row, &columns, theme);
-        if app.lost.is_some() {
-            line = line.style(theme.dim());
-        }
-        if n == app.selected {
-            line = line.style(REVERSED);
-        }
+        // The selected row has one colour: on a reversed ground the others would be blots.
+        let line = if n == app.selected {
+            row_line(row, &columns, &Theme::plain()).style(REVERSED)
+        } else if app.lost.is_some() {
+            row_line(row, &columns, theme).style(theme.dim())
+        } else {
+            row_line(row, &columns, theme)
+        };
         lines.push(line);
     }
     frame.render_widget(Paragraph::new(lines), area);

@@ -15,6 +15,11 @@ impl Theme {
         }
     }
 
+    /// No colours.
+    pub fn plain() -> Self {
+        Self { colours: false }
+    }
+
     /// The colour as that of a text.
     pub fn colour(&self, colour: Color) -> Style {
         if self.colours {
