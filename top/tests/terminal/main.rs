@@ -166,6 +166,16 @@ fn the_server_goes_away_and_comes_back() {
     cluster.session().exec("SELECT background.set_queue('kept')");
     let terminal = Terminal::start(&cluster, &[], &["-i", "0.2", "-t", "queues"]);
     terminal.see("kept");
+    // A server that does not answer does not hold up the keys.
+    let backend: i32 = cluster
+        .session()
+        .value("(SELECT pid FROM pg_stat_activity WHERE application_name = 'pg_background_top')");
+    cluster.signal(backend, "STOP");
+    terminal.see("no answer for");
+    terminal.press(&["?"], "┌ keys");
+    terminal.keys(&["x"]);
+    cluster.signal(backend, "CONT");
+    terminal.see("every 0.2 s");
     cluster.stop(Shutdown::Fast);
     // What was there is still shown.
     let screen = terminal.see("no connection for");
@@ -308,7 +318,9 @@ fn passwords() {
     terminal.see("Password for user ann:");
     terminal.keys(&["s", "e", ":", "c", "r", "e", "t", "Enter"]);
     assert!(!terminal.see("postgres as ann").contains("se:cret"));
-    terminal.press(&["q"], "ended with 0");
+    // The terminal is left as it was also by a signal.
+    terminal.signal(&cluster, "TERM");
+    terminal.see("ended with 0");
 }
 
 #[test]

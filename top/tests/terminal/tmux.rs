@@ -86,6 +86,14 @@ impl Terminal {
         run(self.tmux().arg("send-keys").args(keys));
     }
 
+    /// Sends a signal to the program.
+    pub fn signal(&self, cluster: &Cluster, signal: &str) {
+        let shell = run(self.tmux().args(["display-message", "-p", "#{pane_pid}"])).stdout;
+        let shell = String::from_utf8(shell).expect("text").trim().to_owned();
+        let children = std::fs::read_to_string(format!("/proc/{shell}/task/{shell}/children")).expect("a process");
+        cluster.signal(children.trim().parse().expect("one child"), signal);
+    }
+
     pub fn resize(&self, columns: u32, lines: u32) {
         run(self
             .tmux()
