@@ -52,10 +52,11 @@ long_tasks_tests = faults history input pg_cron ready schedules spec
 client_tests = $(if $(filter fresh,$(WORKERS)),-p pg_background_client_tests $(patsubst tests/client/tests/%.rs,--test %, \
 	$(filter-out tests/client/tests/warm% $(patsubst %,tests/client/tests/tasks_%.rs,$(long_tasks_tests)),$(wildcard tests/client/tests/*.rs))),$(members))
 
-.PHONY: all setup build top top-setup top-tests-setup picture install install-files install-top installed probe-installed uninstall installcheck lint unit regress client regress-fresh client-fresh \
-	differential differential-all regress-forgetful tour demo test test-all bench clean
+.PHONY: all setup build top top-setup top-tests-setup picture install install-files install-top installed probe-installed uninstall \
+	installcheck lint unit regress client regress-fresh client-fresh differential differential-all regress-forgetful tour demo test test-all \
+	bench clean
 
-all: build
+all: build top
 
 setup:
 	@scripts/setup
@@ -67,7 +68,7 @@ build: setup
 top-setup: setup
 	@pkg-config --exists openssl || scripts/setup libssl-dev
 top-tests-setup: top-setup
-	@command -v tmux >/dev/null || scripts/setup tmux
+	@{ command -v tmux && command -v openssl; } >/dev/null || scripts/setup tmux openssl
 
 top: top-setup
 	$(CARGO) build --profile program -p pg_background_top
