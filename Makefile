@@ -39,7 +39,9 @@ pg_regress = $(dir $(call pg,pgxs))../test/regress/pg_regress
 library = $(CARGO_TARGET_DIR)/release/libpg_background.so
 # The installed library is stripped; STRIP= leaves its symbols.
 STRIP ?= -s
-members = -p pg_background_client_tests -p pg_background_bench
+# The program for the terminal, which the extension does not need.
+program = $(CARGO_TARGET_DIR)/program/pg_background_top
+members = -p pg_background_client_tests -p pg_background_bench -p pg_background_top
 TEST_THREADS ?= 2
 # warm: workers wait for the next job, as by default. fresh: each job of the tests gets a process of its own.
 WORKERS ?= warm
@@ -53,10 +55,11 @@ left_out = $(WITHOUT) $(if $(filter fresh,$(WORKERS)),warm% clients metrics \
 client_tests = $(if $(strip $(left_out)),-p pg_background_client_tests $(patsubst tests/client/tests/%.rs,--test %, \
 	$(filter-out $(patsubst %,tests/client/tests/%.rs,$(left_out)),$(wildcard tests/client/tests/*.rs))),$(members))
 
-.PHONY: all setup build install install-files installed probe-installed uninstall installcheck lint unit regress client regress-fresh client-fresh \
-	differential differential-all monitoring regress-forgetful tour demo test test-all bench clean
+.PHONY: all setup build top top-setup top-tests-setup picture install install-files install-top installed probe-installed uninstall \
+	installcheck lint unit regress client regress-fresh client-fresh differential differential-all monitoring regress-forgetful tour demo test test-all \
+	bench clean
 
-all: build
+all: build top
 
 setup:
 	@scripts/setup
@@ -64,7 +67,20 @@ setup:
 build: setup
 	$(extension_cargo) build --release $(features)
 
-install: build install-files
+# What the program needs beyond the extension, and its tests.
+top-setup: setup
+	@pkg-config --exists openssl || scripts/setup libssl-dev
+top-tests-setup: top-setup
+	@{ command -v tmux && command -v openssl; } >/dev/null || scripts/setup tmux openssl
+
+top: top-setup
+	$(CARGO) build --profile program -p pg_background_top
+
+# The picture of it in the documentation, from a run on a throw-away cluster.
+picture: installed top
+	PROGRAM='$(program)' scripts/picture docs/top.svg
+
+install: build top install-files install-top
 
 extensions = pg_background pg_background_tasks
 
@@ -74,7 +90,13 @@ install-files:
 	mv -f '$(pkglibdir)/pg_background.so.new' '$(pkglibdir)/pg_background.so'
 	install -m 644 $(foreach extension,$(extensions),$(extension).control sql/$(extension)--*.sql) '$(extensiondir)/'
 
+install-top:
+	install -d '$(bindir)' '$(mandir)/man1'
+	install $(STRIP) -m 755 '$(program)' '$(bindir)/pg_background_top'
+	install -m 644 top/pg_background_top.1 '$(mandir)/man1/'
+
 uninstall:
+	rm -f '$(bindir)/pg_background_top' '$(mandir)/man1/pg_background_top.1'
 	rm -f '$(pkglibdir)'/pg_background{,_probe}.so $(foreach extension,$(extensions),'$(extensiondir)/$(extension).control' '$(extensiondir)/$(extension)'--*.sql)
 
 # The installation for the tests, the demo and the benchmark. It uses sudo if the directories are not writable.
@@ -97,13 +119,13 @@ installcheck:
 	$(pg_regress) --inputdir=tests/regress --outputdir='$(CARGO_TARGET_DIR)/regress' --bindir='$(call pg,bindir)' \
 		--dbname=contrib_regression --encoding=UTF8 --no-locale $(or $(TESTS),--schedule=tests/regress/schedule --schedule=tests/regress/tasks_schedule)
 
-lint: setup
+lint: top-setup
 	$(CARGO) fmt --all --check
 	scripts/circles
 	$(if $(is_19),,$(CARGO) rustc -q --lib $(features) -- --emit=mir && scripts/raw-frames $(CARGO_TARGET_DIR)/debug/deps/pg_background.mir)
 	$(if $(is_19),,$(CARGO) clippy --all-targets $(features) -- -D warnings)
 	$(if $(is_19),,$(CARGO) clippy $(features) --features probe -- -D warnings)
-	diff <(sed -n '/^version/p; /^\[profile/,$$p' Cargo.toml) <(sed -n '/^version/p; /^\[profile/,$$p' pg19/Cargo.toml)
+	diff <(sed -n '/^version/p; /^\[profile.release/,$$p' Cargo.toml) <(sed -n '/^version/p; /^\[profile.release/,$$p' pg19/Cargo.toml)
 	$(CARGO) clippy --all-targets $(members) -p pg_background_bindings_test -- -D warnings
 
 unit: setup
@@ -117,7 +139,7 @@ endif
 regress: installed
 	scripts/cluster run $(MAKE) -s installcheck || { head -n 500 '$(CARGO_TARGET_DIR)/regress/regression.diffs'; exit 1; }
 
-client: installed
+client: installed top-tests-setup
 	@scripts/get-other-extensions
 	$(CARGO) test --no-fail-fast $(client_tests) -- --test-threads=$(TEST_THREADS)
 
