@@ -791,10 +791,22 @@ BEGIN ATOMIC
 			('pg_background_schedule_missed_total', 'counter', 'Times that were missed, as nothing ran.', s.missed_total)
 		) AS m (name, type, help, value)
 		WHERE part IS NULL OR part = 'schedules'
+		UNION ALL
+		SELECT m.name, m.type, m.help,
+			jsonb_build_object('operation', o.id::text, 'label', coalesce(o.label, '')) || m.labels, m.value
+		FROM background.operations AS o
+		CROSS JOIN LATERAL (VALUES
+			('pg_background_operation_progress_ratio', 'gauge', 'How much of the operation is done, from 0 to 1.', '{}'::jsonb, o.progress::float8),
+			('pg_background_operation_paused', 'gauge', 'Whether the operation is paused.', '{}', (o.state = 'paused')::int4),
+			('pg_background_operation_rows_total', 'counter', 'Rows that the operation has processed.', '{}', o.rows_affected),
+			('pg_background_operation_chunks_total', 'counter', 'Chunks of the operation that have ended, by how they ended.', '{"state": "done"}', o.chunks_done),
+			('pg_background_operation_chunks_total', 'counter', 'Chunks of the operation that have ended, by how they ended.', '{"state": "failed"}', o.chunks_failed)
+		) AS m (name, type, help, labels, value)
+		WHERE o.finished_at IS NULL AND (part IS NULL OR part = 'operations')
 	) AS metric;
 END;
 COMMENT ON FUNCTION background.metrics IS
-	'what is known of the tasks of this database, named after the conventions of Prometheus; of the parts queues, counts, status and schedules, or all';
+	'what is known of the tasks of this database, named after the conventions of Prometheus; of the parts queues, counts, status, schedules and operations, or all';
 
 --
 -- Rights

@@ -242,7 +242,11 @@ fn rules_and_dashboard_parse() {
     let mut session = cluster.session();
     let task = session.enqueue("'SELECT 1'");
     session.wait_task(task);
-    session.exec("SELECT background.schedule('s', '0 3 * * *', 'SELECT 1')");
+    session.exec(
+        "SELECT background.schedule('s', '0 3 * * *', 'SELECT 1');
+         SELECT background.set_queue('held', max_running => 0); CREATE TABLE t (id int4);
+         SELECT background.parallel_execute('DELETE FROM t WHERE ctid BETWEEN $1 AND $2', 't', queue => 'held')",
+    );
     let names: Vec<_> = session
         .rows("SELECT DISTINCT name FROM (SELECT name FROM pg_background_metrics() UNION ALL SELECT name FROM background.metrics()) AS _")
         .into_iter()
@@ -306,6 +310,9 @@ fn everything_with_prometheus() {
          SELECT background.enqueue('SELECT 1', queue => 'held');
          UPDATE background.task SET enqueued_at = now() - interval '1 hour' WHERE queue = 'held';
          SELECT background.enqueue('SELECT 1', queue => 'small') FROM generate_series(1, 2);
+         CREATE TABLE t (id int4 PRIMARY KEY); INSERT INTO t SELECT generate_series(1, 100000);
+         SELECT background.parallel_execute('DELETE FROM t WHERE ctid BETWEEN $1 AND $2', 't', label => 'stuck', queue => 'held');
+         SELECT background.parallel_execute('SELECT FROM t WHERE id BETWEEN $1 AND $2', 't', 'id', label => 'slow', chunk_rows => 1, pause_between => '0.1 s');
          SELECT background.schedule('failing', 'every 1 second', 'SELECT 1/0', overlap => 'allow');
          SELECT background.schedule('late', '0 3 1 1 *', 'SELECT 1')",
     );
@@ -380,10 +387,13 @@ fn everything_with_prometheus() {
             "PgBackgroundScheduleFailing",
             "PgBackgroundOldestTaskTooOld",
             "PgBackgroundQueueFull",
+            "PgBackgroundOperationStuck",
             "PgBackgroundTasksNotRunning",
         ],
     );
-    session.exec("SELECT background.unschedule('failing')");
+    session.exec(
+        "SELECT background.unschedule('failing'); SELECT background.cancel_operation(id) FROM background.operations",
+    );
 
     // The schedule is due, and its row is another session's before the keeper can take it.
     let holder = cluster.session();

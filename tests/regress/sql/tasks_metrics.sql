@@ -2,6 +2,8 @@
 SELECT background.set_queue('metrics "\ ' || E'\n', max_waiting => 7, max_running => 3, paused => true);
 SELECT background.set_queue('metrics_b');
 SELECT background.schedule('metrics', '0 3 * * *', 'SELECT 1') > 0;
+CREATE TABLE metrics_t (id int4 PRIMARY KEY);
+SELECT background.parallel_execute('DELETE FROM metrics_t WHERE ctid BETWEEN $1 AND $2', 'metrics_t', label => 'a "label"') > 0;
 BEGIN;
 SELECT count(background.enqueue('SELECT 1', queue => 'metrics_b')) FROM generate_series(1, 3);
 SELECT max(id) AS parent FROM background.tasks WHERE queue = 'metrics_b' \gset
@@ -34,10 +36,10 @@ SELECT name FROM background.metrics() WHERE value IS NULL OR labels->>'datname' 
 -- One sample for a name and its labels.
 SELECT name, labels FROM (SELECT * FROM pg_background_metrics() UNION ALL SELECT * FROM background.metrics()) AS _ GROUP BY 1, 2 HAVING count(*) > 1;
 -- A part alone is the same as in the whole.
-SELECT part, count(*) > 0 AS has FROM (VALUES ('queues'), ('counts'), ('status'), ('schedules'), ('none')) AS _ (part), background.metrics(part) GROUP BY part ORDER BY part;
+SELECT part, count(*) > 0 AS has FROM (VALUES ('queues'), ('counts'), ('status'), ('schedules'), ('operations'), ('none')) AS _ (part), background.metrics(part) GROUP BY part ORDER BY part;
 SELECT count(*) FROM (
 	SELECT name, labels FROM background.metrics()
-	EXCEPT ALL SELECT name, labels FROM (VALUES ('queues'), ('counts'), ('status'), ('schedules')) AS _ (part), background.metrics(part)
+	EXCEPT ALL SELECT name, labels FROM (VALUES ('queues'), ('counts'), ('status'), ('schedules'), ('operations')) AS _ (part), background.metrics(part)
 ) AS _;
 SELECT name, value FROM background.metrics('status');
 -- A schedule that is late, and one whose task failed.
@@ -48,6 +50,8 @@ SELECT name, CASE WHEN name ~ 'seconds' THEN (value BETWEEN 3600 AND 7200)::text
 WHERE labels->>'schedule' = 'metrics' ORDER BY name COLLATE "C";
 SELECT background.alter_schedule('metrics', enabled => false);
 SELECT value FROM background.metrics('schedules') WHERE labels->>'schedule' = 'metrics' AND name ~ 'late';
+-- An operation.
+SELECT name, labels - 'operation' - 'datname' AS labels, value FROM background.metrics('operations') WHERE labels->>'label' = 'a "label"' ORDER BY name COLLATE "C", labels;
 -- The text: each line is one of those that the format has, and all families are there.
 CREATE TEMPORARY TABLE line AS SELECT number, text FROM string_to_table(pg_background_openmetrics(), E'\n') WITH ORDINALITY AS _ (text, number);
 SELECT text FROM line WHERE text <> '' AND text !~ '^# (HELP [a-z_]+ .+\.|TYPE [a-z_]+ (counter|gauge|histogram)|EOF)$' AND text !~ '^[a-z_]+\{[a-z]+="([^"\\]|\\["\\n])*"(,[a-z]+="([^"\\]|\\["\\n])*")*\} ([0-9.e+-]+|\+Inf)$' AND text !~ '^[a-z_]+ [0-9.e+-]+$';
@@ -66,5 +70,7 @@ SELECT error_line('SELECT pg_background_task_metrics()');
 SELECT error_line('SELECT pg_background_gauges()');
 RESET ROLE;
 SELECT background.unschedule('metrics');
+SELECT background.cancel_operation(id) FROM background.operations WHERE label = 'a "label"';
+DROP TABLE metrics_t;
 SELECT count(background.cancel(id)) FROM background.tasks WHERE queue = 'metrics_b' AND finished_at IS NULL;
 SELECT background.drop_queue('metrics_b'), background.drop_queue('metrics "\ ' || E'\n');
