@@ -40,10 +40,11 @@ static ALTER: Plan = Plan::planned(
     &[INT8, BOOL, INT4, INTERVAL],
 );
 
+/// Also one that a lane has stopped and finished meanwhile, where `$2`: it has stopped for the chunk that was canceled for this.
 static CANCEL: Plan = Plan::planned(
     c"UPDATE background.operation SET phase = 'c', sqlstate = NULL, error_message = NULL \
-      WHERE id OPERATOR(pg_catalog.=) $1 AND finished_at IS NULL",
-    &[INT8],
+      WHERE id OPERATOR(pg_catalog.=) $1 AND (finished_at IS NULL OR $2 AND phase OPERATOR(pg_catalog.=) 's')",
+    &[INT8, BOOL],
 );
 
 /// The tasks that look for their chunks, or are to.
@@ -189,7 +190,7 @@ pub fn cancel(tables: &Tables, id: i64, grace_ms: i32) -> Result<bool> {
     }
     transaction::check_writable(c"background.cancel_operation()")?;
     let cutting = lock_against_lanes(id)?;
-    if CANCEL.execute(&[Value::Int8(id)])? == 0 {
+    if CANCEL.execute(&[Value::Int8(id), Value::Bool(!cutting.is_empty())])? == 0 {
         return Ok(false);
     }
     // A chunk that ends now puts a lane into its place, which finds the operation canceled when this is committed.

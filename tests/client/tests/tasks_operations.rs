@@ -623,7 +623,7 @@ fn what_becomes_of_the_table_meanwhile() {
 fn others_have_a_runner() {
     let cluster = Cluster::start(&["pg_background.max_task_workers = 2"]);
     let mut session = cluster.session();
-    session.exec("CREATE EXTENSION pg_background_tasks; CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t SELECT i FROM generate_series(1, 50) i");
+    session.exec("CREATE EXTENSION pg_background_tasks; CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t SELECT i FROM generate_series(1, 5000) i");
     let sleepy =
         "'SELECT pg_sleep(0.1) FROM t WHERE id BETWEEN $1 AND $2', 't', 'id', chunk_rows => 1, parallelism => 4";
     let ids = [start(&mut session, sleepy), start(&mut session, sleepy)];
@@ -635,7 +635,9 @@ fn others_have_a_runner() {
     }
     assert!(session.holds("(SELECT bool_and(state = 'running') FROM background.operations)"));
     for id in ids {
-        assert!(session.holds(&format!("background.cancel_operation({id}, 1000)")));
+        let is_canceled = session.holds(&format!("background.cancel_operation({id}, 1000)"));
+        let all = session.rows("SELECT id, state, last_error, finished_at - started_at FROM background.operations");
+        assert!(is_canceled, "{id} of {all:?}");
         assert_eq!(wait(&mut session, id), "canceled");
     }
 }
