@@ -39,21 +39,27 @@ pg_regress = $(dir $(call pg,pgxs))../test/regress/pg_regress
 library = $(CARGO_TARGET_DIR)/release/libpg_background.so
 # The installed library is stripped; STRIP= leaves its symbols.
 STRIP ?= -s
-members = -p pg_background_client_tests -p pg_background_bench
+# The program for the terminal, which the extension does not need.
+program = $(CARGO_TARGET_DIR)/program/pg_background_top
+members = -p pg_background_client_tests -p pg_background_bench -p pg_background_top
 TEST_THREADS ?= 2
 # warm: workers wait for the next job, as by default. fresh: each job of the tests gets a process of its own.
 WORKERS ?= warm
 export WORKERS
-# The tests named warm... choose their workers themselves, so they run only with WORKERS=warm; and so do those
-# that run thousands of tasks, or compute times, and the programs of docs/clients.md.
-long_tasks_tests = faults history input pg_cron ready schedules spec
-client_tests = $(if $(filter fresh,$(WORKERS)),-p pg_background_client_tests $(patsubst tests/client/tests/%.rs,--test %, \
-	$(filter-out tests/client/tests/warm% tests/client/tests/clients.rs $(patsubst %,tests/client/tests/tasks_%.rs,$(long_tasks_tests)),$(wildcard tests/client/tests/*.rs))),$(members))
+# The client tests that are left out. Those named warm... choose their workers themselves, so they run only with WORKERS=warm; and so do those that
+# run thousands of tasks, or compute times, and the programs of docs/clients.md.
+WITHOUT ?=
+export WITHOUT
+left_out = $(WITHOUT) $(if $(filter fresh,$(WORKERS)),warm% clients metrics \
+	$(addprefix tasks_,faults history input operations pg_cron ready schedules spec))
+client_tests = $(if $(strip $(left_out)),-p pg_background_client_tests $(patsubst tests/client/tests/%.rs,--test %, \
+	$(filter-out $(patsubst %,tests/client/tests/%.rs,$(left_out)),$(wildcard tests/client/tests/*.rs))),$(members))
 
-.PHONY: all setup build install install-files installed probe-installed uninstall installcheck lint unit regress client regress-fresh client-fresh \
-	differential differential-all regress-forgetful tour demo test test-all bench clean
+.PHONY: all setup build top top-setup top-tests-setup picture install install-files install-top installed probe-installed uninstall \
+	installcheck lint unit regress client regress-fresh client-fresh differential differential-all monitoring regress-forgetful tour demo test test-all \
+	bench clean
 
-all: build
+all: build top
 
 setup:
 	@scripts/setup
@@ -61,7 +67,20 @@ setup:
 build: setup
 	$(extension_cargo) build --release $(features)
 
-install: build install-files
+# What the program needs beyond the extension, and its tests.
+top-setup: setup
+	@pkg-config --exists openssl || scripts/setup libssl-dev
+top-tests-setup: top-setup
+	@{ command -v tmux && command -v openssl; } >/dev/null || scripts/setup tmux openssl
+
+top: top-setup
+	$(CARGO) build --profile program -p pg_background_top
+
+# The picture of it in the documentation, from a run on a throw-away cluster.
+picture: installed top
+	PROGRAM='$(program)' scripts/picture docs/top.svg
+
+install: build top install-files install-top
 
 extensions = pg_background pg_background_tasks
 
@@ -71,7 +90,13 @@ install-files:
 	mv -f '$(pkglibdir)/pg_background.so.new' '$(pkglibdir)/pg_background.so'
 	install -m 644 $(foreach extension,$(extensions),$(extension).control sql/$(extension)--*.sql) '$(extensiondir)/'
 
+install-top:
+	install -d '$(bindir)' '$(mandir)/man1'
+	install $(STRIP) -m 755 '$(program)' '$(bindir)/pg_background_top'
+	install -m 644 top/pg_background_top.1 '$(mandir)/man1/'
+
 uninstall:
+	rm -f '$(bindir)/pg_background_top' '$(mandir)/man1/pg_background_top.1'
 	rm -f '$(pkglibdir)'/pg_background{,_probe}.so $(foreach extension,$(extensions),'$(extensiondir)/$(extension).control' '$(extensiondir)/$(extension)'--*.sql)
 
 # The installation for the tests, the demo and the benchmark. It uses sudo if the directories are not writable.
@@ -94,13 +119,13 @@ installcheck:
 	$(pg_regress) --inputdir=tests/regress --outputdir='$(CARGO_TARGET_DIR)/regress' --bindir='$(call pg,bindir)' \
 		--dbname=contrib_regression --encoding=UTF8 --no-locale $(or $(TESTS),--schedule=tests/regress/schedule --schedule=tests/regress/tasks_schedule)
 
-lint: setup
+lint: top-setup
 	$(CARGO) fmt --all --check
 	scripts/circles
 	$(if $(is_19),,$(CARGO) rustc -q --lib $(features) -- --emit=mir && scripts/raw-frames $(CARGO_TARGET_DIR)/debug/deps/pg_background.mir)
 	$(if $(is_19),,$(CARGO) clippy --all-targets $(features) -- -D warnings)
 	$(if $(is_19),,$(CARGO) clippy $(features) --features probe -- -D warnings)
-	diff <(sed -n '/^version/p; /^\[profile/,$$p' Cargo.toml) <(sed -n '/^version/p; /^\[profile/,$$p' pg19/Cargo.toml)
+	diff <(sed -n '/^version/p; /^\[profile.release/,$$p' Cargo.toml) <(sed -n '/^version/p; /^\[profile.release/,$$p' pg19/Cargo.toml)
 	$(CARGO) clippy --all-targets $(members) -p pg_background_bindings_test -- -D warnings
 
 unit: setup
@@ -114,7 +139,7 @@ endif
 regress: installed
 	scripts/cluster run $(MAKE) -s installcheck || { head -n 500 '$(CARGO_TARGET_DIR)/regress/regression.diffs'; exit 1; }
 
-client: installed
+client: installed top-tests-setup
 	@scripts/get-other-extensions
 	$(CARGO) test --no-fail-fast $(client_tests) -- --test-threads=$(TEST_THREADS)
 
@@ -132,6 +157,10 @@ differential differential-all: installed
 	files=$$(scripts/get-regression-files $(pg_major)); REGRESSION_FILES=$$files \
 		$(CARGO) test -p pg_background_client_tests --test differential -- --ignored --nocapture $(differential_files)_files
 
+# Prometheus and its exporters beside a cluster with load: each expression of monitoring/ has numbers there, and each alert fires.
+monitoring: installed
+	$(CARGO) test -p pg_background_client_tests --test metrics -- --ignored --nocapture
+
 # Only on a server with assertions: the server discards its catalog caches at every opportunity, which takes long.
 regress-forgetful:
 	$(MAKE) -s regress SETTINGS=debug_discard_caches=1 TESTS='$(forgetful_tests)'
@@ -145,7 +174,7 @@ test: setup
 
 # The steps that depend on the server, on each version that can be had, and on a server with assertions.
 VERSIONS ?= 14 15 16 17 18 19 18-assertions
-test-all: test differential-all
+test-all: test differential-all monitoring
 	set -- ; for version in $(filter-out $(pg_major),$(VERSIONS)); do \
 		scripts/get-postgresql $$version >/dev/null || { echo "PostgreSQL $$version cannot be had: not tested"; continue; }; \
 		case $$version in *-*) steps='regress client differential-all regress-forgetful' ;; *) steps='lint unit regress client differential' ;; esac; \

@@ -242,6 +242,103 @@ COMMENT ON FUNCTION pg_background_reset_cluster_stats IS
 	'begin the counts of pg_background_cluster_stats anew';
 
 --
+-- Metrics
+--
+
+-- For monitoring and not for everyone: as SECURITY DEFINER functions they are
+-- granted to nobody below, and then to pg_monitor.
+CREATE FUNCTION pg_background_gauges(OUT name text, OUT help text, OUT value float8)
+	RETURNS SETOF record LANGUAGE C SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+	AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION pg_background_gauges IS
+	'how many jobs, launches and workers there are now; for pg_background_metrics';
+
+CREATE FUNCTION pg_background_task_metrics(OUT name text, OUT type text, OUT help text, OUT labels jsonb, OUT value float8)
+	RETURNS SETOF record LANGUAGE C SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+	AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION pg_background_task_metrics IS
+	'the rows of background.metrics(), none without the extension pg_background_tasks; for pg_background_openmetrics';
+
+CREATE FUNCTION pg_background_metrics(OUT name text, OUT type text, OUT help text, OUT labels jsonb, OUT value float8)
+	RETURNS SETOF record LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+	SELECT metric.name, metric.type, metric.help,
+		jsonb_build_object('datname', count.datname, 'usename', count.usename) || coalesce(metric.labels, '{}'),
+		metric.value
+	FROM (
+		-- Roles and databases that were dropped have no names: together they are one.
+		SELECT coalesce(datname, '') AS datname, coalesce(usename, '') AS usename,
+			sum(jobs_launched) AS jobs_launched, sum(jobs_completed) AS jobs_completed, sum(jobs_failed) AS jobs_failed,
+			sum(jobs_canceled) AS jobs_canceled, sum(jobs_timed_out) AS jobs_timed_out, sum(jobs_refused) AS jobs_refused,
+			sum(cold_starts) AS cold_starts, sum(warm_starts) AS warm_starts,
+			sum(total_run_ms) AS total_run_ms, max(max_run_ms) AS max_run_ms,
+			sum(total_start_ms) AS total_start_ms, max(max_start_ms) AS max_start_ms,
+			sum(rows_returned) AS rows_returned, sum(bytes_returned) AS bytes_returned, sum(bytes_spilled) AS bytes_spilled
+		FROM pg_background_cluster_stats GROUP BY 1, 2
+	) AS count
+	CROSS JOIN LATERAL (VALUES
+		('pg_background_jobs_launched_total', 'counter', 'Jobs that were launched.', NULL::jsonb, count.jobs_launched::float8),
+		('pg_background_jobs_total', 'counter', 'Jobs that have ended, by how they ended.', '{"state": "completed"}', count.jobs_completed),
+		('pg_background_jobs_total', 'counter', 'Jobs that have ended, by how they ended.', '{"state": "failed"}', count.jobs_failed),
+		('pg_background_jobs_total', 'counter', 'Jobs that have ended, by how they ended.', '{"state": "canceled"}', count.jobs_canceled),
+		('pg_background_jobs_total', 'counter', 'Jobs that have ended, by how they ended.', '{"state": "timed_out"}', count.jobs_timed_out),
+		('pg_background_launches_refused_total', 'counter', 'Launches that were refused, because a limit was reached.', NULL, count.jobs_refused),
+		('pg_background_starts_total', 'counter', 'Jobs that have begun, in a new process (cold) or a used one (warm).', '{"process": "cold"}', count.cold_starts),
+		('pg_background_starts_total', 'counter', 'Jobs that have begun, in a new process (cold) or a used one (warm).', '{"process": "warm"}', count.warm_starts),
+		('pg_background_run_seconds_total', 'counter', 'Run time of all jobs that have ended.', NULL, count.total_run_ms / 1000),
+		('pg_background_longest_run_seconds', 'gauge', 'The longest run time of a job.', NULL, count.max_run_ms / 1000),
+		('pg_background_start_seconds_total', 'counter', 'Time from launch to begin of all jobs that have begun.', NULL, count.total_start_ms / 1000),
+		('pg_background_longest_start_seconds', 'gauge', 'The longest time from launch to begin of a job.', NULL, count.max_start_ms / 1000),
+		('pg_background_rows_returned_total', 'counter', 'Rows that sessions have read.', NULL, count.rows_returned),
+		('pg_background_returned_bytes_total', 'counter', 'Bytes of results that sessions have read.', NULL, count.bytes_returned),
+		('pg_background_spilled_bytes_total', 'counter', 'Bytes of results that were written to temporary files.', NULL, count.bytes_spilled)
+	) AS metric (name, type, help, labels, value)
+	UNION ALL
+	SELECT gauge.name, 'gauge', gauge.help, '{}',
+		gauge.value + CASE gauge.name WHEN 'pg_background_worker_slots_used' THEN (
+			SELECT count(*) FROM pg_stat_activity
+			WHERE backend_type NOT IN ('client backend', 'walsender', 'standalone backend', 'startup', 'checkpointer',
+				'background writer', 'walwriter', 'walreceiver', 'walsummarizer', 'archiver', 'logger', 'autovacuum launcher',
+				'autovacuum worker', 'slotsync worker', 'io worker')
+		) ELSE 0 END
+	FROM pg_background_gauges() AS gauge
+	UNION ALL
+	SELECT 'pg_background_build_info', 'gauge', 'Always 1; the label is the version of the extension.',
+		jsonb_build_object('version', extversion), 1
+	FROM pg_extension WHERE extname = 'pg_background';
+END;
+COMMENT ON FUNCTION pg_background_metrics IS
+	'what the cluster knows of jobs and workers, named after the conventions of Prometheus';
+
+-- A counter is named with its suffix in its TYPE line too: parsers of the text
+-- format of Prometheus look for the type of a sample by its whole name.
+CREATE FUNCTION pg_background_openmetrics()
+	RETURNS text LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+	SELECT coalesce(string_agg(
+			format(E'# HELP %s %s\n# TYPE %s %s\n%s', family.name, family.help, family.name, family.type, family.samples),
+			'' ORDER BY family.name COLLATE "C"), '') || E'# EOF\n'
+	FROM (
+		SELECT sample.family AS name, min(sample.help) AS help, min(sample.type) AS type,
+			string_agg(format(E'%s%s %s\n', sample.name, sample.labels, sample.value), '' ORDER BY sample.number) AS samples
+		FROM (
+			SELECT row_number() OVER () AS number, metric.name, metric.type, metric.help,
+				CASE metric.type WHEN 'histogram' THEN regexp_replace(metric.name, '_(bucket|sum|count)$', '')
+					ELSE metric.name END AS family,
+				(SELECT '{' || string_agg(format('%s="%s"', label.key,
+						replace(replace(replace(label.value, E'\\', E'\\\\'), '"', E'\\"'), E'\n', E'\\n')), ',') || '}'
+				 FROM jsonb_each_text(metric.labels) AS label) AS labels,
+				replace(metric.value::text, 'Infinity', '+Inf') AS value
+			FROM (SELECT * FROM pg_background_metrics() UNION ALL SELECT * FROM pg_background_task_metrics()) AS metric
+			WHERE metric.value IS NOT NULL
+		) AS sample
+		GROUP BY sample.family
+	) AS family;
+END;
+COMMENT ON FUNCTION pg_background_openmetrics IS
+	'the rows of pg_background_metrics, and of background.metrics where it is there, as OpenMetrics text';
+
+--
 -- Comments
 --
 
@@ -452,3 +549,5 @@ BEGIN
 	END LOOP;
 END
 $$;
+
+GRANT EXECUTE ON FUNCTION pg_background_metrics(), pg_background_openmetrics() TO pg_monitor;

@@ -162,6 +162,8 @@ CREATE INDEX task_expires ON background.task (expires_at) WHERE expires_at IS NO
 CREATE UNIQUE INDEX task_key ON background.task (key, owner, turn) WHERE key IS NOT NULL;
 CREATE INDEX task_schedule ON background.task (schedule) WHERE schedule IS NOT NULL;
 
+CREATE INDEX task_operation ON background.task (operation_id) WHERE operation_id IS NOT NULL;
+
 CREATE TABLE background.dependency (
 	parent int8 NOT NULL,
 	child int8 NOT NULL,
@@ -235,6 +237,72 @@ CREATE TABLE background.rotation (
 	since timestamptz NOT NULL
 );
 COMMENT ON TABLE background.rotation IS 'which table the runs that are done go to';
+
+CREATE SEQUENCE background.operation_id;
+COMMENT ON SEQUENCE background.operation_id IS 'the ids of operations';
+
+-- phase: r runs, or is done where it has finished; p paused; s stopped by an error; c canceled. It has finished when it has no task any more.
+-- key_column: NULL where the chunks are ranges of blocks. last_key: where the next chunk begins, after this key or with this block.
+-- passed, total: rows, or blocks, of the chunks that were cut, and of the table at the start. storage: the file of those blocks.
+-- on_error: s stop, c continue.
+CREATE TABLE background.operation (
+	id int8 NOT NULL CONSTRAINT operation_pkey PRIMARY KEY,
+	owner background.role NOT NULL,
+	home int8 NOT NULL,
+	phase "char" NOT NULL,
+	relation regclass NOT NULL,
+	key_column text,
+	last_key text,
+	is_cut bool NOT NULL DEFAULT false,
+	chunks int8 NOT NULL DEFAULT 0,
+	passed int8 NOT NULL DEFAULT 0,
+	total float8 NOT NULL,
+	rows_per_block float8,
+	storage oid,
+	label text,
+	sql text NOT NULL,
+	param_types text[],
+	param_values text[],
+	search_path text NOT NULL,
+	settings jsonb,
+	queue text COLLATE "C" NOT NULL,
+	priority int4 NOT NULL,
+	parallelism int4 NOT NULL,
+	chunk_rows int8,
+	chunk_time interval NOT NULL,
+	on_error "char" NOT NULL,
+	max_attempts int4 NOT NULL,
+	retry_delay interval,
+	timeout interval,
+	max_replication_lag interval,
+	pause_between interval NOT NULL,
+	started_at timestamptz NOT NULL,
+	finished_at timestamptz,
+	sqlstate text,
+	error_message text
+);
+COMMENT ON TABLE background.operation IS 'statements that run in chunks';
+
+-- state: w has a task, a is to get one again, d done, f failed, c canceled. size: its rows, or its blocks, when it was cut.
+CREATE TABLE background.chunk (
+	operation_id int8 NOT NULL,
+	n int8 NOT NULL,
+	first text NOT NULL,
+	last text NOT NULL,
+	size int8 NOT NULL,
+	state "char" NOT NULL,
+	task_id int8,
+	attempts int4,
+	rows int8,
+	ms float8,
+	finished_at timestamptz,
+	sqlstate text,
+	error_message text,
+	CONSTRAINT chunk_pkey PRIMARY KEY (operation_id, n)
+);
+COMMENT ON TABLE background.chunk IS 'the chunks of operations that were cut';
+CREATE INDEX chunk_task ON background.chunk (task_id) WHERE state = 'w';
+CREATE INDEX chunk_not_done ON background.chunk (operation_id, state, n) WHERE state IN ('a', 'f', 'c');
 
 -- What schedules are: the rule, and what each task of it gets.
 -- mode: t transaction, s statement. asked_mode: the same, a auto. overlap: s skip, q queue, a allow. catch_up: n none, o one, a all.
@@ -332,6 +400,9 @@ SELECT pg_extension_config_dump('background.run_1', '');
 SELECT pg_extension_config_dump('background.run_2', '');
 SELECT pg_extension_config_dump('background.run_failed', '');
 SELECT pg_extension_config_dump('background.rotation', '');
+SELECT pg_extension_config_dump('background.operation_id', '');
+SELECT pg_extension_config_dump('background.operation', '');
+SELECT pg_extension_config_dump('background.chunk', '');
 SELECT pg_extension_config_dump('background.stamp', '');
 SELECT pg_extension_config_dump('background.schedule_id', '');
 SELECT pg_extension_config_dump('background.schedule', '');
@@ -487,6 +558,10 @@ CREATE FUNCTION background.totals_of(queue text, OUT done int8, OUT failed int8)
 	LANGUAGE C AS 'MODULE_PATHNAME', 'pg_background_tasks_totals_of';
 COMMENT ON FUNCTION background.totals_of IS 'tasks of a queue that ended since the server''s start';
 
+CREATE FUNCTION background.counts_of(queue text, OUT name text, OUT type text, OUT help text, OUT label text, OUT label_value text, OUT value float8)
+	RETURNS SETOF record LANGUAGE C ROWS 50 AS 'MODULE_PATHNAME', 'pg_background_tasks_counts_of';
+COMMENT ON FUNCTION background.counts_of IS 'how tasks and runs of a queue ended since the server''s start, for metrics()';
+
 -- 2: all of a row may be seen, 1: all but its texts, 0: nothing.
 CREATE FUNCTION background.sight_of(owner background.role)
 	RETURNS int4 LANGUAGE C STRICT STABLE AS 'MODULE_PATHNAME', 'pg_background_tasks_sight_of';
@@ -575,6 +650,63 @@ CREATE VIEW background.queues WITH (security_barrier) AS
 	CROSS JOIN background.totals_of(q.name) AS totals;
 COMMENT ON VIEW background.queues IS 'queues, their settings, and how many tasks they have';
 
+CREATE VIEW background.operations WITH (security_barrier) AS
+	SELECT o.id, o.label, background.role_name(o.owner) AS owner,
+		CASE WHEN o.finished_at IS NULL THEN CASE o.phase WHEN 'p' THEN 'paused' ELSE 'running' END
+			ELSE CASE o.phase WHEN 'r' THEN 'done' WHEN 's' THEN 'failed' ELSE 'canceled' END END AS state,
+		c.done AS chunks_done, c.failed AS chunks_failed, c.rows AS rows_affected,
+		CASE WHEN o.finished_at IS NOT NULL AND o.phase = 'r' THEN 1
+			WHEN f.fraction <= 0.9 THEN f.fraction
+			-- The size of the table is an estimate. More rows than that come nearer to the end, and do not reach it.
+			ELSE 1 - 0.1 * exp(greatest(9 - 10 * f.fraction, -20)) END AS progress,
+		r.rows / r.seconds AS rows_per_second,
+		CASE WHEN o.finished_at IS NULL AND o.phase = 'r'
+			THEN statement_timestamp() + greatest(o.total - c.size, 0) / nullif(r.size, 0) * r.seconds * interval '1 s' END AS eta,
+		o.started_at, o.finished_at,
+		CASE o.sight WHEN 2 THEN coalesce(o.error_message, (
+			SELECT coalesce(e.error_message, 'chunk ' || e.n || ' was canceled') FROM background.chunk AS e
+			WHERE e.operation_id = o.id AND e.state IN ('f', 'c') ORDER BY e.finished_at DESC LIMIT 1)) END AS last_error
+	FROM (SELECT *, background.sight_of(owner) AS sight FROM background.operation) AS o
+		CROSS JOIN LATERAL (
+			SELECT count(*) FILTER (WHERE state = 'd') AS done, count(*) FILTER (WHERE state = 'f') AS failed,
+				coalesce(sum(rows) FILTER (WHERE state = 'd'), 0)::int8 AS rows,
+				coalesce(sum(size) FILTER (WHERE state = 'd'), 0)::float8 AS size
+			FROM background.chunk WHERE operation_id = o.id) AS c
+		CROSS JOIN LATERAL (SELECT c.size / greatest(o.total, 1)) AS f (fraction)
+		CROSS JOIN LATERAL (
+			SELECT sum(rows)::float8 AS rows, sum(size)::float8 AS size,
+				nullif(extract(epoch FROM max(finished_at) - min(finished_at - ms * interval '1 ms'))::float8, 0) AS seconds
+			FROM (SELECT rows, size, ms, finished_at FROM background.chunk
+				WHERE operation_id = o.id AND state = 'd' ORDER BY n DESC LIMIT 20) AS _) AS r
+	WHERE o.sight > 0;
+COMMENT ON VIEW background.operations IS 'statements that run in chunks, how far they are, and how they ended';
+COMMENT ON COLUMN background.operations.state IS 'running, paused, done, failed, canceled';
+COMMENT ON COLUMN background.operations.rows_affected IS 'rows that the chunks that are done have processed';
+COMMENT ON COLUMN background.operations.progress IS 'the part of the table that is done, 0 to 1';
+COMMENT ON COLUMN background.operations.rows_per_second IS 'rows that the last chunks have processed in a second';
+COMMENT ON COLUMN background.operations.eta IS 'when it ends at the speed of the last chunks';
+COMMENT ON COLUMN background.operations.last_error IS 'what has stopped it, or the error of the chunk that has failed last';
+
+CREATE VIEW background.chunks WITH (security_barrier) AS
+	SELECT c.operation_id, c.n, CASE o.sight WHEN 2 THEN c.first END AS first, CASE o.sight WHEN 2 THEN c.last END AS last,
+		CASE c.state WHEN 'd' THEN 'done' WHEN 'f' THEN 'failed' WHEN 'c' THEN 'canceled'
+			ELSE CASE WHEN r.task_id IS NOT NULL THEN 'running'
+				WHEN t.phase = 'd' AND t.run_at > statement_timestamp() THEN 'deferred' ELSE 'waiting' END END AS state,
+		coalesce(c.attempts, r.attempt, t.attempt, 0) AS attempts, c.rows, c.ms,
+		coalesce(c.sqlstate, t.sqlstate) AS sqlstate,
+		CASE o.sight WHEN 2 THEN coalesce(c.error_message, t.error_message) END AS error_message
+	FROM (SELECT id, background.sight_of(owner) AS sight FROM background.operation) AS o
+		JOIN background.chunk AS c ON c.operation_id = o.id
+		LEFT JOIN background.task AS t ON t.id = c.task_id AND c.state = 'w'
+		LEFT JOIN background.running_now() AS r ON r.task_id = t.id
+	WHERE o.sight > 0;
+COMMENT ON VIEW background.chunks IS 'the chunks of operations';
+COMMENT ON COLUMN background.chunks.n IS 'the number of the chunk, from 1 on';
+COMMENT ON COLUMN background.chunks.first IS 'its first key, or the first place of its blocks, as text';
+COMMENT ON COLUMN background.chunks.last IS 'its last key, or the last place of its blocks, which is a part of it';
+COMMENT ON COLUMN background.chunks.rows IS 'rows that its statement has processed';
+COMMENT ON COLUMN background.chunks.ms IS 'how long its statement took, in milliseconds';
+
 CREATE VIEW background.schedules WITH (security_barrier) AS
 	SELECT s.name COLLATE "default" AS name, s.spec, CASE s.sight WHEN 2 THEN s.sql END AS sql, s.time_zone,
 		CASE s.overlap WHEN 's' THEN 'skip' WHEN 'q' THEN 'queue' ELSE 'allow' END AS overlap,
@@ -607,6 +739,76 @@ CREATE VIEW background.schedules WITH (security_barrier) AS
 COMMENT ON VIEW background.schedules IS 'schedules, when they are due, and what has become of them';
 
 --
+-- Metrics
+--
+
+-- For monitoring and not for everyone: as the owner of the tables it sees all queues and schedules, and nothing of them but numbers.
+-- What is not asked for costs nothing: its condition is one of the whole query, and is looked at first.
+CREATE FUNCTION background.metrics(part text DEFAULT NULL, OUT name text, OUT type text, OUT help text, OUT labels jsonb, OUT value float8)
+	RETURNS SETOF record LANGUAGE sql ROWS 500 SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+	SELECT metric.name, metric.type, metric.help,
+		jsonb_build_object('datname', current_database()) || metric.labels,
+		metric.value
+	FROM (
+		SELECT m.name, 'gauge' AS type, m.help, jsonb_build_object('queue', q.name) || m.labels AS labels, m.value
+		FROM background.queues AS q
+		CROSS JOIN LATERAL (VALUES
+			('pg_background_tasks', 'Tasks that have not ended, by state.', '{"state": "waiting"}'::jsonb, q.waiting::float8),
+			('pg_background_tasks', 'Tasks that have not ended, by state.', '{"state": "deferred"}', q.deferred),
+			('pg_background_tasks', 'Tasks that have not ended, by state.', '{"state": "blocked"}', q.blocked),
+			('pg_background_tasks', 'Tasks that have not ended, by state.', '{"state": "running"}', q.running),
+			('pg_background_queue_oldest_waiting_seconds', 'For how long the task has waited that has waited longest, 0 without one.', '{}',
+				coalesce(extract(epoch FROM q.oldest_waiting), 0)),
+			('pg_background_queue_paused', 'Whether the queue is paused.', '{}', q.paused::int4),
+			('pg_background_queue_max_running', 'Tasks of the queue that may run at a time.', '{}', coalesce(q.max_running, float8 'infinity')),
+			('pg_background_queue_max_waiting', 'Tasks of the queue that may wait.', '{}', coalesce(q.max_waiting, float8 'infinity'))
+		) AS m (name, help, labels, value)
+		WHERE part IS NULL OR part = 'queues'
+		UNION ALL
+		SELECT c.name, c.type, c.help,
+			jsonb_build_object('queue', q.name)
+				|| CASE WHEN c.label IS NULL THEN '{}' ELSE jsonb_build_object(c.label, c.label_value) END,
+			c.value
+		FROM (SELECT name FROM background.queue UNION SELECT 'default') AS q
+		CROSS JOIN background.counts_of(q.name) AS c
+		WHERE part IS NULL OR part = 'counts'
+		UNION ALL
+		SELECT 'pg_background_tasks_enabled', 'gauge', 'Whether tasks run in this database.', '{}', s.enabled::int4
+		FROM background.status() AS s
+		WHERE part IS NULL OR part = 'status'
+		UNION ALL
+		SELECT m.name, m.type, m.help, jsonb_build_object('schedule', s.name), m.value
+		FROM background.schedules AS s
+		CROSS JOIN LATERAL (VALUES
+			('pg_background_schedule_late_seconds', 'gauge', 'For how long the schedule has been due without a task, 0 if it is not.',
+				CASE WHEN s.enabled THEN greatest(extract(epoch FROM statement_timestamp() - s.next_at), 0)::float8 ELSE 0 END),
+			('pg_background_schedule_failing', 'gauge', 'Whether the last task of the schedule has failed or expired, or its next time cannot be computed.',
+				(s.error IS NOT NULL OR coalesce(s.last_state, '') IN ('failed', 'expired'))::int4),
+			('pg_background_schedule_runs_total', 'counter', 'Tasks that the schedule has enqueued.', s.runs_total),
+			('pg_background_schedule_failures_total', 'counter', 'Tasks of the schedule that have failed or expired.', s.failures_total),
+			('pg_background_schedule_skipped_total', 'counter', 'Times that were skipped, as the task before had not ended or the queue was full.', s.skipped_total),
+			('pg_background_schedule_missed_total', 'counter', 'Times that were missed, as nothing ran.', s.missed_total)
+		) AS m (name, type, help, value)
+		WHERE part IS NULL OR part = 'schedules'
+		UNION ALL
+		SELECT m.name, m.type, m.help,
+			jsonb_build_object('operation', o.id::text, 'label', coalesce(o.label, '')) || m.labels, m.value
+		FROM background.operations AS o
+		CROSS JOIN LATERAL (VALUES
+			('pg_background_operation_progress_ratio', 'gauge', 'How much of the operation is done, from 0 to 1.', '{}'::jsonb, o.progress::float8),
+			('pg_background_operation_paused', 'gauge', 'Whether the operation is paused.', '{}', (o.state = 'paused')::int4),
+			('pg_background_operation_rows_total', 'counter', 'Rows that the operation has processed.', '{}', o.rows_affected),
+			('pg_background_operation_chunks_total', 'counter', 'Chunks of the operation that have ended, by how they ended.', '{"state": "done"}', o.chunks_done),
+			('pg_background_operation_chunks_total', 'counter', 'Chunks of the operation that have ended, by how they ended.', '{"state": "failed"}', o.chunks_failed)
+		) AS m (name, type, help, labels, value)
+		WHERE o.finished_at IS NULL AND (part IS NULL OR part = 'operations')
+	) AS metric;
+END;
+COMMENT ON FUNCTION background.metrics IS
+	'what is known of the tasks of this database, named after the conventions of Prometheus; of the parts queues, counts, status, schedules and operations, or all';
+
+--
 -- Rights
 --
 
@@ -637,7 +839,7 @@ BEGIN
 			AND (dependency.classid <> 'pg_type'::regclass OR dependency.objid = 'background.role'::regtype)
 	LOOP
 		EXECUTE format('REVOKE ALL ON %s %s FROM PUBLIC', member.type, member.identity);
-		IF member.type <> 'type' AND member.proname NOT IN ('set_queue', 'drop_queue', 'activate', 'import_pg_cron')
+		IF member.type <> 'type' AND member.proname NOT IN ('set_queue', 'drop_queue', 'activate', 'import_pg_cron', 'metrics', 'counts_of')
 			AND member.proname NOT LIKE 'role\_%' THEN
 			EXECUTE format('GRANT EXECUTE ON %s %s TO pgbackground_role', member.type, member.identity);
 		END IF;
@@ -646,7 +848,9 @@ END
 $$;
 
 GRANT USAGE ON SCHEMA background TO pgbackground_role, pg_monitor;
-GRANT SELECT ON background.tasks, background.runs, background.queues, background.schedules TO pgbackground_role, pg_monitor;
+GRANT SELECT ON background.tasks, background.runs, background.queues, background.schedules, background.operations, background.chunks
+	TO pgbackground_role, pg_monitor;
 -- What the views call is called as the one who looks.
 GRANT EXECUTE ON FUNCTION background.role_name(background.role) TO pgbackground_role, pg_monitor;
 GRANT EXECUTE ON FUNCTION background.sight_of(background.role), background.running_now(), background.totals_of(text), background.status() TO pg_monitor;
+GRANT EXECUTE ON FUNCTION background.metrics(text) TO pg_monitor;

@@ -148,7 +148,7 @@ fn slots(call: &Call) -> Result<Answer> {
     call.scalar(Value::Int4(taken as i32))
 }
 
-/// `probe_knows(id, role, queue, priority, concurrency_key)`: what shared memory knows of a task that waits.
+/// `probe_knows(id, role, queue, priority, concurrency_key, is_operation)`: what shared memory knows of a task that waits.
 fn knows(call: &Call) -> Result<Answer> {
     let known = known::of(&Waiting {
         id: call.int8(0).unwrap_or(0),
@@ -156,6 +156,7 @@ fn knows(call: &Call) -> Result<Answer> {
         queue: call.text(2).unwrap_or_default(),
         priority: call.int4(3).unwrap_or(0),
         concurrency_key: call.text(4),
+        is_operation: call.bool(5) == Some(true),
         due_at: 0,
     })?;
     call.scalar(Value::Text(known.as_bytes()))

@@ -294,6 +294,11 @@ pub fn max_task_workers() -> i32 {
     }
 }
 
+/// How many of these may be parts of operations, which leave one to other tasks.
+pub fn max_operation_workers() -> i32 {
+    (max_task_workers() - 1).max(1)
+}
+
 /// `pg_background.max_task_result`, in bytes.
 pub fn max_task_result() -> usize {
     MAX_TASK_RESULT.load(Relaxed) as usize

@@ -54,6 +54,7 @@ impl Tasks {
         self.many_waiting();
         self.under_a_snapshot();
         self.held_back();
+        self.operation();
         self.wakes(&idle);
         self.lines
     }
@@ -383,6 +384,49 @@ impl Tasks {
                 None
             },
             goal,
+        );
+    }
+
+    /// An UPDATE of a whole table in chunks, and as one statement. Both tables are as new before each.
+    fn operation(&mut self) {
+        let (count, rounds) = (self.pick(2_000_000, 20_000), self.pick(3, 1));
+        let (ours, theirs) = self.within("operation", |session| {
+            // One of them is left to other tasks.
+            session.exec("ALTER SYSTEM SET pg_background.max_task_workers = 3");
+            session.exec("SELECT pg_reload_conf()");
+            let prepare = |session: &mut Session| {
+                session.exec("DROP TABLE IF EXISTS large; CREATE TABLE large (id int PRIMARY KEY, n int NOT NULL)");
+                session.exec(&format!("INSERT INTO large SELECT i, 0 FROM generate_series(1, {count}) AS i"));
+                session.exec("VACUUM ANALYZE large");
+                session.exec("CHECKPOINT");
+            };
+            let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+            for _ in 0..rounds {
+                prepare(session);
+                let started = Instant::now();
+                let id: i64 = session.value(
+                    "SELECT background.parallel_execute('UPDATE large SET n = n + 1 WHERE id BETWEEN $1 AND $2', 'large', 'id', parallelism => 2)",
+                );
+                let state: String = session.value(&format!("SELECT background.wait_operation({id})"));
+                assert_eq!(state, "done");
+                ours.push(rate(count, started.elapsed()));
+                prepare(session);
+                let started = Instant::now();
+                session.exec("UPDATE large SET n = n + 1");
+                theirs.push(rate(count, started.elapsed()));
+            }
+            (median(&ours), median(&theirs))
+        });
+        self.line(
+            format!(
+                "parallel_execute of an UPDATE of {} rows, parallelism 2",
+                grouped(count)
+            ),
+            Unit::PerSecond,
+            ours,
+            "one UPDATE of all".to_owned(),
+            theirs,
+            Goal::at_least(1.0, 1.5),
         );
     }
 

@@ -7,6 +7,7 @@ pub mod cluster;
 pub mod control;
 pub mod info;
 pub mod launch;
+pub mod metrics;
 pub mod privileges;
 pub mod progress;
 pub mod role;

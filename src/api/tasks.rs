@@ -13,7 +13,7 @@ use crate::session::wait::Deadline;
 use crate::settings::{self, Tasks};
 use crate::tasks::join::tables;
 use crate::tasks::options::Asked;
-use crate::tasks::{control, enqueue, queue, running, stamp};
+use crate::tasks::{control, enqueue, operation, queue, running, stamp, steer};
 use pgrx::PgSqlErrorCode;
 
 crate::sql_function! {
@@ -32,20 +32,11 @@ crate::sql_function! {
     pg_background_tasks_running_now => running_now;
     pg_background_tasks_totals_of => totals_of;
     pg_background_tasks_sight_of => sight_of;
-    pg_background_tasks_parallel_execute => not_supported;
-    pg_background_tasks_alter_operation => not_supported;
-    pg_background_tasks_cancel_operation => not_supported;
-    pg_background_tasks_retry_operation => not_supported;
-    pg_background_tasks_wait_operation => not_supported;
-}
-
-/// 0A000.
-fn not_supported(_call: &Call) -> Result<Answer> {
-    Err(Report::new(
-        PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
-        "operations are not supported yet",
-    )
-    .into())
+    pg_background_tasks_parallel_execute => parallel_execute;
+    pg_background_tasks_alter_operation => alter_operation;
+    pg_background_tasks_cancel_operation => cancel_operation;
+    pg_background_tasks_retry_operation => retry_operation;
+    pg_background_tasks_wait_operation => wait_operation;
 }
 
 /// `enqueue(sql, params, …)`: the id. NULL means the default. Errors as [`enqueue::enqueue`], 22004 for NULL as SQL or in `after`.
@@ -269,4 +260,66 @@ fn sight_of(call: &Call) -> Result<Answer> {
         None => 0,
     };
     call.scalar(Value::Int4(control::sight_of(owner)))
+}
+
+/// `parallel_execute(sql, relation, by, …)`: the id. NULL means the default. As [`operation::start`]; 22004 for NULL as SQL or table.
+fn parallel_execute(call: &Call) -> Result<Answer> {
+    let sql = launch::sql(call)?;
+    let Some(relation) = call.oid(1) else {
+        return Err(Report::new(
+            PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED,
+            "relation cannot be NULL",
+        )
+        .into());
+    };
+    let asked = operation::Asked {
+        sql,
+        relation,
+        by: call.text(2).unwrap_or(b"ctid"),
+        params: call.record(3),
+        label: call.text(4),
+        parallelism: call.int4(5).unwrap_or(2),
+        chunk_rows: call.int8(6),
+        chunk_time: call.interval(7),
+        on_error: call.text(8).unwrap_or(b"stop"),
+        max_attempts: call.int4(9).unwrap_or(3),
+        retry_delay: call.interval(10),
+        timeout: call.interval(11),
+        queue: call.text(12).unwrap_or(queue::DEFAULT),
+        priority: call.int4(13).unwrap_or(0),
+        max_replication_lag: call.interval(14),
+        pause_between: call.interval(15),
+        settings: call.datum(16),
+    };
+    call.scalar(Value::Int8(operation::start(&asked)?))
+}
+
+/// `alter_operation(id, paused, parallelism, chunk_time)`: NULL leaves as it is; nothing for NULL as the id.
+fn alter_operation(call: &Call) -> Result<Answer> {
+    if let Some(id) = call.int8(0) {
+        tables()?;
+        steer::alter(id, call.bool(1), call.int4(2), call.interval(3))?;
+    }
+    call.void()
+}
+
+/// `cancel_operation(id, grace_ms)`, which is STRICT.
+fn cancel_operation(call: &Call) -> Result<Answer> {
+    let canceled = steer::cancel(&tables()?, call.int8(0).unwrap_or(0), call.int4(1).unwrap_or(0))?;
+    call.scalar(Value::Bool(canceled))
+}
+
+/// `retry_operation(id)`, which is STRICT: how many chunks.
+fn retry_operation(call: &Call) -> Result<Answer> {
+    tables()?;
+    call.scalar(Value::Int8(steer::retry(call.int8(0).unwrap_or(0))?))
+}
+
+/// `wait_operation(id, timeout_ms)`: the state; NULL at the timeout, and for NULL.
+fn wait_operation(call: &Call) -> Result<Answer> {
+    let Some(id) = call.int8(0) else {
+        return call.null();
+    };
+    let state = steer::wait(&tables()?, id, Deadline::after(call.int4(1).unwrap_or(0)))?;
+    call.scalar(Value::text_or_null(state.as_deref()))
 }

@@ -267,3 +267,17 @@ pub fn system_identifier() -> i64 {
     // SAFETY: reads shared memory that is set at the server's start.
     unsafe { raw::GetSystemIdentifier() as i64 }
 }
+
+/// Runs `body`, whose statements may write although the transaction says that it writes nothing.
+pub fn writable<T>(body: impl FnOnce() -> Result<T>) -> Result<T> {
+    // SAFETY: a plain variable of this process's transaction. `body` returns its errors.
+    let is_read_only = unsafe {
+        let is_read_only = pg_sys::XactReadOnly;
+        pg_sys::XactReadOnly = false;
+        is_read_only
+    };
+    let done = body();
+    // SAFETY: as above.
+    unsafe { pg_sys::XactReadOnly = is_read_only };
+    done
+}

@@ -261,6 +261,16 @@ impl Admission {
             .count()
     }
 
+    /// How many jobs of the cluster have a worker or are about to get one.
+    pub fn running(&self) -> u32 {
+        self.running
+    }
+
+    /// How many launches are in the queue.
+    pub fn waiting(&self) -> usize {
+        self.queue().count()
+    }
+
     /// The launches in the queue, each with the number of its process. A process that died without leaving is skipped.
     fn queue(&self) -> impl Iterator<Item = (u32, &'static QueuedLaunch)> + use<> {
         self.positions()

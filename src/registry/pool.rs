@@ -642,6 +642,33 @@ fn dismiss_longest(pool: &mut Pool) -> bool {
     dismiss_longest_of(pool, |_| true)
 }
 
+/// How many workers and launches there are at this moment.
+#[derive(Clone, Copy, Default)]
+pub struct Counts {
+    /// Jobs that have a worker or are about to get one.
+    pub running: u32,
+    /// Workers that have a job, or are about to exit.
+    pub busy: usize,
+    /// Workers that wait for a job.
+    pub idle: usize,
+    /// Launches in the launch queue.
+    pub waiting: usize,
+}
+
+/// Counts them. The system's own error if the pool cannot be mapped.
+pub fn counts() -> Result<Counts> {
+    reach()?;
+    let mut guard = shared()?.lock();
+    free_deserted(&mut guard);
+    let count = |state| entries(&guard).filter(|entry| entry.state() == state).count();
+    Ok(Counts {
+        running: guard.admission.running(),
+        busy: count(EntryState::Busy) + count(EntryState::Dismissed),
+        idle: count(EntryState::Idle),
+        waiting: guard.admission.waiting(),
+    })
+}
+
 /// Dismisses the worker that has been idle for longest of those with another worker key. So when jobs of more kinds come than workers may
 /// be idle, the kinds that came last find one. False if there is none.
 fn dismiss_other(pool: &mut Pool, key: WorkerKey) -> bool {

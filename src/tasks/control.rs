@@ -90,18 +90,19 @@ fn check(id: i64, owner: u32) -> Result<()> {
 }
 
 static LAST: Plan = Plan::planned(
-    c"SELECT key, queue FROM background.run_failed WHERE task_id OPERATOR(pg_catalog.=) $1 AND ended FOR UPDATE",
+    c"SELECT key, queue, operation_id FROM background.run_failed WHERE task_id OPERATOR(pg_catalog.=) $1 AND ended FOR UPDATE",
     &[INT8],
 );
 
+/// It could run only from now on.
 static RETRY: Plan = Plan::planned(
     plan::text(concat!(
         "WITH last AS (UPDATE background.run_failed SET ended = false WHERE task_id OPERATOR(pg_catalog.=) $1 AND ended RETURNING *) \
-      INSERT INTO background.task AS t (id, queue, owner, priority, phase, mode, home, max_attempts, enqueued_at, retry_delay, timeout, label, sql, \
-          param_types, param_values, search_path, settings, database, keep_result, key, turn, concurrency_key, after, on_parent_failure, \
+      INSERT INTO background.task AS t (id, queue, owner, priority, phase, mode, home, max_attempts, enqueued_at, run_at, retry_delay, timeout, label, \
+          sql, param_types, param_values, search_path, settings, database, keep_result, key, turn, concurrency_key, after, on_parent_failure, \
           schedule, operation_id) \
-      SELECT task_id, queue, owner, priority, 'w', mode, home, max_attempts, enqueued_at, retry_delay, timeout, label, sql, \
-          param_types, param_values, search_path, settings, database, keep_result, key, $2, concurrency_key, after, on_parent_failure, \
+      SELECT task_id, queue, owner, priority, 'w', mode, home, max_attempts, enqueued_at, pg_catalog.clock_timestamp(), retry_delay, timeout, \
+          label, sql, param_types, param_values, search_path, settings, database, keep_result, key, $2, concurrency_key, after, on_parent_failure, \
           schedule, operation_id \
       FROM last RETURNING ",
         ready_columns!(),
@@ -124,11 +125,19 @@ pub fn retry(tables: &Tables, id: i64) -> Result<bool> {
     if is_done {
         return Ok(false);
     }
-    let last = LAST.first(&[Value::Int8(id)], |row| Ok((row.text(0)?, row.text(1)?)))?;
-    let Some((key, queue)) = last else {
+    let last = LAST.first(&[Value::Int8(id)], |row| Ok((row.text(0)?, row.text(1)?, row.int8(2)?)))?;
+    let Some((key, queue, operation)) = last else {
         // Another session was faster.
         return Ok(false);
     };
+    if let Some(operation) = operation {
+        return Err(Report::new(
+            PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("task {id} is a part of operation {operation}"),
+        )
+        .hint("Use background.retry_operation.")
+        .into());
+    }
     let turn = match &key {
         None => 0,
         Some(key) => match keys::find(tables, key, owner, false)? {

@@ -6,6 +6,7 @@ use crate::pg::function::rows::{INT8, TEXT, Value};
 use crate::pg::plan::{self, Plan};
 use crate::pg::table::{self, Key, Sees, Tid};
 use crate::tasks::keys;
+use crate::tasks::lane::{self, Over};
 use crate::tasks::outcome::Outcome;
 use crate::tasks::pushed::{self, Ready, ready_columns};
 use crate::tasks::tables::{self, Phase, Tables, dependency, run};
@@ -82,7 +83,7 @@ pub fn not_permitted(id: i64) -> Failure {
     .into()
 }
 
-/// A task whose last attempt has an error keeps it. Returns its keys, its queue and its schedule.
+/// A task whose last attempt has an error keeps it. Returns its keys, its queue, its schedule, and what its operation is told.
 static END: Plan = Plan::planned(
     c"WITH gone AS (DELETE FROM background.task WHERE id OPERATOR(pg_catalog.=) $1 RETURNING *) \
       INSERT INTO background.run_failed (task_id, attempt, ended, state, queue, owner, label, started_at, finished_at, sqlstate, message, \
@@ -91,7 +92,7 @@ static END: Plan = Plan::planned(
       SELECT id, (OPERATOR(pg_catalog.-) attempt), true, $2, queue, owner, label, started_at, pg_catalog.clock_timestamp(), sqlstate, error_message, \
           priority, mode, home, max_attempts, enqueued_at, run_at, expires_at, retry_delay, timeout, sql, param_types, param_values, \
           search_path, settings, database, keep_result, key, concurrency_key, after, on_parent_failure, schedule, operation_id \
-      FROM gone RETURNING key, queue, concurrency_key, schedule",
+      FROM gone RETURNING key, queue, concurrency_key, schedule, operation_id, pg_catalog.abs(attempt), sqlstate, message",
     &[INT8, TEXT],
 );
 
@@ -111,10 +112,12 @@ static FORGET_CHILD: Plan = Plan::planned(
     &[INT8],
 );
 
+/// The task could not run before.
 static UNBLOCK: Plan = Plan::planned(
     plan::text(concat!(
         "UPDATE background.task AS t \
-         SET phase = CASE WHEN run_at OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp() THEN 'd' ELSE 'w' END::pg_catalog.\"char\" \
+         SET run_at = GREATEST(run_at, pg_catalog.clock_timestamp()), \
+             phase = CASE WHEN run_at OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp() THEN 'd' ELSE 'w' END::pg_catalog.\"char\" \
          WHERE id OPERATOR(pg_catalog.=) $1 AND phase OPERATOR(pg_catalog.=) 'b' \
              AND NOT EXISTS (SELECT FROM background.dependency WHERE child OPERATOR(pg_catalog.=) id) \
          RETURNING ",
@@ -185,18 +188,33 @@ pub struct Gone {
 
 /// Ends one task, whose attempts are noted. What follows from that is left to the caller. None if it has ended meanwhile.
 pub fn without_note(id: i64, state: &[u8]) -> Result<Option<Gone>> {
-    let gone = END.first(&[Value::Int8(id), Value::Text(state)], |row| {
-        Ok(Gone {
+    let ended = END.first(&[Value::Int8(id), Value::Text(state)], |row| {
+        let gone = Gone {
             key: row.text(0)?,
             queue: row.text(1)?.unwrap_or_default(),
             concurrency_key: row.text(2)?,
             schedule: row.text(3)?,
-        })
+        };
+        let attempts = row.int4(5)?.unwrap_or(0);
+        Ok((gone, row.int8(4)?, attempts, row.text(6)?, row.text(7)?))
     })?;
-    if let Some(gone) = &gone {
-        totals::ends(&gone.queue, state);
+    let Some((gone, operation, attempts, sqlstate, message)) = ended else {
+        return Ok(None);
+    };
+    totals::ends(&gone.queue, state);
+    if let Some(operation) = operation {
+        lane::over(&Over {
+            task: id,
+            operation,
+            state,
+            attempts,
+            rows: None,
+            ms: None,
+            sqlstate: sqlstate.as_deref(),
+            message: message.as_deref(),
+        })?;
     }
-    Ok(gone)
+    Ok(Some(gone))
 }
 
 /// The task has ended, as `is_done` says: its children wait for it no more, or are canceled, and so on down. False if some of them are left for
@@ -257,7 +275,7 @@ fn has_parents(tables: &Tables, child: i64) -> Result<bool> {
 
 /// Makes the task ready if it waits for nothing more.
 pub fn unblock(id: i64) -> Result<()> {
-    let found = UNBLOCK.first(&[Value::Int8(id)], |row| Ok((Ready::read(row)?, row.bool(7)?)))?;
+    let found = UNBLOCK.first(&[Value::Int8(id)], |row| Ok((Ready::read(row)?, row.bool(8)?)))?;
     if let Some((ready, is_waiting)) = found {
         let phase = if is_waiting == Some(true) {
             Phase::Waiting

@@ -2,6 +2,7 @@
 
 use crate::dispatch::order;
 use crate::pg::error::{Failure, Report, Result};
+use crate::pg::function::call::Answer;
 use crate::pg::function::rows::{BOOL, CHAR, INT4, INT8, OID, TEXT, TIMESTAMPTZ, Value};
 use crate::pg::guc::own;
 use crate::pg::moment;
@@ -100,7 +101,7 @@ pub fn enqueue(asked: Asked, after: Value) -> Result<i64> {
     let options = check(asked, role)?;
     // From here on nothing of users runs.
     let tables = join::tables()?;
-    check_settings(&options)?;
+    check_settings(options.asked.settings)?;
     let id = Order {
         tables: &tables,
         options: &options,
@@ -120,7 +121,7 @@ pub fn check(asked: Asked<'_>, role: u32) -> Result<Options<'_>> {
 }
 
 /// A role without LOGIN cannot connect before version 17.
-fn check_role(number: u32) -> Result<()> {
+pub fn check_role(number: u32) -> Result<()> {
     if !cfg!(since_17) && role::may_log_in(number)? == Some(false) {
         return Err(Report::new(
             PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
@@ -132,9 +133,9 @@ fn check_role(number: u32) -> Result<()> {
     Ok(())
 }
 
-/// 22023 for settings that are no object of scalar values.
-pub fn check_settings(options: &Options) -> Result<()> {
-    let Some(settings) = options.asked.settings else {
+/// 22023 unless the settings are an object of names and values.
+pub fn check_settings(settings: Option<Answer>) -> Result<()> {
+    let Some(settings) = settings else {
         return Ok(());
     };
     let wrong = SETTINGS_ARE_WRONG.first(&[Value::Other(JSONB, settings)], |row| row.bool(0))?;
@@ -248,6 +249,7 @@ impl Order<'_> {
             queue: asked.queue,
             priority: asked.priority,
             concurrency_key: asked.concurrency_key,
+            is_operation: false,
             due_at: pushed::first(asked.run_at.filter(|_| phase != Phase::Waiting), asked.expires_at),
         };
         pushed::push(&task, phase)

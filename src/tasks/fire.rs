@@ -296,6 +296,7 @@ impl Schedule {
                 queue: &self.queue,
                 priority: self.priority,
                 concurrency_key: self.concurrency_key.as_deref(),
+                is_operation: false,
                 due_at: expires_at.unwrap_or(0),
             },
             phase,

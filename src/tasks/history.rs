@@ -15,6 +15,7 @@ use crate::pg::table::{self, Filled, Key, Sees, Tid};
 use crate::pg::value::desc::JSONB;
 use crate::pg::value::json::Json;
 use crate::tasks::end;
+use crate::tasks::lane::{self, Over};
 use crate::tasks::outcome::Outcome;
 use crate::tasks::retention;
 use crate::tasks::tables::{self, Tables, run, task};
@@ -27,6 +28,8 @@ pub struct Done {
     /// The version of the task's row that the run has loaded.
     pub tid: Tid,
     pub attempt: i32,
+    /// When the task could run.
+    pub ready_at: i64,
     pub started_at: i64,
     pub rows: i64,
     pub tag: Option<u32>,
@@ -68,7 +71,13 @@ pub fn done(done: &Done) -> Result<bool> {
     let Some(queue) = table::replace(tables.task, done.tid, read, to, &columns)? else {
         return Ok(false);
     };
-    totals::ends(&queue, b"done");
+    let run = totals::Run {
+        state: b"done",
+        ready_at: done.ready_at,
+        started_at: done.started_at,
+        is_retried: false,
+    };
+    totals::run_ends(&queue, &run, Some(b"done"));
     Ok(true)
 }
 
@@ -104,6 +113,8 @@ pub struct Failed<'a> {
     pub attempt: i32,
     /// 0 if it is not known any more.
     pub pid: i32,
+    /// When the task could run, 0 if it is not known any more.
+    pub ready_at: i64,
     pub started_at: i64,
     /// The state of the run.
     pub state: &'a [u8],
@@ -126,7 +137,7 @@ static ENDS: Plan = Plan::planned(
         kept_columns!(),
         ") SELECT id, $2, true, $5, queue, owner, label, $3, $4, pg_catalog.clock_timestamp(), $6, $7, $8, $9, $10, ",
         kept_columns!(),
-        " FROM gone RETURNING queue, schedule\0"
+        " FROM gone RETURNING queue, schedule, operation_id\0"
     )),
     &[INT8, INT4, INT4, TIMESTAMPTZ, TEXT, TEXT, TEXT, TEXT, TEXT, TEXT],
 );
@@ -136,7 +147,8 @@ static AGAIN: Plan = Plan::planned(
           WHERE id OPERATOR(pg_catalog.=) $1 RETURNING *) \
       INSERT INTO background.run_failed (task_id, attempt, ended, state, queue, owner, label, pid, started_at, finished_at, sqlstate, message, \
           detail, hint, context, schedule) \
-      SELECT id, $2, false, $5, queue, owner, label, $3, $4, pg_catalog.clock_timestamp(), $6, $7, $8, $9, $10, schedule FROM later",
+      SELECT id, $2, false, $5, queue, owner, label, $3, $4, pg_catalog.clock_timestamp(), $6, $7, $8, $9, $10, schedule FROM later \
+      RETURNING queue",
     &[
         INT8,
         INT4,
@@ -184,15 +196,35 @@ pub fn note(failed: &Failed) -> Result<()> {
         .note(),
         None => Ok(()),
     };
+    let run = totals::Run {
+        state: failed.state,
+        ready_at: failed.ready_at,
+        started_at: failed.started_at,
+        is_retried: failed.end.is_none(),
+    };
     if is_one {
-        let ended = ENDS.first(&values[..10], |row| Ok((row.text(0)?, row.text(1)?)))?;
-        if let Some((queue, schedule)) = ended {
-            totals::ends(&queue.unwrap_or_default(), failed.state);
+        let ended = ENDS.first(&values[..10], |row| Ok((row.text(0)?, row.text(1)?, row.int8(2)?)))?;
+        if let Some((queue, schedule, operation)) = ended {
+            totals::run_ends(&queue.unwrap_or_default(), &run, Some(failed.state));
             outcome(schedule, failed.state)?;
+            if let Some(operation) = operation {
+                lane::over(&Over {
+                    task: failed.id,
+                    operation,
+                    state: failed.state,
+                    attempts: failed.attempt,
+                    rows: None,
+                    ms: None,
+                    sqlstate: Some(failed.sqlstate),
+                    message: Some(failed.message),
+                })?;
+            }
         }
         return Ok(());
     }
-    AGAIN.execute(&values)?;
+    if let Some(queue) = AGAIN.first(&values, |row| row.text(0))? {
+        totals::run_ends(&queue.unwrap_or_default(), &run, None);
+    }
     if let Some(end) = failed.end
         && let Some(gone) = end::without_note(failed.id, end)?
     {

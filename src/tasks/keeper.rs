@@ -20,6 +20,7 @@ use crate::tasks::elsewhere;
 use crate::tasks::end::{self, Locked};
 use crate::tasks::fire::{self, Firing};
 use crate::tasks::history::{self, Failed};
+use crate::tasks::lane;
 use crate::tasks::pushed::{self, Ready, ready_columns};
 use crate::tasks::ready::{self, Which};
 use crate::tasks::shared::{self, Database, Mode, Of, Run};
@@ -276,6 +277,7 @@ fn look(database: &'static Database, stay: &mut Stay) -> Result<()> {
         if sweeps {
             look.cut_short()?;
             look.forgotten()?;
+            look.operations()?;
         }
         if database.has_blocked() {
             look.unblock()?;
@@ -564,6 +566,16 @@ impl Look {
             }
         }
         Ok(())
+    }
+
+    /// Operations that have lost their lanes, to who has canceled those tasks say, and those that nobody asks for any more.
+    fn operations(&mut self) -> Result<()> {
+        for operation in transaction::own(lane::without_lane)? {
+            if patiently(|| lane::revive(operation))?.is_none() {
+                self.look_later();
+            }
+        }
+        patiently(lane::prune).map(|_| ())
     }
 
     /// Deferred tasks whose time has come.

@@ -32,19 +32,30 @@
 //! * [`running`]: what is known of tasks that run;
 //! * [`history`]: what is noted of their ends;
 //! * [`retention`]: how long that is kept;
-//! * [`totals`]: how many have ended.
+//! * [`totals`]: how many have ended;
+//! * [`operation`]: large statements that run in chunks;
+//! * [`by`]: what chunks are ranges of;
+//! * [`extent`]: how large tables are;
+//! * [`lane`]: the tasks that have the chunks;
+//! * [`cut`]: how a lane gets its chunk;
+//! * [`chunk_size`]: how large that is;
+//! * [`steer`]: pause, cancel, retry, wait.
 //!
 //! The probe has `known`, too: what shared memory knows of a task that waits.
 
+mod by;
 mod calendar;
+mod chunk_size;
 pub mod clock;
 pub mod control;
 mod cron;
 mod cursor;
+mod cut;
 mod due;
 mod elsewhere;
 pub mod end;
 pub mod enqueue;
+mod extent;
 mod fields;
 mod fire;
 pub mod history;
@@ -55,7 +66,9 @@ pub mod keeper;
 mod keys;
 #[cfg(feature = "probe")]
 pub mod known;
+mod lane;
 mod occurrence;
+pub mod operation;
 pub mod options;
 mod outcome;
 mod parents;
@@ -71,5 +84,6 @@ mod shared;
 pub mod spec;
 pub mod stamp;
 mod stay;
+pub mod steer;
 pub mod tables;
 pub mod totals;

@@ -11,7 +11,7 @@ use crate::pg::plan::Row;
 use crate::pg::process::{backend, bgworker};
 use crate::pg::transaction::{Collected, Event, Watcher};
 use crate::settings::{self, Tasks};
-use crate::tasks::ready::{Entry, Which};
+use crate::tasks::ready::{Entry, OPERATION, Which};
 use crate::tasks::shared::{self, Database, Mode};
 use crate::tasks::tables::Phase;
 use core::cell::RefCell;
@@ -85,6 +85,8 @@ pub struct Task<'a> {
     pub queue: &'a [u8],
     pub priority: i32,
     pub concurrency_key: Option<&'a [u8]>,
+    /// Whether it is a part of an operation.
+    pub is_operation: bool,
     /// When the keeper is to look at it: it is due or expires then. 0 for never.
     pub due_at: i64,
 }
@@ -102,7 +104,11 @@ impl Task<'_> {
     pub fn entry(&self) -> Entry {
         Entry {
             id: self.id,
-            key: self.concurrency_key.map_or(0, shared::stands_for),
+            key: match self.concurrency_key {
+                _ if self.is_operation => OPERATION,
+                Some(key) => shared::stands_for(key),
+                None => 0,
+            },
             priority: self.priority,
         }
     }
@@ -293,7 +299,8 @@ fn prepared() {
 /// The columns that [`Ready::read`] reads, of the table `t`.
 macro_rules! ready_columns {
     () => {
-        "t.id, background.role_oid(t.owner), t.queue, t.priority, t.concurrency_key, t.run_at, t.expires_at"
+        "t.id, background.role_oid(t.owner), t.queue, t.priority, t.concurrency_key, t.run_at, t.expires_at, \
+         t.operation_id IS NOT NULL"
     };
 }
 pub(super) use ready_columns;
@@ -306,6 +313,7 @@ pub struct Ready {
     priority: i32,
     concurrency_key: Option<Vec<u8>>,
     due_at: i64,
+    is_operation: bool,
 }
 
 impl Ready {
@@ -318,6 +326,7 @@ impl Ready {
             priority: row.int4(3)?.unwrap_or(0),
             concurrency_key: row.text(4)?,
             due_at: first(row.int8(5)?.filter(|at| *at > backend::now()), row.int8(6)?),
+            is_operation: row.bool(7)? == Some(true),
         })
     }
 
@@ -329,6 +338,7 @@ impl Ready {
             queue: &self.queue,
             priority: self.priority,
             concurrency_key: self.concurrency_key.as_deref(),
+            is_operation: self.is_operation,
             due_at: self.due_at,
         }
     }

@@ -286,7 +286,8 @@ pub fn set(settings: &Settings, roles: Value) -> Result<()> {
 }
 
 static IS_USED: Plan = Plan::planned(
-    c"SELECT FROM background.task WHERE queue OPERATOR(pg_catalog.=) $1 LIMIT 1",
+    c"SELECT FROM background.task WHERE queue OPERATOR(pg_catalog.=) $1 \
+      UNION ALL SELECT FROM background.operation WHERE queue OPERATOR(pg_catalog.=) $1 AND finished_at IS NULL LIMIT 1",
     &[TEXT],
 );
 

@@ -25,6 +25,9 @@ const LOW: usize = 32;
 /// How many tasks are read from the table at once.
 pub const BATCH: usize = ENTRIES - LOW;
 
+/// Stands for the concurrency key of each task that is a part of an operation. These leave a runner to the others.
+pub const OPERATION: u64 = u64::MAX;
+
 /// The longest name of a queue, in bytes.
 const NAME: usize = 255;
 
@@ -110,6 +113,10 @@ pub trait Running {
     fn has(&self, task: i64) -> bool;
     /// A task was held back: those who run a task of the key look the next one up at its end.
     fn hold_back(&self, queue: u64, key: u64);
+    /// How many more tasks of operations may run.
+    fn room_for_operations(&self) -> u32 {
+        u32::MAX
+    }
 }
 
 #[repr(C)]
@@ -171,12 +178,14 @@ impl Line {
         self.entries.get(first..first + self.len as usize).unwrap_or_default()
     }
 
-    fn head(&self) -> Option<Entry> {
-        self.entries().first().copied()
+    fn entry(&self, n: usize) -> Option<Entry> {
+        self.entries().get(n).copied()
     }
 
-    fn pop(&mut self) {
-        if self.len > 0 {
+    fn remove(&mut self, n: usize) {
+        let first = self.first as usize;
+        if n < self.len as usize {
+            self.entries.copy_within(first..first + n, first + 1);
             self.first += 1;
             self.len -= 1;
         }
@@ -238,18 +247,36 @@ impl Line {
         self.limits.is_paused || self.limits.running >= 0 && running.of_queue(self.which.queue) >= self.limits.running
     }
 
-    /// Removes entries from the front that cannot run.
-    fn skip(&mut self, running: &impl Running) {
-        while let Some(head) = self.head() {
-            let is_full = head.key != 0
+    /// The place of the first entry that can run. Those before it that cannot are removed, but for parts of operations that have no room: these stay
+    /// until others end.
+    fn skip(&mut self, running: &impl Running) -> Option<usize> {
+        let mut n = 0;
+        while let Some(entry) = self.entry(n) {
+            let is_part = entry.key == OPERATION;
+            let is_full = entry.key != 0
+                && !is_part
                 && self.limits.per_key >= 0
-                && running.of_key(self.which.queue, head.key) >= self.limits.per_key;
+                && running.of_key(self.which.queue, entry.key) >= self.limits.per_key;
             if is_full {
-                running.hold_back(self.which.queue, head.key);
-            } else if !running.has(head.id) {
-                return;
+                running.hold_back(self.which.queue, entry.key);
+            } else if !running.has(entry.id) {
+                if !is_part || running.room_for_operations() > 0 {
+                    return Some(n);
+                }
+                n += 1;
+                continue;
             }
-            self.pop();
+            self.remove(n);
+        }
+        None
+    }
+
+    /// How many of the entries can run, as far as operations have room.
+    fn can_run(&self, running: &impl Running) -> u32 {
+        let parts = self.entries().iter().filter(|entry| entry.key == OPERATION).count() as u32;
+        match parts {
+            0 => self.len,
+            parts => self.len - parts + parts.min(running.room_for_operations()),
         }
     }
 }
@@ -389,7 +416,7 @@ impl Lines {
 
     /// What a runner of this role does next. A task leaves its line: the caller claims it before it unlocks the lines.
     pub fn next(&mut self, role: u32, me: Process, running: &impl Running) -> Next {
-        let mut best: Option<(Rank, usize)> = None;
+        let mut best: Option<(Rank, usize, usize)> = None;
         for (n, line) in self.lines.iter_mut().enumerate() {
             if line.which.role != role || line.is_empty() {
                 continue;
@@ -400,33 +427,37 @@ impl Lines {
             if line.is_held_back(running) {
                 continue;
             }
-            line.skip(running);
+            let first = line.skip(running);
             if line.is_short() {
                 line.reader = me;
                 line.missed = false;
                 return Next::Read(line.which, line.cursor);
             }
-            if let Some(head) = line.head()
-                && best.is_none_or(|(rank, _)| head.rank() < rank)
+            if let Some(at) = first
+                && let Some(entry) = line.entry(at)
+                && best.is_none_or(|(rank, ..)| entry.rank() < rank)
             {
-                best = Some((head.rank(), n));
+                best = Some((entry.rank(), n, at));
             }
         }
-        let Some(line) = best.and_then(|(_, n)| self.lines.get_mut(n)) else {
+        let Some((line, at)) = best.and_then(|(_, n, at)| Some((self.lines.get_mut(n)?, at))) else {
             return Next::Nothing;
         };
-        match line.head() {
+        match line.entry(at) {
             Some(entry) => {
-                line.pop();
+                line.remove(at);
                 Next::Task(line.which, entry)
             }
             None => Next::Nothing,
         }
     }
 
-    /// The reader of the line has read these tasks, in order; `is_end` if there are no more.
-    pub fn read(&mut self, which: Which, entries: &[Entry], is_end: bool) {
-        let Some(line) = self.find(which) else { return };
+    /// The reader of the line has read these tasks, in order; `is_end` if there are no more. If the line was given back meanwhile and has begun
+    /// anew, what was read before says nothing of it.
+    pub fn read(&mut self, which: Which, reader: Process, entries: &[Entry], is_end: bool) {
+        let Some(line) = self.find(which).filter(|line| line.reader == reader) else {
+            return;
+        };
         line.reader = Process::NONE;
         let mut read_to = None;
         for entry in entries {
@@ -469,7 +500,7 @@ impl Lines {
             if role == 0 || line.is_empty() || line.limits_version == self.version && line.is_held_back(running) {
                 continue;
             }
-            let mut can = if line.has_more { most } else { line.len };
+            let mut can = if line.has_more { most } else { line.can_run(running) };
             if line.limits_version == self.version && line.limits.running >= 0 {
                 can = can.min((line.limits.running - running.of_queue(queue)).max(0) as u32);
             }
@@ -504,6 +535,8 @@ mod tests {
     struct Claims {
         tasks: Vec<(u64, u64, i64)>,
         held_back: RefCell<Vec<u64>>,
+        /// How many parts of operations run, of at most one.
+        parts: u32,
     }
 
     impl Running for Claims {
@@ -521,6 +554,9 @@ mod tests {
         }
         fn hold_back(&self, _queue: u64, key: u64) {
             self.held_back.borrow_mut().push(key);
+        }
+        fn room_for_operations(&self) -> u32 {
+            1_u32.saturating_sub(self.parts)
         }
     }
 
@@ -566,8 +602,12 @@ mod tests {
         lines.set_limits(Q.queue, Limits::NONE, version);
     }
 
+    fn me() -> Process {
+        Process::new(1, 1)
+    }
+
     fn take(lines: &mut Lines, running: &Claims) -> Option<i64> {
-        match lines.next(Q.role, Process::new(1, 1), running) {
+        match lines.next(Q.role, me(), running) {
             Next::Task(_, entry) => Some(entry.id),
             Next::Nothing => None,
             other => panic!("{other:?}"),
@@ -593,13 +633,13 @@ mod tests {
         }
         let mut taken = Vec::new();
         loop {
-            match lines.next(Q.role, Process::new(1, 1), &running) {
+            match lines.next(Q.role, me(), &running) {
                 Next::Task(_, entry) => taken.push(entry.id),
                 Next::Read(which, rank) => {
                     let after = rank.task().map_or(0, |(_, id)| id);
                     let left = table.iter().filter(|id| **id > after && !taken.contains(*id));
                     let batch: Vec<_> = left.take(BATCH).map(|id| entry(*id)).collect();
-                    lines.read(which, &batch, batch.len() < BATCH);
+                    lines.read(which, me(), &batch, batch.len() < BATCH);
                 }
                 Next::Nothing => break,
                 other => panic!("{other:?}"),
@@ -614,17 +654,68 @@ mod tests {
         lines.restart(Q, b"q");
         let version = lines.version();
         lines.set_limits(Q.queue, Limits::NONE, version);
-        let Next::Read(which, _) = lines.next(Q.role, Process::new(1, 1), &running) else {
+        let Next::Read(which, _) = lines.next(Q.role, me(), &running) else {
             panic!()
         };
         let batch: Vec<_> = (100..100 + BATCH as i64).map(entry).collect();
-        lines.read(which, &batch, false);
+        lines.read(which, me(), &batch, false);
         push(&mut lines, entry(7));
         assert_eq!(take(&mut lines, &running), Some(7));
         assert_eq!(take(&mut lines, &running), Some(100));
         // What is after the cursor is read with the rest.
         push(&mut lines, entry(5000));
         assert_eq!(lines.find(Q).map(|line| line.len), Some(BATCH as u32 - 1));
+    }
+
+    /// The line is given back and begins anew while it is read: what was read then does not end the reading that has begun since.
+    #[test]
+    fn a_reading_of_a_line_that_began_anew_is_dropped() {
+        let (mut lines, running) = (lines(), Claims::default());
+        let begin = |lines: &mut Lines, reader| {
+            lines.restart(Q, b"q");
+            let version = lines.version();
+            lines.set_limits(Q.queue, Limits::NONE, version);
+            assert!(matches!(lines.next(Q.role, reader, &running), Next::Read(..)));
+        };
+        let other = Process::new(2, 2);
+        begin(&mut lines, other);
+        lines.forget(Q.role);
+        begin(&mut lines, me());
+        lines.read(Q, other, &[], true);
+        lines.read(Q, me(), &[entry(7)], true);
+        assert_eq!(take(&mut lines, &running), Some(7));
+    }
+
+    #[test]
+    fn operations_leave_a_runner_to_others() {
+        let (mut lines, mut running) = (lines(), Claims::default());
+        let part = |id| Entry {
+            id,
+            priority: 0,
+            key: OPERATION,
+        };
+        for entry in [part(1), part(2), entry(3), part(4), entry(5)] {
+            push(&mut lines, entry);
+        }
+        // A limit for each key of the queue is not for them.
+        let version = lines.version();
+        let limits = Limits {
+            per_key: 1,
+            ..Limits::NONE
+        };
+        lines.set_limits(Q.queue, limits, version);
+        assert_eq!(lines.wanted(&running, 8)[0], (Q.role, 3));
+        assert_eq!(take(&mut lines, &running), Some(1));
+        running.parts = 1;
+        assert_eq!(lines.wanted(&running, 8)[0], (Q.role, 2));
+        assert_eq!(take(&mut lines, &running), Some(3));
+        assert_eq!(take(&mut lines, &running), Some(5));
+        assert_eq!(take(&mut lines, &running), None);
+        assert_eq!(lines.wanted(&running, 8)[0], (Q.role, 0));
+        running.parts = 0;
+        assert_eq!(take(&mut lines, &running), Some(2));
+        assert_eq!(take(&mut lines, &running), Some(4));
+        assert_eq!(take(&mut lines, &running), None);
     }
 
     #[test]
@@ -667,7 +758,7 @@ mod tests {
         assert_eq!(take(&mut lines, &running), Some(9));
         lines.limits_change();
         lines.push(Q, b"q", entry(10));
-        assert_eq!(lines.next(Q.role, Process::new(1, 1), &running), Next::Limits(Q));
+        assert_eq!(lines.next(Q.role, me(), &running), Next::Limits(Q));
     }
 
     #[test]
@@ -724,9 +815,6 @@ mod tests {
         assert!(!lines.overflow());
         let version = lines.version();
         lines.set_limits(other.queue, Limits::NONE, version);
-        assert_eq!(
-            lines.next(Q.role, Process::new(1, 1), &running),
-            Next::Read(other, Rank::FIRST)
-        );
+        assert_eq!(lines.next(Q.role, me(), &running), Next::Read(other, Rank::FIRST));
     }
 }

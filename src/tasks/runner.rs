@@ -23,13 +23,16 @@ use crate::pg::value::{json, kept};
 use crate::pg::{fallible, memory, moment, sqlstate, transaction};
 use crate::registry::job::{Slot, Stop};
 use crate::settings;
+use crate::tasks::cut;
 use crate::tasks::elsewhere::{self, Elsewhere};
 use crate::tasks::end::{self, Locked};
+use crate::tasks::extent;
 use crate::tasks::history::{self, Done, Failed};
 use crate::tasks::keys;
+use crate::tasks::lane::{self, Over};
 use crate::tasks::outcome::Outcome;
 use crate::tasks::pushed::Ready;
-use crate::tasks::ready::{BATCH, Entry, Limits, Lines, Next, Rank, Which};
+use crate::tasks::ready::{BATCH, Entry, Limits, Lines, Next, OPERATION, Rank, Which};
 use crate::tasks::running;
 use crate::tasks::shared::{self, Database, Of, Successor};
 use crate::tasks::stamp::{self, Standing};
@@ -44,6 +47,8 @@ pub struct Task {
     pub id: i64,
     pub attempt: i32,
     pub max_attempts: i32,
+    /// When it could run.
+    ready_at: i64,
     pub started_at: i64,
     /// Whether it runs as a message of its own, and not in one transaction with the note of its end.
     pub is_statement: bool,
@@ -71,6 +76,11 @@ pub struct Task {
     /// Whether anything is kept of it when it is done, and whether its rows are.
     keep: bool,
     keeps_result: bool,
+    /// The operation that it is a part of, 0 for none; whether it has no chunk yet, and whether it will get none now; when its chunk began.
+    operation: i64,
+    is_uncut: bool,
+    gets_none: bool,
+    chunk_at: i64,
 }
 
 /// The settings of a queue, as far as runs need them.
@@ -110,7 +120,7 @@ const QUEUES_KNOWN: usize = 64;
 
 /// Reads a line on behind `$3` and `$4`, the last task that is known: first those of the same priority, then the others.
 static READ_ON: Plan = Plan::planned(
-    c"SELECT id, priority, concurrency_key FROM background.task \
+    c"SELECT id, priority, concurrency_key, operation_id IS NOT NULL FROM background.task \
       WHERE queue OPERATOR(pg_catalog.=) $1 AND owner OPERATOR(background.=) background.role_of($2) AND phase OPERATOR(pg_catalog.=) 'w' \
           AND priority OPERATOR(pg_catalog.=) $3 AND id OPERATOR(pg_catalog.>) $4 \
       ORDER BY id LIMIT $5",
@@ -118,7 +128,7 @@ static READ_ON: Plan = Plan::planned(
 );
 
 static READ_LOWER: Plan = Plan::planned(
-    c"SELECT id, priority, concurrency_key FROM background.task \
+    c"SELECT id, priority, concurrency_key, operation_id IS NOT NULL FROM background.task \
       WHERE queue OPERATOR(pg_catalog.=) $1 AND owner OPERATOR(background.=) background.role_of($2) AND phase OPERATOR(pg_catalog.=) 'w' \
           AND ($5 OR priority OPERATOR(pg_catalog.<) $3) \
       ORDER BY priority DESC, id LIMIT $4",
@@ -149,6 +159,9 @@ static BEGINS: Plan = Plan::planned(
 
 /// How long a runner waits for the lock on a row.
 const PATIENCE: &CStr = c"100ms";
+
+/// How long the end of an attempt waits for the row of an operation; after that the keeper notes the attempt.
+const OF_OPERATION: &CStr = c"2s";
 
 /// How soon a task is looked at again that another transaction holds, in microseconds.
 const LATER: i64 = 500_000;
@@ -182,7 +195,7 @@ pub fn next(cookie: u64) -> Result<Option<Task>> {
                 let read = transaction::own(|| read(which, after));
                 let Some(mut lines) = lines() else { return Ok(None) };
                 match read {
-                    Ok((entries, is_end)) => lines.read(which, &entries, is_end),
+                    Ok((entries, is_end)) => lines.read(which, Process::me(), &entries, is_end),
                     Err(failure) => {
                         lines.reader_leaves(Process::me());
                         return Err(failure);
@@ -234,7 +247,11 @@ fn read(which: Which, after: Rank) -> Result<(Vec<Entry>, bool)> {
         Ok(Entry {
             id: row.int8(0)?.unwrap_or(0),
             priority: row.int4(1)?.unwrap_or(0),
-            key: row.text(2)?.map_or(0, |key| shared::stands_for(&key)),
+            key: match row.text(2)? {
+                _ if row.bool(3)? == Some(true) => OPERATION,
+                Some(key) => shared::stands_for(&key),
+                None => 0,
+            },
         })
     };
     let mut entries = match after.task() {
@@ -328,6 +345,7 @@ struct Found {
     max_attempts: Option<i32>,
     is_statement: bool,
     enqueued_at: i64,
+    run_at: i64,
     delay: Option<i64>,
     timeout: Option<i64>,
     label: Option<&'static CStr>,
@@ -342,6 +360,7 @@ struct Found {
     database: Option<&'static CStr>,
     tid: Tid,
     keeps_result: bool,
+    operation: i64,
 }
 
 #[allow(clippy::large_enum_variant, reason = "there is one at a time, on the stack")]
@@ -409,6 +428,7 @@ fn load(which: Which) -> Result<Loaded> {
         id,
         attempt: found.attempt + 1,
         max_attempts: found.max_attempts.unwrap_or(most),
+        ready_at: found.enqueued_at.max(found.run_at),
         started_at: run.started_at,
         is_statement: found.is_statement,
         timeout: found.timeout.unwrap_or(queue.timeout).clamp(0, i32::MAX.into()) as i32,
@@ -427,11 +447,15 @@ fn load(which: Which) -> Result<Loaded> {
         key: found.key.map(|(key, _)| key),
         concurrency_key: found.concurrency_key,
         schedule: found.schedule,
-        has_limited_key: run.key != 0 && queue.limits.per_key >= 0,
+        has_limited_key: run.key != 0 && run.key != OPERATION && queue.limits.per_key >= 0,
         database: found.database,
         tid: found.tid,
         keep: queue.keeps_done,
         keeps_result: found.keeps_result && queue.keeps_done,
+        operation: found.operation,
+        is_uncut: found.operation != 0 && !found.has_params,
+        gets_none: false,
+        chunk_at: run.started_at,
     };
     if task.has_limited_key {
         let before = those_before(&task, queue.limits.per_key)?;
@@ -516,6 +540,7 @@ fn look(row: &table::Row, role: u32, home: i64, now: i64) -> Result<Option<Look>
         max_attempts: row.int4(task::MAX_ATTEMPTS),
         is_statement: row.char(task::MODE) == Some(b's'),
         enqueued_at: row.int8(task::ENQUEUED_AT).unwrap_or(0),
+        run_at: row.int8(task::RUN_AT).unwrap_or(i64::MIN),
         delay: row.interval(task::RETRY_DELAY).map(|delay| delay.min(3_600_000)),
         timeout: row.interval(task::TIMEOUT),
         label: text(task::LABEL)?,
@@ -530,6 +555,7 @@ fn look(row: &table::Row, role: u32, home: i64, now: i64) -> Result<Option<Look>
         database: text(task::DATABASE)?,
         tid: row.tid,
         keeps_result: row.bool(task::KEEP_RESULT) == Some(true),
+        operation: row.int8(task::OPERATION_ID).unwrap_or(0),
     })))
 }
 
@@ -573,6 +599,9 @@ pub fn before() -> Result<Option<Parameters>> {
     for (name, value) in task.settings {
         own::set(name, value.unwrap_or(c""), is_local)?;
     }
+    if task.operation != 0 {
+        extent::hold_blocks(task.operation)?;
+    }
     match task.params {
         Some(columns) => simple_query::with_message_memory(|| kept::read(columns)).map(Some),
         None => Ok(None),
@@ -610,6 +639,7 @@ fn done(task: &Task, tid: Tid, rows: i64, tag: Option<u32>) -> Result<bool> {
         id: task.id,
         tid,
         attempt: task.attempt,
+        ready_at: task.ready_at,
         started_at: task.started_at,
         rows,
         tag,
@@ -624,20 +654,73 @@ pub fn mark(rows: i64, tag: Option<u32>) -> Result<()> {
     moment::may_fail("effects")?;
     own::set(c"synchronous_commit", task.synchronous_commit, true)?;
     if !done(&task, task.tid, rows, tag)? {
-        return Err(Report::new(
-            PgSqlErrorCode::ERRCODE_QUERY_CANCELED,
-            format!("task {} was canceled while it began", task.id),
-        )
-        .into());
+        return Err(canceled(task.id));
+    }
+    if task.operation != 0 {
+        lane::over(&Over {
+            task: task.id,
+            operation: task.operation,
+            state: b"done",
+            attempts: task.attempt,
+            rows: Some(rows),
+            ms: Some((backend::now() - task.chunk_at) as f64 / 1000.0),
+            sqlstate: None,
+            message: None,
+        })?;
     }
     moment::may_fail("marked")
 }
+
+fn canceled(id: i64) -> Failure {
+    Report::new(
+        PgSqlErrorCode::ERRCODE_QUERY_CANCELED,
+        format!("task {id} was canceled while it began"),
+    )
+    .into()
+}
+
+/// Whether the task of this process is a part of an operation.
+pub fn is_lane() -> bool {
+    CURRENT.get().is_some_and(|task| task.operation != 0)
+}
+
+/// Before the transaction of a part of an operation: it gets its chunk, unless it has one. False if there is none for it now.
+pub fn cut() -> Result<bool> {
+    let Some(mut task) = CURRENT.get() else {
+        return Ok(false);
+    };
+    if task.is_uncut {
+        let path = task.search_path.map(|path| (c"search_path", Some(path)));
+        let settings = fallible::collected(path.into_iter().chain(task.settings.iter().copied()))?;
+        task.gets_none = cut::next(task.operation, task.id, &settings)? == cut::Next::Nothing;
+        if task.gets_none {
+            set_current(Some(task));
+            return Ok(false);
+        }
+        moment::may_fail("cut")?;
+        let tables = tables::last()?;
+        let found = transaction::own(|| Ok((history::version(&tables, task.id)?, pairs(&PARAMS, task.id)?)))?;
+        let (Some(tid), params) = found else {
+            return Err(canceled(task.id));
+        };
+        (task.tid, task.params, task.is_uncut) = (tid, Some(params), false);
+    }
+    task.chunk_at = backend::now();
+    set_current(Some(task));
+    Ok(true)
+}
+
+/// Errors of a lane that would come again at its next attempt, by their classes: what is wrong with the table, its index or the role's rights.
+const OF_THE_TABLE: [[u8; 2]; 3] = [*b"42", *b"0A", *b"55"];
 
 /// The run is over: its transaction has committed, with its mark, or its statements are through, which is noted here. If that fails, the keeper notes
 /// an attempt that was interrupted, and this process runs no more tasks.
 pub fn ended(rows: i64, tag: Option<u32>) {
     moment::passes("run committed");
     let Some(task) = take_current() else { return };
+    if task.gets_none {
+        return release(&task);
+    }
     let _kept = Kept(task.keeps_result);
     if task.is_statement
         && let Err(failure) = transaction::own(|| match history::version(&tables::last()?, task.id)? {
@@ -810,6 +893,9 @@ pub fn failed(error: &crate::registry::job::Error, stop: Stop, is_canceled: bool
     let is_last = task.attempt >= task.max_attempts;
     // Whatever attempts are left, a database that is gone fails its tasks.
     let is_last = is_last || task.database.is_some() && &error.sqlstate == b"3D000";
+    let [one, two, ..] = error.sqlstate;
+    let is_of_the_table = OF_THE_TABLE.contains(&[one, two]) && &error.sqlstate != b"55P03";
+    let is_last = is_last || task.is_uncut && is_of_the_table;
     let (state, end): (&[u8], Option<&[u8]>) = match stop {
         Stop::Cancel if is_canceled => (b"canceled", Some(b"canceled")),
         Stop::RunTimeout | Stop::WorkerTimeout => (b"timed_out", is_last.then_some(b"failed")),
@@ -819,12 +905,16 @@ pub fn failed(error: &crate::registry::job::Error, stop: Stop, is_canceled: bool
     let run_at = history::next_attempt_at(task.delay, task.attempt);
     let noted = transaction::own(|| {
         moment::may_fail("failing")?;
+        if task.operation != 0 {
+            own::set(c"lock_timeout", OF_OPERATION, true)?;
+        }
         let fields = error.fields()?;
         let fields = crate::pg::wire::Fields(&fields);
         history::note(&Failed {
             id: task.id,
             attempt: task.attempt,
             pid: backend::my_pid(),
+            ready_at: task.ready_at,
             started_at: task.started_at,
             state,
             end,

@@ -26,7 +26,7 @@ pub struct Run {
 }
 
 /// The longest grace, in milliseconds. A larger value counts as this one.
-const GRACE_MAX: i32 = 3_600_000;
+pub const GRACE_MAX: i32 = 3_600_000;
 
 /// How often a wait looks at the table although it was not woken, in milliseconds.
 const LOOK: i64 = 1000;
@@ -97,9 +97,24 @@ pub fn count() -> i32 {
     all().len() as i32
 }
 
+/// How many tasks run in the whole cluster.
+pub fn count_everywhere() -> Result<usize> {
+    shared::count_runs()
+}
+
+/// How many processes there are that have no connection to a database, which `pg_stat_activity` does not show.
+pub fn count_unconnected() -> Result<usize> {
+    shared::has_clock().map(usize::from)
+}
+
 /// Tasks of the queue that are done, and that have failed, since the server's start. 53200.
 pub fn totals_of(queue: &[u8]) -> Result<(i64, i64)> {
     totals::of(tables::last()?.task, queue)
+}
+
+/// What is counted of the queue, as [`totals::counts`]. 53200.
+pub fn counts_of(queue: &[u8]) -> Result<totals::Counts> {
+    totals::counts(tables::last()?.task, queue)
 }
 
 /// Cancels a run, and waits up to `grace_ms` milliseconds for its end. False if there is none any more.

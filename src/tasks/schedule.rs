@@ -332,7 +332,7 @@ pub fn check<'a>(name: &'a [u8], asked: &'a Asked<'a>, role: u32) -> Result<Chec
     let options = enqueue::check(asked.of_task(), role)?;
     // From here on nothing of users runs.
     let tables = join::tables()?;
-    enqueue::check_settings(&options)?;
+    enqueue::check_settings(options.asked.settings)?;
     queue::check(&tables, options.asked.queue, role)?;
     let now = backend::now();
     let rule = asked.rule(&Rule {
@@ -504,7 +504,7 @@ pub fn alter(name: &[u8], asked: &Asked) -> Result<()> {
         }
     };
     let options = Options::check(task, role)?;
-    enqueue::check_settings(&options)?;
+    enqueue::check_settings(options.asked.settings)?;
     if let Some(queue) = asked.queue {
         queue::check(&tables, queue, role)?;
     }

@@ -17,7 +17,7 @@ use crate::registry::list::{self, Linked};
 use crate::registry::segment;
 use crate::registry::waiters::{self, Waiters};
 use crate::settings;
-use crate::tasks::ready::{Entry, LINES, Lines, Next, Running, Which};
+use crate::tasks::ready::{Entry, LINES, Lines, Next, OPERATION, Running, Which};
 use core::cell::Cell;
 use core::ffi::CStr;
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
@@ -201,6 +201,9 @@ pub struct Database {
     next_due: Cell<i64>,
     /// Whether there may be tasks that wait for others.
     has_blocked: Cell<bool>,
+    /// An end of the log that a standby had not replayed, and when that was.
+    log_end: Cell<i64>,
+    log_end_at: Cell<i64>,
     /// The keeper that stays although nothing is due yet.
     keeper: Cell<Process>,
     /// Since when schedules that are due are fired, as long as nothing comes in between.
@@ -285,11 +288,11 @@ fn claims(_root: &Root) -> impl Iterator<Item = &'static Claim> + use<> {
         .flat_map(|first| (0..places()).map(move |n| shmem::neighbour(first, n)))
 }
 
-/// A number that stands for a name.
+/// A number that stands for a name, which is neither 0 nor [`OPERATION`].
 pub fn stands_for(name: &[u8]) -> u64 {
     let mut hasher = DefaultHasher::new();
     name.hash(&mut hasher);
-    hasher.finish().max(1)
+    hasher.finish().clamp(1, OPERATION - 1)
 }
 
 /// The entry of the database `number`, made at its first use. 53200.
@@ -386,6 +389,11 @@ impl Running for Claims<'_> {
                 ..run
             });
         }
+    }
+
+    fn room_for_operations(&self) -> u32 {
+        let parts = claims(self.root).filter(|claim| claim.is(Standing::Held) && claim.run.get().key == OPERATION);
+        (settings::max_operation_workers() as u32).saturating_sub(parts.count() as u32)
     }
 }
 
@@ -619,6 +627,22 @@ impl Database {
         self.swept.set(began.sweep_wanted);
         if next_due != 0 && (self.next_due.get() == 0 || next_due < self.next_due.get()) {
             self.next_due.set(next_due);
+        }
+    }
+
+    /// Since when the slowest standby, which has replayed the log up to `replayed`, has not come to a place where the log ended then. It ends at `end`
+    /// at the time `now`.
+    pub fn not_replayed_since(&self, end: i64, replayed: i64, now: i64) -> i64 {
+        let Some(shared) = SHARED.get() else { return now };
+        let _root = shared.lock();
+        if self.log_end_at.get() == 0 || replayed >= self.log_end.get() {
+            self.log_end.set(end);
+            self.log_end_at.set(now);
+        }
+        if replayed < self.log_end.get() {
+            self.log_end_at.get()
+        } else {
+            now
         }
     }
 
@@ -975,7 +999,8 @@ pub fn release(queue: &[u8], successor: Option<&Successor>) -> bool {
             }
         }
         let which = run.which();
-        let others = successor.is_some_and(|successor| successor.which.role != run.owner)
+        let others = run.key == OPERATION
+            || successor.is_some_and(|successor| successor.which.role != run.owner)
             || lines.is_some_and(|lines| lines.others_wait(which));
         root.asked += u64::from(others);
         others
@@ -1142,6 +1167,18 @@ pub fn runs(relation: u32, of: Of) -> Result<Vec<Run>> {
     Ok(runs)
 }
 
+/// How many tasks run in the whole cluster.
+pub fn count_runs() -> Result<usize> {
+    if !is_in_use()? {
+        return Ok(0);
+    }
+    let root = shared()?.lock();
+    Ok(claims(&root)
+        .inspect(|claim| claim.look_after())
+        .filter(|claim| claim.is(Standing::Held))
+        .count())
+}
+
 /// The attempt of a lost claim is noted, and that is committed.
 pub fn forget_lost(run: &Run) {
     let Some(shared) = SHARED.get() else { return };
@@ -1212,6 +1249,11 @@ pub fn clock_leaves() {
         root.clock = Process::NONE;
         root.clock_worker = WorkerHandle::NONE;
     }
+}
+
+/// Whether the clock runs.
+pub fn has_clock() -> Result<bool> {
+    Ok(is_in_use()? && shared()?.lock().clock.is_alive())
 }
 
 /// The clock has nothing to do, and ends, unless it was asked for something since `asked`.

@@ -18,6 +18,7 @@ pub mod task {
     pub const ATTEMPT: usize = 8;
     pub const MAX_ATTEMPTS: usize = 9;
     pub const ENQUEUED_AT: usize = 10;
+    pub const RUN_AT: usize = 11;
     pub const EXPIRES_AT: usize = 12;
     pub const RETRY_DELAY: usize = 13;
     pub const TIMEOUT: usize = 14;
@@ -31,8 +32,9 @@ pub mod task {
     pub const KEY: usize = 23;
     pub const TURN: usize = 24;
     pub const CONCURRENCY_KEY: usize = 25;
-    pub const SQLSTATE: usize = 31;
     pub const SCHEDULE: usize = 28;
+    pub const OPERATION_ID: usize = 29;
+    pub const SQLSTATE: usize = 31;
 }
 
 /// The columns of the tables of runs that are read or written by number.
@@ -115,7 +117,7 @@ const RUNS: [(&core::ffi::CStr, &core::ffi::CStr); 4] = [
 ];
 
 /// The indexes of parts of the table of tasks.
-const PARTS: [&core::ffi::CStr; 7] = [
+const PARTS: [&core::ffi::CStr; 8] = [
     c"task_ready",
     c"task_concurrency_key",
     c"task_attempted",
@@ -123,9 +125,10 @@ const PARTS: [&core::ffi::CStr; 7] = [
     c"task_due",
     c"task_expires",
     c"task_schedule",
+    c"task_operation",
 ];
 
-/// Whether a new task without a key and without a schedule belongs into each of [`PARTS`].
+/// Whether a new task without a key, without a schedule, and of no operation, belongs into each of [`PARTS`].
 fn parts_of_new(phase: Phase, has_concurrency_key: bool, expires: bool) -> [bool; PARTS.len()] {
     let waits = phase == Phase::Waiting;
     [
@@ -135,6 +138,7 @@ fn parts_of_new(phase: Phase, has_concurrency_key: bool, expires: bool) -> [bool
         phase == Phase::Blocked,
         phase == Phase::Deferred,
         expires,
+        false,
         false,
     ]
 }
@@ -169,6 +173,9 @@ pub struct Tables {
     pub task_pkey: u32,
     pub task_key: u32,
     pub task_id: u32,
+    pub operation: u32,
+    pub operation_pkey: u32,
+    pub operation_id: u32,
     pub schedule_id: u32,
     pub dependency: u32,
     pub dependency_pkey: u32,
@@ -233,6 +240,9 @@ pub fn tables() -> Result<Tables> {
         task_key,
         indexes,
         task_id: owner::relation(c"task_id")?,
+        operation: owner::relation(c"operation")?,
+        operation_pkey: owner::relation(c"operation_pkey")?,
+        operation_id: owner::relation(c"operation_id")?,
         schedule_id: owner::relation(c"schedule_id")?,
         dependency: owner::relation(c"dependency")?,
         dependency_pkey: owner::relation(c"dependency_pkey")?,

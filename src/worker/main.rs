@@ -129,6 +129,8 @@ enum Kind {
     Elsewhere,
     /// The text of such a task, there; with the encoding of the task's database.
     Errand(Errand<'static>, i32),
+    /// The text of a part of an operation, which gets its chunk first.
+    Lane,
     /// No text, but a function of this library.
     Own(fn() -> Result<()>),
 }
@@ -288,6 +290,11 @@ impl Attached {
         let executed = match text.kind {
             Kind::Job(work) => execute(text.parameters, work),
             Kind::Elsewhere => runner::run_elsewhere(self.slot).map_err(error::into_data),
+            Kind::Lane => match runner::cut() {
+                Ok(true) => execute(None, Work::Task),
+                Ok(false) => Ok(()),
+                Err(failure) => Err(error::into_data(failure)),
+            },
             Kind::Own(body) => body().map_err(error::into_data),
             Kind::Statement => match runner::prepare() {
                 Ok(parameters) => execute(parameters.as_ref(), Work::None),
@@ -411,6 +418,7 @@ impl Attached {
             kind: match task.is_statement {
                 true if runner::is_elsewhere() => Kind::Elsewhere,
                 true => Kind::Statement,
+                false if runner::is_lane() => Kind::Lane,
                 false => Kind::Job(Work::Task),
             },
             timeout: task.timeout,

@@ -5,6 +5,7 @@ pub mod order;
 mod pooler;
 mod probe;
 mod process;
+mod prometheus;
 mod session;
 
 pub use cluster::{Cluster, Shutdown};
@@ -14,6 +15,7 @@ pub use process::{
     as_server, give_to_server, has_extension, pg_config, process_entries, process_status, psql, run, server_program,
     try_process_status,
 };
+pub use prometheus::{Monitored, programs as prometheus, project};
 pub use session::{Counters, Handle, Pending, Rows, Session, SqlError, quoted};
 
 use std::time::{Duration, Instant};

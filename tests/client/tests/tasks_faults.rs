@@ -9,19 +9,26 @@ use std::time::{Duration, Instant};
 const SOON: Duration = Duration::from_secs(10);
 
 const SETUP: &str = "
-    CREATE FUNCTION knows(int8, int8, text, int4, text) RETURNS text LANGUAGE C AS 'pg_background_probe', 'pg_background_probe_knows';
+    CREATE FUNCTION knows(int8, int8, text, int4, text, bool) RETURNS text LANGUAGE C AS 'pg_background_probe', 'pg_background_probe_knows';
     CREATE FUNCTION claims() RETURNS text LANGUAGE C AS 'pg_background_probe', 'pg_background_probe_claims';
     CREATE TABLE effect (task int8 DEFAULT background.current_task());
     CREATE SEQUENCE violations;
-    GRANT ALL ON effect, violations TO PUBLIC;
+    CREATE TABLE source (id int PRIMARY KEY);
+    INSERT INTO source SELECT generate_series(1, 3);
+    GRANT ALL ON effect, violations, source TO PUBLIC;
     SELECT background.set_queue('keys', max_running_per_key => 1), background.set_queue('one', max_running => 1),
         background.set_queue('none', max_running => 0);
-    -- Tasks that wait, and that no process would find. What has expired is looked for by its time.
+    -- Tasks that wait, and that no process would find. What has expired is looked for by its time. The end of the first task of a key leads to
+    -- the next one.
     CREATE VIEW missed AS
         SELECT id, label, known FROM (
-            SELECT id, label, knows(id, background.role_oid(owner)::int8, queue, priority, concurrency_key) AS known FROM background.task AS t
+            SELECT id, label, knows(id, background.role_oid(owner)::int8, queue, priority, concurrency_key, operation_id IS NOT NULL) AS known FROM background.task AS t
             WHERE phase = 'w' AND (expires_at IS NULL OR expires_at > clock_timestamp())
                 AND NOT EXISTS (SELECT FROM background.task AS o WHERE o.key = t.key AND o.owner OPERATOR(background.=) t.owner AND o.turn < t.turn)
+                AND NOT EXISTS (
+                    SELECT FROM background.task AS o WHERE o.phase = 'w' AND o.queue = t.queue AND o.concurrency_key = t.concurrency_key
+                        AND (-o.priority, o.id) < (-t.priority, t.id)
+                )
         ) AS _ WHERE known = 'missed';
     CREATE FUNCTION wrong(first int8, kept text[]) RETURNS text BEGIN ATOMIC
         SELECT string_agg(format('%s %s is %s with %s effects, %s done%s', label, id, state, effects, done, CASE WHEN repeated THEN ', an attempt noted twice' END), '; ') FROM (
@@ -64,7 +71,7 @@ const fn kind(name: &'static str, enqueue: &'static str) -> Kind {
     Kind { name, enqueue }
 }
 
-const KINDS: [Kind; 12] = [
+const KINDS: [Kind; 13] = [
     kind("plain", "SELECT background.enqueue(EFFECT, priority => n) FROM generate_series(1, 3) AS n"),
     kind("key", "DO $$ BEGIN FOR n IN 1..5 LOOP PERFORM background.enqueue(ALONE, key => 'k'); COMMIT; PERFORM pg_sleep(0.002); END LOOP; END $$"),
     kind(
@@ -107,6 +114,11 @@ const KINDS: [Kind; 12] = [
         "SELECT background.enqueue(EFFECT, run_at => now() + '20 ms') FROM generate_series(1, 2);
          SELECT background.enqueue('SELECT 1', label => 'expires', queue => 'none', expires_at => now() + '20 ms')",
     ),
+    kind(
+        "operation",
+        "SELECT background.parallel_execute('INSERT INTO effect SELECT background.current_task() FROM source WHERE id BETWEEN $1 AND $2', 'source', 'id',
+             chunk_rows => 1, label => 'effect', retry_delay => '1 ms')",
+    ),
 ];
 
 impl Kind {
@@ -136,7 +148,8 @@ fn settled(session: &mut Session, first: i64, kept: &str) -> Result<(), String> 
                 (SELECT string_agg(concat_ws(' ', id, label), ', ') FROM missed), claims()",
         );
         let text = |n: usize| rest[0][n].clone().unwrap_or_default();
-        if text(0).is_empty() && text(2) == "0 0 0" {
+        let goes_on = "EXISTS (SELECT FROM background.operation WHERE finished_at IS NULL)";
+        if text(0).is_empty() && text(2) == "0 0 0" && !session.holds(goes_on) {
             break;
         }
         // A task is in no line between the commit and what follows that at once.
@@ -156,6 +169,12 @@ fn settled(session: &mut Session, first: i64, kept: &str) -> Result<(), String> 
     }
     let wrong = session.text(&format!("SELECT wrong({first}, '{{{kept}}}')"));
     let violations = session.holds("(SELECT is_called FROM violations)");
+    let incomplete = session.text(
+        "SELECT string_agg(concat_ws(' ', id, state, rows_affected, last_error), ', ') FROM background.operations WHERE state <> 'done' OR rows_affected <> 3",
+    );
+    if let Some(incomplete) = incomplete {
+        return Err(format!("operation {incomplete}"));
+    }
     match (wrong, violations) {
         (None, false) => Ok(()),
         (wrong, violations) => {
@@ -207,7 +226,7 @@ const GO_ON: &str =
     "SELECT background.set_queue(name, paused => false) FROM unnest('{default,keys,one}'::text[]) AS name";
 
 /// The steps of a session and of a runner, in order, and whether a fault there may be an error of the attempt.
-const STEPS: [(&str, bool); 25] = [
+const STEPS: [(&str, bool); 28] = [
     ("enqueued", false),
     ("committed", false),
     ("pushed", false),
@@ -220,8 +239,11 @@ const STEPS: [(&str, bool); 25] = [
     ("begun", true),
     ("taken", true),
     ("adopting", true),
+    ("cutting", true),
+    ("cut", true),
     ("before", true),
     ("effects", true),
+    ("lane over", true),
     ("marked", true),
     ("performed", true),
     ("run committed", true),
@@ -572,7 +594,7 @@ fn the_extension_is_dropped_between_two_steps() {
         }
         // The session has the other library from then on.
         cluster.session().exec(
-            "DROP TABLE effect; DROP SEQUENCE violations; DROP FUNCTION knows, claims; CREATE EXTENSION pg_background_tasks",
+            "DROP TABLE effect, source; DROP SEQUENCE violations; DROP FUNCTION knows, claims; CREATE EXTENSION pg_background_tasks",
         );
         session.exec("UPDATE pg_proc SET probin = 'pg_background_probe' WHERE probin = '$libdir/pg_background'");
         session = cluster.session();
@@ -584,6 +606,30 @@ fn the_extension_is_dropped_between_two_steps() {
         outcome = outcome.and(settled(&mut session, first, "effect,last"));
         findings.add(&format!("{step}, DROP EXTENSION"), began, outcome);
     }
+}
+
+/// A lane that was canceled is the last one of its operation, which is canceled before it has ended.
+#[test]
+fn a_lane_ends_after_its_operation_was_canceled() {
+    let (cluster, mut session, moments) = start(&["pg_background.max_task_workers = 3"]);
+    let mut other = cluster.session();
+    session.exec(PAUSE);
+    let id: i64 = session.value(
+        "SELECT background.parallel_execute('SELECT FROM source WHERE id BETWEEN $1 AND $2', 'source', 'id', parallelism => 1)",
+    );
+    other.exec("BEGIN; LOCK source");
+    session.exec(GO_ON);
+    session.wait_until("EXISTS (SELECT FROM pg_locks WHERE NOT granted)");
+    moments.arm("lane over", "stop");
+    assert!(session.holds(&format!("background.cancel_operation({id})")));
+    assert!(reaches(&moments, "lane over"));
+    moments.go_on("lane over");
+    assert_eq!(
+        session
+            .text(&format!("SELECT background.wait_operation({id}, 20000)"))
+            .as_deref(),
+        Some("canceled")
+    );
 }
 
 /// A run in another database: the attempt is noted before, and its outcome after. The limits hold for what runs there, too.

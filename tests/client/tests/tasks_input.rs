@@ -96,10 +96,11 @@ fn sql_and_parameters_of_100_mb_run() {
     }
     let memory = process_status(session.pid, "RssAnon");
     assert!(memory < 200_000, "{memory} kB");
-    // What no row can hold is an error, and the session goes on.
-    let error = session
-        .error("SELECT background.enqueue('SELECT $1, $2', row(repeat('x', 600000000), repeat('y', 600000000)))");
-    assert_eq!(error.sqlstate, "54000", "{error:?}");
+    // What no row can hold is the server's own error, and the session goes on.
+    let row = "row(repeat('x', 600000000), repeat('y', 600000000))";
+    let own = session.error(&format!("SELECT count({row})"));
+    let error = session.error(&format!("SELECT background.enqueue('SELECT $1, $2', {row})"));
+    assert_eq!(error.sqlstate, own.sqlstate, "{error:?}");
     let id = session.enqueue("'INSERT INTO done VALUES (6, 0)'");
     assert_eq!(session.wait_task(id), "done");
 }

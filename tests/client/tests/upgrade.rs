@@ -41,8 +41,8 @@ const VERSION_2_0: &str = "
             SELECT object.* FROM pg_depend JOIN pg_extension AS extension ON refobjid = extension.oid
             CROSS JOIN pg_identify_object(classid, objid, 0) AS object
             WHERE refclassid = 'pg_extension'::regclass AND deptype = 'e' AND extname = 'pg_background'
-            AND object.identity ~ '(_params|pg_background_do|_jobs|_job_of|cluster_stats)\\M' AND object.type <> 'type'
-            ORDER BY object.type = 'view' DESC
+            AND object.identity ~ '(_params|pg_background_do|_jobs|_job_of|cluster_stats|metrics|_gauges)\\M' AND object.type <> 'type'
+            ORDER BY object.identity ~ 'openmetrics' DESC, object.identity ~ 'metrics' DESC, object.type = 'view' DESC
         LOOP
             EXECUTE format('ALTER EXTENSION pg_background DROP %s %s', member.type, member.identity);
             EXECUTE format('DROP %s %s', member.type, member.identity);
@@ -147,7 +147,8 @@ fn replace_catalog(session: &mut Session, version: &str, statements: &[&str]) {
                 WHERE refclassid = 'pg_extension'::regclass AND deptype = 'e' AND extname = 'pg_background'
                 AND object.identity !~ '\\[\\]$' AND NOT EXISTS (SELECT FROM pg_type JOIN pg_class ON pg_class.oid = typrelid
                     WHERE classid = 'pg_type'::regclass AND pg_type.oid = objid AND relkind <> 'c')
-                ORDER BY object.type = 'view' DESC, object.type <> 'type' DESC, objid DESC
+                ORDER BY object.identity ~ 'openmetrics' DESC, object.identity ~ 'metrics' DESC,
+                    object.type = 'view' DESC, object.type <> 'type' DESC, objid DESC
             LOOP
                 EXECUTE format('ALTER EXTENSION pg_background DROP %s %s', member.type, member.identity);
                 EXECUTE format('DROP %s %s', member.type, member.identity);

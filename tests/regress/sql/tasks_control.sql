@@ -99,6 +99,3 @@ SELECT background.cancel(:eight);
 -- The type keeps a role that is missing by its name.
 SELECT 'no such role'::background.role, background.role_oid('no such role'), background.role_oid('regress_tasks_bob') = 'regress_tasks_bob'::regrole AS same,
 	'a'::background.role OPERATOR(background.<) 'b' AS less, 'a'::background.role OPERATOR(background.=) 'a' AS equal;
--- What is not there yet.
-SELECT error_line('SELECT background.cancel_operation(1)');
-SELECT error_line('SELECT background.parallel_execute(''SELECT 1'', ''pg_class'')');

@@ -14,7 +14,7 @@ SELECT p.oid::regproc AS function, tasks_answer(format('SELECT %s(%s)::text', p.
 	(SELECT string_agg('NULL::' || format_type(t, NULL), ', ') FROM unnest(p.proargtypes) AS t))) AS answer
 FROM pg_proc AS p
 WHERE pronamespace = 'background'::regnamespace AND prokind = 'f' AND pronargs > 0
-	AND proname !~ 'schedule|operation|parallel|cron'
+	AND proname !~ 'schedule|operation|parallel|cron|metrics'
 ORDER BY proname COLLATE "C";
 CALL background.wait_for(NULL, NULL);
 CALL background.wait_for(NULL, 10);

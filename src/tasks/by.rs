@@ -1,0 +1,442 @@
+//! What the chunks of an operation are ranges of: the keys of a column in the order of an index, or the blocks of a table.
+//!
+//! The catalogs are read as the tables' owner, and the table itself by SQL as the operation's role: comparison functions, policies and rights are
+//! that role's. That SQL has qualified names, and keys as literals, so that no path and no cast changes what they mean.
+
+use crate::pg::catalog::size;
+use crate::pg::error::{self, Failure, Report, Result};
+use crate::pg::fallible;
+use crate::pg::function::rows::{INT4, OID, TEXT, Value};
+use crate::pg::guc::own;
+use crate::pg::plan::Plan;
+use crate::pg::spi;
+use crate::pg::value::kept::FORMATS;
+use core::ffi::CStr;
+use pgrx::PgSqlErrorCode;
+use std::ffi::CString;
+
+/// The name of what is no column.
+pub const CTID: &[u8] = b"ctid";
+
+/// Of a table: its kind, how long it stays, its name, the file of its blocks, whether others inherit from it.
+static TABLE: Plan = Plan::planned(
+    c"SELECT c.relkind, c.relpersistence, pg_catalog.format('%I.%I', n.nspname, c.relname), pg_catalog.pg_relation_filenode(c.oid), \
+          EXISTS (SELECT FROM pg_catalog.pg_inherits WHERE inhparent OPERATOR(pg_catalog.=) c.oid) \
+      FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace \
+      WHERE c.oid OPERATOR(pg_catalog.=) $1",
+    &[OID],
+);
+
+static COLUMN: Plan = Plan::planned(
+    c"SELECT atttypid, attgenerated OPERATOR(pg_catalog.<>) '', pg_catalog.format('%I', attname) FROM pg_catalog.pg_attribute \
+      WHERE attrelid OPERATOR(pg_catalog.=) $1 AND attname OPERATOR(pg_catalog.=) $2 AND attnum OPERATOR(pg_catalog.>) 0 AND NOT attisdropped",
+    &[OID, TEXT],
+);
+
+/// Of a type: its name, and whether its texts may have names that are qualified as the search path asks for.
+static TYPE: Plan = Plan::planned(
+    c"SELECT pg_catalog.format('%I.%I', n.nspname, t.typname), \
+          EXISTS (SELECT FROM pg_catalog.pg_type AS p WHERE p.oid OPERATOR(pg_catalog.=) ANY (ARRAY[t.oid, t.typelem]) \
+              AND (pg_catalog.starts_with(p.typname::pg_catalog.text, 'reg') \
+                  OR p.typtype OPERATOR(pg_catalog.<>) ALL ('{b,e}'::pg_catalog.\"char\"[]))) \
+      FROM pg_catalog.pg_type AS t JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) t.typnamespace \
+      WHERE t.oid OPERATOR(pg_catalog.=) $1",
+    &[OID],
+);
+
+/// The operator of an operator class that stands for `$2`: 4 at least, 5 greater.
+static OPERATOR: Plan = Plan::planned(
+    c"SELECT pg_catalog.format('OPERATOR(%I.%s)', n.nspname, o.oprname) \
+      FROM pg_catalog.pg_opclass AS c \
+          JOIN pg_catalog.pg_amop AS a ON a.amopfamily OPERATOR(pg_catalog.=) c.opcfamily AND a.amoplefttype OPERATOR(pg_catalog.=) c.opcintype \
+              AND a.amoprighttype OPERATOR(pg_catalog.=) c.opcintype \
+          JOIN pg_catalog.pg_operator AS o ON o.oid OPERATOR(pg_catalog.=) a.amopopr \
+          JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) o.oprnamespace \
+      WHERE c.oid OPERATOR(pg_catalog.=) $1 AND a.amopstrategy OPERATOR(pg_catalog.=) $2",
+    &[OID, INT4],
+);
+
+/// The table and all that inherit from it: kind, name, and the options of the first column of an index of that column, NULL where there is none. One
+/// that a partitioned table has is valid where all partitions have it.
+static INDEXES: Plan = Plan::planned(
+    c"WITH RECURSIVE family (oid) AS ( \
+          SELECT $1 UNION SELECT inhrelid FROM pg_catalog.pg_inherits JOIN family ON inhparent OPERATOR(pg_catalog.=) family.oid) \
+      SELECT c.relkind, c.oid::pg_catalog.regclass::pg_catalog.text, i.options \
+      FROM family AS f JOIN pg_catalog.pg_class AS c ON c.oid OPERATOR(pg_catalog.=) f.oid \
+      LEFT JOIN LATERAL ( \
+          SELECT x.indoption[0]::pg_catalog.int4 AS options \
+          FROM pg_catalog.pg_index AS x \
+              JOIN pg_catalog.pg_class AS k ON k.oid OPERATOR(pg_catalog.=) x.indexrelid \
+              JOIN pg_catalog.pg_attribute AS a ON a.attrelid OPERATOR(pg_catalog.=) x.indrelid AND a.attnum OPERATOR(pg_catalog.=) x.indkey[0] \
+              JOIN pg_catalog.pg_opclass AS has ON has.oid OPERATOR(pg_catalog.=) x.indclass[0] \
+              JOIN pg_catalog.pg_opclass AS d ON d.oid OPERATOR(pg_catalog.=) $3 \
+          WHERE x.indrelid OPERATOR(pg_catalog.=) f.oid AND k.relam OPERATOR(pg_catalog.=) 403::pg_catalog.oid \
+              AND x.indisvalid AND x.indislive AND x.indpred IS NULL AND a.attname OPERATOR(pg_catalog.=) $2 \
+              AND x.indcollation[0] OPERATOR(pg_catalog.=) a.attcollation \
+              AND has.opcfamily OPERATOR(pg_catalog.=) d.opcfamily AND has.opcintype OPERATOR(pg_catalog.=) d.opcintype \
+          ORDER BY x.indexrelid LIMIT 1) AS i ON true \
+      ORDER BY f.oid OPERATOR(pg_catalog.<>) $1, f.oid",
+    &[OID, TEXT, OID],
+);
+
+/// The table, those that it inherits from, and those that inherit from it.
+static FAMILY: Plan = Plan::planned(
+    c"WITH RECURSIVE above (oid) AS ( \
+          SELECT $1 UNION SELECT inhparent FROM pg_catalog.pg_inherits JOIN above ON inhrelid OPERATOR(pg_catalog.=) above.oid), \
+      below (oid) AS ( \
+          SELECT $1 UNION SELECT inhrelid FROM pg_catalog.pg_inherits JOIN below ON inhparent OPERATOR(pg_catalog.=) below.oid) \
+      SELECT oid FROM above UNION SELECT oid FROM below",
+    &[OID],
+);
+
+/// What chunks are ranges of.
+#[derive(Clone)]
+pub enum By {
+    Key(Key),
+    /// Blocks, of the file with this number.
+    Blocks {
+        storage: u32,
+    },
+}
+
+/// A column and what its keys are read with.
+#[derive(Clone)]
+pub struct Key {
+    /// Qualified and quoted names: the table, the column, the type without its domains.
+    table: Vec<u8>,
+    column: Vec<u8>,
+    kind: Vec<u8>,
+    /// Whether its value comes from other columns.
+    pub is_generated: bool,
+    /// Whether the search path decides how the keys are written.
+    shows_names: bool,
+    greater: Vec<u8>,
+    at_least: Vec<u8>,
+    /// The order in which the index has the keys, from the first one.
+    order: &'static [u8],
+}
+
+/// A range of keys, or of blocks.
+pub struct Range {
+    pub first: Vec<u8>,
+    pub last: Vec<u8>,
+    /// Rows or blocks.
+    pub size: i64,
+    /// Whether it was the last one.
+    pub is_end: bool,
+}
+
+fn report(code: PgSqlErrorCode, message: String) -> Report {
+    Report::new(code, message)
+}
+
+fn shown(name: &[u8]) -> String {
+    String::from_utf8_lossy(name).into_owned()
+}
+
+impl By {
+    /// Looks at the table and the column, or at the table's blocks for `ctid`. 42P01 for a table that is not there, 42809 for what is no table, 0A000
+    /// for one whose rows others do not see, that lie elsewhere or in several tables with blocks of their own; 42703 without the column,
+    /// 42704 without an index.
+    pub fn look(relation: u32, by: &[u8]) -> Result<Self> {
+        let table = TABLE.first(&[Value::Oid(relation)], |row| {
+            let (kind, stays) = (row.char(0)?.unwrap_or(0), row.char(1)?.unwrap_or(0));
+            let name = row.text(2)?.unwrap_or_default();
+            Ok((kind, stays, name, row.oid(3)?.unwrap_or(0), row.bool(4)? == Some(true)))
+        })?;
+        let Some((kind, stays, name, storage, is_parent)) = table else {
+            return Err(report(
+                PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE,
+                format!("relation with OID {relation} does not exist"),
+            )
+            .into());
+        };
+        if !matches!(kind, b'r' | b'p' | b'm') {
+            let code = match kind {
+                b'f' => PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+                _ => PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE,
+            };
+            return Err(report(code, format!("{} is not a table with rows of its own", shown(&name))).into());
+        }
+        if stays == b't' {
+            return Err(report(
+                PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+                format!("{} is temporary, and other sessions do not see its rows", shown(&name)),
+            )
+            .into());
+        }
+        if by != CTID {
+            return Key::look(relation, name, by).map(Self::Key);
+        }
+        if kind == b'p' || is_parent {
+            return Err(report(
+                PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+                format!(
+                    "{} cannot be divided by ctid, since its rows are in several tables",
+                    shown(&name)
+                ),
+            )
+            .hint("Divide it by a column with an index, or each of these tables by ctid.")
+            .into());
+        }
+        Ok(Self::Blocks { storage })
+    }
+
+    /// The type of the first and the last value, as a qualified and quoted name.
+    pub fn kind(&self) -> &[u8] {
+        match self {
+            Self::Key(key) => &key.kind,
+            Self::Blocks { .. } => b"pg_catalog.tid",
+        }
+    }
+}
+
+impl Key {
+    fn look(relation: u32, table: Vec<u8>, by: &[u8]) -> Result<Self> {
+        let column = COLUMN.first(&[Value::Oid(relation), Value::Text(by)], |row| {
+            let name = row.text(2)?.unwrap_or_default();
+            Ok((row.oid(0)?.unwrap_or(0), row.bool(1)? == Some(true), name))
+        })?;
+        let Some((kind, is_generated, column)) = column else {
+            return Err(report(
+                PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN,
+                format!("column \"{}\" of relation {} does not exist", shown(by), shown(&table)),
+            )
+            .into());
+        };
+        let (kind, class) = size::order_of(kind)?;
+        let found = TYPE.first(&[Value::Oid(kind)], |row| {
+            Ok((row.text(0)?.unwrap_or_default(), row.bool(1)? == Some(true)))
+        })?;
+        let (name, shows_names) = found.unwrap_or_default();
+        if class == 0 {
+            return Err(report(
+                PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+                format!(
+                    "type {} has no default operator class for access method \"btree\"",
+                    shown(&name)
+                ),
+            )
+            .hint("Divide the table by another column, or by ctid.")
+            .into());
+        }
+        let operator = |strategy: i32| {
+            let found = OPERATOR.first(&[Value::Oid(class), Value::Int4(strategy)], |row| row.text(0))?;
+            Ok::<_, Failure>(found.flatten().unwrap_or_default())
+        };
+        let order = index_order(relation, &table, by, class)?;
+        Ok(Self {
+            table,
+            column,
+            kind: name,
+            is_generated,
+            shows_names,
+            greater: operator(5)?,
+            at_least: operator(4)?,
+            order,
+        })
+    }
+
+    /// Cuts the next range of `size` rows behind `after`, as the current role, in its transaction. A key that several rows have is not divided. None
+    /// where no row is left.
+    pub fn cut(&self, after: Option<&[u8]>, size: i64) -> Result<Option<Range>> {
+        let condition = match after {
+            Some(key) => self.compare(&self.greater, key),
+            None => [&self.column, &b" IS NOT NULL"[..]].concat(),
+        };
+        let Some(first) = self.one(&condition, b"ASC", 0)? else {
+            return Ok(None);
+        };
+        let condition = self.compare(&self.at_least, &first);
+        if let Some(last) = self.one(&condition, b"ASC", size - 1)? {
+            return Ok(Some(Range {
+                first,
+                last,
+                size,
+                is_end: false,
+            }));
+        }
+        // The rows that are left are fewer. What has gone meanwhile leaves the first one alone.
+        let last = match self.one(&condition, b"DESC", 0)? {
+            Some(last) => last,
+            None => fallible::copied(&first)?,
+        };
+        let rows = b"SELECT pg_catalog.count(*) FROM (SELECT FROM ";
+        let limit = format!(" LIMIT {size}) AS _");
+        let counted = spi::texts(
+            &c_string([&rows[..], &self.table, &b" WHERE "[..], &condition, limit.as_bytes()].concat())?,
+            &[],
+        )?;
+        let counted = counted.first().and_then(|count| count.to_str().ok()?.parse().ok());
+        Ok(Some(Range {
+            first,
+            last,
+            size: counted.unwrap_or(size).max(1),
+            is_end: true,
+        }))
+    }
+
+    fn compare(&self, operator: &[u8], key: &[u8]) -> Vec<u8> {
+        let parts: [&[u8]; 7] = [&self.column, b" ", operator, b" ", &literal(key), b"::", &self.kind];
+        parts.concat()
+    }
+
+    fn one(&self, condition: &[u8], direction: &[u8], offset: i64) -> Result<Option<Vec<u8>>> {
+        let order: &[u8] = if direction == b"ASC" {
+            self.order
+        } else {
+            reverse(self.order)
+        };
+        let offset = format!(" OFFSET {offset} LIMIT 1");
+        let parts: [&[u8]; 9] = [
+            b"SELECT ",
+            &self.column,
+            b" FROM ",
+            &self.table,
+            b" WHERE ",
+            condition,
+            b" ORDER BY ",
+            &[&self.column, order].concat(),
+            offset.as_bytes(),
+        ];
+        let found = spi::texts(&c_string(parts.concat())?, &[])?;
+        Ok(found.into_iter().next().map(CString::into_bytes))
+    }
+}
+
+const NULLS_LAST: &[u8] = b" ASC NULLS LAST";
+const NULLS_FIRST: &[u8] = b" ASC NULLS FIRST";
+
+/// The same order from its end.
+fn reverse(order: &[u8]) -> &'static [u8] {
+    if order == NULLS_LAST {
+        b" DESC NULLS FIRST"
+    } else {
+        b" DESC NULLS LAST"
+    }
+}
+
+/// `INDOPTION_DESC` and `INDOPTION_NULLS_FIRST` of `catalog/pg_index.h`.
+const DESC: i32 = 1;
+const FIRST: i32 = 2;
+
+/// The order in which an index of the column has the keys, from the least one on. An index in descending order is read backwards.
+fn index_order(relation: u32, table: &[u8], by: &[u8], class: u32) -> Result<&'static [u8]> {
+    let tables = INDEXES.rows(&[Value::Oid(relation), Value::Text(by), Value::Oid(class)], |row| {
+        Ok((
+            row.char(0)?.unwrap_or(0),
+            row.text(1)?.unwrap_or_default(),
+            row.int4(2)?,
+        ))
+    })?;
+    for (kind, name, options) in &tables {
+        if *kind == b'f' {
+            return Err(report(
+                PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+                format!("{} has rows in foreign table {}", shown(table), shown(name)),
+            )
+            .into());
+        }
+        if options.is_none() {
+            return Err(report(
+                PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+                format!("{} has no index that begins with column \"{}\"", shown(name), shown(by)),
+            )
+            .detail("It must be a valid btree index of all rows, with the default operator class and the column's collation.")
+            .hint("Create one with CREATE INDEX CONCURRENTLY.")
+            .into());
+        }
+    }
+    let options = tables.first().and_then(|(_, _, options)| *options).unwrap_or(0);
+    let is_first = (options & FIRST != 0) != (options & DESC != 0);
+    Ok(if is_first { NULLS_FIRST } else { NULLS_LAST })
+}
+
+/// The text as a literal, whatever `standard_conforming_strings` is.
+fn literal(text: &[u8]) -> Vec<u8> {
+    let mut quoted = Vec::new();
+    if text.contains(&b'\\') {
+        quoted.extend_from_slice(b" E");
+    }
+    quoted.push(b'\'');
+    for byte in text {
+        if matches!(byte, b'\'' | b'\\') {
+            quoted.push(*byte);
+        }
+        quoted.push(*byte);
+    }
+    quoted.push(b'\'');
+    quoted
+}
+
+/// The text of a statement.
+pub fn c_string(bytes: Vec<u8>) -> Result<CString> {
+    CString::new(bytes)
+        .map_err(|_| report(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, "a statement has a NUL".into()).into())
+}
+
+/// What the planner may do, so that it reads the keys in the order of the index, however small or odd the table looks to it.
+const PLANNER: [(&CStr, &CStr); 8] = [
+    (c"enable_seqscan", c"off"),
+    (c"enable_bitmapscan", c"off"),
+    (c"enable_sort", c"off"),
+    (c"enable_indexscan", c"on"),
+    (c"enable_indexonlyscan", c"on"),
+    (c"max_parallel_workers_per_gather", c"0"),
+    (c"jit", c"off"),
+    (c"cursor_tuple_fraction", c"0"),
+];
+
+const SEARCH_PATH: &CStr = c"search_path";
+
+/// Sets what [`Key::cut`] needs, until the transaction ends: the path and the settings of the operation, which policies and functions look at, and
+/// those of this file. What is said of transactions is for that of the chunk.
+pub fn prepare(key: &Key, settings: &[(&CStr, Option<&CStr>)]) -> Result<()> {
+    for (name, value) in settings {
+        let value = value.unwrap_or(c"");
+        if *name == SEARCH_PATH {
+            set_as_clause(name, value)?;
+        } else if !name.to_bytes().to_ascii_lowercase().starts_with(b"transaction_") {
+            own::set(name, value, true)?;
+        }
+    }
+    for (name, value) in FORMATS.iter().chain(&PLANNER) {
+        if *name != SEARCH_PATH || key.shows_names {
+            set_as_clause(name, value)?;
+        }
+    }
+    Ok(())
+}
+
+/// Sets what differs as a function's SET clause does it. A SET LOCAL of the path would have the process forget all that it knows of the catalogs after
+/// the chunk.
+fn set_as_clause(name: &CStr, value: &CStr) -> Result<()> {
+    if own::value_of(name)? == value.to_bytes() {
+        return Ok(());
+    }
+    error::catching(|raw| own::set_until_level_ends(raw, name, value))
+}
+
+/// Asks for the right to read the column, as the current role. 42501.
+pub fn check_rights(key: &Key) -> Result<()> {
+    let parts: [&[u8]; 5] = [b"SELECT ", &key.column, b" FROM ", &key.table, b" WHERE false"];
+    spi::texts(&c_string(parts.concat())?, &[]).map(|_| ())
+}
+
+/// The numbers of the table and of its parents and children.
+pub fn family(relation: u32) -> Result<Vec<u32>> {
+    FAMILY.rows(&[Value::Oid(relation)], |row| Ok(row.oid(0)?.unwrap_or(0)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn literals() {
+        assert_eq!(literal(b"a"), b"'a'");
+        assert_eq!(literal(b"it's"), b"'it''s'");
+        assert_eq!(literal(b"a\\'b"), b" E'a\\\\''b'");
+        assert_eq!(literal(b""), b"''");
+    }
+}

@@ -1,0 +1,112 @@
+//! How large the table of an operation is, and whether its blocks are still the same ones.
+
+use crate::pg::catalog::size;
+use crate::pg::error::{Failure, Report, Result};
+use crate::pg::function::rows::{INT8, OID, Value};
+use crate::pg::plan::Plan;
+use crate::pg::spi;
+use crate::tasks::by::c_string;
+use pgrx::PgSqlErrorCode;
+
+/// Whether nothing has counted the rows of the table yet, and its name.
+static IS_NEW: Plan = Plan::planned(
+    c"SELECT c.reltuples OPERATOR(pg_catalog.<) 0, pg_catalog.format('%I.%I', n.nspname, c.relname) \
+      FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace \
+      WHERE c.oid OPERATOR(pg_catalog.=) $1",
+    &[OID],
+);
+
+/// The tables that have rows of this one.
+static WITH_ROWS: Plan = Plan::planned(
+    c"WITH RECURSIVE below (oid) AS ( \
+          SELECT $1 UNION SELECT inhrelid FROM pg_catalog.pg_inherits JOIN below ON inhparent OPERATOR(pg_catalog.=) below.oid) \
+      SELECT c.oid FROM below JOIN pg_catalog.pg_class AS c ON c.oid OPERATOR(pg_catalog.=) below.oid \
+      WHERE c.relkind OPERATOR(pg_catalog.=) ANY ('{r,m}'::pg_catalog.\"char\"[])",
+    &[OID],
+);
+
+/// The blocks of the table and of those that inherit from it, and about how many rows they have. Where nothing has counted the rows of a single table,
+/// those of some blocks are counted as the current role.
+pub fn size_of(relation: u32) -> Result<(f64, f64)> {
+    let (mut blocks, mut rows) = (0.0, 0.0);
+    let tables = WITH_ROWS.rows(&[Value::Oid(relation)], |row| Ok(row.oid(0)?.unwrap_or(0)))?;
+    for table in &tables {
+        let (more, about) = size::of_table(*table)?;
+        blocks += f64::from(more);
+        rows += about;
+    }
+    let is_new = IS_NEW.first(&[Value::Oid(relation)], |row| {
+        Ok((row.bool(0)? == Some(true), row.text(1)?.unwrap_or_default()))
+    })?;
+    if let Some((true, name)) = is_new
+        && tables == [relation]
+        && blocks > 0.0
+    {
+        match spi::in_subtransaction(|| density(&name, blocks as u64)) {
+            Ok(density) => rows = density * blocks,
+            Err(failure) if failure.is_cancel() => return Err(failure),
+            // Without the right to read the whole table it remains an estimate.
+            Err(_) => (),
+        }
+    }
+    Ok((blocks, rows))
+}
+
+/// Of an operation by blocks: the table, and the file of its blocks.
+static STORAGE: Plan = Plan::planned(
+    c"SELECT relation::pg_catalog.oid, storage FROM background.operation WHERE id OPERATOR(pg_catalog.=) $1 AND storage IS NOT NULL",
+    &[INT8],
+);
+
+static STORAGE_NOW: Plan = Plan::planned(c"SELECT pg_catalog.pg_relation_filenode($1)", &[OID]);
+
+/// Keeps the table of an operation by blocks from being rewritten until the transaction ends. 55000 if it was.
+pub fn hold_blocks(operation: i64) -> Result<()> {
+    let found = STORAGE.first(&[Value::Int8(operation)], |row| {
+        Ok((row.oid(0)?.unwrap_or(0), row.oid(1)?))
+    })?;
+    let Some((relation, storage)) = found else {
+        return Ok(());
+    };
+    size::of_table(relation)?;
+    if STORAGE_NOW.first(&[Value::Oid(relation)], |row| row.oid(0))?.flatten() != storage {
+        return Err(rewritten());
+    }
+    Ok(())
+}
+
+/// 55000.
+pub fn rewritten() -> Failure {
+    Report::new(
+        PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+        "the table was rewritten, and its rows are in other blocks".to_owned(),
+    )
+    .detail("VACUUM FULL, CLUSTER, TRUNCATE, some forms of ALTER TABLE and a restore do that.")
+    .hint("Start another operation.")
+    .into()
+}
+
+/// How many blocks are looked at, in each of three places.
+const LOOKED_AT: u64 = 4;
+
+/// Rows in a block, as the current role sees them.
+fn density(table: &[u8], blocks: u64) -> Result<f64> {
+    let (mut rows, mut seen) = (0.0, 0);
+    for from in [0, blocks / 2, blocks.saturating_sub(LOOKED_AT)] {
+        let end = blocks.min(from + LOOKED_AT);
+        let condition =
+            format!(" WHERE ctid OPERATOR(pg_catalog.>=) '({from},0)' AND ctid OPERATOR(pg_catalog.<) '({end},0)'");
+        let parts = [
+            &b"SELECT pg_catalog.count(*) FROM ONLY "[..],
+            table,
+            condition.as_bytes(),
+        ];
+        let count = spi::texts(&c_string(parts.concat())?, &[])?;
+        rows += count
+            .first()
+            .and_then(|count| count.to_str().ok()?.parse::<f64>().ok())
+            .unwrap_or(0.0);
+        seen += end - from;
+    }
+    Ok(rows / seen.max(1) as f64)
+}
