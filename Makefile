@@ -201,7 +201,7 @@ rpm: package_tools = rpm
 deb rpm:
 	@scripts/setup $(package_tools)
 	@mkdir -p '$(package_dir)' && >'$(package_dir)/rustfmt.toml'   # the nearest rustfmt.toml decides the format, and so the line numbers, of the generated bindings
-	$(MAKE) -s build CARGO='$(CARGO) --locked' CARGO_TARGET_DIR='$(package_dir)' RUSTFLAGS='$(package_flags)'
+	$(MAKE) -s build top CARGO='$(CARGO) --locked' CARGO_TARGET_DIR='$(package_dir)' RUSTFLAGS='$(package_flags)'
 	CARGO_TARGET_DIR='$(package_dir)' scripts/package $@
 
 # Tests the package on a root that has only Debian and the package.
