@@ -127,7 +127,7 @@ SELECT * FROM pg_background_run_query('SET ROLE commit_other; SELECT current_use
 SELECT query_as_owner('CALL stroll(''COMMIT'')');
 SELECT * FROM pg_background_run_query('SET ROLE commit_other; SELECT current_user::text', col_def => 'who text') AS (who text);
 SELECT as_owner('SELECT 1 / 0');
-SELECT * FROM pg_background_run_query('SELECT current_user::text', col_def => 'who text') AS (who text);
+SELECT who = current_user FROM pg_background_run_query('SELECT current_user::text', col_def => 'who text') AS (who text);
 DROP FUNCTION as_owner, query_as_owner;
 DROP PROCEDURE stroll, chatty, several, up;
 DROP TABLE trail, later, big;

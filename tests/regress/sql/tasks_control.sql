@@ -57,7 +57,7 @@ FROM unnest(ARRAY['cancel', 'retry', 'wait', 'result']) AS verb, unnest(ARRAY[:o
 SELECT count(*) FROM background.tasks WHERE id IN (:one, :four);
 SELECT background.enqueue('SELECT 5', key => 'mine', label => 'alice') AS five \gset
 SET ROLE regress_tasks_monitor;
-SELECT id = :five AS five, sql, key, owner, label, state FROM background.tasks WHERE id IN (:four, :five) ORDER BY tasks.id;
+SELECT id = :five AS five, sql, key, nullif(owner, session_user) AS owner, label, state FROM background.tasks WHERE id IN (:four, :five) ORDER BY tasks.id;
 SELECT count(*) FROM background.runs WHERE task_id = :one AND message IS NULL;
 SELECT count(*) > 0 FROM background.queues;
 SELECT error_line('SELECT background.enqueue(''SELECT 1'')');

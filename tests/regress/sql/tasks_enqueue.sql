@@ -1,6 +1,6 @@
 -- background.enqueue: what it takes, and what it refuses.
 SELECT background.enqueue('SELECT 1') > 0 AS enqueued;
-SELECT state, mode, queue, priority, owner, sql, attempt, max_attempts FROM background.tasks;
+SELECT state, mode, queue, priority, owner = current_user AS mine, sql, attempt, max_attempts FROM background.tasks;
 -- A task exists when its transaction commits.
 BEGIN;
 SELECT background.enqueue('SELECT 2') > 0;
@@ -92,7 +92,7 @@ CREATE FUNCTION tasks_as_owner() RETURNS int8 LANGUAGE sql SECURITY DEFINER SET 
 SET ROLE regress_tasks_alice;
 SELECT tasks_as_owner() > 0;
 RESET ROLE;
-SELECT sql, t.owner, search_path FROM background.tasks t JOIN background.task USING (id, sql) WHERE sql IN ('SELECT 14', 'SELECT 15') ORDER BY id;
+SELECT sql, nullif(t.owner, current_user) AS owner, search_path FROM background.tasks t JOIN background.task USING (id, sql) WHERE sql IN ('SELECT 14', 'SELECT 15') ORDER BY id;
 -- Nobody's operators are called.
 CREATE SCHEMA tasks_planted;
 CREATE FUNCTION tasks_planted.boom(text, text) RETURNS bool LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'called'; END $$;
