@@ -244,6 +244,7 @@ COMMENT ON SEQUENCE background.operation_id IS 'the ids of operations';
 -- phase: r runs, or is done where it has finished; p paused; s stopped by an error; c canceled. It has finished when it has no task any more.
 -- key_column: NULL where the chunks are ranges of blocks. last_key: where the next chunk begins, after this key or with this block.
 -- passed, total: rows, or blocks, of the chunks that were cut, and of the table at the start. storage: the file of those blocks.
+-- sorting: the type and the collation of the column, which decide where its keys are.
 -- on_error: s stop, c continue.
 CREATE TABLE background.operation (
 	id int8 NOT NULL CONSTRAINT operation_pkey PRIMARY KEY,
@@ -259,6 +260,7 @@ CREATE TABLE background.operation (
 	total float8 NOT NULL,
 	rows_per_block float8,
 	storage oid,
+	sorting text,
 	label text,
 	sql text NOT NULL,
 	param_types text[],
@@ -656,12 +658,12 @@ CREATE VIEW background.operations WITH (security_barrier) AS
 			ELSE CASE o.phase WHEN 'r' THEN 'done' WHEN 's' THEN 'failed' ELSE 'canceled' END END AS state,
 		c.done AS chunks_done, c.failed AS chunks_failed, c.rows AS rows_affected,
 		CASE WHEN o.finished_at IS NOT NULL AND o.phase = 'r' THEN 1
-			WHEN f.fraction <= 0.9 THEN f.fraction
 			-- The size of the table is an estimate. More rows than that come nearer to the end, and do not reach it.
-			ELSE 1 - 0.1 * exp(greatest(9 - 10 * f.fraction, -20)) END AS progress,
+			ELSE greatest(f.of_all, CASE WHEN f.fraction <= 0.9 THEN f.fraction ELSE 1 - 0.1 * exp(greatest(9 - 10 * f.fraction, -20)) END)
+			END AS progress,
 		r.rows / r.seconds AS rows_per_second,
 		CASE WHEN o.finished_at IS NULL AND o.phase = 'r'
-			THEN statement_timestamp() + greatest(o.total - c.size, 0) / nullif(r.size, 0) * r.seconds * interval '1 s' END AS eta,
+			THEN statement_timestamp() + greatest(e.total - c.size, 0) / nullif(r.size, 0) * r.seconds * interval '1 s' END AS eta,
 		o.started_at, o.finished_at,
 		CASE o.sight WHEN 2 THEN coalesce(o.error_message, (
 			SELECT coalesce(e.error_message, 'chunk ' || e.n || ' was canceled') FROM background.chunk AS e
@@ -672,7 +674,9 @@ CREATE VIEW background.operations WITH (security_barrier) AS
 				coalesce(sum(rows) FILTER (WHERE state = 'd'), 0)::int8 AS rows,
 				coalesce(sum(size) FILTER (WHERE state = 'd'), 0)::float8 AS size
 			FROM background.chunk WHERE operation_id = o.id) AS c
-		CROSS JOIN LATERAL (SELECT c.size / greatest(o.total, 1)) AS f (fraction)
+		-- How many rows there are is an estimate until all chunks are cut.
+		CROSS JOIN LATERAL (SELECT CASE WHEN o.is_cut THEN o.passed ELSE o.total END) AS e (total)
+		CROSS JOIN LATERAL (SELECT c.size / greatest(o.total, 1), CASE WHEN o.is_cut THEN c.size / greatest(o.passed, 1) END) AS f (fraction, of_all)
 		CROSS JOIN LATERAL (
 			SELECT sum(rows)::float8 AS rows, sum(size)::float8 AS size,
 				nullif(extract(epoch FROM max(finished_at) - min(finished_at - ms * interval '1 ms'))::float8, 0) AS seconds

@@ -27,15 +27,24 @@ static TABLE: Plan = Plan::planned(
     &[OID],
 );
 
+/// Of a column: its type, whether its value comes from others, its name, its collation. That of the database is another one after a restore elsewhere.
 static COLUMN: Plan = Plan::planned(
-    c"SELECT atttypid, attgenerated OPERATOR(pg_catalog.<>) '', pg_catalog.format('%I', attname) FROM pg_catalog.pg_attribute \
+    c"SELECT atttypid, attgenerated OPERATOR(pg_catalog.<>) '', pg_catalog.format('%I', attname), \
+          (SELECT pg_catalog.format('%I.%I', n.nspname, c.collname) FROM pg_catalog.pg_collation AS c \
+              JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) c.collnamespace WHERE c.oid OPERATOR(pg_catalog.=) attcollation), \
+          CASE WHEN attcollation OPERATOR(pg_catalog.=) 100::pg_catalog.oid THEN (SELECT datcollate::pg_catalog.text FROM pg_catalog.pg_database \
+              WHERE datname OPERATOR(pg_catalog.=) pg_catalog.current_database()) END \
+      FROM pg_catalog.pg_attribute \
       WHERE attrelid OPERATOR(pg_catalog.=) $1 AND attname OPERATOR(pg_catalog.=) $2 AND attnum OPERATOR(pg_catalog.>) 0 AND NOT attisdropped",
     &[OID, TEXT],
 );
 
-/// Of a type: its name, and whether its texts may have names that are qualified as the search path asks for.
+/// Of a type: its name, a name for all types whose values have the same order and texts, and whether its texts may have names that are qualified as the search path asks for.
 static TYPE: Plan = Plan::planned(
     c"SELECT pg_catalog.format('%I.%I', n.nspname, t.typname), \
+          CASE WHEN t.oid OPERATOR(pg_catalog.=) ANY ('{20,21,23}'::pg_catalog.oid[]) THEN 'integers' \
+              WHEN t.oid OPERATOR(pg_catalog.=) ANY ('{25,1043}'::pg_catalog.oid[]) THEN 'texts' \
+              ELSE pg_catalog.format('%I.%I', n.nspname, t.typname) END, \
           EXISTS (SELECT FROM pg_catalog.pg_type AS p WHERE p.oid OPERATOR(pg_catalog.=) ANY (ARRAY[t.oid, t.typelem]) \
               AND (pg_catalog.starts_with(p.typname::pg_catalog.text, 'reg') \
                   OR p.typtype OPERATOR(pg_catalog.<>) ALL ('{b,e}'::pg_catalog.\"char\"[]))) \
@@ -114,6 +123,51 @@ pub struct Key {
     at_least: Vec<u8>,
     /// The order in which the index has the keys, from the first one.
     order: &'static [u8],
+    /// Names what decides the places of the keys: the type and the collation. Names, since a restore keeps them.
+    pub sorting: Vec<u8>,
+}
+
+/// A column, as the catalogs have it.
+struct Column {
+    column: Vec<u8>,
+    is_generated: bool,
+    kind: Vec<u8>,
+    class: u32,
+    shows_names: bool,
+    sorting: Vec<u8>,
+}
+
+impl Column {
+    fn find(relation: u32, by: &[u8]) -> Result<Option<Self>> {
+        let found = COLUMN.first(&[Value::Oid(relation), Value::Text(by)], |row| {
+            let (kind, is_generated) = (row.oid(0)?.unwrap_or(0), row.bool(1)? == Some(true));
+            let (column, collation) = (row.text(2)?.unwrap_or_default(), row.text(3)?.unwrap_or_default());
+            Ok((kind, is_generated, column, collation, row.text(4)?.unwrap_or_default()))
+        })?;
+        let Some((kind, is_generated, column, collation, of_database)) = found else {
+            return Ok(None);
+        };
+        let (kind, class) = size::order_of(kind)?;
+        let found = TYPE.first(&[Value::Oid(kind)], |row| {
+            let (kind, kinds) = (row.text(0)?.unwrap_or_default(), row.text(1)?.unwrap_or_default());
+            Ok((kind, kinds, row.bool(2)? == Some(true)))
+        })?;
+        let (kind, kinds, shows_names) = found.unwrap_or_default();
+        let sorting = [&kinds[..], &collation, &of_database].join(&b' ');
+        Ok(Some(Self {
+            column,
+            is_generated,
+            kind,
+            class,
+            shows_names,
+            sorting,
+        }))
+    }
+}
+
+/// What decides the places of the keys of a column, as [`Key::sorting`]; None without the column.
+pub fn sorting(relation: u32, by: &[u8]) -> Result<Option<Vec<u8>>> {
+    Ok(Column::find(relation, by)?.map(|column| column.sorting))
 }
 
 /// A range of keys, or of blocks.
@@ -193,22 +247,21 @@ impl By {
 
 impl Key {
     fn look(relation: u32, table: Vec<u8>, by: &[u8]) -> Result<Self> {
-        let column = COLUMN.first(&[Value::Oid(relation), Value::Text(by)], |row| {
-            let name = row.text(2)?.unwrap_or_default();
-            Ok((row.oid(0)?.unwrap_or(0), row.bool(1)? == Some(true), name))
-        })?;
-        let Some((kind, is_generated, column)) = column else {
+        let Some(column) = Column::find(relation, by)? else {
             return Err(report(
                 PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN,
                 format!("column \"{}\" of relation {} does not exist", shown(by), shown(&table)),
             )
             .into());
         };
-        let (kind, class) = size::order_of(kind)?;
-        let found = TYPE.first(&[Value::Oid(kind)], |row| {
-            Ok((row.text(0)?.unwrap_or_default(), row.bool(1)? == Some(true)))
-        })?;
-        let (name, shows_names) = found.unwrap_or_default();
+        let Column {
+            column,
+            is_generated,
+            kind: name,
+            class,
+            shows_names,
+            sorting,
+        } = column;
         if class == 0 {
             return Err(report(
                 PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
@@ -234,6 +287,7 @@ impl Key {
             greater: operator(5)?,
             at_least: operator(4)?,
             order,
+            sorting,
         })
     }
 

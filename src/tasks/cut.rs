@@ -33,7 +33,7 @@ const BEHIND: f64 = 1000.0;
 static LOCK: Plan = Plan::planned(
     c"SELECT phase, relation::pg_catalog.oid, key_column, last_key, is_cut, chunks, passed, total, rows_per_block, storage, chunk_rows, \
           pg_catalog.date_part('epoch', chunk_time) OPERATOR(pg_catalog.*) 1000, parallelism::pg_catalog.int8, \
-          on_error OPERATOR(pg_catalog.=) 's', finished_at IS NOT NULL, max_replication_lag IS NOT NULL \
+          on_error OPERATOR(pg_catalog.=) 's', finished_at IS NOT NULL, max_replication_lag IS NOT NULL, sorting \
       FROM background.operation WHERE id OPERATOR(pg_catalog.=) $1 FOR UPDATE",
     &[INT8],
 );
@@ -146,6 +146,7 @@ struct Operation {
     stops: bool,
     has_finished: bool,
     looks_at_lag: bool,
+    sorting: Option<Vec<u8>>,
 }
 
 impl Operation {
@@ -168,6 +169,7 @@ impl Operation {
                 stops: row.bool(13)? == Some(true),
                 has_finished: row.bool(14)? == Some(true),
                 looks_at_lag: row.bool(15)? == Some(true),
+                sorting: row.text(16)?,
             })
         })
     }
@@ -215,6 +217,9 @@ impl Operation {
     fn cut(&self, by: &By, settings: Settings) -> Result<Option<Range>> {
         match by {
             By::Key(key) => {
+                if Some(&key.sorting) != self.sorting.as_ref() {
+                    return Err(extent::sorted_otherwise(self.column.as_deref().unwrap_or_default()));
+                }
                 let size = self.size(1.0)?;
                 by::prepare(key, settings)?;
                 key.cut(self.last_key.as_deref(), size)

@@ -5,7 +5,7 @@ use crate::pg::error::{Failure, Report, Result};
 use crate::pg::function::rows::{INT8, OID, Value};
 use crate::pg::plan::Plan;
 use crate::pg::spi;
-use crate::tasks::by::c_string;
+use crate::tasks::by::{self, c_string};
 use pgrx::PgSqlErrorCode;
 
 /// Whether nothing has counted the rows of the table yet, and its name.
@@ -52,27 +52,46 @@ pub fn size_of(relation: u32) -> Result<(f64, f64)> {
     Ok((blocks, rows))
 }
 
-/// Of an operation by blocks: the table, and the file of its blocks.
-static STORAGE: Plan = Plan::planned(
-    c"SELECT relation::pg_catalog.oid, storage FROM background.operation WHERE id OPERATOR(pg_catalog.=) $1 AND storage IS NOT NULL",
+/// Of an operation: the table, and the file of its blocks, or the column and what decides the places of its keys.
+static DIVIDED: Plan = Plan::planned(
+    c"SELECT relation::pg_catalog.oid, storage, key_column, sorting FROM background.operation WHERE id OPERATOR(pg_catalog.=) $1",
     &[INT8],
 );
 
 static STORAGE_NOW: Plan = Plan::planned(c"SELECT pg_catalog.pg_relation_filenode($1)", &[OID]);
 
-/// Keeps the table of an operation by blocks from being rewritten until the transaction ends. 55000 if it was.
-pub fn hold_blocks(operation: i64) -> Result<()> {
-    let found = STORAGE.first(&[Value::Int8(operation)], |row| {
-        Ok((row.oid(0)?.unwrap_or(0), row.oid(1)?))
+/// Keeps the rows of the operation's table in the order that its chunks are ranges of until the transaction ends: a rewritten table has them in other
+/// blocks, another type or collation sorts them otherwise. 55000 if that has happened.
+pub fn hold(operation: i64) -> Result<()> {
+    let found = DIVIDED.first(&[Value::Int8(operation)], |row| {
+        Ok((row.oid(0)?.unwrap_or(0), row.oid(1)?, row.text(2)?, row.text(3)?))
     })?;
-    let Some((relation, storage)) = found else {
+    let Some((relation, storage, column, sorting)) = found else {
         return Ok(());
     };
-    size::of_table(relation)?;
-    if STORAGE_NOW.first(&[Value::Oid(relation)], |row| row.oid(0))?.flatten() != storage {
-        return Err(rewritten());
+    size::hold(relation)?;
+    let Some(column) = column else {
+        let now = STORAGE_NOW.first(&[Value::Oid(relation)], |row| row.oid(0))?.flatten();
+        return if now == storage { Ok(()) } else { Err(rewritten()) };
+    };
+    match by::sorting(relation, &column)? {
+        Some(now) if Some(&now) != sorting.as_ref() => Err(sorted_otherwise(&column)),
+        // Without the column the statement says so.
+        _ => Ok(()),
     }
-    Ok(())
+}
+
+/// 55000.
+pub fn sorted_otherwise(column: &[u8]) -> Failure {
+    Report::new(
+        PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+        format!(
+            "the type or the collation of column \"{}\" has changed, and its keys are in other places",
+            String::from_utf8_lossy(column)
+        ),
+    )
+    .hint("Start another operation for the rows that are left.")
+    .into()
 }
 
 /// 55000.

@@ -101,6 +101,10 @@ pub fn add(operation: i64, pause: f64) -> Result<()> {
     if let Some(ready) = ADD.first(&values, Ready::read)? {
         let phase = if pause > 0.0 { Phase::Deferred } else { Phase::Waiting };
         pushed::push(&ready.task(), phase)?;
+        if !ready.has_role() {
+            // No runner of that role comes. The keeper fails the task.
+            pushed::sweep()?;
+        }
     }
     Ok(())
 }

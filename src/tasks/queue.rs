@@ -311,7 +311,7 @@ pub fn drop(tables: &Tables, name: &[u8]) -> Result<()> {
         )
         .into());
     }
-    object::lock_name(tables.task, name, object::Mode::Drop)?;
+    object::lock_name(tables.task, name, object::Mode::Alone)?;
     if IS_USED.first(&[Value::Text(name)], |_| Ok(()))?.is_some() {
         return Err(Report::new(
             PgSqlErrorCode::ERRCODE_OBJECT_IN_USE,

@@ -600,7 +600,7 @@ pub fn before() -> Result<Option<Parameters>> {
         own::set(name, value.unwrap_or(c""), is_local)?;
     }
     if task.operation != 0 {
-        extent::hold_blocks(task.operation)?;
+        extent::hold(task.operation)?;
     }
     match task.params {
         Some(columns) => simple_query::with_message_memory(|| kept::read(columns)).map(Some),

@@ -1,6 +1,6 @@
 //! What is done with an operation that is there: change, cancel, retry, wait.
 
-use crate::pg::catalog::role;
+use crate::pg::catalog::{object, role};
 use crate::pg::error::{Failure, Report, Result};
 use crate::pg::fallible;
 use crate::pg::function::call::Interval;
@@ -189,13 +189,23 @@ pub fn cancel(tables: &Tables, id: i64, grace_ms: i32) -> Result<bool> {
         return Ok(false);
     }
     transaction::check_writable(c"background.cancel_operation()")?;
+    // Sessions that cancel one operation do so one after the other: each would interrupt what notes the ends of the chunks that the other has canceled.
+    object::lock_name(tables.operation, &id.to_le_bytes(), object::Mode::Alone)?;
+    let deadline = Deadline::after(grace_ms.clamp(0, running::GRACE_MAX));
+    if find(id)?.is_some_and(|found| found.phase == b'c' && !found.has_finished && !found.is_own) {
+        // Another session has canceled it.
+        if grace_ms > 0 {
+            wait_for_ends(&tasks(id)?, deadline)?;
+        }
+        return Ok(true);
+    }
     let cutting = lock_against_lanes(id)?;
     if CANCEL.execute(&[Value::Int8(id), Value::Bool(!cutting.is_empty())])? == 0 {
         return Ok(false);
     }
     // A chunk that ends now puts a lane into its place, which finds the operation canceled when this is committed.
     let mut running = Vec::new();
-    for task in TASKS.rows(&[Value::Int8(id)], |row| row.int8(0))?.into_iter().flatten() {
+    for task in tasks(id)? {
         if running::runs_now(task).is_some() {
             fallible::push(&mut running, task)?;
         } else if LOCK_TASK.first(&[Value::Int8(task)], |_| Ok(()))?.is_some() && !is_claimed(tables, task)? {
@@ -206,12 +216,24 @@ pub fn cancel(tables: &Tables, id: i64, grace_ms: i32) -> Result<bool> {
     for task in running.iter().filter(|task| !cutting.contains(task)) {
         running::cancel(*task, 0)?;
     }
-    let deadline = Deadline::after(grace_ms.clamp(0, running::GRACE_MAX));
-    while grace_ms > 0 && !deadline.has_passed() && running.iter().any(|task| running::runs_now(*task).is_some()) {
-        running::wait_for_ends(deadline.left().unwrap_or(20).min(20))?;
+    if grace_ms > 0 {
+        wait_for_ends(&running, deadline)?;
     }
     lane::settle(id)?;
     Ok(true)
+}
+
+/// The tasks of the operation.
+fn tasks(id: i64) -> Result<Vec<i64>> {
+    let found = TASKS.rows(&[Value::Int8(id)], |row| row.int8(0))?;
+    fallible::collected(found.into_iter().flatten())
+}
+
+fn wait_for_ends(tasks: &[i64], deadline: Deadline) -> Result<()> {
+    while !deadline.has_passed() && tasks.iter().any(|task| running::runs_now(*task).is_some()) {
+        running::wait_for_ends(deadline.left().unwrap_or(20).min(20))?;
+    }
+    Ok(())
 }
 
 /// Locks the operation's row, and returns the lanes that were canceled for that: one that has the row and waits for the table would keep this waiting, and
@@ -301,7 +323,7 @@ pub fn wait(tables: &Tables, id: i64, deadline: Deadline) -> Result<Option<Vec<u
         }
         if backend::now() >= look_at {
             look_at = backend::now() + patience * 1000;
-            for task in TASKS.rows(&[Value::Int8(id)], |row| row.int8(0))?.into_iter().flatten() {
+            for task in tasks(id)? {
                 if running::runs_now(task).is_some_and(|run| deadlock::waits_for_me(run.pid)) {
                     return Err(deadlocked(id, task));
                 }

@@ -10,8 +10,8 @@ use pgrx::pg_sys::{self, LOCKMODE, Oid};
 pub enum Mode {
     /// It is to stay.
     Use,
-    /// Nobody uses it.
-    Drop,
+    /// No other transaction has it.
+    Alone,
 }
 
 // storage/lmgr.h
@@ -26,7 +26,7 @@ pub fn lock_name(class: u32, name: &[u8], mode: Mode) -> Result<()> {
     let object = Oid::from(hash.end());
     let mode = match mode {
         Mode::Use => pg_sys::RowExclusiveLock,
-        Mode::Drop => pg_sys::AccessExclusiveLock,
+        Mode::Alone => pg_sys::AccessExclusiveLock,
     };
     // SAFETY: a tag of the database's own; nothing else is read.
     error::catching(|raw| unsafe {

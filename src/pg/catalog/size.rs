@@ -1,4 +1,4 @@
-//! How large a table is, and how the values of a type are ordered. Guarded.
+//! How large a table is, that it stays as it is, and how the values of a type are ordered. Guarded.
 
 use crate::pg::error::{self, Result};
 use pgrx::pg_sys::{self, Oid};
@@ -16,6 +16,12 @@ pub fn of_table(table: u32) -> Result<(u32, f64)> {
     };
     // The planner takes a new table for larger than it is.
     Ok((blocks, rows * f64::from(blocks) / f64::from(pages.max(1))))
+}
+
+/// Keeps the table as it is until the transaction ends; one that is not there any more is no error.
+pub fn hold(table: u32) -> Result<()> {
+    // SAFETY: a lock on a number.
+    error::catching(|_raw| unsafe { pg_sys::LockRelationOid(Oid::from(table), pg_sys::AccessShareLock as _) })
 }
 
 /// The type without its domains, and the default operator class that orders its values in a btree, 0 if there is none.

@@ -909,3 +909,204 @@ fn one_that_waits_for_the_table_is_canceled_at_once() {
     other.exec("ROLLBACK");
     assert!(is(&mut session, id, "chunks_done > 1 AND chunks_failed = 0"));
 }
+
+/// Chunks are ranges in an order that the type and the collation of the column decide.
+#[test]
+fn the_keys_are_sorted_otherwise() {
+    let cluster = cluster(&[]);
+    let mut session = cluster.session();
+    for (kind, key, other, goes_on) in [
+        (
+            "text COLLATE \"C\"",
+            "to_char(i, '0000')",
+            "text COLLATE \"POSIX\"",
+            false,
+        ),
+        (
+            "varchar(9) COLLATE \"C\"",
+            "to_char(i, '0000')",
+            "text COLLATE \"C\"",
+            true,
+        ),
+        (
+            "timestamptz",
+            "'2026-01-01'::timestamptz + i * interval '1 h'",
+            "timestamp",
+            false,
+        ),
+        ("int", "i", "int8", true),
+        ("int", "i", "numeric", false),
+        ("date", "'2026-01-01'::date + i", "timestamp", false),
+    ] {
+        for is_paused in [true, false] {
+            let case = format!("{kind} to {other}, paused: {is_paused}");
+            session.exec(&format!(
+                "CREATE TABLE t (id {kind} PRIMARY KEY, n int DEFAULT 0); INSERT INTO t SELECT {key} FROM generate_series(1, 400) i"
+            ));
+            let id = start(
+                &mut session,
+                &format!("{COUNT_UP}, 'id', chunk_rows => 10, pause_between => '20 ms', max_attempts => 1"),
+            );
+            session.wait_until(&format!(
+                "(SELECT chunks_done > 2 FROM background.operations WHERE id = {id})"
+            ));
+            if is_paused {
+                session.exec(&format!("SELECT background.alter_operation({id}, paused => true)"));
+            }
+            session.exec(&format!("ALTER TABLE t ALTER id TYPE {other}"));
+            if is_paused {
+                session.exec(&format!("SELECT background.alter_operation({id}, paused => false)"));
+            }
+            if goes_on {
+                assert_eq!(wait(&mut session, id), "done", "{case}");
+                assert!(once(&mut session, "t"), "{case}");
+            } else {
+                assert_eq!(wait(&mut session, id), "failed", "{case}");
+                assert!(
+                    is(
+                        &mut session,
+                        id,
+                        "last_error LIKE 'the type or the collation of column \"id\" has changed%'"
+                    ),
+                    "{case}"
+                );
+                assert!(is(&mut session, id, "rows_affected = (SELECT sum(n) FROM t)"), "{case}");
+                assert!(session.holds("(SELECT bool_and(n IN (0, 1)) FROM t)"), "{case}");
+                // It goes on when the keys are where they were.
+                session.exec(&format!(
+                    "ALTER TABLE t ALTER id TYPE {kind}; SELECT background.retry_operation({id})"
+                ));
+                assert_eq!(wait(&mut session, id), "done", "{case}");
+                assert!(once(&mut session, "t"), "{case}");
+            }
+            session.exec("DROP TABLE t");
+        }
+    }
+}
+
+#[test]
+fn a_role_that_does_not_exist_any_more() {
+    let cluster = cluster(&[]);
+    let mut session = cluster.session();
+    for how in ["paused", "canceled"] {
+        session.exec(
+            "CREATE ROLE gone LOGIN; GRANT pgbackground_role TO gone; CREATE TABLE t (id int PRIMARY KEY, n int DEFAULT 0); \
+             INSERT INTO t SELECT i FROM generate_series(1, 1000) i; GRANT ALL ON t TO gone",
+        );
+        let mut gone = cluster.session_as("gone");
+        let id = start(
+            &mut gone,
+            &format!("{COUNT_UP}, 'id', chunk_rows => 10, pause_between => '20 ms'"),
+        );
+        session.wait_until(&format!(
+            "(SELECT chunks_done > 2 FROM background.operations WHERE id = {id})"
+        ));
+        let (stop, go_on) = match how {
+            "paused" => (
+                "alter_operation(ID, paused => true)",
+                "alter_operation(ID, paused => false)",
+            ),
+            _ => ("cancel_operation(ID)", "retry_operation(ID)"),
+        };
+        let call = |what: &str| format!("SELECT background.{}", what.replace("ID", &id.to_string()));
+        gone.exec(&call(stop));
+        drop(gone);
+        session.wait_until(&format!("NOT EXISTS (SELECT FROM background.tasks WHERE operation_id = {id} AND state IN ('waiting', 'deferred', 'running'))"));
+        session.wait_until("NOT EXISTS (SELECT FROM pg_stat_activity WHERE usename = 'gone')");
+        session.exec("DROP OWNED BY gone; DROP ROLE gone");
+        session.exec(&call(go_on));
+        // Long before the keeper looks by itself.
+        assert_eq!(
+            session
+                .text(&format!("SELECT background.wait_operation({id}, 20000)"))
+                .as_deref(),
+            Some("failed"),
+            "{how}"
+        );
+        assert!(
+            is(&mut session, id, "last_error LIKE '%role%gone%does not exist%'"),
+            "{how}"
+        );
+        session.exec("DROP TABLE t");
+    }
+}
+
+/// None of them interrupts what notes the ends of the chunks that another one has canceled.
+#[test]
+fn sessions_cancel_at_once() {
+    let cluster = cluster(&["pg_background.max_task_workers = 5"]);
+    let mut session = cluster.session();
+    session.exec(
+        "CREATE TABLE t (id int PRIMARY KEY, n int DEFAULT 0); INSERT INTO t SELECT i FROM generate_series(1, 1000) i",
+    );
+    for round in 0..5 {
+        let id = start(
+            &mut session,
+            "'SELECT pg_sleep(60) WHERE $1 < $2', 't', 'id', chunk_rows => 100, parallelism => 3",
+        );
+        session.wait_until(&format!(
+            "(SELECT count(*) = 3 FROM background.tasks WHERE operation_id = {id} AND state = 'running')"
+        ));
+        let cancels: Vec<_> = (0..3)
+            .map(|_| {
+                cluster
+                    .session()
+                    .start(&format!("SELECT background.cancel_operation({id}, 60000)"))
+            })
+            .collect();
+        let began = std::time::Instant::now();
+        for cancel in cancels {
+            cancel.join().1.unwrap();
+        }
+        assert!(began.elapsed().as_secs() < 30, "{round}");
+        assert_eq!(wait(&mut session, id), "canceled", "{round}");
+        assert!(session.holds(&format!(
+            "(SELECT count(*) = 3 AND bool_and(state = 'canceled') FROM background.chunks WHERE operation_id = {id})"
+        )));
+        assert!(
+            session.holds("NOT EXISTS (SELECT FROM background.runs WHERE state = 'interrupted')"),
+            "{round}"
+        );
+    }
+    assert!(!cluster.log().contains("due to lock timeout"));
+}
+
+/// It never falls, whatever the table is taken for, and is exact when all chunks are cut.
+#[test]
+fn progress_of_tables_that_are_misjudged() {
+    let cluster = cluster(&[]);
+    let mut session = cluster.session();
+    for (what, prepare) in [
+        ("dead rows", "UPDATE t SET n = 1; UPDATE t SET n = 0"),
+        (
+            "old statistics",
+            "ANALYZE t; INSERT INTO t SELECT i FROM generate_series(2001, 10000) i; DELETE FROM t WHERE id > 5000",
+        ),
+        (
+            "statistics of an empty table",
+            "DELETE FROM t; VACUUM t; INSERT INTO t SELECT i FROM generate_series(1, 2000) i",
+        ),
+    ] {
+        session.exec("CREATE TABLE t (id int PRIMARY KEY, n int DEFAULT 0) WITH (autovacuum_enabled = off); INSERT INTO t SELECT i FROM generate_series(1, 2000) i");
+        prepare.split("; ").for_each(|sql| session.exec(sql));
+        let rows: i64 = session.value("SELECT count(*) FROM t");
+        let id = start(
+            &mut session,
+            "'UPDATE t SET n = n + 1 / (id - 1000) WHERE id BETWEEN $1 AND $2', 't', 'id', chunk_rows => 50, max_attempts => 1, on_error => 'continue', \
+             pause_between => '5 ms'",
+        );
+        let mut last = 0.0;
+        let mut is_running = true;
+        while is_running {
+            is_running = is(&mut session, id, "state = 'running'");
+            let now: f64 = session.value(&format!("SELECT progress FROM background.operations WHERE id = {id}"));
+            assert!(now >= last && now < 1.0, "{what}: {now} after {last}");
+            last = now;
+        }
+        assert_eq!(wait(&mut session, id), "failed");
+        // All but the chunk that has failed.
+        let exact = 1.0 - 50.0 / rows as f64;
+        assert!((last - exact).abs() < 0.03, "{what}: {last}, {exact}");
+        session.exec("DROP TABLE t");
+    }
+}
