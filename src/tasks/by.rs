@@ -1,19 +1,16 @@
 //! What the chunks of an operation are ranges of: the keys of a column in the order of an index, or the blocks of a table.
 //!
-//! The catalogs are read as the tables' owner, and the table itself by SQL as the operation's role: comparison functions, policies and rights are
-//! that role's. That SQL has qualified names, and keys as literals, so that no path and no cast changes what they mean.
+//! The catalogs are read as the tables' owner, the table itself as the operation's role ([`crate::tasks::range`]): comparison functions, policies and
+//! rights are that role's.
 
 use crate::pg::catalog::size;
-use crate::pg::error::{self, Failure, Report, Result};
+use crate::pg::error::{Failure, Report, Result};
 use crate::pg::fallible;
 use crate::pg::function::rows::{INT4, OID, TEXT, Value};
-use crate::pg::guc::own;
 use crate::pg::plan::Plan;
-use crate::pg::spi;
-use crate::pg::value::kept::FORMATS;
-use core::ffi::CStr;
+use crate::pg::reuse::connection_version;
+use core::cell::RefCell;
 use pgrx::PgSqlErrorCode;
-use std::ffi::CString;
 
 /// The name of what is no column.
 pub const CTID: &[u8] = b"ctid";
@@ -112,17 +109,17 @@ pub enum By {
 #[derive(Clone)]
 pub struct Key {
     /// Qualified and quoted names: the table, the column, the type without its domains.
-    table: Vec<u8>,
-    column: Vec<u8>,
-    kind: Vec<u8>,
+    pub(super) table: Vec<u8>,
+    pub(super) column: Vec<u8>,
+    pub(super) kind: Vec<u8>,
     /// Whether its value comes from other columns.
     pub is_generated: bool,
     /// Whether the search path decides how the keys are written.
-    shows_names: bool,
-    greater: Vec<u8>,
-    at_least: Vec<u8>,
+    pub(super) shows_names: bool,
+    pub(super) greater: Vec<u8>,
+    pub(super) at_least: Vec<u8>,
     /// The order in which the index has the keys, from the first one.
-    order: &'static [u8],
+    pub(super) order: &'static [u8],
     /// Names what decides the places of the keys: the type and the collation. Names, since a restore keeps them.
     pub sorting: Vec<u8>,
 }
@@ -167,17 +164,15 @@ impl Column {
 
 /// What decides the places of the keys of a column, as [`Key::sorting`]; None without the column.
 pub fn sorting(relation: u32, by: &[u8]) -> Result<Option<Vec<u8>>> {
+    let now = (relation, connection_version::messages());
+    let known = KNOWN.with_borrow(|known| match known {
+        Some((then, of, By::Key(key))) if *then == now && of == by => Some(key.sorting.clone()),
+        _ => None,
+    });
+    if known.is_some() {
+        return Ok(known);
+    }
     Ok(Column::find(relation, by)?.map(|column| column.sorting))
-}
-
-/// A range of keys, or of blocks.
-pub struct Range {
-    pub first: Vec<u8>,
-    pub last: Vec<u8>,
-    /// Rows or blocks.
-    pub size: i64,
-    /// Whether it was the last one.
-    pub is_end: bool,
 }
 
 fn report(code: PgSqlErrorCode, message: String) -> Report {
@@ -188,7 +183,29 @@ fn shown(name: &[u8]) -> String {
     String::from_utf8_lossy(name).into_owned()
 }
 
+/// The table and the invalidations that were seen then, the column, and what they are divided by.
+type Known = ((u32, u64), Vec<u8>, By);
+
+thread_local! {
+    static KNOWN: RefCell<Option<Known>> = const { RefCell::new(None) };
+}
+
 impl By {
+    /// As [`By::look`], from memory if no catalog has changed since the last look.
+    pub fn known(relation: u32, by: &[u8]) -> Result<Self> {
+        KNOWN.with_borrow_mut(|known| {
+            let now = (relation, connection_version::messages());
+            match known {
+                Some((then, of, what)) if *then == now && of == by => Ok(what.clone()),
+                _ => {
+                    let what = Self::look(relation, by)?;
+                    *known = Some((now, fallible::copied(by)?, what.clone()));
+                    Ok(what)
+                }
+            }
+        })
+    }
+
     /// Looks at the table and the column, or at the table's blocks for `ctid`. 42P01 for a table that is not there, 42809 for what is no table, 0A000
     /// for one whose rows others do not see, that lie elsewhere or in several tables with blocks of their own; 42703 without the column,
     /// 42704 without an index.
@@ -290,85 +307,10 @@ impl Key {
             sorting,
         })
     }
-
-    /// Cuts the next range of `size` rows behind `after`, as the current role, in its transaction. A key that several rows have is not divided. None
-    /// where no row is left.
-    pub fn cut(&self, after: Option<&[u8]>, size: i64) -> Result<Option<Range>> {
-        let condition = match after {
-            Some(key) => self.compare(&self.greater, key),
-            None => [&self.column, &b" IS NOT NULL"[..]].concat(),
-        };
-        let Some(first) = self.one(&condition, b"ASC", 0)? else {
-            return Ok(None);
-        };
-        let condition = self.compare(&self.at_least, &first);
-        if let Some(last) = self.one(&condition, b"ASC", size - 1)? {
-            return Ok(Some(Range {
-                first,
-                last,
-                size,
-                is_end: false,
-            }));
-        }
-        // The rows that are left are fewer. What has gone meanwhile leaves the first one alone.
-        let last = match self.one(&condition, b"DESC", 0)? {
-            Some(last) => last,
-            None => fallible::copied(&first)?,
-        };
-        let rows = b"SELECT pg_catalog.count(*) FROM (SELECT FROM ";
-        let limit = format!(" LIMIT {size}) AS _");
-        let counted = spi::texts(
-            &c_string([&rows[..], &self.table, &b" WHERE "[..], &condition, limit.as_bytes()].concat())?,
-            &[],
-        )?;
-        let counted = counted.first().and_then(|count| count.to_str().ok()?.parse().ok());
-        Ok(Some(Range {
-            first,
-            last,
-            size: counted.unwrap_or(size).max(1),
-            is_end: true,
-        }))
-    }
-
-    fn compare(&self, operator: &[u8], key: &[u8]) -> Vec<u8> {
-        let parts: [&[u8]; 7] = [&self.column, b" ", operator, b" ", &literal(key), b"::", &self.kind];
-        parts.concat()
-    }
-
-    fn one(&self, condition: &[u8], direction: &[u8], offset: i64) -> Result<Option<Vec<u8>>> {
-        let order: &[u8] = if direction == b"ASC" {
-            self.order
-        } else {
-            reverse(self.order)
-        };
-        let offset = format!(" OFFSET {offset} LIMIT 1");
-        let parts: [&[u8]; 9] = [
-            b"SELECT ",
-            &self.column,
-            b" FROM ",
-            &self.table,
-            b" WHERE ",
-            condition,
-            b" ORDER BY ",
-            &[&self.column, order].concat(),
-            offset.as_bytes(),
-        ];
-        let found = spi::texts(&c_string(parts.concat())?, &[])?;
-        Ok(found.into_iter().next().map(CString::into_bytes))
-    }
 }
 
-const NULLS_LAST: &[u8] = b" ASC NULLS LAST";
+pub(super) const NULLS_LAST: &[u8] = b" ASC NULLS LAST";
 const NULLS_FIRST: &[u8] = b" ASC NULLS FIRST";
-
-/// The same order from its end.
-fn reverse(order: &[u8]) -> &'static [u8] {
-    if order == NULLS_LAST {
-        b" DESC NULLS FIRST"
-    } else {
-        b" DESC NULLS LAST"
-    }
-}
 
 /// `INDOPTION_DESC` and `INDOPTION_NULLS_FIRST` of `catalog/pg_index.h`.
 const DESC: i32 = 1;
@@ -406,91 +348,7 @@ fn index_order(relation: u32, table: &[u8], by: &[u8], class: u32) -> Result<&'s
     Ok(if is_first { NULLS_FIRST } else { NULLS_LAST })
 }
 
-/// The text as a literal, whatever `standard_conforming_strings` is.
-fn literal(text: &[u8]) -> Vec<u8> {
-    let mut quoted = Vec::new();
-    if text.contains(&b'\\') {
-        quoted.extend_from_slice(b" E");
-    }
-    quoted.push(b'\'');
-    for byte in text {
-        if matches!(byte, b'\'' | b'\\') {
-            quoted.push(*byte);
-        }
-        quoted.push(*byte);
-    }
-    quoted.push(b'\'');
-    quoted
-}
-
-/// The text of a statement.
-pub fn c_string(bytes: Vec<u8>) -> Result<CString> {
-    CString::new(bytes)
-        .map_err(|_| report(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, "a statement has a NUL".into()).into())
-}
-
-/// What the planner may do, so that it reads the keys in the order of the index, however small or odd the table looks to it.
-const PLANNER: [(&CStr, &CStr); 8] = [
-    (c"enable_seqscan", c"off"),
-    (c"enable_bitmapscan", c"off"),
-    (c"enable_sort", c"off"),
-    (c"enable_indexscan", c"on"),
-    (c"enable_indexonlyscan", c"on"),
-    (c"max_parallel_workers_per_gather", c"0"),
-    (c"jit", c"off"),
-    (c"cursor_tuple_fraction", c"0"),
-];
-
-const SEARCH_PATH: &CStr = c"search_path";
-
-/// Sets what [`Key::cut`] needs, until the transaction ends: the path and the settings of the operation, which policies and functions look at, and
-/// those of this file. What is said of transactions is for that of the chunk.
-pub fn prepare(key: &Key, settings: &[(&CStr, Option<&CStr>)]) -> Result<()> {
-    for (name, value) in settings {
-        let value = value.unwrap_or(c"");
-        if *name == SEARCH_PATH {
-            set_as_clause(name, value)?;
-        } else if !name.to_bytes().to_ascii_lowercase().starts_with(b"transaction_") {
-            own::set(name, value, true)?;
-        }
-    }
-    for (name, value) in FORMATS.iter().chain(&PLANNER) {
-        if *name != SEARCH_PATH || key.shows_names {
-            set_as_clause(name, value)?;
-        }
-    }
-    Ok(())
-}
-
-/// Sets what differs as a function's SET clause does it. A SET LOCAL of the path would have the process forget all that it knows of the catalogs after
-/// the chunk.
-fn set_as_clause(name: &CStr, value: &CStr) -> Result<()> {
-    if own::value_of(name)? == value.to_bytes() {
-        return Ok(());
-    }
-    error::catching(|raw| own::set_until_level_ends(raw, name, value))
-}
-
-/// Asks for the right to read the column, as the current role. 42501.
-pub fn check_rights(key: &Key) -> Result<()> {
-    let parts: [&[u8]; 5] = [b"SELECT ", &key.column, b" FROM ", &key.table, b" WHERE false"];
-    spi::texts(&c_string(parts.concat())?, &[]).map(|_| ())
-}
-
 /// The numbers of the table and of its parents and children.
 pub fn family(relation: u32) -> Result<Vec<u32>> {
     FAMILY.rows(&[Value::Oid(relation)], |row| Ok(row.oid(0)?.unwrap_or(0)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn literals() {
-        assert_eq!(literal(b"a"), b"'a'");
-        assert_eq!(literal(b"it's"), b"'it''s'");
-        assert_eq!(literal(b"a\\'b"), b" E'a\\\\''b'");
-        assert_eq!(literal(b""), b"''");
-    }
 }

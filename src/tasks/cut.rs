@@ -11,14 +11,14 @@ use crate::pg::guc::own;
 use crate::pg::moment;
 use crate::pg::plan::Plan;
 use crate::pg::process::backend;
-use crate::pg::reuse::connection_version;
 use crate::pg::sqlstate;
 use crate::pg::transaction;
 use crate::settings;
-use crate::tasks::by::{self, By, Range};
+use crate::tasks::by::{self, By};
 use crate::tasks::chunk_size::{self, MEASURED};
+use crate::tasks::range::{self, Range};
 use crate::tasks::{extent, lane, shared};
-use core::cell::{Cell, RefCell};
+use core::cell::Cell;
 use core::ffi::CStr;
 
 /// How long a lane waits for the operation's row, which others have for as long as it takes to cut a chunk, or a session until its transaction ends.
@@ -187,18 +187,7 @@ impl Operation {
     }
 
     fn by(&self) -> Result<By> {
-        let column = self.column.as_deref().unwrap_or(by::CTID);
-        KNOWN.with_borrow_mut(|known| {
-            let now = (self.relation, connection_version::messages());
-            match known {
-                Some((then, of, by)) if *then == now && of == column => Ok(by.clone()),
-                _ => {
-                    let by = By::look(self.relation, column)?;
-                    *known = Some((now, fallible::copied(column)?, by.clone()));
-                    Ok(by)
-                }
-            }
-        })
+        By::known(self.relation, self.column.as_deref().unwrap_or(by::CTID))
     }
 
     /// How large the next chunk is, in rows or in blocks.
@@ -221,7 +210,7 @@ impl Operation {
                     return Err(extent::sorted_otherwise(self.column.as_deref().unwrap_or_default()));
                 }
                 let size = self.size(1.0)?;
-                by::prepare(key, settings)?;
+                range::prepare(key, settings)?;
                 key.cut(self.last_key.as_deref(), size)
             }
             By::Blocks { storage } => {
@@ -249,11 +238,7 @@ impl Operation {
     }
 }
 
-/// The table and the invalidations that were seen then, the column, and what they are divided by.
-type Known = ((u32, u64), Vec<u8>, By);
-
 thread_local! {
-    static KNOWN: RefCell<Option<Known>> = const { RefCell::new(None) };
     /// Whether the lane waits for the operation's row.
     static IS_WAITING: Cell<bool> = const { Cell::new(false) };
 }

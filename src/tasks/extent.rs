@@ -5,7 +5,8 @@ use crate::pg::error::{Failure, Report, Result};
 use crate::pg::function::rows::{INT8, OID, Value};
 use crate::pg::plan::Plan;
 use crate::pg::spi;
-use crate::tasks::by::{self, c_string};
+use crate::tasks::by;
+use crate::tasks::range::c_string;
 use pgrx::PgSqlErrorCode;
 
 /// Whether nothing has counted the rows of the table yet, and its name.

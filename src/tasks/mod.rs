@@ -34,7 +34,7 @@
 //! * [`retention`]: how long that is kept;
 //! * [`totals`]: how many have ended;
 //! * [`operation`]: large statements that run in chunks;
-//! * [`by`]: what chunks are ranges of;
+//! * [`by`]: what chunks are ranges of; [`range`]: the next range of keys;
 //! * [`extent`]: how large tables are;
 //! * [`lane`]: the tasks that have the chunks;
 //! * [`cut`]: how a lane gets its chunk;
@@ -75,6 +75,7 @@ mod parents;
 mod pg_cron;
 pub mod pushed;
 pub mod queue;
+mod range;
 mod ready;
 mod retention;
 pub mod runner;

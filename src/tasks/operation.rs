@@ -17,7 +17,7 @@ use crate::pg::value::kept::{self, Kept};
 use crate::registry::job::LABEL_MAX;
 use crate::tasks::by::{self, By};
 use crate::tasks::options::{self, NAME_MAX, check_interval, check_length, out_of_range};
-use crate::tasks::{enqueue, extent, join, lane, queue, stamp};
+use crate::tasks::{enqueue, extent, join, lane, queue, range, stamp};
 use core::ffi::CStr;
 use pgrx::PgSqlErrorCode;
 
@@ -154,7 +154,7 @@ impl Asked<'_> {
     /// What is wrong with the statement is found now, as the current role, and not by the first chunk.
     fn check_statement(&self, by: &By, params: Option<Kept>) -> Result<()> {
         if let By::Key(key) = by {
-            by::check_rights(key)?;
+            range::check_rights(key)?;
         }
         let kind = memory::copy_c_str(by.kind());
         let mut columns: Vec<(&CStr, Option<&CStr>)> = Vec::new();
