@@ -259,23 +259,21 @@ CREATE FUNCTION pg_background_task_metrics(OUT name text, OUT type text, OUT hel
 COMMENT ON FUNCTION pg_background_task_metrics IS
 	'the rows of background.metrics(), none without the extension pg_background_tasks; for pg_background_openmetrics';
 
+CREATE FUNCTION pg_background_printable(name text)
+	RETURNS text LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+	AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION pg_background_printable IS
+	'the text with \x and two digits for each byte that belongs to no character of the encoding; for pg_background_metrics';
+
 CREATE FUNCTION pg_background_metrics(OUT name text, OUT type text, OUT help text, OUT labels jsonb, OUT value float8)
 	RETURNS SETOF record LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
 	SELECT metric.name, metric.type, metric.help,
-		jsonb_build_object('datname', count.datname, 'usename', count.usename) || coalesce(metric.labels, '{}'),
+		jsonb_build_object('datname', pg_background_printable(count.datname), 'usename', pg_background_printable(count.usename))
+			|| coalesce(metric.labels, '{}'),
 		metric.value
-	FROM (
-		-- Roles and databases that were dropped have no names: together they are one.
-		SELECT coalesce(datname, '') AS datname, coalesce(usename, '') AS usename,
-			sum(jobs_launched) AS jobs_launched, sum(jobs_completed) AS jobs_completed, sum(jobs_failed) AS jobs_failed,
-			sum(jobs_canceled) AS jobs_canceled, sum(jobs_timed_out) AS jobs_timed_out, sum(jobs_refused) AS jobs_refused,
-			sum(cold_starts) AS cold_starts, sum(warm_starts) AS warm_starts,
-			sum(total_run_ms) AS total_run_ms, max(max_run_ms) AS max_run_ms,
-			sum(total_start_ms) AS total_start_ms, max(max_start_ms) AS max_start_ms,
-			sum(rows_returned) AS rows_returned, sum(bytes_returned) AS bytes_returned, sum(bytes_spilled) AS bytes_spilled
-		FROM pg_background_cluster_stats GROUP BY 1, 2
-	) AS count
+	-- The counts of roles and databases that were dropped have no names. Added up they would grow with each DROP ROLE.
+	FROM pg_background_cluster_stats AS count
 	CROSS JOIN LATERAL (VALUES
 		('pg_background_jobs_launched_total', 'counter', 'Jobs that were launched.', NULL::jsonb, count.jobs_launched::float8),
 		('pg_background_jobs_total', 'counter', 'Jobs that have ended, by how they ended.', '{"state": "completed"}', count.jobs_completed),
@@ -293,6 +291,7 @@ BEGIN ATOMIC
 		('pg_background_returned_bytes_total', 'counter', 'Bytes of results that sessions have read.', NULL, count.bytes_returned),
 		('pg_background_spilled_bytes_total', 'counter', 'Bytes of results that were written to temporary files.', NULL, count.bytes_spilled)
 	) AS metric (name, type, help, labels, value)
+	WHERE count.datname IS NOT NULL AND count.usename IS NOT NULL
 	UNION ALL
 	SELECT gauge.name, 'gauge', gauge.help, '{}',
 		gauge.value + CASE gauge.name WHEN 'pg_background_worker_slots_used' THEN (

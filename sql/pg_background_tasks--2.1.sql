@@ -748,14 +748,19 @@ COMMENT ON VIEW background.schedules IS 'schedules, when they are due, and what 
 
 -- For monitoring and not for everyone: as the owner of the tables it sees all queues and schedules, and nothing of them but numbers.
 -- What is not asked for costs nothing: its condition is one of the whole query, and is looked at first.
+CREATE FUNCTION background.printable(name text)
+	RETURNS text LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'pg_background_printable';
+COMMENT ON FUNCTION background.printable IS
+	'the text with \x and two digits for each byte that belongs to no character of the encoding; for background.metrics';
+
 CREATE FUNCTION background.metrics(part text DEFAULT NULL, OUT name text, OUT type text, OUT help text, OUT labels jsonb, OUT value float8)
 	RETURNS SETOF record LANGUAGE sql ROWS 500 SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
 	SELECT metric.name, metric.type, metric.help,
-		jsonb_build_object('datname', current_database()) || metric.labels,
+		jsonb_build_object('datname', background.printable(current_database())) || metric.labels,
 		metric.value
 	FROM (
-		SELECT m.name, 'gauge' AS type, m.help, jsonb_build_object('queue', q.name) || m.labels AS labels, m.value
+		SELECT m.name, 'gauge' AS type, m.help, jsonb_build_object('queue', background.printable(q.name)) || m.labels AS labels, m.value
 		FROM background.queues AS q
 		CROSS JOIN LATERAL (VALUES
 			('pg_background_tasks', 'Tasks that have not ended, by state.', '{"state": "waiting"}'::jsonb, q.waiting::float8),
@@ -771,7 +776,7 @@ BEGIN ATOMIC
 		WHERE part IS NULL OR part = 'queues'
 		UNION ALL
 		SELECT c.name, c.type, c.help,
-			jsonb_build_object('queue', q.name)
+			jsonb_build_object('queue', background.printable(q.name))
 				|| CASE WHEN c.label IS NULL THEN '{}' ELSE jsonb_build_object(c.label, c.label_value) END,
 			c.value
 		FROM (SELECT name FROM background.queue UNION SELECT 'default') AS q
@@ -782,7 +787,7 @@ BEGIN ATOMIC
 		FROM background.status() AS s
 		WHERE part IS NULL OR part = 'status'
 		UNION ALL
-		SELECT m.name, m.type, m.help, jsonb_build_object('schedule', s.name), m.value
+		SELECT m.name, m.type, m.help, jsonb_build_object('schedule', background.printable(s.name)), m.value
 		FROM background.schedules AS s
 		CROSS JOIN LATERAL (VALUES
 			('pg_background_schedule_late_seconds', 'gauge', 'For how long the schedule has been due without a task, 0 if it is not.',
@@ -797,14 +802,14 @@ BEGIN ATOMIC
 		WHERE part IS NULL OR part = 'schedules'
 		UNION ALL
 		SELECT m.name, m.type, m.help,
-			jsonb_build_object('operation', o.id::text, 'label', coalesce(o.label, '')) || m.labels, m.value
+			jsonb_build_object('operation', o.id::text, 'label', coalesce(background.printable(o.label), '')) || m.labels, m.value
 		FROM background.operations AS o
 		CROSS JOIN LATERAL (VALUES
 			('pg_background_operation_progress_ratio', 'gauge', 'How much of the operation is done, from 0 to 1.', '{}'::jsonb, o.progress::float8),
 			('pg_background_operation_paused', 'gauge', 'Whether the operation is paused.', '{}', (o.state = 'paused')::int4),
 			('pg_background_operation_rows_total', 'counter', 'Rows that the operation has processed.', '{}', o.rows_affected),
-			('pg_background_operation_chunks_total', 'counter', 'Chunks of the operation that have ended, by how they ended.', '{"state": "done"}', o.chunks_done),
-			('pg_background_operation_chunks_total', 'counter', 'Chunks of the operation that have ended, by how they ended.', '{"state": "failed"}', o.chunks_failed)
+			('pg_background_operation_chunks_ended', 'gauge', 'Chunks of the operation that have ended, by how they ended.', '{"state": "done"}', o.chunks_done),
+			('pg_background_operation_chunks_ended', 'gauge', 'Chunks of the operation that have ended, by how they ended.', '{"state": "failed"}', o.chunks_failed)
 		) AS m (name, type, help, labels, value)
 		WHERE o.finished_at IS NULL AND (part IS NULL OR part = 'operations')
 	) AS metric;
@@ -843,7 +848,7 @@ BEGIN
 			AND (dependency.classid <> 'pg_type'::regclass OR dependency.objid = 'background.role'::regtype)
 	LOOP
 		EXECUTE format('REVOKE ALL ON %s %s FROM PUBLIC', member.type, member.identity);
-		IF member.type <> 'type' AND member.proname NOT IN ('set_queue', 'drop_queue', 'activate', 'import_pg_cron', 'metrics', 'counts_of')
+		IF member.type <> 'type' AND member.proname NOT IN ('set_queue', 'drop_queue', 'activate', 'import_pg_cron', 'metrics', 'counts_of', 'printable')
 			AND member.proname NOT LIKE 'role\_%' THEN
 			EXECUTE format('GRANT EXECUTE ON %s %s TO pgbackground_role', member.type, member.identity);
 		END IF;

@@ -6,6 +6,7 @@ use crate::pg::function::rows::Value;
 use crate::pg::guc::own;
 use crate::pg::plan::Plan;
 use crate::pg::value::desc::JSONB;
+use crate::pg::value::encoding;
 use crate::registry::segment::segment;
 use crate::registry::{pool, upkeep};
 use crate::settings;
@@ -15,6 +16,7 @@ use core::sync::atomic::Ordering::Relaxed;
 
 crate::sql_function! {
     pg_background_gauges => gauges;
+    pg_background_printable => printable;
     pg_background_task_metrics => task_metrics;
     pg_background_tasks_counts_of => counts_of;
 }
@@ -85,6 +87,14 @@ fn gauges(call: &Call) -> Result<Answer> {
         ])?;
     }
     call.null()
+}
+
+/// `printable(text)`: the text, as [`encoding::printable`]; NULL for NULL.
+fn printable(call: &Call) -> Result<Answer> {
+    match call.text(0) {
+        Some(text) => call.scalar(Value::Text(&encoding::printable(text)?)),
+        None => call.null(),
+    }
 }
 
 static OF_TASKS: Plan = Plan::fixed(c"SELECT name, type, help, labels, value FROM background.metrics()", &[]);

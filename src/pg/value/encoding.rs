@@ -143,6 +143,34 @@ pub fn readable(text: &[u8], encoding: i32) -> Result<Cow<'_, [u8]>> {
     Ok(Cow::Owned(made))
 }
 
+/// The text with `\\x` and two digits for each byte that belongs to no character: names of roles and databases have the encoding of the database in
+/// which they were given, and in a database with SQL_ASCII any bytes are a text, which clients take for UTF-8. Fails with 53200 if memory is out.
+pub fn printable(text: &[u8]) -> Result<Cow<'_, [u8]>> {
+    let encoding = match of_database() {
+        SQL_ASCII => UTF8,
+        other => other,
+    };
+    let mut made = Vec::new();
+    let mut rest = text;
+    loop {
+        // SAFETY: reads these bytes, and raises nothing.
+        let valid = unsafe { pg_sys::pg_encoding_verifymbstr(encoding, rest.as_ptr().cast(), rest.len() as c_int) };
+        let (valid, others) = rest.split_at((valid.max(0) as usize).min(rest.len()));
+        let Some((byte, others)) = others.split_first() else {
+            if made.is_empty() {
+                return Ok(Cow::Borrowed(text));
+            }
+            fallible::reserve(&mut made, valid.len())?;
+            made.extend_from_slice(valid);
+            return Ok(Cow::Owned(made));
+        };
+        fallible::reserve(&mut made, valid.len() + 4)?;
+        made.extend_from_slice(valid);
+        made.extend_from_slice(format!("\\x{byte:02x}").as_bytes());
+        rest = others;
+    }
+}
+
 /// Converts as many whole characters as possible from the beginning of a piece, and appends them to `made`. Returns how many bytes of the
 /// piece that were.
 fn beginning(piece: &[u8], from: i32, to: i32, made: &mut Vec<u8>) -> usize {

@@ -236,6 +236,42 @@ fn dashboard(session: &mut Session) -> Vec<String> {
 }
 
 /// Each metric that an expression names is one of those that the functions return, and all files parse.
+/// Bytes that belong to no character of the database's encoding: names of roles, which have the encoding of the database in which they were given, and any
+/// names in a database with SQL_ASCII.
+#[test]
+fn names_in_other_encodings() {
+    let cluster = cluster(&[]);
+    let mut session = cluster.session();
+    for (database, encoding) in [("latin1", "LATIN1"), ("ascii", "SQL_ASCII"), ("eucjp", "EUC_JP")] {
+        session.exec(&format!(
+            "CREATE DATABASE {database} ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0"
+        ));
+    }
+    let mut latin1 = cluster.session_in("latin1", "postgres");
+    latin1.exec("CREATE ROLE \"rol\u{e9}\" SUPERUSER; CREATE EXTENSION pg_background; SET ROLE \"rol\u{e9}\"; SELECT pg_background_run('SELECT 1')");
+    assert!(latin1.holds("(SELECT pg_background_openmetrics() LIKE '%usename=\"rol\u{e9}\"%')"));
+    assert!(session.holds(r#"(SELECT pg_background_openmetrics() LIKE '%usename="rol\\\\xe9"%')"#));
+    for database in ["ascii", "eucjp"] {
+        let mut there = cluster.session_in(database, "postgres");
+        there.exec("CREATE EXTENSION pg_background_tasks CASCADE");
+        if database == "ascii" {
+            there.exec(r"SELECT background.set_queue(E'q\351', max_running => 0)");
+            there.exec(r"SELECT background.set_queue(E'q\303\251', max_running => 0)");
+            there.exec(r"SELECT background.schedule(E's\351', 'every 1 hour', 'SELECT 1')");
+        }
+        // The text arrives as UTF-8.
+        let text = there.text("SELECT pg_background_openmetrics()").unwrap();
+        assert!(text.contains(r#"usename="rol\\xe9""#), "{database}");
+        if database == "ascii" {
+            assert!(
+                text.contains(r#"queue="q\\xe9""#)
+                    && text.contains("queue=\"q\u{e9}\"")
+                    && text.contains(r#"schedule="s\\xe9""#)
+            );
+        }
+    }
+}
+
 #[test]
 fn rules_and_dashboard_parse() {
     let cluster = cluster(&[]);

@@ -41,7 +41,7 @@ const VERSION_2_0: &str = "
             SELECT object.* FROM pg_depend JOIN pg_extension AS extension ON refobjid = extension.oid
             CROSS JOIN pg_identify_object(classid, objid, 0) AS object
             WHERE refclassid = 'pg_extension'::regclass AND deptype = 'e' AND extname = 'pg_background'
-            AND object.identity ~ '(_params|pg_background_do|_jobs|_job_of|cluster_stats|metrics|_gauges)\\M' AND object.type <> 'type'
+            AND object.identity ~ '(_params|pg_background_do|_jobs|_job_of|cluster_stats|metrics|_gauges|_printable)\\M' AND object.type <> 'type'
             ORDER BY object.identity ~ 'openmetrics' DESC, object.identity ~ 'metrics' DESC, object.type = 'view' DESC
         LOOP
             EXECUTE format('ALTER EXTENSION pg_background DROP %s %s', member.type, member.identity);

@@ -15,7 +15,7 @@ SELECT name, labels->>'queue' AS queue, CASE WHEN name ~ 'seconds' THEN (value >
 WHERE name ~ 'background_queue|oldest' AND labels->>'queue' <> 'default' ORDER BY name COLLATE "C", labels->>'queue' COLLATE "C";
 SELECT background.cancel(:parent);
 SELECT name, labels->>'state' AS state, value FROM background.metrics() WHERE labels->>'queue' = 'metrics_b' AND name ~ '_total$' AND value > 0;
--- What roles that are gone have done is counted together.
+-- What roles have done that are gone is not shown: added up it would grow with each of them.
 CREATE ROLE regress_metrics_a;
 CREATE ROLE regress_metrics_b;
 GRANT pgbackground_role TO regress_metrics_a, regress_metrics_b;
@@ -26,7 +26,7 @@ SELECT state FROM pg_background_run('SELECT 1');
 RESET ROLE;
 SELECT count(*) FROM pg_background_metrics() WHERE name = 'pg_background_jobs_launched_total' AND labels->>'usename' ~ 'regress_metrics' AND value = 1;
 DROP ROLE regress_metrics_a, regress_metrics_b;
-SELECT count(*), sum(value) >= 2 AS has FROM pg_background_metrics() WHERE name = 'pg_background_jobs_launched_total' AND labels @> jsonb_build_object('usename', '', 'datname', current_database());
+SELECT count(*) FROM pg_background_metrics() WHERE labels->>'usename' = '' OR labels->>'datname' = '';
 -- The families: names, types and help, and their labels.
 SELECT name, type, help, (SELECT string_agg(label, ', ' ORDER BY label) FROM jsonb_object_keys(labels) AS label) AS labels
 FROM (SELECT * FROM pg_background_metrics() UNION ALL SELECT * FROM background.metrics()) AS _ GROUP BY 1, 2, 3, 4 ORDER BY name COLLATE "C";
