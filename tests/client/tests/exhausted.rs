@@ -248,7 +248,8 @@ fn a_session_that_can_map_nothing_harms_nobody() {
         session.exec(
             "SELECT count(*) FROM pg_background_jobs; SELECT pg_background_run('SELECT 1');
              SELECT pg_background_outcome(pid, cookie), pg_background_detach(pid, cookie) FROM pg_background_launch('SELECT 1');
-             SELECT * FROM pg_background_launch('SELECT 1') h, pg_background_result(h.pid, h.cookie) AS (n int)",
+             SELECT * FROM pg_background_launch('SELECT 1') h, pg_background_result(h.pid, h.cookie) AS (n int);
+             SELECT length(x) FROM pg_background_launch('SELECT ''x''::text') h, pg_background_result(h.pid, h.cookie) AS (x text)",
         );
     }
     exhaust(poor.pid, &["--nofile=3"]);
