@@ -47,11 +47,11 @@ TEST_THREADS ?= 2
 WORKERS ?= warm
 export WORKERS
 # The client tests that are left out. Those named warm... choose their workers themselves, so they run only with WORKERS=warm; and so do those that
-# run thousands of tasks, or compute times, and the programs of docs/clients.md.
+# run thousands of tasks, or compute times, and those for which it does not matter which process has a job.
 WITHOUT ?=
 export WITHOUT
-left_out = $(WITHOUT) $(if $(filter fresh,$(WORKERS)),warm% clients metrics \
-	$(addprefix tasks_,faults history input operations pg_cron ready schedules spec))
+left_out = $(WITHOUT) $(if $(filter fresh,$(WORKERS)),warm% clients dispatch docs library metrics out_of_memory upgrade \
+	$(addprefix tasks_,builds elsewhere enqueue faults history input operations pg_cron ready schedules spec))
 client_tests = $(if $(strip $(left_out)),-p pg_background_client_tests $(patsubst tests/client/tests/%.rs,--test %, \
 	$(filter-out $(patsubst %,tests/client/tests/%.rs,$(left_out)),$(wildcard tests/client/tests/*.rs))),$(members))
 
