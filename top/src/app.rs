@@ -53,6 +53,8 @@ pub enum Effect {
     Look,
     Act(Action),
     Redraw,
+    /// To the background, as Ctrl-Z does in other programs.
+    Stop,
     Quit,
 }
 

@@ -85,6 +85,9 @@ impl App {
         if control && key.code == KeyCode::Char('c') {
             return Effect::Quit;
         }
+        if control && key.code == KeyCode::Char('z') {
+            return Effect::Stop;
+        }
         self.message = None;
         if let Some(action) = self.question.take() {
             return match key.code {
