@@ -180,7 +180,11 @@ fn the_server_goes_away_and_comes_back() {
     cluster.signal(backend, "STOP");
     terminal.see("no answer for");
     terminal.press(&["?"], "┌ keys");
-    terminal.keys(&["x"]);
+    terminal.keys(&["x", "2"]);
+    terminal.wait("another tab", |screen| {
+        screen.contains("looking") && screen.contains("no answer for")
+    });
+    terminal.keys(&["3"]);
     cluster.signal(backend, "CONT");
     terminal.see("every 0.2 s");
     cluster.stop(Shutdown::Fast);

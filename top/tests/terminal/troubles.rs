@@ -169,3 +169,30 @@ fn outputs_that_are_full_or_closed() {
         Some(2)
     );
 }
+
+#[test]
+fn rows_of_other_roles_and_with_long_names() {
+    let cluster = cluster(&[]);
+    let mut session = cluster.session();
+    session.exec("CREATE ROLE ann LOGIN IN ROLE pgbackground_role");
+    session.exec("SELECT background.set_queue(repeat('q', 60) || 'END')");
+    for label in ["one", "two"] {
+        session.exec(&format!("SELECT pg_background_run('SELECT 1', label => '{label}')"));
+    }
+    let terminal = Terminal::start(&cluster, &[("PGUSER", "ann")], &["-i", "0.2"]);
+    terminal.see("1-2 of 2");
+    let refusal = "job of another role: without its privileges it cannot be followed or canceled";
+    terminal.press(&["Enter"], refusal);
+    terminal.press(&["Down"], "c cancel");
+    terminal.press(&["c"], refusal);
+    terminal.press(&["q"], "ended with 0");
+    // The cookie is a random number of 64 bits.
+    let json = |user: &str| answer(program(&cluster).env("PGUSER", user).arg("--json")).1;
+    assert_eq!(json("postgres").matches("\"cookie\":\"").count(), 2);
+    assert_eq!(json("ann").matches("\"cookie\":null").count(), 2);
+    let terminal = Terminal::start(&cluster, &[], &["-t", "queues", "-f", "END"]);
+    terminal.see("1-1 of 1");
+    terminal.press(&["p"], "qEND? (y/n)");
+    terminal.keys(&["n"]);
+    terminal.press(&["q"], "ended with 0");
+}
