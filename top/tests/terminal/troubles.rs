@@ -11,9 +11,14 @@ use crate::tmux::{Terminal, answer, program};
 fn bytes_that_are_no_utf8() {
     let cluster = cluster(&[]);
     let mut session = cluster.session();
-    for (name, encoding) in [("latin", "LATIN1"), ("bytes", "SQL_ASCII"), ("japan", "EUC_JP")] {
+    for (name, encoding, locale) in [
+        ("latin", "LATIN1", "C"),
+        ("bytes", "SQL_ASCII", "C"),
+        ("japan", "EUC_JP", "C"),
+        ("lower", "UTF8", "C.UTF-8"),
+    ] {
         session.exec(&format!(
-            "CREATE DATABASE {name} TEMPLATE template0 ENCODING '{encoding}' LOCALE 'C'"
+            "CREATE DATABASE {name} TEMPLATE template0 ENCODING '{encoding}' LOCALE '{locale}'"
         ));
         cluster
             .session_in(name, "postgres")
@@ -35,12 +40,17 @@ fn bytes_that_are_no_utf8() {
         ("latin", "rol\u{e9}", "b\u{e9}te"),
         ("bytes", "rol\u{fffd}", "b\u{fffd}te"),
         ("japan", "rol\u{fffd}", "b?te"),
+        ("lower", "rol\u{fffd}", "b?te"),
     ] {
         for option in ["--once", "--json"] {
             let (status, text, error) = ask(database, &[option, "-n", "0"]);
             assert_eq!((status, error.as_str()), (0, ""), "{database}");
             assert!(text.contains(role) && text.contains(label), "{database}: {text}");
         }
+        // Such a name can be searched and sorted.
+        let (status, text, error) = ask(database, &["--once", "-f", "ROL", "-s", "role"]);
+        assert_eq!((status, error.as_str()), (0, ""), "{database}");
+        assert!(text.contains(role) && !text.contains(label), "{database}: {text}");
         let terminal = Terminal::start(&cluster, &[("PGDATABASE", database)], &[]);
         terminal.see(role);
         terminal.see(label);
