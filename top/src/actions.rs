@@ -12,6 +12,16 @@ pub struct Action {
     pub sql: String,
 }
 
+/// Why a row can neither be followed nor changed: the view hides the cookie of a job of another role, without which no function finds it.
+pub fn refusal(tab: Tab, row: &Row) -> Option<String> {
+    (tab == Tab::Jobs && !row.key.contains(',')).then(|| {
+        format!(
+            "job of another role: without its privileges it cannot be followed or canceled (process {})",
+            row.key
+        )
+    })
+}
+
 /// The action of a key on a row of a tab.
 pub fn of(key: char, tab: Tab, row: &Row, catalog: &Catalog) -> Option<Action> {
     let schema = catalog.schema(tab.view().extension)?;

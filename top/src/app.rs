@@ -53,6 +53,8 @@ pub enum Effect {
     Look,
     Act(Action),
     Redraw,
+    /// To the background, as Ctrl-Z does in other programs.
+    Stop,
     Quit,
 }
 
@@ -325,9 +327,23 @@ mod tests {
         assert!(app.question.is_none() && app.message.is_some());
         assert_eq!(press(&mut app, KeyCode::Enter), Effect::Nothing);
         let number = app.look().number;
-        app.answer(number, Ok(page(Tab::Jobs, &["b"], 1)));
+        app.answer(number, Ok(page(Tab::Jobs, &["2,-7"], 1)));
         assert_eq!(press(&mut app, KeyCode::Enter), Effect::Look);
-        assert_eq!(app.follow.as_ref().unwrap().key, "b");
+        assert_eq!(app.follow.as_ref().unwrap().key, "2,-7");
+    }
+
+    #[test]
+    fn a_job_of_another_role_is_not_followed() {
+        let mut app = app();
+        app.take(page(Tab::Jobs, &["12"], 1));
+        for key in [KeyCode::Enter, KeyCode::Char('c')] {
+            assert_eq!(press(&mut app, key), Effect::Redraw);
+            assert!(app.follow.is_none() && app.question.is_none());
+            assert!(app.message.take().unwrap().0.contains("job of another role"));
+        }
+        app.query.tab = Tab::Queues;
+        app.take(page(Tab::Queues, &["12"], 1));
+        assert_eq!(press(&mut app, KeyCode::Enter), Effect::Look);
     }
 
     #[test]

@@ -1,15 +1,17 @@
 //! Connections: server after server, with the password and the TLS that each needs.
 
+use std::net::{IpAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use postgres::config::{ChannelBinding, SslMode, SslNegotiation, TargetSessionAttrs};
-use postgres::{Client, Config};
+use tokio_postgres::config::{ChannelBinding, SslMode, SslNegotiation, TargetSessionAttrs};
+use tokio_postgres::{Config, NoTls};
 
 use crate::args::Ask;
 use crate::conninfo::Parameters;
 use crate::parameters::{Environment, SOCKET_DIRECTORIES, Server, complete, home, servers};
+use crate::session::Session;
 use crate::{files, tls};
 
 /// Everything that a connection needs, also the next one after this one is lost.
@@ -57,7 +59,7 @@ impl Connector {
     }
 
     /// Connects, and asks for a password if that is wanted or needed.
-    pub fn connect_asking(&mut self, ask: Ask) -> Result<Client, String> {
+    pub fn connect_asking(&mut self, ask: Ask) -> Result<Session, String> {
         let prompt = format!("Password for user {}: ", self.parameters["user"]);
         if ask == Ask::Always {
             self.typed = Some(crate::terminal::read_password(&prompt)?);
@@ -72,7 +74,7 @@ impl Connector {
     }
 
     /// Connects to the first of the servers that accepts.
-    pub fn connect(&self) -> Result<Client, Failure> {
+    pub fn connect(&self) -> Result<Session, Failure> {
         let mut failures = Vec::new();
         let mut wants_password = false;
         let kinds: &[&str] = match self.get("target_session_attrs") {
@@ -118,7 +120,40 @@ impl Connector {
             .filter(|value| !value.is_empty())
     }
 
-    fn connect_to(&self, server: &Server, kind: &str) -> Result<Client, Failure> {
+    /// Connects to the first address of a server that accepts. Each has the whole of the time to connect.
+    fn connect_to(&self, server: &Server, kind: &str) -> Result<Session, Failure> {
+        if server.is_socket() || !server.address.is_empty() {
+            return self.connect_at(server, None, kind);
+        }
+        let unknown = |error: &dyn std::fmt::Display| {
+            Failure::from(format!(
+                "could not translate host name \"{}\" to address: {error}",
+                server.host
+            ))
+        };
+        let addresses = (server.host.as_str(), server.port.parse().unwrap_or(5432))
+            .to_socket_addrs()
+            .map_err(|error| unknown(&error))?;
+        let mut messages = Vec::new();
+        let mut answer = Err(unknown(&"it has none"));
+        for address in addresses {
+            answer = self.connect_at(server, Some(address.ip()), kind);
+            match &mut answer {
+                Err(failure) => {
+                    messages.push(failure.message.clone());
+                    messages.dedup();
+                    failure.message = messages.join("\n");
+                    if failure.wants_password {
+                        break;
+                    }
+                }
+                Ok(_) => break,
+            }
+        }
+        answer
+    }
+
+    fn connect_at(&self, server: &Server, address: Option<IpAddr>, kind: &str) -> Result<Session, Failure> {
         let (password, warning) = self.password(server);
         let mode = if server.is_socket() {
             "disable"
@@ -132,7 +167,11 @@ impl Connector {
             "require" | "verify-ca" | "verify-full" => &[SslMode::Require],
             _ => return Err(format!("invalid sslmode value: \"{mode}\"").into()),
         };
+        let timeout = self.timeout()?;
         let mut config = self.config(server, kind)?;
+        if let Some(address) = address {
+            config.hostaddr(address);
+        }
         if let Some(password) = &password {
             config.password(password);
         }
@@ -140,29 +179,36 @@ impl Connector {
         let mut answer = Err(Failure::from(String::new()));
         for attempt in attempts {
             config.ssl_mode(*attempt);
-            answer = match attempt {
-                SslMode::Disable => config.connect(postgres::NoTls),
-                _ => config.connect(tls::connector(mode, &self.parameters, self.home.as_deref())?),
+            let connected = match attempt {
+                SslMode::Disable => Session::connect(&config, NoTls, timeout),
+                _ => Session::connect(
+                    &config,
+                    tls::connector(mode, &self.parameters, self.home.as_deref())?,
+                    timeout,
+                ),
             }
-            .map_err(|error| {
-                let code = error.code().map(postgres::error::SqlState::code);
-                let missing = describe(&error).contains("password missing");
-                let mut message = if missing {
-                    "fe_sendauth: no password supplied".to_owned()
-                } else {
-                    describe(&error)
-                };
-                if let (Some(warning), true) = (&warning, missing || code == Some("28P01")) {
-                    message = format!("{message}\n{warning}");
-                }
-                // An error of the server that TLS has nothing to do with.
-                let settled = missing || (code.is_some() && code != Some("28000"));
-                Failure {
-                    message,
-                    wants_password: missing,
-                    settled,
-                }
-            });
+            .map_err(|error| format!("could not set up a connection: {error}"))?;
+            answer = connected
+                .map_err(|error| {
+                    let code = error.code().map(tokio_postgres::error::SqlState::code);
+                    let missing = describe(&error).contains("password missing");
+                    let mut message = if missing {
+                        "fe_sendauth: no password supplied".to_owned()
+                    } else {
+                        describe(&error)
+                    };
+                    if let (Some(warning), true) = (&warning, missing || code == Some("28P01")) {
+                        message = format!("{message}\n{warning}");
+                    }
+                    // An error of the server that TLS has nothing to do with.
+                    let settled = missing || (code.is_some() && code != Some("28000"));
+                    Failure {
+                        message,
+                        wants_password: missing,
+                        settled,
+                    }
+                })
+                .and_then(|session| session.ok_or_else(|| Failure::from("timeout expired".to_owned())));
             match &mut answer {
                 Err(failure) => {
                     failures.push(failure.message.clone());
@@ -206,6 +252,22 @@ impl Connector {
         }
     }
 
+    fn seconds(&self, key: &str, default: u64) -> Result<u64, String> {
+        let Some(text) = self.get(key) else { return Ok(default) };
+        let number: i64 = text
+            .trim()
+            .parse()
+            .map_err(|_| format!("invalid integer value \"{text}\" for connection option \"{key}\""))?;
+        Ok(u64::try_from(number).unwrap_or(0))
+    }
+
+    /// The time to connect to one address, until the server is ready for a query.
+    fn timeout(&self) -> Result<Option<Duration>, String> {
+        let timeout = self.seconds("connect_timeout", 0)?;
+        // As in libpq, which never waits for less than two seconds.
+        Ok((timeout > 0).then(|| Duration::from_secs(timeout.max(2))))
+    }
+
     fn config(&self, server: &Server, kind: &str) -> Result<Config, String> {
         let mut config = Config::new();
         if !server.host.is_empty() {
@@ -230,23 +292,7 @@ impl Connector {
         if let Some(options) = self.get("options") {
             config.options(options);
         }
-        let seconds = |key: &str, default: u64| -> Result<u64, String> {
-            match self.get(key) {
-                Some(text) => {
-                    let number: i64 = text
-                        .trim()
-                        .parse()
-                        .map_err(|_| format!("invalid integer value \"{text}\" for connection option \"{key}\""))?;
-                    Ok(u64::try_from(number).unwrap_or(0))
-                }
-                None => Ok(default),
-            }
-        };
-        let timeout = seconds("connect_timeout", 0)?;
-        if timeout > 0 {
-            // As in libpq, which never waits for less than two seconds.
-            config.connect_timeout(Duration::from_secs(timeout.max(2)));
-        }
+        let seconds = |key: &str, default: u64| self.seconds(key, default);
         // A server that is gone without a word is noticed within a minute.
         config.keepalives(seconds("keepalives", 1)? != 0);
         config.keepalives_idle(Duration::from_secs(seconds("keepalives_idle", 30)?.max(1)));
@@ -288,7 +334,7 @@ impl Connector {
 }
 
 /// An error in one line: the server's message with its SQLSTATE, or what failed and why.
-pub fn describe(error: &postgres::Error) -> String {
+pub fn describe(error: &tokio_postgres::Error) -> String {
     if let Some(error) = error.as_db_error() {
         let more = error
             .detail()

@@ -22,9 +22,7 @@ pub struct Relation {
 #[derive(Clone, Debug, Default)]
 pub struct Catalog(pub Vec<Relation>);
 
-/// Reads the catalog. The search path is that of the one message, so that nothing in another schema is called, and a pooler's session
-/// keeps its own.
-pub const PATH_SQL: &str = "SET LOCAL search_path = pg_catalog";
+/// Reads the catalog.
 pub const CATALOG_SQL: &str = "SELECT e.extname, quote_ident(n.nspname), c.relname, \
      has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT') \
      FROM pg_extension AS e \

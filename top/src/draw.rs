@@ -9,7 +9,7 @@ use ratatui::widgets::{Block, Clear, Paragraph, Sparkline};
 use crate::actions;
 use crate::app::App;
 use crate::follow;
-use crate::format::{bar, clean, fit, is_right, rate, value, width};
+use crate::format::{bar, clean, fit, is_right, middle, rate, value, width};
 use crate::link::{Page, Row};
 use crate::theme::{BOLD, REVERSED, Theme};
 use crate::views::{Column, Kind, TABS};
@@ -81,14 +81,16 @@ fn draw_head(app: &App, theme: &Theme, frame: &mut Frame, area: Rect) {
         );
         return;
     }
+    let waited = app.waiting.map_or(0, |since| since.elapsed().as_secs());
+    let pace = match (app.frozen, waited) {
+        (true, _) => "frozen".to_owned(),
+        (_, 2..) => format!("no answer for {waited} s"),
+        _ => format!("every {} s", app.interval.as_secs_f64()),
+    };
     let Some(page) = &app.page else {
-        frame.render_widget(
-            Span::styled(
-                fit(&format!(" pg_background_top  {}", clean(&app.place)), cells, false),
-                BOLD,
-            ),
-            area,
-        );
+        let left = format!(" pg_background_top  {}", clean(&app.place));
+        let line = two_sides(&left, &format!("{pace} "), cells);
+        frame.render_widget(Span::styled(line, BOLD), area);
         return;
     };
     let standby = if page.standby { " standby" } else { "" };
@@ -99,12 +101,6 @@ fn draw_head(app: &App, theme: &Theme, frame: &mut Frame, area: Rect) {
         clean(&page.role),
         clean(&app.place)
     );
-    let waited = app.waiting.map_or(0, |since| since.elapsed().as_secs());
-    let pace = match (app.frozen, waited) {
-        (true, _) => "frozen".to_owned(),
-        (_, 2..) => format!("no answer for {waited} s"),
-        _ => format!("every {} s", app.interval.as_secs_f64()),
-    };
     frame.render_widget(
         Span::styled(two_sides(&left, &format!("{}  {pace} ", page.clock), cells), BOLD),
         area,
@@ -290,7 +286,10 @@ fn draw_foot(app: &App, theme: &Theme, frame: &mut Frame, area: Rect) {
     let trouble = app.trouble.clone().map(|trouble| (trouble, true));
     let (text, style) = match (&app.question, &app.typing, app.message.as_ref().or(trouble.as_ref())) {
         (Some(action), ..) => (
-            format!(" {}? (y/n)", clean(&action.what)),
+            format!(
+                " {}? (y/n)",
+                middle(&clean(&action.what), cells.saturating_sub(" ? (y/n)".len()))
+            ),
             theme.colour(Color::Yellow).patch(REVERSED),
         ),
         (_, Some(typed), _) => (format!(" filter: {}_", clean(typed)), REVERSED),
@@ -311,7 +310,7 @@ fn draw_foot(app: &App, theme: &Theme, frame: &mut Frame, area: Rect) {
     frame.render_widget(Span::styled(fit(&text, cells, false), style), area);
 }
 
-const HELP: [&str; 15] = [
+const HELP: [&str; 16] = [
     "1-5 Tab arrows  tabs",
     "Up Down PgUp PgDn Home End  rows",
     "Enter           follow a row; Esc: back",
@@ -326,6 +325,7 @@ const HELP: [&str; 15] = [
     "x               run a schedule now",
     "+ -             interval twice, half as long",
     "Space           freeze, go on",
+    "Ctrl-Z          stop, until the shell's fg",
     "q               quit",
 ];
 

@@ -9,12 +9,15 @@ pub fn width(text: &str) -> usize {
     Span::raw(text).width()
 }
 
-/// Text of users without what a terminal would obey: control characters, and those that turn the direction of writing.
+/// Text of users without what a terminal would obey or hide: control characters, those that turn the direction of writing, and invisible ones
+/// that make two names look alike. Joiners stay, which scripts and emoji need.
 pub fn clean(text: &str) -> String {
     text.chars()
         .map(|c| match c {
             c if c.is_control() => ' ',
-            '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => ' ',
+            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{feff}' => ' ',
+            '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{fff9}'..='\u{fffb}' => ' ',
+            '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e007f}' => ' ',
             c => c,
         })
         .collect()
@@ -52,6 +55,72 @@ pub fn fit(text: &str, cells: usize, right: bool) -> String {
         used += 1;
     }
     cut + &" ".repeat(cells.saturating_sub(used))
+}
+
+/// The text in at most `cells` cells: if it is longer, its begin and its end.
+pub fn middle(text: &str, cells: usize) -> String {
+    if width(text) <= cells {
+        return text.to_owned();
+    }
+    let Some(room) = cells.checked_sub(1) else {
+        return String::new();
+    };
+    let take = |chars: &mut dyn Iterator<Item = char>, room: usize| {
+        let (mut used, mut buffer) = (0, [0; 4]);
+        chars
+            .take_while(|c| {
+                used += width(c.encode_utf8(&mut buffer));
+                used <= room
+            })
+            .collect::<Vec<_>>()
+    };
+    let begin = take(&mut text.chars(), room.div_ceil(2));
+    let end = take(&mut text.chars().rev(), room / 2);
+    begin.into_iter().chain(['…']).chain(end.into_iter().rev()).collect()
+}
+
+/// A JSON document whose numbers are exact in programs that read each number as a double: a cookie is a string, and so is each integer beyond
+/// 2^53.
+pub fn exact_json(document: &str) -> String {
+    let mut exact = String::with_capacity(document.len());
+    let mut rest = document;
+    let mut last = "";
+    while let Some(first) = rest.chars().next() {
+        let length = match first {
+            '"' => {
+                let mut escaped = false;
+                let end = rest[1..].find(|c| match c {
+                    '"' if !escaped => true,
+                    c => {
+                        escaped = c == '\\' && !escaped;
+                        false
+                    }
+                });
+                end.map_or(rest.len(), |end| end + 2)
+            }
+            '-' | '0'..='9' => rest
+                .find(|c| !matches!(c, '0'..='9' | '-' | '+' | '.' | 'e' | 'E'))
+                .unwrap_or(rest.len()),
+            first => first.len_utf8(),
+        };
+        let (token, after) = rest.split_at(length);
+        let is_inexact = matches!(first, '-' | '0'..='9')
+            && !token.contains(['.', 'e', 'E'])
+            && (last == "\"cookie\""
+                || token
+                    .parse::<i128>()
+                    .map_or(true, |number| number.unsigned_abs() > 1 << 53));
+        if is_inexact {
+            exact.extend(["\"", token, "\""]);
+        } else {
+            exact.push_str(token);
+        }
+        if !matches!(first, ':' | ' ') {
+            last = token;
+        }
+        rest = after;
+    }
+    exact
 }
 
 /// A time in at most seven cells, one to come in eight.
@@ -129,6 +198,14 @@ mod tests {
         assert_eq!(fit("abcdef", 4, false), "abc…");
         assert_eq!(fit("日本語", 4, false), "日… ");
         assert_eq!(fit("abc", 0, false), "");
+        assert_eq!(
+            clean("a\u{ad}b\u{61c}c\u{feff}d\u{e0041}e\u{e007f}f\u{200d}g"),
+            "a b c d e f\u{200d}g"
+        );
+        assert_eq!(middle("abcdefgh", 8), "abcdefgh");
+        assert_eq!(middle("abcdefgh", 6), "abc…gh");
+        assert_eq!(middle("日本語日本語", 6), "日…語");
+        assert_eq!([middle("abc", 1), middle("abc", 0)], ["…", ""]);
         assert_eq!(clean("a\x1b[31m\u{9b}b\n\u{202e}c"), "a [31m b  c");
     }
 
@@ -153,6 +230,16 @@ mod tests {
         assert_eq!(
             [rate(0.0), rate(12.34), rate(12_345.0), rate(2e6)],
             ["0.0", "12.3", "12.3k", "2.0M"]
+        );
+    }
+
+    #[test]
+    fn json_numbers_are_exact() {
+        assert_eq!(
+            exact_json(
+                r#"{"tab" : "jobs", "rows" : [{"pid":7,"cookie":-5,"x":9007199254740993,"y":-9007199254740992,"z":1.5e300,"sql":"\"cookie\":1 \\","cookie":null}]}"#
+            ),
+            r#"{"tab" : "jobs", "rows" : [{"pid":7,"cookie":"-5","x":"9007199254740993","y":-9007199254740992,"z":1.5e300,"sql":"\"cookie\":1 \\","cookie":null}]}"#
         );
     }
 

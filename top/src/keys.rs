@@ -76,6 +76,11 @@ impl App {
         if let (Some(row), Some(followed), Some(state)) = (&mut row, &self.followed, state) {
             row.cells[state] = followed.state();
         }
+        let refusal = row.as_ref().and_then(|row| actions::refusal(page.tab, row));
+        if let (Some(refusal), 'c') = (refusal, key) {
+            self.message = Some((refusal, false));
+            return Effect::Redraw;
+        }
         self.question = row.and_then(|row| actions::of(key, page.tab, &row, &page.catalog));
         Effect::Redraw
     }
@@ -84,6 +89,9 @@ impl App {
         let control = key.modifiers.contains(KeyModifiers::CONTROL);
         if control && key.code == KeyCode::Char('c') {
             return Effect::Quit;
+        }
+        if control && key.code == KeyCode::Char('z') {
+            return Effect::Stop;
         }
         self.message = None;
         if let Some(action) = self.question.take() {
@@ -137,8 +145,14 @@ impl App {
             KeyCode::Home | KeyCode::Char('g') => self.step(isize::MIN / 2),
             KeyCode::End | KeyCode::Char('G') if self.follow.is_none() => self.step(isize::MAX / 2),
             KeyCode::Enter => {
-                let row = self.page.as_ref().and_then(|page| page.rows.get(self.selected));
-                match row {
+                let page = self.page.as_ref();
+                let row = page.and_then(|page| Some((page.tab, page.rows.get(self.selected)?)));
+                let refusal = row.and_then(|(tab, row)| actions::refusal(tab, row));
+                if let (Some(refusal), None, false) = (refusal, &self.follow, self.outdated) {
+                    self.message = Some((refusal, false));
+                    return Effect::Redraw;
+                }
+                match row.map(|(_, row)| row) {
                     Some(row) if self.follow.is_none() && !self.outdated => {
                         self.follow = Some(Follow {
                             key: row.key.clone(),

@@ -3,10 +3,10 @@
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use postgres::{Client, SimpleQueryMessage};
-
 use crate::connect::{Connector, describe};
-use crate::data::{CATALOG_SQL, Catalog, PATH_SQL, Query, Relation, literal, one_sql};
+use crate::data::{CATALOG_SQL, Catalog, Query, Relation, literal, one_sql};
+use crate::format::exact_json;
+use crate::session::{Cell, Session, Set, Statement};
 use crate::views::Tab;
 
 /// What the screen asks for.
@@ -39,9 +39,6 @@ pub enum Answer {
         result: Result<String, String>,
     },
 }
-
-/// A value: NULL is None.
-pub type Cell = Option<String>;
 
 #[derive(Clone, Debug)]
 pub struct Row {
@@ -97,48 +94,12 @@ pub struct Page {
     pub took: Duration,
 }
 
-/// The rows of one statement.
-struct Set {
-    names: Vec<String>,
-    rows: Vec<Vec<Cell>>,
-}
-
-fn sets(client: &mut Client, sql: &str) -> Result<Vec<Set>, postgres::Error> {
-    let mut sets = Vec::new();
-    let mut set = Set {
-        names: Vec::new(),
-        rows: Vec::new(),
-    };
-    for message in client.simple_query(sql)? {
-        match message {
-            SimpleQueryMessage::RowDescription(columns) => {
-                set.names = columns.iter().map(|column| column.name().to_owned()).collect();
-            }
-            SimpleQueryMessage::Row(row) => {
-                set.rows
-                    .push((0..row.len()).map(|n| row.get(n).map(str::to_owned)).collect());
-            }
-            SimpleQueryMessage::CommandComplete(_) => {
-                sets.push(std::mem::replace(
-                    &mut set,
-                    Set {
-                        names: Vec::new(),
-                        rows: Vec::new(),
-                    },
-                ));
-            }
-            _ => {}
-        }
-    }
-    Ok(sets)
-}
-
 const HEAD_SQL: &str = "SELECT current_database(), current_user, current_setting('server_version'), pg_is_in_recovery(), \
      to_char(clock_timestamp(), 'HH24:MI:SS')";
 
 /// Looks at a tab, with one message if `catalog` is right about the tab's view, else with two. `catalog` is brought up to date.
-pub fn look(client: &mut Client, catalog: &mut Catalog, look: &Look) -> Result<Page, postgres::Error> {
-    let page = look_once(client, catalog, look);
+pub fn look(session: &mut Session, catalog: &mut Catalog, look: &Look) -> Result<Page, tokio_postgres::Error> {
+    let page = look_once(session, catalog, look);
     let again = match &page {
         // The view came with this very answer.
         Ok(page) => {
@@ -154,49 +115,44 @@ pub fn look(client: &mut Client, catalog: &mut Catalog, look: &Look) -> Result<P
                 .is_some_and(|code| matches!(code.code(), "42P01" | "3F000" | "42501" | "42883"));
             if gone {
                 *catalog = Catalog::default();
-                look_once(client, catalog, look)?;
+                look_once(session, catalog, look)?;
             }
             gone
         }
     };
-    if again { look_once(client, catalog, look) } else { page }
+    if again { look_once(session, catalog, look) } else { page }
 }
 
-fn look_once(client: &mut Client, catalog: &mut Catalog, look: &Look) -> Result<Page, postgres::Error> {
+fn look_once(session: &mut Session, catalog: &mut Catalog, look: &Look) -> Result<Page, tokio_postgres::Error> {
     let started = Instant::now();
     let tab = look.query.tab;
     let view = tab.view();
     let relation = catalog.qualified(view.extension, view.relation);
-    let mut statements = vec![PATH_SQL.to_owned(), HEAD_SQL.to_owned(), CATALOG_SQL.to_owned()];
+    let mut statements = vec![Statement::new(HEAD_SQL), Statement::new(CATALOG_SQL)];
     let mut more = None;
     if let Ok(relation) = &relation {
         let (first, second, source) = view.counters;
         if let Ok(source) = catalog.qualified(view.extension, source) {
-            statements.push(format!("SELECT {first}, {second} FROM {source}"));
+            statements.push(Statement::new(format!("SELECT {first}, {second} FROM {source}")));
         } else {
-            statements.push("SELECT NULL, NULL".to_owned());
+            statements.push(Statement::new("SELECT NULL, NULL"));
         }
         match &look.follow {
-            None => statements.push(look.query.rows_sql(relation)),
+            None => statements.push(Statement::new(look.query.rows_sql(relation))),
             Some(key) => {
-                statements.push(one_sql(tab, relation, key));
+                statements.push(Statement::named(one_sql(tab, relation, key)));
                 more = view.more.and_then(|(title, name, sql)| {
                     let relation = catalog.qualified(view.extension, name).ok()?;
                     let limit = look.query.limit.unwrap_or(100);
                     let sql = sql.replace("$relation", &relation).replace("$1", &literal(key));
-                    statements.push(format!("SELECT {sql} LIMIT {limit}"));
+                    statements.push(Statement::named(format!("SELECT {sql} LIMIT {limit}")));
                     Some(title)
                 });
             }
         }
     }
-    let mut answers = sets(client, &statements.join("; "))?.into_iter().skip(1);
-    let mut next = || {
-        answers.next().unwrap_or(Set {
-            names: Vec::new(),
-            rows: Vec::new(),
-        })
-    };
+    let mut answers = session.ask(&statements)?.into_iter();
+    let mut next = || answers.next().unwrap_or_default();
     let text = |cell: Option<&Cell>| cell.cloned().flatten().unwrap_or_default();
     let head = next().rows.pop().unwrap_or_default();
     let relations = next().rows.into_iter().map(|row| Relation {
@@ -236,14 +192,7 @@ fn look_once(client: &mut Client, catalog: &mut Catalog, look: &Look) -> Result<
     let mut rows = next();
     if look.follow.is_some() {
         let cells = rows.rows.pop().unwrap_or_default();
-        let second = if more.is_some() {
-            next()
-        } else {
-            Set {
-                names: Vec::new(),
-                rows: Vec::new(),
-            }
-        };
+        let second = if more.is_some() { next() } else { Set::default() };
         page.followed = Some(Followed {
             columns: rows.names.into_iter().zip(cells).collect(),
             title: more.unwrap_or_default(),
@@ -264,18 +213,19 @@ fn look_once(client: &mut Client, catalog: &mut Catalog, look: &Look) -> Result<
 }
 
 /// The rows as one JSON document, or why there are none.
-pub fn json(client: &mut Client, catalog: &Catalog, query: &Query) -> Result<String, String> {
+pub fn json(session: &mut Session, catalog: &Catalog, query: &Query) -> Result<String, String> {
     let view = query.tab.view();
     let relation = catalog.qualified(view.extension, view.relation)?;
-    let sql = format!("{PATH_SQL}; {}", query.json_sql(&relation));
-    let mut sets = sets(client, &sql).map_err(|error| describe(&error))?;
+    let statement = Statement::new(query.json_sql(&relation));
+    let mut sets = session.ask(&[statement]).map_err(|error| describe(&error))?;
     let row = sets.pop().and_then(|mut set| set.rows.pop());
     row.and_then(|row| row.into_iter().next().flatten())
+        .map(|document| exact_json(&document))
         .ok_or_else(|| "no answer".to_owned())
 }
 
-fn act(client: &mut Client, sql: &str) -> Result<String, String> {
-    let sets = sets(client, &format!("{PATH_SQL}; {sql}")).map_err(|error| describe(&error))?;
+fn act(session: &mut Session, sql: &str) -> Result<String, String> {
+    let sets = session.ask(&[Statement::new(sql)]).map_err(|error| describe(&error))?;
     let cell = sets
         .last()
         .and_then(|set| set.rows.last())
@@ -287,11 +237,11 @@ fn act(client: &mut Client, sql: &str) -> Result<String, String> {
 const MOST_PATIENT: Duration = Duration::from_secs(5);
 
 /// Answers what the screen asks until it ends, and connects again when the server has gone away. `send` returns false when nobody hears it.
-pub fn serve(connector: &Connector, client: Client, asks: &Receiver<Ask>, send: &dyn Fn(Answer) -> bool) {
-    let mut client = Some(client);
+pub fn serve(connector: &Connector, session: Session, asks: &Receiver<Ask>, send: &dyn Fn(Answer) -> bool) {
+    let mut session = Some(session);
     let mut pause = Duration::from_millis(250);
     loop {
-        let mut connection = match client.take().map_or_else(|| connector.connect(), Ok) {
+        let mut connection = match session.take().map_or_else(|| connector.connect(), Ok) {
             Ok(connection) => connection,
             Err(failure) => {
                 if !send(Answer::Lost(failure.message)) || !rest(asks, send, pause) {
@@ -302,7 +252,8 @@ pub fn serve(connector: &Connector, client: Client, asks: &Receiver<Ask>, send: 
             }
         };
         pause = Duration::from_millis(250);
-        if !send(Answer::Connected(connector.place())) {
+        // What was asked while there was no connection is not done later.
+        if !rest(asks, send, Duration::ZERO) || !send(Answer::Connected(connector.place())) {
             return;
         }
         let lost = serve_connection(&mut connection, asks, send);
@@ -312,7 +263,7 @@ pub fn serve(connector: &Connector, client: Client, asks: &Receiver<Ask>, send: 
     }
 }
 
-/// Waits before the next attempt. What is asked meanwhile cannot be answered. Returns false at the end.
+/// Waits before the next attempt, or takes what was asked before. What is asked meanwhile cannot be answered. Returns false at the end.
 fn rest(asks: &Receiver<Ask>, send: &dyn Fn(Answer) -> bool, pause: Duration) -> bool {
     let until = Instant::now() + pause;
     loop {
@@ -331,17 +282,17 @@ fn rest(asks: &Receiver<Ask>, send: &dyn Fn(Answer) -> bool, pause: Duration) ->
 }
 
 /// Returns why the connection is lost, or None at the end.
-fn serve_connection(client: &mut Client, asks: &Receiver<Ask>, send: &dyn Fn(Answer) -> bool) -> Option<String> {
+fn serve_connection(session: &mut Session, asks: &Receiver<Ask>, send: &dyn Fn(Answer) -> bool) -> Option<String> {
     let mut catalog = Catalog::default();
     while let Ok(ask) = asks.recv() {
         let (answer, trouble) = match ask {
             Ask::Look(wanted) => {
-                let page = look(client, &mut catalog, &wanted).map_err(|error| describe(&error));
+                let page = look(session, &mut catalog, &wanted).map_err(|error| describe(&error));
                 let trouble = page.as_ref().err().cloned();
                 (Answer::Page(wanted.number, Box::new(page)), trouble)
             }
             Ask::Act { what, sql } => {
-                let result = act(client, &sql);
+                let result = act(session, &sql);
                 let trouble = result.as_ref().err().cloned();
                 (Answer::Acted { what, result }, trouble)
             }
@@ -349,7 +300,7 @@ fn serve_connection(client: &mut Client, asks: &Receiver<Ask>, send: &dyn Fn(Ans
         if !send(answer) {
             return None;
         }
-        if client.is_closed() {
+        if session.is_closed() {
             return Some(trouble.unwrap_or_else(|| "the server closed the connection".to_owned()));
         }
     }

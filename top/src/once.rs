@@ -2,21 +2,20 @@
 
 use std::io::Write;
 
-use postgres::Client;
-
 use crate::connect::describe;
 use crate::data::{Catalog, Query};
 use crate::format::{fit, is_right, value, width};
 use crate::link::{self, Look, Page};
+use crate::session::Session;
 
 /// Prints a tab as a table.
-pub fn table(client: &mut Client, query: Query, out: &mut dyn Write) -> Result<(), String> {
+pub fn table(session: &mut Session, query: Query, out: &mut dyn Write) -> Result<(), String> {
     let wanted = Look {
         number: 0,
         query,
         follow: None,
     };
-    let page = link::look(client, &mut Catalog::default(), &wanted).map_err(|error| describe(&error))?;
+    let page = link::look(session, &mut Catalog::default(), &wanted).map_err(|error| describe(&error))?;
     if let Some(missing) = page.missing {
         return Err(missing);
     }
@@ -69,7 +68,7 @@ fn write(page: &Page, out: &mut dyn Write) -> Result<(), String> {
 }
 
 /// Prints a tab as one JSON document.
-pub fn json(client: &mut Client, query: &Query, out: &mut dyn Write) -> Result<(), String> {
+pub fn json(session: &mut Session, query: &Query, out: &mut dyn Write) -> Result<(), String> {
     // The catalog first, which says where the view is.
     let mut catalog = Catalog::default();
     let nothing = Look {
@@ -80,12 +79,13 @@ pub fn json(client: &mut Client, query: &Query, out: &mut dyn Write) -> Result<(
         },
         follow: None,
     };
-    link::look(client, &mut catalog, &nothing).map_err(|error| describe(&error))?;
-    let document = link::json(client, &catalog, query)?;
+    link::look(session, &mut catalog, &nothing).map_err(|error| describe(&error))?;
+    let document = link::json(session, &catalog, query)?;
     put(out, &(document + "\n"))
 }
 
-fn put(out: &mut dyn Write, text: &str) -> Result<(), String> {
+/// Writes all of a text.
+pub fn put(out: &mut dyn Write, text: &str) -> Result<(), String> {
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         // A reader that has seen enough is no error: head, less.
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.to_string()),

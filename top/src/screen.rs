@@ -4,10 +4,9 @@ use std::io::IsTerminal;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
-use postgres::Client;
 use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event, KeyEventKind};
-use signal_hook::consts::{SIGHUP, SIGTERM};
+use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP};
 use signal_hook::iterator::Signals;
 
 use crate::app::{App, Effect};
@@ -15,6 +14,8 @@ use crate::connect::Connector;
 use crate::data::Query;
 use crate::draw::screen;
 use crate::link::{self, Answer, Ask};
+use crate::session::Session;
+use crate::terminal;
 use crate::theme::Theme;
 
 enum Happening {
@@ -22,28 +23,60 @@ enum Happening {
     Answer(Box<Answer>),
     /// A signal asks for the end, or there is no terminal any more.
     End,
+    /// A signal asks for a stop.
+    Stop,
+    /// The program goes on after a stop.
+    Continue,
+    /// A thread that the screen needs has panicked.
+    Broken,
+}
+
+/// Tells the screen when its thread panics.
+struct Watched(Sender<Happening>);
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let _ = self.0.send(Happening::Broken);
+        }
+    }
+}
+
+/// Starts a thread that tells the screen what happens.
+fn spawn(happenings: &Sender<Happening>, work: impl FnOnce(&Sender<Happening>) + Send + 'static) {
+    let watched = Watched(happenings.clone());
+    std::thread::spawn(move || work(&watched.0));
 }
 
 /// Shows the screen until the user ends it.
-pub fn run(query: Query, interval: Duration, connector: Connector, client: Client) -> Result<(), String> {
+pub fn run(query: Query, interval: Duration, connector: Connector, session: Session) -> Result<(), String> {
     if !std::io::stdout().is_terminal() {
         return Err("the output is no terminal: use --once or --json".to_owned());
     }
     let app = App::new(query, interval, connector.place());
     let (happenings, received) = channel();
     let (asks, asked) = channel();
-    let answers: Sender<Happening> = happenings.clone();
-    std::thread::spawn(move || {
-        link::serve(&connector, client, &asked, &|answer| {
-            answers.send(Happening::Answer(Box::new(answer))).is_ok()
-        })
+    spawn(&happenings, move |happenings| {
+        link::serve(&connector, session, &asked, &|answer| {
+            happenings.send(Happening::Answer(Box::new(answer))).is_ok()
+        });
     });
-    let mut signals =
-        Signals::new([SIGTERM, SIGHUP]).map_err(|error| format!("could not wait for signals: {error}"))?;
-    let ends = happenings.clone();
-    std::thread::spawn(move || signals.forever().next().map(|_| ends.send(Happening::End)));
+    let mut signals = Signals::new([SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGCONT])
+        .map_err(|error| format!("could not wait for signals: {error}"))?;
+    spawn(&happenings, move |happenings| {
+        for signal in signals.forever() {
+            let happening = match signal {
+                SIGTSTP => Happening::Stop,
+                SIGCONT => Happening::Continue,
+                _ => Happening::End,
+            };
+            if happenings.send(happening).is_err() {
+                return;
+            }
+        }
+    });
     let mut terminal = ratatui::try_init().map_err(|error| format!("could not use the terminal: {error}"))?;
-    std::thread::spawn(move || {
+    spawn(&happenings, |happenings| {
         while let Ok(event) = event::read() {
             if happenings.send(Happening::Input(event)).is_err() {
                 return;
@@ -59,7 +92,7 @@ pub fn run(query: Query, interval: Duration, connector: Connector, client: Clien
     };
     let ended = turns.go_on(&mut terminal, &received);
     ratatui::restore();
-    ended.map_err(|error| format!("could not write to the terminal: {error}"))
+    ended
 }
 
 struct Turns {
@@ -72,11 +105,14 @@ struct Turns {
 }
 
 impl Turns {
-    fn go_on(&mut self, terminal: &mut DefaultTerminal, received: &Receiver<Happening>) -> std::io::Result<()> {
+    fn go_on(&mut self, terminal: &mut DefaultTerminal, received: &Receiver<Happening>) -> Result<(), String> {
+        let failed = |error: std::io::Error| format!("could not write to the terminal: {error}");
         let theme = Theme::from_environment();
         loop {
             let height = self.app.height;
-            terminal.draw(|frame| screen(&mut self.app, &theme, frame))?;
+            terminal
+                .draw(|frame| screen(&mut self.app, &theme, frame))
+                .map_err(failed)?;
             // Of a screen that grew, and for the first time, when the size is not known before.
             self.look_again |= self.app.height != height && self.app.page.is_some();
             let now = Instant::now();
@@ -105,9 +141,13 @@ impl Turns {
             for happening in std::iter::once(first).chain(received.try_iter()) {
                 match happening {
                     Happening::End => return Ok(()),
+                    Happening::Broken => return Err("a thread of the program has failed".to_owned()),
+                    Happening::Stop => terminal::stop(terminal).map_err(failed)?,
+                    Happening::Continue => terminal::set_up(terminal).map_err(failed)?,
                     Happening::Answer(answer) => self.answer(*answer),
                     Happening::Input(Event::Key(key)) if key.kind != KeyEventKind::Release => match self.app.key(key) {
                         Effect::Quit => return Ok(()),
+                        Effect::Stop => terminal::ask_to_stop(),
                         effect => self.effect(effect),
                     },
                     // The screen is drawn again, also after it was resized.
@@ -157,10 +197,25 @@ impl Turns {
                 self.app.outdate();
                 self.look_again = true;
             }
-            Effect::Nothing | Effect::Redraw | Effect::Quit => {}
+            Effect::Nothing | Effect::Redraw | Effect::Stop | Effect::Quit => {}
         }
         if self.app.frozen {
             self.due = None;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_of_a_thread_is_told() {
+        let (happenings, received) = channel();
+        spawn(&happenings, |_| panic!("as a test"));
+        assert!(matches!(received.recv(), Ok(Happening::Broken)));
+        spawn(&happenings, |_| {});
+        drop(happenings);
+        assert!(received.recv().is_err());
     }
 }

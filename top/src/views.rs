@@ -73,7 +73,8 @@ static JOBS: View = View {
     name: "jobs",
     extension: "pg_background",
     relation: "pg_background_jobs",
-    key: "pid || ',' || cookie",
+    // The cookie of a job of another role is NULL.
+    key: "coalesce(pid || ',' || cookie, pid::text)",
     columns: &[
         column("pid", "pid", Number, 7, 0),
         column("state", "state", State, 8, 0),

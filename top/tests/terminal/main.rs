@@ -1,6 +1,7 @@
 //! The program beside a cluster, in a real terminal.
 
 mod tmux;
+mod troubles;
 
 use std::os::unix::fs::PermissionsExt;
 
@@ -149,7 +150,13 @@ fn tabs_rows_and_actions() {
         );
         let limits = message.split("LIMIT ").skip(1);
         let limits: Vec<u32> = limits
-            .map(|rest| rest.split(' ').next().unwrap().parse().unwrap())
+            .map(|rest| {
+                rest.split(|c: char| !c.is_ascii_digit())
+                    .next()
+                    .unwrap()
+                    .parse()
+                    .unwrap()
+            })
             .collect();
         assert!(limits.iter().all(|limit| *limit <= 29), "{message}");
         assert_eq!(
@@ -173,7 +180,11 @@ fn the_server_goes_away_and_comes_back() {
     cluster.signal(backend, "STOP");
     terminal.see("no answer for");
     terminal.press(&["?"], "┌ keys");
-    terminal.keys(&["x"]);
+    terminal.keys(&["x", "2"]);
+    terminal.wait("another tab", |screen| {
+        screen.contains("looking") && screen.contains("no answer for")
+    });
+    terminal.keys(&["3"]);
     cluster.signal(backend, "CONT");
     terminal.see("every 0.2 s");
     cluster.stop(Shutdown::Fast);

@@ -56,13 +56,14 @@ impl Terminal {
         }
         tmux.envs(variables.iter().copied());
         tmux.args(["-f", "/dev/null", "new-session", "-d", "-x", "80", "-y", "24"]);
-        // The terminal stays when the program has ended.
         let words: Vec<_> = arguments
             .iter()
             .map(|word| format!("'{}'", word.replace('\'', r"'\''")))
             .collect();
         tmux.arg(format!(
-            "'{}' {}; echo ended with $?; exec sleep 600",
+            // A job of its own, which the next line continues after a stop. The terminal stays when the program has ended.
+            "set -m; '{}' {}; s=$?; while [ $s -gt 128 ]; do echo stopped with $s; read line; fg; s=$?; done; \
+             echo ended with $s; exec sleep 600",
             env!("CARGO_BIN_EXE_pg_background_top"),
             words.join(" ")
         ));
@@ -92,6 +93,15 @@ impl Terminal {
         let shell = String::from_utf8(shell).expect("text").trim().to_owned();
         let children = std::fs::read_to_string(format!("/proc/{shell}/task/{shell}/children")).expect("a process");
         cluster.signal(children.trim().parse().expect("one child"), signal);
+    }
+
+    /// Whether the terminal shows its usual screen, with a cursor.
+    pub fn is_restored(&self) -> bool {
+        let state = run(self
+            .tmux()
+            .args(["display-message", "-p", "#{alternate_on} #{cursor_flag}"]))
+        .stdout;
+        state == b"0 1\n"
     }
 
     pub fn resize(&self, columns: u32, lines: u32) {
