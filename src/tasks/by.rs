@@ -36,12 +36,13 @@ static COLUMN: Plan = Plan::planned(
     &[OID, TEXT],
 );
 
-/// Of a type: its name, a name for all types whose values have the same order and texts, and whether its texts may have names that are qualified as the search path asks for.
+/// Of a type: its name, a name for all types whose values have the same order and texts, its name in messages, and whether its texts may have names that are qualified as the search path asks for.
 static TYPE: Plan = Plan::planned(
     c"SELECT pg_catalog.format('%I.%I', n.nspname, t.typname), \
           CASE WHEN t.oid OPERATOR(pg_catalog.=) ANY ('{20,21,23}'::pg_catalog.oid[]) THEN 'integers' \
               WHEN t.oid OPERATOR(pg_catalog.=) ANY ('{25,1043}'::pg_catalog.oid[]) THEN 'texts' \
               ELSE pg_catalog.format('%I.%I', n.nspname, t.typname) END, \
+          pg_catalog.format_type(t.oid, NULL), \
           EXISTS (SELECT FROM pg_catalog.pg_type AS p WHERE p.oid OPERATOR(pg_catalog.=) ANY (ARRAY[t.oid, t.typelem]) \
               AND (pg_catalog.starts_with(p.typname::pg_catalog.text, 'reg') \
                   OR p.typtype OPERATOR(pg_catalog.<>) ALL ('{b,e}'::pg_catalog.\"char\"[]))) \
@@ -129,6 +130,8 @@ struct Column {
     column: Vec<u8>,
     is_generated: bool,
     kind: Vec<u8>,
+    /// As messages show it.
+    shown_kind: Vec<u8>,
     class: u32,
     shows_names: bool,
     sorting: Vec<u8>,
@@ -147,14 +150,20 @@ impl Column {
         let (kind, class) = size::order_of(kind)?;
         let found = TYPE.first(&[Value::Oid(kind)], |row| {
             let (kind, kinds) = (row.text(0)?.unwrap_or_default(), row.text(1)?.unwrap_or_default());
-            Ok((kind, kinds, row.bool(2)? == Some(true)))
+            Ok((
+                kind,
+                kinds,
+                row.text(2)?.unwrap_or_default(),
+                row.bool(3)? == Some(true),
+            ))
         })?;
-        let (kind, kinds, shows_names) = found.unwrap_or_default();
+        let (kind, kinds, shown_kind, shows_names) = found.unwrap_or_default();
         let sorting = [&kinds[..], &collation, &of_database].join(&b' ');
         Ok(Some(Self {
             column,
             is_generated,
             kind,
+            shown_kind,
             class,
             shows_names,
             sorting,
@@ -275,6 +284,7 @@ impl Key {
             column,
             is_generated,
             kind: name,
+            shown_kind,
             class,
             shows_names,
             sorting,
@@ -284,7 +294,7 @@ impl Key {
                 PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
                 format!(
                     "type {} has no default operator class for access method \"btree\"",
-                    shown(&name)
+                    shown(&shown_kind)
                 ),
             )
             .hint("Divide the table by another column, or by ctid.")

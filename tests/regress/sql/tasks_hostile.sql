@@ -46,8 +46,10 @@ RESET client_min_messages;
 CREATE TABLE tasks_called (function text, who text, how text);
 GRANT INSERT ON tasks_called TO PUBLIC;
 CREATE TYPE tasks_odd;
+SET client_min_messages = warning; -- the server has words on shells
 CREATE FUNCTION tasks_odd_in(cstring) RETURNS tasks_odd LANGUAGE internal STRICT IMMUTABLE AS 'textin';
 CREATE FUNCTION tasks_odd_out(tasks_odd) RETURNS cstring LANGUAGE internal STRICT IMMUTABLE AS 'textout';
+RESET client_min_messages;
 CREATE TYPE tasks_odd (INPUT = tasks_odd_in, OUTPUT = tasks_odd_out, LIKE = text);
 CREATE FUNCTION tasks_odd_calls(what text) RETURNS bool LANGUAGE plpgsql AS $$
 BEGIN
@@ -62,8 +64,10 @@ SELECT DISTINCT function, who FROM tasks_called ORDER BY 1;
 SELECT param_types, param_values FROM background.task WHERE label = 'hostile';
 -- One that raises: the settings under which it ran are those of before.
 CREATE TYPE tasks_mute;
+SET client_min_messages = warning; -- the server has words on shells
 CREATE FUNCTION tasks_mute_in(cstring) RETURNS tasks_mute LANGUAGE internal STRICT IMMUTABLE AS 'textin';
 CREATE FUNCTION tasks_mute_out(tasks_mute) RETURNS cstring LANGUAGE internal STRICT IMMUTABLE AS 'anyelement_out';
+RESET client_min_messages;
 CREATE TYPE tasks_mute (INPUT = tasks_mute_in, OUTPUT = tasks_mute_out, LIKE = text);
 SET datestyle = 'German';
 SELECT error_line('SELECT background.enqueue(''SELECT $1'', row(now(), ''x''::tasks_mute), label => ''hostile'')');
