@@ -218,6 +218,11 @@ impl Row {
         Ok(self.datum(n)?.map(|datum| datum.value() as i64))
     }
 
+    /// An `oid` or an `xid`.
+    pub fn oid(&self, n: usize) -> Result<Option<u32>> {
+        Ok(self.datum(n)?.map(|datum| datum.value() as u32))
+    }
+
     /// A `float8`.
     pub fn float8(&self, n: usize) -> Result<Option<f64>> {
         Ok(self.datum(n)?.map(|datum| f64::from_bits(datum.value() as u64)))
@@ -226,11 +231,6 @@ impl Row {
     /// A `"char"`.
     pub fn char(&self, n: usize) -> Result<Option<u8>> {
         Ok(self.datum(n)?.map(|datum| datum.value() as u8))
-    }
-
-    /// An `oid` or an `xid`.
-    pub fn oid(&self, n: usize) -> Result<Option<u32>> {
-        Ok(self.datum(n)?.map(|datum| datum.value() as u32))
     }
 
     /// The length of an `interval` in microseconds, a month as 30 days.

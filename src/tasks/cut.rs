@@ -13,7 +13,6 @@ use crate::pg::plan::Plan;
 use crate::pg::process::backend;
 use crate::pg::sqlstate;
 use crate::pg::transaction;
-use crate::settings;
 use crate::tasks::by::{self, By};
 use crate::tasks::chunk_size::{self, MEASURED};
 use crate::tasks::range::{self, Range};
@@ -85,11 +84,6 @@ static ADVANCE: Plan = Plan::planned(
 
 static ALL_CUT: Plan = Plan::planned(
     c"UPDATE background.operation SET is_cut = true WHERE id OPERATOR(pg_catalog.=) $1",
-    &[INT8],
-);
-
-static STOP: Plan = Plan::planned(
-    c"UPDATE background.operation SET phase = 's' WHERE id OPERATOR(pg_catalog.=) $1",
     &[INT8],
 );
 
@@ -190,6 +184,12 @@ impl Operation {
         By::known(self.relation, self.column.as_deref().unwrap_or(by::CTID))
     }
 
+    /// The block with which the next chunk begins.
+    fn next_block(&self) -> i64 {
+        let key = self.last_key.as_deref().and_then(|key| core::str::from_utf8(key).ok());
+        key.and_then(|key| key.parse().ok()).unwrap_or(0)
+    }
+
     /// How large the next chunk is, in rows or in blocks.
     fn size(&self, unit: f64) -> Result<i64> {
         if let Some(rows) = self.chunk_rows {
@@ -217,11 +217,7 @@ impl Operation {
                 if *storage != self.storage {
                     return Err(extent::rewritten());
                 }
-                let from = self
-                    .last_key
-                    .as_deref()
-                    .and_then(|key| core::str::from_utf8(key).ok()?.parse().ok());
-                let (from, all) = (from.unwrap_or(0), self.total as i64);
+                let (from, all) = (self.next_block(), self.total as i64);
                 if from >= all {
                     return Ok(None);
                 }
@@ -307,15 +303,12 @@ fn step(id: i64, task: i64, settings: Settings) -> Result<Next> {
     if operation.phase != b'r' || operation.has_finished {
         return end(id, task);
     }
-    let (lanes, wanted) = (
-        lane::count(id)?,
-        operation.parallelism.min(settings::max_operation_workers().into()),
-    );
-    if lanes > wanted {
+    let wanted = lane::wanted(operation.parallelism);
+    if lane::count(id)? > wanted {
         return end(id, task);
     }
     if operation.stops && operation.not_done(b"f")?.is_some() {
-        STOP.execute(&[Value::Int8(id)])?;
+        lane::stop(id, None, None)?;
         return end(id, task);
     }
     if operation.looks_at_lag && is_behind(id)? {
@@ -337,7 +330,7 @@ fn step(id: i64, task: i64, settings: Settings) -> Result<Next> {
                 let n = operation.chunks + 1;
                 let next = match by {
                     By::Key(_) => fallible::copied(&range.last)?,
-                    By::Blocks { .. } => operation.next_block(range.size),
+                    By::Blocks { .. } => (operation.next_block() + range.size).to_string().into_bytes(),
                 };
                 ADD_CHUNK.execute(&[
                     Value::Int8(id),
@@ -370,14 +363,4 @@ fn step(id: i64, task: i64, settings: Settings) -> Result<Next> {
         lane::fill(id, wanted)?;
     }
     Ok(Next::Chunk)
-}
-
-impl Operation {
-    fn next_block(&self, size: i64) -> Vec<u8> {
-        let from = self
-            .last_key
-            .as_deref()
-            .and_then(|key| core::str::from_utf8(key).ok()?.parse().ok());
-        (from.unwrap_or(0_i64) + size).to_string().into_bytes()
-    }
 }

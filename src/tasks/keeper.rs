@@ -456,7 +456,7 @@ impl Look {
             let tables = &self.tables;
             let done = patiently(|| {
                 if LOCK.first(&[Value::Int8(attempts.task)], |_| Ok(()))?.is_none()
-                    || is_claimed(tables, attempts.task)?
+                    || shared::is_claimed(tables.task, attempts.task)?
                 {
                     return Ok(());
                 }
@@ -510,7 +510,8 @@ impl Look {
             for id in ids.iter().copied().flatten() {
                 let done = patiently(|| {
                     let id_value = [Value::Int8(id)];
-                    let is_free = LOCK.first(&id_value, |_| Ok(()))?.is_some() && !is_claimed(&self.tables, id)?;
+                    let is_free =
+                        LOCK.first(&id_value, |_| Ok(()))?.is_some() && !shared::is_claimed(self.tables.task, id)?;
                     if !is_free {
                         return Ok(false);
                     }
@@ -568,7 +569,8 @@ impl Look {
         Ok(())
     }
 
-    /// Operations that have lost their lanes, to who has canceled those tasks say, and those that nobody asks for any more.
+    /// Operations that have not ended and have no lane, such as those whose tasks a session has canceled one by one, go on or end. Those that ended
+    /// long ago are removed.
     fn operations(&mut self) -> Result<()> {
         for operation in transaction::own(lane::without_lane)? {
             if patiently(|| lane::revive(operation))?.is_none() {
@@ -663,10 +665,6 @@ fn one_by_one(firing: &Firing) -> Result<()> {
     Ok(())
 }
 
-fn is_claimed(tables: &Tables, id: i64) -> Result<bool> {
-    Ok(shared::runs(tables.task, Of::All)?.iter().any(|run| run.task == id))
-}
-
 /// A task whose attempt is to be noted.
 struct Attempts {
     task: i64,
@@ -705,7 +703,7 @@ impl Attempts {
 /// The row is locked before the claims are looked at: a run that begins later finds it held. False if the task is another session's, or runs.
 fn note_cut_short(tables: &Tables, attempts: &Attempts) -> Result<bool> {
     let id = Value::Int8(attempts.task);
-    if LOCK.first(&[id], |_| Ok(()))?.is_none() || is_claimed(tables, attempts.task)? {
+    if LOCK.first(&[id], |_| Ok(()))?.is_none() || shared::is_claimed(tables.task, attempts.task)? {
         return Ok(false);
     }
     let Some(started_at) = IS_CUT_SHORT.first(&[id, Value::Int4(attempts.made)], |row| row.int8(0))? else {

@@ -10,6 +10,7 @@ use crate::pg::moment;
 use crate::pg::plan::{self, Plan};
 use crate::pg::table;
 use crate::pg::transaction;
+use crate::settings;
 use crate::tasks::pushed::{self, Ready, ready_columns};
 use crate::tasks::tables::{self, Phase};
 
@@ -109,6 +110,22 @@ pub fn add(operation: i64, pause: f64) -> Result<()> {
     Ok(())
 }
 
+/// Locks the operation's row until the transaction ends.
+pub fn lock(operation: i64) -> Result<()> {
+    LOCK.execute(&[Value::Int8(operation)]).map(|_| ())
+}
+
+/// Stops the operation, unless it was canceled, for this error, or for chunks that have failed. The operation's row is locked.
+pub fn stop(operation: i64, sqlstate: Option<&[u8]>, message: Option<&[u8]>) -> Result<()> {
+    let (code, message) = (Value::text_or_null(sqlstate), Value::text_or_null(message));
+    STOP.execute(&[Value::Int8(operation), code, message]).map(|_| ())
+}
+
+/// How many lanes an operation of this parallelism may have.
+pub fn wanted(parallelism: i64) -> i64 {
+    parallelism.min(settings::max_operation_workers().into())
+}
+
 /// Adds lanes until there are `wanted`. The operation's row is locked.
 pub fn fill(operation: i64, wanted: i64) -> Result<()> {
     for _ in count(operation)?..wanted {
@@ -170,16 +187,15 @@ pub fn over(over: &Over) -> Result<()> {
             return add(over.operation, pause.unwrap_or(0.0));
         }
         if is_failed {
-            LOCK.execute(&operation)?;
-            let (code, message) = (Value::text_or_null(over.sqlstate), Value::text_or_null(over.message));
-            STOP.execute(&[Value::Int8(over.operation), code, message])?;
+            lock(over.operation)?;
+            stop(over.operation, over.sqlstate, over.message)?;
             return settle(over.operation);
         }
         if RUNS.first(&operation, |_| Ok(()))?.is_some() {
             return add(over.operation, 0.0);
         }
         // What has stopped the operation has seen this task, and has left the rest to it.
-        LOCK.execute(&operation)?;
+        lock(over.operation)?;
         settle(over.operation)
     })
 }
@@ -195,7 +211,7 @@ pub fn without_lane() -> Result<Vec<i64>> {
 
 /// Gives such an operation a lane, or finishes it.
 pub fn revive(operation: i64) -> Result<()> {
-    LOCK.execute(&[Value::Int8(operation)])?;
+    lock(operation)?;
     settle(operation)?;
     match RUNS.first(&[Value::Int8(operation)], |_| Ok(()))? {
         Some(()) => fill(operation, 1),

@@ -11,7 +11,7 @@ use crate::pg::plan::Row;
 use crate::pg::process::{backend, bgworker};
 use crate::pg::transaction::{Collected, Event, Watcher};
 use crate::settings::{self, Tasks};
-use crate::tasks::ready::{Entry, OPERATION, Which};
+use crate::tasks::ready::{Entry, Which};
 use crate::tasks::shared::{self, Database, Mode};
 use crate::tasks::tables::Phase;
 use core::cell::RefCell;
@@ -104,11 +104,7 @@ impl Task<'_> {
     pub fn entry(&self) -> Entry {
         Entry {
             id: self.id,
-            key: match self.concurrency_key {
-                _ if self.is_operation => OPERATION,
-                Some(key) => shared::stands_for(key),
-                None => 0,
-            },
+            key: shared::stands_for_key(self.concurrency_key, self.is_operation),
             priority: self.priority,
         }
     }

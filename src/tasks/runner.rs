@@ -247,11 +247,7 @@ fn read(which: Which, after: Rank) -> Result<(Vec<Entry>, bool)> {
         Ok(Entry {
             id: row.int8(0)?.unwrap_or(0),
             priority: row.int4(1)?.unwrap_or(0),
-            key: match row.text(2)? {
-                _ if row.bool(3)? == Some(true) => OPERATION,
-                Some(key) => shared::stands_for(&key),
-                None => 0,
-            },
+            key: shared::stands_for_key(row.text(2)?.as_deref(), row.bool(3)? == Some(true)),
         })
     };
     let mut entries = match after.task() {

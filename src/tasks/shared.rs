@@ -295,6 +295,15 @@ pub fn stands_for(name: &[u8]) -> u64 {
     hasher.finish().clamp(1, OPERATION - 1)
 }
 
+/// What stands for the concurrency key of a task in its line.
+pub fn stands_for_key(key: Option<&[u8]>, is_operation: bool) -> u64 {
+    match key {
+        _ if is_operation => OPERATION,
+        Some(key) => stands_for(key),
+        None => 0,
+    }
+}
+
 /// The entry of the database `number`, made at its first use. 53200.
 pub fn database(number: u32) -> Result<&'static Database> {
     let shared = shared()?;
@@ -1165,6 +1174,11 @@ pub fn runs(relation: u32, of: Of) -> Result<Vec<Run>> {
         }
     }
     Ok(runs)
+}
+
+/// Whether a process has the task of this table, or had it and the keeper has not noted its end.
+pub fn is_claimed(relation: u32, task: i64) -> Result<bool> {
+    Ok(runs(relation, Of::All)?.iter().any(|run| run.task == task))
 }
 
 /// How many tasks run in the whole cluster.

@@ -13,10 +13,9 @@ use crate::pg::transaction;
 use crate::pg::value::desc::INTERVAL;
 use crate::session::deadlock;
 use crate::session::wait::Deadline;
-use crate::settings;
 use crate::tasks::operation::{check_chunk_time, check_parallelism};
 use crate::tasks::options;
-use crate::tasks::shared::{self, Of};
+use crate::tasks::shared;
 use crate::tasks::tables::Tables;
 use crate::tasks::{end, lane, running};
 use pgrx::PgSqlErrorCode;
@@ -65,11 +64,6 @@ static TASKS: Plan = Plan::planned(
 
 static LOCK_TASK: Plan = Plan::planned(
     c"SELECT FROM background.task WHERE id OPERATOR(pg_catalog.=) $1 FOR UPDATE SKIP LOCKED",
-    &[INT8],
-);
-
-static LOCK: Plan = Plan::planned(
-    c"SELECT FROM background.operation WHERE id OPERATOR(pg_catalog.=) $1 FOR UPDATE",
     &[INT8],
 );
 
@@ -143,10 +137,6 @@ fn has_ended(id: i64) -> Failure {
     .into()
 }
 
-fn wanted(parallelism: i32) -> i64 {
-    parallelism.min(settings::max_operation_workers()).into()
-}
-
 /// Pauses the operation or lets it go on, and changes how many chunks run at a time and how long one is to take; None leaves that as it is. 42704,
 /// 42501, 22023; 55000 for one that has ended.
 pub fn alter(id: i64, paused: Option<bool>, parallelism: Option<i32>, chunk_time: Option<Interval>) -> Result<()> {
@@ -171,7 +161,7 @@ pub fn alter(id: i64, paused: Option<bool>, parallelism: Option<i32>, chunk_time
     })?;
     match altered {
         None => Err(has_ended(id)),
-        Some((true, parallelism)) => lane::fill(id, wanted(parallelism)),
+        Some((true, parallelism)) => lane::fill(id, lane::wanted(parallelism.into())),
         Some((false, _)) => Ok(()),
     }
 }
@@ -208,7 +198,9 @@ pub fn cancel(tables: &Tables, id: i64, grace_ms: i32) -> Result<bool> {
     for task in tasks(id)? {
         if running::runs_now(task).is_some() {
             fallible::push(&mut running, task)?;
-        } else if LOCK_TASK.first(&[Value::Int8(task)], |_| Ok(()))?.is_some() && !is_claimed(tables, task)? {
+        } else if LOCK_TASK.first(&[Value::Int8(task)], |_| Ok(()))?.is_some()
+            && !shared::is_claimed(tables.task, task)?
+        {
             end::without_run(task, b"canceled")?;
         }
     }
@@ -261,10 +253,6 @@ fn lock_against_lanes(id: i64) -> Result<Vec<i64>> {
     Ok(canceled)
 }
 
-fn is_claimed(tables: &Tables, task: i64) -> Result<bool> {
-    Ok(shared::runs(tables.task, Of::All)?.iter().any(|run| run.task == task))
-}
-
 /// Has the chunks that have failed or were canceled run again, and returns how many these are; an operation that was stopped or canceled goes on
 /// where it was. 42704, 42501.
 pub fn retry(id: i64) -> Result<i64> {
@@ -273,13 +261,13 @@ pub fn retry(id: i64) -> Result<i64> {
         return check_given_out(id).map(|()| 0);
     };
     check(id, found.owner)?;
-    LOCK.execute(&[Value::Int8(id)])?;
+    lane::lock(id)?;
     let count = CHUNKS_AGAIN.execute(&[Value::Int8(id)])? as i64;
     let again = AGAIN.first(&[Value::Int8(id), Value::Bool(count > 0)], |row| {
         Ok((row.bool(0)? == Some(true), row.int4(1)?.unwrap_or(1)))
     })?;
     if let Some((true, parallelism)) = again {
-        lane::fill(id, wanted(parallelism))?;
+        lane::fill(id, lane::wanted(parallelism.into()))?;
     }
     Ok(count)
 }

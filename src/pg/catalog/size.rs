@@ -5,17 +5,19 @@ use pgrx::pg_sys::{self, Oid};
 
 /// The blocks of a table, and about how many rows it has, as the planner sees it. The table is locked until the transaction ends.
 pub fn of_table(table: u32) -> Result<(u32, f64)> {
-    let (mut pages, mut rows, mut visible) = (0, 0.0, 0.0);
-    // SAFETY: a table, an index or a sequence with this number, or an error.
-    let blocks = unsafe {
-        let relation = pg_sys::relation_open(Oid::from(table), pg_sys::AccessShareLock as _);
-        pg_sys::estimate_rel_size(relation, core::ptr::null_mut(), &mut pages, &mut rows, &mut visible);
-        let blocks = pg_sys::RelationGetNumberOfBlocksInFork(relation, pg_sys::ForkNumber::MAIN_FORKNUM);
-        pg_sys::relation_close(relation, pg_sys::NoLock as _);
-        blocks
-    };
-    // The planner takes a new table for larger than it is.
-    Ok((blocks, rows * f64::from(blocks) / f64::from(pages.max(1))))
+    error::catching(|_raw| {
+        let (mut pages, mut rows, mut visible) = (0, 0.0, 0.0);
+        // SAFETY: a table, an index or a sequence with this number, or an error.
+        let blocks = unsafe {
+            let relation = pg_sys::relation_open(Oid::from(table), pg_sys::AccessShareLock as _);
+            pg_sys::estimate_rel_size(relation, core::ptr::null_mut(), &mut pages, &mut rows, &mut visible);
+            let blocks = pg_sys::RelationGetNumberOfBlocksInFork(relation, pg_sys::ForkNumber::MAIN_FORKNUM);
+            pg_sys::relation_close(relation, pg_sys::NoLock as _);
+            blocks
+        };
+        // The planner takes a new table for larger than it is.
+        (blocks, rows * f64::from(blocks) / f64::from(pages.max(1)))
+    })
 }
 
 /// Keeps the table as it is until the transaction ends; one that is not there any more is no error.
