@@ -1045,7 +1045,7 @@ fn sessions_cancel_at_once() {
             "'SELECT pg_sleep(60) WHERE $1 < $2', 't', 'id', chunk_rows => 100, parallelism => 3",
         );
         session.wait_until(&format!(
-            "(SELECT count(*) = 3 FROM background.tasks WHERE operation_id = {id} AND state = 'running')"
+            "(SELECT count(*) = 3 FROM background.chunks WHERE operation_id = {id} AND state = 'running')"
         ));
         let cancels: Vec<_> = (0..3)
             .map(|_| {

@@ -61,8 +61,9 @@ impl Terminal {
             .map(|word| format!("'{}'", word.replace('\'', r"'\''")))
             .collect();
         tmux.arg(format!(
-            // A job of its own, which the next line continues after a stop. The terminal stays when the program has ended.
-            "set -m; '{}' {}; s=$?; while [ $s -gt 128 ]; do echo stopped with $s; read line; fg; s=$?; done; \
+            // A job of its own, which the next line continues after a stop: in the middle of a line, or of an escape sequence, which CAN ends. The
+            // terminal stays when the program has ended.
+            "set -m; '{}' {}; s=$?; while [ $s -gt 128 ]; do printf '\\030\\nstopped with %s\\n' $s; read line; fg; s=$?; done; \
              echo ended with $s; exec sleep 600",
             env!("CARGO_BIN_EXE_pg_background_top"),
             words.join(" ")
