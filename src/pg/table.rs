@@ -222,8 +222,12 @@ unsafe fn inserted_by(tuple: HeapTuple) -> u32 {
     unsafe { (*(*tuple).t_data).t_choice.t_heap.t_xmin.into_inner() }
 }
 
-/// Reads each row of `table` whose column `column`, the first one of `index`, has the value `key`, until `read` returns something. What the
-/// look-up allocates goes at its end.
+/// Reads each row of `table` whose column `column`, the first one of `index`, has the value `key`, until `read` returns something; a row may be
+/// read twice. What the look-up allocates goes at its end.
+///
+/// A scan that also sees what is not committed may miss a row that another transaction changes meanwhile. The old version is dead when the scan
+/// comes to it, and the index entry of the new one was made after the scan has read the page of the index. The new version is committed then, so a
+/// scan with a later snapshot finds it.
 pub fn find<T>(
     table: u32,
     index: u32,
@@ -231,6 +235,21 @@ pub fn find<T>(
     key: Key,
     sees: Sees,
     mut read: impl FnMut(&Row) -> Result<Option<T>>,
+) -> Result<Option<T>> {
+    let found = find_once(table, index, column, key, sees, &mut read)?;
+    if found.is_some() || sees == Sees::Committed {
+        return Ok(found);
+    }
+    find_once(table, index, column, key, Sees::Committed, &mut read)
+}
+
+fn find_once<T>(
+    table: u32,
+    index: u32,
+    column: usize,
+    key: Key,
+    sees: Sees,
+    read: &mut impl FnMut(&Row) -> Result<Option<T>>,
 ) -> Result<Option<T>> {
     let context = error::catching(memory::Context::below_current)?;
     let found = context.enter(|| {

@@ -4,13 +4,10 @@ use crate::pg::catalog::role;
 use crate::pg::error::{self, Failure, Report, Result};
 use crate::pg::fallible;
 use crate::pg::function::rows::{INT4, INT8, Rows, Value};
-use crate::pg::guc::own;
 use crate::pg::plan::{self, Plan};
-use crate::pg::process::backend;
 use crate::pg::table::{self, Key, Sees};
 use crate::pg::transaction;
 use crate::pg::value::desc::JSONB;
-use crate::session::deadlock;
 use crate::session::wait::Deadline;
 use crate::tasks::end::{self, Ended};
 use crate::tasks::keys::{self, Found};
@@ -163,9 +160,7 @@ pub fn wait(tables: &Tables, id: i64, deadline: Deadline) -> Result<Option<Vec<u
         )
         .into());
     }
-    let _waiting = running::Waiting::begin()?;
-    let patience = i64::from(own::deadlock_timeout().max(1));
-    let mut look_at = backend::now() + patience * 1000;
+    let mut waiting = running::Waiting::begin()?;
     loop {
         match unfinished(tables, id)? {
             Some(found) => {
@@ -196,14 +191,10 @@ pub fn wait(tables: &Tables, id: i64, deadline: Deadline) -> Result<Option<Vec<u
         if deadline.has_passed() {
             return Ok(None);
         }
-        if backend::now() >= look_at {
-            look_at = backend::now() + patience * 1000;
-            if running::runs_now(id).is_some_and(|run| deadlock::waits_for_me(run.pid)) {
-                return Err(deadlocked(id));
-            }
+        if waiting.deadlocked(|| fallible::copied(&[id]))?.is_some() {
+            return Err(deadlocked(id));
         }
-        crate::pg::spi::forget_catalog_snapshot();
-        running::wait_for_ends(deadline.left().map_or(patience, |left| left.min(patience)))?;
+        waiting.sleep(deadline)?;
     }
 }
 

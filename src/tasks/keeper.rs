@@ -640,7 +640,9 @@ impl Look {
         if found.iter().any(|(_, role)| *role == 0) {
             self.end(&NOBODYS)?;
         }
-        shared::there_is_work(None);
+        if !found.is_empty() {
+            shared::there_is_work(None);
+        }
         Ok(())
     }
 }

@@ -362,18 +362,18 @@ impl Lines {
         self.overflow && self.lines.iter().any(|line| line.which.role == 0 || line.is_empty())
     }
 
-    /// A sweep begins, which calls [`Lines::restart`] for lines that have tasks until there is no room. What is here is read again in any case.
+    /// A sweep begins, which calls [`Lines::restart`] for lines that have tasks. No runner comes for the others.
     pub fn sweep_begins(&mut self) {
         self.overflow = false;
         self.version += 1;
+    }
+
+    /// More lines have tasks than a sweep looks for. There is no room for some, and those that are here may be among them.
+    pub fn has_no_room(&mut self) {
+        self.overflow = true;
         for line in self.lines.iter_mut().filter(|line| line.which.role != 0) {
             line.restart();
         }
-    }
-
-    /// Lines have tasks for which there was no room.
-    pub fn has_no_room(&mut self) {
-        self.overflow = true;
     }
 
     /// The line has tasks that wait: all of them are read again.
@@ -408,10 +408,10 @@ impl Lines {
         }
     }
 
-    /// The name of the line's queue.
-    pub fn name(&self, which: Which) -> Name {
-        let line = self.lines.iter().find(|line| line.which == which);
-        line.map_or(Name([0; NAME], 0), |line| Name(line.name, line.name_len))
+    /// The name of the line's queue. None if the line was given back.
+    pub fn name(&self, which: Which) -> Option<Name> {
+        let line = self.lines.iter().find(|line| line.which == which)?;
+        Some(Name(line.name, line.name_len))
     }
 
     /// What a runner of this role does next. A task leaves its line: the caller claims it before it unlocks the lines.
@@ -649,6 +649,27 @@ mod tests {
     }
 
     #[test]
+    fn a_sweep_calls_runners_only_for_lines_with_tasks() {
+        let (mut lines, running) = (lines(), Claims::default());
+        let other = Which { role: 11, queue: 2 };
+        for which in [Q, other] {
+            lines.restart(which, b"q");
+            let version = lines.version();
+            lines.set_limits(which.queue, Limits::NONE, version);
+            assert_eq!(lines.next(which.role, me(), &running), Next::Read(which, Rank::FIRST));
+            lines.read(which, me(), &[], true);
+        }
+        let roles = |lines: &Lines| lines.wanted(&running, 2).map(|(role, _)| role);
+        assert!(roles(&lines).iter().all(|role| *role == 0));
+        lines.sweep_begins();
+        lines.restart(other, b"q");
+        assert_eq!(roles(&lines)[..2], [11, 0]);
+        // A sweep that does not look for all lines leaves none out.
+        lines.has_no_room();
+        assert_eq!(roles(&lines)[..3], [10, 11, 0]);
+    }
+
+    #[test]
     fn a_late_commit_before_the_cursor_is_taken_next() {
         let (mut lines, running) = (lines(), Claims::default());
         lines.restart(Q, b"q");
@@ -816,5 +837,9 @@ mod tests {
         let version = lines.version();
         lines.set_limits(other.queue, Limits::NONE, version);
         assert_eq!(lines.next(Q.role, me(), &running), Next::Read(other, Rank::FIRST));
+        // Of a line that was given back meanwhile a runner reads nothing.
+        assert!(lines.name(other).is_some_and(|name| name.bytes() == b"other"));
+        lines.set_limits(other.queue, none[0], version);
+        assert!(lines.name(other).is_none());
     }
 }

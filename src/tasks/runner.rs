@@ -239,7 +239,7 @@ fn lines() -> Option<Guard<'static, Lines>> {
 }
 
 fn read(which: Which, after: Rank) -> Result<(Vec<Entry>, bool)> {
-    let Some(name) = lines().map(|lines| lines.name(which)) else {
+    let Some(name) = lines().and_then(|lines| lines.name(which)) else {
         return Ok((Vec::new(), false));
     };
     let (queue, role) = (Value::Text(name.bytes()), Value::Oid(which.role));
@@ -272,7 +272,7 @@ fn read(which: Which, after: Rank) -> Result<(Vec<Entry>, bool)> {
 
 /// Reads the settings of the line's queue for the line.
 fn look_at_queue(which: Which) -> Result<()> {
-    let Some((name, version)) = lines().map(|lines| (lines.name(which), lines.version())) else {
+    let Some((name, version)) = lines().and_then(|lines| Some((lines.name(which)?, lines.version()))) else {
         return Ok(());
     };
     let queue = queue(which.queue, name.bytes(), version)?;

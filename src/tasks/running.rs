@@ -1,11 +1,13 @@
 //! What is known of tasks that run. Runs are in shared memory only, keyed by the database and the extension's own table.
 
 use crate::pg::error::Result;
+use crate::pg::guc::own;
 use crate::pg::process::{backend, latch};
-use crate::pg::transaction;
 use crate::pg::value::encoding;
+use crate::pg::{spi, transaction};
 use crate::registry::job::Stop;
 use crate::registry::segment::segment;
+use crate::session::deadlock;
 use crate::session::wait::Deadline;
 use crate::tasks::shared::{self, Of};
 use crate::tasks::{tables, totals};
@@ -147,21 +149,51 @@ pub fn set_current(task: Option<(i64, i32)>) {
     CURRENT.set(task);
 }
 
-/// This process is woken at each end of a task of this database, until the value is dropped.
-pub struct Waiting(&'static shared::Database);
+/// A wait for an end, in this database: each end of a task wakes this process until the value is dropped.
+pub struct Waiting {
+    database: &'static shared::Database,
+    /// How often it is looked whether what this waits for waits for this session, in milliseconds.
+    patience: i64,
+    look_at: i64,
+}
 
 impl Waiting {
     /// Begins. What ends after this wakes the process.
     pub fn begin() -> Result<Self> {
         let database = shared::mine()?;
         database.wait_for_ends();
-        Ok(Self(database))
+        let patience = i64::from(own::deadlock_timeout().max(1));
+        Ok(Self {
+            database,
+            patience,
+            look_at: backend::now() + patience * 1000,
+        })
+    }
+
+    /// Whether one of these tasks waits for this session. It is looked at after `deadlock_timeout`, and as long after each look.
+    pub fn deadlocked(&mut self, tasks: impl FnOnce() -> Result<Vec<i64>>) -> Result<Option<i64>> {
+        if backend::now() < self.look_at {
+            return Ok(None);
+        }
+        self.look_at = backend::now() + self.patience * 1000;
+        let runs = all();
+        let waits = |task: &i64| {
+            let run = runs.iter().find(|run| run.task == *task);
+            run.is_some_and(|run| deadlock::waits_for_me(run.pid))
+        };
+        Ok(tasks()?.into_iter().find(waits))
+    }
+
+    /// Sleeps until a task ends, the deadline comes, or it is time for another look, without a snapshot.
+    pub fn sleep(&self, deadline: Deadline) -> Result<()> {
+        spi::forget_catalog_snapshot();
+        wait_for_ends(deadline.left().map_or(self.patience, |left| left.min(self.patience)))
     }
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        self.0.wait_no_more();
+        self.database.wait_no_more();
     }
 }
 

@@ -5,13 +5,10 @@ use crate::pg::error::{Failure, Report, Result};
 use crate::pg::fallible;
 use crate::pg::function::call::Interval;
 use crate::pg::function::rows::{BOOL, INT4, INT8, Value};
-use crate::pg::guc::own;
 use crate::pg::plan::Plan;
-use crate::pg::process::backend;
 use crate::pg::table::{self, Key, Sees};
 use crate::pg::transaction;
 use crate::pg::value::desc::INTERVAL;
-use crate::session::deadlock;
 use crate::session::wait::Deadline;
 use crate::tasks::operation::{check_chunk_time, check_parallelism};
 use crate::tasks::options;
@@ -275,9 +272,7 @@ pub fn retry(id: i64) -> Result<i64> {
 /// Waits until the operation has ended and returns its state, `done` where it is not kept any more; None at the deadline. What it wrote is visible
 /// then, and on disk. 42704, 42501, 55000 for one that this transaction started or changed, 40P01 if one of its chunks waits for this session.
 pub fn wait(tables: &Tables, id: i64, deadline: Deadline) -> Result<Option<Vec<u8>>> {
-    let _waiting = running::Waiting::begin()?;
-    let patience = i64::from(own::deadlock_timeout().max(1));
-    let mut look_at = backend::now() + patience * 1000;
+    let mut waiting = running::Waiting::begin()?;
     loop {
         match find(id)? {
             Some(found) => {
@@ -309,16 +304,10 @@ pub fn wait(tables: &Tables, id: i64, deadline: Deadline) -> Result<Option<Vec<u
         if deadline.has_passed() {
             return Ok(None);
         }
-        if backend::now() >= look_at {
-            look_at = backend::now() + patience * 1000;
-            for task in tasks(id)? {
-                if running::runs_now(task).is_some_and(|run| deadlock::waits_for_me(run.pid)) {
-                    return Err(deadlocked(id, task));
-                }
-            }
+        if let Some(task) = waiting.deadlocked(|| tasks(id))? {
+            return Err(deadlocked(id, task));
         }
-        crate::pg::spi::forget_catalog_snapshot();
-        running::wait_for_ends(deadline.left().map_or(patience, |left| left.min(patience)))?;
+        waiting.sleep(deadline)?;
     }
 }
 

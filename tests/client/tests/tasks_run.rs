@@ -656,6 +656,33 @@ fn a_waiter_that_the_run_waits_for() {
     assert!(session.holds("(SELECT indisvalid FROM pg_index WHERE indexrelid = 'i'::regclass)"));
 }
 
+/// Each change puts the task to another place of the index by which it is looked up.
+#[test]
+fn a_task_that_changes_is_not_missed() {
+    let cluster = cluster(&["synchronous_commit = off"]);
+    let mut session = cluster.session();
+    let id = session.enqueue("'SELECT 1', run_at => now() + interval '1 day'");
+    session.exec(
+        "CREATE PROCEDURE change(the_task int8) LANGUAGE plpgsql AS $$BEGIN
+             FOR n IN 1..30000 LOOP
+                 UPDATE background.task SET expires_at = now() + make_interval(days => 2, secs => n) WHERE id = the_task;
+                 COMMIT;
+             END LOOP;
+         END$$",
+    );
+    let changing = cluster.session().start(&format!("CALL change({id})"));
+    while !changing.is_finished() {
+        assert_eq!(session.text(&format!("SELECT background.wait({id}, 1)")), None);
+        session.exec("BEGIN");
+        let child = session.enqueue(&format!("'SELECT 1', after => ARRAY[{id}]"));
+        assert!(session.holds(&format!(
+            "(SELECT state = 'blocked' FROM background.tasks WHERE id = {child})"
+        )));
+        session.exec("ROLLBACK");
+    }
+    changing.join().1.unwrap();
+}
+
 #[test]
 fn a_role_that_may_not_connect_any_more() {
     let cluster = cluster(&[]);
