@@ -250,7 +250,8 @@ impl Order<'_> {
             priority: asked.priority,
             concurrency_key: asked.concurrency_key,
             is_operation: false,
-            due_at: pushed::first(asked.run_at.filter(|_| phase != Phase::Waiting), asked.expires_at),
+            run_at: asked.run_at,
+            expires_at: asked.expires_at,
         };
         pushed::push(&task, phase)
     }

@@ -297,7 +297,8 @@ impl Schedule {
                 priority: self.priority,
                 concurrency_key: self.concurrency_key.as_deref(),
                 is_operation: false,
-                due_at: expires_at.unwrap_or(0),
+                run_at: occurs_at,
+                expires_at,
             },
             phase,
         )?;

@@ -8,7 +8,7 @@ use crate::pg::error::Result;
 use crate::pg::fallible;
 use crate::pg::moment;
 use crate::pg::plan::Row;
-use crate::pg::process::{backend, bgworker};
+use crate::pg::process::bgworker;
 use crate::pg::transaction::{Collected, Event, Watcher};
 use crate::settings::{self, Tasks};
 use crate::tasks::ready::{Entry, Which};
@@ -87,8 +87,8 @@ pub struct Task<'a> {
     pub concurrency_key: Option<&'a [u8]>,
     /// Whether it is a part of an operation.
     pub is_operation: bool,
-    /// When the keeper is to look at it: it is due or expires then. 0 for never.
-    pub due_at: i64,
+    pub run_at: Option<i64>,
+    pub expires_at: Option<i64>,
 }
 
 impl Task<'_> {
@@ -110,22 +110,18 @@ impl Task<'_> {
     }
 }
 
-/// The first of two times, 0 if there is none. One that is over does no harm: the keeper looks once.
-pub fn first(run_at: Option<i64>, expires_at: Option<i64>) -> i64 {
-    match (run_at, expires_at) {
-        (Some(one), Some(other)) => one.min(other),
-        (at, None) | (None, at) => at.unwrap_or(0),
-    }
-}
-
 /// Notes a task of this transaction. 53200.
 pub fn push(task: &Task, phase: Phase) -> Result<()> {
     WATCHER.turn_on()?;
     shared::mine()?;
     let which = task.which();
     PENDING.with_borrow_mut(|pending| {
-        if task.due_at != 0 && (pending.due_at == 0 || task.due_at < pending.due_at) {
-            pending.due_at = task.due_at;
+        // The keeper looks when it is due, also if that is over by now, and when it expires.
+        let run_at = task.run_at.filter(|_| phase == Phase::Deferred);
+        for at in run_at.into_iter().chain(task.expires_at) {
+            if pending.due_at == 0 || at < pending.due_at {
+                pending.due_at = at;
+            }
         }
         if pending.tasks.len() == MOST {
             pending.has_more = true;
@@ -308,7 +304,8 @@ pub struct Ready {
     queue: Vec<u8>,
     priority: i32,
     concurrency_key: Option<Vec<u8>>,
-    due_at: i64,
+    run_at: Option<i64>,
+    expires_at: Option<i64>,
     is_operation: bool,
 }
 
@@ -321,7 +318,8 @@ impl Ready {
             queue: row.text(2)?.unwrap_or_default(),
             priority: row.int4(3)?.unwrap_or(0),
             concurrency_key: row.text(4)?,
-            due_at: first(row.int8(5)?.filter(|at| *at > backend::now()), row.int8(6)?),
+            run_at: row.int8(5)?,
+            expires_at: row.int8(6)?,
             is_operation: row.bool(7)? == Some(true),
         })
     }
@@ -335,7 +333,8 @@ impl Ready {
             priority: self.priority,
             concurrency_key: self.concurrency_key.as_deref(),
             is_operation: self.is_operation,
-            due_at: self.due_at,
+            run_at: self.run_at,
+            expires_at: self.expires_at,
         }
     }
 

@@ -50,6 +50,8 @@ pub fn fit(text: &str, cells: usize, right: bool) -> String {
         cut.push(c);
         used += wide;
     }
+    // A joiner would join the mark.
+    cut.truncate(cut.trim_end_matches(['\u{200c}', '\u{200d}']).len());
     if cells > 0 {
         cut.push('…');
         used += 1;
@@ -198,6 +200,7 @@ mod tests {
         assert_eq!(fit("abcdef", 4, false), "abc…");
         assert_eq!(fit("日本語", 4, false), "日… ");
         assert_eq!(fit("abc", 0, false), "");
+        assert_eq!(fit("a\u{1f468}\u{200d}\u{1f469}bcd", 4, false), "a\u{1f468}…");
         assert_eq!(
             clean("a\u{ad}b\u{61c}c\u{feff}d\u{e0041}e\u{e007f}f\u{200d}g"),
             "a b c d e f\u{200d}g"

@@ -22,6 +22,12 @@ may_raise! {
     fn get_attname(relation: Oid, column: AttrNumber, missing_ok: bool) -> *mut c_char;
 }
 
+// tcop/utility.h, tcop/tcopprot.h
+may_raise! {
+    fn UtilityContainsQuery(statement: *mut pg_sys::Node) -> *mut Query;
+    fn pg_rewrite_query(query: *mut Query) -> *mut List;
+}
+
 /// Analyses the statement with these parameters, names of types and texts of values, as the current role, and tells what it does to the tables
 /// `family`, whose column the name is of. 42601 unless it is one statement; the errors of the analysis, 42P02 for a parameter that is not there.
 pub fn look(sql: &CStr, parameters: &[(&CStr, Option<&CStr>)], family: &[u32], column: &[u8]) -> Result<Seen> {
@@ -59,8 +65,18 @@ unsafe fn elements<T>(list: *mut List) -> impl Iterator<Item = *mut T> {
 }
 
 unsafe fn look_at(raw: Raw<'_>, query: *mut Query, family: &[u32], column: &[u8], seen: &mut Seen) {
-    // SAFETY: an analysed query; a statement that changes rows may be there at its top, and in its WITH.
+    // SAFETY: an analysed query; a statement that changes rows may be there at its top, in its WITH, and in an EXPLAIN, which has analysed but not
+    // rewritten it.
     unsafe {
+        if (*query).commandType == CmdType::CMD_UTILITY {
+            let inner = UtilityContainsQuery(raw, (*query).utilityStmt);
+            if !inner.is_null() {
+                for query in elements::<Query>(pg_rewrite_query(raw, inner)) {
+                    look_at(raw, query, family, column, seen);
+                }
+            }
+            return;
+        }
         if (*query).resultRelation > 0 {
             let entry = (*(*(*query).rtable).elements.add((*query).resultRelation as usize - 1)).ptr_value;
             let table = (*entry.cast::<pg_sys::RangeTblEntry>()).relid;

@@ -18,14 +18,16 @@ use core::ptr;
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::{self, Datum, Oid};
 
-/// The settings that a value's text depends on, and the value of each while one is written or read.
-pub static FORMATS: [(&CStr, &CStr); 7] = [
+/// The settings that a value's text, or what is read from it, depends on, and the value of each while one is written or read.
+pub static FORMATS: [(&CStr, &CStr); 9] = [
     (c"datestyle", c"ISO, YMD"),
     (c"intervalstyle", c"postgres"),
     (c"extra_float_digits", c"3"),
     (c"bytea_output", c"hex"),
     (c"xmlbinary", c"base64"),
     (c"lc_monetary", c"C"),
+    (c"array_nulls", c"on"),
+    (c"xmloption", c"content"),
     (c"search_path", c"pg_catalog"),
 ];
 

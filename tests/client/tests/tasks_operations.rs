@@ -1031,6 +1031,46 @@ fn a_role_that_does_not_exist_any_more() {
     }
 }
 
+/// A pause may be over before the lane is told of.
+#[test]
+fn pauses_of_all_lengths() {
+    let cluster = cluster(&[]);
+    let mut session = cluster.session();
+    session.exec(
+        "CREATE TABLE t (id int PRIMARY KEY, n int DEFAULT 0); INSERT INTO t SELECT i FROM generate_series(1, 200) i",
+    );
+    let pauses = ["1 us", "10 us", "50 us", "200 us", "400 us", "1 ms", "2 ms"];
+    for (n, pause) in pauses.into_iter().enumerate() {
+        for parallelism in [1, 2] {
+            let id = start(
+                &mut session,
+                &format!(
+                    "{COUNT_UP}, 'id', chunk_rows => 10, pause_between => '{pause}', parallelism => {parallelism}"
+                ),
+            );
+            assert_eq!(wait(&mut session, id), "done", "{pause}");
+        }
+        assert!(session.holds(&format!("(SELECT bool_and(n = {}) FROM t)", 2 * n + 2)));
+    }
+}
+
+/// What settings say of how values are read does not count.
+#[test]
+fn null_in_an_array() {
+    let cluster = cluster(&[]);
+    let mut session = cluster.session();
+    session.exec(
+        "CREATE TABLE t (id text[] PRIMARY KEY, n int DEFAULT 0);
+         INSERT INTO t SELECT ARRAY['b', other, i::text] FROM generate_series(1, 100) i, (VALUES (NULL), ('ZZ')) AS _ (other)",
+    );
+    let id = start(
+        &mut session,
+        &format!(r#"{COUNT_UP}, 'id', chunk_rows => 10, settings => '{{"array_nulls": "off"}}'"#),
+    );
+    assert_eq!(wait(&mut session, id), "done");
+    assert!(session.holds("(SELECT count(*) = 200 AND bool_and(n = 1) FROM t)"));
+}
+
 /// None of them interrupts what notes the ends of the chunks that another one has canceled.
 #[test]
 fn sessions_cancel_at_once() {

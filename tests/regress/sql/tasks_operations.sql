@@ -79,6 +79,8 @@ SELECT refused($$'INSERT INTO t SELECT i FROM generate_series($1, $2) i ON CONFL
 SELECT refused($$'UPDATE t SET n = 1 WHERE ctid BETWEEN $1 AND $2', 't'$$);
 SELECT refused($$'UPDATE v SET n = 1 WHERE id = 1 AND $1 < $2', 't'$$);
 SELECT refused($$'WITH u AS (UPDATE t SET n = 1 WHERE ctid BETWEEN $1 AND $2 RETURNING 1) SELECT FROM u', 't'$$);
+SELECT refused($$'EXPLAIN ANALYZE UPDATE t SET n = 1 WHERE ctid BETWEEN $1 AND $2', 't'$$);
+SELECT refused($$'EXPLAIN (ANALYZE) WITH u AS (UPDATE t SET id = 1 WHERE id BETWEEN $1 AND $2 RETURNING 1) SELECT FROM u', 't', 'id'$$);
 CREATE INDEX ON t (twice);
 SELECT refused($$'UPDATE t SET n = n + 1 WHERE twice BETWEEN $1 AND $2', 't', 'twice'$$);
 CREATE TABLE parts (id int, n int) PARTITION BY RANGE (id);
