@@ -311,8 +311,8 @@ fn cancel_operation(call: &Call) -> Result<Answer> {
 
 /// `retry_operation(id)`, which is STRICT: how many chunks.
 fn retry_operation(call: &Call) -> Result<Answer> {
-    tables()?;
-    call.scalar(Value::Int8(steer::retry(call.int8(0).unwrap_or(0))?))
+    let count = steer::retry(&tables()?, call.int8(0).unwrap_or(0))?;
+    call.scalar(Value::Int8(count))
 }
 
 /// `wait_operation(id, timeout_ms)`: the state; NULL at the timeout, and for NULL.

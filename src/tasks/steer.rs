@@ -14,11 +14,11 @@ use crate::tasks::operation::{check_chunk_time, check_parallelism};
 use crate::tasks::options;
 use crate::tasks::shared;
 use crate::tasks::tables::Tables;
-use crate::tasks::{end, lane, running};
+use crate::tasks::{end, lane, queue, running};
 use pgrx::PgSqlErrorCode;
 
 static FIND: Plan = Plan::planned(
-    c"SELECT background.role_oid(owner), phase, finished_at IS NOT NULL, xmin FROM background.operation WHERE id OPERATOR(pg_catalog.=) $1",
+    c"SELECT background.role_oid(owner), phase, finished_at IS NOT NULL, xmin, queue FROM background.operation WHERE id OPERATOR(pg_catalog.=) $1",
     &[INT8],
 );
 
@@ -86,6 +86,7 @@ struct Found {
     phase: u8,
     has_finished: bool,
     is_own: bool,
+    queue: Vec<u8>,
 }
 
 fn find(id: i64) -> Result<Option<Found>> {
@@ -95,6 +96,7 @@ fn find(id: i64) -> Result<Option<Found>> {
             phase: row.char(1)?.unwrap_or(0),
             has_finished: row.bool(2)? == Some(true),
             is_own: transaction::is_own(row.oid(3)?.unwrap_or(0)),
+            queue: row.text(4)?.unwrap_or_default(),
         })
     })
 }
@@ -251,13 +253,17 @@ fn lock_against_lanes(id: i64) -> Result<Vec<i64>> {
 }
 
 /// Has the chunks that have failed or were canceled run again, and returns how many these are; an operation that was stopped or canceled goes on
-/// where it was. 42704, 42501.
-pub fn retry(id: i64) -> Result<i64> {
+/// where it was. 42704, also for a queue that was dropped since it ended, 42501.
+pub fn retry(tables: &Tables, id: i64) -> Result<i64> {
     transaction::check_writable(c"background.retry_operation()")?;
     let Some(found) = find(id)? else {
         return check_given_out(id).map(|()| 0);
     };
     check(id, found.owner)?;
+    // Without its role each chunk fails, and says so.
+    if found.owner != 0 {
+        queue::check(tables, &found.queue, found.owner)?;
+    }
     lane::lock(id)?;
     let count = CHUNKS_AGAIN.execute(&[Value::Int8(id)])? as i64;
     let again = AGAIN.first(&[Value::Int8(id), Value::Bool(count > 0)], |row| {

@@ -564,15 +564,23 @@ fn a_chunk_that_fails() {
         0
     );
     assert!(is(&mut session, id, "state = 'done' AND last_error IS NULL"));
-    session.exec("INSERT INTO bad VALUES (250), (750)");
-    let id = start(&mut session, &format!("{sql}, on_error => 'continue'"));
+    session.exec("INSERT INTO bad VALUES (250), (750); SELECT background.set_queue('gone')");
+    let id = start(&mut session, &format!("{sql}, on_error => 'continue', queue => 'gone'"));
     assert_eq!(wait(&mut session, id), "failed");
     assert!(is(
         &mut session,
         id,
         "chunks_done = 8 AND chunks_failed = 2 AND rows_affected = 800"
     ));
-    session.exec("DELETE FROM bad");
+    // Nothing runs in a queue that is not there.
+    session.exec("DELETE FROM bad; SELECT background.drop_queue('gone')");
+    assert_eq!(
+        session
+            .error(&format!("SELECT background.retry_operation({id})"))
+            .sqlstate,
+        "42704"
+    );
+    session.exec("SELECT background.set_queue('gone')");
     assert_eq!(
         session.value::<i64>(&format!("SELECT background.retry_operation({id})")),
         2
