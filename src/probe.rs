@@ -157,7 +157,8 @@ fn knows(call: &Call) -> Result<Answer> {
         priority: call.int4(3).unwrap_or(0),
         concurrency_key: call.text(4),
         is_operation: call.bool(5) == Some(true),
-        due_at: 0,
+        run_at: None,
+        expires_at: None,
     })?;
     call.scalar(Value::Text(known.as_bytes()))
 }
