@@ -304,8 +304,8 @@ impl Order<'_> {
             &self.options(now, &path),
             &[Value::Null, turn],
             &self.tail(),
-            // schedule, operation_id, started_at, sqlstate, error_message.
-            &[Value::Null; 5],
+            // schedule, operation_id, started_at, sqlstate, error_message, ready_at.
+            &[Value::Null; 6],
         ];
         let asked = &self.options.asked;
         let indexes = self
