@@ -215,7 +215,7 @@ fn status(call: &Call) -> Result<Answer> {
     ])
 }
 
-/// `activate()`. 42501 for who is no superuser.
+/// `activate()`. 42501 for who is no superuser, 25006 if nothing may be written.
 fn activate(call: &Call) -> Result<Answer> {
     if !crate::pg::catalog::role::is_superuser() {
         return Err(Report::new(
@@ -224,6 +224,7 @@ fn activate(call: &Call) -> Result<Answer> {
         )
         .into());
     }
+    transaction::check_writable(c"background.activate()")?;
     stamp::activate(&tables()?)?;
     call.void()
 }

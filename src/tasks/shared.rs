@@ -13,6 +13,7 @@ use crate::pg::guc::own;
 use crate::pg::process::backend::{self, Process};
 use crate::pg::process::bgworker::{self, WorkerHandle, WorkerStatus};
 use crate::pg::shmem::{self, DsaPointer, Guard, Locked};
+use crate::pg::transaction;
 use crate::registry::list::{self, Linked};
 use crate::registry::segment;
 use crate::registry::waiters::{self, Waiters};
@@ -1023,9 +1024,7 @@ pub fn release(queue: &[u8], successor: Option<&Successor>) -> bool {
 
 /// A task has ended.
 fn ended(database: &Database) {
-    database
-        .flush_to
-        .fetch_max(crate::pg::transaction::last_commit_end(), AcqRel);
+    database.flush_to.fetch_max(transaction::last_commit_end(), AcqRel);
     database.wake_waiters();
 }
 
@@ -1238,6 +1237,9 @@ pub fn clock_begins() -> Result<bool> {
 }
 
 /// How much the clock was asked for so far; it looks at everything after this.
+///
+/// A standby has no clock: one that was started there would not notice the promotion before its next look, and would keep the one away that is
+/// started then.
 pub fn asked() -> Result<u64> {
     Ok(shared()?.lock().asked)
 }

@@ -840,10 +840,29 @@ fn a_promoted_standby_goes_on() {
     session.wait_until("(SELECT runs_total >= 3 FROM background.schedules)");
     primary.stop(Shutdown::Immediate);
     let mut session = standby.session();
-    assert_eq!(session.error("SELECT background.run_schedule('s')").sqlstate, "25006");
+    for call in [
+        "run_schedule('s')",
+        "activate()",
+        "enqueue('SELECT 1')",
+        "retry(1)",
+        "set_queue('q')",
+        "schedule('t', '@daily', 'SELECT 1')",
+        "alter_schedule('s', enabled => false)",
+        "unschedule('s')",
+        "parallel_execute('SELECT $1, $2', 'done')",
+    ] {
+        let error = session.error(&format!("SELECT background.{call}"));
+        assert_eq!(error.sqlstate, "25006", "{call}: {}", error.message);
+    }
+    session.exec("SELECT background.status(), background.wait(1, 1)");
+    // A clock that was started now would sleep through the promotion.
+    assert!(session.holds("NOT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type LIKE 'pg_background%')"));
+    assert_eq!(standby.worker_processes(), []);
     let runs = of(&mut session, "s", "runs_total");
     session.exec("SELECT pg_promote()");
+    let promoted = std::time::Instant::now();
     session.wait_until(&format!("(SELECT runs_total > {runs} + 2 FROM background.schedules)"));
+    assert!(promoted.elapsed().as_secs() < 10, "{:?}", promoted.elapsed());
     session.exec("SELECT background.alter_schedule('s', enabled => false)");
     session.wait_until("NOT EXISTS (SELECT FROM background.tasks WHERE state <> 'done')");
     assert!(session.holds(
