@@ -696,7 +696,7 @@ impl Database {
         shmem::map(self.lines.load(Acquire))
     }
 
-    /// The database or its extension does not exist any more.
+    /// The database or its extension does not exist any more. The keeper is not ordered again before a process tells of the database.
     pub fn is_gone(&self) {
         let Some(shared) = SHARED.get() else { return };
         if let Some(mut lines) = self.lines() {
@@ -709,6 +709,7 @@ impl Database {
         self.lives.set(false);
         for claim in claims(&root) {
             if claim.standing().is_lost() && claim.run.get().database == self.number() {
+        self.set_mode(Mode::Unknown);
                 claim.set(Standing::Free);
             }
         }
@@ -726,7 +727,10 @@ impl Database {
         }
         for claim in claims(&root) {
             claim.look_after();
-            if claim.is(Standing::Lost) && claim.run.get().database == self.number() {
+            if !claim.is(Standing::Lost) || claim.run.get().database != self.number() {
+                continue;
+            }
+            if self.lives.get() {
                 // Once: if the keeper cannot note it, it looks again later.
                 claim.set(Standing::Told);
                 self.ask(&mut root, false);

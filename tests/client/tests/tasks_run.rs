@@ -821,3 +821,40 @@ fn a_task_cancels_itself() {
         "(SELECT sqlstate = '55000' FROM background.tasks WHERE id = {id})"
     )));
 }
+
+#[test]
+fn a_dropped_database_is_forgotten() {
+    let cluster = cluster(&["shared_preload_libraries = 'pg_background'"]);
+    let began = std::time::Instant::now();
+    let mut session = cluster.session();
+    session.exec("CREATE DATABASE gone");
+    let mut there = cluster.session_in("gone", "postgres");
+    there.exec("CREATE EXTENSION pg_background_tasks CASCADE");
+    let id = there.enqueue("'SELECT 1'");
+    assert_eq!(there.wait_task(id), "done");
+    there.enqueue("'SELECT 1', run_at => now() + interval '2 s'");
+    let number: i64 = session.value("SELECT oid::int8 FROM pg_database WHERE datname = 'gone'");
+    // No session ends with an error, so what the log has is of workers.
+    drop(there);
+    session.exec("DROP DATABASE gone WITH (FORCE)");
+    let missing = format!("FATAL:  database {number} does not exist");
+    let times = |cluster: &Cluster| cluster.log().matches(&missing).count();
+    wait_for("the keeper finds no database", || times(&cluster) > 0);
+    // Others were on their way: spare workers, and runners.
+    session.exec("SELECT pg_sleep(4)");
+    let at_first = times(&cluster);
+    assert!(at_first <= 4, "{at_first} times");
+    // The clock looks at all databases each minute, if there was something to do.
+    while began.elapsed().as_secs() < 64 {
+        let id = session.enqueue("'SELECT 1'");
+        assert_eq!(session.wait_task(id), "done");
+        session.exec("SELECT pg_sleep(0.5)");
+    }
+    assert_eq!(times(&cluster), at_first);
+    // Another one is found as ever.
+    session.exec("CREATE DATABASE gone");
+    let mut there = cluster.session_in("gone", "postgres");
+    there.exec("CREATE EXTENSION pg_background_tasks CASCADE");
+    let id = there.enqueue("'SELECT 1'");
+    assert_eq!(there.wait_task(id), "done");
+}
