@@ -553,7 +553,8 @@ CREATE FUNCTION background.wait_operation(id int8, timeout_ms int4 DEFAULT 0)
 	RETURNS text LANGUAGE C AS 'MODULE_PATHNAME', 'pg_background_tasks_wait_operation';
 COMMENT ON FUNCTION background.wait_operation IS 'wait until an operation has ended and return its state; NULL at the timeout';
 
--- What shared memory knows, for the views.
+-- What shared memory knows, for the views. Of a task that the current role may not see there is the id alone, so that the tasks of all roles are
+-- counted.
 CREATE FUNCTION background.running_now(OUT task_id int8, OUT attempt int4, OUT pid int4, OUT started_at timestamptz,
 	OUT progress_pct int4, OUT progress_msg text)
 	RETURNS SETOF record LANGUAGE C ROWS 10 AS 'MODULE_PATHNAME', 'pg_background_tasks_running_now';

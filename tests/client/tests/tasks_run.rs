@@ -858,3 +858,30 @@ fn a_dropped_database_is_forgotten() {
     let id = there.enqueue("'SELECT 1'");
     assert_eq!(there.wait_task(id), "done");
 }
+
+#[test]
+fn queues_count_the_tasks_of_all_roles() {
+    let cluster = cluster(&[]);
+    let mut session = cluster.session();
+    session.exec("CREATE ROLE alice LOGIN; GRANT pgbackground_role TO alice; CREATE ROLE watcher LOGIN; GRANT pg_monitor TO watcher");
+    session.enqueue("'SELECT pg_background_report_progress(50, ''secret''), pg_sleep(60)'");
+    session.wait_until("(SELECT progress_pct = 50 FROM background.tasks)");
+    let counts = "SELECT concat_ws(',', waiting, deferred, blocked, running, oldest_waiting) FROM background.queues";
+    for role in ["postgres", "alice", "watcher"] {
+        let mut session = cluster.session_as(role);
+        assert_eq!(session.value::<String>(counts), "0,0,0,1", "{role}");
+    }
+    let mut alice = cluster.session_as("alice");
+    assert!(alice.holds("NOT EXISTS (SELECT FROM background.tasks)"));
+    assert!(alice.holds(
+        "(SELECT num_nulls(attempt, pid, started_at, progress_pct, progress_msg) = 5 FROM background.running_now())"
+    ));
+    let mut watcher = cluster.session_as("watcher");
+    assert!(
+        watcher.holds("(SELECT pid > 0 AND progress_pct = 50 AND progress_msg IS NULL FROM background.running_now())")
+    );
+    assert!(watcher.holds(
+        "(SELECT value = 1 FROM background.metrics('queues') WHERE name = 'pg_background_tasks' AND labels ->> 'state' = 'running')"
+    ));
+    session.exec("SELECT background.cancel(id) FROM background.tasks");
+}
