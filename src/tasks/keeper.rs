@@ -730,14 +730,26 @@ fn note_lost(run: &Run) -> Result<()> {
         return Ok(());
     };
     moment::may_fail("noting lost")?;
-    attempts.note(&Failed {
+    let failed = Failed {
         id: run.task,
         attempt: run.attempt,
         pid: run.process.pid(),
         started_at: run.started_at,
-        state: b"interrupted",
-        sqlstate: b"08006",
-        message: b"the process that ran the task ended before the task did",
         ..Failed::default()
+    };
+    attempts.note(&match &run.sqlstate {
+        [0, ..] => Failed {
+            state: b"interrupted",
+            sqlstate: b"08006",
+            message: b"the process that ran the task ended before the task did",
+            ..failed
+        },
+        sqlstate => Failed {
+            state: b"failed",
+            sqlstate,
+            message: b"the run has failed with an error that could not be noted",
+            detail: Some(b"The server's log has the error."),
+            ..failed
+        },
     })
 }

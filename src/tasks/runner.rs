@@ -927,6 +927,7 @@ pub fn failed(error: &crate::registry::job::Error, stop: Stop, is_canceled: bool
     });
     if let Err(failure) = noted {
         error::log_caught(error::into_data(failure));
+        shared::has_failed(error.sqlstate);
         return shared::leave();
     }
     // If this process ends from here on, there is nothing to note.

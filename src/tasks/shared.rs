@@ -110,6 +110,8 @@ pub struct Run {
     comes_again: bool,
     /// The job that runs the task in another database, 0 for none.
     pub elsewhere: u64,
+    /// The SQLSTATE of the error that the run has ended with, if its process could not note that; zeros if there is none.
+    pub sqlstate: [u8; 5],
     /// When the runner began its first task.
     since: i64,
 }
@@ -707,9 +709,9 @@ impl Database {
         self.swept.set(self.sweep_wanted.get());
         self.next_due.set(0);
         self.lives.set(false);
+        self.set_mode(Mode::Unknown);
         for claim in claims(&root) {
             if claim.standing().is_lost() && claim.run.get().database == self.number() {
-        self.set_mode(Mode::Unknown);
                 claim.set(Standing::Free);
             }
         }
@@ -734,6 +736,9 @@ impl Database {
                 // Once: if the keeper cannot note it, it looks again later.
                 claim.set(Standing::Told);
                 self.ask(&mut root, false);
+            } else {
+                // There is nothing to note it in.
+                claim.set(Standing::Free);
             }
         }
         let at = self.next_due.get();
@@ -859,6 +864,7 @@ pub fn arrive(owner: u32, slot: u32, cookie: u64, most: i32) -> Result<bool> {
         holds_back: false,
         comes_again: false,
         elsewhere: 0,
+        sqlstate: [0; 5],
         since: backend::now(),
     });
     claim.set(Standing::Idle);
@@ -906,6 +912,7 @@ pub fn next(relation: u32, cookie: u64, most: i32) -> Next {
             holds_back: false,
             comes_again: false,
             elsewhere: 0,
+            sqlstate: [0; 5],
             ..run
         });
         claim.set(Standing::Held);
@@ -1032,6 +1039,15 @@ fn ended(database: &Database) {
     database.wake_waiters();
 }
 
+/// The run of this process has ended with this error, which could not be noted: the keeper notes it.
+pub fn has_failed(sqlstate: [u8; 5]) {
+    if let (Some(shared), Some(claim)) = (SHARED.get(), CLAIM.get()) {
+        let _root = shared.lock();
+        let run = claim.run.get();
+        claim.run.set(Run { sqlstate, ..run });
+    }
+}
+
 /// This process is no runner any more. A task that it still has is lost: its attempt is not noted. Needs no memory and must not fail, also while
 /// the process ends.
 pub fn leave() {
@@ -1069,6 +1085,14 @@ pub fn runners(order: u64) -> (u32, bool) {
         is_there |= claim.run.get().cookie == order;
     }
     (count, is_there)
+}
+
+/// How many more claims there may be.
+pub fn free_claims() -> usize {
+    SHARED.get().map_or(0, |shared| {
+        let root = shared.lock();
+        claims(&root).filter(|claim| claim.is(Standing::Free)).count()
+    })
 }
 
 /// Notes whether tasks that can run have no runner, and there is no room for one.
@@ -1213,8 +1237,13 @@ pub fn forget_lost(run: &Run) {
 }
 
 /// Wakes the clock, and has it started if there is none. Must not fail: if the postmaster has no slot, the next process that asks tries again.
+///
+/// A standby has no clock: one that was started there would not notice the promotion before its next look, and would keep the one away that is
+/// started then.
 pub fn wake_clock() {
-    let Some(shared) = SHARED.get() else { return };
+    let Some(shared) = SHARED.get().filter(|_| !transaction::in_recovery()) else {
+        return;
+    };
     let is_missing = {
         let root = shared.lock();
         if root.clock.is_alive() {
@@ -1241,9 +1270,6 @@ pub fn clock_begins() -> Result<bool> {
 }
 
 /// How much the clock was asked for so far; it looks at everything after this.
-///
-/// A standby has no clock: one that was started there would not notice the promotion before its next look, and would keep the one away that is
-/// started then.
 pub fn asked() -> Result<u64> {
     Ok(shared()?.lock().asked)
 }

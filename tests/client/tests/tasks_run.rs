@@ -885,3 +885,26 @@ fn queues_count_the_tasks_of_all_roles() {
     ));
     session.exec("SELECT background.cancel(id) FROM background.tasks");
 }
+
+#[test]
+fn ends_that_cannot_be_noted_are_noted_later() {
+    let cluster = cluster(&["max_worker_processes = 10", "pg_background.max_task_workers = 4"]);
+    let mut session = cluster.session();
+    // As on a full disk: neither the runners nor the keeper can note how a run has ended.
+    session.exec("ALTER TABLE background.run_failed ADD CONSTRAINT full_disk CHECK (false) NOT VALID");
+    session.exec("SELECT background.enqueue('SELECT 1 / 0', max_attempts => 1) FROM generate_series(1, 100)");
+    let lines = |cluster: &Cluster, text: &str| cluster.log().matches(text).count();
+    wait_for("no claim is free", || lines(&cluster, "ERROR:  division by zero") >= 40);
+    // What happens in this time is that it passes.
+    session.exec("SELECT pg_sleep(3)");
+    assert_eq!(lines(&cluster, "ERROR:  division by zero"), 40);
+    let refused = lines(&cluster, "too many runs of tasks have ended and are not noted");
+    assert!(refused <= 4, "{refused} times");
+    session.exec("ALTER TABLE background.run_failed DROP CONSTRAINT full_disk");
+    session.wait_until("NOT EXISTS (SELECT FROM background.tasks WHERE state <> 'failed')");
+    assert_eq!(
+        session.value::<String>("SELECT string_agg(DISTINCT sqlstate || ' ' || state, ',') FROM background.runs"),
+        "22012 failed"
+    );
+    assert!(session.holds("(SELECT count(*) = 100 AND count(DISTINCT task_id) = 100 FROM background.runs)"));
+}
