@@ -908,3 +908,48 @@ fn ends_that_cannot_be_noted_are_noted_later() {
     );
     assert!(session.holds("(SELECT count(*) = 100 AND count(DISTINCT task_id) = 100 FROM background.runs)"));
 }
+
+#[test]
+fn a_transaction_that_is_left_open_is_no_end() {
+    let cluster = cluster(&[]);
+    let mut session = cluster.session();
+    session.exec("CREATE DATABASE there");
+    cluster
+        .session_in("there", "postgres")
+        .exec("CREATE TABLE done (n int)");
+    for more in [
+        "",
+        ", database => 'there'",
+        ", database => 'there', keep_result => true",
+    ] {
+        let mut place = cluster.session_in(if more.is_empty() { "postgres" } else { "there" }, "postgres");
+        for (sql, state, sqlstate) in [
+            ("BEGIN; INSERT INTO done (n) VALUES (1)", "failed", Some("25001")),
+            ("BEGIN", "failed", Some("25001")),
+            (
+                "BEGIN; INSERT INTO done (n) VALUES (1); COMMIT AND CHAIN",
+                "failed",
+                Some("25001"),
+            ),
+            ("BEGIN; INSERT INTO done (n) VALUES (1); ROLLBACK", "done", None),
+        ] {
+            place.exec("DELETE FROM done");
+            let id = session.enqueue(&format!("'{sql}', mode => 'statement'{more}"));
+            assert_eq!(session.wait_task(id), state, "{sql}{more}");
+            let found = session.text(&format!("SELECT sqlstate FROM background.tasks WHERE id = {id}"));
+            assert_eq!(found.as_deref(), sqlstate, "{sql}{more}");
+            let committed = i64::from(sql.contains("CHAIN"));
+            assert_eq!(
+                place.value::<i64>("SELECT count(*) FROM done"),
+                committed,
+                "{sql}{more}"
+            );
+        }
+        place.exec("DELETE FROM done");
+        let id = session.enqueue(&format!(
+            "'BEGIN; INSERT INTO done (n) VALUES (1); COMMIT', mode => 'statement'{more}"
+        ));
+        assert_eq!(session.wait_task(id), "done");
+        assert_eq!(place.value::<i64>("SELECT count(*) FROM done"), 1);
+    }
+}
