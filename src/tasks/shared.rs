@@ -36,6 +36,10 @@ pub const SUPERUSER: u32 = 10;
 /// Claims for each worker that the server can have. Those that are lost take room until the keeper has noted them.
 const CLAIMS: usize = 4;
 
+/// How long lost claims are left alone after none could be noted, at first and at most, in microseconds.
+const PAUSE: i64 = 500_000;
+const LONGEST_PAUSE: i64 = 5_000_000;
+
 /// How long a runner goes on while tasks of other roles have no runner, in microseconds.
 const SLICE: i64 = 50_000;
 
@@ -215,6 +219,8 @@ pub struct Database {
     /// Without this a look for what is due would step over all that was due since the oldest snapshot.
     first_schedule: Cell<i64>,
     schedules_changed: Cell<u64>,
+    /// How long, and until when, lost claims are left alone, as none could be noted.
+    lost_paused: Cell<(i64, i64)>,
     /// A role that could not connect last, 0 for none, and the SQLSTATE.
     refused: Cell<(u32, [u8; 5])>,
     /// The position up to which WAL has to be flushed, so that all that has ended here is on disk.
@@ -655,6 +661,29 @@ impl Database {
             self.log_end_at.get()
         } else {
             now
+        }
+    }
+
+    /// Until when the keeper does not try to note lost claims, None if it may by now.
+    pub fn lost_paused_until(&self, now: i64) -> Option<i64> {
+        let shared = SHARED.get()?;
+        let _root = shared.lock();
+        let (_, until) = self.lost_paused.get();
+        // The clock may have jumped back.
+        (1..=LONGEST_PAUSE).contains(&(until - now)).then_some(until)
+    }
+
+    /// The keeper has tried to note lost claims: if it could note none, it pauses, each time longer.
+    pub fn lost_tried(&self, can_note: bool) {
+        if let Some(shared) = SHARED.get() {
+            let _root = shared.lock();
+            let (pause, _) = self.lost_paused.get();
+            self.lost_paused.set(if can_note {
+                (0, 0)
+            } else {
+                let pause = (pause * 2).clamp(PAUSE, LONGEST_PAUSE);
+                (pause, backend::now() + pause)
+            });
         }
     }
 
