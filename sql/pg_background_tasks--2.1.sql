@@ -117,6 +117,7 @@ COMMENT ON TABLE background.queue IS 'queues that were set; default has no row b
 -- home: the database that enqueued it, so that what logical replication wrote is never run.
 -- turn: a task that follows one of the same key that runs has the next number.
 -- search_path: NULL for that of a new session of the role.
+-- run_at: the occurrence, if it is a schedule's. ready_at: when it had waited for others, or was enqueued again; it could not run before.
 CREATE TABLE background.task (
 	id int8 NOT NULL CONSTRAINT task_pkey PRIMARY KEY,
 	queue text COLLATE "C" NOT NULL,
@@ -149,7 +150,8 @@ CREATE TABLE background.task (
 	operation_id int8,
 	started_at timestamptz,
 	sqlstate text,
-	error_message text
+	error_message text,
+	ready_at timestamptz
 );
 COMMENT ON TABLE background.task IS 'tasks that have not ended';
 CREATE INDEX task_ready ON background.task (queue, owner, priority DESC, id) WHERE phase = 'w';
@@ -216,7 +218,8 @@ CREATE TABLE background.run_0 (
 	after int8[],
 	on_parent_failure "char",
 	schedule text,
-	operation_id int8
+	operation_id int8,
+	ready_at timestamptz
 );
 CREATE INDEX run_0_task_id ON background.run_0 (task_id);
 CREATE TABLE background.run_1 (LIKE background.run_0);
@@ -550,7 +553,8 @@ CREATE FUNCTION background.wait_operation(id int8, timeout_ms int4 DEFAULT 0)
 	RETURNS text LANGUAGE C AS 'MODULE_PATHNAME', 'pg_background_tasks_wait_operation';
 COMMENT ON FUNCTION background.wait_operation IS 'wait until an operation has ended and return its state; NULL at the timeout';
 
--- What shared memory knows, for the views.
+-- What shared memory knows, for the views. Of a task that the current role may not see there is the id alone, so that the tasks of all roles are
+-- counted.
 CREATE FUNCTION background.running_now(OUT task_id int8, OUT attempt int4, OUT pid int4, OUT started_at timestamptz,
 	OUT progress_pct int4, OUT progress_msg text)
 	RETURNS SETOF record LANGUAGE C ROWS 10 AS 'MODULE_PATHNAME', 'pg_background_tasks_running_now';
@@ -589,7 +593,7 @@ CREATE VIEW background.tasks WITH (security_barrier) AS
 		t.sqlstate, CASE t.sight WHEN 2 THEN t.error_message END AS error_message,
 		CASE t.sight WHEN 2 THEN t.key COLLATE "default" END AS key,
 		CASE t.sight WHEN 2 THEN t.concurrency_key COLLATE "default" END AS concurrency_key,
-		t.after, t.schedule, t.operation_id
+		t.after, t.schedule, t.operation_id, CASE WHEN t.phase <> 'b' THEN greatest(t.enqueued_at, t.run_at, t.ready_at) END AS ready_at
 	FROM (SELECT *, background.sight_of(owner) AS sight FROM background.task) AS t
 		LEFT JOIN background.running_now() AS r ON r.task_id = t.id
 		LEFT JOIN background.queue AS q ON q.name = t.queue
@@ -602,7 +606,7 @@ CREATE VIEW background.tasks WITH (security_barrier) AS
 		h.enqueued_at, h.run_at, h.started_at, h.finished_at, h.pid, NULL, NULL,
 		h.sqlstate, CASE h.sight WHEN 2 THEN h.message END,
 		CASE h.sight WHEN 2 THEN h.key COLLATE "default" END, CASE h.sight WHEN 2 THEN h.concurrency_key COLLATE "default" END,
-		h.after, h.schedule, h.operation_id
+		h.after, h.schedule, h.operation_id, greatest(h.enqueued_at, h.run_at, h.ready_at)
 	FROM (SELECT *, background.sight_of(owner) AS sight FROM background.history) AS h
 		LEFT JOIN background.queue AS q ON q.name = h.queue
 	WHERE h.ended AND h.sight > 0;
@@ -638,7 +642,8 @@ CREATE VIEW background.queues WITH (security_barrier) AS
 			count(*) FILTER (WHERE r.task_id IS NULL AND phase = 'd' AND run_at > statement_timestamp()) AS deferred,
 			count(*) FILTER (WHERE r.task_id IS NULL AND phase = 'b') AS blocked,
 			count(r.task_id) AS running,
-			min(greatest(enqueued_at, run_at))
+			-- A task that was enqueued after the statement began has not waited.
+			min(least(greatest(enqueued_at, run_at, ready_at), statement_timestamp()))
 				FILTER (WHERE r.task_id IS NULL AND (phase = 'w' OR phase = 'd' AND run_at <= statement_timestamp())) AS oldest
 		FROM background.task LEFT JOIN background.running_now() AS r ON r.task_id = id
 		GROUP BY queue

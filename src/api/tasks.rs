@@ -215,7 +215,7 @@ fn status(call: &Call) -> Result<Answer> {
     ])
 }
 
-/// `activate()`. 42501 for who is no superuser.
+/// `activate()`. 42501 for who is no superuser, 25006 if nothing may be written.
 fn activate(call: &Call) -> Result<Answer> {
     if !crate::pg::catalog::role::is_superuser() {
         return Err(Report::new(
@@ -224,24 +224,25 @@ fn activate(call: &Call) -> Result<Answer> {
         )
         .into());
     }
+    transaction::check_writable(c"background.activate()")?;
     stamp::activate(&tables()?)?;
     call.void()
 }
 
-/// `running_now()`: a row for each run of this database that the current role sees, for the views.
+/// `running_now()`: a row for each run of this database, for the views. It has the id alone if the current role does not see the task, and no texts if
+/// it sees no texts.
 fn running_now(call: &Call) -> Result<Answer> {
     let rows = call.rows()?;
     for run in running::all() {
-        if control::sight_of(run.owner) == 0 {
-            continue;
-        }
+        let sight = control::sight_of(run.owner);
+        let seen = |value| if sight > 0 { value } else { Value::Null };
         rows.push(&[
             Value::Int8(run.task),
-            Value::Int4(run.attempt),
-            Value::Int4(run.pid),
-            Value::Timestamp(run.started_at),
-            run.progress_pct.map_or(Value::Null, Value::Int4),
-            Value::text_or_null(run.progress_msg.as_deref()),
+            seen(Value::Int4(run.attempt)),
+            seen(Value::Int4(run.pid)),
+            seen(Value::Timestamp(run.started_at)),
+            seen(run.progress_pct.map_or(Value::Null, Value::Int4)),
+            Value::text_or_null(run.progress_msg.as_deref().filter(|_| sight == 2)),
         ])?;
     }
     call.null()

@@ -77,6 +77,8 @@ pub struct Errand<'a> {
     pub settings: &'a [u8],
     /// How many bytes of JSON its rows may have, which it sends instead of the rows. None if they are thrown away.
     pub rows: Option<usize>,
+    /// Whether the job is a task's.
+    pub is_task: bool,
 }
 
 impl<'a> Errand<'a> {
@@ -93,7 +95,7 @@ impl<'a> Errand<'a> {
 
     /// Whether there is anything to do.
     pub fn is_any(&self) -> bool {
-        self.rows.is_some() || !self.settings.is_empty()
+        self.is_task || self.rows.is_some() || !self.settings.is_empty()
     }
 }
 
@@ -120,9 +122,10 @@ struct Head {
     settings_len: u64,
     /// 0 if there are no parameters.
     parameters_len: u64,
-    /// The errand: the bytes of its settings, and how many bytes of rows come back, -1 for none.
+    /// The errand: the bytes of its settings, how many bytes of rows come back, -1 for none, and whether it is a task's.
     errand_len: u64,
     errand_rows: i64,
+    errand_is_task: bool,
 }
 
 /// Bytes of the head. What follows is aligned.
@@ -228,6 +231,7 @@ impl Head {
             parameters_len: 0,
             errand_len: 0,
             errand_rows: -1,
+            errand_is_task: false,
         }
     }
 }
@@ -251,6 +255,7 @@ fn store_with(
         parameters_len: parameters_len as u64,
         errand_len: errand.settings.len() as u64,
         errand_rows: errand.rows.map_or(-1, |most| most as i64),
+        errand_is_task: errand.is_task,
         ..head
     };
     shmem::put(pointer, head);
@@ -383,6 +388,7 @@ impl Request {
             errand: Errand {
                 settings: &[],
                 rows: self.errand_rows(),
+                is_task: self.head.errand_is_task,
             },
         };
         let converts = encoding::differ(self.head.encoding, encoding::of_database());

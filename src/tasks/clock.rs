@@ -493,6 +493,9 @@ impl Clock {
     fn serve(&mut self, aims: &mut [(i64, Aim, Role)], most: usize, now: i64, ms: &mut i64) -> Result<()> {
         let mut sleep = |us: i64| *ms = (*ms).min((us + 999) / 1000).max(1);
         let mut others_wait = false;
+        // If runs that have ended cannot be noted, as on a full disk, their claims are kept until the keeper has noted them. A runner without a claim
+        // fails. Who sets a claim free wakes the clock.
+        let free = shared::free_claims();
         self.served
             .retain(|(aim, _)| aims.iter().any(|(_, other, _)| other == aim));
         aims.sort_by_key(|(served_at, ..)| *served_at);
@@ -505,6 +508,9 @@ impl Clock {
                 }
                 if self.count(|aim| aim.role.is_some()) + shared::runners(0).0 as usize >= most {
                     others_wait |= !role.has_runner && self.count(|other| other == aim) == 0;
+                    break;
+                }
+                if self.count(|aim| aim.role.is_some()) >= free {
                     break;
                 }
                 match self.paused_for(*aim, now) {

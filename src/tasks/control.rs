@@ -91,16 +91,17 @@ static LAST: Plan = Plan::planned(
     &[INT8],
 );
 
-/// It could run only from now on.
+/// It could run only from now on. One of a schedule keeps its occurrence.
 static RETRY: Plan = Plan::planned(
     plan::text(concat!(
         "WITH last AS (UPDATE background.run_failed SET ended = false WHERE task_id OPERATOR(pg_catalog.=) $1 AND ended RETURNING *) \
       INSERT INTO background.task AS t (id, queue, owner, priority, phase, mode, home, max_attempts, enqueued_at, run_at, retry_delay, timeout, label, \
           sql, param_types, param_values, search_path, settings, database, keep_result, key, turn, concurrency_key, after, on_parent_failure, \
-          schedule, operation_id) \
-      SELECT task_id, queue, owner, priority, 'w', mode, home, max_attempts, enqueued_at, pg_catalog.clock_timestamp(), retry_delay, timeout, \
+          schedule, operation_id, ready_at) \
+      SELECT task_id, queue, owner, priority, 'w', mode, home, max_attempts, enqueued_at, \
+          CASE WHEN schedule IS NULL THEN pg_catalog.clock_timestamp() ELSE run_at END, retry_delay, timeout, \
           label, sql, param_types, param_values, search_path, settings, database, keep_result, key, $2, concurrency_key, after, on_parent_failure, \
-          schedule, operation_id \
+          schedule, operation_id, pg_catalog.clock_timestamp() \
       FROM last RETURNING ",
         ready_columns!(),
         "\0"

@@ -65,6 +65,7 @@ pub fn run(slot: &Slot, what: Elsewhere) -> Result<()> {
             errand: Errand {
                 settings: &settings,
                 rows: what.rows,
+                is_task: true,
             },
             ..Arguments::default()
         })?;

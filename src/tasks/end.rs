@@ -88,10 +88,10 @@ static END: Plan = Plan::planned(
     c"WITH gone AS (DELETE FROM background.task WHERE id OPERATOR(pg_catalog.=) $1 RETURNING *) \
       INSERT INTO background.run_failed (task_id, attempt, ended, state, queue, owner, label, started_at, finished_at, sqlstate, message, \
           priority, mode, home, max_attempts, enqueued_at, run_at, expires_at, retry_delay, timeout, sql, param_types, param_values, \
-          search_path, settings, database, keep_result, key, concurrency_key, after, on_parent_failure, schedule, operation_id) \
+          search_path, settings, database, keep_result, key, concurrency_key, after, on_parent_failure, schedule, operation_id, ready_at) \
       SELECT id, (OPERATOR(pg_catalog.-) attempt), true, $2, queue, owner, label, started_at, pg_catalog.clock_timestamp(), sqlstate, error_message, \
           priority, mode, home, max_attempts, enqueued_at, run_at, expires_at, retry_delay, timeout, sql, param_types, param_values, \
-          search_path, settings, database, keep_result, key, concurrency_key, after, on_parent_failure, schedule, operation_id \
+          search_path, settings, database, keep_result, key, concurrency_key, after, on_parent_failure, schedule, operation_id, ready_at \
       FROM gone RETURNING key, queue, concurrency_key, schedule, operation_id, pg_catalog.abs(attempt), sqlstate, message",
     &[INT8, TEXT],
 );
@@ -112,11 +112,12 @@ static FORGET_CHILD: Plan = Plan::planned(
     &[INT8],
 );
 
-/// The task could not run before.
+/// The task could not run before. One of a schedule finds its occurrence in `run_at`, so that stays.
 static UNBLOCK: Plan = Plan::planned(
     plan::text(concat!(
         "UPDATE background.task AS t \
-         SET run_at = GREATEST(run_at, pg_catalog.clock_timestamp()), \
+         SET ready_at = pg_catalog.clock_timestamp(), \
+             run_at = CASE WHEN schedule IS NULL THEN GREATEST(run_at, pg_catalog.clock_timestamp()) ELSE run_at END, \
              phase = CASE WHEN run_at OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp() THEN 'd' ELSE 'w' END::pg_catalog.\"char\" \
          WHERE id OPERATOR(pg_catalog.=) $1 AND phase OPERATOR(pg_catalog.=) 'b' \
              AND NOT EXISTS (SELECT FROM background.dependency WHERE child OPERATOR(pg_catalog.=) id) \

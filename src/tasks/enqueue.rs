@@ -78,6 +78,12 @@ static REPLACE: Plan = Plan::planned(
     &COLUMNS,
 );
 
+/// Whether the task is in the queue.
+static IS_IN: Plan = Plan::planned(
+    c"SELECT FROM background.task WHERE id OPERATOR(pg_catalog.=) $1 AND queue OPERATOR(pg_catalog.=) $2",
+    &[INT8, TEXT],
+);
+
 static FORGET_PARENTS: Plan = Plan::planned(
     c"DELETE FROM background.dependency WHERE child OPERATOR(pg_catalog.=) $1",
     &[INT8],
@@ -180,7 +186,11 @@ impl Order<'_> {
                     OnConflict::Keep => return Ok(id),
                     OnConflict::Error => return Err(keys::conflict(key, id)),
                     OnConflict::Replace => {
-                        queue::enter(self.tables, self.options.asked.queue, self.role)?;
+                        // It has a place in the queue that it is in.
+                        let values = [Value::Int8(id), Value::Text(self.options.asked.queue)];
+                        if IS_IN.first(&values, |_| Ok(()))?.is_none() {
+                            queue::enter(self.tables, self.options.asked.queue, self.role)?;
+                        }
                         return self.replace(id).map(|()| id);
                     }
                 },
@@ -305,8 +315,8 @@ impl Order<'_> {
             &self.options(now, &path),
             &[Value::Null, turn],
             &self.tail(),
-            // schedule, operation_id, started_at, sqlstate, error_message.
-            &[Value::Null; 5],
+            // schedule, operation_id, started_at, sqlstate, error_message, ready_at.
+            &[Value::Null; 6],
         ];
         let asked = &self.options.asked;
         let indexes = self

@@ -102,7 +102,7 @@ pub fn prune() -> Result<Option<i64>> {
 macro_rules! kept_columns {
     () => {
         "priority, mode, home, max_attempts, enqueued_at, run_at, expires_at, retry_delay, timeout, sql, param_types, param_values, \
-         search_path, settings, database, keep_result, key, concurrency_key, after, on_parent_failure, schedule, operation_id"
+         search_path, settings, database, keep_result, key, concurrency_key, after, on_parent_failure, schedule, operation_id, ready_at"
     };
 }
 

@@ -414,13 +414,18 @@ impl Look {
 
     /// Notes the attempts of processes that are gone.
     fn lost(&mut self) -> Result<()> {
+        let database = shared::mine()?;
+        if let Some(until) = database.lost_paused_until(self.now) {
+            self.look_at(until);
+            return Ok(());
+        }
         let mut runs = shared::runs(0, Of::Lost)?;
         if !runs.is_empty() {
             // Another one is the first each time, so that those that fail do not keep the others from being noted.
             let first = (backend::now() / LATER).rem_euclid(runs.len() as i64);
             runs.rotate_left(first as usize);
         }
-        let mut errors = 0;
+        let (mut noted, mut errors) = (0, 0);
         for run in runs {
             if run.relation != self.tables.task {
                 shared::forget_lost(&run);
@@ -437,8 +442,9 @@ impl Look {
                 Some(()) => {
                     moment::passes("lost noted");
                     shared::forget_lost(&run);
+                    noted += 1;
                     // It waits, or is deferred.
-                    shared::mine()?.ask_for_sweep_at(backend::now());
+                    database.ask_for_sweep_at(backend::now());
                 }
                 None => {
                     errors += 1;
@@ -446,6 +452,8 @@ impl Look {
                 }
             }
         }
+        // One that cannot be noted holds up no others. If none can, the disk may be full.
+        database.lost_tried(noted > 0 || errors < ERRORS);
         Ok(())
     }
 
@@ -730,14 +738,26 @@ fn note_lost(run: &Run) -> Result<()> {
         return Ok(());
     };
     moment::may_fail("noting lost")?;
-    attempts.note(&Failed {
+    let failed = Failed {
         id: run.task,
         attempt: run.attempt,
         pid: run.process.pid(),
         started_at: run.started_at,
-        state: b"interrupted",
-        sqlstate: b"08006",
-        message: b"the process that ran the task ended before the task did",
         ..Failed::default()
+    };
+    attempts.note(&match &run.sqlstate {
+        [0, ..] => Failed {
+            state: b"interrupted",
+            sqlstate: b"08006",
+            message: b"the process that ran the task ended before the task did",
+            ..failed
+        },
+        sqlstate => Failed {
+            state: b"failed",
+            sqlstate,
+            message: b"the run has failed with an error that could not be noted",
+            detail: Some(b"The server's log has the error."),
+            ..failed
+        },
     })
 }

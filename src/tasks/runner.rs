@@ -341,7 +341,7 @@ struct Found {
     max_attempts: Option<i32>,
     is_statement: bool,
     enqueued_at: i64,
-    run_at: i64,
+    ready_at: i64,
     delay: Option<i64>,
     timeout: Option<i64>,
     label: Option<&'static CStr>,
@@ -424,7 +424,7 @@ fn load(which: Which) -> Result<Loaded> {
         id,
         attempt: found.attempt + 1,
         max_attempts: found.max_attempts.unwrap_or(most),
-        ready_at: found.enqueued_at.max(found.run_at),
+        ready_at: found.ready_at,
         started_at: run.started_at,
         is_statement: found.is_statement,
         timeout: found.timeout.unwrap_or(queue.timeout).clamp(0, i32::MAX.into()) as i32,
@@ -530,13 +530,16 @@ fn look(row: &table::Row, role: u32, home: i64, now: i64) -> Result<Option<Look>
     };
     let key = text(task::KEY)?.map(|key| (key, row.int4(task::TURN).unwrap_or(0)));
     let attempt = row.int4(task::ATTEMPT).unwrap_or(0);
+    let enqueued_at = row.int8(task::ENQUEUED_AT).unwrap_or(0);
     Ok(Some(Look::Found(Found {
         attempt,
         is_cut_short: attempt > 0 && row.datum(task::SQLSTATE).is_none(),
         max_attempts: row.int4(task::MAX_ATTEMPTS),
         is_statement: row.char(task::MODE) == Some(b's'),
-        enqueued_at: row.int8(task::ENQUEUED_AT).unwrap_or(0),
-        run_at: row.int8(task::RUN_AT).unwrap_or(i64::MIN),
+        enqueued_at,
+        ready_at: enqueued_at
+            .max(row.int8(task::RUN_AT).unwrap_or(i64::MIN))
+            .max(row.int8(task::READY_AT).unwrap_or(i64::MIN)),
         delay: row.interval(task::RETRY_DELAY).map(|delay| delay.min(3_600_000)),
         timeout: row.interval(task::TIMEOUT),
         label: text(task::LABEL)?,
@@ -924,6 +927,7 @@ pub fn failed(error: &crate::registry::job::Error, stop: Stop, is_canceled: bool
     });
     if let Err(failure) = noted {
         error::log_caught(error::into_data(failure));
+        shared::has_failed(error.sqlstate);
         return shared::leave();
     }
     // If this process ends from here on, there is nothing to note.

@@ -13,6 +13,7 @@ use crate::pg::guc::own;
 use crate::pg::process::backend::{self, Process};
 use crate::pg::process::bgworker::{self, WorkerHandle, WorkerStatus};
 use crate::pg::shmem::{self, DsaPointer, Guard, Locked};
+use crate::pg::transaction;
 use crate::registry::list::{self, Linked};
 use crate::registry::segment;
 use crate::registry::waiters::{self, Waiters};
@@ -34,6 +35,10 @@ pub const SUPERUSER: u32 = 10;
 
 /// Claims for each worker that the server can have. Those that are lost take room until the keeper has noted them.
 const CLAIMS: usize = 4;
+
+/// How long lost claims are left alone after none could be noted, at first and at most, in microseconds.
+const PAUSE: i64 = 500_000;
+const LONGEST_PAUSE: i64 = 5_000_000;
 
 /// How long a runner goes on while tasks of other roles have no runner, in microseconds.
 const SLICE: i64 = 50_000;
@@ -109,6 +114,8 @@ pub struct Run {
     comes_again: bool,
     /// The job that runs the task in another database, 0 for none.
     pub elsewhere: u64,
+    /// The SQLSTATE of the error that the run has ended with, if its process could not note that; zeros if there is none.
+    pub sqlstate: [u8; 5],
     /// When the runner began its first task.
     since: i64,
 }
@@ -212,6 +219,8 @@ pub struct Database {
     /// Without this a look for what is due would step over all that was due since the oldest snapshot.
     first_schedule: Cell<i64>,
     schedules_changed: Cell<u64>,
+    /// How long, and until when, lost claims are left alone, as none could be noted.
+    lost_paused: Cell<(i64, i64)>,
     /// A role that could not connect last, 0 for none, and the SQLSTATE.
     refused: Cell<(u32, [u8; 5])>,
     /// The position up to which WAL has to be flushed, so that all that has ended here is on disk.
@@ -655,6 +664,29 @@ impl Database {
         }
     }
 
+    /// Until when the keeper does not try to note lost claims, None if it may by now.
+    pub fn lost_paused_until(&self, now: i64) -> Option<i64> {
+        let shared = SHARED.get()?;
+        let _root = shared.lock();
+        let (_, until) = self.lost_paused.get();
+        // The clock may have jumped back.
+        (1..=LONGEST_PAUSE).contains(&(until - now)).then_some(until)
+    }
+
+    /// The keeper has tried to note lost claims: if it could note none, it pauses, each time longer.
+    pub fn lost_tried(&self, can_note: bool) {
+        if let Some(shared) = SHARED.get() {
+            let _root = shared.lock();
+            let (pause, _) = self.lost_paused.get();
+            self.lost_paused.set(if can_note {
+                (0, 0)
+            } else {
+                let pause = (pause * 2).clamp(PAUSE, LONGEST_PAUSE);
+                (pause, backend::now() + pause)
+            });
+        }
+    }
+
     /// The role could not connect: the keeper notes an attempt at its tasks.
     pub fn is_refused(&self, role: u32, sqlstate: [u8; 5]) {
         if let Some(shared) = SHARED.get() {
@@ -695,7 +727,7 @@ impl Database {
         shmem::map(self.lines.load(Acquire))
     }
 
-    /// The database or its extension does not exist any more.
+    /// The database or its extension does not exist any more. The keeper is not ordered again before a process tells of the database.
     pub fn is_gone(&self) {
         let Some(shared) = SHARED.get() else { return };
         if let Some(mut lines) = self.lines() {
@@ -706,6 +738,7 @@ impl Database {
         self.swept.set(self.sweep_wanted.get());
         self.next_due.set(0);
         self.lives.set(false);
+        self.set_mode(Mode::Unknown);
         for claim in claims(&root) {
             if claim.standing().is_lost() && claim.run.get().database == self.number() {
                 claim.set(Standing::Free);
@@ -725,10 +758,16 @@ impl Database {
         }
         for claim in claims(&root) {
             claim.look_after();
-            if claim.is(Standing::Lost) && claim.run.get().database == self.number() {
+            if !claim.is(Standing::Lost) || claim.run.get().database != self.number() {
+                continue;
+            }
+            if self.lives.get() {
                 // Once: if the keeper cannot note it, it looks again later.
                 claim.set(Standing::Told);
                 self.ask(&mut root, false);
+            } else {
+                // There is nothing to note it in.
+                claim.set(Standing::Free);
             }
         }
         let at = self.next_due.get();
@@ -854,6 +893,7 @@ pub fn arrive(owner: u32, slot: u32, cookie: u64, most: i32) -> Result<bool> {
         holds_back: false,
         comes_again: false,
         elsewhere: 0,
+        sqlstate: [0; 5],
         since: backend::now(),
     });
     claim.set(Standing::Idle);
@@ -901,6 +941,7 @@ pub fn next(relation: u32, cookie: u64, most: i32) -> Next {
             holds_back: false,
             comes_again: false,
             elsewhere: 0,
+            sqlstate: [0; 5],
             ..run
         });
         claim.set(Standing::Held);
@@ -1023,10 +1064,17 @@ pub fn release(queue: &[u8], successor: Option<&Successor>) -> bool {
 
 /// A task has ended.
 fn ended(database: &Database) {
-    database
-        .flush_to
-        .fetch_max(crate::pg::transaction::last_commit_end(), AcqRel);
+    database.flush_to.fetch_max(transaction::last_commit_end(), AcqRel);
     database.wake_waiters();
+}
+
+/// The run of this process has ended with this error, which could not be noted: the keeper notes it.
+pub fn has_failed(sqlstate: [u8; 5]) {
+    if let (Some(shared), Some(claim)) = (SHARED.get(), CLAIM.get()) {
+        let _root = shared.lock();
+        let run = claim.run.get();
+        claim.run.set(Run { sqlstate, ..run });
+    }
 }
 
 /// This process is no runner any more. A task that it still has is lost: its attempt is not noted. Needs no memory and must not fail, also while
@@ -1066,6 +1114,14 @@ pub fn runners(order: u64) -> (u32, bool) {
         is_there |= claim.run.get().cookie == order;
     }
     (count, is_there)
+}
+
+/// How many more claims there may be.
+pub fn free_claims() -> usize {
+    SHARED.get().map_or(0, |shared| {
+        let root = shared.lock();
+        claims(&root).filter(|claim| claim.is(Standing::Free)).count()
+    })
 }
 
 /// Notes whether tasks that can run have no runner, and there is no room for one.
@@ -1210,8 +1266,13 @@ pub fn forget_lost(run: &Run) {
 }
 
 /// Wakes the clock, and has it started if there is none. Must not fail: if the postmaster has no slot, the next process that asks tries again.
+///
+/// A standby has no clock: one that was started there would not notice the promotion before its next look, and would keep the one away that is
+/// started then.
 pub fn wake_clock() {
-    let Some(shared) = SHARED.get() else { return };
+    let Some(shared) = SHARED.get().filter(|_| !transaction::in_recovery()) else {
+        return;
+    };
     let is_missing = {
         let root = shared.lock();
         if root.clock.is_alive() {

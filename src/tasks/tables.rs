@@ -35,6 +35,7 @@ pub mod task {
     pub const SCHEDULE: usize = 28;
     pub const OPERATION_ID: usize = 29;
     pub const SQLSTATE: usize = 31;
+    pub const READY_AT: usize = 33;
 }
 
 /// The columns of the tables of runs that are read or written by number.
@@ -50,9 +51,9 @@ pub mod run {
     pub const ROW_COUNT: usize = 11;
     pub const COMMAND_TAG: usize = 12;
     pub const RESULT: usize = 18;
-    pub const WIDTH: usize = 40;
-    /// The columns that have the task's own values, from `queue` to `operation_id`, and the column of `background.task` that each is taken from.
-    pub const OF_TASK: [(usize, usize); 25] = [
+    pub const WIDTH: usize = 41;
+    /// The columns that have the task's own values, from `queue` on, and the column of `background.task` that each is taken from.
+    pub const OF_TASK: [(usize, usize); 26] = [
         (5, 2),
         (6, 3),
         (7, 15),
@@ -78,6 +79,7 @@ pub mod run {
         (38, 27),
         (39, 28),
         (40, 29),
+        (41, 33),
     ];
 }
 

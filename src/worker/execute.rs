@@ -107,6 +107,15 @@ pub fn execute(
         simple_query::end_implicit_block(raw);
     }
     user.finish_command(raw);
+    if simple_query::block_is_open() && (runner::is_runner() || errand::is_task()) {
+        // What the task has done is not committed, so it is not done.
+        raise_raw(
+            raw,
+            PgSqlErrorCode::ERRCODE_ACTIVE_SQL_TRANSACTION,
+            &[b"the SQL of the task has left a transaction open"],
+            Some(c"Add COMMIT."),
+        );
+    }
     // The job has done its work. Interrupts are held, since even a message in the server's log would serve them.
     signals::hold_interrupts();
     statements.log_end(raw, was_logged);

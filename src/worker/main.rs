@@ -335,8 +335,10 @@ impl Attached {
     fn run_tasks(mut self, raw: Raw<'_>, run: &Run) -> Option<IdlePolicy> {
         simple_query::enter_message_context(raw);
         let arrived = runner::arrive(self.slot.number(), self.cookie);
-        // The job of a task belongs to no session.
-        self.slot.orphan(self.cookie);
+        if arrived.is_ok() {
+            // The job of a task belongs to no session. After an error it is the clock's, which does not order the next runner at once.
+            self.slot.orphan(self.cookie);
+        }
         let mut next = match arrived {
             Ok(true) => self.begin_next(raw, run),
             Ok(false) => Ok(None),

@@ -821,3 +821,140 @@ fn a_task_cancels_itself() {
         "(SELECT sqlstate = '55000' FROM background.tasks WHERE id = {id})"
     )));
 }
+
+#[test]
+fn a_dropped_database_is_forgotten() {
+    let cluster = cluster(&["shared_preload_libraries = 'pg_background'"]);
+    let began = std::time::Instant::now();
+    let mut session = cluster.session();
+    session.exec("CREATE DATABASE gone");
+    let mut there = cluster.session_in("gone", "postgres");
+    there.exec("CREATE EXTENSION pg_background_tasks CASCADE");
+    let id = there.enqueue("'SELECT 1'");
+    assert_eq!(there.wait_task(id), "done");
+    there.enqueue("'SELECT 1', run_at => now() + interval '2 s'");
+    let number: i64 = session.value("SELECT oid::int8 FROM pg_database WHERE datname = 'gone'");
+    // No session ends with an error, so what the log has is of workers.
+    drop(there);
+    session.exec("DROP DATABASE gone WITH (FORCE)");
+    let missing = format!("FATAL:  database {number} does not exist");
+    let times = |cluster: &Cluster| cluster.log().matches(&missing).count();
+    wait_for("the keeper finds no database", || times(&cluster) > 0);
+    // Others were on their way: spare workers, and runners.
+    session.exec("SELECT pg_sleep(4)");
+    let at_first = times(&cluster);
+    assert!(at_first <= 4, "{at_first} times");
+    // The clock looks at all databases each minute, if there was something to do.
+    while began.elapsed().as_secs() < 64 {
+        let id = session.enqueue("'SELECT 1'");
+        assert_eq!(session.wait_task(id), "done");
+        session.exec("SELECT pg_sleep(0.5)");
+    }
+    assert_eq!(times(&cluster), at_first);
+    // Another one is found as ever.
+    session.exec("CREATE DATABASE gone");
+    let mut there = cluster.session_in("gone", "postgres");
+    there.exec("CREATE EXTENSION pg_background_tasks CASCADE");
+    let id = there.enqueue("'SELECT 1'");
+    assert_eq!(there.wait_task(id), "done");
+}
+
+#[test]
+fn queues_count_the_tasks_of_all_roles() {
+    let cluster = cluster(&[]);
+    let mut session = cluster.session();
+    session.exec("CREATE ROLE alice LOGIN; GRANT pgbackground_role TO alice; CREATE ROLE watcher LOGIN; GRANT pg_monitor TO watcher");
+    session.enqueue("'SELECT pg_background_report_progress(50, ''secret''), pg_sleep(60)'");
+    session.wait_until("(SELECT progress_pct = 50 FROM background.tasks)");
+    let counts = "SELECT concat_ws(',', waiting, deferred, blocked, running, oldest_waiting) FROM background.queues";
+    for role in ["postgres", "alice", "watcher"] {
+        let mut session = cluster.session_as(role);
+        assert_eq!(session.value::<String>(counts), "0,0,0,1", "{role}");
+    }
+    let mut alice = cluster.session_as("alice");
+    assert!(alice.holds("NOT EXISTS (SELECT FROM background.tasks)"));
+    assert!(alice.holds(
+        "(SELECT num_nulls(attempt, pid, started_at, progress_pct, progress_msg) = 5 FROM background.running_now())"
+    ));
+    let mut watcher = cluster.session_as("watcher");
+    assert!(
+        watcher.holds("(SELECT pid > 0 AND progress_pct = 50 AND progress_msg IS NULL FROM background.running_now())")
+    );
+    assert!(watcher.holds(
+        "(SELECT value = 1 FROM background.metrics('queues') WHERE name = 'pg_background_tasks' AND labels ->> 'state' = 'running')"
+    ));
+    session.exec("SELECT background.cancel(id) FROM background.tasks");
+}
+
+#[test]
+fn ends_that_cannot_be_noted_are_noted_later() {
+    let cluster = cluster(&["max_worker_processes = 10", "pg_background.max_task_workers = 4"]);
+    let mut session = cluster.session();
+    // As on a full disk: neither the runners nor the keeper can note how a run has ended.
+    session.exec("ALTER TABLE background.run_failed ADD CONSTRAINT full_disk CHECK (false) NOT VALID");
+    session.exec("SELECT background.enqueue('SELECT 1 / 0', max_attempts => 1) FROM generate_series(1, 100)");
+    let lines = |cluster: &Cluster, text: &str| cluster.log().matches(text).count();
+    wait_for("no claim is free", || lines(&cluster, "ERROR:  division by zero") >= 40);
+    // What happens in this time is that it passes.
+    session.exec("SELECT pg_sleep(4)");
+    let fails = "violates check constraint";
+    let before = lines(&cluster, fails);
+    session.exec("SELECT pg_sleep(4)");
+    let tries = lines(&cluster, fails) - before;
+    assert!((1..=15).contains(&tries), "{tries} tries");
+    assert_eq!(lines(&cluster, "ERROR:  division by zero"), 40);
+    let refused = lines(&cluster, "too many runs of tasks have ended and are not noted");
+    assert!(refused <= 4, "{refused} times");
+    session.exec("ALTER TABLE background.run_failed DROP CONSTRAINT full_disk");
+    session.wait_until("NOT EXISTS (SELECT FROM background.tasks WHERE state <> 'failed')");
+    assert_eq!(
+        session.value::<String>("SELECT string_agg(DISTINCT sqlstate || ' ' || state, ',') FROM background.runs"),
+        "22012 failed"
+    );
+    assert!(session.holds("(SELECT count(*) = 100 AND count(DISTINCT task_id) = 100 FROM background.runs)"));
+}
+
+#[test]
+fn a_transaction_that_is_left_open_is_no_end() {
+    let cluster = cluster(&[]);
+    let mut session = cluster.session();
+    session.exec("CREATE DATABASE there");
+    cluster
+        .session_in("there", "postgres")
+        .exec("CREATE TABLE done (n int)");
+    for more in [
+        "",
+        ", database => 'there'",
+        ", database => 'there', keep_result => true",
+    ] {
+        let mut place = cluster.session_in(if more.is_empty() { "postgres" } else { "there" }, "postgres");
+        for (sql, state, sqlstate) in [
+            ("BEGIN; INSERT INTO done (n) VALUES (1)", "failed", Some("25001")),
+            ("BEGIN", "failed", Some("25001")),
+            (
+                "BEGIN; INSERT INTO done (n) VALUES (1); COMMIT AND CHAIN",
+                "failed",
+                Some("25001"),
+            ),
+            ("BEGIN; INSERT INTO done (n) VALUES (1); ROLLBACK", "done", None),
+        ] {
+            place.exec("DELETE FROM done");
+            let id = session.enqueue(&format!("'{sql}', mode => 'statement'{more}"));
+            assert_eq!(session.wait_task(id), state, "{sql}{more}");
+            let found = session.text(&format!("SELECT sqlstate FROM background.tasks WHERE id = {id}"));
+            assert_eq!(found.as_deref(), sqlstate, "{sql}{more}");
+            let committed = i64::from(sql.contains("CHAIN"));
+            assert_eq!(
+                place.value::<i64>("SELECT count(*) FROM done"),
+                committed,
+                "{sql}{more}"
+            );
+        }
+        place.exec("DELETE FROM done");
+        let id = session.enqueue(&format!(
+            "'BEGIN; INSERT INTO done (n) VALUES (1); COMMIT', mode => 'statement'{more}"
+        ));
+        assert_eq!(session.wait_task(id), "done");
+        assert_eq!(place.value::<i64>("SELECT count(*) FROM done"), 1);
+    }
+}

@@ -150,6 +150,47 @@ fn what_overlaps() {
     ));
 }
 
+/// The tasks of the schedule, which wait for each other, have its occurrences as `run_at`, and wait from the end of the one before on.
+fn know_their_occurrences(session: &mut Session, name: &str, seconds: i64) {
+    let holds = format!(
+        "(SELECT bool_and(run_at = created_at + round(extract(epoch FROM run_at - created_at) / {seconds}) * interval '{seconds} s' \
+              AND ready_at >= run_at AND started_at >= ready_at AND started_at - ready_at < '1 s') \
+            AND count(*) = count(DISTINCT run_at) AND max(ready_at - run_at) > '1 s' \
+          FROM background.tasks AS t JOIN background.schedules AS s ON s.name = t.schedule WHERE t.schedule = '{name}' AND t.state = 'done')"
+    );
+    let shown = format!("SELECT id, run_at, ready_at, started_at FROM background.tasks WHERE schedule = '{name}'");
+    assert!(session.holds(&holds), "{:?}", session.rows(&shown));
+}
+
+#[test]
+fn tasks_that_wait_for_others_know_their_occurrence() {
+    let cluster = cluster(&["shared_preload_libraries = 'pg_background'"]);
+    let mut session = cluster.session();
+    session.exec("SELECT background.schedule('q', 'every 2 seconds', 'SELECT pg_sleep(2.7)', overlap => 'queue')");
+    session.exec("SELECT background.schedule('all', 'every 1 second', 'SELECT pg_sleep(0.5)', catch_up => 'all')");
+    session.wait_until("(SELECT count(*) >= 4 FROM background.tasks WHERE schedule = 'q' AND state = 'done')");
+    know_their_occurrences(&mut session, "q", 2);
+    session.exec("SELECT background.unschedule('q')");
+    let mut session = down(&cluster, 4);
+    let missed = "schedule = 'all' AND started_at - run_at > '1 s' AND state = 'done'";
+    session.wait_until(&format!("(SELECT count(*) >= 3 FROM background.tasks WHERE {missed})"));
+    session.exec("SELECT background.alter_schedule('all', enabled => false)");
+    session.wait_until("NOT EXISTS (SELECT FROM background.tasks WHERE state <> 'done' AND schedule = 'all')");
+    know_their_occurrences(&mut session, "all", 1);
+    // A retry keeps it, too.
+    session.exec("SELECT background.schedule('fails', 'every 1 second', 'SELECT 1 / 0')");
+    session.wait_until("EXISTS (SELECT FROM background.tasks WHERE schedule = 'fails' AND state = 'failed')");
+    session.exec("SELECT background.alter_schedule('fails', enabled => false)");
+    session.wait_until("NOT EXISTS (SELECT FROM background.tasks WHERE state <> 'failed' AND schedule = 'fails')");
+    session.exec("CREATE TABLE before AS SELECT id, run_at, started_at FROM background.tasks WHERE schedule = 'fails'");
+    session.exec("SELECT background.retry(id) FROM before");
+    session.wait_until("NOT EXISTS (SELECT FROM background.tasks WHERE state <> 'failed' AND schedule = 'fails')");
+    assert!(session.holds(
+        "(SELECT bool_and(t.run_at = before.run_at AND t.started_at > before.started_at AND t.ready_at > t.run_at) \
+          FROM background.tasks AS t JOIN before USING (id))"
+    ));
+}
+
 #[test]
 fn what_was_missed_while_the_server_was_down() {
     let cluster = cluster(&[
@@ -799,10 +840,29 @@ fn a_promoted_standby_goes_on() {
     session.wait_until("(SELECT runs_total >= 3 FROM background.schedules)");
     primary.stop(Shutdown::Immediate);
     let mut session = standby.session();
-    assert_eq!(session.error("SELECT background.run_schedule('s')").sqlstate, "25006");
+    for call in [
+        "run_schedule('s')",
+        "activate()",
+        "enqueue('SELECT 1')",
+        "retry(1)",
+        "set_queue('q')",
+        "schedule('t', '@daily', 'SELECT 1')",
+        "alter_schedule('s', enabled => false)",
+        "unschedule('s')",
+        "parallel_execute('SELECT $1, $2', 'done')",
+    ] {
+        let error = session.error(&format!("SELECT background.{call}"));
+        assert_eq!(error.sqlstate, "25006", "{call}: {}", error.message);
+    }
+    session.exec("SELECT background.status(), background.wait(1, 1)");
+    // A clock that was started now would sleep through the promotion.
+    assert!(session.holds("NOT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type LIKE 'pg_background%')"));
+    assert_eq!(standby.worker_processes(), []);
     let runs = of(&mut session, "s", "runs_total");
     session.exec("SELECT pg_promote()");
+    let promoted = std::time::Instant::now();
     session.wait_until(&format!("(SELECT runs_total > {runs} + 2 FROM background.schedules)"));
+    assert!(promoted.elapsed().as_secs() < 10, "{:?}", promoted.elapsed());
     session.exec("SELECT background.alter_schedule('s', enabled => false)");
     session.wait_until("NOT EXISTS (SELECT FROM background.tasks WHERE state <> 'done')");
     assert!(session.holds(

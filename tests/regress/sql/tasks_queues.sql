@@ -35,6 +35,30 @@ SELECT error_line('SELECT count(background.enqueue(''SELECT 1'', queue => ''task
 SELECT background.cancel(max(id)) FROM background.tasks WHERE queue = 'tasks_a';
 SELECT error_line('SELECT count(background.enqueue(''SELECT 1'', queue => ''tasks_a'')) FROM generate_series(1, 2)');
 SELECT waiting, deferred, blocked, running, failed, oldest_waiting >= '0' AS oldest, done_total, failed_total FROM background.queues WHERE name = 'tasks_a';
+-- A replaced task keeps its place; in another queue it is one more.
+SELECT background.set_queue('tasks_d', max_waiting => 1);
+SELECT background.enqueue('SELECT 1', queue => 'tasks_d', key => 'place') AS place \gset
+SELECT error_line('SELECT background.enqueue(''SELECT 2'', queue => ''tasks_d'', key => ''another'')');
+SELECT background.enqueue('SELECT 3', queue => 'tasks_d', key => 'place', on_conflict => 'replace') = :place AS replaced;
+SELECT background.enqueue('SELECT 4', key => 'from elsewhere') AS elsewhere \gset
+SELECT error_line('SELECT background.enqueue(''SELECT 5'', queue => ''tasks_d'', key => ''from elsewhere'', on_conflict => ''replace'')');
+SELECT sql, queue FROM background.tasks WHERE id IN (:place, :elsewhere) ORDER BY id;
+SELECT background.enqueue('SELECT 6', key => 'place', on_conflict => 'replace') = :place AS moved;
+SELECT background.enqueue('SELECT 7', queue => 'tasks_d', key => 'from elsewhere', on_conflict => 'replace') = :elsewhere AS moved;
+SELECT sql, queue FROM background.tasks WHERE id IN (:place, :elsewhere) ORDER BY id;
+SELECT background.cancel(:place), background.cancel(:elsewhere);
+-- A task that is younger than the statement that looks has not waited.
+DO $$
+DECLARE
+	task int8 := background.enqueue('SELECT 1', queue => 'tasks_d');
+BEGIN
+	PERFORM pg_sleep(0.01);
+	RAISE NOTICE 'it has waited %, in the metrics %', (SELECT oldest_waiting FROM background.queues WHERE name = 'tasks_d'),
+		(SELECT value FROM background.metrics('queues') WHERE name LIKE '%oldest%' AND labels ->> 'queue' = 'tasks_d');
+	PERFORM background.cancel(task);
+END $$;
+SELECT oldest_waiting IS NULL AS nothing_waits FROM background.queues WHERE name = 'tasks_d';
+SELECT background.drop_queue('tasks_d');
 -- A change within the transaction counts.
 BEGIN;
 SELECT background.enqueue('SELECT 1', queue => 'tasks_a') > 0;
