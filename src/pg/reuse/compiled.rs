@@ -190,7 +190,7 @@ pub fn watch(raw: Raw<'_>) {
             ],
         ),
     ];
-    for (callback, of) in caches {
+    for &(callback, of) in &caches {
         of.iter()
             .for_each(|cache| compat::on_cache_change(raw, *cache, callback));
     }
