@@ -977,6 +977,19 @@ pub unsafe fn columns<F>(row: pg_sys::HeapTuple) -> *mut F {
     }
 }
 
+/// Whether the column `number` of a catalog's row is null.
+///
+/// # Safety
+/// A row of a catalog that has the column.
+pub unsafe fn is_null_in(raw: Raw<'_>, row: pg_sys::HeapTuple, number: u32) -> bool {
+    // access/htup_details.h
+    may_raise! {
+        fn heap_attisnull(row: pg_sys::HeapTuple, number: c_int, desc: pg_sys::TupleDesc) -> bool;
+    }
+    // SAFETY: see above. Columns of catalogs need no descriptor, since none is missing in old rows.
+    unsafe { heap_attisnull(raw, row, number as c_int, core::ptr::null_mut()) }
+}
+
 /// Returns what `read` takes from the row of a catalog with an oid, None if there is none.
 ///
 /// # Safety
@@ -1035,6 +1048,45 @@ pub fn on_cache_change(raw: Raw<'_>, cache: pg_sys::SysCacheIdentifier::Type, ca
     }
     // SAFETY: the callback lives as long as the process.
     unsafe { CacheRegisterSyscacheCallback(raw, cache as _, Some(callback), 0usize.into()) }
+}
+
+/// The number that stands for a row in [`CacheCallback`]s.
+pub fn cache_hash(raw: Raw<'_>, cache: pg_sys::SysCacheIdentifier::Type, oid: pg_sys::Oid) -> u32 {
+    // utils/syscache.h
+    may_raise! {
+        #[cfg(not(since_19))]
+        fn GetSysCacheHashValue(
+            cache: c_int,
+            key: pg_sys::Datum,
+            key2: pg_sys::Datum,
+            key3: pg_sys::Datum,
+            key4: pg_sys::Datum,
+        ) -> u32;
+        #[cfg(since_19)]
+        fn GetSysCacheHashValue(
+            cache: u32,
+            key: pg_sys::Datum,
+            key2: pg_sys::Datum,
+            key3: pg_sys::Datum,
+            key4: pg_sys::Datum,
+        ) -> u32;
+    }
+    let none = || 0usize.into();
+    // SAFETY: the caches that are asked for have one key, an oid.
+    unsafe { GetSysCacheHashValue(raw, cache as _, oid.into(), none(), none(), none()) }
+}
+
+/// Has the type cache read the checks of domains anew when they are needed next, as after a change of a constraint.
+pub fn forget_domain_checks(raw: Raw<'_>) {
+    // utils/inval.h
+    may_raise! {
+        #[cfg(not(since_19))]
+        fn CallSyscacheCallbacks(cache: c_int, hash: u32);
+        #[cfg(since_19)]
+        fn CallSyscacheCallbacks(cache: u32, hash: u32);
+    }
+    // SAFETY: those who are called only mark what they know of constraints.
+    unsafe { CallSyscacheCallbacks(raw, pg_sys::SysCacheIdentifier::CONSTROID as _, 0) }
 }
 
 /// Plans a query by the hook `next`, if there is one.

@@ -13,7 +13,7 @@ use crate::pg::error;
 use crate::pg::process::{backend, latch, signals};
 use crate::pg::raw::Raw;
 use crate::pg::reuse::connection_version::{self, Kind};
-use crate::pg::reuse::{adopt, library, reset};
+use crate::pg::reuse::{adopt, compiled, library, reset};
 use crate::registry::job::Error;
 use crate::registry::pool::{self, PoolEntry, Posting, WorkerKey};
 use crate::registry::segment::segment;
@@ -144,6 +144,19 @@ pub fn is_as_new() -> bool {
     CONNECTION_VERSION
         .get()
         .is_some_and(|(connection_version, kind)| connection_version::of_this_process(kind) == connection_version)
+        && !compiled::is_outdated()
+}
+
+/// Takes in what has changed until now, as the next job, which was launched before, is to see it. False if this process cannot, and must not
+/// run the job. Guarded, outside of a transaction.
+pub fn catches_up() -> bool {
+    match error::catch(compiled::catch_up) {
+        Ok(catches_up) => catches_up,
+        Err(edata) => {
+            error::log_caught(edata);
+            false
+        }
+    }
 }
 
 /// Releases what a session holds until it ends, whether this process serves another job or not. False if that fails: then the process has
@@ -260,7 +273,8 @@ fn should_exit(raw: Raw<'_>, policy: &IdlePolicy) -> bool {
     library_was_replaced()
         || policy.is_connected()
             && (reset::database_is_wanted(raw)
-                || connection_version::of_this_process(policy.kind) != policy.key.connection_version)
+                || connection_version::of_this_process(policy.kind) != policy.key.connection_version
+                || compiled::is_outdated())
 }
 
 /// Handles a job that was posted to this process and never taken, as the process ends. If the process was asleep, the launch waits, and the

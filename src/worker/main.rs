@@ -168,7 +168,7 @@ impl Attached {
         simple_query::enter_message_context(raw);
 
         let is_first = !CONNECTED.replace(true);
-        if !is_first && request.is_connection() && !idle::is_as_new() {
+        if !is_first && !(idle::catches_up() && (!request.is_connection() || idle::is_as_new())) {
             self.hand_on(raw);
             return None;
         }
@@ -340,7 +340,7 @@ impl Attached {
             self.slot.orphan(self.cookie);
         }
         let mut next = match arrived {
-            Ok(true) => self.begin_next(raw, run),
+            Ok(true) => self.begin_next(raw, run, run.is_used),
             Ok(false) => Ok(None),
             Err(failure) => Err(failure),
         };
@@ -371,7 +371,7 @@ impl Attached {
                 idle::mark_not_reusable();
                 break Verdict::SUCCESS;
             }
-            next = self.begin_next(raw, run);
+            next = self.begin_next(raw, run, true);
         };
         signals::hold_interrupts();
         runner::abandon();
@@ -380,10 +380,17 @@ impl Attached {
         stays.then_some(run.policy)
     }
 
-    /// Puts the process into the state of a new connection, and claims the next task.
-    fn begin_next(self, raw: Raw<'_>, run: &Run) -> Result<Option<runner::Task>> {
+    /// Puts the process into the state of a new connection, and claims the next task. `is_used` tells whether it has run others before.
+    fn begin_next(self, raw: Raw<'_>, run: &Run, is_used: bool) -> Result<Option<runner::Task>> {
         let task = runner::next(self.cookie)?;
         let Some(task) = task else { return Ok(None) };
+        // After the claim: what was committed before the task was enqueued counts. A process that has run nothing has nothing to catch up
+        // with, and takes the task in any case.
+        if is_used && !idle::catches_up() {
+            runner::not_now();
+            idle::mark_not_reusable();
+            return Ok(None);
+        }
         // A cancel that comes from now on is meant for the task, and is served when that runs.
         signals::hold_interrupts();
         moment::passes("adopting");

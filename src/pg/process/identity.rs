@@ -82,6 +82,12 @@ pub fn acting() -> (u32, u32, u32, i32) {
     }
 }
 
+/// Whether the role is another one than the job's, for a while: that of a SECURITY DEFINER function, or of the owner of what a command is about.
+pub fn is_another_role() -> bool {
+    // SAFETY: plain reads of this backend's state.
+    unsafe { raw::GetUserId() != raw::GetOuterUserId() }
+}
+
 /// The session user and the outer user, which SET SESSION AUTHORIZATION and SET ROLE change. If the pair changes, the job acts as another
 /// role.
 pub fn roles() -> (u32, u32) {

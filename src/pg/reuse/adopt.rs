@@ -89,6 +89,7 @@ const HARMLESS: &[&str] = &[
     "pgcrypto",
     "pgrowlocks",
     "pgstattuple",
+    "pgxml",
     "plpgsql",
     "seg",
     "tablefunc",
@@ -113,7 +114,6 @@ const HARMLESS: &[&str] = &[
     "utf8_and_uhc",
     "utf8_and_win",
     "uuid-ossp",
-    "xml2",
 ];
 
 /// As [`HARMLESS`], but their presence changes behaviour. So they are harmless only if a new connection has them too.

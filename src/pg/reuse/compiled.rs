@@ -18,15 +18,28 @@
 //! The function manager has two hooks. It calls the first one when it looks up a function that is not built in (`fmgr_info_cxt_security`).
 //! The answer decides whether it calls the second one at each call of that function (`fmgr_security_definer`). For functions that change
 //! settings or the role by themselves it calls only the second one, after they have done so. A function that is compiled for the first time
-//! is called without the second hook. Its state may change between look-up and call. Hooks of the settings notice that, and the function is
-//! compiled again for the next job.
+//! is called without the second hook. Its state may change between look-up and call. Hooks of the settings that jobs often change notice
+//! that. For the other ones the ends of transactions are enough: a setting that was changed has an entry on its stack there. The function is
+//! then compiled again for the next job.
 //!
 //! The type cache and the relation cache keep what the planner has folded in the checks of domains, in indexes and in partition keys. They
-//! are emptied if the settings or the roles differ from those that they were filled under.
+//! are emptied if the settings or the roles differ from those that they were filled under, and if something has changed that such an
+//! expression may depend on and that these caches do not follow: a function, an operator, a privilege ([`STALE`]).
+//!
+//! What a job folds within a function's SET clause, or as another role, such as the owner of a SECURITY DEFINER function, is of that state. It
+//! might even tell the caller what only the owner may compute. So after such a job the checks of domains are read anew ([`OTHER_STATE`]).
+//! Expressions of indexes and partition keys stay: to forget them takes as long as to empty all caches, and such functions are common. A
+//! pooled connection keeps both.
+//!
+//! The type cache and the cache of foreign keys also keep how functions are called: their language's handler, or their address. They keep
+//! that when they are emptied. So a process does not take another job after such a function was replaced ([`OUTDATED`]).
 
+use crate::pg::compat::CacheCallback;
 use crate::pg::exclusive::Exclusive;
+use crate::pg::guc::serialized;
 use crate::pg::process::identity;
 use crate::pg::raw::{self, Raw};
+use crate::pg::transaction::{Event, Watcher};
 use crate::pg::{compat, error, fallible, memory};
 use core::cell::Cell;
 use core::ffi::{CStr, c_char, c_int, c_void};
@@ -53,9 +66,13 @@ const SETTINGS: [&CStr; 8] = [
     c"plpgsql.extra_errors",
 ];
 
-/// Settings that jobs change while they run, and that compiled functions depend on. The text of the job, or the functions that set them,
+/// Settings that jobs often change while they run, and that compiled functions depend on. The text of the job and the ends of transactions
 /// reveal changes of the other [`SETTINGS`].
 const WATCHED: [&CStr; 3] = [c"search_path", c"role", c"session_authorization"];
+
+/// How many arguments a function has that the type cache or the cache of foreign keys may keep: one that compares, hashes or casts, or
+/// belongs to a range type.
+const CACHED_ARGUMENTS: core::ops::RangeInclusive<i16> = 1..=3;
 
 const NONE: (*const pg_sys::FmgrInfo, u32) = (core::ptr::null(), 0);
 
@@ -85,6 +102,8 @@ struct Known {
 struct Memory {
     /// Ordered by oid.
     known: Vec<Known>,
+    /// The functions that the type cache or the cache of foreign keys may keep, ordered by oid, each with its number in invalidation messages.
+    cached: Vec<(u32, u32)>,
     /// The last xmin that was assigned.
     last: u32,
     job: u64,
@@ -95,8 +114,14 @@ struct Memory {
 static MEMORY: Exclusive<Memory> = Exclusive::new();
 
 thread_local! {
-    /// Counts changes that may alter a function's types: changes of types, of relations, of schemas, and of role memberships.
+    /// Counts changes that may alter a function's types: changes of types, of relations, of schemas, of collations, and of role memberships.
     static AGE: Cell<u64> = const { Cell::new(0) };
+    /// Whether something has changed that expressions in caches may depend on.
+    static STALE: Cell<bool> = const { Cell::new(false) };
+    /// Whether a function may have been replaced that the type cache or the cache of foreign keys keeps.
+    static OUTDATED: Cell<bool> = const { Cell::new(false) };
+    /// Whether the job may have folded something in another state than its own, other than after a change of its state.
+    static OTHER_STATE: Cell<bool> = const { Cell::new(false) };
     /// Whether the state has changed within the job, other than by a function's SET clause.
     static CHANGED: Cell<bool> = const { Cell::new(false) };
     /// The function whose call was judged last, or none if the state may have changed since.
@@ -108,12 +133,20 @@ thread_local! {
     static NEXT_ASSIGN: [Cell<pg_sys::GucStringAssignHook>; WATCHED.len()] = const { [const { Cell::new(None) }; WATCHED.len()] };
     static WATCHED_SETTINGS: [Cell<*mut pg_sys::config_generic>; WATCHED.len()] =
         const { [const { Cell::new(core::ptr::null_mut()) }; WATCHED.len()] };
+    /// The [`SETTINGS`] that are not watched, as far as they are defined.
+    static OTHER_SETTINGS: [Cell<*mut pg_sys::config_generic>; SETTINGS.len()] =
+        const { [const { Cell::new(core::ptr::null_mut()) }; SETTINGS.len()] };
+    /// Whether a language may have defined more of them.
+    static MAY_BE_MORE: Cell<bool> = const { Cell::new(true) };
 }
+
+static TRANSACTIONS: Watcher = Watcher::new(transaction_ends);
 
 /// Installs the hooks. Call it once per process.
 pub fn watch(raw: Raw<'_>) {
     MEMORY.set(Memory {
         known: Vec::new(),
+        cached: Vec::new(),
         last: 0,
         job: 0,
         began: 0,
@@ -126,14 +159,44 @@ pub fn watch(raw: Raw<'_>) {
         pg_sys::fmgr_hook = Some(is_called);
         raw::CacheRegisterRelcacheCallback(raw, Some(relation_has_changed), Datum::from(0usize));
     }
-    for &cache in &[
-        SysCacheIdentifier::TYPEOID,
-        SysCacheIdentifier::NAMESPACEOID,
-        SysCacheIdentifier::AUTHOID,
-    ] {
-        compat::on_cache_change(raw, cache, row_has_changed);
+    let caches: [(CacheCallback, &[SysCacheIdentifier::Type]); 6] = [
+        (type_has_changed, &[SysCacheIdentifier::TYPEOID]),
+        (
+            row_has_changed,
+            &[
+                SysCacheIdentifier::NAMESPACEOID,
+                SysCacheIdentifier::AUTHOID,
+                SysCacheIdentifier::COLLOID,
+            ],
+        ),
+        (members_have_changed, &[SysCacheIdentifier::AUTHMEMROLEMEM]),
+        (function_has_changed, &[SysCacheIdentifier::PROCOID]),
+        (
+            folded_has_changed,
+            &[
+                SysCacheIdentifier::OPEROID,
+                SysCacheIdentifier::AMOPOPID,
+                SysCacheIdentifier::CLAOID,
+                SysCacheIdentifier::TSCONFIGMAP,
+                SysCacheIdentifier::TSDICTOID,
+            ],
+        ),
+        (
+            call_has_changed,
+            &[
+                SysCacheIdentifier::AMPROCNUM,
+                SysCacheIdentifier::CASTSOURCETARGET,
+                SysCacheIdentifier::LANGOID,
+            ],
+        ),
+    ];
+    for &(callback, of) in &caches {
+        of.iter()
+            .for_each(|cache| compat::on_cache_change(raw, *cache, callback));
     }
-    compat::on_cache_change(raw, SysCacheIdentifier::AUTHMEMROLEMEM, members_have_changed);
+    if let Err(failure) = TRANSACTIONS.turn_on() {
+        error::throw(raw, failure);
+    }
     watch_setting::<0>();
     watch_setting::<1>();
     watch_setting::<2>();
@@ -163,7 +226,9 @@ unsafe extern "C-unwind" fn is_assigned<const N: usize>(value: *const c_char, ex
             value == kept || stack.state == pg_sys::GucStackState::GUC_SAVE && variable == kept
         })
     };
-    if !by_clause {
+    if by_clause {
+        OTHER_STATE.set(true);
+    } else {
         CHANGED.set(true);
         if N > 0
             && let Some(watcher) = ROLE_WATCHER.get()
@@ -183,22 +248,105 @@ unsafe extern "C-unwind" fn relation_has_changed(_argument: Datum, _relation: Oi
     AGE.set(AGE.get() + 1);
 }
 
+unsafe extern "C-unwind" fn type_has_changed(_argument: Datum, _cache: c_int, _hash: u32) {
+    AGE.set(AGE.get() + 1);
+}
+
 unsafe extern "C-unwind" fn row_has_changed(_argument: Datum, _cache: c_int, _hash: u32) {
     AGE.set(AGE.get() + 1);
+    STALE.set(true);
+}
+
+/// Called when something has changed that is not a part of compiled functions, but that expressions in caches may depend on.
+unsafe extern "C-unwind" fn folded_has_changed(_argument: Datum, _cache: c_int, _hash: u32) {
+    STALE.set(true);
+}
+
+/// Called when something has changed that decides which functions the type cache and the cache of foreign keys keep, or how a language's
+/// functions are called.
+unsafe extern "C-unwind" fn call_has_changed(_argument: Datum, _cache: c_int, _hash: u32) {
+    STALE.set(true);
+    OUTDATED.set(true);
+}
+
+/// Called when a function was created, changed or dropped; with 0 if that may be any.
+unsafe extern "C-unwind" fn function_has_changed(_argument: Datum, _cache: c_int, hash: u32) {
+    STALE.set(true);
+    let is_cached = |memory: &mut Memory| memory.cached.iter().any(|(_, of)| hash == 0 || *of == hash);
+    // While one is noted this is not known.
+    if MEMORY.with(is_cached).unwrap_or(true) {
+        OUTDATED.set(true);
+    }
 }
 
 /// Called when role memberships have changed: the schemas of the search path that the role may use must be looked up again. Up to version
 /// 16 PostgreSQL does not notice that by itself.
 unsafe extern "C-unwind" fn members_have_changed(_argument: Datum, _cache: c_int, _hash: u32) {
     AGE.set(AGE.get() + 1);
+    STALE.set(true);
     // SAFETY: only marks the path as one to be looked up, whatever the arguments.
     unsafe { raw::assign_search_path(core::ptr::null(), core::ptr::null_mut()) };
+}
+
+/// At its end a transaction takes settings back, and so does a subtransaction that fails.
+fn transaction_ends(event: Event) {
+    if matches!(event, Event::BeforeCommit | Event::Aborted | Event::SubAborted(_)) {
+        look_at_settings();
+    }
+}
+
+/// Notes whether one of the [`SETTINGS`] that are not watched was changed within this transaction. Raises nothing.
+fn look_at_settings() {
+    if MAY_BE_MORE.replace(false) {
+        find_settings();
+    }
+    // SAFETY: settings that are defined live as long as the process.
+    let is_changed = |setting: &Cell<*mut pg_sys::config_generic>| unsafe {
+        setting.get().as_ref().is_some_and(|setting| !setting.stack.is_null())
+    };
+    if OTHER_SETTINGS.with(|settings| settings.iter().any(is_changed)) {
+        CHANGED.set(true);
+    }
+}
+
+/// Finds those that are defined by now. A library frees the records of settings that it defines, so others are not kept.
+fn find_settings() {
+    OTHER_SETTINGS.with(|settings| {
+        for (name, setting) in SETTINGS.iter().zip(settings) {
+            if setting.get().is_null()
+                && !WATCHED.contains(name)
+                && let Some(found) = compat::find_setting(name)
+                && !serialized::is_undefined(found)
+            {
+                setting.set(found);
+            }
+        }
+    });
 }
 
 /// Sets the function to call when the role is about to be set, other than by a function's SET clause. It must raise nothing. None removes
 /// it.
 pub fn watch_role(watcher: Option<fn()>) {
     ROLE_WATCHER.set(watcher);
+}
+
+/// Takes in what others have committed by now, and empties the caches if it matters to them. Returns false if this process must not run
+/// another job. Call it outside of a transaction, after the job was launched: what its session has committed before counts.
+pub fn catch_up(raw: Raw<'_>) -> bool {
+    // SAFETY: callable at any time.
+    unsafe { raw::AcceptInvalidationMessages(raw) }
+    if OUTDATED.get() {
+        return false;
+    }
+    if STALE.get() {
+        empty_caches(raw);
+    }
+    true
+}
+
+/// Whether this process must not run another job, since it may call a replaced function as before.
+pub fn is_outdated() -> bool {
+    OUTDATED.get()
 }
 
 /// Begins a job, in the state that it was launched in.
@@ -209,6 +357,7 @@ pub fn job_begins() {
         memory.began = compat::next_xid();
     });
     CHANGED.set(false);
+    OTHER_STATE.set(false);
     LAST.set(NONE);
 }
 
@@ -221,7 +370,7 @@ pub fn text_changes_state(raw: Raw<'_>, is_used: bool) {
 }
 
 /// Cleans up after a job: plans are made anew for the next one, and so are functions whose state at compilation is unknown. Returns false
-/// if this process knows too many functions.
+/// if this process must not run another job, or knows too many functions.
 pub fn forget_plans(raw: Raw<'_>) -> bool {
     // SAFETY: only marks the plans.
     unsafe { raw::ResetPlanCache(raw) };
@@ -229,17 +378,22 @@ pub fn forget_plans(raw: Raw<'_>) -> bool {
     if CHANGED.get() {
         MEMORY.with(Memory::doubt_last_job);
         empty_caches(raw);
+    } else if OTHER_STATE.get() {
+        compat::forget_domain_checks(raw);
     }
-    MEMORY.with(|memory| memory.known.len() < MANY).unwrap_or(false)
+    let are_few = |memory: &mut Memory| memory.known.len().max(memory.cached.len()) < MANY;
+    !OUTDATED.get() && MEMORY.with(are_few).unwrap_or(false)
 }
 
 /// Empties the catalog caches, and with them all that was derived from their contents.
 pub fn empty_caches(raw: Raw<'_>) {
-    let age = AGE.get();
+    let (age, is_outdated) = (AGE.get(), OUTDATED.get());
     // SAFETY: callable at any time, as after a message that others have changed more than fits into messages.
     unsafe { raw::InvalidateSystemCaches(raw) }
+    STALE.set(false);
     // It reports that everything may have changed.
     AGE.set(age);
+    OUTDATED.set(is_outdated);
 }
 
 /// Hook of the look-up of a function. Returns whether its calls must be reported.
@@ -262,6 +416,8 @@ unsafe extern "C-unwind" fn is_called(
         let oid = unsafe { (*function).fn_oid };
         let this = (function.cast_const(), oid.to_u32());
         if LAST.replace(this) != this {
+            // A SET clause of the function is in force by now.
+            look_at_settings();
             // SAFETY: PostgreSQL calls this, and nothing is owned here.
             let raw = unsafe { Raw::assume() };
             error::at_border(|| judge(raw, oid, Moment::Call));
@@ -290,10 +446,20 @@ fn judge(raw: Raw<'_>, function: Oid, moment: Moment) -> bool {
         }
         let header = (*row).t_data;
         let columns = compat::columns::<FormData_pg_proc>(row);
+        if CACHED_ARGUMENTS.contains(&(*columns).pronargs) {
+            let hash = compat::cache_hash(raw, SysCacheIdentifier::PROCOID, function);
+            MEMORY.with(|memory| memory.may_be_cached(raw, function.to_u32(), hash));
+        }
+        let has_settings = || !compat::is_null_in(raw, row, pg_sys::Anum_pg_proc_proconfig);
+        if identity::is_another_role() || moment == Moment::Call && has_settings() {
+            OTHER_STATE.set(true);
+        }
         let mut at_call = false;
         if is_compiled(function, (*columns).prolang.to_u32()) {
             let xmin = &raw mut (*header).t_choice.t_heap.t_xmin;
             let found = u32::from(*xmin);
+            // Its language may be loaded by the look-up.
+            MAY_BE_MORE.set(true);
             let state = state(raw);
             let item = item(&(*row).t_self);
             if let Some(known) = MEMORY.with(|memory| memory.judge(raw, function.to_u32(), found, item, state, moment))
@@ -395,6 +561,14 @@ impl Memory {
             }
         }
         known
+    }
+
+    /// Notes a function that the type cache or the cache of foreign keys may keep from here on.
+    fn may_be_cached(&mut self, raw: Raw<'_>, function: u32, hash: u32) {
+        if let Err(at) = self.cached.binary_search_by_key(&function, |(function, _)| *function) {
+            fallible::push_raw(raw, &mut self.cached, (function, hash));
+            self.cached[at..].rotate_right(1);
+        }
     }
 
     /// Marks the state in which the functions of the last job were compiled as unknown.

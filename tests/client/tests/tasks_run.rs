@@ -37,6 +37,33 @@ fn a_task_runs_after_the_commit() {
     assert_eq!(session.value::<i64>("SELECT count(DISTINCT n) FROM done"), 5);
 }
 
+/// A runner keeps nothing of functions that were replaced before the task was enqueued.
+#[test]
+fn a_function_is_replaced_between_tasks() {
+    let cluster = cluster(&[]);
+    let mut session = cluster.session();
+    session.exec(
+        "CREATE FUNCTION most() RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT 5';
+         CREATE DOMAIN few AS int CHECK (value < most());
+         CREATE FUNCTION is_small(int) RETURNS bool IMMUTABLE LANGUAGE sql AS 'SELECT $1 < 5';
+         CREATE DOMAIN small AS int CHECK (is_small(value));
+         CREATE TABLE checked (a few, b small)",
+    );
+    let mut insert = |values: &str| {
+        let id = session.enqueue(&format!("'INSERT INTO checked VALUES ({values})', max_attempts => 1"));
+        let state = session.wait_task(id);
+        session.exec(
+            "CREATE OR REPLACE FUNCTION most() RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT 3';
+             CREATE OR REPLACE FUNCTION is_small(int) RETURNS bool IMMUTABLE LANGUAGE sql AS 'SELECT $1 < 3'",
+        );
+        state
+    };
+    assert_eq!(insert("4"), "done");
+    assert_eq!(insert("4"), "failed");
+    assert_eq!(insert("NULL, 4"), "failed");
+    assert_eq!(insert("2, 2"), "done");
+}
+
 #[test]
 fn many_tasks_run_once_each() {
     let cluster = cluster(&[]);

@@ -187,6 +187,25 @@ const SETUP: &str = r"
     CREATE TRIGGER watch AFTER INSERT ON watched FOR EACH ROW EXECUTE FUNCTION watch();
 
     CREATE DOMAIN narrow AS text CHECK (length(value) < length((0.1::float8 + 0.2::float8)::text));
+    CREATE FUNCTION narrow_in_few() RETURNS text LANGUAGE plpgsql SET extra_float_digits = 0 AS
+        $$ BEGIN RETURN 'ab'::narrow; END $$;
+    CREATE FUNCTION of_who() RETURNS text IMMUTABLE LANGUAGE plpgsql AS $$ BEGIN RETURN who(); END $$;
+    CREATE DOMAIN whose AS text CHECK (value = of_who());
+    CREATE FUNCTION whose_of_a() RETURNS text LANGUAGE plpgsql SET search_path = tenant_a, public AS
+        $$ BEGIN RETURN 'a'::whose; END $$;
+    CREATE FUNCTION column_is() RETURNS text LANGUAGE plpgsql AS
+        $$ BEGIN RETURN set_config('plpgsql.variable_conflict', 'use_column', true); END $$;
+    CREATE FUNCTION ambiguous_within() RETURNS text LANGUAGE plpgsql AS
+        $$ DECLARE n int := 5; BEGIN RETURN (SELECT n FROM (VALUES (7)) v (n)); END $$;
+    CREATE FUNCTION column_is_and_error() RETURNS text LANGUAGE plpgsql AS
+        $$ BEGIN PERFORM column_is() || ambiguous_within(); RAISE division_by_zero;
+           EXCEPTION WHEN division_by_zero THEN RETURN SQLSTATE; END $$;
+    CREATE FUNCTION ambiguous_after() RETURNS text LANGUAGE plpgsql AS
+        $$ DECLARE n int := 5; BEGIN RETURN (SELECT n FROM (VALUES (7)) v (n)); END $$;
+    CREATE FUNCTION column_is_for_itself() RETURNS text LANGUAGE plpgsql SET plpgsql.variable_conflict = use_variable AS
+        $$ BEGIN RETURN column_is() || ambiguous_after(); END $$;
+    CREATE FUNCTION variable_is() RETURNS text LANGUAGE plpgsql SET plpgsql.variable_conflict = use_variable AS
+        $$ BEGIN RETURN ambiguous_after(); END $$;
     CREATE TABLE narrow_table (x narrow);
     CREATE TYPE narrow_pair AS (x narrow, n int);
     CREATE TABLE remainders (n int);
@@ -228,6 +247,9 @@ const SETUP: &str = r"
     CREATE TABLE guarded_parts (n int) PARTITION BY RANGE ((n + length(secret())));
     CREATE TABLE guarded_part PARTITION OF guarded_parts DEFAULT;
     GRANT ALL ON guarded_index, guarded_predicate, guarded_parts TO PUBLIC;
+    CREATE DOMAIN guarded_in_sql AS text CHECK (value <> secret_in_sql());
+    CREATE FUNCTION guarded_as_owner() RETURNS text LANGUAGE plpgsql SECURITY DEFINER AS
+        $$ BEGIN RETURN 'x'::guarded || 'x'::guarded_in_sql; END $$;
     CREATE TABLE told (n int);
     CREATE FUNCTION tell() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE NOTICE '%', secret(); RETURN NEW; END $$;
     CREATE TRIGGER tell BEFORE INSERT ON told FOR EACH ROW EXECUTE FUNCTION tell();
@@ -606,6 +628,28 @@ fn settings_within_a_job() {
             "SELECT backslashes()"
         )),
         inside!(
+            "a setting of PL/pgSQL, by a function",
+            "SELECT column_is() || ambiguous()",
+            "SELECT ambiguous()"
+        ),
+        left(
+            "a setting of PL/pgSQL, in the first job of a process",
+            &[
+                Job("CREATE TEMP TABLE ends_this_worker ()"),
+                Job("SELECT set_config('plpgsql.variable_conflict', 'use_column', true) || ambiguous()"),
+                Job("SELECT ambiguous()"),
+            ],
+        ),
+        inside!(
+            "a setting of PL/pgSQL, by a function that fails within",
+            "SELECT column_is_and_error()",
+            "SELECT ambiguous_within()"
+        ),
+        silent(left(
+            "a setting of PL/pgSQL, by a function with a SET clause",
+            &[Job("SELECT column_is_for_itself()"), Job("SELECT variable_is()")],
+        )),
+        inside!(
             "the planner's settings, for one transaction",
             "SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off; SELECT in_order()",
             "SELECT in_order()"
@@ -790,14 +834,15 @@ fn states_of_functions() {
             "created and called under different paths",
             &[
                 Session(A),
-                Job("CREATE FUNCTION public.young(x text) RETURNS text LANGUAGE plpgsql AS
+                // PostgreSQL's caches keep no function of four arguments, so the process may stay.
+                Job("CREATE FUNCTION public.young(x text, a int = 0, b int = 0, c int = 0) RETURNS text LANGUAGE plpgsql AS
                          $$ DECLARE d short; BEGIN d := x; RETURN d; END $$;
                      SET LOCAL search_path = tenant_b, public; SELECT young('ab')"),
                 Session(B),
                 Job("SELECT young('abcdef')"),
                 Session(A),
                 Job("SELECT young('abcdef')"),
-                Session("DROP FUNCTION public.young(text)"),
+                Session("DROP FUNCTION public.young"),
             ],
         )),
     ]);
@@ -865,6 +910,19 @@ fn names_that_change() {
                 Admin("DROP SCHEMA shut CASCADE; DROP ROLE keyholder"),
             ],
         ))),
+        silent(cleared(
+            "a collation is dropped and made again",
+            &[
+                Admin("CREATE COLLATION sorted FROM \"C\"; CREATE FUNCTION of_sorted() RETURNS text LANGUAGE plpgsql AS
+                           $$ DECLARE x text COLLATE sorted := 'a'; BEGIN RETURN x < 'B'; END $$"),
+                Job("SELECT of_sorted()"),
+                Admin("DROP COLLATION sorted; CREATE COLLATION sorted (provider = icu, locale = 'und')"),
+                Job("SELECT of_sorted()"),
+                Admin("DROP COLLATION sorted"),
+                Job("SELECT of_sorted()"),
+                Admin("DROP FUNCTION of_sorted()"),
+            ],
+        )),
         silent(left(
             "a temporary table of the job's",
             &[
@@ -873,6 +931,126 @@ fn names_that_change() {
                 Job("SELECT of_row()"),
                 Job("CREATE TEMP TABLE item (a text, b text); INSERT INTO item VALUES ('t', 'u'); SELECT of_row()"),
                 Job("SELECT of_row()"),
+            ],
+        )),
+    ]);
+}
+
+/// What an expression in a cache calls has changed since it was folded, or how a cached function is called.
+#[test]
+fn functions_that_change() {
+    run(&[
+        silent(left(
+            "a domain's check",
+            &[
+                Admin("CREATE FUNCTION has_mark(text) RETURNS bool IMMUTABLE LANGUAGE sql AS $$ SELECT $1 LIKE '%@%' $$;
+                       CREATE DOMAIN marked AS text CHECK (has_mark(value))"),
+                Job("SELECT 'a@b'::marked::text"),
+                Admin("CREATE OR REPLACE FUNCTION has_mark(text) RETURNS bool IMMUTABLE LANGUAGE sql AS $$ SELECT $1 LIKE '%@%.%' $$"),
+                Job("SELECT 'a@b'::marked::text"),
+                Job("CREATE OR REPLACE FUNCTION has_mark(text) RETURNS bool IMMUTABLE LANGUAGE sql AS $$ SELECT $1 LIKE '%' $$"),
+                Job("SELECT 'ab'::marked::text"),
+            ],
+        )),
+        silent(cleared(
+            "a domain's check, by a function without arguments",
+            &[
+                Admin("CREATE FUNCTION most() RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT 5'; CREATE DOMAIN few AS int CHECK (value < most())"),
+                Job("SELECT 6::few::text"),
+                Admin("CREATE OR REPLACE FUNCTION most() RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT 10'"),
+                Job("SELECT 6::few::text"),
+                Job("CREATE OR REPLACE FUNCTION most() RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT 4'"),
+                Job("SELECT 6::few::text"),
+            ],
+        )),
+        alice(silent(cleared(
+            "a domain's check, and what it calls may be called no more",
+            &[
+                Admin("GRANT EXECUTE ON FUNCTION secret_in_sql() TO alice"),
+                Job("SELECT 'x'::guarded_in_sql::text"),
+                Admin("REVOKE EXECUTE ON FUNCTION secret_in_sql() FROM alice"),
+                Job("SELECT 'x'::guarded_in_sql::text"),
+                Admin("CREATE ROLE clerk; GRANT EXECUTE ON FUNCTION secret_in_sql() TO clerk; GRANT clerk TO alice"),
+                Job("SELECT 'x'::guarded_in_sql::text"),
+                Admin("REVOKE clerk FROM alice"),
+                Job("SELECT 'x'::guarded_in_sql::text"),
+                Admin("REVOKE EXECUTE ON FUNCTION secret_in_sql() FROM clerk; DROP ROLE clerk"),
+            ],
+        ))),
+        silent(left(
+            "an index expression and a predicate",
+            &[
+                Admin("CREATE FUNCTION rest(int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT $1'; CREATE TABLE rests (n int);
+                       CREATE UNIQUE INDEX ON rests ((rest(n))) WHERE n > rest(0)"),
+                Job("DELETE FROM rests; INSERT INTO rests VALUES (1), (2); SELECT count(*)::text FROM rests"),
+                Admin("CREATE OR REPLACE FUNCTION rest(int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT $1 % 1'"),
+                Job("DELETE FROM rests; INSERT INTO rests VALUES (1), (2); SELECT count(*)::text FROM rests"),
+                Admin("CREATE OR REPLACE FUNCTION rest(int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT 5'"),
+                Job("DELETE FROM rests; INSERT INTO rests VALUES (1), (2); SELECT count(*)::text FROM rests"),
+            ],
+        )),
+        silent(left(
+            "a partition key",
+            &[
+                Admin("CREATE FUNCTION shifted(int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT $1'; CREATE TABLE shifts (n int) PARTITION BY LIST ((shifted(n)));
+                       CREATE TABLE shifts_1 PARTITION OF shifts FOR VALUES IN (1); CREATE TABLE shifts_2 PARTITION OF shifts FOR VALUES IN (2)"),
+                Job("INSERT INTO shifts VALUES (1) RETURNING tableoid::regclass::text"),
+                Admin("CREATE OR REPLACE FUNCTION shifted(int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT $1 + 1'"),
+                Job("INSERT INTO shifts VALUES (1) RETURNING tableoid::regclass::text"),
+            ],
+        )),
+        silent(left(
+            "the comparison of a type, in another language",
+            &[
+                Admin("CREATE TYPE sized AS (n int);
+                       CREATE FUNCTION lt(sized, sized) RETURNS bool IMMUTABLE LANGUAGE sql AS 'SELECT $1.n < $2.n';
+                       CREATE FUNCTION le(sized, sized) RETURNS bool IMMUTABLE LANGUAGE sql AS 'SELECT $1.n <= $2.n';
+                       CREATE FUNCTION eq(sized, sized) RETURNS bool IMMUTABLE LANGUAGE sql AS 'SELECT $1.n = $2.n';
+                       CREATE FUNCTION ge(sized, sized) RETURNS bool IMMUTABLE LANGUAGE sql AS 'SELECT $1.n >= $2.n';
+                       CREATE FUNCTION gt(sized, sized) RETURNS bool IMMUTABLE LANGUAGE sql AS 'SELECT $1.n > $2.n';
+                       CREATE FUNCTION cmp(sized, sized) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT $1.n - $2.n';
+                       CREATE OPERATOR <<< (LEFTARG = sized, RIGHTARG = sized, FUNCTION = lt);
+                       CREATE OPERATOR <<== (LEFTARG = sized, RIGHTARG = sized, FUNCTION = le);
+                       CREATE OPERATOR === (LEFTARG = sized, RIGHTARG = sized, FUNCTION = eq);
+                       CREATE OPERATOR >>== (LEFTARG = sized, RIGHTARG = sized, FUNCTION = ge);
+                       CREATE OPERATOR >>> (LEFTARG = sized, RIGHTARG = sized, FUNCTION = gt);
+                       CREATE OPERATOR CLASS by_size DEFAULT FOR TYPE sized USING btree AS
+                           OPERATOR 1 <<<, OPERATOR 2 <<==, OPERATOR 3 ===, OPERATOR 4 >>==, OPERATOR 5 >>>, FUNCTION 1 cmp(sized, sized)"),
+                Job("SELECT (ARRAY[row(1)::sized] < ARRAY[row(2)::sized])::text"),
+                Admin("CREATE OR REPLACE FUNCTION cmp(sized, sized) RETURNS int IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN $2.n - $1.n; END'"),
+                Job("SELECT (ARRAY[row(1)::sized] < ARRAY[row(2)::sized])::text"),
+                Session("SET search_path = pg_catalog, public"),
+                Job("SELECT (ARRAY[row(1)::sized] < ARRAY[row(2)::sized])::text"),
+                Admin("CREATE OR REPLACE FUNCTION cmp(sized, sized) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT 0'"),
+                Job("SELECT (ARRAY[row(1)::sized] < ARRAY[row(2)::sized])::text"),
+                Job("CREATE OR REPLACE FUNCTION cmp(sized, sized) RETURNS int IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN -1; END'"),
+                Job("SELECT (ARRAY[row(1)::sized] < ARRAY[row(2)::sized])::text"),
+            ],
+        )),
+        silent(left(
+            "the cast of a reference",
+            &[
+                Admin("CREATE TYPE code AS ENUM ('1', '2'); CREATE TABLE numbered (n int PRIMARY KEY); INSERT INTO numbered VALUES (1), (2);
+                       CREATE FUNCTION number_of(code) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT $1::text::int';
+                       CREATE FUNCTION another_of(code) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT 1';
+                       CREATE CAST (code AS int) WITH FUNCTION another_of(code) AS IMPLICIT;
+                       CREATE TABLE coded (c code REFERENCES numbered); INSERT INTO coded VALUES ('1')"),
+                Job("UPDATE coded SET c = '1' RETURNING c::text"),
+                Admin("ALTER TABLE coded DROP CONSTRAINT coded_c_fkey; DROP CAST (code AS int);
+                       CREATE CAST (code AS int) WITH FUNCTION number_of(code) AS IMPLICIT;
+                       ALTER TABLE coded ADD FOREIGN KEY (c) REFERENCES numbered; DELETE FROM numbered WHERE n = 2"),
+                Job("UPDATE coded SET c = '2' RETURNING c::text"),
+                Admin("DROP TABLE coded, numbered; DROP CAST (code AS int)"),
+            ],
+        )),
+        silent(cleared(
+            "functions that no job has called",
+            &[
+                Job("SELECT is_null(1) || since_any(1)"),
+                Admin("CREATE FUNCTION unrelated(int) RETURNS int LANGUAGE sql AS 'SELECT 1'"),
+                Job("SELECT is_null(1) || since_any(1)"),
+                Admin("CREATE OR REPLACE FUNCTION unrelated(int) RETURNS int LANGUAGE sql AS 'SELECT 2'; DROP FUNCTION unrelated(int)"),
+                Job("SELECT is_null(1) || since_any(1)"),
             ],
         )),
     ]);
@@ -908,6 +1086,22 @@ fn folded_in_caches() {
             "a domain's check, for one transaction",
             "SET LOCAL extra_float_digits = 0; SELECT 'ab'::narrow::text",
             "SELECT 'abcdef'::narrow::text"
+        ),
+        left(
+            "a domain's check, within a function's setting",
+            &[
+                Session("SET timezone = 'Asia/Tokyo'"),
+                Job("SELECT narrow_in_few()"),
+                Job("SELECT 'abcdef'::narrow::text"),
+            ],
+        ),
+        left(
+            "a domain's check, within a function's search path",
+            &[
+                Session("SET search_path = tenant_b, public"),
+                Job("SELECT whose_of_a()"),
+                Job("SELECT 'b'::whose::text"),
+            ],
         ),
         then!(
             "an index expression",
@@ -996,6 +1190,16 @@ fn privileges() {
             "a function of the owner's within a job: rows",
             "SELECT reveal_as_owner()",
             "SELECT reveal_rows()"
+        )),
+        alice(inside!(
+            "a function of the owner's within a job: a domain's check",
+            "SELECT guarded_as_owner()",
+            "SELECT 'x'::guarded::text"
+        )),
+        alice(inside!(
+            "a function of the owner's within a job: a domain's check, inlined",
+            "SELECT guarded_as_owner()",
+            "SELECT 'x'::guarded_in_sql::text"
         )),
         then!("a role, then another", "RESET ROLE", "SELECT reveal()", AS_ALICE),
         then!(
