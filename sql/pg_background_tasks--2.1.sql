@@ -593,7 +593,7 @@ CREATE VIEW background.tasks WITH (security_barrier) AS
 		t.sqlstate, CASE t.sight WHEN 2 THEN t.error_message END AS error_message,
 		CASE t.sight WHEN 2 THEN t.key COLLATE "default" END AS key,
 		CASE t.sight WHEN 2 THEN t.concurrency_key COLLATE "default" END AS concurrency_key,
-		t.after, t.schedule, t.operation_id, CASE WHEN t.phase <> 'b' THEN greatest(t.enqueued_at, t.run_at, t.ready_at) END AS ready_at
+		t.after, t.schedule, t.operation_id
 	FROM (SELECT *, background.sight_of(owner) AS sight FROM background.task) AS t
 		LEFT JOIN background.running_now() AS r ON r.task_id = t.id
 		LEFT JOIN background.queue AS q ON q.name = t.queue
@@ -606,7 +606,7 @@ CREATE VIEW background.tasks WITH (security_barrier) AS
 		h.enqueued_at, h.run_at, h.started_at, h.finished_at, h.pid, NULL, NULL,
 		h.sqlstate, CASE h.sight WHEN 2 THEN h.message END,
 		CASE h.sight WHEN 2 THEN h.key COLLATE "default" END, CASE h.sight WHEN 2 THEN h.concurrency_key COLLATE "default" END,
-		h.after, h.schedule, h.operation_id, greatest(h.enqueued_at, h.run_at, h.ready_at)
+		h.after, h.schedule, h.operation_id
 	FROM (SELECT *, background.sight_of(owner) AS sight FROM background.history) AS h
 		LEFT JOIN background.queue AS q ON q.name = h.queue
 	WHERE h.ended AND h.sight > 0;

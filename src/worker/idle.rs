@@ -150,10 +150,10 @@ pub fn is_as_new() -> bool {
 /// Takes in what has changed until now, as the next job, which was launched before, is to see it. False if this process cannot, and must not
 /// run the job. Guarded, outside of a transaction.
 pub fn catches_up() -> bool {
-    match error::catch(compiled::catch_up) {
+    match compiled::catch_up() {
         Ok(catches_up) => catches_up,
-        Err(edata) => {
-            error::log_caught(edata);
+        Err(failure) => {
+            error::log_caught(error::into_data(failure));
             false
         }
     }

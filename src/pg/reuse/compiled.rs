@@ -32,14 +32,16 @@
 //! pooled connection keeps both.
 //!
 //! The type cache and the cache of foreign keys also keep how functions are called: their language's handler, or their address. They keep
-//! that when they are emptied. So a process does not take another job after such a function was replaced ([`OUTDATED`]).
+//! that when they are emptied. So a process does not take another job after such a function was replaced by one of another language, or by
+//! another one in C ([`OUTDATED`]).
 
 use crate::pg::compat::CacheCallback;
+use crate::pg::error::Result;
 use crate::pg::exclusive::Exclusive;
 use crate::pg::guc::serialized;
 use crate::pg::process::identity;
 use crate::pg::raw::{self, Raw};
-use crate::pg::transaction::{Event, Watcher};
+use crate::pg::transaction::{self, Event, Watcher};
 use crate::pg::{compat, error, fallible, memory};
 use core::cell::Cell;
 use core::ffi::{CStr, c_char, c_int, c_void};
@@ -98,12 +100,22 @@ struct Known {
     called: u64,
 }
 
+/// A function that the type cache or the cache of foreign keys may keep.
+#[derive(Clone, Copy)]
+struct Cached {
+    function: u32,
+    /// Its number in invalidation messages.
+    hash: u32,
+    /// How it is called: its language, and for one in C the xmin of its row.
+    called: (u32, u32),
+}
+
 /// What this process knows of functions.
 struct Memory {
     /// Ordered by oid.
     known: Vec<Known>,
-    /// The functions that the type cache or the cache of foreign keys may keep, ordered by oid, each with its number in invalidation messages.
-    cached: Vec<(u32, u32)>,
+    /// The functions that the type cache or the cache of foreign keys may keep, ordered by oid.
+    cached: Vec<Cached>,
     /// The last xmin that was assigned.
     last: u32,
     job: u64,
@@ -118,7 +130,9 @@ thread_local! {
     static AGE: Cell<u64> = const { Cell::new(0) };
     /// Whether something has changed that expressions in caches may depend on.
     static STALE: Cell<bool> = const { Cell::new(false) };
-    /// Whether a function may have been replaced that the type cache or the cache of foreign keys keeps.
+    /// Whether one of [`Memory::cached`] may have changed.
+    static SUSPECT: Cell<bool> = const { Cell::new(false) };
+    /// Whether the type cache or the cache of foreign keys may keep a function that is called in another way by now.
     static OUTDATED: Cell<bool> = const { Cell::new(false) };
     /// Whether the job may have folded something in another state than its own, other than after a change of its state.
     static OTHER_STATE: Cell<bool> = const { Cell::new(false) };
@@ -272,10 +286,10 @@ unsafe extern "C-unwind" fn call_has_changed(_argument: Datum, _cache: c_int, _h
 /// Called when a function was created, changed or dropped; with 0 if that may be any.
 unsafe extern "C-unwind" fn function_has_changed(_argument: Datum, _cache: c_int, hash: u32) {
     STALE.set(true);
-    let is_cached = |memory: &mut Memory| memory.cached.iter().any(|(_, of)| hash == 0 || *of == hash);
+    let is_cached = |memory: &mut Memory| memory.cached.iter().any(|cached| hash == 0 || cached.hash == hash);
     // While one is noted this is not known.
     if MEMORY.with(is_cached).unwrap_or(true) {
-        OUTDATED.set(true);
+        SUSPECT.set(true);
     }
 }
 
@@ -330,18 +344,55 @@ pub fn watch_role(watcher: Option<fn()>) {
     ROLE_WATCHER.set(watcher);
 }
 
-/// Takes in what others have committed by now, and empties the caches if it matters to them. Returns false if this process must not run
-/// another job. Call it outside of a transaction, after the job was launched: what its session has committed before counts.
-pub fn catch_up(raw: Raw<'_>) -> bool {
-    // SAFETY: callable at any time.
-    unsafe { raw::AcceptInvalidationMessages(raw) }
-    if OUTDATED.get() {
-        return false;
+/// Takes in what others have committed by now, and empties the caches if it matters to them. Call it outside of a transaction, after the
+/// job was launched: what its session has committed before counts. Returns false if this process must not run another job.
+pub fn catch_up() -> Result<bool> {
+    error::catching(|raw| {
+        // SAFETY: callable at any time.
+        unsafe { raw::AcceptInvalidationMessages(raw) }
+        if STALE.get() {
+            empty_caches(raw);
+        }
+    })?;
+    if SUSPECT.get() {
+        transaction::own(|| error::catching(look_at_suspects))?;
     }
-    if STALE.get() {
-        empty_caches(raw);
+    Ok(!OUTDATED.get())
+}
+
+/// Looks whether the functions of [`Memory::cached`] are called as before. One that was dropped has taken along what it was kept for.
+fn look_at_suspects(raw: Raw<'_>) {
+    SUSPECT.set(false);
+    let count = MEMORY.with(|memory| memory.cached.len()).unwrap_or(0);
+    for n in 0..count {
+        // The look-up may take in messages, so the memory is not held meanwhile.
+        let Some(cached) = MEMORY.with(|memory| memory.cached.get(n).copied()).flatten() else {
+            continue;
+        };
+        // SAFETY: a row of pg_proc begins with the columns of its struct, and is released.
+        unsafe {
+            let row = compat::cached_row(raw, SysCacheIdentifier::PROCOID, cached.function.into());
+            if !row.is_null() {
+                if how_called(row) != cached.called {
+                    OUTDATED.set(true);
+                }
+                raw::ReleaseSysCache(raw, row);
+            }
+        }
     }
-    true
+}
+
+/// How the function of the row is called, as [`Cached::called`].
+///
+/// # Safety
+/// A row of pg_proc.
+unsafe fn how_called(row: pg_sys::HeapTuple) -> (u32, u32) {
+    // SAFETY: see above.
+    unsafe {
+        let language = (*compat::columns::<FormData_pg_proc>(row)).prolang.to_u32();
+        let xmin = u32::from((*(*row).t_data).t_choice.t_heap.t_xmin);
+        (language, if language == C { xmin } else { 0 })
+    }
 }
 
 /// Whether this process must not run another job, since it may call a replaced function as before.
@@ -387,12 +438,13 @@ pub fn forget_plans(raw: Raw<'_>) -> bool {
 
 /// Empties the catalog caches, and with them all that was derived from their contents.
 pub fn empty_caches(raw: Raw<'_>) {
-    let (age, is_outdated) = (AGE.get(), OUTDATED.get());
+    let (age, is_suspect, is_outdated) = (AGE.get(), SUSPECT.get(), OUTDATED.get());
     // SAFETY: callable at any time, as after a message that others have changed more than fits into messages.
     unsafe { raw::InvalidateSystemCaches(raw) }
     STALE.set(false);
     // It reports that everything may have changed.
     AGE.set(age);
+    SUSPECT.set(is_suspect);
     OUTDATED.set(is_outdated);
 }
 
@@ -448,7 +500,12 @@ fn judge(raw: Raw<'_>, function: Oid, moment: Moment) -> bool {
         let columns = compat::columns::<FormData_pg_proc>(row);
         if CACHED_ARGUMENTS.contains(&(*columns).pronargs) {
             let hash = compat::cache_hash(raw, SysCacheIdentifier::PROCOID, function);
-            MEMORY.with(|memory| memory.may_be_cached(raw, function.to_u32(), hash));
+            let cached = Cached {
+                function: function.to_u32(),
+                hash,
+                called: how_called(row),
+            };
+            MEMORY.with(|memory| memory.may_be_cached(raw, cached));
         }
         let has_settings = || !compat::is_null_in(raw, row, pg_sys::Anum_pg_proc_proconfig);
         if identity::is_another_role() || moment == Moment::Call && has_settings() {
@@ -564,9 +621,12 @@ impl Memory {
     }
 
     /// Notes a function that the type cache or the cache of foreign keys may keep from here on.
-    fn may_be_cached(&mut self, raw: Raw<'_>, function: u32, hash: u32) {
-        if let Err(at) = self.cached.binary_search_by_key(&function, |(function, _)| *function) {
-            fallible::push_raw(raw, &mut self.cached, (function, hash));
+    fn may_be_cached(&mut self, raw: Raw<'_>, cached: Cached) {
+        if let Err(at) = self
+            .cached
+            .binary_search_by_key(&cached.function, |cached| cached.function)
+        {
+            fallible::push_raw(raw, &mut self.cached, cached);
             self.cached[at..].rotate_right(1);
         }
     }

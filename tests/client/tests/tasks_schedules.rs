@@ -156,9 +156,10 @@ fn know_their_occurrences(session: &mut Session, name: &str, seconds: i64) {
         "(SELECT bool_and(run_at = created_at + round(extract(epoch FROM run_at - created_at) / {seconds}) * interval '{seconds} s' \
               AND ready_at >= run_at AND started_at >= ready_at AND started_at - ready_at < '1 s') \
             AND count(*) = count(DISTINCT run_at) AND max(ready_at - run_at) > '1 s' \
-          FROM background.tasks AS t JOIN background.schedules AS s ON s.name = t.schedule WHERE t.schedule = '{name}' AND t.state = 'done')"
+          FROM background.history AS t JOIN background.schedules AS s ON s.name = t.schedule WHERE t.schedule = '{name}' AND t.state = 'done')"
     );
-    let shown = format!("SELECT id, run_at, ready_at, started_at FROM background.tasks WHERE schedule = '{name}'");
+    let shown =
+        format!("SELECT task_id, run_at, ready_at, started_at FROM background.history WHERE schedule = '{name}'");
     assert!(session.holds(&holds), "{:?}", session.rows(&shown));
 }
 
@@ -187,7 +188,7 @@ fn tasks_that_wait_for_others_know_their_occurrence() {
     session.wait_until("NOT EXISTS (SELECT FROM background.tasks WHERE state <> 'failed' AND schedule = 'fails')");
     assert!(session.holds(
         "(SELECT bool_and(t.run_at = before.run_at AND t.started_at > before.started_at AND t.ready_at > t.run_at) \
-          FROM background.tasks AS t JOIN before USING (id))"
+          FROM background.history AS t JOIN before ON id = task_id WHERE ended)"
     ));
 }
 
