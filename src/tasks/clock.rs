@@ -614,7 +614,7 @@ const OF_THE_SERVER: [[u8; 2]; 4] = [*b"08", *b"53", *b"57", *b"XX"];
 fn refused(aim: Aim, code: Option<[u8; 5]>) -> Result<()> {
     let database = shared::database(aim.database)?;
     match aim.role {
-        _ if code == Some(*b"3D000") => database.is_gone(),
+        _ if code == Some(*b"3D000") => database.is_dropped(),
         Some(role) => {
             if let Some(code) = code.filter(|code| !OF_THE_SERVER.contains(&[code[0], code[1]])) {
                 database.is_refused(role, code);

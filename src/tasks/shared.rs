@@ -727,7 +727,13 @@ impl Database {
         shmem::map(self.lines.load(Acquire))
     }
 
-    /// The database or its extension does not exist any more. The keeper is not ordered again before a process tells of the database.
+    /// The database does not exist any more. The keeper is not ordered again before a process tells of the database.
+    pub fn is_dropped(&self) {
+        self.set_mode(Mode::Unknown);
+        self.is_gone();
+    }
+
+    /// The extension is not there any more.
     pub fn is_gone(&self) {
         let Some(shared) = SHARED.get() else { return };
         if let Some(mut lines) = self.lines() {
@@ -738,7 +744,6 @@ impl Database {
         self.swept.set(self.sweep_wanted.get());
         self.next_due.set(0);
         self.lives.set(false);
-        self.set_mode(Mode::Unknown);
         for claim in claims(&root) {
             if claim.standing().is_lost() && claim.run.get().database == self.number() {
                 claim.set(Standing::Free);
@@ -761,7 +766,7 @@ impl Database {
             if !claim.is(Standing::Lost) || claim.run.get().database != self.number() {
                 continue;
             }
-            if self.lives.get() {
+            if self.lives.get() || self.mode() == Mode::Runs {
                 // Once: if the keeper cannot note it, it looks again later.
                 claim.set(Standing::Told);
                 self.ask(&mut root, false);
