@@ -77,7 +77,7 @@ pub struct Errand<'a> {
     pub settings: &'a [u8],
     /// How many bytes of JSON its rows may have, which it sends instead of the rows. None if they are thrown away.
     pub rows: Option<usize>,
-    /// Whether the job is a task's.
+    /// Whether the job is a task's. Without a task there is no errand.
     pub is_task: bool,
 }
 
@@ -91,11 +91,6 @@ impl<'a> Errand<'a> {
             Some(text)
         };
         core::iter::from_fn(move || Some((next()?, next()?)))
-    }
-
-    /// Whether there is anything to do.
-    pub fn is_any(&self) -> bool {
-        self.is_task || self.rows.is_some() || !self.settings.is_empty()
     }
 }
 

@@ -149,9 +149,9 @@ pub fn is_as_new() -> bool {
 
 /// Takes in what has changed until now, as the next job, which was launched before, is to see it. False if this process cannot, and must not
 /// run the job. Guarded, outside of a transaction.
-pub fn catches_up() -> bool {
-    match compiled::catch_up() {
-        Ok(catches_up) => catches_up,
+pub fn takes_in_changes() -> bool {
+    match compiled::take_in_changes() {
+        Ok(may_go_on) => may_go_on,
         Err(failure) => {
             error::log_caught(error::into_data(failure));
             false

@@ -168,7 +168,7 @@ impl Attached {
         simple_query::enter_message_context(raw);
 
         let is_first = !CONNECTED.replace(true);
-        if !is_first && !(idle::catches_up() && (!request.is_connection() || idle::is_as_new())) {
+        if !is_first && !(idle::takes_in_changes() && (!request.is_connection() || idle::is_as_new())) {
             self.hand_on(raw);
             return None;
         }
@@ -251,7 +251,7 @@ impl Attached {
             kind: match work {
                 Work::Keep => Kind::Own(keeper::keep),
                 Work::Scout => Kind::Own(keeper::scout),
-                _ if errand.is_any() => Kind::Errand(errand, home),
+                _ if errand.is_task => Kind::Errand(errand, home),
                 work => Kind::Job(work),
             },
             timeout,
@@ -384,9 +384,9 @@ impl Attached {
     fn begin_next(self, raw: Raw<'_>, run: &Run, is_used: bool) -> Result<Option<runner::Task>> {
         let task = runner::next(self.cookie)?;
         let Some(task) = task else { return Ok(None) };
-        // After the claim: what was committed before the task was enqueued counts. A process that has run nothing has nothing to catch up
-        // with, and takes the task in any case.
-        if is_used && !idle::catches_up() {
+        // After the claim: what was committed before the task was enqueued counts. A process that has run nothing keeps nothing that could be
+        // old, and takes the task in any case.
+        if is_used && !idle::takes_in_changes() {
             runner::not_now();
             idle::mark_not_reusable();
             return Ok(None);

@@ -346,7 +346,7 @@ pub fn watch_role(watcher: Option<fn()>) {
 
 /// Takes in what others have committed by now, and empties the caches if it matters to them. Call it outside of a transaction, after the
 /// job was launched: what its session has committed before counts. Returns false if this process must not run another job.
-pub fn catch_up() -> Result<bool> {
+pub fn take_in_changes() -> Result<bool> {
     error::catching(|raw| {
         // SAFETY: callable at any time.
         unsafe { raw::AcceptInvalidationMessages(raw) }
