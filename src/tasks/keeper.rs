@@ -240,6 +240,11 @@ fn look(database: &'static Database, stay: &mut Stay) -> Result<()> {
         let tables = tables::tables()?;
         // Before anything else is looked at: what is committed from here on is looked at again.
         let is_prepared = IS_PREPARED.first(&[], |row| row.bool(0))?.flatten() == Some(true);
+        if has_blocked()? {
+            // Nobody tells of those that a COMMIT PREPARED brings. From here on who ends a task sees that others wait for it; those that ended before
+            // are found below.
+            database.has_found_blocked();
+        }
         Ok((tables, is_prepared, stamp::standing(&tables)?))
     });
     let (tables, is_prepared, standing) = match known {
@@ -294,8 +299,7 @@ fn look(database: &'static Database, stay: &mut Stay) -> Result<()> {
     moment::may_fail("looked")?;
     let (next, has_blocked) = transaction::own(|| {
         let next = NEXT.first(&[], |row| row.int8(0))?.flatten();
-        let blocked = HAS_BLOCKED.first(&[], |row| row.bool(0))?.flatten();
-        Ok((next, blocked.unwrap_or(true)))
+        Ok((next, has_blocked()?))
     })?;
     if mode == Mode::Runs
         && let Some(next) = next
@@ -310,6 +314,10 @@ fn look(database: &'static Database, stay: &mut Stay) -> Result<()> {
     }
     database.seen(began, look.next, has_blocked);
     Ok(())
+}
+
+fn has_blocked() -> Result<bool> {
+    Ok(HAS_BLOCKED.first(&[], |row| row.bool(0))?.flatten() != Some(false))
 }
 
 /// Tells of each database of the cluster that it may have tasks, so that the keeper looks there once. Outside of a transaction.
@@ -554,7 +562,8 @@ impl Look {
             let tables = &self.tables;
             let done = patiently(|| {
                 if tables.has_task(parent, Sees::Uncommitted)? {
-                    return Ok(true);
+                    // Nobody tells of its end if it is rolled back.
+                    return Ok(false);
                 }
                 moment::may_fail("unblocking")?;
                 let is_done = end::find(tables, parent)?.is_none_or(|ended| ended.is_done);

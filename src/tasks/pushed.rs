@@ -246,9 +246,6 @@ fn committed(pending: &Pending) {
         database.ask_for_sweep();
     }
     if pending.has_more || database.mode() == Mode::Unknown {
-        if pending.tasks.iter().any(|task| task.phase == Phase::Blocked) {
-            database.blocks();
-        }
         return database.ask_for_sweep();
     }
     let mut blocks = false;

@@ -493,19 +493,10 @@ impl Database {
         self.keeper.get().wake();
     }
 
-    /// The keeper is to look at the tables. Must not fail.
-    pub fn ask_for_keeper(&self) {
-        self.ask_and_wake(false);
-    }
-
     /// The keeper is to look at the tables, and all lines are to be read again. Must not fail.
     pub fn ask_for_sweep(&self) {
-        self.ask_and_wake(true);
-    }
-
-    fn ask_and_wake(&self, sweep: bool) {
         let Some(shared) = SHARED.get() else { return };
-        self.ask(&mut shared.lock(), sweep);
+        self.ask(&mut shared.lock(), true);
         wake_clock();
     }
 
@@ -602,11 +593,22 @@ impl Database {
 
     /// Tasks are blocked by others, as everybody can see. The keeper looks: a parent may have ended in between. Must not fail.
     pub fn blocks(&self) {
+        let Some(shared) = SHARED.get() else { return };
+        {
+            let mut root = shared.lock();
+            // In one step: a keeper that has just looked may find that nothing is blocked, and says so unless it was asked meanwhile.
+            self.has_blocked.set(true);
+            self.ask(&mut root, false);
+        }
+        wake_clock();
+    }
+
+    /// The keeper has found tasks that are blocked by others.
+    pub fn has_found_blocked(&self) {
         if let Some(shared) = SHARED.get() {
             let _root = shared.lock();
             self.has_blocked.set(true);
         }
-        self.ask_for_keeper();
     }
 
     /// Whether tasks may wait for others.

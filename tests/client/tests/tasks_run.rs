@@ -318,6 +318,26 @@ fn a_prepared_transaction_is_found() {
     session.wait_until("EXISTS (SELECT FROM done)");
 }
 
+/// The parent ends before anybody sees that a task waits for it; or it never comes.
+#[test]
+fn a_child_is_found_whose_parent_is_over_before_its_commit() {
+    let cluster = cluster(&["max_prepared_transactions = 5"]);
+    let (mut session, mut other) = (cluster.session(), cluster.session());
+    let parent = session.enqueue("'SELECT 1', run_at => now() + interval '1 s'");
+    session.exec("BEGIN");
+    let child = session.enqueue(&format!("'SELECT 2', after => ARRAY[{parent}]"));
+    session.exec("PREPARE TRANSACTION 'child'");
+    assert_eq!(session.wait_task(parent), "done");
+    session.exec("COMMIT PREPARED 'child'");
+    assert_eq!(session.wait_task(child), "done");
+
+    session.exec("BEGIN");
+    let parent = session.enqueue("'SELECT 1'");
+    let child = other.enqueue(&format!("'SELECT 2', after => ARRAY[{parent}]"));
+    session.exec("ROLLBACK");
+    assert_eq!(other.wait_task(child), "done");
+}
+
 /// Each task adds its number; however processes, the clock and the server end meanwhile, each number is there once.
 #[test]
 fn exactly_once_in_a_storm() {
