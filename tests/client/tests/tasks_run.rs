@@ -334,6 +334,9 @@ fn a_child_is_found_whose_parent_is_over_before_its_commit() {
     session.exec("BEGIN");
     let parent = session.enqueue("'SELECT 1'");
     let child = other.enqueue(&format!("'SELECT 2', after => ARRAY[{parent}]"));
+    // The keeper has looked at the child's parent when it has found what is due later.
+    let later = other.enqueue("'SELECT 3', run_at => now() + interval '10 ms'");
+    assert_eq!(other.wait_task(later), "done");
     session.exec("ROLLBACK");
     assert_eq!(other.wait_task(child), "done");
 }
