@@ -637,6 +637,16 @@ pub fn dismiss_one(me: Position) -> bool {
     guard.idle > guard.admission.claims_before(me) && dismiss_longest(&mut guard)
 }
 
+/// Dismisses an idle worker, to free a slot, if another one stays that can try what the slot is for.
+pub fn dismiss_one_of_many() {
+    if let Some(pool) = attached() {
+        let mut guard = pool.lock();
+        if guard.idle > 1 {
+            dismiss_longest(&mut guard);
+        }
+    }
+}
+
 /// Dismisses the worker that has been idle for longest. False if none is idle.
 fn dismiss_longest(pool: &mut Pool) -> bool {
     dismiss_longest_of(pool, |_| true)

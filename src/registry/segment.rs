@@ -13,7 +13,7 @@ use crate::registry::pool::{self, Pool};
 use crate::registry::totals::Directory;
 use crate::registry::waiters::{self, Waiters};
 use core::sync::atomic::Ordering::Relaxed;
-use core::sync::atomic::{AtomicI64, AtomicU64};
+use core::sync::atomic::{AtomicBool, AtomicI64, AtomicU64};
 use std::cell::Cell;
 
 /// The number of slots in the first block; block `n` has `FIRST << n`.
@@ -35,6 +35,8 @@ pub struct Segment {
     pub upkeep_at: AtomicI64,
     /// What durable tasks need; the null pointer before their first use.
     pub tasks: AtomicU64,
+    /// Whether the clock of durable tasks is to be started, and the postmaster had no slot.
+    pub owes_clock: AtomicBool,
     /// The counters of durable tasks by queue; the null pointer before their first use.
     pub task_totals: AtomicU64,
 }
@@ -67,6 +69,7 @@ pub fn segment() -> Result<&'static Segment> {
         segment.totals.init(tranche);
         segment.upkeep_at.store(0, Relaxed);
         segment.tasks.store(0, Relaxed);
+        segment.owes_clock.store(false, Relaxed);
         segment.task_totals.store(0, Relaxed);
     })?;
     pool::attach(&segment.pool);

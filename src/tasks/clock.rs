@@ -3,7 +3,8 @@
 //! It sleeps until a process asks for something or something is due. Then it orders the keeper of a database, and for each role that has tasks
 //! which can run a runner, as many as may run at a time. An order is placed without blocking, so no database and no role holds up the others.
 //!
-//! It ends if nothing is due; the next process that asks has it started again.
+//! It ends if nothing is due, and the next process that asks has it started again, as soon as the server has a slot. If the library is preloaded and
+//! some database has tasks, it keeps its slot, and sleeps until it is asked.
 //!
 //! Two builds of the library, as there are after its file was replaced under a running server, share no memory, so they would not know of each other's
 //! claims. So the clock holds a lock that both know ([`Only::CLOCK`]) until its end, and no runner starts without it. A clock that finds it taken
@@ -33,6 +34,9 @@ use std::cell::RefCell;
 
 /// How often the clock looks although nothing is due, in milliseconds.
 const LOOK: i64 = 60_000;
+
+/// How long it sleeps if nothing is due, in milliseconds: until it is asked.
+const NEVER: i64 = 86_400_000;
 
 /// How often it looks at workers that may be gone without a word, in milliseconds.
 const LOOK_AFTER: i64 = 1000;
@@ -310,6 +314,7 @@ impl Clock {
         }
         self.sweep(&databases, asked, now);
         let mut is_idle = true;
+        let stays = library::is_preloaded() && databases.iter().any(|database| database.has_tasks().is_some());
         if !transaction::in_recovery() {
             if core::mem::take(&mut self.scouts) {
                 let scout = Aim {
@@ -320,8 +325,8 @@ impl Clock {
             }
             let most = settings::max_task_workers().max(0) as u32;
             let mut aims = Vec::new();
-            for database in databases {
-                is_idle &= self.serve_keeper(database, now, &mut ms)?;
+            for database in &databases {
+                is_idle &= self.serve_keeper(database, &databases, now, &mut ms)?;
                 for role in database.roles(most) {
                     let aim = Aim {
                         database: database.number(),
@@ -340,7 +345,9 @@ impl Clock {
                 ms = ms.min(LOOK_AFTER);
             }
         } else if now - self.busy_at >= LINGER {
-            if shared::clock_ends(asked) {
+            if stays {
+                ms = NEVER;
+            } else if shared::clock_ends(asked) {
                 return Ok(None);
             }
         } else {
@@ -461,19 +468,25 @@ impl Clock {
     }
 
     /// Orders the keeper of a database if it is to look. Tells whether it has nothing to do, now and later.
-    fn serve_keeper(&mut self, database: &'static Database, now: i64, ms: &mut i64) -> Result<bool> {
+    fn serve_keeper(&mut self, database: &Database, all: &[&'static Database], now: i64, ms: &mut i64) -> Result<bool> {
         let keeper = Aim {
             database: database.number(),
             role: None,
         };
         let mut sleep = |us: i64| *ms = (*ms).min((us + 999) / 1000).max(1);
-        let (is_due, at) = database.due(now);
+        let (is_due_now, due_at) = database.due(now);
         // A process takes a while to start. The keeper stays until the time has come.
-        let at = if at == 0 { 0 } else { at - AHEAD };
-        let is_due = is_due || (at != 0 && at <= now);
+        let at = if due_at == 0 { 0 } else { due_at - AHEAD };
+        let is_due = is_due_now || (at != 0 && at <= now);
         if is_due && self.count(|aim| *aim == keeper) == 0 {
             match self.paused_for(keeper, now) {
-                0 if self.count(|aim| aim.role.is_none()) >= KEEPERS => (),
+                0 if self.count(|aim| aim.role.is_none()) >= KEEPERS => {
+                    if is_due_now {
+                        shared::keeper_waits(all);
+                    } else {
+                        sleep(due_at - now);
+                    }
+                }
                 0 => self.order(keeper, database.owner(), Work::Keep)?,
                 us => sleep(us),
             }

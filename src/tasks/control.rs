@@ -12,8 +12,9 @@ use crate::session::wait::Deadline;
 use crate::tasks::end::{self, Ended};
 use crate::tasks::keys::{self, Found};
 use crate::tasks::pushed::{self, Ready, ready_columns};
+use crate::tasks::queue;
+use crate::tasks::running::{self, Canceled};
 use crate::tasks::tables::{Phase, Tables, task};
-use crate::tasks::{queue, running};
 use pgrx::PgSqlErrorCode;
 
 /// A task that has not ended.
@@ -52,7 +53,7 @@ pub fn cancel(tables: &Tables, id: i64, grace_ms: i32) -> Result<bool> {
         && let Some(run) = running::runs_now(id)
     {
         check_cancel(id, run.owner)?;
-        if running::cancel(id, grace_ms)? {
+        if running::cancel(id, grace_ms)? != Canceled::NoRun {
             return Ok(true);
         }
     }
@@ -63,12 +64,29 @@ pub fn cancel(tables: &Tables, id: i64, grace_ms: i32) -> Result<bool> {
         };
     };
     check_cancel(id, found.owner)?;
-    if running::runs_now(id).is_some() && running::cancel(id, grace_ms)? {
+    let run = running::cancel(id, grace_ms)?;
+    if run == Canceled::Told {
+        return Ok(true);
+    }
+    let was_told = run == Canceled::Over;
+    if was_told && !tables.has_task(id, Sees::Committed)? {
         return Ok(true);
     }
     transaction::check_writable(c"background.cancel()")?;
-    end::without_run(id, b"canceled")
+    if LOCK.first(&[Value::Int8(id)], |_| Ok(()))?.is_none() {
+        return Ok(was_told);
+    }
+    // A run that has begun before the row was locked has said so. Its end waits for this transaction, so this does not wait for its end.
+    if running::cancel(id, 0)? == Canceled::Told {
+        return Ok(true);
+    }
+    Ok(end::without_run(id, b"canceled")? || was_told)
 }
+
+static LOCK: Plan = Plan::planned(
+    c"SELECT FROM background.task WHERE id OPERATOR(pg_catalog.=) $1 FOR UPDATE",
+    &[INT8],
+);
 
 fn check_cancel(id: i64, owner: u32) -> Result<()> {
     if role::may_signal(owner) {

@@ -9,13 +9,15 @@ use crate::pg::fallible;
 use crate::pg::function::rows::{BOOL, FLOAT8, INT8, TEXT, Value};
 use crate::pg::guc::own;
 use crate::pg::moment;
-use crate::pg::plan::Plan;
+use crate::pg::plan::{self, Plan};
 use crate::pg::process::backend;
 use crate::pg::sqlstate;
 use crate::pg::transaction;
 use crate::tasks::by::{self, By};
 use crate::tasks::chunk_size::{self, MEASURED};
+use crate::tasks::pushed::{self, Ready, ready_columns};
 use crate::tasks::range::{self, Range};
+use crate::tasks::tables::Phase;
 use crate::tasks::{extent, lane, shared};
 use core::cell::Cell;
 use core::ffi::CStr;
@@ -103,9 +105,13 @@ static LANE_ENDS: Plan = Plan::planned(
 );
 
 static LANE_WAITS: Plan = Plan::planned(
-    c"UPDATE background.task SET phase = 'd', \
+    plan::text(concat!(
+        "UPDATE background.task AS t SET phase = 'd', \
           run_at = pg_catalog.clock_timestamp() OPERATOR(pg_catalog.+) ('1 ms'::pg_catalog.interval OPERATOR(pg_catalog.*) $2) \
-      WHERE id OPERATOR(pg_catalog.=) $1",
+      WHERE id OPERATOR(pg_catalog.=) $1 RETURNING ",
+        ready_columns!(),
+        "\0"
+    )),
     &[INT8, FLOAT8],
 );
 
@@ -261,8 +267,9 @@ pub fn next(operation: i64, task: i64, settings: Settings) -> Result<Next> {
 }
 
 fn wait(task: i64, ms: f64) -> Result<Next> {
-    LANE_WAITS.execute(&[Value::Int8(task), Value::Float8(ms)])?;
-    shared::mine()?.ask_for_keeper_at(backend::now() + (ms * 1000.0) as i64);
+    if let Some(ready) = LANE_WAITS.first(&[Value::Int8(task), Value::Float8(ms)], Ready::read)? {
+        pushed::push(&ready.task(), Phase::Deferred)?;
+    }
     Ok(Next::Nothing)
 }
 

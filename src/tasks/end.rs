@@ -92,7 +92,7 @@ static END: Plan = Plan::planned(
       SELECT id, (OPERATOR(pg_catalog.-) attempt), true, $2, queue, owner, label, started_at, pg_catalog.clock_timestamp(), sqlstate, error_message, \
           priority, mode, home, max_attempts, enqueued_at, run_at, expires_at, retry_delay, timeout, sql, param_types, param_values, \
           search_path, settings, database, keep_result, key, concurrency_key, after, on_parent_failure, schedule, operation_id, ready_at \
-      FROM gone RETURNING key, queue, concurrency_key, schedule, operation_id, pg_catalog.abs(attempt), sqlstate, message",
+      FROM gone RETURNING key, queue, concurrency_key, schedule, operation_id, pg_catalog.abs(attempt), sqlstate, message, home",
     &[INT8, TEXT],
 );
 
@@ -153,6 +153,7 @@ pub fn end(id: i64, state: &[u8]) -> Result<bool> {
         key,
         queue,
         concurrency_key,
+        home,
         schedule,
     }) = without_note(id, state)?
     else {
@@ -169,11 +170,12 @@ pub fn end(id: i64, state: &[u8]) -> Result<bool> {
         outcome.note()?;
     }
     FORGET_CHILD.execute(&[Value::Int8(id)])?;
+    pushed::ends(key.is_some() || concurrency_key.is_some())?;
     if let Some(key) = key {
         keys::next_is_ready(&key)?;
     }
     if let Some(key) = concurrency_key {
-        keys::next_may_run(&queue, &key)?;
+        keys::next_may_run(&queue, &key, home)?;
     }
     Ok(true)
 }
@@ -183,6 +185,7 @@ pub struct Gone {
     key: Option<Vec<u8>>,
     queue: Vec<u8>,
     concurrency_key: Option<Vec<u8>>,
+    home: i64,
     /// The schedule that has enqueued it.
     pub schedule: Option<Vec<u8>>,
 }
@@ -194,6 +197,7 @@ pub fn without_note(id: i64, state: &[u8]) -> Result<Option<Gone>> {
             key: row.text(0)?,
             queue: row.text(1)?.unwrap_or_default(),
             concurrency_key: row.text(2)?,
+            home: row.int8(8)?.unwrap_or(0),
             schedule: row.text(3)?,
         };
         let attempts = row.int4(5)?.unwrap_or(0);
@@ -236,8 +240,11 @@ pub fn follow(id: i64, is_done: bool, locked: Locked) -> Result<bool> {
                 is_all = false;
                 continue;
             }
-            table::replace(tables.dependency, tid, |_| Ok(Some(())), 0, &[])?;
-            let Some(is_canceled) = is_canceled else { continue };
+            // A child that was replaced meanwhile waits for others.
+            let waited = table::replace(tables.dependency, tid, |_| Ok(Some(())), 0, &[])?.is_some();
+            let Some(is_canceled) = is_canceled.filter(|_| waited) else {
+                continue;
+            };
             if is_canceled && !is_done {
                 if end(child, b"canceled")? {
                     fallible::push(&mut ended, (child, false))?;

@@ -251,7 +251,7 @@ fn look(database: &'static Database, stay: &mut Stay) -> Result<()> {
         Ok(known) => known,
         // Without the extension nothing runs here.
         Err(Failure::Report(_)) => {
-            database.is_gone();
+            database.is_gone(began);
             return Ok(());
         }
         Err(failure) => return Err(failure),
@@ -706,14 +706,14 @@ impl Attempts {
 
     /// Notes the attempt, and if it was the last one, the end of the task and what follows from that.
     fn note(&self, failed: &Failed) -> Result<()> {
-        let end: Option<&[u8]> = (failed.attempt >= self.most).then_some(b"failed");
+        let end = failed.end.or((failed.attempt >= self.most).then_some(b"failed"));
         history::note(&Failed {
             end,
             run_at: history::next_attempt_at(self.delay, failed.attempt),
             ..*failed
         })?;
-        if end.is_some() {
-            end::follow(self.task, false, Locked::Skip)?;
+        if end.is_some() && !end::follow(self.task, false, Locked::Skip)? {
+            pushed::ends(false)?;
         }
         Ok(())
     }
@@ -752,6 +752,7 @@ fn note_lost(run: &Run) -> Result<()> {
         attempt: run.attempt,
         pid: run.process.pid(),
         started_at: run.started_at,
+        end: run.is_canceled.then_some(b"canceled"),
         ..Failed::default()
     };
     attempts.note(&match &run.sqlstate {

@@ -12,6 +12,7 @@ use crate::pg::table::{self, Key, Sees};
 use crate::pg::transaction;
 use crate::tasks::pushed::{self, Ready, ready_columns};
 use crate::tasks::running;
+use crate::tasks::stamp;
 use crate::tasks::tables::{Phase, Tables, task};
 use pgrx::PgSqlErrorCode;
 
@@ -41,6 +42,7 @@ static LOCK_TO_REPLACE: Plan = Plan::planned(
 struct Last {
     id: i64,
     turn: i32,
+    /// Also one that logical replication wrote, which never begins here.
     has_begun: bool,
     /// The transaction that has enqueued it or given it this version, if that has not ended and is not this one.
     uncommitted: u32,
@@ -48,8 +50,9 @@ struct Last {
 
 /// What an enqueue of this role finds; `replaces` says whether it changes the row.
 pub fn find(tables: &Tables, key: &[u8], role: u32, replaces: bool) -> Result<Found> {
+    let home = stamp::home(tables)?;
     loop {
-        let Some(last) = last(tables, key, role)? else {
+        let Some(last) = last(tables, key, role, home)? else {
             return Ok(Found::Turn(0));
         };
         if last.uncommitted != 0 {
@@ -83,7 +86,7 @@ fn next(turn: i32) -> Result<i32> {
     })
 }
 
-fn last(tables: &Tables, key: &[u8], role: u32) -> Result<Option<Last>> {
+fn last(tables: &Tables, key: &[u8], role: u32, home: i64) -> Result<Option<Last>> {
     let mut last: Option<Last> = None;
     table::find(
         tables.task,
@@ -98,7 +101,7 @@ fn last(tables: &Tables, key: &[u8], role: u32) -> Result<Option<Last>> {
                 last = Some(Last {
                     id: row.int8(task::ID).unwrap_or(0),
                     turn,
-                    has_begun: row.int4(task::ATTEMPT).unwrap_or(0) > 0,
+                    has_begun: row.int4(task::ATTEMPT).unwrap_or(0) > 0 || row.int8(task::HOME) != Some(home),
                     uncommitted: row.uncommitted,
                 });
             }
@@ -108,14 +111,23 @@ fn last(tables: &Tables, key: &[u8], role: u32) -> Result<Option<Last>> {
     Ok(last)
 }
 
+/// Whether no task of the unique key comes before the row of `t`. Rows that logical replication wrote have another `home`, and never run here.
+macro_rules! is_first {
+    () => {
+        "NOT EXISTS (SELECT FROM background.task AS o WHERE o.key OPERATOR(pg_catalog.=) t.key \
+             AND o.owner OPERATOR(background.=) t.owner AND o.turn OPERATOR(pg_catalog.<) t.turn AND o.home OPERATOR(pg_catalog.=) t.home)"
+    };
+}
+
 /// The first task of the key, of each role that has one.
 static FIRST: Plan = Plan::planned(
     plan::text(concat!(
         "SELECT ",
         ready_columns!(),
         " FROM background.task AS t WHERE t.key OPERATOR(pg_catalog.=) $1 AND t.phase OPERATOR(pg_catalog.=) 'w' \
-              AND NOT EXISTS (SELECT FROM background.task AS o WHERE o.key OPERATOR(pg_catalog.=) t.key \
-                  AND o.owner OPERATOR(background.=) t.owner AND o.turn OPERATOR(pg_catalog.<) t.turn)\0"
+              AND ",
+        is_first!(),
+        "\0"
     )),
     &[TEXT],
 );
@@ -130,22 +142,30 @@ pub fn next_is_ready(key: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// The first `$3` tasks with the concurrency key `$2` of the queue `$1` that wait or run.
+/// The first `$3` tasks of the home `$4` with the concurrency key `$2` of the queue `$1` that wait or run. One that its unique key holds back holds up
+/// no others: what it waits for may have its place behind them.
 pub static NEXT_OF_CONCURRENCY_KEY: Plan = Plan::planned(
     plan::text(concat!(
         "SELECT ",
         ready_columns!(),
         " FROM background.task AS t \
           WHERE t.phase OPERATOR(pg_catalog.=) 'w' AND t.queue OPERATOR(pg_catalog.=) $1 AND t.concurrency_key OPERATOR(pg_catalog.=) $2 \
-          ORDER BY t.priority DESC, t.id LIMIT $3\0"
+              AND t.home OPERATOR(pg_catalog.=) $4 AND ",
+        is_first!(),
+        " ORDER BY t.priority DESC, t.id LIMIT $3\0"
     )),
-    &[TEXT, TEXT, INT8],
+    &[TEXT, TEXT, INT8, INT8],
 );
 
 /// A task of the queue with the concurrency key has ended without a run, and may have held another one back.
-pub fn next_may_run(queue: &[u8], concurrency_key: &[u8]) -> Result<()> {
+pub fn next_may_run(queue: &[u8], concurrency_key: &[u8], home: i64) -> Result<()> {
     const AT_MOST: i64 = 10;
-    let values = [Value::Text(queue), Value::Text(concurrency_key), Value::Int8(AT_MOST)];
+    let values = [
+        Value::Text(queue),
+        Value::Text(concurrency_key),
+        Value::Int8(AT_MOST),
+        Value::Int8(home),
+    ];
     for ready in NEXT_OF_CONCURRENCY_KEY.rows(&values, Ready::read)? {
         if ready.has_role() {
             pushed::push(&ready.task(), Phase::Waiting)?;
@@ -154,8 +174,8 @@ pub fn next_may_run(queue: &[u8], concurrency_key: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// Whether a task of the role with the key comes before the one with this turn, and has not ended.
-pub fn is_preceded(tables: &Tables, key: &[u8], role: u32, turn: i32) -> Result<bool> {
+/// Whether a task of the role and the home with the key comes before the one with this turn, and has not ended.
+pub fn is_preceded(tables: &Tables, key: &[u8], role: u32, home: i64, turn: i32) -> Result<bool> {
     let found = table::find(
         tables.task,
         tables.task_key,
@@ -164,6 +184,7 @@ pub fn is_preceded(tables: &Tables, key: &[u8], role: u32, turn: i32) -> Result<
         Sees::Committed,
         |row| {
             let is_own = row.role(task::OWNER).is_some_and(|owner| owner.oid == role);
+            let is_own = is_own && row.int8(task::HOME) == Some(home);
             Ok((is_own && row.int4(task::TURN).unwrap_or(0) < turn).then_some(()))
         },
     )?;

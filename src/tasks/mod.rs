@@ -88,3 +88,5 @@ mod stay;
 pub mod steer;
 pub mod tables;
 pub mod totals;
+
+pub use shared::start_clock;

@@ -1,4 +1,4 @@
-//! What is told after the commit of a transaction that enqueued tasks or made them ready.
+//! What is told after the commit of a transaction that enqueued tasks, made them ready, or ended them without a run.
 //!
 //! The tasks are collected as they come; those of a subtransaction that is rolled back are dropped. After the commit nothing may fail: the lines
 //! have a fixed size, and what has no room there is found by a sweep. Another session's COMMIT PREPARED tells nothing of the tasks of a
@@ -39,6 +39,8 @@ struct Pending {
     queues: Vec<(u64, Vec<u8>)>,
     /// There are more tasks.
     has_more: bool,
+    /// Tasks end without a run; be it in a subtransaction that was rolled back.
+    ends: bool,
     /// Settings of queues have changed.
     queues_change: bool,
     /// This database is the one whose tasks run.
@@ -53,12 +55,17 @@ impl Pending {
     fn forget(&mut self) {
         self.tasks.clear();
         self.queues.clear();
-        (self.has_more, self.queues_change, self.activates) = (false, false, false);
+        (self.has_more, self.ends, self.queues_change, self.activates) = (false, false, false, false);
         (self.due_at, self.schedule_due_at) = (0, 0);
     }
 
     fn is_empty(&self) -> bool {
-        !self.has_more && !self.queues_change && !self.activates && self.schedule_due_at == 0 && self.tasks.is_empty()
+        !self.has_more
+            && !self.ends
+            && !self.queues_change
+            && !self.activates
+            && self.schedule_due_at == 0
+            && self.tasks.is_empty()
     }
 }
 
@@ -68,6 +75,7 @@ thread_local! {
             tasks: Collected::new(),
             queues: Vec::new(),
             has_more: false,
+            ends: false,
             queues_change: false,
             activates: false,
             due_at: 0,
@@ -173,6 +181,18 @@ pub fn sweep() -> Result<()> {
     Ok(())
 }
 
+/// Notes that this transaction ends a task without a run. A task that another session has enqueued to follow it, be it as a child or by a key, may be
+/// committed before that, and then neither of the two transactions sees the other's: it is found after the commit.
+pub fn ends(has_key: bool) -> Result<()> {
+    WATCHER.turn_on()?;
+    shared::mine()?;
+    PENDING.with_borrow_mut(|pending| {
+        pending.ends = true;
+        pending.has_more |= has_key;
+    });
+    Ok(())
+}
+
 /// Notes that this transaction makes the tasks of this database run.
 pub fn activate() -> Result<()> {
     WATCHER.turn_on()?;
@@ -184,6 +204,13 @@ pub fn activate() -> Result<()> {
 static WATCHER: Watcher = Watcher::new(happened);
 
 fn happened(event: Event) {
+    follow(event);
+    if matches!(event, Event::Committed | Event::Prepared | Event::Aborted) {
+        shared::start_clock();
+    }
+}
+
+fn follow(event: Event) {
     PENDING.with_borrow_mut(|pending| match event {
         Event::BeforeCommit => (),
         Event::Committed => {
@@ -230,6 +257,11 @@ fn committed(pending: &Pending) {
     if pending.queues_change {
         crate::tasks::totals::ask_for_housekeeping();
     }
+    if pending.ends
+        && let Some(database) = shared::known()
+    {
+        database.wake_waiters();
+    }
     if pending.activates
         && let Some(database) = shared::known()
     {
@@ -244,6 +276,9 @@ fn committed(pending: &Pending) {
             lines.limits_change();
         }
         database.ask_for_sweep();
+    }
+    if pending.ends {
+        database.blocks();
     }
     if pending.has_more || database.mode() == Mode::Unknown {
         return database.ask_for_sweep();

@@ -225,10 +225,13 @@ impl Line {
         self.insert(entry);
     }
 
-    /// Inserts an entry, for which there is room, unless the line has it.
+    /// Inserts an entry, for which there is room. Its key may have changed since the line got it.
     fn insert(&mut self, entry: Entry) {
         let at = match self.entries().binary_search_by(|other| other.rank().cmp(&entry.rank())) {
-            Ok(_) => return,
+            Ok(at) => {
+                self.entries[self.first as usize + at] = entry;
+                return;
+            }
             Err(at) => at,
         };
         let (first, len) = (self.first as usize, self.len as usize);

@@ -71,6 +71,7 @@ pub struct Task {
     has_limited_key: bool,
     /// The database that it runs in, if that is another one.
     database: Option<&'static CStr>,
+    home: i64,
     /// The version of its row.
     tid: Tid,
     /// Whether anything is kept of it when it is done, and whether its rows are.
@@ -214,6 +215,9 @@ pub fn next(cookie: u64) -> Result<Option<Task>> {
                     shared::put_back(None, &successors);
                 }
                 Err(failure) => {
+                    if let Some(run) = shared::held().filter(|_| shared::attempt_ends()) {
+                        cancel(run.task);
+                    }
                     shared::put_back(None, &[]);
                     shared::mine()?.ask_for_sweep_at(backend::now() + LATER);
                     let edata = error::into_data(failure);
@@ -229,6 +233,9 @@ pub fn next(cookie: u64) -> Result<Option<Task>> {
 /// The job of the task that [`next`] has returned cannot begin: it goes back into its line.
 pub fn not_now() {
     if let Some(task) = take_current() {
+        if shared::attempt_ends() {
+            cancel(task.id);
+        }
         shared::put_back(Some(task.queue.to_bytes()), &[]);
     }
 }
@@ -387,14 +394,32 @@ fn load(which: Which) -> Result<Loaded> {
         return Ok(Loaded::No);
     };
     let id = run.task;
-    let found = table::find(
-        tables.task,
-        tables.task_pkey,
-        task::ID,
-        Key::Int8(id),
-        Sees::Uncommitted,
-        |row| look(row, which.role, home, run.started_at),
-    )?;
+    let find = || {
+        table::find(
+            tables.task,
+            tables.task_pkey,
+            task::ID,
+            Key::Int8(id),
+            Sees::Uncommitted,
+            |row| look(row, which.role, home, run.started_at),
+        )
+    };
+    let mut found = find()?;
+    if let Some(Look::Found(Found {
+        key: Some((key, turn)), ..
+    })) = &found
+    {
+        if *turn > 0 && keys::is_preceded(&tables, key.to_bytes(), which.role, home, *turn)? {
+            return Ok(Loaded::No);
+        }
+        // Those who come later wait behind this, or sessions that find the task one after the other would keep it from running.
+        own::set(c"lock_timeout", PATIENCE, true)?;
+        if LOCK.first(&[Value::Int8(id)], |_| Ok(()))?.is_none() {
+            return Ok(Loaded::No);
+        }
+        // The session that this has waited for may have replaced it.
+        found = find()?;
+    }
     let found = match found {
         None => return Ok(Loaded::No),
         Some(Look::Held) => {
@@ -407,15 +432,11 @@ fn load(which: Which) -> Result<Loaded> {
         // It was replaced, and is in another line.
         return Ok(Loaded::No);
     }
-    if let Some((key, turn)) = found.key {
-        if turn > 0 && keys::is_preceded(&tables, key.to_bytes(), which.role, turn)? {
-            return Ok(Loaded::No);
-        }
-        // Those who come later wait behind this, or sessions that find the task one after the other would keep it from running.
-        own::set(c"lock_timeout", PATIENCE, true)?;
-        if LOCK.first(&[Value::Int8(id)], |_| Ok(()))?.is_none() {
-            return Ok(Loaded::No);
-        }
+    let concurrency_key = found.concurrency_key.map(CStr::to_bytes);
+    if shared::stands_for_key(concurrency_key, found.operation != 0) != run.key {
+        // It was replaced, and the claim counts for the key that it had.
+        shared::mine()?.ask_for_sweep();
+        return Ok(Loaded::No);
     }
     let version = lines().map_or(0, |lines| lines.version());
     let queue = queue(which.queue, found.queue.to_bytes(), version)?;
@@ -445,6 +466,7 @@ fn load(which: Which) -> Result<Loaded> {
         schedule: found.schedule,
         has_limited_key: run.key != 0 && run.key != OPERATION && queue.limits.per_key >= 0,
         database: found.database,
+        home,
         tid: found.tid,
         keep: queue.keeps_done,
         keeps_result: found.keeps_result && queue.keeps_done,
@@ -825,7 +847,12 @@ fn next_of_key(task: &Task, count: usize) -> Result<Vec<Ready>> {
     let is_claimed = |id: i64| claimed.iter().any(|run| run.task == id);
     let at_most = Value::Int8((claimed.len() + count) as i64);
     let mut ready = keys::NEXT_OF_CONCURRENCY_KEY.rows(
-        &[Value::Text(task.queue.to_bytes()), Value::Text(key.to_bytes()), at_most],
+        &[
+            Value::Text(task.queue.to_bytes()),
+            Value::Text(key.to_bytes()),
+            at_most,
+            Value::Int8(task.home),
+        ],
         Ready::read,
     )?;
     ready.retain(|ready| ready.has_role() && (ready.task().id == task.id || !is_claimed(ready.task().id)));
@@ -931,15 +958,25 @@ pub fn failed(error: &crate::registry::job::Error, stop: Stop, is_canceled: bool
         return shared::leave();
     }
     // If this process ends from here on, there is nothing to note.
-    shared::attempt_is(0);
+    let is_canceled = shared::attempt_ends();
     moment::passes("failed");
     if end.is_some() {
         has_ended(&task, false);
     } else {
+        if is_canceled {
+            cancel(task.id);
+        }
         if let Some(database) = shared::known() {
             database.ask_for_keeper_at(run_at);
         }
         release(&task);
+    }
+}
+
+/// Ends the task, which a session has canceled too late to stop its run. The claim keeps other runners away until then.
+fn cancel(id: i64) {
+    if let Err(failure) = transaction::own(|| end::end(id, b"canceled")) {
+        error::log_caught(error::into_data(failure));
     }
 }
 

@@ -15,8 +15,8 @@ use crate::pg::process::bgworker::{self, WorkerHandle, WorkerStatus};
 use crate::pg::shmem::{self, DsaPointer, Guard, Locked};
 use crate::pg::transaction;
 use crate::registry::list::{self, Linked};
-use crate::registry::segment;
 use crate::registry::waiters::{self, Waiters};
+use crate::registry::{pool, segment};
 use crate::settings;
 use crate::tasks::ready::{Entry, LINES, Lines, Next, OPERATION, Running, Which};
 use core::cell::Cell;
@@ -54,6 +54,8 @@ pub struct Root {
     claims: DsaPointer,
     /// Whether tasks that can run have no runner, and there is no room for one.
     others_wait: bool,
+    /// Whether a database waits for its keeper, and as many keepers as may are there: one that stays is to make room.
+    keeper_waits: bool,
     /// Whether the clock of another build of this library waits for the runners to go.
     gives_way: bool,
     /// Tasks that are older than this were there when the server crashed; 0 if it has not.
@@ -112,6 +114,8 @@ pub struct Run {
     holds_back: bool,
     /// Whether the task has come into its line again meanwhile.
     comes_again: bool,
+    /// Whether a session has canceled the run.
+    pub is_canceled: bool,
     /// The job that runs the task in another database, 0 for none.
     pub elsewhere: u64,
     /// The SQLSTATE of the error that the run has ended with, if its process could not note that; zeros if there is none.
@@ -732,20 +736,24 @@ impl Database {
     /// The database does not exist any more. The keeper is not ordered again before a process tells of the database.
     pub fn is_dropped(&self) {
         self.set_mode(Mode::Unknown);
-        self.is_gone();
+        let (began, _) = self.keeper_begins();
+        self.is_gone(began);
     }
 
-    /// The extension is not there any more.
-    pub fn is_gone(&self) {
+    /// The extension was not there when the keeper looked, which began at `began`. What was asked for after that is looked at again: it may have been
+    /// created since.
+    pub fn is_gone(&self, began: Began) {
         let Some(shared) = SHARED.get() else { return };
         if let Some(mut lines) = self.lines() {
             lines.clear();
         }
         let root = shared.lock();
-        self.seen.set(self.wanted.get());
-        self.swept.set(self.sweep_wanted.get());
-        self.next_due.set(0);
-        self.lives.set(false);
+        self.seen.set(began.wanted);
+        self.swept.set(began.sweep_wanted);
+        if self.wanted.get() == began.wanted && self.sweep_wanted.get() == began.sweep_wanted {
+            self.next_due.set(0);
+            self.lives.set(false);
+        }
         for claim in claims(&root) {
             if claim.standing().is_lost() && claim.run.get().database == self.number() {
                 claim.set(Standing::Free);
@@ -899,6 +907,7 @@ pub fn arrive(owner: u32, slot: u32, cookie: u64, most: i32) -> Result<bool> {
         priority: 0,
         holds_back: false,
         comes_again: false,
+        is_canceled: false,
         elsewhere: 0,
         sqlstate: [0; 5],
         since: backend::now(),
@@ -947,6 +956,7 @@ pub fn next(relation: u32, cookie: u64, most: i32) -> Next {
             priority: entry.priority,
             holds_back: false,
             comes_again: false,
+            is_canceled: false,
             elsewhere: 0,
             sqlstate: [0; 5],
             ..run
@@ -970,6 +980,40 @@ pub fn attempt_is(attempt: i32) {
         let run = claim.run.get();
         claim.run.set(Run { attempt, ..run });
     }
+}
+
+/// The attempt at the task is over, and noted if it is to be: from now on there is no run that a session could cancel. Whether one has canceled it.
+pub fn attempt_ends() -> bool {
+    let (Some(shared), Some(claim)) = (SHARED.get(), CLAIM.get()) else {
+        return false;
+    };
+    let _root = shared.lock();
+    let run = claim.run.get();
+    claim.run.set(Run { attempt: 0, ..run });
+    run.is_canceled
+}
+
+/// Notes that the run of this task of this process's database is canceled; None if there is none. If it is not stopped in time, its process or the
+/// keeper sees to it that there is no further attempt.
+pub fn cancel(relation: u32, task: i64) -> Result<Option<Run>> {
+    if !is_in_use()? {
+        return Ok(None);
+    }
+    let number = backend::my_database().to_u32();
+    let root = shared()?.lock();
+    for claim in claims(&root) {
+        claim.look_after();
+        let run = claim.run.get();
+        let is_it = (run.database, run.task) == (number, task) && (relation == 0 || run.relation == relation);
+        if is_it && claim.is(Standing::Held) && run.attempt > 0 {
+            claim.run.set(Run {
+                is_canceled: true,
+                ..run
+            });
+            return Ok(Some(run));
+        }
+    }
+    Ok(None)
 }
 
 /// Notes the job that runs the task in another database. If this process ends before it, the claim is not free before that job has ended.
@@ -1138,6 +1182,24 @@ pub fn others_wait(others_wait: bool) {
     }
 }
 
+/// A database waits for its keeper, and there is no room for one: wakes the keepers that stay in these databases, so that the first of them leaves.
+pub fn keeper_waits(databases: &[&'static Database]) {
+    if let Some(shared) = SHARED.get() {
+        let mut root = shared.lock();
+        root.keeper_waits = true;
+        for database in databases {
+            database.keeper.get().wake();
+        }
+    }
+}
+
+/// Whether this keeper, which stays, is to leave for another one. One keeper is told so each time.
+pub fn keeper_makes_room() -> bool {
+    SHARED
+        .get()
+        .is_some_and(|shared| core::mem::take(&mut shared.lock().keeper_waits))
+}
+
 /// Tasks have come into their lines, of this role at least: wakes the clock if there may be room for another runner, or if the role has none. Must
 /// not fail.
 pub fn there_is_work(role: Option<u32>) {
@@ -1272,7 +1334,7 @@ pub fn forget_lost(run: &Run) {
     }
 }
 
-/// Wakes the clock, and has it started if there is none. Must not fail: if the postmaster has no slot, the next process that asks tries again.
+/// Wakes the clock, and has it started if there is none. Must not fail: if the postmaster has no slot, [`start_clock`] tries again.
 ///
 /// A standby has no clock: one that was started there would not notice the promotion before its next look, and would keep the one away that is
 /// started then.
@@ -1289,8 +1351,27 @@ pub fn wake_clock() {
             root.clock_worker == WorkerHandle::NONE || root.clock_worker.status() == WorkerStatus::Stopped
         }
     };
-    if is_missing && let Some(worker) = error::if_possible(|| bgworker::register_server(CLOCK_MAIN)).flatten() {
-        shared.lock().clock_worker = worker;
+    let worker = match is_missing {
+        true => error::if_possible(|| bgworker::register_server(CLOCK_MAIN)).flatten(),
+        false => None,
+    };
+    if let Some(segment) = segment::attached() {
+        segment.owes_clock.store(is_missing && worker.is_none(), Relaxed);
+    }
+    match worker {
+        Some(worker) => shared.lock().clock_worker = worker,
+        None if is_missing => pool::dismiss_one_of_many(),
+        None => (),
+    }
+}
+
+/// Has the clock started if the postmaster had no slot for it when it was asked for last. Each process that passes by tries: sessions that enqueue
+/// tasks at the ends of their transactions, and workers after a job and while they are idle. Must not fail.
+pub fn start_clock() {
+    if segment::attached().is_some_and(|segment| segment.owes_clock.load(Relaxed))
+        && error::if_possible(shared).is_some_and(|shared| shared.is_ok())
+    {
+        wake_clock();
     }
 }
 

@@ -5,7 +5,7 @@ use crate::pg::error::{self, Result};
 use crate::pg::process::{backend, latch, signals};
 use crate::pg::reuse::reset;
 use crate::tasks::jump::Watch;
-use crate::tasks::shared::Database;
+use crate::tasks::shared::{self, Database};
 
 /// How soon something must be due, in microseconds.
 const SOON: i64 = 2_000_000;
@@ -52,6 +52,7 @@ impl Stay {
             }
             match self.database.due(now) {
                 (true, _) => return Ok(true),
+                _ if shared::keeper_makes_room() => return Ok(false),
                 (false, at) if at == 0 || at - now > SOON => return Ok(false),
                 (false, at) => latch::sleep(((at - now + 999) / 1000).min(LOOK))?,
             }

@@ -12,6 +12,7 @@ use crate::pg::value::desc::INTERVAL;
 use crate::session::wait::Deadline;
 use crate::tasks::operation::{check_chunk_time, check_parallelism};
 use crate::tasks::options;
+use crate::tasks::running::Canceled;
 use crate::tasks::shared;
 use crate::tasks::tables::Tables;
 use crate::tasks::{end, lane, queue, running};
@@ -242,7 +243,7 @@ fn lock_against_lanes(id: i64) -> Result<Vec<i64>> {
             if running::runs_now(task).is_some() {
                 others = 0;
                 // One that has not begun cannot be canceled yet.
-                if !canceled.contains(&task) && running::cancel(task, 0)? {
+                if !canceled.contains(&task) && running::cancel(task, 0)? != Canceled::NoRun {
                     fallible::push(&mut canceled, task)?;
                 }
             }

@@ -20,6 +20,7 @@ use crate::registry::segment::segment;
 use crate::registry::upkeep;
 use crate::session::jobs;
 use crate::settings;
+use crate::tasks::start_clock;
 use crate::worker::attached::{self, Attached};
 use std::cell::Cell;
 
@@ -203,6 +204,7 @@ pub fn stand_by(raw: Raw<'_>, number: u32, token: u64) -> Option<Attached> {
 pub fn wait(raw: Raw<'_>, policy: &IdlePolicy) -> Option<Attached> {
     let entry = ENTRY.get()?;
     upkeep::pass_by();
+    start_clock();
     let began = backend::now();
     let mut sleeps = false;
     loop {
@@ -238,6 +240,7 @@ pub fn wait(raw: Raw<'_>, policy: &IdlePolicy) -> Option<Attached> {
         let looks = idle_for >= FIRST_LOOK;
         if looks {
             upkeep::pass_by();
+            start_clock();
         }
         if (over || looks && should_exit(raw, policy)) && entry.retire() {
             if !signals::server_stops() {

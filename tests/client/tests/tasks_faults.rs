@@ -2,7 +2,7 @@
 //! moments are those of `src/pg/moment.rs`. After each fault all tasks end as they should, effects are there exactly once, limits were kept, all
 //! claims are free, and the cache has missed nothing.
 
-use harness::{Cluster, Moments, Session, install_probe};
+use harness::{Cluster, Moments, Session, install_probe, wait_for};
 use std::time::{Duration, Instant};
 
 /// How soon all must be as if nothing had happened.
@@ -700,4 +700,57 @@ fn settled_elsewhere(session: &mut Session, there: &mut Session, first: i64, att
         return Err(format!("{states}, {effects} effects"));
     }
     Ok(())
+}
+
+/// A session cancels a task at the moment at which its run begins, or fails for another reason: the task is canceled, and does not run to its end.
+#[test]
+fn a_cancel_at_the_wrong_moment() {
+    let (cluster, mut session, moments) = start(&[]);
+    session.exec("CREATE TABLE attempts (n int)");
+    let canceled = |session: &mut Session, id: i64| {
+        session.wait_until(&format!(
+            "(SELECT state = 'canceled' FROM background.tasks WHERE id = {id})"
+        ));
+        // What would run again is there at the same time, and runs later.
+        let later = session.enqueue("'SELECT 1', run_at => now() + interval '1500 ms'");
+        assert_eq!(session.wait_task(later), "done");
+        assert!(session.holds(&format!(
+            "(SELECT state = 'canceled' FROM background.tasks WHERE id = {id})"
+        )));
+    };
+    for mode in ["statement", "transaction"] {
+        // It is taken, and has not begun; or it has.
+        for moment in ["loaded", "begun"] {
+            session.exec("TRUNCATE attempts");
+            moments.arm(moment, "stop");
+            let id = session.enqueue(&format!(
+                "'INSERT INTO attempts SELECT 1 FROM pg_sleep(1)', mode => '{mode}'"
+            ));
+            wait_for("the moment", || moments.is_reached(moment));
+            let canceling = cluster.session().start(&format!("SELECT background.cancel({id})"));
+            wait_for("the cancel waits or is through", || {
+                canceling.is_finished() || session.holds("EXISTS (SELECT FROM pg_locks WHERE NOT granted)")
+            });
+            moments.go_on(moment);
+            let (_, answer) = canceling.join();
+            assert_eq!(answer.expect("an answer")[0][0].as_deref(), Some("t"));
+            canceled(&mut session, id);
+            assert!(
+                session.holds("NOT EXISTS (SELECT FROM attempts)"),
+                "{mode}, {moment}: it has run"
+            );
+        }
+        // It has failed, and that is noted.
+        moments.arm("failing", "stop");
+        let id = session.enqueue(&format!(
+            "'SELECT 1 / 0', mode => '{mode}', max_attempts => 5, retry_delay => '1 s'"
+        ));
+        wait_for("the moment", || moments.is_reached("failing"));
+        assert!(session.holds(&format!("background.cancel({id})")));
+        moments.go_on("failing");
+        canceled(&mut session, id);
+        assert!(session.holds(&format!(
+            "(SELECT max(attempt) = 1 FROM background.runs WHERE task_id = {id})"
+        )));
+    }
 }
