@@ -111,11 +111,11 @@ fn last(tables: &Tables, key: &[u8], role: u32, home: i64) -> Result<Option<Last
     Ok(last)
 }
 
-/// Whether no task of the unique key comes before the row of `t`. Rows that logical replication wrote have another `home`, and never run here.
+/// Whether no task of the unique key comes before the row of `t`, looked up row by row: as a join it could read all tasks with keys. Rows that logical replication wrote have another `home`, and never run here.
 macro_rules! is_first {
     () => {
-        "NOT EXISTS (SELECT FROM background.task AS o WHERE o.key OPERATOR(pg_catalog.=) t.key \
-             AND o.owner OPERATOR(background.=) t.owner AND o.turn OPERATOR(pg_catalog.<) t.turn AND o.home OPERATOR(pg_catalog.=) t.home)"
+        "(t.turn OPERATOR(pg_catalog.=) 0 OR NOT EXISTS (SELECT FROM background.task AS o WHERE o.key OPERATOR(pg_catalog.=) t.key \
+             AND o.owner OPERATOR(background.=) t.owner AND o.turn OPERATOR(pg_catalog.<) t.turn AND o.home OPERATOR(pg_catalog.=) t.home))"
     };
 }
 

@@ -253,3 +253,19 @@ fn schedules_in_many_databases() {
         assert!(late < 5.0, "{late} seconds");
     }
 }
+
+/// A row that logical replication wrote has the number of another database. It never runs here, and holds up nothing.
+#[test]
+fn a_task_of_another_database_with_the_same_key() {
+    let (_cluster, mut session, _) = cluster(&[]);
+    session.exec("SELECT background.set_queue('q', max_running_per_key => 1)");
+    let keys = "queue => 'q', key => 'k', concurrency_key => 'c'";
+    let foreign = session.enqueue(&format!(
+        "'SELECT 1', {keys}, priority => 5, run_at => now() + interval '1 hour'"
+    ));
+    session.exec("UPDATE background.task SET home = home + 1, phase = 'w'");
+    let own = session.enqueue(&format!("'SELECT 2', {keys}"));
+    assert_ne!(own, foreign);
+    assert_eq!(session.wait_task(own), "done");
+    becomes(&mut session, foreign, "waiting");
+}
