@@ -247,7 +247,8 @@ COMMENT ON SEQUENCE background.operation_id IS 'the ids of operations';
 -- phase: r runs, or is done where it has finished; p paused; s stopped by an error; c canceled. It has finished when it has no task any more.
 -- key_column: NULL where the chunks are ranges of blocks. last_key: where the next chunk begins, after this key or with this block.
 -- passed, total: rows, or blocks, of the chunks that were cut, and of the table at the start. storage: the file of those blocks.
--- sorting: the type and the collation of the column, which decide where its keys are.
+-- sorting: the type and the collation of the column, which decide where its keys are. key_number: the number of the column in the table with the number
+-- key_table of the cluster key_system. A restored table is another one, in which the column may have another number.
 -- on_error: s stop, c continue.
 CREATE TABLE background.operation (
 	id int8 NOT NULL CONSTRAINT operation_pkey PRIMARY KEY,
@@ -256,6 +257,9 @@ CREATE TABLE background.operation (
 	phase "char" NOT NULL,
 	relation regclass NOT NULL,
 	key_column text,
+	key_system int8,
+	key_table oid,
+	key_number int4,
 	last_key text,
 	is_cut bool NOT NULL DEFAULT false,
 	chunks int8 NOT NULL DEFAULT 0,

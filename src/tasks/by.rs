@@ -24,13 +24,15 @@ static TABLE: Plan = Plan::planned(
     &[OID],
 );
 
-/// Of a column: its type, whether its value comes from others, its name, its collation. That of the database is another one after a restore elsewhere.
+/// Of a column: its type, whether its value comes from others, its name, its collation, its number. The collation of the database is another one after
+/// a restore elsewhere.
 static COLUMN: Plan = Plan::planned(
     c"SELECT atttypid, attgenerated OPERATOR(pg_catalog.<>) '', pg_catalog.format('%I', attname), \
           (SELECT pg_catalog.format('%I.%I', n.nspname, c.collname) FROM pg_catalog.pg_collation AS c \
               JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) c.collnamespace WHERE c.oid OPERATOR(pg_catalog.=) attcollation), \
           CASE WHEN attcollation OPERATOR(pg_catalog.=) 100::pg_catalog.oid THEN (SELECT datcollate::pg_catalog.text FROM pg_catalog.pg_database \
-              WHERE datname OPERATOR(pg_catalog.=) pg_catalog.current_database()) END \
+              WHERE datname OPERATOR(pg_catalog.=) pg_catalog.current_database()) END, \
+          attnum::pg_catalog.int4 \
       FROM pg_catalog.pg_attribute \
       WHERE attrelid OPERATOR(pg_catalog.=) $1 AND attname OPERATOR(pg_catalog.=) $2 AND attnum OPERATOR(pg_catalog.>) 0 AND NOT attisdropped",
     &[OID, TEXT],
@@ -121,7 +123,15 @@ pub struct Key {
     pub(super) at_least: Vec<u8>,
     /// The order in which the index has the keys, from the first one.
     pub(super) order: &'static [u8],
-    /// Names what decides the places of the keys: the type and the collation. Names, since a restore keeps them.
+    pub place: Place,
+}
+
+/// Which column it is, and what decides the places of its keys.
+#[derive(Clone)]
+pub struct Place {
+    /// The number of the column in its table: another column may get its name.
+    pub number: i32,
+    /// Names the type and the collation. Names, since a restore keeps them.
     pub sorting: Vec<u8>,
 }
 
@@ -134,7 +144,7 @@ struct Column {
     shown_kind: Vec<u8>,
     class: u32,
     shows_names: bool,
-    sorting: Vec<u8>,
+    place: Place,
 }
 
 impl Column {
@@ -142,9 +152,17 @@ impl Column {
         let found = COLUMN.first(&[Value::Oid(relation), Value::Text(by)], |row| {
             let (kind, is_generated) = (row.oid(0)?.unwrap_or(0), row.bool(1)? == Some(true));
             let (column, collation) = (row.text(2)?.unwrap_or_default(), row.text(3)?.unwrap_or_default());
-            Ok((kind, is_generated, column, collation, row.text(4)?.unwrap_or_default()))
+            let of_database = row.text(4)?.unwrap_or_default();
+            Ok((
+                kind,
+                is_generated,
+                column,
+                collation,
+                of_database,
+                row.int4(5)?.unwrap_or(0),
+            ))
         })?;
-        let Some((kind, is_generated, column, collation, of_database)) = found else {
+        let Some((kind, is_generated, column, collation, of_database, number)) = found else {
             return Ok(None);
         };
         let (kind, class) = size::order_of(kind)?;
@@ -166,22 +184,22 @@ impl Column {
             shown_kind,
             class,
             shows_names,
-            sorting,
+            place: Place { number, sorting },
         }))
     }
 }
 
-/// What decides the places of the keys of a column, as [`Key::sorting`]; None without the column.
-pub fn sorting(relation: u32, by: &[u8]) -> Result<Option<Vec<u8>>> {
+/// Which column has the name, as [`Key::place`]; None without the column.
+pub fn place(relation: u32, by: &[u8]) -> Result<Option<Place>> {
     let now = (relation, connection_version::messages());
     let known = KNOWN.with_borrow(|known| match known {
-        Some((then, of, By::Key(key))) if *then == now && of == by => Some(key.sorting.clone()),
+        Some((then, of, By::Key(key))) if *then == now && of == by => Some(key.place.clone()),
         _ => None,
     });
     if known.is_some() {
         return Ok(known);
     }
-    Ok(Column::find(relation, by)?.map(|column| column.sorting))
+    Ok(Column::find(relation, by)?.map(|column| column.place))
 }
 
 fn report(code: PgSqlErrorCode, message: String) -> Report {
@@ -287,7 +305,7 @@ impl Key {
             shown_kind,
             class,
             shows_names,
-            sorting,
+            place,
         } = column;
         if class == 0 {
             return Err(report(
@@ -314,7 +332,7 @@ impl Key {
             greater: operator(5)?,
             at_least: operator(4)?,
             order,
-            sorting,
+            place,
         })
     }
 }
