@@ -174,9 +174,10 @@ impl Asked<'_> {
             }
         }
         let family = by::family(self.relation)?;
-        let seen = assigned::look(memory::copy_c_str(self.sql), &columns, &family, self.by)?;
+        let decisive = by::decisive(self.relation, self.by)?;
+        let seen = assigned::look(memory::copy_c_str(self.sql), &columns, &family, &decisive)?;
         let moves = match by {
-            By::Key(key) => seen.assigns || key.is_generated && seen.updates,
+            By::Key(_) => seen.assigns,
             By::Blocks { .. } => seen.updates,
         };
         if moves {
