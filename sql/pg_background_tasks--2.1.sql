@@ -762,6 +762,10 @@ CREATE FUNCTION background.printable(name text)
 COMMENT ON FUNCTION background.printable IS
 	'the text with \x and two digits for each byte that belongs to no character of the encoding; for background.metrics';
 
+CREATE FUNCTION background.check_metrics_part(part text)
+	RETURNS bool LANGUAGE C STABLE AS 'MODULE_PATHNAME', 'pg_background_tasks_check_metrics_part';
+COMMENT ON FUNCTION background.check_metrics_part IS 'true for NULL and for a part that metrics() has, an error for another one; for metrics()';
+
 CREATE FUNCTION background.metrics(part text DEFAULT NULL, OUT name text, OUT type text, OUT help text, OUT labels jsonb, OUT value float8)
 	RETURNS SETOF record LANGUAGE sql ROWS 500 SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
@@ -821,6 +825,9 @@ BEGIN ATOMIC
 			('pg_background_operation_chunks_ended', 'gauge', 'Chunks of the operation that have ended, by how they ended.', '{"state": "failed"}', o.chunks_failed)
 		) AS m (name, type, help, labels, value)
 		WHERE o.finished_at IS NULL AND (part IS NULL OR part = 'operations')
+		UNION ALL
+		SELECT NULL, NULL, NULL, NULL, NULL
+		WHERE NOT background.check_metrics_part(part)
 	) AS metric;
 END;
 COMMENT ON FUNCTION background.metrics IS
@@ -857,7 +864,7 @@ BEGIN
 			AND (dependency.classid <> 'pg_type'::regclass OR dependency.objid = 'background.role'::regtype)
 	LOOP
 		EXECUTE format('REVOKE ALL ON %s %s FROM PUBLIC', member.type, member.identity);
-		IF member.type <> 'type' AND member.proname NOT IN ('set_queue', 'drop_queue', 'activate', 'import_pg_cron', 'metrics', 'counts_of', 'printable')
+		IF member.type <> 'type' AND member.proname NOT IN ('set_queue', 'drop_queue', 'activate', 'import_pg_cron', 'metrics', 'check_metrics_part', 'counts_of', 'printable')
 			AND member.proname NOT LIKE 'role\_%' THEN
 			EXECUTE format('GRANT EXECUTE ON %s %s TO pgbackground_role', member.type, member.identity);
 		END IF;
