@@ -309,8 +309,8 @@ END;
 COMMENT ON FUNCTION pg_background_metrics IS
 	'what the cluster knows of jobs and workers, named after the conventions of Prometheus';
 
--- A counter is named with its suffix in its TYPE line too: parsers of the text
--- format of Prometheus look for the type of a sample by its whole name.
+-- The text format of Prometheus, version 0.0.4. A counter is named with its suffix in its TYPE line too, unlike in OpenMetrics: parsers look for the
+-- type of a sample by its whole name. The last line is a comment, which shows that the text is whole.
 CREATE FUNCTION pg_background_openmetrics()
 	RETURNS text LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
@@ -335,7 +335,7 @@ BEGIN ATOMIC
 	) AS family;
 END;
 COMMENT ON FUNCTION pg_background_openmetrics IS
-	'the rows of pg_background_metrics, and of background.metrics where it is there, as OpenMetrics text';
+	'the rows of pg_background_metrics, and of background.metrics where it is there, in the text format of Prometheus';
 
 --
 -- Comments

@@ -247,7 +247,8 @@ COMMENT ON SEQUENCE background.operation_id IS 'the ids of operations';
 -- phase: r runs, or is done where it has finished; p paused; s stopped by an error; c canceled. It has finished when it has no task any more.
 -- key_column: NULL where the chunks are ranges of blocks. last_key: where the next chunk begins, after this key or with this block.
 -- passed, total: rows, or blocks, of the chunks that were cut, and of the table at the start. storage: the file of those blocks.
--- sorting: the type and the collation of the column, which decide where its keys are.
+-- sorting: the type and the collation of the column, which decide where its keys are. key_number: the number of the column in the table with the number
+-- key_table of the cluster key_system. A restored table is another one, in which the column may have another number.
 -- on_error: s stop, c continue.
 CREATE TABLE background.operation (
 	id int8 NOT NULL CONSTRAINT operation_pkey PRIMARY KEY,
@@ -256,6 +257,9 @@ CREATE TABLE background.operation (
 	phase "char" NOT NULL,
 	relation regclass NOT NULL,
 	key_column text,
+	key_system int8,
+	key_table oid,
+	key_number int4,
 	last_key text,
 	is_cut bool NOT NULL DEFAULT false,
 	chunks int8 NOT NULL DEFAULT 0,
@@ -758,6 +762,10 @@ CREATE FUNCTION background.printable(name text)
 COMMENT ON FUNCTION background.printable IS
 	'the text with \x and two digits for each byte that belongs to no character of the encoding; for background.metrics';
 
+CREATE FUNCTION background.check_metrics_part(part text)
+	RETURNS bool LANGUAGE C STABLE AS 'MODULE_PATHNAME', 'pg_background_tasks_check_metrics_part';
+COMMENT ON FUNCTION background.check_metrics_part IS 'true for NULL and for a part that metrics() has, an error for another one; for metrics()';
+
 CREATE FUNCTION background.metrics(part text DEFAULT NULL, OUT name text, OUT type text, OUT help text, OUT labels jsonb, OUT value float8)
 	RETURNS SETOF record LANGUAGE sql ROWS 500 SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
@@ -817,6 +825,9 @@ BEGIN ATOMIC
 			('pg_background_operation_chunks_ended', 'gauge', 'Chunks of the operation that have ended, by how they ended.', '{"state": "failed"}', o.chunks_failed)
 		) AS m (name, type, help, labels, value)
 		WHERE o.finished_at IS NULL AND (part IS NULL OR part = 'operations')
+		UNION ALL
+		SELECT NULL, NULL, NULL, NULL, NULL
+		WHERE NOT background.check_metrics_part(part)
 	) AS metric;
 END;
 COMMENT ON FUNCTION background.metrics IS
@@ -853,7 +864,7 @@ BEGIN
 			AND (dependency.classid <> 'pg_type'::regclass OR dependency.objid = 'background.role'::regtype)
 	LOOP
 		EXECUTE format('REVOKE ALL ON %s %s FROM PUBLIC', member.type, member.identity);
-		IF member.type <> 'type' AND member.proname NOT IN ('set_queue', 'drop_queue', 'activate', 'import_pg_cron', 'metrics', 'counts_of', 'printable')
+		IF member.type <> 'type' AND member.proname NOT IN ('set_queue', 'drop_queue', 'activate', 'import_pg_cron', 'metrics', 'check_metrics_part', 'counts_of', 'printable')
 			AND member.proname NOT LIKE 'role\_%' THEN
 			EXECUTE format('GRANT EXECUTE ON %s %s TO pgbackground_role', member.type, member.identity);
 		END IF;

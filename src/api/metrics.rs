@@ -11,13 +11,14 @@ use crate::registry::segment::segment;
 use crate::registry::{pool, upkeep};
 use crate::settings;
 use crate::tasks::totals::Observed;
-use crate::tasks::{running, tables};
+use crate::tasks::{options, running, tables};
 use core::sync::atomic::Ordering::Relaxed;
 
 crate::sql_function! {
     pg_background_gauges => gauges;
     pg_background_printable => printable;
     pg_background_task_metrics => task_metrics;
+    pg_background_tasks_check_metrics_part => check_part;
     pg_background_tasks_counts_of => counts_of;
 }
 
@@ -117,6 +118,18 @@ fn task_metrics(call: &Call) -> Result<Answer> {
         })?;
     }
     call.null()
+}
+
+/// `check_metrics_part(part)`: true for NULL and for a part of `background.metrics()`. 22023 for another one.
+fn check_part(call: &Call) -> Result<Answer> {
+    match call.text(0) {
+        None | Some(b"queues" | b"counts" | b"status" | b"schedules" | b"operations") => call.scalar(Value::Bool(true)),
+        Some(part) => Err(options::unknown(
+            "part",
+            part,
+            "queues, counts, status, schedules, operations",
+        )),
+    }
 }
 
 /// `counts_of(queue)`: what is counted of a queue since the server's start, for `background.metrics()`. Each row has one label at most.

@@ -24,28 +24,40 @@ static TABLE: Plan = Plan::planned(
     &[OID],
 );
 
-/// Of a column: its type, whether its value comes from others, its name, its collation. That of the database is another one after a restore elsewhere.
+/// Of a column: its type, its name, its collation, its number. The collation of the database is another one after
+/// a restore elsewhere.
 static COLUMN: Plan = Plan::planned(
-    c"SELECT atttypid, attgenerated OPERATOR(pg_catalog.<>) '', pg_catalog.format('%I', attname), \
+    c"SELECT atttypid, pg_catalog.format('%I', attname), \
           (SELECT pg_catalog.format('%I.%I', n.nspname, c.collname) FROM pg_catalog.pg_collation AS c \
               JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) c.collnamespace WHERE c.oid OPERATOR(pg_catalog.=) attcollation), \
           CASE WHEN attcollation OPERATOR(pg_catalog.=) 100::pg_catalog.oid THEN (SELECT datcollate::pg_catalog.text FROM pg_catalog.pg_database \
-              WHERE datname OPERATOR(pg_catalog.=) pg_catalog.current_database()) END \
+              WHERE datname OPERATOR(pg_catalog.=) pg_catalog.current_database()) END, \
+          attnum::pg_catalog.int4 \
       FROM pg_catalog.pg_attribute \
       WHERE attrelid OPERATOR(pg_catalog.=) $1 AND attname OPERATOR(pg_catalog.=) $2 AND attnum OPERATOR(pg_catalog.>) 0 AND NOT attisdropped",
     &[OID, TEXT],
 );
 
-/// Of a type: its name, a name for all types whose values have the same order and texts, its name in messages, and whether its texts may have names that are qualified as the search path asks for.
+/// Of a type: its name, a name for all types whose values have the same order and texts, its name in messages, whether its texts may have names that
+/// are qualified as the search path asks for, and whether it or a part of it is `regproc` or `regoper`, of whose values several may have the same text.
 static TYPE: Plan = Plan::planned(
-    c"SELECT pg_catalog.format('%I.%I', n.nspname, t.typname), \
+    c"WITH RECURSIVE part (oid) AS ( \
+          SELECT $1 UNION \
+          SELECT p.oid FROM part JOIN pg_catalog.pg_type AS t ON t.oid OPERATOR(pg_catalog.=) part.oid CROSS JOIN LATERAL ( \
+              SELECT pg_catalog.unnest(ARRAY[t.typelem, t.typbasetype]) \
+              UNION ALL SELECT atttypid FROM pg_catalog.pg_attribute WHERE attrelid OPERATOR(pg_catalog.=) t.typrelid \
+                  AND attnum OPERATOR(pg_catalog.>) 0 AND NOT attisdropped \
+              UNION ALL SELECT rngsubtype FROM pg_catalog.pg_range WHERE t.oid OPERATOR(pg_catalog.=) ANY (ARRAY[rngtypid, rngmultitypid]) \
+          ) AS p (oid)) \
+      SELECT pg_catalog.format('%I.%I', n.nspname, t.typname), \
           CASE WHEN t.oid OPERATOR(pg_catalog.=) ANY ('{20,21,23}'::pg_catalog.oid[]) THEN 'integers' \
               WHEN t.oid OPERATOR(pg_catalog.=) ANY ('{25,1043}'::pg_catalog.oid[]) THEN 'texts' \
               ELSE pg_catalog.format('%I.%I', n.nspname, t.typname) END, \
           pg_catalog.format_type(t.oid, NULL), \
           EXISTS (SELECT FROM pg_catalog.pg_type AS p WHERE p.oid OPERATOR(pg_catalog.=) ANY (ARRAY[t.oid, t.typelem]) \
               AND (pg_catalog.starts_with(p.typname::pg_catalog.text, 'reg') \
-                  OR p.typtype OPERATOR(pg_catalog.<>) ALL ('{b,e}'::pg_catalog.\"char\"[]))) \
+                  OR p.typtype OPERATOR(pg_catalog.<>) ALL ('{b,e}'::pg_catalog.\"char\"[]))), \
+          EXISTS (SELECT FROM part WHERE part.oid OPERATOR(pg_catalog.=) ANY ('{24,2203}'::pg_catalog.oid[])) \
       FROM pg_catalog.pg_type AS t JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) t.typnamespace \
       WHERE t.oid OPERATOR(pg_catalog.=) $1",
     &[OID],
@@ -113,38 +125,45 @@ pub struct Key {
     pub(super) table: Vec<u8>,
     pub(super) column: Vec<u8>,
     pub(super) kind: Vec<u8>,
-    /// Whether its value comes from other columns.
-    pub is_generated: bool,
     /// Whether the search path decides how the keys are written.
     pub(super) shows_names: bool,
     pub(super) greater: Vec<u8>,
     pub(super) at_least: Vec<u8>,
     /// The order in which the index has the keys, from the first one.
     pub(super) order: &'static [u8],
-    /// Names what decides the places of the keys: the type and the collation. Names, since a restore keeps them.
+    pub place: Place,
+}
+
+/// Which column it is, and what decides the places of its keys.
+#[derive(Clone)]
+pub struct Place {
+    /// The number of the column in its table: another column may get its name.
+    pub number: i32,
+    /// Names the type and the collation. Names, since a restore keeps them.
     pub sorting: Vec<u8>,
 }
 
 /// A column, as the catalogs have it.
 struct Column {
     column: Vec<u8>,
-    is_generated: bool,
     kind: Vec<u8>,
     /// As messages show it.
     shown_kind: Vec<u8>,
     class: u32,
     shows_names: bool,
-    sorting: Vec<u8>,
+    /// Whether a text may stand for several values.
+    is_ambiguous: bool,
+    place: Place,
 }
 
 impl Column {
     fn find(relation: u32, by: &[u8]) -> Result<Option<Self>> {
         let found = COLUMN.first(&[Value::Oid(relation), Value::Text(by)], |row| {
-            let (kind, is_generated) = (row.oid(0)?.unwrap_or(0), row.bool(1)? == Some(true));
-            let (column, collation) = (row.text(2)?.unwrap_or_default(), row.text(3)?.unwrap_or_default());
-            Ok((kind, is_generated, column, collation, row.text(4)?.unwrap_or_default()))
+            let (kind, column) = (row.oid(0)?.unwrap_or(0), row.text(1)?.unwrap_or_default());
+            let (collation, of_database) = (row.text(2)?.unwrap_or_default(), row.text(3)?.unwrap_or_default());
+            Ok((kind, column, collation, of_database, row.int4(4)?.unwrap_or(0)))
         })?;
-        let Some((kind, is_generated, column, collation, of_database)) = found else {
+        let Some((kind, column, collation, of_database, number)) = found else {
             return Ok(None);
         };
         let (kind, class) = size::order_of(kind)?;
@@ -155,33 +174,34 @@ impl Column {
                 kinds,
                 row.text(2)?.unwrap_or_default(),
                 row.bool(3)? == Some(true),
+                row.bool(4)? == Some(true),
             ))
         })?;
-        let (kind, kinds, shown_kind, shows_names) = found.unwrap_or_default();
+        let (kind, kinds, shown_kind, shows_names, is_ambiguous) = found.unwrap_or_default();
         let sorting = [&kinds[..], &collation, &of_database].join(&b' ');
         Ok(Some(Self {
             column,
-            is_generated,
             kind,
             shown_kind,
             class,
             shows_names,
-            sorting,
+            is_ambiguous,
+            place: Place { number, sorting },
         }))
     }
 }
 
-/// What decides the places of the keys of a column, as [`Key::sorting`]; None without the column.
-pub fn sorting(relation: u32, by: &[u8]) -> Result<Option<Vec<u8>>> {
+/// Which column has the name, as [`Key::place`]; None without the column.
+pub fn place(relation: u32, by: &[u8]) -> Result<Option<Place>> {
     let now = (relation, connection_version::messages());
     let known = KNOWN.with_borrow(|known| match known {
-        Some((then, of, By::Key(key))) if *then == now && of == by => Some(key.sorting.clone()),
+        Some((then, of, By::Key(key))) if *then == now && of == by => Some(key.place.clone()),
         _ => None,
     });
     if known.is_some() {
         return Ok(known);
     }
-    Ok(Column::find(relation, by)?.map(|column| column.sorting))
+    Ok(Column::find(relation, by)?.map(|column| column.place))
 }
 
 fn report(code: PgSqlErrorCode, message: String) -> Report {
@@ -216,7 +236,8 @@ impl By {
     }
 
     /// Looks at the table and the column, or at the table's blocks for `ctid`. 42P01 for a table that is not there, 42809 for what is no table, 0A000
-    /// for one whose rows others do not see, that lie elsewhere or in several tables with blocks of their own; 42703 without the column,
+    /// for one whose rows others do not see, that lie elsewhere or in several tables with blocks of their own, and for a type whose texts do not tell its
+    /// values apart; 42703 without the column,
     /// 42704 without an index.
     pub fn look(relation: u32, by: &[u8]) -> Result<Self> {
         let table = TABLE.first(&[Value::Oid(relation)], |row| {
@@ -282,12 +303,12 @@ impl Key {
         };
         let Column {
             column,
-            is_generated,
             kind: name,
             shown_kind,
             class,
             shows_names,
-            sorting,
+            is_ambiguous,
+            place,
         } = column;
         if class == 0 {
             return Err(report(
@@ -300,6 +321,15 @@ impl Key {
             .hint("Divide the table by another column, or by ctid.")
             .into());
         }
+        if is_ambiguous {
+            return Err(report(
+                PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+                format!("a table cannot be divided by values of type {}", shown(&shown_kind)),
+            )
+            .detail("The last key of a chunk is kept as text, and functions or operators of the same name have the same text there.")
+            .hint("Divide the table by another column, or by ctid.")
+            .into());
+        }
         let operator = |strategy: i32| {
             let found = OPERATOR.first(&[Value::Oid(class), Value::Int4(strategy)], |row| row.text(0))?;
             Ok::<_, Failure>(found.flatten().unwrap_or_default())
@@ -309,12 +339,11 @@ impl Key {
             table,
             column,
             kind: name,
-            is_generated,
             shows_names,
             greater: operator(5)?,
             at_least: operator(4)?,
             order,
-            sorting,
+            place,
         })
     }
 }
@@ -356,6 +385,38 @@ fn index_order(relation: u32, table: &[u8], by: &[u8], class: u32) -> Result<&'s
     let options = tables.first().and_then(|(_, _, options)| *options).unwrap_or(0);
     let is_first = (options & FIRST != 0) != (options & DESC != 0);
     Ok(if is_first { NULLS_FIRST } else { NULLS_LAST })
+}
+
+/// The columns from which those of a name are generated, in the table, its parents and its children. What depends on them is the column before 15, and
+/// its expression since.
+static SOURCES: Plan = Plan::planned(
+    c"SELECT DISTINCT s.attname::pg_catalog.text \
+      FROM pg_catalog.pg_attribute AS g \
+          LEFT JOIN pg_catalog.pg_attrdef AS e ON e.adrelid OPERATOR(pg_catalog.=) g.attrelid AND e.adnum OPERATOR(pg_catalog.=) g.attnum \
+          JOIN pg_catalog.pg_depend AS d \
+              ON (d.classid OPERATOR(pg_catalog.=) 1259::pg_catalog.oid AND d.objid OPERATOR(pg_catalog.=) g.attrelid \
+                      AND d.objsubid OPERATOR(pg_catalog.=) g.attnum \
+                  OR d.classid OPERATOR(pg_catalog.=) 2604::pg_catalog.oid AND d.objid OPERATOR(pg_catalog.=) e.oid) \
+              AND d.refclassid OPERATOR(pg_catalog.=) 1259::pg_catalog.oid AND d.refobjid OPERATOR(pg_catalog.=) g.attrelid \
+          JOIN pg_catalog.pg_attribute AS s ON s.attrelid OPERATOR(pg_catalog.=) g.attrelid AND s.attnum OPERATOR(pg_catalog.=) d.refobjsubid \
+              AND s.attnum OPERATOR(pg_catalog.<>) g.attnum \
+      WHERE g.attrelid OPERATOR(pg_catalog.=) $1 AND g.attname OPERATOR(pg_catalog.=) $2 AND g.attgenerated OPERATOR(pg_catalog.<>) '' \
+          AND NOT g.attisdropped",
+    &[OID, TEXT],
+);
+
+/// The names of the columns that decide the values of a column of the table: itself, and those from which it is generated there or in a parent or child.
+pub fn decisive(relation: u32, by: &[u8]) -> Result<Vec<Vec<u8>>> {
+    let mut names = Vec::new();
+    fallible::push(&mut names, fallible::copied(by)?)?;
+    for table in family(relation)? {
+        for name in SOURCES.rows(&[Value::Oid(table), Value::Text(by)], |row| {
+            Ok(row.text(0)?.unwrap_or_default())
+        })? {
+            fallible::push(&mut names, name)?;
+        }
+    }
+    Ok(names)
 }
 
 /// The numbers of the table and of its parents and children.

@@ -4,9 +4,10 @@
 //! It happens in a runner of the operation's role, in a transaction before that of the chunk, with the operation's row locked. Where the next chunk
 //! begins, the chunk's row and the task that has it are written together: no chunk is cut twice, and none is left out.
 
+use crate::pg::catalog::size;
 use crate::pg::error::{self, Failure, Result};
 use crate::pg::fallible;
-use crate::pg::function::rows::{BOOL, FLOAT8, INT8, TEXT, Value};
+use crate::pg::function::rows::{BOOL, FLOAT8, INT4, INT8, OID, TEXT, Value};
 use crate::pg::guc::own;
 use crate::pg::moment;
 use crate::pg::plan::{self, Plan};
@@ -34,9 +35,10 @@ const BEHIND: f64 = 1000.0;
 static LOCK: Plan = Plan::planned(
     c"SELECT phase, relation::pg_catalog.oid, key_column, last_key, is_cut, chunks, passed, total, rows_per_block, storage, chunk_rows, \
           pg_catalog.date_part('epoch', chunk_time) OPERATOR(pg_catalog.*) 1000, parallelism::pg_catalog.int8, \
-          on_error OPERATOR(pg_catalog.=) 's', finished_at IS NOT NULL, max_replication_lag IS NOT NULL, sorting \
+          on_error OPERATOR(pg_catalog.=) 's', finished_at IS NOT NULL, max_replication_lag IS NOT NULL, sorting, \
+          CASE WHEN key_system OPERATOR(pg_catalog.=) $2 AND key_table OPERATOR(pg_catalog.=) relation::pg_catalog.oid THEN key_number END \
       FROM background.operation WHERE id OPERATOR(pg_catalog.=) $1 FOR UPDATE",
-    &[INT8],
+    &[INT8, INT8],
 );
 
 /// The first chunk that is not done.
@@ -82,6 +84,12 @@ static ADVANCE: Plan = Plan::planned(
     c"UPDATE background.operation SET last_key = $2, chunks = $3, passed = passed OPERATOR(pg_catalog.+) $4, is_cut = $5 \
       WHERE id OPERATOR(pg_catalog.=) $1",
     &[INT8, TEXT, INT8, INT8, BOOL],
+);
+
+/// The table is another one after a restore, in which the column may have another number.
+static RESTORED: Plan = Plan::planned(
+    c"UPDATE background.operation SET key_system = $2, key_table = $3, key_number = $4 WHERE id OPERATOR(pg_catalog.=) $1",
+    &[INT8, INT8, OID, INT4],
 );
 
 static ALL_CUT: Plan = Plan::planned(
@@ -147,31 +155,37 @@ struct Operation {
     has_finished: bool,
     looks_at_lag: bool,
     sorting: Option<Vec<u8>>,
+    /// The number of the column, None where the table is not the one with which the operation began: it was restored.
+    number: Option<i32>,
 }
 
 impl Operation {
     fn lock(id: i64) -> Result<Option<Self>> {
-        LOCK.first(&[Value::Int8(id)], |row| {
-            Ok(Self {
-                id,
-                phase: row.char(0)?.unwrap_or(0),
-                relation: row.oid(1)?.unwrap_or(0),
-                column: row.text(2)?,
-                last_key: row.text(3)?,
-                is_cut: row.bool(4)? == Some(true),
-                chunks: row.int8(5)?.unwrap_or(0),
-                total: row.float8(7)?.unwrap_or(0.0),
-                rows_per_block: row.float8(8)?.unwrap_or(1.0),
-                storage: row.oid(9)?.unwrap_or(0),
-                chunk_rows: row.int8(10)?,
-                chunk_time: row.float8(11)?.unwrap_or(1000.0),
-                parallelism: row.int8(12)?.unwrap_or(1),
-                stops: row.bool(13)? == Some(true),
-                has_finished: row.bool(14)? == Some(true),
-                looks_at_lag: row.bool(15)? == Some(true),
-                sorting: row.text(16)?,
-            })
-        })
+        LOCK.first(
+            &[Value::Int8(id), Value::Int8(transaction::system_identifier())],
+            |row| {
+                Ok(Self {
+                    id,
+                    phase: row.char(0)?.unwrap_or(0),
+                    relation: row.oid(1)?.unwrap_or(0),
+                    column: row.text(2)?,
+                    last_key: row.text(3)?,
+                    is_cut: row.bool(4)? == Some(true),
+                    chunks: row.int8(5)?.unwrap_or(0),
+                    total: row.float8(7)?.unwrap_or(0.0),
+                    rows_per_block: row.float8(8)?.unwrap_or(1.0),
+                    storage: row.oid(9)?.unwrap_or(0),
+                    chunk_rows: row.int8(10)?,
+                    chunk_time: row.float8(11)?.unwrap_or(1000.0),
+                    parallelism: row.int8(12)?.unwrap_or(1),
+                    stops: row.bool(13)? == Some(true),
+                    has_finished: row.bool(14)? == Some(true),
+                    looks_at_lag: row.bool(15)? == Some(true),
+                    sorting: row.text(16)?,
+                    number: row.int4(17)?,
+                })
+            },
+        )
     }
 
     fn not_done(&self, state: &[u8]) -> Result<Option<(i64, Range)>> {
@@ -186,7 +200,11 @@ impl Operation {
         })
     }
 
+    /// What the table is divided by. A column keeps its name until the transaction ends.
     fn by(&self) -> Result<By> {
+        if self.column.is_some() {
+            size::hold(self.relation)?;
+        }
         By::known(self.relation, self.column.as_deref().unwrap_or(by::CTID))
     }
 
@@ -212,8 +230,15 @@ impl Operation {
     fn cut(&self, by: &By, settings: Settings) -> Result<Option<Range>> {
         match by {
             By::Key(key) => {
-                if Some(&key.sorting) != self.sorting.as_ref() {
-                    return Err(extent::sorted_otherwise(self.column.as_deref().unwrap_or_default()));
+                let column = self.column.as_deref().unwrap_or_default();
+                extent::check_place(column, &key.place, self.number, self.sorting.as_deref())?;
+                if self.number.is_none() {
+                    RESTORED.execute(&[
+                        Value::Int8(self.id),
+                        Value::Int8(transaction::system_identifier()),
+                        Value::Oid(self.relation),
+                        Value::Int4(key.place.number),
+                    ])?;
                 }
                 let size = self.size(1.0)?;
                 range::prepare(key, settings)?;
@@ -246,7 +271,7 @@ thread_local! {
 }
 
 /// Finds the chunk of the lane `task` of the operation, as the current role. Outside of a transaction. The errors of [`By::look`], 55000 for a table
-/// whose blocks are others, and those of the role's own rights and code.
+/// whose blocks are others, or whose column is another one or sorted otherwise, and those of the role's own rights and code.
 pub fn next(operation: i64, task: i64, settings: Settings) -> Result<Next> {
     IS_WAITING.set(false);
     let found = transaction::own(|| {

@@ -123,6 +123,11 @@ impl Timing {
         })
     }
 
+    /// Makes sure that the specification, which is `spec`, is due after `now`, whatever the last time is. 22023.
+    pub fn check_due(&self, spec: &[u8], now: i64) -> Result<()> {
+        self.spec.check_due(spec, &self.zone, self.anchor, now)
+    }
+
     /// The first occurrence after `after`, as far as the schedule goes.
     fn following(&self, after: i64) -> Result<Option<i64>> {
         let after = self.starts_at.map_or(after, |at| after.max(at.saturating_sub(1)));

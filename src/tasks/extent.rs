@@ -5,7 +5,8 @@ use crate::pg::error::{Failure, Report, Result};
 use crate::pg::function::rows::{INT8, OID, Value};
 use crate::pg::plan::Plan;
 use crate::pg::spi;
-use crate::tasks::by;
+use crate::pg::transaction;
+use crate::tasks::by::{self, Place};
 use crate::tasks::range::c_string;
 use pgrx::PgSqlErrorCode;
 
@@ -53,21 +54,28 @@ pub fn size_of(relation: u32) -> Result<(f64, f64)> {
     Ok((blocks, rows))
 }
 
-/// Of an operation: the table, and the file of its blocks, or the column and what decides the places of its keys.
+/// Of an operation: the table, and the file of its blocks, or the column, what decides the places of its keys, and its number where the table is the
+/// one with which the operation began.
 static DIVIDED: Plan = Plan::planned(
-    c"SELECT relation::pg_catalog.oid, storage, key_column, sorting FROM background.operation WHERE id OPERATOR(pg_catalog.=) $1",
-    &[INT8],
+    c"SELECT relation::pg_catalog.oid, storage, key_column, sorting, \
+          CASE WHEN key_system OPERATOR(pg_catalog.=) $2 AND key_table OPERATOR(pg_catalog.=) relation::pg_catalog.oid THEN key_number END \
+      FROM background.operation WHERE id OPERATOR(pg_catalog.=) $1",
+    &[INT8, INT8],
 );
 
 static STORAGE_NOW: Plan = Plan::planned(c"SELECT pg_catalog.pg_relation_filenode($1)", &[OID]);
 
 /// Keeps the rows of the operation's table in the order that its chunks are ranges of until the transaction ends: a rewritten table has them in other
-/// blocks, another type or collation sorts them otherwise. 55000 if that has happened.
+/// blocks, another type or collation sorts them otherwise, and another column of the name has other keys. 55000 if that has happened.
 pub fn hold(operation: i64) -> Result<()> {
-    let found = DIVIDED.first(&[Value::Int8(operation)], |row| {
-        Ok((row.oid(0)?.unwrap_or(0), row.oid(1)?, row.text(2)?, row.text(3)?))
-    })?;
-    let Some((relation, storage, column, sorting)) = found else {
+    let found = DIVIDED.first(
+        &[Value::Int8(operation), Value::Int8(transaction::system_identifier())],
+        |row| {
+            let (relation, storage) = (row.oid(0)?.unwrap_or(0), row.oid(1)?);
+            Ok((relation, storage, row.text(2)?, row.text(3)?, row.int4(4)?))
+        },
+    )?;
+    let Some((relation, storage, column, sorting, number)) = found else {
         return Ok(());
     };
     size::hold(relation)?;
@@ -75,15 +83,41 @@ pub fn hold(operation: i64) -> Result<()> {
         let now = STORAGE_NOW.first(&[Value::Oid(relation)], |row| row.oid(0))?.flatten();
         return if now == storage { Ok(()) } else { Err(rewritten()) };
     };
-    match by::sorting(relation, &column)? {
-        Some(now) if Some(&now) != sorting.as_ref() => Err(sorted_otherwise(&column)),
+    match by::place(relation, &column)? {
+        Some(now) => check_place(&column, &now, number, sorting.as_deref()),
         // Without the column the statement says so.
-        _ => Ok(()),
+        None => Ok(()),
+    }
+}
+
+/// 55000 unless the column is the one with this number, where one is given, and its keys are sorted in this way.
+pub fn check_place(column: &[u8], now: &Place, number: Option<i32>, sorting: Option<&[u8]>) -> Result<()> {
+    if number.is_some_and(|number| number != now.number) {
+        return Err(another_column(column));
+    }
+    if sorting == Some(&now.sorting) {
+        Ok(())
+    } else {
+        Err(sorted_otherwise(column))
     }
 }
 
 /// 55000.
-pub fn sorted_otherwise(column: &[u8]) -> Failure {
+fn another_column(column: &[u8]) -> Failure {
+    Report::new(
+        PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+        format!(
+            "column \"{}\" is another one than that by which the table is divided",
+            String::from_utf8_lossy(column)
+        ),
+    )
+    .detail("The column was renamed or dropped, and another one has its name.")
+    .hint("Give the column its name back and retry the operation, or start another one for the rows that are left.")
+    .into()
+}
+
+/// 55000.
+fn sorted_otherwise(column: &[u8]) -> Failure {
     Report::new(
         PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
         format!(

@@ -147,9 +147,11 @@ static RUNS_NOW: Plan = Plan::planned(
     &[INT8, TIMESTAMPTZ, INT8],
 );
 
-/// The occurrence stays the next one.
+/// The occurrence stays the next one. It counts as a failure once for each reason, however often it is tried.
 static STOP: Plan = Plan::planned(
-    c"UPDATE background.firing SET next_at = $2, error = $3 WHERE schedule OPERATOR(pg_catalog.=) $1",
+    c"UPDATE background.firing SET next_at = $2, error = $3, \
+          failures_total = failures_total OPERATOR(pg_catalog.+) CASE WHEN error OPERATOR(pg_catalog.=) $3 THEN 0 ELSE 1 END \
+      WHERE schedule OPERATOR(pg_catalog.=) $1",
     &[INT8, TIMESTAMPTZ, TEXT],
 );
 

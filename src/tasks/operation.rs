@@ -56,9 +56,9 @@ static UNNEST: Plan = Plan::fixed(
 static INSERT: Plan = Plan::fixed(
     c"INSERT INTO background.operation (id, owner, home, phase, relation, key_column, total, rows_per_block, storage, label, sql, param_types, \
           param_values, search_path, settings, queue, priority, parallelism, chunk_rows, chunk_time, on_error, max_attempts, retry_delay, \
-          timeout, max_replication_lag, pause_between, started_at, sorting) \
+          timeout, max_replication_lag, pause_between, started_at, sorting, key_system, key_table, key_number) \
       VALUES ($1, background.role_of($2), $3, 'r', $4::pg_catalog.regclass, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, \
-          COALESCE($19, '1 s'), $20, $21, $22, CASE WHEN $23 OPERATOR(pg_catalog.>) '0' THEN $23 END, $24, COALESCE($25, '0'), $26, $27)",
+          COALESCE($19, '1 s'), $20, $21, $22, CASE WHEN $23 OPERATOR(pg_catalog.>) '0' THEN $23 END, $24, COALESCE($25, '0'), $26, $27, $28, $29, $30)",
     &[
         INT8,
         OID,
@@ -87,6 +87,9 @@ static INSERT: Plan = Plan::fixed(
         INTERVAL,
         TIMESTAMPTZ,
         TEXT,
+        INT8,
+        OID,
+        INT4,
     ],
 );
 
@@ -171,9 +174,10 @@ impl Asked<'_> {
             }
         }
         let family = by::family(self.relation)?;
-        let seen = assigned::look(memory::copy_c_str(self.sql), &columns, &family, self.by)?;
+        let decisive = by::decisive(self.relation, self.by)?;
+        let seen = assigned::look(memory::copy_c_str(self.sql), &columns, &family, &decisive)?;
         let moves = match by {
-            By::Key(key) => seen.assigns || key.is_generated && seen.updates,
+            By::Key(_) => seen.assigns,
             By::Blocks { .. } => seen.updates,
         };
         if moves {
@@ -211,9 +215,9 @@ impl Asked<'_> {
 
     fn insert(&self, id: i64, role: u32, home: i64, by: &By, params: Option<Kept>) -> Result<()> {
         let (blocks, rows) = extent::size_of(self.relation)?;
-        let (column, total, storage, sorting) = match by {
-            By::Key(key) => (Value::Text(self.by), rows, Value::Null, Value::Text(&key.sorting)),
-            By::Blocks { storage } => (Value::Null, blocks, Value::Oid(*storage), Value::Null),
+        let (column, total, storage, place) = match by {
+            By::Key(key) => (Value::Text(self.by), rows, Value::Null, Some(&key.place)),
+            By::Blocks { storage } => (Value::Null, blocks, Value::Oid(*storage), None),
         };
         let path = own::value_of(c"search_path")?;
         INSERT.execute(&[
@@ -244,7 +248,10 @@ impl Asked<'_> {
             options::interval(self.max_replication_lag),
             options::interval(self.pause_between),
             Value::Timestamp(backend::now()),
-            sorting,
+            place.map_or(Value::Null, |place| Value::Text(&place.sorting)),
+            place.map_or(Value::Null, |_| Value::Int8(transaction::system_identifier())),
+            place.map_or(Value::Null, |_| Value::Oid(self.relation)),
+            place.map_or(Value::Null, |place| Value::Int4(place.number)),
         ])?;
         Ok(())
     }

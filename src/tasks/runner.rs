@@ -604,6 +604,13 @@ static PARAMS: Plan = Plan::fixed(
     &[INT8],
 );
 
+/// The defaults of a transaction's properties, which the task's transaction has taken when it began, and the settings for the transaction itself.
+const OF_TRANSACTION: [(&CStr, &CStr); 3] = [
+    (c"default_transaction_isolation", c"transaction_isolation"),
+    (c"default_transaction_read_only", c"transaction_read_only"),
+    (c"default_transaction_deferrable", c"transaction_deferrable"),
+];
+
 /// In the task's transaction, as its role: the state that it runs in, and its parameters. The settings end with the transaction, if it is the task's.
 pub fn before() -> Result<Option<Parameters>> {
     let Some(task) = CURRENT.get() else { return Ok(None) };
@@ -616,6 +623,14 @@ pub fn before() -> Result<Option<Parameters>> {
         && (!is_local || own::value_of(c"search_path")? != path.to_bytes())
     {
         own::set(c"search_path", path, is_local)?;
+    }
+    if is_local {
+        for (default, of_transaction) in OF_TRANSACTION {
+            let is_it = |name: &CStr| name.to_bytes().eq_ignore_ascii_case(default.to_bytes());
+            if let Some((_, value)) = task.settings.iter().find(|(name, _)| is_it(name)) {
+                own::set(of_transaction, value.unwrap_or(c""), true)?;
+            }
+        }
     }
     for (name, value) in task.settings {
         own::set(name, value.unwrap_or(c""), is_local)?;

@@ -292,7 +292,7 @@ static DELETE_FIRING: Plan = Plan::planned(
 
 /// Makes a schedule of the current role, or replaces the one of this name that the role has, and returns its id.
 ///
-/// Errors: those of [`check`]; 42501 for the name of another role's schedule.
+/// Errors: those of [`check`]; 22023 for a new specification that is never due after now; 42501 for the name of another role's schedule.
 pub fn schedule(name: &[u8], asked: &Asked) -> Result<i64> {
     check_caller(c"background.schedule()")?;
     let checked = check(name, asked, identity::acting().2)?;
@@ -359,7 +359,7 @@ pub fn check<'a>(name: &'a [u8], asked: &'a Asked<'a>, role: u32) -> Result<Chec
 
 impl Checked<'_> {
     /// Makes the schedule, or replaces the one of this name that its role has, and returns its id. Its tasks run under `path`, those without one
-    /// under that of a new session. 42501 for the name of another role's schedule.
+    /// under that of a new session. 42501 for the name of another role's schedule, 22023 for a new specification that is never due after now.
     pub fn store(&self, path: Option<&[u8]>, origin: &Origin) -> Result<i64> {
         let Self {
             name,
@@ -374,6 +374,13 @@ impl Checked<'_> {
             let stored = find(name)?;
             if stored.as_ref().is_some_and(|stored| stored.schedule.role != self.role) {
                 return Err(not_permitted(name));
+            }
+            // What was due is no error of who says the same again.
+            if stored
+                .as_ref()
+                .is_none_or(|stored| stored.schedule.rule().spec != rule.spec)
+            {
+                self.timing.check_due(rule.spec, self.now)?;
             }
             let id = match &stored {
                 Some(stored) => stored.schedule.id,
@@ -519,6 +526,9 @@ pub fn alter(name: &[u8], asked: &Asked) -> Result<()> {
     } else {
         None
     };
+    if let Some(timing) = timing.as_ref().filter(|_| rule.spec != is.spec) {
+        timing.check_due(rule.spec, backend::now())?;
+    }
     let flag = |flag: Option<bool>| flag.map_or(Value::Null, Value::Bool);
     let params = options.params;
     ALTER.execute(&[

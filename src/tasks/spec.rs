@@ -5,7 +5,7 @@
 
 use crate::pg::error::{Failure, Report, Result};
 use crate::pg::text;
-use crate::pg::value::zone::{self, MICROSECONDS};
+use crate::pg::value::zone::{self, MICROSECONDS, Zone};
 use crate::tasks::calendar::{self, DAY};
 use crate::tasks::cron::Cron;
 use crate::tasks::cursor::{Cursor, Read, Wrong, with_hint, wrong};
@@ -69,6 +69,45 @@ impl Spec {
             Err(wrong) => Err(wrong),
         };
         read.map_err(|wrong| refused(text, wrong))
+    }
+
+    /// Makes sure that this specification, which is `text`, is due after `now` at all: see [`Spec::next`]. 22023 with the number of the character where
+    /// its time begins.
+    pub fn check_due(&self, text: &[u8], zone: &Zone, anchor: i64, now: i64) -> Result<()> {
+        if self.next(zone, anchor, now)?.is_some() {
+            return Ok(());
+        }
+        let (message, expected) = match self {
+            Self::At(_) if self.next(zone, anchor, i64::MIN)?.is_some() => {
+                ("the time has passed", "Expected a time in the future.")
+            }
+            Self::At(_) => ("time is out of range", "Expected a time that timestamptz can hold."),
+            Self::Every(_) => ("interval is too long", TOO_LONG),
+            Self::Cron(_) => ("no time is left", "Expected a time that timestamptz can hold."),
+        };
+        // Behind the first word, which an interval of pg_cron and cron fields do not have.
+        let is_space = u8::is_ascii_whitespace;
+        let begin = text.iter().position(|byte| !is_space(byte)).unwrap_or(0);
+        let word = text.get(begin..).unwrap_or_default();
+        let at = match word.first() {
+            Some(first) if first.is_ascii_alphabetic() => {
+                let rest = word
+                    .iter()
+                    .skip_while(|byte| !is_space(byte))
+                    .skip_while(|byte| is_space(byte));
+                text.len() - rest.count()
+            }
+            _ => begin,
+        };
+        Err(refused(
+            text,
+            Wrong {
+                at,
+                message: message.to_owned(),
+                expected: expected.to_owned(),
+                hint: None,
+            },
+        ))
     }
 }
 
@@ -160,6 +199,8 @@ fn seconds(cursor: &mut Cursor) -> Read<Option<Every>> {
     }))
 }
 
+const TOO_LONG: &str = "Expected an interval that ends at a time that timestamptz can hold.";
+
 /// An interval of months, days and microseconds, which is the text at byte `at`.
 fn every(at: usize, interval: Option<(i32, i32, i64)>) -> Read<Spec> {
     let expected = "Expected an interval of at least one second, as in every 90 seconds.";
@@ -175,6 +216,12 @@ fn every(at: usize, interval: Option<(i32, i32, i64)>) -> Read<Spec> {
     }
     if months == 0 && days == 0 && microseconds < MICROSECONDS {
         return wrong(at, "interval is too short", expected);
+    }
+    // As long as all of timestamptz, from whatever time it counts.
+    let days_until = |instant: i64| instant / MICROSECONDS / DAY;
+    let longest = days_until(zone::END) - days_until(zone::FIRST);
+    if i64::from(months) * 28 + i64::from(days) + days_until(microseconds) > longest {
+        return wrong(at, "interval is too long", TOO_LONG);
     }
     Ok(Spec::Every(Every {
         months,

@@ -13,7 +13,7 @@ use pgrx::pg_sys::{self, AttrNumber, CmdType, List, NodeTag, Oid, Query, TargetE
 pub struct Seen {
     /// It updates rows of one of them.
     pub updates: bool,
-    /// It assigns to the column.
+    /// It assigns to one of the columns.
     pub assigns: bool,
 }
 
@@ -29,9 +29,10 @@ may_raise! {
 }
 
 /// Analyses the statement with these parameters, names of types and texts of values, as the current role, and tells what it does to the tables
-/// `family`, whose column the name is of. 42601 unless it is one statement; the errors of the analysis, 42P02 for a parameter that is not there.
-pub fn look(sql: &CStr, parameters: &[(&CStr, Option<&CStr>)], family: &[u32], column: &[u8]) -> Result<Seen> {
-    let parameters = kept::read(parameters)?;
+/// `family`, whose columns the names are of. 42601 unless it is one statement; 0A000 for COPY from or to the client; the errors of the analysis,
+/// 42P02 for a parameter that is not there, of which COPY has none.
+pub fn look(sql: &CStr, parameters: &[(&CStr, Option<&CStr>)], family: &[u32], columns: &[Vec<u8>]) -> Result<Seen> {
+    let (parameters, none) = (kept::read(parameters)?, kept::read(&[])?);
     error::catching(|raw| {
         let mut seen = Seen::default();
         // SAFETY: NUL-terminated; NULL is the empty list, and the list holds RawStmts. The list of queries is that of the analysis.
@@ -46,13 +47,38 @@ pub fn look(sql: &CStr, parameters: &[(&CStr, Option<&CStr>)], family: &[u32], c
                 );
             }
             let statement = (*(*statements).elements).ptr_value.cast::<pg_sys::RawStmt>();
-            let queries = parameters.analyze(raw, statement, sql.as_ptr());
+            let queries = if (*(*statement).stmt).type_ == NodeTag::T_CopyStmt {
+                let copy = (*statement).stmt.cast::<pg_sys::CopyStmt>();
+                check_copy(raw, copy);
+                let mut inner = *statement;
+                inner.stmt = (*copy).query;
+                if inner.stmt.is_null() {
+                    core::ptr::null_mut()
+                } else {
+                    none.analyze(raw, &raw mut inner, sql.as_ptr())
+                }
+            } else {
+                parameters.analyze(raw, statement, sql.as_ptr())
+            };
             for query in elements::<Query>(queries) {
-                look_at(raw, query, family, column, &mut seen);
+                look_at(raw, query, family, columns, &mut seen);
             }
         }
         seen
     })
+}
+
+/// 0A000: a chunk has no client.
+unsafe fn check_copy(raw: Raw<'_>, copy: *mut pg_sys::CopyStmt) {
+    // SAFETY: a statement from the parser.
+    if unsafe { (*copy).filename.is_null() && !(*copy).is_program } {
+        raise_raw(
+            raw,
+            PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+            &[b"COPY from or to the client cannot run in an operation"],
+            Some(c"Use a file on the server or a program."),
+        );
+    }
 }
 
 /// The elements of a list of pointers.
@@ -64,7 +90,7 @@ unsafe fn elements<T>(list: *mut List) -> impl Iterator<Item = *mut T> {
     }
 }
 
-unsafe fn look_at(raw: Raw<'_>, query: *mut Query, family: &[u32], column: &[u8], seen: &mut Seen) {
+unsafe fn look_at(raw: Raw<'_>, query: *mut Query, family: &[u32], columns: &[Vec<u8>], seen: &mut Seen) {
     // SAFETY: an analysed query; a statement that changes rows may be there at its top, in its WITH, and in an EXPLAIN, which has analysed but not
     // rewritten it.
     unsafe {
@@ -72,7 +98,7 @@ unsafe fn look_at(raw: Raw<'_>, query: *mut Query, family: &[u32], column: &[u8]
             let inner = UtilityContainsQuery(raw, (*query).utilityStmt);
             if !inner.is_null() {
                 for query in elements::<Query>(pg_rewrite_query(raw, inner)) {
-                    look_at(raw, query, family, column, seen);
+                    look_at(raw, query, family, columns, seen);
                 }
             }
             return;
@@ -81,27 +107,27 @@ unsafe fn look_at(raw: Raw<'_>, query: *mut Query, family: &[u32], column: &[u8]
             let entry = (*(*(*query).rtable).elements.add((*query).resultRelation as usize - 1)).ptr_value;
             let table = (*entry.cast::<pg_sys::RangeTblEntry>()).relid;
             if family.contains(&table.to_u32()) {
-                look_at_targets(raw, query, table, column, seen);
+                look_at_targets(raw, query, table, columns, seen);
             }
         }
         for cte in elements::<pg_sys::CommonTableExpr>((*query).cteList) {
             let inner = (*cte).ctequery;
             if (*inner).type_ == NodeTag::T_Query {
-                look_at(raw, inner.cast(), family, column, seen);
+                look_at(raw, inner.cast(), family, columns, seen);
             }
         }
     }
 }
 
-unsafe fn look_at_targets(raw: Raw<'_>, query: *mut Query, table: Oid, column: &[u8], seen: &mut Seen) {
+unsafe fn look_at_targets(raw: Raw<'_>, query: *mut Query, table: Oid, columns: &[Vec<u8>], seen: &mut Seen) {
     let mut assigned = |targets: *mut List| {
         seen.updates = true;
         // SAFETY: a list of targets, whose numbers are those of the table's columns.
         unsafe {
             for target in elements::<TargetEntry>(targets) {
                 if !(*target).resjunk {
-                    let name = get_attname(raw, table, (*target).resno, true);
-                    seen.assigns |= memory::c_bytes(name) == column;
+                    let name = memory::c_bytes(get_attname(raw, table, (*target).resno, true));
+                    seen.assigns |= columns.iter().any(|column| column == name);
                 }
             }
         }

@@ -992,6 +992,117 @@ fn the_keys_are_sorted_otherwise() {
     }
 }
 
+/// Another column that gets the name of the key has other keys.
+#[test]
+fn another_column_gets_the_name() {
+    let cluster = cluster(&[]);
+    let mut session = cluster.session();
+    for (change, back) in [
+        (
+            "RENAME id TO first; ALTER TABLE t RENAME other TO id",
+            Some("RENAME id TO other; ALTER TABLE t RENAME first TO id"),
+        ),
+        (
+            "DROP id; ALTER TABLE t ADD id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY",
+            None,
+        ),
+    ] {
+        for is_paused in [true, false] {
+            let case = format!("{change}, paused: {is_paused}");
+            session.exec(
+                "CREATE TABLE t (id int PRIMARY KEY, other int UNIQUE, n int DEFAULT 0); \
+                 INSERT INTO t SELECT i, 401 - i FROM generate_series(1, 400) i",
+            );
+            let id = start(
+                &mut session,
+                &format!("{COUNT_UP}, 'id', chunk_rows => 10, pause_between => '20 ms', max_attempts => 1"),
+            );
+            session.wait_until(&format!(
+                "(SELECT chunks_done > 2 FROM background.operations WHERE id = {id})"
+            ));
+            if is_paused {
+                session.exec(&format!("SELECT background.alter_operation({id}, paused => true)"));
+            }
+            session.exec(&format!("BEGIN; ALTER TABLE t {change}; COMMIT"));
+            if is_paused {
+                session.exec(&format!("SELECT background.alter_operation({id}, paused => false)"));
+            }
+            assert_eq!(wait(&mut session, id), "failed", "{case}");
+            assert!(
+                is(
+                    &mut session,
+                    id,
+                    "last_error LIKE 'column \"id\" is another one than that by which the table is divided%'"
+                ),
+                "{case}"
+            );
+            assert!(is(&mut session, id, "rows_affected = (SELECT sum(n) FROM t)"), "{case}");
+            assert!(session.holds("(SELECT bool_and(n IN (0, 1)) FROM t)"), "{case}");
+            if let Some(back) = back {
+                session.exec(&format!(
+                    "BEGIN; ALTER TABLE t {back}; COMMIT; SELECT background.retry_operation({id})"
+                ));
+                assert_eq!(wait(&mut session, id), "done", "{case}");
+                assert!(once(&mut session, "t"), "{case}");
+            }
+            session.exec("DROP TABLE t");
+        }
+    }
+}
+
+/// The columns of a restored table have other numbers where one had been dropped, and the table may have the same number.
+#[test]
+fn an_operation_in_a_restored_database() {
+    let (original, copy) = (cluster(&[]), Cluster::start(&["pg_background.max_task_workers = 4"]));
+    let mut session = original.session();
+    session.exec(
+        "CREATE TABLE t (gone int, id int PRIMARY KEY, n int DEFAULT 0, other int UNIQUE); ALTER TABLE t DROP gone; \
+         INSERT INTO t SELECT i, 0, 401 - i FROM generate_series(1, 400) i",
+    );
+    let id = start(
+        &mut session,
+        &format!("{COUNT_UP}, 'id', chunk_rows => 10, pause_between => '20 ms', max_attempts => 1"),
+    );
+    session.wait_until(&format!(
+        "(SELECT chunks_done > 2 FROM background.operations WHERE id = {id})"
+    ));
+    session.exec(&format!("SELECT background.alter_operation({id}, paused => true)"));
+    session.wait_until("NOT EXISTS (SELECT FROM background.tasks WHERE state = 'running')");
+    let dump = harness::run(
+        harness::server_program("pg_dump")
+            .args(["-U", "postgres", "-d", "postgres", "-h"])
+            .arg(original.socket_dir()),
+    );
+    let script = copy.data().join("dump.sql");
+    std::fs::write(&script, dump.stdout).expect("the dump is written");
+    harness::give_to_server(&script);
+    copy.session().exec("DROP EXTENSION IF EXISTS pg_background");
+    harness::run(
+        harness::psql()
+            .args(["-U", "postgres", "-d", "postgres", "-q", "-h"])
+            .arg(copy.socket_dir())
+            .arg("-f")
+            .arg(&script),
+    );
+    let mut session = copy.session();
+    session.exec("SELECT background.activate()");
+    let done: i64 = session.value(&format!(
+        "SELECT chunks_done FROM background.operations WHERE id = {id}"
+    ));
+    session.exec(&format!("SELECT background.alter_operation({id}, paused => false)"));
+    session.wait_until(&format!(
+        "(SELECT chunks_done > {done} + 2 FROM background.operations WHERE id = {id})"
+    ));
+    // It knows the column by its number here from then on.
+    session.exec("BEGIN; ALTER TABLE t RENAME id TO first; ALTER TABLE t RENAME other TO id; COMMIT");
+    assert_eq!(wait(&mut session, id), "failed");
+    session.exec(&format!(
+        "BEGIN; ALTER TABLE t RENAME id TO other; ALTER TABLE t RENAME first TO id; COMMIT; SELECT background.retry_operation({id})"
+    ));
+    assert_eq!(wait(&mut session, id), "done");
+    assert!(once(&mut session, "t"));
+}
+
 #[test]
 fn a_role_that_does_not_exist_any_more() {
     let cluster = cluster(&[]);

@@ -113,6 +113,67 @@ fn the_state_that_a_task_runs_in() {
     assert!(session.holds("(SELECT count(*) = 1 FROM a.seen WHERE what = 'none')"));
 }
 
+/// What a transaction is by default, the one of the task is, too.
+#[test]
+fn defaults_of_transactions_among_the_settings() {
+    let cluster = cluster(&[]);
+    let mut session = cluster.session();
+    let see = "SELECT concat_ws(''|'', current_setting(''transaction_isolation''), current_setting(''transaction_read_only''), \
+         current_setting(''transaction_deferrable'')) AS seen";
+    for (settings, seen) in [
+        (
+            r#"{"default_transaction_isolation": "serializable"}"#,
+            "serializable|off|off",
+        ),
+        (
+            r#"{"Default_Transaction_Isolation": "repeatable read"}"#,
+            "repeatable read|off|off",
+        ),
+        (r#"{"default_transaction_read_only": "on"}"#, "read committed|on|off"),
+        (
+            r#"{"default_transaction_isolation": "serializable", "default_transaction_read_only": true, "default_transaction_deferrable": true}"#,
+            "serializable|on|on",
+        ),
+        (
+            r#"{"default_transaction_isolation": "serializable", "transaction_isolation": "read committed"}"#,
+            "read committed|off|off",
+        ),
+        (
+            r#"{"default_transaction_read_only": "on", "transaction_read_only": "off"}"#,
+            "read committed|off|off",
+        ),
+    ] {
+        for mode in ["transaction", "statement"] {
+            if mode == "statement" && settings.contains("\"transaction_") {
+                continue;
+            }
+            let id = session.enqueue(&format!(
+                "'{see}', settings => '{settings}', mode => '{mode}', keep_result => true"
+            ));
+            assert_eq!(session.wait_task(id), "done", "{mode} {settings}");
+            assert_eq!(
+                session.value::<String>(&format!("SELECT r ->> 'seen' FROM background.result({id}) AS r")),
+                seen,
+                "{mode} {settings}"
+            );
+        }
+    }
+    let id = session.enqueue(
+        "'INSERT INTO done VALUES (1)', settings => '{\"default_transaction_read_only\": \"on\"}', max_attempts => 1",
+    );
+    assert_eq!(session.wait_task(id), "failed");
+    assert!(session.holds(&format!(
+        "(SELECT sqlstate = '25006' FROM background.runs WHERE task_id = {id})"
+    )));
+    // The next one has none of it.
+    let id = session.enqueue(&format!("'{see}', keep_result => true"));
+    assert_eq!(session.wait_task(id), "done");
+    assert_eq!(
+        session.value::<String>(&format!("SELECT r ->> 'seen' FROM background.result({id}) AS r")),
+        "read committed|off|off"
+    );
+}
+
 #[test]
 fn an_attempt_that_fails_is_noted_and_followed_by_the_next() {
     let cluster = cluster(&[]);

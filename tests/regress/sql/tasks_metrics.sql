@@ -36,12 +36,13 @@ SELECT name FROM background.metrics() WHERE value IS NULL OR labels->>'datname' 
 -- One sample for a name and its labels.
 SELECT name, labels FROM (SELECT * FROM pg_background_metrics() UNION ALL SELECT * FROM background.metrics()) AS _ GROUP BY 1, 2 HAVING count(*) > 1;
 -- A part alone is the same as in the whole.
-SELECT part, count(*) > 0 AS has FROM (VALUES ('queues'), ('counts'), ('status'), ('schedules'), ('operations'), ('none')) AS _ (part), background.metrics(part) GROUP BY part ORDER BY part;
+SELECT part, count(*) > 0 AS has FROM (VALUES ('queues'), ('counts'), ('status'), ('schedules'), ('operations')) AS _ (part), background.metrics(part) GROUP BY part ORDER BY part;
 SELECT count(*) FROM (
 	SELECT name, labels FROM background.metrics()
 	EXCEPT ALL SELECT name, labels FROM (VALUES ('queues'), ('counts'), ('status'), ('schedules'), ('operations')) AS _ (part), background.metrics(part)
 ) AS _;
 SELECT name, value FROM background.metrics('status');
+SELECT error_line(format('SELECT * FROM background.metrics(%L)', part)) FROM unnest('{typo,"",QUEUES}'::text[]) AS part;
 -- A schedule that is late, and one whose task failed.
 SELECT name, value FROM background.metrics('schedules') WHERE labels->>'schedule' = 'metrics' ORDER BY name COLLATE "C";
 UPDATE background.firing SET next_at = now() - interval '1 hour', last_state = 'failed', failures_total = 2

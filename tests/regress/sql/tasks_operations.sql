@@ -24,6 +24,11 @@ SELECT refused($$'SELECT $1, $2, $3', 't', 'id'$$);
 SELECT refused($$'SELECT $1, $2 FROM nowhere', 't', 'id'$$);
 SELECT refused($$'COMMIT', 't', 'id'$$);
 SELECT refused($$'VACUUM t', 't', 'id'$$);
+SELECT refused($$'COPY (SELECT 1) TO STDOUT', 't', 'id'$$);
+SELECT refused($$'COPY t TO STDOUT', 't'$$);
+SELECT refused($$'COPY t FROM STDIN', 't', 'id'$$);
+SELECT refused($$'COPY (SELECT FROM t WHERE id BETWEEN $1 AND $2) TO PROGRAM ''cat''', 't', 'id'$$);
+SELECT refused($$'COPY (UPDATE t SET id = 1 RETURNING id) TO PROGRAM ''cat''', 't', 'id'$$);
 -- Values.
 SELECT refused($$'SELECT $1, $2', 't', 'id', parallelism => 0$$);
 SELECT refused($$'SELECT $1, $2', 't', 'id', parallelism => 5000$$);
@@ -62,6 +67,14 @@ SELECT refused($$'SELECT $1, $2', 't', 'txt'$$);
 UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'good'::regclass;
 SELECT refused($$'SELECT $1, $2', 't', 'txt'$$);
 UPDATE pg_index SET indisvalid = true WHERE indexrelid = 'good'::regclass;
+-- Types whose texts do not tell their values apart.
+CREATE DOMAIN ops.fun AS regproc;
+CREATE TYPE ops.pair AS (a int, b regoper[]);
+CREATE TYPE ops.range AS RANGE (subtype = regproc);
+CREATE TABLE kinds (proc regproc, oper regoper, fun ops.fun, procs regproc[], pair ops.pair, range ops.range, procedure regprocedure);
+SELECT error_line('CREATE INDEX ON kinds (' || c || ')') FROM unnest('{proc,oper,fun,procs,pair,range,procedure}'::text[]) AS c;
+SELECT c, refused(format($$'SELECT $1, $2', 'kinds', %L$$, c)) FROM unnest('{proc,oper,fun,procs,pair,range}'::text[]) AS c;
+SELECT refused($$'SELECT $1, $2', 'kinds', 'procedure'$$) = 'an id';
 -- The table.
 CREATE VIEW v AS SELECT * FROM t;
 CREATE TEMP TABLE tt (id int PRIMARY KEY);
@@ -83,6 +96,14 @@ SELECT refused($$'EXPLAIN ANALYZE UPDATE t SET n = 1 WHERE ctid BETWEEN $1 AND $
 SELECT refused($$'EXPLAIN (ANALYZE) WITH u AS (UPDATE t SET id = 1 WHERE id BETWEEN $1 AND $2 RETURNING 1) SELECT FROM u', 't', 'id'$$);
 CREATE INDEX ON t (twice);
 SELECT refused($$'UPDATE t SET n = n + 1 WHERE twice BETWEEN $1 AND $2', 't', 'twice'$$);
+SELECT refused($$'UPDATE v SET (big, n) = (1, 2) WHERE twice BETWEEN $1 AND $2', 't', 'twice'$$);
+SELECT refused($$'UPDATE t SET big = n WHERE twice BETWEEN $1 AND $2', 't', 'twice'$$);
+CREATE TABLE sum (a int, b int, c int, n int, g int GENERATED ALWAYS AS (a + b * 2) STORED);
+CREATE INDEX ON sum (g);
+CREATE TABLE sum_child () INHERITS (sum);
+CREATE INDEX ON sum_child (g);
+SELECT t, c, left(refused(format($$'UPDATE %s SET %I = %1$I.n + 1 WHERE g BETWEEN $1 AND $2', 'sum', 'g'$$, t, c)), 90)
+FROM unnest('{sum,sum_child}'::text[]) AS t, unnest('{a,b,n}'::text[]) AS c;
 CREATE TABLE parts (id int, n int) PARTITION BY RANGE (id);
 CREATE TABLE part1 PARTITION OF parts DEFAULT;
 CREATE INDEX ON parts (id);
@@ -90,7 +111,7 @@ SELECT refused($$'DELETE FROM parts WHERE ctid BETWEEN $1 AND $2', 'parts'$$);
 SELECT refused($$'UPDATE parts SET n = 1 WHERE ctid BETWEEN $1 AND $2', 'part1'$$);
 SELECT refused($$'UPDATE part1 SET id = 1 WHERE id BETWEEN $1 AND $2', 'parts', 'id'$$);
 -- Nothing is left behind.
-SELECT count(*) FROM background.operation WHERE id <> (SELECT id FROM background.operation WHERE key_column = 'txt');
+SELECT count(*) FROM background.operation WHERE key_column NOT IN ('txt', 'procedure', 'twice', 'g');
 -- Who may.
 GRANT USAGE ON SCHEMA ops TO regress_tasks_alice;
 GRANT SELECT (n) ON t TO regress_tasks_alice;

@@ -77,6 +77,23 @@ SELECT background.cancel(id), background.unschedule(schedule) FROM background.ta
 SELECT background.schedule('past', 'every 1 hour', 'SELECT 1', ends_at => '2020-01-01') > 0;
 SELECT next_at, error FROM background.schedules WHERE name = 'past';
 SELECT background.unschedule('past');
+SELECT spec, error_line(format('SELECT background.schedule(''e'', %L, ''SELECT 1'', time_zone => ''UTC'')', spec))
+FROM unnest('{at 2020-01-01 00:00,"  at  2020-01-01 00:00Z",every 10000000 years,every 178000000 years,every 293000 years,every 109500000 days}'::text[]) AS spec;
+SELECT error_line('SELECT background.schedule(''e'', ''at 2020-01-01 00:00'', ''SELECT 1'', enabled => false)');
+SELECT error_line('SELECT background.preview_schedule(''every 10000000 years'')');
+-- What is there already may have been due.
+SELECT background.schedule('once', 'at 2200-01-01 00:00', 'SELECT 1') > 0;
+UPDATE background.schedule SET spec = 'at 2020-01-01 00:00' WHERE name = 'once';
+SELECT background.schedule('once', 'at 2020-01-01 00:00', 'SELECT 2') > 0;
+SELECT background.alter_schedule('once', enabled => false), background.alter_schedule('once', enabled => true);
+SELECT background.alter_schedule('once', time_zone => 'UTC', spec => 'at 2020-01-01 00:00');
+SELECT error_line('SELECT background.alter_schedule(''once'', spec => ''at 2020-01-01 00:01'')');
+SELECT error_line('SELECT background.schedule(''once'', ''at 2020-01-01 00:01'', ''SELECT 3'')');
+SELECT spec, sql, next_at FROM background.schedules WHERE name = 'once';
+-- The start is an occurrence.
+SELECT background.schedule('once', 'every 290000 years', 'SELECT 1', starts_at => '2200-01-01 UTC') > 0;
+SELECT next_at = starts_at AS at_the_start, error FROM background.schedules WHERE name = 'once';
+SELECT background.unschedule('once');
 -- Errors leave nothing behind.
 SELECT error_line('SELECT background.schedule(NULL, ''every 1 hour'', ''SELECT 1'')');
 SELECT error_line('SELECT background.schedule(''e'', NULL, ''SELECT 1'')');
