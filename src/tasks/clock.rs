@@ -135,6 +135,8 @@ struct Clock {
     /// The aims that a runner was ordered for, and when the last time.
     served: Vec<(Aim, i64)>,
     watch: Watch,
+    /// Whether it has slept with nothing due.
+    has_slept: bool,
     /// When there was something to do last.
     busy_at: i64,
     swept_at: i64,
@@ -274,6 +276,7 @@ fn serve(argument: Datum) -> Result<()> {
         queued: QueuedOrder::default(),
         served: Vec::new(),
         watch: Watch::begin(),
+        has_slept: false,
         busy_at: backend::now(),
         swept_at: backend::now(),
         swept_for: 0,
@@ -306,9 +309,13 @@ impl Clock {
             }
             return Ok(Some(LOOK_FOR_LOCK));
         }
-        let databases = shared::databases()?;
+        let mut databases = shared::databases()?;
         write_hints(&databases)?;
         let now = backend::now();
+        if core::mem::take(&mut self.has_slept) {
+            // Nothing was due, so it does not matter whether the clock has jumped meanwhile.
+            self.watch = Watch::begin();
+        }
         if self.watch.has_jumped() {
             databases.iter().for_each(|database| database.duty_begins(now));
         }
@@ -325,8 +332,11 @@ impl Clock {
             }
             let most = settings::max_task_workers().max(0) as u32;
             let mut aims = Vec::new();
+            let mut keeper_waits = false;
+            // The one whose keeper was ordered longest ago comes first, or those that are due all the time would keep the others waiting.
+            databases.sort_by_key(|database| database.keeper_ordered_at());
             for database in &databases {
-                is_idle &= self.serve_keeper(database, &databases, now, &mut ms)?;
+                is_idle &= self.serve_keeper(database, now, &mut ms, &mut keeper_waits)?;
                 for role in database.roles(most) {
                     let aim = Aim {
                         database: database.number(),
@@ -335,6 +345,7 @@ impl Clock {
                     fallible::push(&mut aims, (self.served_at(aim), aim, role))?;
                 }
             }
+            shared::keeper_waits(keeper_waits, &databases);
             is_idle &= aims.is_empty();
             self.serve(&mut aims, most as usize, now, &mut ms)?;
         }
@@ -346,7 +357,7 @@ impl Clock {
             }
         } else if now - self.busy_at >= LINGER {
             if stays {
-                ms = NEVER;
+                (self.has_slept, ms) = (true, NEVER);
             } else if shared::clock_ends(asked) {
                 return Ok(None);
             }
@@ -468,7 +479,7 @@ impl Clock {
     }
 
     /// Orders the keeper of a database if it is to look. Tells whether it has nothing to do, now and later.
-    fn serve_keeper(&mut self, database: &Database, all: &[&'static Database], now: i64, ms: &mut i64) -> Result<bool> {
+    fn serve_keeper(&mut self, database: &Database, now: i64, ms: &mut i64, waits: &mut bool) -> Result<bool> {
         let keeper = Aim {
             database: database.number(),
             role: None,
@@ -481,13 +492,15 @@ impl Clock {
         if is_due && self.count(|aim| *aim == keeper) == 0 {
             match self.paused_for(keeper, now) {
                 0 if self.count(|aim| aim.role.is_none()) >= KEEPERS => {
-                    if is_due_now {
-                        shared::keeper_waits(all);
-                    } else {
+                    *waits |= is_due_now;
+                    if !is_due_now {
                         sleep(due_at - now);
                     }
                 }
-                0 => self.order(keeper, database.owner(), Work::Keep)?,
+                0 => {
+                    database.keeper_is_ordered(now);
+                    self.order(keeper, database.owner(), Work::Keep)?;
+                }
                 us => sleep(us),
             }
         } else if at > now {

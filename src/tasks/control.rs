@@ -12,9 +12,8 @@ use crate::session::wait::Deadline;
 use crate::tasks::end::{self, Ended};
 use crate::tasks::keys::{self, Found};
 use crate::tasks::pushed::{self, Ready, ready_columns};
-use crate::tasks::queue;
-use crate::tasks::running::{self, Canceled};
 use crate::tasks::tables::{Phase, Tables, task};
+use crate::tasks::{queue, running};
 use pgrx::PgSqlErrorCode;
 
 /// A task that has not ended.
@@ -53,7 +52,7 @@ pub fn cancel(tables: &Tables, id: i64, grace_ms: i32) -> Result<bool> {
         && let Some(run) = running::runs_now(id)
     {
         check_cancel(id, run.owner)?;
-        if running::cancel(id, grace_ms)? != Canceled::NoRun {
+        if running::cancel(id, grace_ms)? {
             return Ok(true);
         }
     }
@@ -64,23 +63,18 @@ pub fn cancel(tables: &Tables, id: i64, grace_ms: i32) -> Result<bool> {
         };
     };
     check_cancel(id, found.owner)?;
-    let run = running::cancel(id, grace_ms)?;
-    if run == Canceled::Told {
-        return Ok(true);
-    }
-    let was_told = run == Canceled::Over;
-    if was_told && !tables.has_task(id, Sees::Committed)? {
+    if running::cancel(id, grace_ms)? {
         return Ok(true);
     }
     transaction::check_writable(c"background.cancel()")?;
     if LOCK.first(&[Value::Int8(id)], |_| Ok(()))?.is_none() {
-        return Ok(was_told);
+        return Ok(false);
     }
     // A run that has begun before the row was locked has said so. Its end waits for this transaction, so this does not wait for its end.
-    if running::cancel(id, 0)? == Canceled::Told {
+    if running::cancel(id, 0)? {
         return Ok(true);
     }
-    Ok(end::without_run(id, b"canceled")? || was_told)
+    end::without_run(id, b"canceled")
 }
 
 static LOCK: Plan = Plan::planned(

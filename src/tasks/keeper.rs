@@ -742,6 +742,13 @@ fn note_cut_short(tables: &Tables, attempts: &Attempts) -> Result<bool> {
 
 /// A process is gone with its task. If that had committed before, there is no row any more, and nothing to note; nor if it had not begun.
 fn note_lost(run: &Run) -> Result<()> {
+    if run.is_canceled && run.attempt == 0 {
+        // Canceled when the attempt was over, and noted if it was to be.
+        if end::end(run.task, b"canceled")? && !end::follow(run.task, false, Locked::Skip)? {
+            pushed::ends(false)?;
+        }
+        return Ok(());
+    }
     let attempts = LOST.first(&[Value::Int8(run.task)], Attempts::read)?;
     let Some(attempts) = attempts.filter(|_| run.attempt > 0) else {
         return Ok(());

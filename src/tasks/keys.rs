@@ -38,11 +38,10 @@ static LOCK_TO_REPLACE: Plan = Plan::planned(
     &[INT8],
 );
 
-/// The last task of the key and the role, if any.
+/// The last task of the key and the role.
 struct Last {
     id: i64,
     turn: i32,
-    /// Also one that logical replication wrote, which never begins here.
     has_begun: bool,
     /// The transaction that has enqueued it or given it this version, if that has not ended and is not this one.
     uncommitted: u32,
@@ -52,8 +51,9 @@ struct Last {
 pub fn find(tables: &Tables, key: &[u8], role: u32, replaces: bool) -> Result<Found> {
     let home = stamp::home(tables)?;
     loop {
-        let Some(last) = last(tables, key, role, home)? else {
-            return Ok(Found::Turn(0));
+        let (turn, last) = last(tables, key, role, home)?;
+        let Some(last) = last else {
+            return Ok(Found::Turn(turn));
         };
         if last.uncommitted != 0 {
             // As for a unique index: whether it is there is known at the end of the other transaction.
@@ -61,7 +61,7 @@ pub fn find(tables: &Tables, key: &[u8], role: u32, replaces: bool) -> Result<Fo
             continue;
         }
         if last.has_begun || running::runs_now(last.id).is_some() {
-            return Ok(Found::Turn(next(last.turn)?));
+            return Ok(Found::Turn(turn));
         }
         let lock = if replaces { &LOCK_TO_REPLACE } else { &LOCK };
         if lock.first(&[Value::Int8(last.id)], |_| Ok(()))?.is_none() {
@@ -70,24 +70,16 @@ pub fn find(tables: &Tables, key: &[u8], role: u32, replaces: bool) -> Result<Fo
         }
         // It may have begun before it was locked.
         if running::runs_now(last.id).is_some() {
-            return Ok(Found::Turn(next(last.turn)?));
+            return Ok(Found::Turn(turn));
         }
         return Ok(Found::Task(last.id));
     }
 }
 
-fn next(turn: i32) -> Result<i32> {
-    turn.checked_add(1).ok_or_else(|| {
-        Report::new(
-            PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
-            "too many tasks follow each other under one key",
-        )
-        .into()
-    })
-}
-
-fn last(tables: &Tables, key: &[u8], role: u32, home: i64) -> Result<Option<Last>> {
-    let mut last: Option<Last> = None;
+/// The turn of the next task of the key and the role, and the last one of this `home`, if any. 54000 after the last turn. Rows that logical
+/// replication wrote have another `home`. They never begin here, and keep their turns.
+fn last(tables: &Tables, key: &[u8], role: u32, home: i64) -> Result<(i32, Option<Last>)> {
+    let (mut next, mut last) = (Some(0), None::<Last>);
     table::find(
         tables.task,
         tables.task_key,
@@ -95,20 +87,32 @@ fn last(tables: &Tables, key: &[u8], role: u32, home: i64) -> Result<Option<Last
         Key::Text(key),
         Sees::Uncommitted,
         |row| {
-            let owner = row.role(task::OWNER).map_or(0, |owner| owner.oid);
+            if row.role(task::OWNER).map_or(0, |owner| owner.oid) != role {
+                return Ok(None::<()>);
+            }
             let turn = row.int4(task::TURN).unwrap_or(0);
-            if owner == role && last.as_ref().is_none_or(|last| last.turn < turn) {
+            if next.is_some_and(|next| next <= turn) {
+                next = turn.checked_add(1);
+            }
+            if row.int8(task::HOME) == Some(home) && last.as_ref().is_none_or(|last| last.turn < turn) {
                 last = Some(Last {
                     id: row.int8(task::ID).unwrap_or(0),
                     turn,
-                    has_begun: row.int4(task::ATTEMPT).unwrap_or(0) > 0 || row.int8(task::HOME) != Some(home),
+                    has_begun: row.int4(task::ATTEMPT).unwrap_or(0) > 0,
                     uncommitted: row.uncommitted,
                 });
             }
-            Ok(None::<()>)
+            Ok(None)
         },
     )?;
-    Ok(last)
+    match next {
+        Some(next) => Ok((next, last)),
+        None => Err(Report::new(
+            PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+            "too many tasks follow each other under one key",
+        )
+        .into()),
+    }
 }
 
 /// Whether no task of the unique key comes before the row of `t`, looked up row by row: as a join it could read all tasks with keys. Rows that logical replication wrote have another `home`, and never run here.

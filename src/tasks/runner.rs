@@ -215,8 +215,8 @@ pub fn next(cookie: u64) -> Result<Option<Task>> {
                     shared::put_back(None, &successors);
                 }
                 Err(failure) => {
-                    if let Some(run) = shared::held().filter(|_| shared::attempt_ends()) {
-                        cancel(run.task);
+                    if shared::attempt_ends(false) {
+                        shared::leave();
                     }
                     shared::put_back(None, &[]);
                     shared::mine()?.ask_for_sweep_at(backend::now() + LATER);
@@ -233,8 +233,8 @@ pub fn next(cookie: u64) -> Result<Option<Task>> {
 /// The job of the task that [`next`] has returned cannot begin: it goes back into its line.
 pub fn not_now() {
     if let Some(task) = take_current() {
-        if shared::attempt_ends() {
-            cancel(task.id);
+        if shared::attempt_ends(false) {
+            return shared::leave();
         }
         shared::put_back(Some(task.queue.to_bytes()), &[]);
     }
@@ -755,7 +755,11 @@ pub fn ended(rows: i64, tag: Option<u32>) {
     moment::passes("run committed");
     let Some(task) = take_current() else { return };
     if task.gets_none {
-        return release(&task);
+        return if shared::attempt_ends(false) {
+            shared::leave()
+        } else {
+            release(&task)
+        };
     }
     let _kept = Kept(task.keeps_result);
     if task.is_statement
@@ -973,25 +977,18 @@ pub fn failed(error: &crate::registry::job::Error, stop: Stop, is_canceled: bool
         return shared::leave();
     }
     // If this process ends from here on, there is nothing to note.
-    let is_canceled = shared::attempt_ends();
+    moment::passes("noted that it failed");
+    let is_canceled = shared::attempt_ends(end.is_some());
     moment::passes("failed");
     if end.is_some() {
         has_ended(&task, false);
+    } else if is_canceled {
+        shared::leave();
     } else {
-        if is_canceled {
-            cancel(task.id);
-        }
         if let Some(database) = shared::known() {
             database.ask_for_keeper_at(run_at);
         }
         release(&task);
-    }
-}
-
-/// Ends the task, which a session has canceled too late to stop its run. The claim keeps other runners away until then.
-fn cancel(id: i64) {
-    if let Err(failure) = transaction::own(|| end::end(id, b"canceled")) {
-        error::log_caught(error::into_data(failure));
     }
 }
 

@@ -119,31 +119,17 @@ pub fn counts_of(queue: &[u8]) -> Result<totals::Counts> {
     totals::counts(tables::last()?.task, queue)
 }
 
-/// What a cancel has found.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Canceled {
-    /// There is no run.
-    NoRun,
-    /// The run was told, and has ended since, in whichever way.
-    Over,
-    /// The run was told, and goes on.
-    Told,
-}
-
-/// Cancels a run, and waits up to `grace_ms` milliseconds for its end.
-pub fn cancel(id: i64, grace_ms: i32) -> Result<Canceled> {
+/// Cancels a run, and waits up to `grace_ms` milliseconds for its end. False if there is none.
+pub fn cancel(id: i64, grace_ms: i32) -> Result<bool> {
     let Some(run) = shared::cancel(tables::known(), id)? else {
-        return Ok(Canceled::NoRun);
+        return Ok(false);
     };
     segment()?.slot(run.slot)?.cancel(run.cookie, Stop::Cancel);
     let deadline = Deadline::after(grace_ms.clamp(0, GRACE_MAX));
-    while found(id)?.is_some_and(|now| now.cookie == run.cookie) {
-        if grace_ms <= 0 || deadline.has_passed() {
-            return Ok(Canceled::Told);
-        }
+    while grace_ms > 0 && !deadline.has_passed() && found(id)?.is_some_and(|now| now.cookie == run.cookie) {
         wait_for_ends(deadline.left().unwrap_or(LOOK).min(20))?;
     }
-    Ok(Canceled::Over)
+    Ok(true)
 }
 
 thread_local! {

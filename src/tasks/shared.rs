@@ -22,7 +22,7 @@ use crate::tasks::ready::{Entry, LINES, Lines, Next, OPERATION, Running, Which};
 use core::cell::Cell;
 use core::ffi::CStr;
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
-use core::sync::atomic::{AtomicU32, AtomicU64};
+use core::sync::atomic::{AtomicI64, AtomicU32, AtomicU64};
 use pgrx::PgSqlErrorCode;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -215,6 +215,8 @@ pub struct Database {
     /// An end of the log that a standby had not replayed, and when that was.
     log_end: Cell<i64>,
     log_end_at: Cell<i64>,
+    /// When the clock has ordered the keeper last.
+    keeper_ordered_at: AtomicI64,
     /// The keeper that stays although nothing is due yet.
     keeper: Cell<Process>,
     /// Since when schedules that are due are fired, as long as nothing comes in between.
@@ -529,6 +531,16 @@ impl Database {
             self.keeper.get().wake();
         }
         wake_clock();
+    }
+
+    /// When the clock has ordered the keeper last, 0 for never.
+    pub fn keeper_ordered_at(&self) -> i64 {
+        self.keeper_ordered_at.load(Relaxed)
+    }
+
+    /// The clock orders the keeper.
+    pub fn keeper_is_ordered(&self, now: i64) {
+        self.keeper_ordered_at.store(now, Relaxed);
     }
 
     /// This process is the keeper, and stays until something is due. A process that asks for the keeper wakes it.
@@ -982,19 +994,25 @@ pub fn attempt_is(attempt: i32) {
     }
 }
 
-/// The attempt at the task is over, and noted if it is to be: from now on there is no run that a session could cancel. Whether one has canceled it.
-pub fn attempt_ends() -> bool {
+/// The attempt at the task is over, and noted if it is to be: from now on there is no run that a session could cancel. True if one has canceled it
+/// and the task has not ended: it is left to the keeper, since the signal of the cancel may interrupt what this process does.
+pub fn attempt_ends(task_ends: bool) -> bool {
     let (Some(shared), Some(claim)) = (SHARED.get(), CLAIM.get()) else {
         return false;
     };
     let _root = shared.lock();
     let run = claim.run.get();
-    claim.run.set(Run { attempt: 0, ..run });
-    run.is_canceled
+    let is_canceled = run.is_canceled && !task_ends;
+    claim.run.set(Run {
+        attempt: 0,
+        is_canceled,
+        ..run
+    });
+    is_canceled
 }
 
-/// Notes that the run of this task of this process's database is canceled; None if there is none. If it is not stopped in time, its process or the
-/// keeper sees to it that there is no further attempt.
+/// Notes that the run of this task of this process's database is canceled; None if there is none. If it is not stopped in time, the keeper
+/// sees to it that there is no further attempt.
 pub fn cancel(relation: u32, task: i64) -> Result<Option<Run>> {
     if !is_in_use()? {
         return Ok(None);
@@ -1182,13 +1200,14 @@ pub fn others_wait(others_wait: bool) {
     }
 }
 
-/// A database waits for its keeper, and there is no room for one: wakes the keepers that stay in these databases, so that the first of them leaves.
-pub fn keeper_waits(databases: &[&'static Database]) {
+/// Notes whether a database waits for its keeper, and there is no room for one: then the keepers that stay in these databases are woken, so that the
+/// first of them leaves.
+pub fn keeper_waits(waits: bool, databases: &[&'static Database]) {
     if let Some(shared) = SHARED.get() {
         let mut root = shared.lock();
-        root.keeper_waits = true;
-        for database in databases {
-            database.keeper.get().wake();
+        root.keeper_waits = waits;
+        if waits {
+            databases.iter().for_each(|database| database.keeper.get().wake());
         }
     }
 }
@@ -1342,31 +1361,31 @@ pub fn wake_clock() {
     let Some(shared) = SHARED.get().filter(|_| !transaction::in_recovery()) else {
         return;
     };
-    let is_missing = {
+    let Some(segment) = segment::attached() else { return };
+    {
         let root = shared.lock();
-        if root.clock.is_alive() {
+        let is_alive = root.clock.is_alive();
+        if is_alive {
             root.clock.wake();
-            false
-        } else {
-            root.clock_worker == WorkerHandle::NONE || root.clock_worker.status() == WorkerStatus::Stopped
         }
-    };
-    let worker = match is_missing {
-        true => error::if_possible(|| bgworker::register_server(CLOCK_MAIN)).flatten(),
-        false => None,
-    };
-    if let Some(segment) = segment::attached() {
-        segment.owes_clock.store(is_missing && worker.is_none(), Relaxed);
+        if is_alive || root.clock_worker != WorkerHandle::NONE && root.clock_worker.status() != WorkerStatus::Stopped {
+            segment.owes_clock.store(false, Relaxed);
+            return;
+        }
     }
-    match worker {
-        Some(worker) => shared.lock().clock_worker = worker,
-        None if is_missing => pool::dismiss_one_of_many(),
+    match error::if_possible(|| bgworker::register_server(CLOCK_MAIN)).flatten() {
+        Some(worker) => {
+            let mut root = shared.lock();
+            root.clock_worker = worker;
+            segment.owes_clock.store(false, Relaxed);
+        }
+        None if !segment.owes_clock.swap(true, Relaxed) => pool::dismiss_one_of_many(),
         None => (),
     }
 }
 
 /// Has the clock started if the postmaster had no slot for it when it was asked for last. Each process that passes by tries: sessions that enqueue
-/// tasks at the ends of their transactions, and workers after a job and while they are idle. Must not fail.
+/// tasks at the ends of their transactions, and idle workers. Must not fail.
 pub fn start_clock() {
     if segment::attached().is_some_and(|segment| segment.owes_clock.load(Relaxed))
         && error::if_possible(shared).is_some_and(|shared| shared.is_ok())

@@ -50,9 +50,11 @@ impl Stay {
             if stays_too_long || error::catching(reset::database_is_wanted)? {
                 return Ok(false);
             }
+            if shared::keeper_makes_room() {
+                return Ok(false);
+            }
             match self.database.due(now) {
                 (true, _) => return Ok(true),
-                _ if shared::keeper_makes_room() => return Ok(false),
                 (false, at) if at == 0 || at - now > SOON => return Ok(false),
                 (false, at) => latch::sleep(((at - now + 999) / 1000).min(LOOK))?,
             }

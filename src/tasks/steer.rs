@@ -12,8 +12,6 @@ use crate::pg::value::desc::INTERVAL;
 use crate::session::wait::Deadline;
 use crate::tasks::operation::{check_chunk_time, check_parallelism};
 use crate::tasks::options;
-use crate::tasks::running::Canceled;
-use crate::tasks::shared;
 use crate::tasks::tables::Tables;
 use crate::tasks::{end, lane, queue, running};
 use pgrx::PgSqlErrorCode;
@@ -198,21 +196,30 @@ pub fn cancel(tables: &Tables, id: i64, grace_ms: i32) -> Result<bool> {
     for task in tasks(id)? {
         if running::runs_now(task).is_some() {
             fallible::push(&mut running, task)?;
-        } else if LOCK_TASK.first(&[Value::Int8(task)], |_| Ok(()))?.is_some()
-            && !shared::is_claimed(tables.task, task)?
-        {
-            end::without_run(task, b"canceled")?;
+        } else {
+            cancel_lane(task)?;
         }
     }
     // The end of one that was canceled above is noted by now, which this would interrupt.
     for task in running.iter().filter(|task| !cutting.contains(task)) {
-        running::cancel(*task, 0)?;
+        if !running::cancel(*task, 0)? {
+            // Its run is over, and another attempt may follow.
+            cancel_lane(*task)?;
+        }
     }
     if grace_ms > 0 {
         wait_for_ends(&running, deadline)?;
     }
     lane::settle(id)?;
     Ok(true)
+}
+
+/// Cancels a lane that does not run. A run that begins meanwhile has said so, or finds the row gone at its end.
+fn cancel_lane(task: i64) -> Result<()> {
+    if LOCK_TASK.first(&[Value::Int8(task)], |_| Ok(()))?.is_some() && !running::cancel(task, 0)? {
+        end::without_run(task, b"canceled")?;
+    }
+    Ok(())
 }
 
 /// The tasks of the operation.
@@ -243,7 +250,7 @@ fn lock_against_lanes(id: i64) -> Result<Vec<i64>> {
             if running::runs_now(task).is_some() {
                 others = 0;
                 // One that has not begun cannot be canceled yet.
-                if !canceled.contains(&task) && running::cancel(task, 0)? != Canceled::NoRun {
+                if !canceled.contains(&task) && running::cancel(task, 0)? {
                     fallible::push(&mut canceled, task)?;
                 }
             }

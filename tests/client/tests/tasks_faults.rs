@@ -740,17 +740,26 @@ fn a_cancel_at_the_wrong_moment() {
                 "{mode}, {moment}: it has run"
             );
         }
-        // It has failed, and that is noted.
-        moments.arm("failing", "stop");
-        let id = session.enqueue(&format!(
-            "'SELECT 1 / 0', mode => '{mode}', max_attempts => 5, retry_delay => '1 s'"
-        ));
-        wait_for("the moment", || moments.is_reached("failing"));
-        assert!(session.holds(&format!("background.cancel({id})")));
-        moments.go_on("failing");
-        canceled(&mut session, id);
-        assert!(session.holds(&format!(
-            "(SELECT max(attempt) = 1 FROM background.runs WHERE task_id = {id})"
-        )));
+        // It has failed: that is to be noted, is noted, or the process ends then.
+        for (moment, fault) in [
+            ("failing", ""),
+            ("noted that it failed", ""),
+            ("noted that it failed", "failed"),
+        ] {
+            moments.arm(moment, "stop");
+            if !fault.is_empty() {
+                moments.arm(fault, "die");
+            }
+            let id = session.enqueue(&format!(
+                "'SELECT 1 / 0', mode => '{mode}', max_attempts => 5, retry_delay => '1 s'"
+            ));
+            wait_for("the moment", || moments.is_reached(moment));
+            assert!(session.holds(&format!("background.cancel({id})")));
+            moments.go_on(moment);
+            canceled(&mut session, id);
+            assert!(session.holds(&format!(
+                "(SELECT max(attempt) = 1 FROM background.runs WHERE task_id = {id})"
+            )));
+        }
     }
 }
