@@ -15,8 +15,8 @@ use crate::pg::process::bgworker::{self, WorkerHandle, WorkerStatus};
 use crate::pg::shmem::{self, DsaPointer, Guard, Locked};
 use crate::pg::transaction;
 use crate::registry::list::{self, Linked};
+use crate::registry::segment;
 use crate::registry::waiters::{self, Waiters};
-use crate::registry::{pool, segment};
 use crate::settings;
 use crate::tasks::ready::{Entry, LINES, Lines, Next, OPERATION, Running, Which};
 use core::cell::Cell;
@@ -1379,19 +1379,20 @@ pub fn wake_clock() {
             root.clock_worker = worker;
             segment.owes_clock.store(false, Relaxed);
         }
-        None if !segment.owes_clock.swap(true, Relaxed) => pool::dismiss_one_of_many(),
-        None => (),
+        None => segment.owes_clock.store(true, Relaxed),
     }
 }
 
 /// Has the clock started if the postmaster had no slot for it when it was asked for last. Each process that passes by tries: sessions that enqueue
-/// tasks at the ends of their transactions, and idle workers. Must not fail.
-pub fn start_clock() {
-    if segment::attached().is_some_and(|segment| segment.owes_clock.load(Relaxed))
-        && error::if_possible(shared).is_some_and(|shared| shared.is_ok())
-    {
+/// tasks at the ends of their transactions, and idle workers. False if there still is no slot. Must not fail.
+pub fn start_clock() -> bool {
+    let Some(segment) = segment::attached() else {
+        return true;
+    };
+    if segment.owes_clock.load(Relaxed) && error::if_possible(shared).is_some_and(|shared| shared.is_ok()) {
         wake_clock();
     }
+    !segment.owes_clock.load(Relaxed)
 }
 
 /// This process is the clock. False if there is one.

@@ -204,7 +204,6 @@ pub fn stand_by(raw: Raw<'_>, number: u32, token: u64) -> Option<Attached> {
 pub fn wait(raw: Raw<'_>, policy: &IdlePolicy) -> Option<Attached> {
     let entry = ENTRY.get()?;
     upkeep::pass_by();
-    start_clock();
     let began = backend::now();
     let mut sleeps = false;
     loop {
@@ -240,7 +239,9 @@ pub fn wait(raw: Raw<'_>, policy: &IdlePolicy) -> Option<Attached> {
         let looks = idle_for >= FIRST_LOOK;
         if looks {
             upkeep::pass_by();
-            start_clock();
+            if !start_clock() {
+                pool::dismiss_one_of_many();
+            }
         }
         if (over || looks && should_exit(raw, policy)) && entry.retire() {
             if !signals::server_stops() {
