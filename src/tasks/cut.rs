@@ -346,13 +346,16 @@ fn step(id: i64, task: i64, settings: Settings) -> Result<Next> {
     if operation.looks_at_lag && is_behind(id)? {
         return wait(task, BEHIND);
     }
+    let again = operation.not_done(b"a")?;
+    if again.is_none() && operation.is_cut {
+        return end(id, task);
+    }
     let by = operation.by()?;
-    let (range, is_last) = match operation.not_done(b"a")? {
+    let (range, is_last) = match again {
         Some((n, range)) => {
             AGAIN.execute(&[Value::Int8(id), Value::Int8(n), Value::Int8(task)])?;
             (range, false)
         }
-        None if operation.is_cut => return end(id, task),
         None => match operation.cut(&by, settings)? {
             None => {
                 ALL_CUT.execute(&[Value::Int8(id)])?;

@@ -129,6 +129,12 @@ static LOCK: Plan = Plan::planned(
     &[INT8],
 );
 
+/// A task that was not enqueued again since its run began.
+static LOCK_CANCELED: Plan = Plan::planned(
+    c"SELECT FROM background.task WHERE id OPERATOR(pg_catalog.=) $1 AND (ready_at IS NULL OR ready_at OPERATOR(pg_catalog.<=) $2) FOR UPDATE",
+    &[INT8, TIMESTAMPTZ],
+);
+
 /// Parents that have ended and whose children have not been told.
 static PARENTS: Plan = Plan::planned(
     c"SELECT DISTINCT parent FROM background.dependency \
@@ -293,6 +299,10 @@ fn look(database: &'static Database, stay: &mut Stay) -> Result<()> {
         }
     } else {
         for run in shared::runs(0, Of::Lost)? {
+            if run.is_canceled && run.relation == tables.task && patiently(|| note_lost(&run))?.is_none() {
+                database.ask_for_keeper_at(backend::now() + LATER);
+                continue;
+            }
             shared::forget_lost(&run);
         }
     }
@@ -743,7 +753,11 @@ fn note_cut_short(tables: &Tables, attempts: &Attempts) -> Result<bool> {
 /// A process is gone with its task. If that had committed before, there is no row any more, and nothing to note; nor if it had not begun.
 fn note_lost(run: &Run) -> Result<()> {
     if run.is_canceled && run.attempt == 0 {
-        // Canceled when the attempt was over, and noted if it was to be.
+        // Canceled when the attempt was over, and noted if it was to be. A session may have canceled it again since, and had it run again.
+        let values = [Value::Int8(run.task), Value::Timestamp(run.started_at)];
+        if LOCK_CANCELED.first(&values, |_| Ok(()))?.is_none() {
+            return Ok(());
+        }
         if end::end(run.task, b"canceled")? && !end::follow(run.task, false, Locked::Skip)? {
             pushed::ends(false)?;
         }

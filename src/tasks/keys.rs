@@ -60,7 +60,7 @@ pub fn find(tables: &Tables, key: &[u8], role: u32, replaces: bool) -> Result<Fo
             transaction::wait_for(last.uncommitted)?;
             continue;
         }
-        if last.has_begun || running::runs_now(last.id).is_some() {
+        if last.has_begun || running::has_begun(last.id)? {
             return Ok(Found::Turn(turn));
         }
         let lock = if replaces { &LOCK_TO_REPLACE } else { &LOCK };
@@ -69,7 +69,7 @@ pub fn find(tables: &Tables, key: &[u8], role: u32, replaces: bool) -> Result<Fo
             continue;
         }
         // It may have begun before it was locked.
-        if running::runs_now(last.id).is_some() {
+        if running::has_begun(last.id)? {
             return Ok(Found::Turn(turn));
         }
         return Ok(Found::Task(last.id));

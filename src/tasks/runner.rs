@@ -74,6 +74,8 @@ pub struct Task {
     home: i64,
     /// The version of its row.
     tid: Tid,
+    /// Whether its row has this attempt already.
+    is_noted: bool,
     /// Whether anything is kept of it when it is done, and whether its rows are.
     keep: bool,
     keeps_result: bool,
@@ -158,6 +160,18 @@ static BEGINS: Plan = Plan::planned(
     &[INT8, INT4, TIMESTAMPTZ],
 );
 
+/// The attempt has not begun after all: the row says again how the last one has ended.
+static BEGINS_NOT: Plan = Plan::planned(
+    c"WITH last AS (SELECT started_at, sqlstate, message FROM background.run_failed \
+          WHERE task_id OPERATOR(pg_catalog.=) $1 AND attempt OPERATOR(pg_catalog.=) $2 OPERATOR(pg_catalog.-) 1 \
+          ORDER BY finished_at DESC LIMIT 1) \
+      UPDATE background.task SET attempt = $2 OPERATOR(pg_catalog.-) 1, started_at = (SELECT started_at FROM last), \
+          sqlstate = CASE WHEN $2 OPERATOR(pg_catalog.>) 1 THEN COALESCE((SELECT sqlstate FROM last), '08006') END, \
+          error_message = (SELECT message FROM last) \
+      WHERE id OPERATOR(pg_catalog.=) $1 AND attempt OPERATOR(pg_catalog.=) $2",
+    &[INT8, INT4],
+);
+
 /// How long a runner waits for the lock on a row.
 const PATIENCE: &CStr = c"100ms";
 
@@ -233,11 +247,17 @@ pub fn next(cookie: u64) -> Result<Option<Task>> {
 /// The job of the task that [`next`] has returned cannot begin: it goes back into its line.
 pub fn not_now() {
     if let Some(task) = take_current() {
-        if shared::attempt_ends(false) {
+        if task.is_noted && transaction::own(|| take_back(&task)).is_err() || shared::attempt_ends(false) {
             return shared::leave();
         }
         shared::put_back(Some(task.queue.to_bytes()), &[]);
     }
+}
+
+fn take_back(task: &Task) -> Result<()> {
+    BEGINS_NOT
+        .execute(&[Value::Int8(task.id), Value::Int4(task.attempt)])
+        .map(|_| ())
 }
 
 /// The lines of this process's database, under their lock.
@@ -468,6 +488,7 @@ fn load(which: Which) -> Result<Loaded> {
         database: found.database,
         home,
         tid: found.tid,
+        is_noted: false,
         keep: queue.keeps_done,
         keeps_result: found.keeps_result && queue.keeps_done,
         operation: found.operation,
@@ -503,7 +524,7 @@ fn load(which: Which) -> Result<Loaded> {
         let Some(tid) = history::version(&tables, id)? else {
             return Ok(Loaded::No);
         };
-        task.tid = tid;
+        (task.tid, task.is_noted) = (tid, true);
     }
     moment::may_fail("loaded")?;
     shared::attempt_is(task.attempt);

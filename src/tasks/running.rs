@@ -119,6 +119,11 @@ pub fn counts_of(queue: &[u8]) -> Result<totals::Counts> {
     totals::counts(tables::last()?.task, queue)
 }
 
+/// Whether the task runs, or was canceled while it did and is about to end.
+pub fn has_begun(id: i64) -> Result<bool> {
+    Ok(found(id)?.is_some() || shared::is_canceled(tables::known(), id)?)
+}
+
 /// Cancels a run, and waits up to `grace_ms` milliseconds for its end. False if there is none.
 pub fn cancel(id: i64, grace_ms: i32) -> Result<bool> {
     let Some(run) = shared::cancel(tables::known(), id)? else {
@@ -126,7 +131,7 @@ pub fn cancel(id: i64, grace_ms: i32) -> Result<bool> {
     };
     segment()?.slot(run.slot)?.cancel(run.cookie, Stop::Cancel);
     let deadline = Deadline::after(grace_ms.clamp(0, GRACE_MAX));
-    while grace_ms > 0 && !deadline.has_passed() && found(id)?.is_some_and(|now| now.cookie == run.cookie) {
+    while grace_ms > 0 && !deadline.has_passed() && shared::is_canceled(tables::known(), id)? {
         wait_for_ends(deadline.left().unwrap_or(LOOK).min(20))?;
     }
     Ok(true)

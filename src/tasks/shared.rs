@@ -1034,6 +1034,13 @@ pub fn cancel(relation: u32, task: i64) -> Result<Option<Run>> {
     Ok(None)
 }
 
+/// Whether a run of this task of this process's database is canceled, and that is not noted yet.
+pub fn is_canceled(relation: u32, task: i64) -> Result<bool> {
+    Ok(runs(relation, Of::All)?
+        .iter()
+        .any(|run| run.task == task && run.is_canceled))
+}
+
 /// Notes the job that runs the task in another database. If this process ends before it, the claim is not free before that job has ended.
 pub fn runs_elsewhere(job: u64) {
     if let (Some(shared), Some(claim)) = (SHARED.get(), CLAIM.get()) {

@@ -13,6 +13,9 @@ const SOON: i64 = 2_000_000;
 /// How long a keeper stays in all, in microseconds. Then it goes, and a worker that has seen what has changed in the catalogs takes its place.
 const LONGEST: i64 = 10_000_000;
 
+/// How long a keeper that has something to do all the time goes on while other databases wait for theirs, in microseconds.
+const FAIR: i64 = 1_000_000;
+
 /// How often it looks whether it is in the way, in milliseconds: a session that drops or copies a database waits for five seconds.
 const LOOK: i64 = 200;
 
@@ -50,11 +53,9 @@ impl Stay {
             if stays_too_long || error::catching(reset::database_is_wanted)? {
                 return Ok(false);
             }
-            if shared::keeper_makes_room() {
-                return Ok(false);
-            }
             match self.database.due(now) {
-                (true, _) => return Ok(true),
+                (true, _) => return Ok(now - self.began < FAIR || !shared::keeper_makes_room()),
+                _ if shared::keeper_makes_room() => return Ok(false),
                 (false, at) if at == 0 || at - now > SOON => return Ok(false),
                 (false, at) => latch::sleep(((at - now + 999) / 1000).min(LOOK))?,
             }

@@ -197,14 +197,14 @@ pub fn cancel(tables: &Tables, id: i64, grace_ms: i32) -> Result<bool> {
         if running::runs_now(task).is_some() {
             fallible::push(&mut running, task)?;
         } else {
-            cancel_lane(task)?;
+            cancel_lane(tables, task)?;
         }
     }
     // The end of one that was canceled above is noted by now, which this would interrupt.
     for task in running.iter().filter(|task| !cutting.contains(task)) {
         if !running::cancel(*task, 0)? {
             // Its run is over, and another attempt may follow.
-            cancel_lane(*task)?;
+            cancel_lane(tables, *task)?;
         }
     }
     if grace_ms > 0 {
@@ -214,10 +214,21 @@ pub fn cancel(tables: &Tables, id: i64, grace_ms: i32) -> Result<bool> {
     Ok(true)
 }
 
-/// Cancels a lane that does not run. A run that begins meanwhile has said so, or finds the row gone at its end.
-fn cancel_lane(task: i64) -> Result<()> {
-    if LOCK_TASK.first(&[Value::Int8(task)], |_| Ok(()))?.is_some() && !running::cancel(task, 0)? {
-        end::without_run(task, b"canceled")?;
+/// Cancels a lane that does not run. A run that begins meanwhile has said so, or finds the row gone at its end. A row that the keeper or the run has is
+/// theirs for a moment.
+fn cancel_lane(tables: &Tables, task: i64) -> Result<()> {
+    const TRIES: usize = 50;
+    for _ in 0..TRIES {
+        if LOCK_TASK.first(&[Value::Int8(task)], |_| Ok(()))?.is_some() {
+            if !running::cancel(task, 0)? {
+                end::without_run(task, b"canceled")?;
+            }
+            break;
+        }
+        if running::cancel(task, 0)? || !tables.has_task(task, Sees::Committed)? {
+            break;
+        }
+        running::wait_for_ends(10)?;
     }
     Ok(())
 }

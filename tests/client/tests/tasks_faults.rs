@@ -763,3 +763,33 @@ fn a_cancel_at_the_wrong_moment() {
         }
     }
 }
+
+/// The process that has loaded a statement finds that it must not run it. Another one does, and no attempt counts.
+#[test]
+fn a_statement_is_given_back_before_it_begins() {
+    let (cluster, mut session, moments) = start(&[
+        "pg_background.max_task_workers = 1",
+        "pg_background.worker_idle_timeout = '1 min'",
+    ]);
+    let mut other = cluster.session();
+    session.exec(
+        "CREATE FUNCTION most() RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT 5';
+         CREATE DOMAIN few AS int CHECK (value < most());
+         CREATE TABLE checked (a few);
+         CREATE TABLE gate ()",
+    );
+    other.exec("BEGIN; LOCK TABLE gate");
+    let first = session.enqueue("'INSERT INTO checked VALUES (4); SELECT FROM gate'");
+    session.wait_until("EXISTS (SELECT FROM pg_locks WHERE NOT granted)");
+    moments.arm("taken", "stop");
+    let second = session.enqueue("'INSERT INTO checked VALUES (4)', mode => 'statement'");
+    other.exec("COMMIT");
+    wait_for("the moment", || moments.is_reached("taken"));
+    session.exec("CREATE OR REPLACE FUNCTION most() RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT 3'");
+    moments.go_on("taken");
+    assert_eq!(session.wait_task(first), "done");
+    assert_eq!(session.wait_task(second), "failed");
+    assert!(session.holds(&format!(
+        "(SELECT array_agg(attempt || ' ' || sqlstate) = '{{1 23514}}' FROM background.runs WHERE task_id = {second})"
+    )));
+}
