@@ -163,13 +163,13 @@ static BEGINS: Plan = Plan::planned(
 /// The attempt has not begun after all: the row says again how the last one has ended.
 static BEGINS_NOT: Plan = Plan::planned(
     c"WITH last AS (SELECT started_at, sqlstate, message FROM background.run_failed \
-          WHERE task_id OPERATOR(pg_catalog.=) $1 AND attempt OPERATOR(pg_catalog.=) $2 OPERATOR(pg_catalog.-) 1 \
+          WHERE task_id OPERATOR(pg_catalog.=) $1 AND attempt OPERATOR(pg_catalog.=) $3 \
           ORDER BY finished_at DESC LIMIT 1) \
-      UPDATE background.task SET attempt = $2 OPERATOR(pg_catalog.-) 1, started_at = (SELECT started_at FROM last), \
-          sqlstate = CASE WHEN $2 OPERATOR(pg_catalog.>) 1 THEN COALESCE((SELECT sqlstate FROM last), '08006') END, \
+      UPDATE background.task SET attempt = $3, started_at = (SELECT started_at FROM last), \
+          sqlstate = CASE WHEN $3 OPERATOR(pg_catalog.>) 0 THEN COALESCE((SELECT sqlstate FROM last), '08006') END, \
           error_message = (SELECT message FROM last) \
       WHERE id OPERATOR(pg_catalog.=) $1 AND attempt OPERATOR(pg_catalog.=) $2",
-    &[INT8, INT4],
+    &[INT8, INT4, INT4],
 );
 
 /// How long a runner waits for the lock on a row.
@@ -247,7 +247,13 @@ pub fn next(cookie: u64) -> Result<Option<Task>> {
 /// The job of the task that [`next`] has returned cannot begin: it goes back into its line.
 pub fn not_now() {
     if let Some(task) = take_current() {
-        if task.is_noted && transaction::own(|| take_back(&task)).is_err() || shared::attempt_ends(false) {
+        if task.is_noted
+            && let Err(failure) = transaction::own(|| take_back(&task))
+        {
+            error::log_caught(error::into_data(failure));
+            return shared::leave();
+        }
+        if shared::attempt_ends(false) {
             return shared::leave();
         }
         shared::put_back(Some(task.queue.to_bytes()), &[]);
@@ -256,7 +262,11 @@ pub fn not_now() {
 
 fn take_back(task: &Task) -> Result<()> {
     BEGINS_NOT
-        .execute(&[Value::Int8(task.id), Value::Int4(task.attempt)])
+        .execute(&[
+            Value::Int8(task.id),
+            Value::Int4(task.attempt),
+            Value::Int4(task.attempt - 1),
+        ])
         .map(|_| ())
 }
 

@@ -773,23 +773,24 @@ fn a_statement_is_given_back_before_it_begins() {
     ]);
     let mut other = cluster.session();
     session.exec(
-        "CREATE FUNCTION most() RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT 5';
-         CREATE DOMAIN few AS int CHECK (value < most());
-         CREATE TABLE checked (a few);
+        "CREATE TYPE cents AS (n int);
+         CREATE FUNCTION cents(int) RETURNS cents LANGUAGE sql AS 'SELECT ROW($1)::cents';
+         CREATE TABLE ran (n int);
          CREATE TABLE gate ()",
     );
     other.exec("BEGIN; LOCK TABLE gate");
-    let first = session.enqueue("'INSERT INTO checked VALUES (4); SELECT FROM gate'");
+    let first = session.enqueue("'SELECT FROM gate'");
     session.wait_until("EXISTS (SELECT FROM pg_locks WHERE NOT granted)");
     moments.arm("taken", "stop");
-    let second = session.enqueue("'INSERT INTO checked VALUES (4)', mode => 'statement'");
+    let second = session.enqueue("'INSERT INTO ran VALUES (1)', mode => 'statement'");
     other.exec("COMMIT");
     wait_for("the moment", || moments.is_reached("taken"));
-    session.exec("CREATE OR REPLACE FUNCTION most() RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT 3'");
+    // What a process that has run others keeps may be called in the old way after this.
+    session.exec("CREATE CAST (int AS cents) WITH FUNCTION cents(int)");
     moments.go_on("taken");
     assert_eq!(session.wait_task(first), "done");
-    assert_eq!(session.wait_task(second), "failed");
+    assert_eq!(session.wait_task(second), "done");
     assert!(session.holds(&format!(
-        "(SELECT array_agg(attempt || ' ' || sqlstate) = '{{1 23514}}' FROM background.runs WHERE task_id = {second})"
+        "(SELECT array_agg(attempt) = '{{1}}' FROM background.runs WHERE task_id = {second})"
     )));
 }
