@@ -115,7 +115,8 @@ fn last(tables: &Tables, key: &[u8], role: u32, home: i64) -> Result<(i32, Optio
     }
 }
 
-/// Whether no task of the unique key comes before the row of `t`, looked up row by row: as a join it could read all tasks with keys. Rows that logical replication wrote have another `home`, and never run here.
+/// Whether no task of the unique key comes before the row of `t`, looked up row by row: as a join it could read all tasks with keys. Rows that logical
+/// replication wrote have another `home`, and never run here.
 macro_rules! is_first {
     () => {
         "(t.turn OPERATOR(pg_catalog.=) 0 OR NOT EXISTS (SELECT FROM background.task AS o WHERE o.key OPERATOR(pg_catalog.=) t.key \
