@@ -5,6 +5,7 @@ use crate::pg::error::{self, Failure, Report, Result};
 use crate::pg::fallible;
 use crate::pg::function::rows::{INT4, INT8, Rows, Value};
 use crate::pg::plan::{self, Plan};
+use crate::pg::spi;
 use crate::pg::table::{self, Key, Sees};
 use crate::pg::transaction;
 use crate::pg::value::desc::JSONB;
@@ -63,18 +64,35 @@ pub fn cancel(tables: &Tables, id: i64, grace_ms: i32) -> Result<bool> {
         };
     };
     check_cancel(id, found.owner)?;
-    if running::cancel(id, grace_ms)? {
-        return Ok(true);
+    loop {
+        if running::cancel(id, grace_ms)? {
+            return Ok(true);
+        }
+        transaction::check_writable(c"background.cancel()")?;
+        if let Some(has_ended) = end_before_it_begins(id)? {
+            return Ok(has_ended);
+        }
     }
-    transaction::check_writable(c"background.cancel()")?;
-    if LOCK.first(&[Value::Int8(id)], |_| Ok(()))?.is_none() {
-        return Ok(false);
+}
+
+/// Ends the task, which does not run. A run that has begun before the row was locked has said so. Then the lock is given back, since the end of the
+/// run needs the row, and this returns None. False if the task has ended.
+fn end_before_it_begins(id: i64) -> Result<Option<bool>> {
+    let mut has_begun = false;
+    let ended = spi::in_subtransaction(|| {
+        if LOCK.first(&[Value::Int8(id)], |_| Ok(()))?.is_none() {
+            return Ok(false);
+        }
+        has_begun = running::runs_now(id).is_some();
+        if has_begun {
+            return Err(Report::new(PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE, "the task has begun").into());
+        }
+        end::without_run(id, b"canceled")
+    });
+    match ended {
+        Err(_) if has_begun => Ok(None),
+        ended => ended.map(Some),
     }
-    // A run that has begun before the row was locked has said so. Its end waits for this transaction, so this does not wait for its end.
-    if running::cancel(id, 0)? {
-        return Ok(true);
-    }
-    end::without_run(id, b"canceled")
 }
 
 static LOCK: Plan = Plan::planned(

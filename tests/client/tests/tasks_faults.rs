@@ -727,13 +727,24 @@ fn a_cancel_at_the_wrong_moment() {
                 "'INSERT INTO attempts SELECT 1 FROM pg_sleep(1)', mode => '{mode}'"
             ));
             wait_for("the moment", || moments.is_reached(moment));
-            let canceling = cluster.session().start(&format!("SELECT background.cancel({id})"));
+            let canceling = cluster.session().start(&format!(
+                "SELECT background.cancel({id}, 10000), background.wait({id}, 20000)"
+            ));
+            let pid = canceling.pid;
             wait_for("the cancel waits or is through", || {
-                canceling.is_finished() || session.holds("EXISTS (SELECT FROM pg_locks WHERE NOT granted)")
+                canceling.is_finished()
+                    || session.holds(&format!(
+                        "(SELECT state = 'active' AND wait_event IS NOT NULL FROM pg_stat_activity WHERE pid = {pid})"
+                    ))
             });
             moments.go_on(moment);
             let (_, answer) = canceling.join();
-            assert_eq!(answer.expect("an answer")[0][0].as_deref(), Some("t"));
+            let answer = answer.expect("an answer");
+            assert_eq!(
+                answer[0].iter().map(Option::as_deref).collect::<Vec<_>>(),
+                [Some("t"), Some("canceled")],
+                "{mode}, {moment}"
+            );
             canceled(&mut session, id);
             assert!(
                 session.holds("NOT EXISTS (SELECT FROM attempts)"),
