@@ -66,7 +66,9 @@ pub fn cancel(tables: &Tables, id: i64, grace_ms: i32) -> Result<bool> {
     check_cancel(id, found.owner)?;
     loop {
         if running::cancel(id, grace_ms)? {
-            return Ok(true);
+            // It may have been done before the signal came.
+            let ended = if grace_ms > 0 { end::find(tables, id)? } else { None };
+            return Ok(ended.is_none_or(|ended| !ended.is_done));
         }
         transaction::check_writable(c"background.cancel()")?;
         if let Some(has_ended) = end_before_it_begins(id)? {

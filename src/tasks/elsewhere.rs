@@ -5,11 +5,11 @@
 //! If this process ends before it does, the keeper cancels the job: the task may run again.
 
 use crate::channel::request::Errand;
-use crate::pg::error::{self, Result};
+use crate::pg::error::{self, Failure, Result};
 use crate::pg::process::latch;
-use crate::pg::value::{json, kept};
+use crate::pg::value::{encoding, json, kept};
 use crate::pg::{fallible, moment, transaction, wire};
-use crate::registry::job::{Slot, Stop};
+use crate::registry::job::{Error, Slot, Stop};
 use crate::registry::segment::segment;
 use crate::session::jobs::{self, Handle};
 use crate::session::launch::{self, Arguments};
@@ -106,19 +106,13 @@ fn see_to_its_end(handle: &Rc<Handle>, slot: &Slot, keeps_rows: bool) -> Result<
         return Err(failure);
     }
     moment::may_fail("ended elsewhere")?;
-    let (error, (rows, tag)) = {
+    let (error, encoding, (rows, tag)) = {
         let job = handle.job();
-        (job.error().copied(), job.outcome())
+        (job.error().copied(), job.encoding, job.outcome())
     };
     if let Some(error) = error {
         let fields = error.fields()?;
-        let fields = wire::Fields(&fields);
-        return Err(error::foreign(
-            &error.sqlstate,
-            fields.get(b'M').unwrap_or_default(),
-            fields.get(b'D'),
-            fields.get(b'H'),
-        ));
+        return Err(transaction::own(|| readable(&error, &wire::Fields(&fields), encoding))?);
     }
     if keeps_rows {
         transaction::own(|| read::json(handle, |text| error::catching(|raw| json::take(raw, text))))?;
@@ -127,6 +121,19 @@ fn see_to_its_end(handle: &Rc<Handle>, slot: &Slot, keeps_rows: bool) -> Result<
     job.row_count = rows;
     (job.has_tag, job.tag) = (tag.is_some(), tag.unwrap_or(0));
     Ok(())
+}
+
+/// The error of the job there, whose texts have the encoding of that database.
+fn readable(error: &Error, fields: &wire::Fields, from: i32) -> Result<Failure> {
+    let text = |field| fields.get(field).map(|text| encoding::readable(text, from)).transpose();
+    let (message, detail, hint) = (text(b'M')?, text(b'D')?, text(b'H')?);
+    let message = message.as_deref().unwrap_or_default();
+    Ok(error::foreign(
+        &error.sqlstate,
+        message,
+        detail.as_deref(),
+        hint.as_deref(),
+    ))
 }
 
 /// Whatever ended the wait ends the job. The task is not let go of before that: limits count it, and the next attempt comes after it.

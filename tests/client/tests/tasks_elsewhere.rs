@@ -223,6 +223,22 @@ fn encodings() {
     ));
     assert_eq!(sqlstate(&mut latin1, id), "22P05");
     assert!(there.holds("NOT EXISTS (SELECT FROM t)"));
+    // Errors, as far as their characters are there.
+    let raise =
+        "DO ''BEGIN RAISE EXCEPTION USING MESSAGE = chr(228) || chr(8364), DETAIL = chr(246), HINT = chr(252); END''";
+    for (home, sql, database, message) in [
+        (&mut latin1, raise, "there", "\u{e4}?"),
+        (&mut session, &raise.replace("8364", "120"), "latin1", "\u{e4}x"),
+    ] {
+        let id = home.enqueue(&format!("'{sql}', database => '{database}', max_attempts => 1"));
+        assert_eq!(home.wait_task(id), "failed");
+        assert_eq!(
+            home.value::<String>(&format!(
+                "SELECT concat_ws(' ', t.error_message, r.message, r.detail, r.hint) FROM background.tasks AS t JOIN background.runs AS r ON r.task_id = t.id WHERE t.id = {id}"
+            )),
+            format!("{message} {message} \u{f6} \u{fc}")
+        );
+    }
     // Bytes that are no text at home.
     let mut ascii = cluster.session_in("sql_ascii", "postgres");
     ascii.exec("CREATE TABLE odd AS SELECT convert_from('\\xff', 'SQL_ASCII') AS what");
