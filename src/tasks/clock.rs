@@ -3,8 +3,8 @@
 //! It sleeps until a process asks for something or something is due. Then it orders the keeper of a database, and for each role that has tasks
 //! which can run a runner, as many as may run at a time. An order is placed without blocking, so no database and no role holds up the others.
 //!
-//! It ends if nothing is due, and the next process that asks has it started again, as soon as the server has a slot. If the library is preloaded and
-//! some database has tasks, it keeps its slot, and sleeps until it is asked.
+//! It ends if nothing is due, and the next process that asks has it started again. If the library is preloaded and some database has tasks, it keeps
+//! its slot, and sleeps until it is asked.
 //!
 //! Two builds of the library, as there are after its file was replaced under a running server, share no memory, so they would not know of each other's
 //! claims. So the clock holds a lock that both know ([`Only::CLOCK`]) until its end, and no runner starts without it. A clock that finds it taken

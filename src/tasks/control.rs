@@ -6,7 +6,7 @@ use crate::pg::fallible;
 use crate::pg::function::rows::{INT4, INT8, Rows, Value};
 use crate::pg::plan::{self, Plan};
 use crate::pg::spi;
-use crate::pg::table::{self, Key, Sees};
+use crate::pg::table::Sees;
 use crate::pg::transaction;
 use crate::pg::value::desc::JSONB;
 use crate::session::wait::Deadline;
@@ -27,21 +27,14 @@ struct Unfinished {
 
 /// The row of a task, be it one that has not been committed.
 fn unfinished(tables: &Tables, id: i64) -> Result<Option<Unfinished>> {
-    table::find(
-        tables.task,
-        tables.task_pkey,
-        task::ID,
-        Key::Int8(id),
-        Sees::Uncommitted,
-        |row| {
-            let owner = row.role(task::OWNER).map(|owner| owner.number()).transpose()?;
-            Ok(Some(Unfinished {
-                owner: owner.flatten().unwrap_or(0),
-                is_own: transaction::is_own(row.inserted_by),
-                is_committed: row.uncommitted == 0,
-            }))
-        },
-    )
+    tables.find_task(id, Sees::Uncommitted, |row| {
+        let owner = row.role(task::OWNER).map(|owner| owner.number()).transpose()?;
+        Ok(Some(Unfinished {
+            owner: owner.flatten().unwrap_or(0),
+            is_own: transaction::is_own(row.inserted_by),
+            is_committed: row.uncommitted == 0,
+        }))
+    })
 }
 
 /// Cancels the task: one that runs at once, waiting up to `grace_ms` milliseconds for its end, and one that does not run in this transaction. False

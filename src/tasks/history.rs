@@ -11,7 +11,7 @@ use crate::pg::function::rows::{INT4, INT8, TEXT, TIMESTAMPTZ, Value};
 use crate::pg::plan::{self, Plan};
 use crate::pg::process::backend;
 use crate::pg::query::simple_query;
-use crate::pg::table::{self, Filled, Key, Sees, Tid};
+use crate::pg::table::{self, Filled, Sees, Tid};
 use crate::pg::value::desc::JSONB;
 use crate::pg::value::json::Json;
 use crate::tasks::end;
@@ -83,14 +83,7 @@ pub fn done(done: &Done) -> Result<bool> {
 
 /// The version of the task's row that was committed last.
 pub fn version(tables: &Tables, id: i64) -> Result<Option<Tid>> {
-    table::find(
-        tables.task,
-        tables.task_pkey,
-        task::ID,
-        Key::Int8(id),
-        Sees::Committed,
-        |row| Ok(Some(row.tid)),
-    )
+    tables.find_task(id, Sees::Committed, |row| Ok(Some(row.tid)))
 }
 
 /// Removes what is not to be kept any more, if that is due. Returns when it is due next, None for never. Outside of a transaction.

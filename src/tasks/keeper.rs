@@ -694,6 +694,14 @@ fn one_by_one(firing: &Firing) -> Result<()> {
     Ok(())
 }
 
+/// The task has ended, and not as done: tells its children. The keeper looks again after the commit if some of them are left for later.
+fn follow(task: i64) -> Result<()> {
+    if !end::follow(task, false, Locked::Skip)? {
+        pushed::ends(false)?;
+    }
+    Ok(())
+}
+
 /// A task whose attempt is to be noted.
 struct Attempts {
     task: i64,
@@ -722,8 +730,8 @@ impl Attempts {
             run_at: history::next_attempt_at(self.delay, failed.attempt),
             ..*failed
         })?;
-        if end.is_some() && !end::follow(self.task, false, Locked::Skip)? {
-            pushed::ends(false)?;
+        if end.is_some() {
+            follow(self.task)?;
         }
         Ok(())
     }
@@ -758,8 +766,8 @@ fn note_lost(run: &Run) -> Result<()> {
         if LOCK_CANCELED.first(&values, |_| Ok(()))?.is_none() {
             return Ok(());
         }
-        if end::end(run.task, b"canceled")? && !end::follow(run.task, false, Locked::Skip)? {
-            pushed::ends(false)?;
+        if end::end(run.task, b"canceled")? {
+            follow(run.task)?;
         }
         return Ok(());
     }

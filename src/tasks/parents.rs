@@ -10,7 +10,7 @@ use crate::pg::error::{Report, Result};
 use crate::pg::fallible;
 use crate::pg::function::rows::{INT8, Value};
 use crate::pg::plan::Plan;
-use crate::pg::table::{self, Key, Sees};
+use crate::pg::table::Sees;
 use crate::tasks::end::{self, Ended};
 use crate::tasks::options::OnParentFailure;
 use crate::tasks::tables::{Tables, task};
@@ -47,19 +47,12 @@ pub fn look(tables: &Tables, after: &[i64], child: i64, on_failure: OnParentFail
         if id == child {
             return Err(too_new(id));
         }
-        let owner = table::find(
-            tables.task,
-            tables.task_pkey,
-            task::ID,
-            Key::Int8(id),
-            Sees::Uncommitted,
-            |row| {
-                row.role(task::OWNER)
-                    .map(|owner| owner.number())
-                    .transpose()
-                    .map(|owner| owner.map(|owner| owner.unwrap_or(0)))
-            },
-        )?;
+        let owner = tables.find_task(id, Sees::Uncommitted, |row| {
+            row.role(task::OWNER)
+                .map(|owner| owner.number())
+                .transpose()
+                .map(|owner| owner.map(|owner| owner.unwrap_or(0)))
+        })?;
         if let Some(owner) = owner {
             if !role::may_act_for(owner, 0) {
                 return Err(end::not_permitted(id));

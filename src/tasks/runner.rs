@@ -17,7 +17,7 @@ use crate::pg::process::backend::{self, Process};
 use crate::pg::process::identity;
 use crate::pg::query::simple_query;
 use crate::pg::shmem::Guard;
-use crate::pg::table::{self, Key, Sees, Tid};
+use crate::pg::table::{self, Sees, Tid};
 use crate::pg::value::params::Parameters;
 use crate::pg::value::{json, kept};
 use crate::pg::{fallible, memory, moment, sqlstate, transaction};
@@ -424,16 +424,7 @@ fn load(which: Which) -> Result<Loaded> {
         return Ok(Loaded::No);
     };
     let id = run.task;
-    let find = || {
-        table::find(
-            tables.task,
-            tables.task_pkey,
-            task::ID,
-            Key::Int8(id),
-            Sees::Uncommitted,
-            |row| look(row, which.role, home, run.started_at),
-        )
-    };
+    let find = || tables.find_task(id, Sees::Uncommitted, |row| look(row, which.role, home, run.started_at));
     let mut found = find()?;
     if let Some(Look::Found(Found {
         key: Some((key, turn)), ..

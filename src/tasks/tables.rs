@@ -3,7 +3,7 @@
 use crate::pg::catalog::owner;
 use crate::pg::error::Result;
 use crate::pg::reuse::connection_version;
-use crate::pg::table::{self, Key, Sees};
+use crate::pg::table::{self, Key, Row, Sees};
 use crate::tasks::shared;
 use core::cell::Cell;
 
@@ -146,6 +146,11 @@ fn parts_of_new(phase: Phase, has_concurrency_key: bool, expires: bool) -> [bool
 }
 
 impl Tables {
+    /// Looks at the versions of the row of a task, up to the first for which `look` returns something. None for one that has ended.
+    pub fn find_task<T>(&self, id: i64, sees: Sees, look: impl FnMut(&Row) -> Result<Option<T>>) -> Result<Option<T>> {
+        table::find(self.task, self.task_pkey, task::ID, Key::Int8(id), sees, look)
+    }
+
     /// Whether the task has not ended.
     pub fn has_task(&self, id: i64, sees: Sees) -> Result<bool> {
         table::exists(self.task, self.task_pkey, task::ID, Key::Int8(id), sees)
