@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use crate::process::{as_server, pg_config, run, server_program};
+use crate::process::{as_server, give_to_server, pg_config, psql, run, server_program};
 use crate::session::Session;
 
 /// The shutdown modes of pg_ctl.
@@ -200,6 +200,22 @@ impl Cluster {
 
     pub fn try_session_in(&self, database: &str, role: &str) -> Result<Session, postgres::Error> {
         Session::connect(&self.dir, database, role)
+    }
+
+    /// Restores what pg_dump writes of the database `postgres` of another cluster.
+    pub fn restore(&self, original: &Self) {
+        let dump = run(server_program("pg_dump")
+            .args(["-U", "postgres", "-d", "postgres", "-h"])
+            .arg(original.socket_dir()));
+        let script = self.data().join("dump.sql");
+        std::fs::write(&script, dump.stdout).expect("the dump is written");
+        give_to_server(&script);
+        self.session().exec("DROP EXTENSION IF EXISTS pg_background");
+        run(psql()
+            .args(["-U", "postgres", "-d", "postgres", "-q", "-h"])
+            .arg(self.socket_dir())
+            .arg("-f")
+            .arg(&script));
     }
 
     pub fn socket_dir(&self) -> &Path {

@@ -19,7 +19,7 @@ fn becomes(session: &mut Session, id: i64, state: &str) {
     ));
 }
 
-/// What waits for a lock of the session, which waits for it.
+/// Waits until a process waits for a lock.
 const UNTIL_ONE_WAITS: &str =
     "DO 'BEGIN WHILE NOT EXISTS (SELECT FROM pg_locks WHERE NOT granted) LOOP PERFORM pg_sleep(0.001); END LOOP; END'";
 

@@ -920,6 +920,38 @@ fn one_that_waits_for_the_table_is_canceled_at_once() {
     assert!(is(&mut session, id, "chunks_done > 1 AND chunks_failed = 0"));
 }
 
+/// Starts an operation with chunks that come slowly. Some are done when this returns.
+fn start_slowly(session: &mut Session) -> i64 {
+    let id = start(
+        session,
+        &format!("{COUNT_UP}, 'id', chunk_rows => 10, pause_between => '20 ms', max_attempts => 1"),
+    );
+    session.wait_until(&format!(
+        "(SELECT chunks_done > 2 FROM background.operations WHERE id = {id})"
+    ));
+    id
+}
+
+/// Changes something while the operation runs, or while it is paused.
+fn change_meanwhile(session: &mut Session, id: i64, is_paused: bool, sql: &str) {
+    if is_paused {
+        session.exec(&format!("SELECT background.alter_operation({id}, paused => true)"));
+    }
+    session.exec(sql);
+    if is_paused {
+        session.exec(&format!("SELECT background.alter_operation({id}, paused => false)"));
+    }
+}
+
+/// The operation has failed with this error before it had all rows, and has no row twice.
+#[track_caller]
+fn has_stopped(session: &mut Session, id: i64, error: &str, case: &str) {
+    assert_eq!(wait(session, id), "failed", "{case}");
+    assert!(is(session, id, error), "{case}");
+    assert!(is(session, id, "rows_affected = (SELECT sum(n) FROM t)"), "{case}");
+    assert!(session.holds("(SELECT bool_and(n IN (0, 1)) FROM t)"), "{case}");
+}
+
 /// Chunks are ranges in an order that the type and the collation of the column decide.
 #[test]
 fn the_keys_are_sorted_otherwise() {
@@ -953,35 +985,23 @@ fn the_keys_are_sorted_otherwise() {
             session.exec(&format!(
                 "CREATE TABLE t (id {kind} PRIMARY KEY, n int DEFAULT 0); INSERT INTO t SELECT {key} FROM generate_series(1, 400) i"
             ));
-            let id = start(
+            let id = start_slowly(&mut session);
+            change_meanwhile(
                 &mut session,
-                &format!("{COUNT_UP}, 'id', chunk_rows => 10, pause_between => '20 ms', max_attempts => 1"),
+                id,
+                is_paused,
+                &format!("ALTER TABLE t ALTER id TYPE {other}"),
             );
-            session.wait_until(&format!(
-                "(SELECT chunks_done > 2 FROM background.operations WHERE id = {id})"
-            ));
-            if is_paused {
-                session.exec(&format!("SELECT background.alter_operation({id}, paused => true)"));
-            }
-            session.exec(&format!("ALTER TABLE t ALTER id TYPE {other}"));
-            if is_paused {
-                session.exec(&format!("SELECT background.alter_operation({id}, paused => false)"));
-            }
             if goes_on {
                 assert_eq!(wait(&mut session, id), "done", "{case}");
                 assert!(once(&mut session, "t"), "{case}");
             } else {
-                assert_eq!(wait(&mut session, id), "failed", "{case}");
-                assert!(
-                    is(
-                        &mut session,
-                        id,
-                        "last_error LIKE 'the type or the collation of column \"id\" has changed%'"
-                    ),
-                    "{case}"
+                has_stopped(
+                    &mut session,
+                    id,
+                    "last_error LIKE 'the type or the collation of column \"id\" has changed%'",
+                    &case,
                 );
-                assert!(is(&mut session, id, "rows_affected = (SELECT sum(n) FROM t)"), "{case}");
-                assert!(session.holds("(SELECT bool_and(n IN (0, 1)) FROM t)"), "{case}");
                 // It goes on when the keys are where they were.
                 session.exec(&format!(
                     "ALTER TABLE t ALTER id TYPE {kind}; SELECT background.retry_operation({id})"
@@ -1015,31 +1035,19 @@ fn another_column_gets_the_name() {
                 "CREATE TABLE t (id int PRIMARY KEY, other int UNIQUE, n int DEFAULT 0); \
                  INSERT INTO t SELECT i, 401 - i FROM generate_series(1, 400) i",
             );
-            let id = start(
+            let id = start_slowly(&mut session);
+            change_meanwhile(
                 &mut session,
-                &format!("{COUNT_UP}, 'id', chunk_rows => 10, pause_between => '20 ms', max_attempts => 1"),
+                id,
+                is_paused,
+                &format!("BEGIN; ALTER TABLE t {change}; COMMIT"),
             );
-            session.wait_until(&format!(
-                "(SELECT chunks_done > 2 FROM background.operations WHERE id = {id})"
-            ));
-            if is_paused {
-                session.exec(&format!("SELECT background.alter_operation({id}, paused => true)"));
-            }
-            session.exec(&format!("BEGIN; ALTER TABLE t {change}; COMMIT"));
-            if is_paused {
-                session.exec(&format!("SELECT background.alter_operation({id}, paused => false)"));
-            }
-            assert_eq!(wait(&mut session, id), "failed", "{case}");
-            assert!(
-                is(
-                    &mut session,
-                    id,
-                    "last_error LIKE 'column \"id\" is another one than that by which the table is divided%'"
-                ),
-                "{case}"
+            has_stopped(
+                &mut session,
+                id,
+                "last_error LIKE 'column \"id\" is another one than that by which the table is divided%'",
+                &case,
             );
-            assert!(is(&mut session, id, "rows_affected = (SELECT sum(n) FROM t)"), "{case}");
-            assert!(session.holds("(SELECT bool_and(n IN (0, 1)) FROM t)"), "{case}");
             if let Some(back) = back {
                 session.exec(&format!(
                     "BEGIN; ALTER TABLE t {back}; COMMIT; SELECT background.retry_operation({id})"
@@ -1061,31 +1069,10 @@ fn an_operation_in_a_restored_database() {
         "CREATE TABLE t (gone int, id int PRIMARY KEY, n int DEFAULT 0, other int UNIQUE); ALTER TABLE t DROP gone; \
          INSERT INTO t SELECT i, 0, 401 - i FROM generate_series(1, 400) i",
     );
-    let id = start(
-        &mut session,
-        &format!("{COUNT_UP}, 'id', chunk_rows => 10, pause_between => '20 ms', max_attempts => 1"),
-    );
-    session.wait_until(&format!(
-        "(SELECT chunks_done > 2 FROM background.operations WHERE id = {id})"
-    ));
+    let id = start_slowly(&mut session);
     session.exec(&format!("SELECT background.alter_operation({id}, paused => true)"));
     session.wait_until("NOT EXISTS (SELECT FROM background.tasks WHERE state = 'running')");
-    let dump = harness::run(
-        harness::server_program("pg_dump")
-            .args(["-U", "postgres", "-d", "postgres", "-h"])
-            .arg(original.socket_dir()),
-    );
-    let script = copy.data().join("dump.sql");
-    std::fs::write(&script, dump.stdout).expect("the dump is written");
-    harness::give_to_server(&script);
-    copy.session().exec("DROP EXTENSION IF EXISTS pg_background");
-    harness::run(
-        harness::psql()
-            .args(["-U", "postgres", "-d", "postgres", "-q", "-h"])
-            .arg(copy.socket_dir())
-            .arg("-f")
-            .arg(&script),
-    );
+    copy.restore(&original);
     let mut session = copy.session();
     session.exec("SELECT background.activate()");
     let done: i64 = session.value(&format!(

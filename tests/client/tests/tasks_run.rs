@@ -667,22 +667,7 @@ fn a_restored_database_is_a_copy() {
     let mut session = original.session();
     session.exec("SELECT background.set_queue('default', paused => true)");
     let id = session.enqueue("'INSERT INTO done VALUES (1)'");
-    let dump = harness::run(
-        harness::server_program("pg_dump")
-            .args(["-U", "postgres", "-d", "postgres", "-h"])
-            .arg(original.socket_dir()),
-    );
-    let script = copy.data().join("dump.sql");
-    std::fs::write(&script, dump.stdout).expect("the dump is written");
-    harness::give_to_server(&script);
-    copy.session().exec("DROP EXTENSION IF EXISTS pg_background");
-    harness::run(
-        harness::psql()
-            .args(["-U", "postgres", "-d", "postgres", "-q", "-h"])
-            .arg(copy.socket_dir())
-            .arg("-f")
-            .arg(&script),
-    );
+    copy.restore(&original);
     let mut session = copy.session();
     session.exec("SELECT background.set_queue('default', paused => false)");
     assert!(session.holds("(SELECT NOT enabled AND note LIKE '%activate%' FROM background.status())"));
