@@ -60,6 +60,10 @@ const BY_NATURE: &[(&str, &str)] = &[
 /// were inserted and deleted. `GRANT` and `REVOKE ... ON ALL ... IN SCHEMA` are the same.
 const IN_ORDER_OF_CATALOG: &[&str] = &["alter table all in tablespace", "drop owned", "reassign owned"];
 
+/// A statement of these words alone looks at all tables of the database, and names those that it skips in the order of the catalog: also
+/// temporary tables of a process that is about to end.
+const OF_ALL_TABLES: &[&str] = &["begin", "vacuum", "analyze", "full", "freeze", "verbose"];
+
 /// Messages of a function's compilation, which a process raises once under the same settings and roles: only the messages of the calls are
 /// compared. A session that has created the function does not raise them again either.
 const ONCE_COMPILED: &str = "WARNING 22P06 nonstandard use of ";
@@ -82,7 +86,8 @@ pub fn same(one: &Answer, other: &Answer) -> bool {
     let is_for_all = (lower.starts_with("grant") || lower.starts_with("revoke"))
         && words.windows(2).any(|pair| pair == ["on", "all"])
         && words.windows(2).any(|pair| pair == ["in", "schema"]);
-    if is_for_all || IN_ORDER_OF_CATALOG.iter().any(|start| lower.starts_with(start)) {
+    let is_of_all_tables = words.iter().all(|word| OF_ALL_TABLES.contains(&word.as_str()));
+    if is_for_all || is_of_all_tables || IN_ORDER_OF_CATALOG.iter().any(|start| lower.starts_with(start)) {
         return one.sqlstate == other.sqlstate;
     }
     let measures = words.iter().any(|word| word == "explain") && words.iter().any(|word| word == "analyze");
