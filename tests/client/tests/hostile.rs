@@ -294,6 +294,12 @@ fn a_role_keeps_so_many_handles() {
             "{error:?}"
         );
     };
+    // A job that runs counts, whoever forgets its handle.
+    let wait_until_running = |superuser: &mut Session, jobs: i32| {
+        superuser.wait_until(&format!(
+            "count(*) = {jobs} FROM pg_background_jobs WHERE usename = 'mallory' AND finished_at IS NULL"
+        ));
+    };
     let jobs: Vec<_> = (0..3).map(|_| one.launch("SELECT 1")).collect();
     let submitted = two.submit("SELECT pg_sleep(3600)");
     two.exec("SET ROLE guest");
@@ -309,11 +315,13 @@ fn a_role_keeps_so_many_handles() {
     one.exec(&format!("SELECT * FROM pg_background_result({}) AS (n int)", jobs[0]));
     one.exec(launch);
     refused(&mut one, 5);
+    wait_until_running(&mut superuser, 1);
     two.exec(&format!("SELECT pg_background_detach({})", jobs[1]));
     one.exec("SELECT pg_background_run('SELECT 1')");
     one.exec(launch);
     refused(&mut one, 5);
     assert!(two.holds(&format!("pg_background_cancel({submitted}, 60000) IS NOT NULL")));
+    wait_until_running(&mut superuser, 0);
     let pid = two.pid;
     drop(two);
     superuser.wait_until(&format!("NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = {pid})"));
