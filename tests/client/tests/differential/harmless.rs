@@ -5,6 +5,11 @@ use crate::play::Answer;
 
 /// Files that are not run.
 pub const LEFT_OUT: &[(&str, &str)] = &[
+    (
+        "compression_pglz",
+        "calls functions of a library that is part of PostgreSQL's tests only",
+    ),
+    ("mvcc", "one transaction that goes on with a variable of psql"),
     ("psql", "about the program psql"),
     ("psql_crosstab", "about the program psql"),
     ("psql_pipeline", "about the program psql"),
@@ -53,6 +58,7 @@ const BY_NATURE: &[(&str, &str)] = &[
     ("pg_settings", "a library that is loaded has settings of its own"),
     ("pg_show_all_settings", "the same"),
     ("buffers", "what is cached"),
+    ("explain_filter", "times, and what is cached: EXPLAIN in a string"),
     ("wal", "the same"),
 ];
 
