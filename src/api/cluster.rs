@@ -34,7 +34,7 @@ fn jobs(call: &Call) -> Result<Answer> {
     let reads_all = role::reads_all_stats();
     each_known(|entry| {
         let facts = &entry.facts;
-        let acts = role::may_act_for(facts.user, facts.also_for);
+        let acts = jobs::may_read_of(facts.user, facts.also_for);
         let cookie = acts || role::may_signal(facts.connected);
         let reads = acts || reads_all;
         let text = |text: Option<&[u8]>, from| {

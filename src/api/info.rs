@@ -194,10 +194,13 @@ impl JobOutcome {
 
     /// The outcome of the job with that handle, if there is one.
     pub fn of_job(pid: i32, cookie: i64, job: Option<&Rc<Handle>>) -> Result<Self> {
+        let seen = job.map(Seen::of).transpose()?;
+        // Checked after the look: the job may leave its role in between.
+        let is_ours = job.is_some_and(|job| job.is_ours());
         Ok(Self {
             pid,
             cookie,
-            seen: job.filter(|job| job.is_ours()).map(Seen::of).transpose()?,
+            seen: seen.filter(|_| is_ours),
         })
     }
 

@@ -46,7 +46,7 @@ fn result(call: &Call) -> Result<Answer> {
     };
     let is_limited = handle.slot.lock().is_limited;
     if let Some(scan) = row_by_row(call, is_limited) {
-        scan.begin(Stream::begin(handle, scan.rows(), |_, ended| ended.map(drop))?);
+        scan.begin(Stream::begin(handle, scan.rows(), false, |_, ended| ended.map(drop))?);
         return call.null();
     }
     let rows = call.rows()?;
@@ -106,7 +106,7 @@ fn rows_of(call: &Call, order: &Arguments, timeout_ms: Option<i32>, wants_rows: 
     let is_limited = timeout_ms.unwrap_or(0) > 0 || settings::worker_timeout() > 0;
     if wants_rows && let Some(scan) = row_by_row(call, is_limited) {
         let handle = start(order)?;
-        scan.begin(Stream::begin(handle, scan.rows(), give_back_unneeded)?);
+        scan.begin(Stream::begin(handle, scan.rows(), true, give_back_unneeded)?);
         return call.null();
     }
     let rows = call.rows()?;

@@ -167,6 +167,18 @@ pub fn if_possible<T>(body: impl FnOnce() -> T) -> Option<T> {
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(body)).ok()
 }
 
+/// The failure with what it says in the current memory context.
+pub fn moved(failure: Failure) -> Failure {
+    match failure {
+        Failure::Caught(edata) => {
+            // SAFETY: a palloc'd error.
+            let copy = catch(|raw| -> () { unsafe { raw::ReThrowError(raw, edata) } });
+            Failure::Caught(copy.err().unwrap_or(edata))
+        }
+        failure => failure,
+    }
+}
+
 /// The failure as PostgreSQL's own error, in the current memory context.
 pub fn into_data(failure: Failure) -> *mut ErrorData {
     match failure {

@@ -166,19 +166,29 @@ impl Plan {
     /// Runs the statement as the tables' owner and reads each row that it returns. `read` runs no code of users.
     pub fn rows<T>(&self, values: &[Value], mut read: impl FnMut(&Row) -> Result<T>) -> Result<Vec<T>> {
         owner::acting(|| {
+            // SAFETY: a plain variable.
+            let caller = unsafe { pg_sys::CurrentMemoryContext };
             // SAFETY: the table lives until SPI_finish.
             let (table, count) = error::catching(|raw| unsafe {
                 raw::SPI_connect(raw);
                 let count = self.run_raw(raw, values);
                 (pg_sys::SPI_tuptable, count)
             })?;
-            let mut all = Vec::new();
-            fallible::reserve(&mut all, count)?;
-            for n in 0..count {
-                // SAFETY: below the number of rows.
-                let tuple = unsafe { *(*table).vals.add(n) };
-                all.push(read(&Row { table, tuple })?);
-            }
+            let mut read_all = || {
+                let mut all = Vec::new();
+                fallible::reserve(&mut all, count)?;
+                for n in 0..count {
+                    // SAFETY: below the number of rows.
+                    let tuple = unsafe { *(*table).vals.add(n) };
+                    all.push(read(&Row { table, tuple })?);
+                }
+                Ok(all)
+            };
+            let all = read_all().map_err(|failure| {
+                // SAFETY: SPI's own context goes with the transaction, and the error must not go with it.
+                unsafe { pg_sys::CurrentMemoryContext = caller };
+                error::moved(failure)
+            })?;
             // SAFETY: connected above.
             error::catching(|raw| unsafe { raw::SPI_finish(raw) })?;
             Ok(all)

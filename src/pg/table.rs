@@ -251,8 +251,7 @@ fn find_once<T>(
     sees: Sees,
     read: &mut impl FnMut(&Row) -> Result<Option<T>>,
 ) -> Result<Option<T>> {
-    let context = error::catching(memory::Context::below_current)?;
-    let found = context.enter(|| {
+    memory::in_scratch(|| {
         let scan = error::catching(|raw| Scan::begin(raw, table, index, column, key, sees))?;
         let found = loop {
             match error::catching(|raw| scan.next(raw))? {
@@ -266,9 +265,7 @@ fn find_once<T>(
         };
         error::catching(|raw| scan.end(raw))?;
         Ok(found)
-    });
-    error::catching(|raw| context.delete(raw))?;
-    found
+    })
 }
 
 /// Whether there is a row of `table` whose column `column`, the first one of `index`, has the value `key`.
@@ -311,10 +308,7 @@ may_raise! {
 /// transaction may write. `indexes` are the table's own, and whether the row belongs into each; if the table has others, all conditions of its indexes
 /// are computed, which doubles the time. What this allocates goes at its end.
 pub fn insert(table: u32, values: &[Value], indexes: &[(u32, bool)]) -> Result<()> {
-    let context = error::catching(memory::Context::below_current)?;
-    let done = context.enter(|| error::catching(|raw| insert_raw(raw, table, values, indexes)));
-    error::catching(|raw| context.delete(raw))?;
-    done
+    memory::in_scratch(|| error::catching(|raw| insert_raw(raw, table, values, indexes)))
 }
 
 fn insert_raw(raw: Raw<'_>, table: u32, values: &[Value], indexes: &[(u32, bool)]) {
@@ -424,8 +418,7 @@ pub fn replace<T>(
     to: u32,
     columns: &[Filled],
 ) -> Result<Option<T>> {
-    let context = error::catching(memory::Context::below_current)?;
-    let done = context.enter(|| {
+    memory::in_scratch(|| {
         let Some((relation, row)) = error::catching(|raw| fetch(raw, from, tid))? else {
             return Ok(None);
         };
@@ -437,9 +430,7 @@ pub fn replace<T>(
             deleted
         })?;
         Ok(answer.filter(|_| deleted))
-    });
-    error::catching(|raw| context.delete(raw))?;
-    done
+    })
 }
 
 /// A copy of the version of the row, visible or not. The table stays open if there is one.

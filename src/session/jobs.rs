@@ -14,6 +14,7 @@ use crate::registry::job::{Job, Slot, Stop};
 use crate::registry::segment::segment;
 use crate::registry::{history, upkeep};
 use crate::session::waiting;
+use crate::worker::attached;
 use core::ffi::c_int;
 use core::sync::atomic::Ordering::Relaxed;
 use pgrx::PgSqlErrorCode;
@@ -345,8 +346,18 @@ struct Roles {
 
 impl Roles {
     fn may_act(self) -> bool {
-        role::may_act_for(self.user, self.also_for)
+        may_read_of(self.user, self.also_for)
     }
+}
+
+/// As [`role::may_act_for`], for who reads what the job has returned or said. A job that may do so for one that has left its role counts as having
+/// left its own: what it reads there must not reach more roles through it.
+pub fn may_read_of(user: u32, also_for: u32) -> bool {
+    let may = role::may_act_for(user, also_for);
+    if may && also_for != 0 {
+        attached::leaves_its_role();
+    }
+    may
 }
 
 impl Handle {

@@ -79,6 +79,8 @@ pub struct Stream {
     session: Option<Session>,
     rows: Rows,
     at_end: AtEnd,
+    /// Whether only this statement knows the handle.
+    is_unnamed: bool,
     /// The event that came instead of a row.
     event: Option<Event>,
     _hidden: Hidden,
@@ -88,8 +90,9 @@ pub struct Stream {
 type AtEnd = fn(&Rc<Handle>, Result<Outcome>) -> Result<()>;
 
 impl Stream {
-    /// Begins to read as [`read`] does, with the same errors; `at_end` may turn the outcome into another one.
-    pub fn begin(handle: Rc<Handle>, rows: Rows, at_end: AtEnd) -> Result<Self> {
+    /// Begins to read as [`read`] does, with the same errors; `at_end` may turn the outcome into another one. `is_unnamed` says that nobody has got
+    /// the handle.
+    pub fn begin(handle: Rc<Handle>, rows: Rows, is_unnamed: bool, at_end: AtEnd) -> Result<Self> {
         let begun = Session::begin(&handle).and_then(|mut session| {
             session.check(Some(&rows))?;
             let unsettled = session.handle.slot.lock().queue.is_unsettled();
@@ -109,6 +112,7 @@ impl Stream {
             session,
             rows,
             at_end,
+            is_unnamed,
             event: None,
             _hidden: hidden,
         })
@@ -141,13 +145,13 @@ impl Stream {
 }
 
 impl Drop for Stream {
-    /// The statement failed in the middle of its rows. If they had all been read before, the handle would be released; so it is released
-    /// when the job has ended. As long as the job runs, sessions can wait for it and stop it.
+    /// The statement failed in the middle of its rows: the reading is broken off. A handle that nobody has got is released when the job has ended. As
+    /// long as the job runs, sessions can wait for it and stop it.
     fn drop(&mut self) {
         if let Some(session) = self.session.take() {
             let taken = session.reader.rows > 0;
             drop(session);
-            if taken {
+            if taken && self.is_unnamed {
                 self.handle.slot.orphan(self.handle.cookie);
             }
         }

@@ -27,7 +27,7 @@ use crate::registry::segment::{self, segment};
 use crate::registry::upkeep;
 use crate::settings;
 use crate::tasks::jump::Watch;
-use crate::tasks::shared::{self, Database, Mode, Role};
+use crate::tasks::shared::{self, Database, Mode, Refused, Role};
 use core::ffi::c_int;
 use pgrx::pg_sys::Datum;
 use std::cell::RefCell;
@@ -416,14 +416,15 @@ impl Clock {
                     job.state == State::Error,
                     job.started_at != 0,
                     job.error().map(|error| error.sqlstate),
+                    job.launched_at,
                 ))
             });
             match outcome {
                 Some(None) => (),
-                Some(Some((has_failed, has_begun, code))) => {
+                Some(Some((has_failed, has_begun, code, launched_at))) => {
                     let_go(slot, cookie);
                     if has_failed && !has_begun {
-                        refused(ordered.aim, code)?;
+                        refused(ordered.aim, code, launched_at)?;
                     } else if has_failed && ordered.aim.role.is_none() {
                         // It has forgotten what it was asked for.
                         shared::database(ordered.aim.database)?.ask_for_sweep();
@@ -637,13 +638,13 @@ fn write_hints(databases: &[&'static Database]) -> Result<()> {
 const OF_THE_SERVER: [[u8; 2]; 4] = [*b"08", *b"53", *b"57", *b"XX"];
 
 /// No worker could connect for the aim. The keeper finds out whether its role still exists.
-fn refused(aim: Aim, code: Option<[u8; 5]>) -> Result<()> {
+fn refused(aim: Aim, code: Option<[u8; 5]>, at: i64) -> Result<()> {
     let database = shared::database(aim.database)?;
     match aim.role {
         _ if code == Some(*b"3D000") => database.is_dropped(),
         Some(role) => {
-            if let Some(code) = code.filter(|code| !OF_THE_SERVER.contains(&[code[0], code[1]])) {
-                database.is_refused(role, code);
+            if let Some(sqlstate) = code.filter(|code| !OF_THE_SERVER.contains(&[code[0], code[1]])) {
+                database.is_refused(Refused { role, sqlstate, at });
             }
             if let Some(mut lines) = database.lines() {
                 lines.forget(role);

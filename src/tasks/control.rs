@@ -52,7 +52,7 @@ pub fn cancel(tables: &Tables, id: i64, grace_ms: i32) -> Result<bool> {
     }
     let Some(found) = unfinished(tables, id)?.filter(|found| found.is_committed) else {
         return match end::find(tables, id)? {
-            Some(ended) => check(id, ended.owner).map(|()| false),
+            Some(ended) => check_cancel(id, ended.owner).map(|()| false),
             None => end::check_given_out(id).map(|()| false),
         };
     };

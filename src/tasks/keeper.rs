@@ -23,7 +23,7 @@ use crate::tasks::history::{self, Failed};
 use crate::tasks::lane;
 use crate::tasks::pushed::{self, Ready, ready_columns};
 use crate::tasks::ready::{self, Which};
-use crate::tasks::shared::{self, Database, Mode, Of, Run};
+use crate::tasks::shared::{self, Database, Mode, Of, Refused, Run};
 use crate::tasks::stamp::{self, Standing};
 use crate::tasks::stay::Stay;
 use crate::tasks::tables::{self, Phase, Tables};
@@ -67,12 +67,14 @@ macro_rules! attempts_where {
 
 static LOST: Plan = Plan::planned(attempts_where!("t.id OPERATOR(pg_catalog.=) $1"), &[INT8]);
 
-/// Tasks of a role that wait.
+/// Tasks of a role, which exists, that wait since a time.
 static OF_ROLE: Plan = Plan::planned(
     attempts_where!(
-        "t.phase OPERATOR(pg_catalog.=) 'w' AND t.owner OPERATOR(background.=) background.role_of($1) LIMIT $2"
+        "t.phase OPERATOR(pg_catalog.=) 'w' AND t.owner OPERATOR(background.=) background.role_of($1) \
+         AND background.role_oid(t.owner) IS NOT NULL \
+         AND GREATEST(t.enqueued_at, t.run_at, t.ready_at) OPERATOR(pg_catalog.<=) $2 LIMIT $3"
     ),
-    &[OID, INT8],
+    &[OID, TIMESTAMPTZ, INT8],
 );
 
 /// Tasks that end without a run: which they are, what is noted of one of them if it still is one, and their state.
@@ -281,8 +283,8 @@ fn look(database: &'static Database, stay: &mut Stay) -> Result<()> {
     if mode == Mode::Runs {
         look.schedules(standing.home(), begins, sweeps)?;
         look.lost()?;
-        if let Some((role, sqlstate)) = database.take_refused() {
-            look.refused(role, &sqlstate)?;
+        if let Some(refused) = database.take_refused() {
+            look.refused(&refused)?;
         }
         look.end(&EXPIRED)?;
         if sweeps {
@@ -475,9 +477,14 @@ impl Look {
         Ok(())
     }
 
-    /// The role may not connect: that is an error of an attempt at each of its tasks.
-    fn refused(&mut self, role: u32, sqlstate: &[u8; 5]) -> Result<()> {
-        let tasks = transaction::own(|| OF_ROLE.rows(&[Value::Oid(role), Value::Int8(AT_ONCE)], Attempts::read))?;
+    /// The role could not connect: that is an error of an attempt at each of its tasks that waited then.
+    fn refused(&mut self, refused: &Refused) -> Result<()> {
+        let asked = [
+            Value::Oid(refused.role),
+            Value::Timestamp(refused.at),
+            Value::Int8(AT_ONCE),
+        ];
+        let tasks = transaction::own(|| OF_ROLE.rows(&asked, Attempts::read))?;
         for attempts in tasks {
             let tables = &self.tables;
             let done = patiently(|| {
@@ -490,9 +497,9 @@ impl Look {
                     id: attempts.task,
                     attempt: attempts.made + 1,
                     pid: backend::my_pid(),
-                    started_at: backend::now(),
+                    started_at: refused.at,
                     state: b"failed",
-                    sqlstate,
+                    sqlstate: &refused.sqlstate,
                     message: b"the role of the task cannot connect to this database",
                     ..Failed::default()
                 })

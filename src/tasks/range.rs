@@ -138,11 +138,13 @@ const SEARCH_PATH: &CStr = c"search_path";
 /// Sets what [`Key::cut`] needs, until the transaction ends: the path and the settings of the operation, which policies and functions look at, and
 /// those of this file. What is said of transactions is for that of the chunk.
 pub fn prepare(key: &Key, settings: &[(&CStr, Option<&CStr>)]) -> Result<()> {
+    let is = |name: &CStr, known: &CStr| name.to_bytes().eq_ignore_ascii_case(known.to_bytes());
     for (name, value) in settings {
         let value = value.unwrap_or(c"");
-        if *name == SEARCH_PATH {
+        let is_set_below = || FORMATS.iter().chain(&PLANNER).any(|(known, _)| is(name, known));
+        if is(name, SEARCH_PATH) {
             set_as_clause(name, value)?;
-        } else if !name.to_bytes().to_ascii_lowercase().starts_with(b"transaction_") {
+        } else if !name.to_bytes().to_ascii_lowercase().starts_with(b"transaction_") && !is_set_below() {
             own::set(name, value, true)?;
         }
     }

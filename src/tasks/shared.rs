@@ -178,6 +178,16 @@ impl Claim {
     }
 }
 
+/// A role that could not connect.
+#[derive(Clone, Copy, Default)]
+pub struct Refused {
+    /// 0 for none.
+    pub role: u32,
+    pub sqlstate: [u8; 5],
+    /// When the runner was ordered.
+    pub at: i64,
+}
+
 /// What is known of whether tasks run in a database.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u32)]
@@ -227,8 +237,8 @@ pub struct Database {
     schedules_changed: Cell<u64>,
     /// How long, and until when, lost claims are left alone, as none could be noted.
     lost_paused: Cell<(i64, i64)>,
-    /// A role that could not connect last, 0 for none, and the SQLSTATE.
-    refused: Cell<(u32, [u8; 5])>,
+    /// The role that could not connect last.
+    refused: Cell<Refused>,
     /// The position up to which WAL has to be flushed, so that all that has ended here is on disk.
     flush_to: AtomicU64,
     /// The processes that wait for the end of a task.
@@ -706,18 +716,18 @@ impl Database {
     }
 
     /// The role could not connect: the keeper notes an attempt at its tasks.
-    pub fn is_refused(&self, role: u32, sqlstate: [u8; 5]) {
+    pub fn is_refused(&self, refused: Refused) {
         if let Some(shared) = SHARED.get() {
             let _root = shared.lock();
-            self.refused.set((role, sqlstate));
+            self.refused.set(refused);
         }
     }
 
     /// The role that could not connect last, once.
-    pub fn take_refused(&self) -> Option<(u32, [u8; 5])> {
+    pub fn take_refused(&self) -> Option<Refused> {
         let shared = SHARED.get()?;
         let _root = shared.lock();
-        Some(self.refused.take()).filter(|(role, _)| *role != 0)
+        Some(self.refused.take()).filter(|refused| refused.role != 0)
     }
 
     /// The lines, under their lock; None as long as the extension is not known to be there.

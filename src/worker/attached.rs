@@ -2,7 +2,9 @@
 
 use crate::pg::error::Result;
 use crate::pg::process::backend::{self, Process};
+use crate::pg::process::identity::Identity;
 use crate::pg::process::signals;
+use crate::pg::reuse::adopt;
 use crate::registry::job::{Slot, Stop};
 use crate::registry::segment::segment;
 use core::sync::atomic::Ordering::Relaxed;
@@ -72,4 +74,20 @@ pub fn renew(slot: &'static Slot, cookie: u64) -> Attached {
     let attached = Attached { slot, cookie };
     CURRENT.set(Some(attached));
     attached
+}
+
+/// The running job sets the role, or reads what came of a job that has done so: what it returns from here on is not for every role that may act as
+/// the one it began with. Nothing in a session.
+pub fn leaves_its_role() {
+    if let (Some(job), Some(identity)) = (current(), adopt::identity()) {
+        note_other_role(job.slot, &identity);
+    }
+}
+
+/// The same for a job and the identity that it began with.
+pub fn note_other_role(slot: &Slot, identity: &Identity) {
+    // Within a security context there is no other role.
+    if identity.security_context == 0 {
+        slot.lock().also_for = identity.authenticated;
+    }
 }

@@ -23,7 +23,7 @@ use crate::pg::value::json;
 use crate::pg::value::params::Parameters;
 use crate::registry::job::{Slot, Stop};
 use crate::tasks::runner;
-use crate::worker::{errand, idle, output, work};
+use crate::worker::{attached, errand, idle, output, work};
 use core::ffi::CStr;
 use pgrx::PgSqlErrorCode;
 
@@ -81,7 +81,7 @@ pub fn execute(
         }
         signals::check_for_interrupts_raw(raw);
         let done = run(raw, &statement, parameters, is_last, grouped, &user);
-        note(raw, slot, &done);
+        send_tag(raw, &done);
         if is_last {
             if let Some(rows) = errand::rows(raw) {
                 output::json(raw, rows);
@@ -89,6 +89,7 @@ pub fn execute(
             output::flush(raw);
             give_up_if_asked(raw, slot);
             if is_engines {
+                note(slot, &done);
                 finish_work(raw, work);
             }
             if grouped {
@@ -101,6 +102,8 @@ pub fn execute(
             simple_query::next_command(raw);
             simple_query::stop_statement_timer();
         }
+        // As in a session: a statement whose own commit fails has not completed. The engine's work says it before.
+        note(slot, &done);
     }
     if is_engines && count == 0 {
         finish_work(raw, work);
@@ -229,25 +232,21 @@ fn run(
 /// those.
 pub fn note_roles(slot: &Slot, identity: &Identity, began_with: (u32, u32)) {
     if identity::roles() != began_with {
-        note_other_role(slot, identity);
+        attached::note_other_role(slot, identity);
     }
 }
 
-/// The same when the role is about to change.
-pub fn note_other_role(slot: &Slot, identity: &Identity) {
-    // Within a security context there is no other role.
-    if identity.security_context == 0 {
-        slot.lock().also_for = identity.authenticated;
-    }
-}
-
-/// Publishes the tag of the statement, and writes it into the channel: it is the result of a job without rows.
-fn note(raw: Raw<'_>, slot: &'static Slot, done: &Completion) {
+/// Publishes the tag of the statement.
+fn note(slot: &'static Slot, done: &Completion) {
     slot.look(|job| {
         job.has_tag = true;
         job.tag = done.tag();
         job.row_count = done.rows() as i64;
     });
+}
+
+/// Writes the tag of the statement into the channel: it is the result of a job without rows.
+fn send_tag(raw: Raw<'_>, done: &Completion) {
     let mut text = [0; 64];
     let len = done.text(&mut text);
     output::tag(raw, text.get(..len).unwrap_or_default());

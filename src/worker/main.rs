@@ -282,7 +282,7 @@ impl Attached {
             signals::start_timer(TIMER.get(), text.timeout);
         }
         let roles = identity::roles();
-        compiled::watch_role(Some(leaves_its_role));
+        compiled::watch_role(Some(attached::leaves_its_role));
         stop::watch_job(Some(self.slot));
         let execute = |parameters, work| {
             error::catch(|raw| execute::execute(raw, self.slot, text.sql, parameters, &run.identity, work, run.is_used))
@@ -367,10 +367,6 @@ impl Attached {
                 reported_at = backend::now();
             }
             simple_query::enter_message_context(raw);
-            if !idle::is_as_new() {
-                idle::mark_not_reusable();
-                break Verdict::SUCCESS;
-            }
             next = self.begin_next(raw, run, true);
         };
         signals::hold_interrupts();
@@ -386,7 +382,7 @@ impl Attached {
         let Some(task) = task else { return Ok(None) };
         // After the claim: what was committed before the task was enqueued counts. A process that has run nothing keeps nothing that could be
         // old, and takes the task in any case.
-        if is_used && !idle::takes_in_changes() {
+        if is_used && !(idle::takes_in_changes() && idle::is_as_new()) {
             runner::not_now();
             idle::mark_not_reusable();
             return Ok(None);
@@ -573,13 +569,6 @@ extern "C-unwind" fn time_is_over() {
         let stop = Stop::from_number(LIMIT.load(Relaxed)).unwrap_or(Stop::WorkerTimeout);
         job.slot.request_stop(stop);
         signals::interrupt_self();
-    }
-}
-
-/// The running job sets the role: what it reads from here on is not for every role that may act as the one it began with.
-fn leaves_its_role() {
-    if let (Some(job), Some(identity)) = (attached::current(), adopt::identity()) {
-        execute::note_other_role(job.slot, &identity);
     }
 }
 

@@ -18,6 +18,19 @@ pub struct Identity {
     pub outer_is_superuser: bool,
 }
 
+impl Identity {
+    /// The same after `SET ROLE NONE`.
+    pub fn without_role(self) -> Self {
+        Self {
+            outer: self.session,
+            current: self.session,
+            role: 0,
+            outer_is_superuser: self.session_is_superuser,
+            ..self
+        }
+    }
+}
+
 /// The identity of this process now. Guarded.
 pub fn identity() -> Identity {
     let mut current = Oid::INVALID;

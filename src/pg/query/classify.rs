@@ -1,7 +1,7 @@
 //! What the grammar alone tells of a text: whether it is SQL, and whether it can run within a transaction that others begin and end.
 
 use crate::pg::error::{self, Failure, Result};
-use crate::pg::memory::{self, Context};
+use crate::pg::memory;
 use crate::pg::raw::{self, Raw, may_raise};
 use core::ffi::{CStr, c_char};
 use pgrx::pg_sys::{self, List, Node, NodeTag, Oid, RangeVar};
@@ -43,8 +43,7 @@ pub fn look(sql: &[u8]) -> Result<Seen> {
     if let Some(seen) = known {
         return Ok(seen);
     }
-    let context = error::catching(Context::below_current)?;
-    let seen = context.enter(|| {
+    let seen = memory::in_scratch(|| {
         let text = error::catching(|raw| copy(raw, sql))?;
         error::catching(|raw| parse(raw, text))
     });
@@ -52,7 +51,6 @@ pub fn look(sql: &[u8]) -> Result<Seen> {
         Err(Failure::Caught(edata)) => return Err(Failure::Caught(within(edata, sql)?)),
         seen => seen?,
     };
-    error::catching(|raw| context.delete(raw))?;
     // What a relation is decides sometimes, and that may change.
     if sql.len() <= LONGEST && !seen.is_alone {
         LAST.set(Some((crate::pg::fallible::copied(sql)?, seen)));

@@ -180,8 +180,9 @@ pub fn adopt_limits(raw: Raw<'_>, identity: &Identity, (limits, material): (&[u8
     }
 }
 
-/// [`adopt`] with the state in which this process connected, in full. Tells who that acts as. 42501 where a used process finds that its role may not
-/// connect to this database any more; a new one has just asked.
+/// [`adopt`] with the state in which this process connected, in full, but as the role that it has connected as: the settings of that role, or of the
+/// database, may say `role`, and what comes without a session is that role's own. Tells who that acts as. 42501 where a used process finds that its
+/// role may not connect to this database any more; a new one has just asked.
 pub fn adopt_connection(raw: Raw<'_>, application_name: &CStr) -> Identity {
     let is_used = STATE.with(|_| ()).is_some();
     connected(raw);
@@ -195,10 +196,16 @@ pub fn adopt_connection(raw: Raw<'_>, application_name: &CStr) -> Identity {
         return identity;
     }
     let found = STATE.with(|state| {
+        let identity = state.base_identity.without_role();
         // What is there is replaced meanwhile.
-        let mut settings = Buffer::new(raw, state.base.len());
-        settings.push(state.base.as_ptr(), state.base.len());
-        (state.base_identity, settings, state.base_digest.material)
+        let settings = if identity == state.base_identity {
+            let mut settings = Buffer::new(raw, state.base.len());
+            settings.push(state.base.as_ptr(), state.base.len());
+            settings
+        } else {
+            apply::with_limits(raw, state.base.bytes(), &[])
+        };
+        (identity, settings, state.base_digest.material)
     });
     let Some((identity, settings, material)) = found else {
         return Identity::default();
@@ -335,7 +342,9 @@ impl SessionState {
 
     /// Who this process acts for, where its state is the one in which it connected.
     fn as_connected(&self) -> Option<Identity> {
-        let is_base = self.identity == self.base_identity && self.theirs.bytes() == self.base.bytes();
+        let is_base = self.identity == self.base_identity
+            && self.base_identity.role == 0
+            && self.theirs.bytes() == self.base.bytes();
         (is_base && !self.theirs.is_empty()).then_some(self.base_identity)
     }
 

@@ -9,6 +9,7 @@ use crate::pg::digits::Digits;
 use crate::pg::error::{self, Result, raise_raw};
 use crate::pg::function::rows::text_datum;
 use crate::pg::guc::own;
+use crate::pg::memory;
 use crate::pg::raw::{self, Raw, may_raise};
 use crate::pg::value::desc::{self, CSTRING, RECORD, RECORD_ARRAY, TEXT, UNKNOWN, column_type, tuple_desc_attr};
 use crate::pg::value::params::Parameters;
@@ -82,13 +83,13 @@ fn write(raw: Raw<'_>, record: Datum) -> Option<Kept> {
                 continue;
             }
             let kind = column_type(desc, n);
-            check(raw, kind, count + 1);
             let name = format_type_extended(
                 raw,
                 Oid::from(kind),
                 (*attribute).atttypmod,
                 FORMAT_TYPE_FORCE_QUALIFY | FORMAT_TYPE_TYPEMOD_GIVEN,
             );
+            check(raw, kind, memory::c_bytes(name), count + 1);
             types.add(count).write(Datum::from(cstring_to_text(raw, name)));
             missing.add(count).write(*nulls.add(n));
             if !*nulls.add(n) {
@@ -209,7 +210,7 @@ unsafe fn array(raw: Raw<'_>, elements: *mut Datum, nulls: *mut bool, count: usi
 }
 
 /// 0A000 where values of the type cannot be kept: where the type means nothing in another session, or has no name.
-fn check(raw: Raw<'_>, kind: u32, n: usize) {
+fn check(raw: Raw<'_>, kind: u32, name: &[u8], n: usize) {
     let number = Digits::of(n as u64);
     if let Some(border) = border::border() {
         border.check(raw, kind, &[b"parameter $", number.bytes()]);
@@ -219,7 +220,9 @@ fn check(raw: Raw<'_>, kind: u32, n: usize) {
         let element = raw::get_element_type(raw, Oid::from(kind)).to_u32();
         raw::get_typtype(raw, Oid::from(kind)) as u8 == b'p' || element == RECORD || element == CSTRING
     };
-    if (is_pseudo && kind != UNKNOWN) || kind == RECORD_ARRAY {
+    // No other schema's name begins so.
+    let is_temporary = name.starts_with(b"pg_temp");
+    if (is_pseudo && kind != UNKNOWN) || kind == RECORD_ARRAY || is_temporary {
         raise_raw(
             raw,
             PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,

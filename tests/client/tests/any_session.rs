@@ -364,6 +364,24 @@ fn a_job_that_leaves_its_role() {
             "DO 'BEGIN RESET ROLE; RAISE ''%'', (SELECT t FROM secret); END'",
             "P0001",
         ),
+        // What a job reads of another one that has left its role.
+        (
+            "SELECT * FROM pg_background_run_query('RESET ROLE; SELECT t FROM secret', col_def => 't text') AS (t text)",
+            "a secret",
+        ),
+        (
+            "DO $$ BEGIN RAISE '%', (SELECT t FROM pg_background_run_query('RESET ROLE; SELECT t FROM secret', col_def => 't text') AS (t text)); END $$",
+            "P0001",
+        ),
+        (
+            "SELECT substr(error_message, 1, 0) || 'told' FROM pg_background_run('RESET ROLE; SELECT t::int FROM secret')",
+            "told",
+        ),
+        (
+            "SELECT * FROM pg_background_run_query('SELECT * FROM pg_background_run_query(''RESET ROLE; SELECT t FROM secret'', \
+             col_def => ''t text'') AS (t text)', col_def => 't text') AS (t text)",
+            "a secret",
+        ),
     ] {
         let job = superuser.launch(sql);
         superuser.wait(job);
@@ -382,7 +400,7 @@ fn a_job_that_leaves_its_role() {
         assert!(alice.holds(&format!("state IS NULL FROM pg_background_outcome({job})")));
         assert!(alice.holds(&format!(
             "count(*) = 1 AND count(coalesce(cookie::text, label, sql_preview, error_message, progress_msg)) = 0
-             FROM pg_background_jobs WHERE pid = {} AND launched_at = (SELECT max(launched_at) FROM pg_background_jobs)",
+             FROM pg_background_jobs WHERE pid = {0} AND launched_at = (SELECT max(launched_at) FROM pg_background_jobs WHERE pid = {0})",
             job.pid
         )));
         // Nor can alice get the rows by a function that a session with more rights calls: it cannot return to the session's user.

@@ -1,6 +1,6 @@
 //! Durable tasks that run.
 
-use harness::{Cluster, Random, Shutdown, wait_for};
+use harness::{Cluster, Random, Session, Shutdown, wait_for};
 
 fn cluster(settings: &[&str]) -> Cluster {
     let cluster = Cluster::start(settings);
@@ -803,6 +803,123 @@ fn a_role_that_may_not_connect_any_more() {
     session.enqueue("'INSERT INTO done VALUES (4)', queue => 'default'");
     session.exec("RESET ROLE");
     session.wait_until("EXISTS (SELECT FROM done WHERE n = 4)");
+}
+
+/// What came after the connection that failed is no attempt of it.
+#[test]
+fn a_role_that_may_connect_again() {
+    let cluster = cluster(&[]);
+    let mut session = cluster.session();
+    for n in 0..10 {
+        session.exec(&format!(
+            "CREATE ROLE role_{n} LOGIN; GRANT pgbackground_role TO role_{n}"
+        ));
+        session.exec(&format!(
+            "ALTER ROLE role_{n} SET session_preload_libraries = 'nowhere'; SET ROLE role_{n}"
+        ));
+        let before = session.enqueue("'INSERT INTO done VALUES (1)', max_attempts => 1");
+        if n % 2 == 0 {
+            assert_eq!(session.wait_task(before), "failed");
+        }
+        session.exec(&format!(
+            "RESET ROLE; ALTER ROLE role_{n} RESET session_preload_libraries; SET ROLE role_{n}"
+        ));
+        let after = session.enqueue("'INSERT INTO done VALUES (2)', max_attempts => 1");
+        assert_eq!(session.wait_task(after), "done", "{n}");
+        session.wait_task(before);
+        session.exec("RESET ROLE");
+    }
+}
+
+/// The role and the database may have a role that sessions begin with. Tasks run as their own.
+#[test]
+fn a_role_whose_sessions_begin_with_another_role() {
+    let cluster = cluster(&[]);
+    let mut session = cluster.session();
+    session.exec(
+        "CREATE ROLE team LOGIN; CREATE ROLE alice LOGIN; CREATE ROLE boss LOGIN SUPERUSER; GRANT team TO alice;
+         GRANT pgbackground_role TO alice, team;
+         ALTER ROLE alice SET role = team; ALTER ROLE alice SET work_mem = '7MB'; ALTER ROLE boss IN DATABASE postgres SET role = team",
+    );
+    session.exec("CREATE DATABASE second");
+    let who = "SELECT session_user, current_user, current_setting(''role'') AS role, current_setting(''work_mem'') AS work_mem, \
+               (SELECT rolsuper FROM pg_roles WHERE rolname = session_user) AS super";
+    let seen = |session: &mut Session, role: &str, sql: &str, options: &str| {
+        session.exec(&format!("SET SESSION AUTHORIZATION {role}; SET ROLE NONE"));
+        let id = session.enqueue(&format!("'{sql}', max_attempts => 1, keep_result => true {options}"));
+        session.wait_task(id);
+        session.exec("RESET SESSION AUTHORIZATION");
+        session.value::<String>(&format!(
+            "SELECT concat_ws(' ', state, sqlstate, r->>'session_user', r->>'current_user', r->>'role', r->>'work_mem', r->>'super')
+             FROM background.tasks LEFT JOIN background.result({id}) AS r ON true WHERE id = {id}"
+        ))
+    };
+    for options in ["", ", mode => 'statement'", ", database => 'second'"] {
+        for before in ["", "RESET ROLE; ", "SET ROLE NONE; ", "RESET ALL; "] {
+            let sql = format!("{before}{who}");
+            assert_eq!(
+                seen(&mut session, "alice", &sql, options),
+                "done alice alice none 7MB false",
+                "{options} {before}"
+            );
+            assert_eq!(
+                seen(&mut session, "boss", &sql, options),
+                "done boss boss none 4MB true",
+                "{options} {before}"
+            );
+            // There are workers that have connected as the others.
+            assert_eq!(
+                seen(&mut session, "team", &sql, options),
+                "done team team none 4MB false",
+                "{options} {before}"
+            );
+        }
+        let rise = "SET SESSION AUTHORIZATION boss; SELECT 1";
+        assert_eq!(seen(&mut session, "team", rise, options), "failed 42501", "{options}");
+    }
+    // A session of alice begins as the team, and so does what it enqueues.
+    let mut alice = cluster.session_as("alice");
+    let id = alice.enqueue("'INSERT INTO done VALUES (1)'");
+    assert_eq!(alice.wait_task(id), "done");
+    assert!(session.holds(&format!(
+        "(SELECT owner = 'team' FROM background.tasks WHERE id = {id})"
+    )));
+    assert_eq!(
+        alice.value::<String>(
+            "SELECT * FROM pg_background_run_query('SELECT current_user::text', col_def => 't') AS (t text)"
+        ),
+        "team"
+    );
+}
+
+/// A session that is there takes part in a change, whether or not it has seen the setting before.
+#[test]
+fn tasks_are_switched_off_and_on() {
+    let cluster = cluster(&[]);
+    let (mut session, mut other) = (cluster.session(), cluster.session());
+    for session in [&mut session, &mut other] {
+        session.exec("SELECT background.status()");
+    }
+    for looks in [true, false, true] {
+        let set = |session: &mut Session, sql: &str, off: bool| {
+            session.exec(sql);
+            session.exec("SELECT pg_reload_conf()");
+            session.wait_until(&format!(
+                "current_setting('pg_background.tasks') = '{}'",
+                if off { "off" } else { "auto" }
+            ));
+        };
+        set(&mut session, "ALTER SYSTEM SET pg_background.tasks = off", true);
+        other.wait_until("current_setting('pg_background.tasks') = 'off'");
+        if looks {
+            assert!(session.holds("(SELECT NOT enabled FROM background.status())"));
+        }
+        let waiting = session.enqueue("'INSERT INTO done VALUES (1)'");
+        set(&mut session, "ALTER SYSTEM RESET pg_background.tasks", false);
+        let id = session.enqueue("'INSERT INTO done VALUES (2)'");
+        assert_eq!(session.wait_task(id), "done");
+        assert_eq!(other.wait_task(waiting), "done");
+    }
 }
 
 #[test]

@@ -33,7 +33,12 @@ SELECT row_count, command_tag FROM pg_background_run('SELECT 1 WHERE false');
 SELECT coalesce(row_count, 0), command_tag FROM pg_background_run('SELECT 1; CREATE INDEX ON counted (n)');
 SELECT coalesce(row_count, 0), command_tag FROM pg_background_run('BEGIN; INSERT INTO counted VALUES (1); COMMIT');
 SELECT row_count, command_tag FROM pg_background_run('COPY (SELECT generate_series(1, 7)) TO PROGRAM ''cat > /dev/null''');
-DROP TABLE counted;
+-- a statement whose own commit fails has not completed
+CREATE TABLE counted_later (n int UNIQUE DEFERRABLE INITIALLY DEFERRED);
+SELECT coalesce(row_count, 0), command_tag, sqlstate FROM pg_background_run('INSERT INTO counted_later VALUES (1), (1)');
+SELECT coalesce(row_count, 0), command_tag, sqlstate FROM pg_background_run('BEGIN; INSERT INTO counted_later VALUES (1), (1); COMMIT; SELECT 1');
+SELECT coalesce(row_count, 0), command_tag, sqlstate FROM pg_background_run('SELECT 1; INSERT INTO counted_later VALUES (1), (1)');
+DROP TABLE counted, counted_later;
 -- the whole SQL
 SELECT '/* ' || repeat('世', 100000) || ' */ SELECT 1' AS job \gset
 SELECT * FROM pg_background_launch(:'job') \gset job_

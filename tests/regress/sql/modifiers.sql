@@ -93,6 +93,13 @@ SELECT * FROM pg_background_launch('SELECT n::text::varchar FROM generate_series
 SELECT pg_background_wait(:job_pid, :job_cookie);
 SELECT code, message FROM error_of(format('SELECT count(*) FROM (SELECT * FROM pg_background_result(%s, %s) AS (v varchar(1)) OFFSET 0) AS job', :job_pid, :job_cookie));
 SELECT code FROM error_of(format('SELECT * FROM pg_background_result(%s, %s) AS (v varchar(1))', :job_pid, :job_cookie));
+-- also where the rows are taken one by one
+SELECT * FROM pg_background_launch('SELECT n::text::varchar FROM generate_series(8, 12) AS n') \gset job_
+SELECT pg_background_wait(:job_pid, :job_cookie);
+SELECT code, message FROM error_of(format('SELECT count(*) FROM pg_background_result(%s, %s) AS (v varchar(1))', :job_pid, :job_cookie));
+SELECT state, consumed, row_count FROM pg_background_outcome(:job_pid, :job_cookie);
+SELECT code FROM error_of(format('SELECT * FROM pg_background_result(%s, %s) AS (v varchar)', :job_pid, :job_cookie));
+SELECT pg_background_cancel(:job_pid, :job_cookie);
 SELECT pg_background_detach_all() IS NOT NULL;
 DROP TABLE written, made;
 DROP FUNCTION in_plpgsql();

@@ -74,6 +74,7 @@ SET ROLE regress_tasks_alice;
 SELECT background.retry(:five);
 SET ROLE regress_tasks_bob;
 SELECT background.cancel(:five);
+SELECT background.cancel(:five) AS again;
 SELECT regexp_replace(error_line(format('SELECT background.cancel(%s)', :four)), 'task \d+', 'task n');
 SELECT error_line('SELECT background.activate()');
 RESET ROLE;

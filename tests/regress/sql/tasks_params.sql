@@ -25,3 +25,9 @@ SELECT background.enqueue('SELECT 1; SELECT 2', row()) > 0 AS enqueued, backgrou
 SELECT error_line('SELECT background.enqueue(''SELECT 1'', row(row(1, 2)))');
 SELECT error_line('SELECT background.enqueue(''SELECT 1'', row(ARRAY[row(1, 2)]))');
 SELECT error_line('SELECT background.enqueue(''SELECT 1'', row(''(1,fine)''::tasks_pair), database => ''postgres'')');
+-- A temporary type goes with the session.
+CREATE TYPE pg_temp."a mood" AS ENUM ('so');
+CREATE DOMAIN pg_temp.few AS int;
+CREATE TEMPORARY TABLE kept_by_none (n int);
+SELECT error_line(format('SELECT background.enqueue(''SELECT 1'', row(%s))', value))
+FROM unnest(ARRAY['''so''::pg_temp."a mood"', '1::pg_temp.few', 'row(1)::pg_temp.kept_by_none', 'ARRAY[''so''::pg_temp."a mood"]']) AS value;
