@@ -1,6 +1,5 @@
 //! Memory contexts.
 
-use crate::pg::error::{self, Result};
 use crate::pg::raw::{self, Raw};
 use core::ffi::{CStr, c_char};
 use pgrx::pg_sys::{self, MemoryContext};
@@ -86,15 +85,6 @@ impl Context {
         // SAFETY: the context is alive and nothing in use points into it (the caller's promise).
         unsafe { raw::MemoryContextReset(raw, self.0) }
     }
-}
-
-/// Runs `body` in a context of its own below the current one, and deletes that. After a failure it stays until the current one goes, since the
-/// error lies in it.
-pub fn in_scratch<T>(body: impl FnOnce() -> Result<T>) -> Result<T> {
-    let context = error::catching(Context::below_current)?;
-    let answer = context.enter(body)?;
-    error::catching(|raw| context.delete(raw))?;
-    Ok(answer)
 }
 
 /// Makes a memory context of PostgreSQL's usual kind and sizes (`ALLOCSET_DEFAULT_SIZES`).

@@ -40,6 +40,7 @@ pub mod process;
 pub mod query;
 pub mod raw;
 pub mod reuse;
+pub mod scratch;
 pub mod shmem;
 pub mod spi;
 pub mod sqlstate;

@@ -7,8 +7,8 @@ use crate::pg::compat;
 use crate::pg::error::{self, Result};
 use crate::pg::function::call::Interval;
 use crate::pg::function::rows::{self, Value};
-use crate::pg::memory;
 use crate::pg::raw::{self, Raw, may_raise};
+use crate::pg::scratch;
 use core::ffi::c_int;
 use core::ptr;
 use pgrx::pg_sys::{
@@ -251,7 +251,7 @@ fn find_once<T>(
     sees: Sees,
     read: &mut impl FnMut(&Row) -> Result<Option<T>>,
 ) -> Result<Option<T>> {
-    memory::in_scratch(|| {
+    scratch::within(|| {
         let scan = error::catching(|raw| Scan::begin(raw, table, index, column, key, sees))?;
         let found = loop {
             match error::catching(|raw| scan.next(raw))? {
@@ -308,7 +308,7 @@ may_raise! {
 /// transaction may write. `indexes` are the table's own, and whether the row belongs into each; if the table has others, all conditions of its indexes
 /// are computed, which doubles the time. What this allocates goes at its end.
 pub fn insert(table: u32, values: &[Value], indexes: &[(u32, bool)]) -> Result<()> {
-    memory::in_scratch(|| error::catching(|raw| insert_raw(raw, table, values, indexes)))
+    scratch::within(|| error::catching(|raw| insert_raw(raw, table, values, indexes)))
 }
 
 fn insert_raw(raw: Raw<'_>, table: u32, values: &[Value], indexes: &[(u32, bool)]) {
@@ -418,7 +418,7 @@ pub fn replace<T>(
     to: u32,
     columns: &[Filled],
 ) -> Result<Option<T>> {
-    memory::in_scratch(|| {
+    scratch::within(|| {
         let Some((relation, row)) = error::catching(|raw| fetch(raw, from, tid))? else {
             return Ok(None);
         };

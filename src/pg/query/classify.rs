@@ -3,6 +3,7 @@
 use crate::pg::error::{self, Failure, Result};
 use crate::pg::memory;
 use crate::pg::raw::{self, Raw, may_raise};
+use crate::pg::scratch;
 use core::ffi::{CStr, c_char};
 use pgrx::pg_sys::{self, List, Node, NodeTag, Oid, RangeVar};
 use std::cell::RefCell;
@@ -43,7 +44,7 @@ pub fn look(sql: &[u8]) -> Result<Seen> {
     if let Some(seen) = known {
         return Ok(seen);
     }
-    let seen = memory::in_scratch(|| {
+    let seen = scratch::within(|| {
         let text = error::catching(|raw| copy(raw, sql))?;
         error::catching(|raw| parse(raw, text))
     });
