@@ -89,14 +89,17 @@ pub fn of_text(text: &CStr) -> Result<Datum> {
     error::catching(|raw| Role { oid, name }.datum(raw))
 }
 
-/// The role's name now; the last known one where it does not exist. In the current memory context.
+/// The role's name now; the last known one where it does not exist, but its number where that is another role's name now: what a dump has of it must
+/// not become the other role's. In the current memory context.
 pub fn text_of(datum: Datum) -> Result<*mut c_char> {
     let role = Role::of(datum);
     let name = error::catching(|raw| name_of(raw, role.oid))?;
-    Ok(if name.is_null() {
-        memory::copy_text(role.name)
-    } else {
+    Ok(if !name.is_null() {
         name
+    } else if role.oid != 0 && number_of(role.name).is_some() {
+        memory::copy_text(crate::pg::digits::Digits::of(role.oid.into()).bytes())
+    } else {
+        memory::copy_text(role.name)
     })
 }
 

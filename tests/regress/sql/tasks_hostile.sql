@@ -145,6 +145,24 @@ SET LOCAL ROLE regress_tasks_short;
 SELECT background.enqueue('SELECT 2', label => 'short') > 0 AS enqueued;
 ROLLBACK;
 SELECT count(*) FROM background.tasks WHERE sql = 'SELECT 2' AND label = 'short';
+-- A role that is made anew under the name of one that was dropped has nothing of that, here or where a dump is restored.
+CREATE ROLE regress_tasks_short LOGIN;
+GRANT pgbackground_role TO regress_tasks_short;
+SET ROLE regress_tasks_short;
+SELECT background.enqueue('SELECT 3', run_at => '2100-01-01', label => 'old') AS old \gset
+RESET ROLE;
+DROP ROLE regress_tasks_short;
+SELECT owner::text FROM background.task WHERE id = :old;
+CREATE ROLE regress_tasks_short LOGIN;
+GRANT pgbackground_role TO regress_tasks_short;
+SELECT owner::text ~ '^\d+$' AS dumped, (SELECT t.owner::text ~ '^\d+$' FROM background.tasks AS t WHERE id = :old) AS shown, background.role_oid(owner) AS oid, background.role_oid(owner::text::background.role) AS restored
+FROM background.task WHERE id = :old;
+SET ROLE regress_tasks_short;
+SELECT count(*) FROM background.tasks WHERE id = :old;
+SELECT regexp_replace(error_line(format('SELECT background.cancel(%s)', :old)), '\d+', 'n', 'g');
+RESET ROLE;
+SELECT background.cancel(:old);
+DROP ROLE regress_tasks_short;
 DROP MATERIALIZED VIEW tasks_view;
 DROP FUNCTION tasks_stable, tasks_safe(), tasks_safe(text);
 DROP TABLE tasks_rows;
