@@ -715,6 +715,23 @@ pub unsafe fn setting_role(setting: *mut pg_sys::config_generic) -> pg_sys::Oid 
     }
 }
 
+/// The role that set the value that RESET returns to, if the version records it.
+///
+/// # Safety
+/// The setting exists.
+pub unsafe fn setting_reset_role(setting: *mut pg_sys::config_generic) -> pg_sys::Oid {
+    // SAFETY: see above.
+    #[cfg(since_15)]
+    unsafe {
+        (*setting).reset_srole
+    }
+    #[cfg(not(since_15))]
+    {
+        let _ = setting;
+        pg_sys::Oid::INVALID
+    }
+}
+
 // utils/guc.h
 #[cfg(since_15)]
 may_raise! {

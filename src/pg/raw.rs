@@ -227,6 +227,7 @@ may_raise! {
         is_reload: bool,
     ) -> c_int;
     pub fn GetConfigOption(name: *const c_char, missing_ok: bool, restrict_privileged: bool) -> *const c_char;
+    pub fn GetConfigOptionResetString(name: *const c_char) -> *const c_char;
 
     // storage/latch.h, storage/lwlock.h, utils/dsa.h
     pub fn WaitLatch(latch: *mut Latch, events: c_int, timeout: c_long, wait_event: u32) -> c_int;

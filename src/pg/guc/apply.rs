@@ -23,6 +23,8 @@ use std::hash::{DefaultHasher, Hasher};
 /// The settings of this session, and what is derived from them.
 pub struct Settings {
     written: Written,
+    /// What was written with what is below it, if anything is.
+    with_below: Vec<u8>,
     mark: u64,
     digest: Digest,
     prefixes: Vec<Vec<u8>>,
@@ -45,6 +47,7 @@ pub fn with_settings<T>(body: impl FnOnce(&Settings) -> Result<T>) -> Result<T> 
         let state = error::catching(|raw| memory::for_process(|| Buffer::new(raw, STATE)))?;
         SETTINGS.set(Settings {
             written: Written::nothing(state),
+            with_below: Vec::new(),
             mark: 0,
             digest: Digest::NONE,
             prefixes: Vec::new(),
@@ -65,6 +68,13 @@ impl Settings {
         }
         self.mark = backend::strong_random()?;
         error::catching(|raw| self.written.write(raw))?;
+        let below = below_of(self.written.bytes())?;
+        self.with_below.clear();
+        if !below.is_empty() {
+            fallible::reserve(&mut self.with_below, self.written.bytes().len() + below.len())?;
+            self.with_below.extend_from_slice(self.written.bytes());
+            self.with_below.extend_from_slice(&below);
+        }
         self.digest = Digest::of(self.written.bytes());
         self.prefixes.clear();
         for entry in Entries::of_bytes(self.written.bytes()) {
@@ -78,9 +88,12 @@ impl Settings {
         Ok(())
     }
 
-    /// The settings as `SerializeGUCState` writes them.
+    /// The settings as `SerializeGUCState` writes them, and behind them in the same form what RESET returns to ([`set_below`]).
     pub fn bytes(&self) -> &[u8] {
-        self.written.bytes()
+        match self.with_below.as_slice() {
+            [] => self.written.bytes(),
+            both => both,
+        }
     }
 
     /// A number, not 0, that is unique to these settings across all processes.
@@ -205,7 +218,10 @@ fn is_library_of(file: &[u8], prefix: &[u8]) -> bool {
 pub fn adopt_settings(raw: Raw<'_>, state: &[u8], own: &[u8]) -> Option<ResetValues> {
     let (theirs, ours) = (Entries::of_bytes(state), Entries::of_bytes(own));
     let weaker = |entry: &Entry, have: Option<Entry>| have.is_none_or(|have| have.source() <= entry.source());
-    if compare(theirs, ours, &mut |entry, have| weaker(entry, have)) {
+    let below = Entries::of_bytes(below(state));
+    let mut is_weaker_below = true;
+    below.for_each(|entry| is_weaker_below &= weaker(&entry, ours.named(entry.name)));
+    if is_weaker_below && compare(theirs, ours, &mut |entry, have| weaker(entry, have)) {
         compare(theirs, ours, &mut |entry, _| entry.set(raw));
         return None;
     }
@@ -224,12 +240,79 @@ pub fn set_named(raw: Raw<'_>, state: &[u8], name: &CStr) {
     }
 }
 
+/// What RESET returns to, for the settings in `state` that the session has SET, with the source of that. Without those that only superusers see, those
+/// that name objects, and the roles.
+fn below_of(state: &[u8]) -> Result<Vec<u8>> {
+    let mut entries = Vec::new();
+    for entry in Entries::of_bytes(state) {
+        if entry.source() <= GucSource::PGC_S_OVERRIDE || entry.names_object() || entry.is_role() {
+            continue;
+        }
+        // SAFETY: the name ends with a NUL in the state; a setting lives at least as long as the call.
+        let below = error::catching(|raw| unsafe {
+            let name = CStr::from_ptr(entry.name.as_ptr().cast());
+            let setting = compat::find_setting(name)?;
+            if (*setting).flags as u32 & pg_sys::GUC_SUPERUSER_ONLY != 0 {
+                return None;
+            }
+            let value = raw::GetConfigOptionResetString(raw, name.as_ptr());
+            let value = if value.is_null() { &[] } else { memory::c_bytes(value) };
+            let role = compat::setting_reset_role(setting).to_u32();
+            Some((value, [(*setting).reset_source, (*setting).reset_scontext, role]))
+        })?;
+        let Some((value, numbers)) = below else { continue };
+        fallible::reserve(&mut entries, entry.name.len() + value.len() + 3 + TAIL)?;
+        for text in [entry.name, value, b""] {
+            entries.extend_from_slice(text);
+            entries.push(0);
+        }
+        entries.extend(numbers.into_iter().flat_map(u32::to_ne_bytes).take(TAIL));
+    }
+    if entries.is_empty() {
+        return Ok(entries);
+    }
+    let mut state = entries.len().to_ne_bytes().to_vec();
+    fallible::reserve(&mut state, entries.len())?;
+    state.append(&mut entries);
+    Ok(state)
+}
+
+/// The second part of a state that [`Settings::bytes`] returns; empty for other states.
+fn below(state: &[u8]) -> &[u8] {
+    let (len, rest) = state.split_first_chunk().unwrap_or((&[0; 8], &[]));
+    rest.get(usize::from_ne_bytes(*len)..).unwrap_or_default()
+}
+
+/// Whether RESET returns to the same under both states.
+pub fn same_below(one: &[u8], other: &[u8]) -> bool {
+    below(one) == below(other)
+}
+
+/// Has RESET return to what it returns to in the session. The values of the settings, which the session has SET, stay as they are. Call it in a
+/// transaction, after the state was reached.
+pub fn set_below(raw: Raw<'_>, state: &[u8]) {
+    // The default is below everything.
+    for entry in Entries::of_bytes(below(state)).filter(|entry| entry.source() != GucSource::PGC_S_DEFAULT) {
+        // SAFETY: the setting is there, since the session's value has been set. Both texts end with a NUL.
+        let is_so = unsafe {
+            let name = CStr::from_ptr(entry.name.as_ptr().cast());
+            let now = raw::GetConfigOptionResetString(raw, name.as_ptr());
+            !now.is_null()
+                && CStr::from_ptr(now) == CStr::from_ptr(entry.rest.as_ptr().cast())
+                && compat::find_setting(name).is_some_and(|setting| (*setting).reset_source == entry.source())
+        };
+        if !is_so {
+            entry.set_now(raw);
+        }
+    }
+}
+
 /// Returns the state without emptied settings, to which PostgreSQL would assign the empty value explicitly.
 fn without_emptied(raw: Raw<'_>, state: &[u8]) -> Buffer {
-    let entries = state.get(size_of::<usize>()..).unwrap_or_default();
+    let (len, entries) = state.split_first_chunk().unwrap_or((&[0; 8], &[]));
     let emptied = Entries::of_bytes(state).filter(Entry::is_emptied);
-    // They are at the end of the state.
-    let len = entries.len()
+    // They are at the end of the state; what is below follows.
+    let len = usize::from_ne_bytes(*len)
         - emptied
             .map(|entry| entry.name.len() + 1 + entry.rest.len())
             .sum::<usize>();
@@ -345,12 +428,15 @@ impl ResetValues {
 
     /// Makes them the reset values again, below what the session had set. Call it in a transaction, as the roles that they belong to: while
     /// `InitializingParallelWorker` is set, `role` and `session_authorization` stand for the roles of the moment, whatever their values.
-    pub fn put_back(self, raw: Raw<'_>) {
+    ///
+    /// Not those for which `state` says itself what RESET returns to.
+    pub fn put_back(self, raw: Raw<'_>, state: &[u8]) {
+        let below = Entries::of_bytes(below(state));
         // SAFETY: as above. A setting that has a stronger source keeps its value; only what RESET gives changes.
         unsafe {
             for n in 0..self.count {
                 let found = &*self.first.add(n);
-                if (*found.setting).source > found.source {
+                if (*found.setting).source > found.source && !below.has(memory::c_bytes((*found.setting).name)) {
                     compat::set_setting(
                         raw,
                         (*found.setting).name,
@@ -379,6 +465,11 @@ impl Entry<'_> {
             mark.write(split_string(self.rest).map_or(self.rest, |(value, _)| value));
             *sum = sum.wrapping_add(mark.finish()).max(1);
         }
+    }
+
+    /// Whether it says who acts. What these return to depends on more than a text.
+    fn is_role(&self) -> bool {
+        self.name == b"role" || self.name == b"session_authorization"
     }
 
     /// Whether its value names an object in the catalogs, which is looked up when the setting is changed within a transaction.

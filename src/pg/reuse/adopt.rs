@@ -305,7 +305,8 @@ impl SessionState {
         let same = self.identity == *identity;
         let warm = same && !self.theirs.is_empty();
         let (before, own, base) = (self.theirs.bytes(), self.own.bytes(), self.base.bytes());
-        if !(warm && apply::step(raw, settings, before, own, base, APPLICATION_NAME)) {
+        let steps = warm && apply::same_below(settings, before);
+        if !(steps && apply::step(raw, settings, before, own, base, APPLICATION_NAME)) {
             if !self.own.is_empty() {
                 self.go_back(raw);
             }
@@ -314,12 +315,13 @@ impl SessionState {
                 assume_user(raw, identity);
                 if let Some(reset_values) = apply::adopt_settings(raw, settings, self.base.bytes()) {
                     assume_user(raw, &self.connected(raw));
-                    reset_values.put_back(raw);
+                    reset_values.put_back(raw, settings);
                     assume_user(raw, identity);
                 }
                 if identity.role != 0 {
                     install_role(raw, identity);
                 }
+                apply::set_below(raw, settings);
             }
         }
         // SAFETY: a plain variable.

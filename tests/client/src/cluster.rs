@@ -192,6 +192,12 @@ impl Cluster {
         self.session_in("postgres", role)
     }
 
+    /// A session whose connection asks for settings, as with PGOPTIONS.
+    #[track_caller]
+    pub fn session_with(&self, role: &str, options: &str) -> Session {
+        Session::connect(&self.dir, "postgres", role, options).expect("a connection with options")
+    }
+
     #[track_caller]
     pub fn session_in(&self, database: &str, role: &str) -> Session {
         self.try_session_in(database, role)
@@ -199,7 +205,7 @@ impl Cluster {
     }
 
     pub fn try_session_in(&self, database: &str, role: &str) -> Result<Session, postgres::Error> {
-        Session::connect(&self.dir, database, role)
+        Session::connect(&self.dir, database, role, "")
     }
 
     /// Restores what pg_dump writes of the database `postgres` of another cluster.

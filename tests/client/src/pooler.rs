@@ -39,7 +39,7 @@ impl Pooler {
             .unwrap_or_else(|e| panic!("cannot run pgbouncer, which `make setup` installs: {e}"));
         let pooler = Self { dir, process };
         crate::wait_for("the start of the pooler", || {
-            Session::connect(&pooler.dir, "postgres", "postgres").is_ok()
+            Session::connect(&pooler.dir, "postgres", "postgres", "").is_ok()
         });
         pooler
     }
@@ -49,7 +49,7 @@ impl Pooler {
     }
 
     pub fn session_as(&self, role: &str) -> Session {
-        Session::connect(&self.dir, "postgres", role).unwrap_or_else(|e| panic!("cannot connect: {e}"))
+        Session::connect(&self.dir, "postgres", role, "").unwrap_or_else(|e| panic!("cannot connect: {e}"))
     }
 }
 

@@ -91,13 +91,20 @@ pub struct Session {
 }
 
 impl Session {
-    pub(crate) fn connect(socket_dir: &Path, database: &str, role: &str) -> Result<Self, postgres::Error> {
+    /// `options` are those of the server's command line, as in PGOPTIONS.
+    pub(crate) fn connect(
+        socket_dir: &Path,
+        database: &str,
+        role: &str,
+        options: &str,
+    ) -> Result<Self, postgres::Error> {
         let notices = Arc::new(Mutex::new(Vec::new()));
         let sink = Arc::clone(&notices);
         let client = postgres::Config::new()
             .host_path(socket_dir)
             .dbname(database)
             .user(role)
+            .options(options)
             .connect_timeout(Duration::from_secs(30))
             .notice_callback(move |notice| sink.lock().unwrap().push(notice))
             .connect(NoTls)?;

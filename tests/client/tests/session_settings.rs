@@ -110,6 +110,54 @@ fn a_walk_through_settings() {
     }
 }
 
+/// What is below a value that a session has SET comes from its connection, from its role as it was then, or from the database, and differs between
+/// the sessions that a worker serves in turn.
+#[test]
+fn what_reset_returns_to() {
+    let cluster = Cluster::start(&[]);
+    prepare(&cluster);
+    let mut superuser = cluster.session();
+    superuser.exec("CREATE ROLE alice LOGIN SUPERUSER; ALTER ROLE alice SET work_mem = '7MB'; ALTER ROLE alice SET app.tenant = 'of alice'");
+    let mut sessions = vec![cluster.session_as("alice")];
+    superuser.exec(
+        "ALTER ROLE alice SET work_mem = '8MB'; ALTER ROLE alice SET random_page_cost = 1.2; ALTER ROLE alice RESET app.tenant;
+         ALTER ROLE alice IN DATABASE postgres SET \"DateStyle\" = 'SQL, DMY'",
+    );
+    sessions.push(cluster.session_as("alice"));
+    let options = "-c work_mem=9MB -c app.tenant=asked -c random_page_cost=1.23456789 -c plpgsql.extra_warnings=all -c DateStyle=German -c enable_seqscan=off";
+    sessions.push(cluster.session_with("alice", options));
+    superuser.exec("ALTER DATABASE postgres SET \"IntervalStyle\" = 'iso_8601'; ALTER DATABASE postgres SET app.tenant = 'of the database'");
+    sessions.push(cluster.session_as("alice"));
+    sessions.push(cluster.session_with("alice", "-c pg_background.max_idle_workers=4 -c TimeZone=Asia/Tokyo"));
+    for session in &mut sessions {
+        session.exec("LOAD 'plpgsql'");
+    }
+    let mut random = Random::new(11);
+    let resets: Vec<_> = VALUES.iter().map(|(name, _)| format!("RESET {name}")).collect();
+    let reset = resets.join("; ");
+    for step in 0..150 {
+        let number = random.below(sessions.len() as u64) as usize;
+        let session = &mut sessions[number];
+        let (name, values) = VALUES[random.below(VALUES.len() as u64) as usize];
+        let value = values[random.below(3) as usize];
+        let what = format!("session {number}, step {step}: {name} = {value}");
+        if random.below(4) == 0 {
+            session.exec(&format!("RESET {name}"));
+        } else {
+            session.exec(&format!("SELECT set_config('{name}', '{value}', false)"));
+        }
+        compare(session, &what);
+        let there: String = session.value(&format!(
+            "SELECT * FROM public.pg_background_run_query('LOAD ''plpgsql''; {reset}; SELECT public.seen()', col_def => 's text') AS (s text)"
+        ));
+        session.exec("BEGIN");
+        session.exec(&reset);
+        let here: String = session.value("SELECT public.seen()");
+        session.exec("ROLLBACK");
+        assert_eq!(here, there, "{what}");
+    }
+}
+
 /// Settings that a session sets before a library defines them. When it does, those with an unknown name are removed.
 #[test]
 fn settings_that_are_defined_later() {
