@@ -100,14 +100,18 @@ impl Session {
     ) -> Result<Self, postgres::Error> {
         let notices = Arc::new(Mutex::new(Vec::new()));
         let sink = Arc::clone(&notices);
-        let client = postgres::Config::new()
+        let mut config = postgres::Config::new();
+        config
             .host_path(socket_dir)
             .dbname(database)
             .user(role)
-            .options(options)
             .connect_timeout(Duration::from_secs(30))
-            .notice_callback(move |notice| sink.lock().unwrap().push(notice))
-            .connect(NoTls)?;
+            .notice_callback(move |notice| sink.lock().unwrap().push(notice));
+        // A pooler refuses even empty ones.
+        if !options.is_empty() {
+            config.options(options);
+        }
+        let client = config.connect(NoTls)?;
         let mut session = Self {
             client,
             notices,
