@@ -5,7 +5,8 @@
 -- so each member of the extension is looked at: what already is as in 2.0
 -- stays, with the grants on it and what users built on it; what is not goes.
 -- Where a user's object depends on something that has to go, the update fails
--- and names it.
+-- and names it. What others may have planted in the extension's schema means
+-- nothing: what they could shadow is qualified.
 
 DO $$
 DECLARE
@@ -74,45 +75,45 @@ BEGIN
 	FOR member IN
 		SELECT class.oid::regclass AS name
 		FROM pg_depend JOIN pg_class AS class ON class.oid = objid
-		WHERE refclassid = 'pg_extension'::regclass AND refobjid = extension AND deptype = 'e'
-			AND classid = 'pg_class'::regclass AND relkind = 'v'
+		WHERE refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_extension'::regclass AND refobjid = extension AND deptype = 'e'
+			AND classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::regclass AND relkind = 'v'
 		ORDER BY class.oid DESC
 	LOOP
-		EXECUTE format('DROP VIEW %s', member.name);
+		EXECUTE pg_catalog.format('DROP VIEW %s', member.name);
 	END LOOP;
 
 	-- Routines that 2.0 does not have in this form.
 	FOR member IN
 		SELECT proc.oid::regprocedure AS name
 		FROM pg_depend JOIN pg_proc AS proc ON proc.oid = objid
-		WHERE refclassid = 'pg_extension'::regclass AND refobjid = extension AND deptype = 'e'
-			AND classid = 'pg_proc'::regclass
+		WHERE refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_extension'::regclass AND refobjid = extension AND deptype = 'e'
+			AND classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::regclass
 			AND NOT EXISTS (
-				SELECT FROM generate_subscripts(functions, 1) AS n
+				SELECT FROM pg_catalog.generate_subscripts(functions, 1) AS n
 				WHERE proc.proname IN ('pg_background_' || functions[n][1],
 									   'pg_background_' || functions[n][1] || functions[n][5])
-					AND pg_get_function_arguments(proc.oid) = functions[n][2]
-					AND pg_get_function_result(proc.oid) = functions[n][3])
+					AND pg_catalog.pg_get_function_arguments(proc.oid) = functions[n][2]
+					AND pg_catalog.pg_get_function_result(proc.oid) = functions[n][3])
 		ORDER BY proc.oid DESC
 	LOOP
-		EXECUTE format('DROP ROUTINE %s', member.name);
+		EXECUTE pg_catalog.format('DROP ROUTINE %s', member.name);
 	END LOOP;
 
 	-- Types: columns that came later are added.
-	FOR n IN 1 .. array_length(types, 1) LOOP
-		present := (SELECT string_agg(attname || ' ' || format_type(atttypid, atttypmod), ', ' ORDER BY attnum)
+	FOR n IN 1 .. pg_catalog.array_length(types, 1) LOOP
+		present := (SELECT pg_catalog.string_agg(attname OPERATOR(pg_catalog.||) ' ' OPERATOR(pg_catalog.||) pg_catalog.format_type(atttypid, atttypmod), ', ' ORDER BY attnum)
 					FROM pg_depend
 					JOIN pg_type AS type ON type.oid = objid
 					JOIN pg_attribute ON attrelid = typrelid
-					WHERE refclassid = 'pg_extension'::regclass AND refobjid = extension AND deptype = 'e'
-						AND classid = 'pg_type'::regclass AND typname = types[n][1]
+					WHERE refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_extension'::regclass AND refobjid = extension AND deptype = 'e'
+						AND classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_type'::regclass AND typname = types[n][1]
 						AND attnum > 0 AND NOT attisdropped);
 		IF present IS NULL THEN
-			EXECUTE format('CREATE TYPE %I AS (%s)', types[n][1], types[n][2]);
-			EXECUTE format('REVOKE ALL ON TYPE %I FROM PUBLIC', types[n][1]);
-		ELSIF starts_with(types[n][2], present || ', ') THEN
-			EXECUTE format('ALTER TYPE %I ADD ATTRIBUTE %s', types[n][1],
-						   replace(substr(types[n][2], length(present) + 3), ', ', ', ADD ATTRIBUTE '));
+			EXECUTE pg_catalog.format('CREATE TYPE %I AS (%s)', types[n][1], types[n][2]);
+			EXECUTE pg_catalog.format('REVOKE ALL ON TYPE %I FROM PUBLIC', types[n][1]);
+		ELSIF pg_catalog.starts_with(types[n][2], present || ', ') THEN
+			EXECUTE pg_catalog.format('ALTER TYPE %I ADD ATTRIBUTE %s', types[n][1],
+						   pg_catalog.replace(pg_catalog.substr(types[n][2], pg_catalog.length(present) + 3), ', ', ', ADD ATTRIBUTE '));
 		ELSIF present <> types[n][2] THEN
 			RAISE 'type % of the installed extension has other columns than any known version',
 				types[n][1]
@@ -120,9 +121,9 @@ BEGIN
 		END IF;
 	END LOOP;
 
-	FOR n IN 1 .. array_length(functions, 1) LOOP
+	FOR n IN 1 .. pg_catalog.array_length(functions, 1) LOOP
 		FOREACH suffix IN ARRAY CASE functions[n][5] WHEN '' THEN ARRAY[''] ELSE ARRAY['', functions[n][5]] END LOOP
-			EXECUTE format('CREATE OR REPLACE FUNCTION %I(%s) RETURNS %s LANGUAGE C %s AS ''MODULE_PATHNAME''',
+			EXECUTE pg_catalog.format('CREATE OR REPLACE FUNCTION %I(%s) RETURNS %s LANGUAGE C %s AS ''MODULE_PATHNAME''',
 						   'pg_background_' || functions[n][1] || suffix, functions[n][2],
 						   functions[n][3], functions[n][4]);
 		END LOOP;
@@ -182,15 +183,15 @@ BEGIN
 		SELECT proc.oid::regprocedure AS name
 		FROM pg_extension AS extension
 		JOIN pg_depend AS dependency
-			ON dependency.refclassid = 'pg_extension'::regclass
+			ON dependency.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_extension'::regclass
 			AND dependency.refobjid = extension.oid
 			AND dependency.deptype = 'e'
-			AND dependency.classid = 'pg_proc'::regclass
+			AND dependency.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::regclass
 		JOIN pg_proc AS proc ON proc.oid = dependency.objid
 		WHERE extension.extname = 'pg_background'
-			AND has_function_privilege('public', proc.oid, 'EXECUTE')
+			AND pg_catalog.has_function_privilege('public', proc.oid, 'EXECUTE')
 	LOOP
-		EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', member.name);
+		EXECUTE pg_catalog.format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', member.name);
 	END LOOP;
 END
 $$;

@@ -10,10 +10,14 @@
 
 DO $$
 DECLARE
+	-- Names that somebody planted in the extension's schema mean nothing here.
+	path CONSTANT text := pg_catalog.current_setting('search_path');
 	member record;
 BEGIN
+	PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+
 	FOR member IN
-		SELECT proc.*,
+		SELECT proc.*, extension.extnamespace::regnamespace AS schema,
 			pg_get_function_arguments(proc.oid) AS arguments,
 			pg_get_function_result(proc.oid) AS result
 		FROM pg_extension AS extension
@@ -25,14 +29,16 @@ BEGIN
 		JOIN pg_proc AS proc ON proc.oid = dependency.objid
 		WHERE extension.extname = 'pg_background'
 	LOOP
-		EXECUTE format('CREATE OR REPLACE FUNCTION %I(%s) RETURNS %s LANGUAGE C %s %s AS ''MODULE_PATHNAME''',
-					   member.proname, member.arguments, member.result,
+		EXECUTE format('CREATE OR REPLACE FUNCTION %s.%I(%s) RETURNS %s LANGUAGE C %s %s AS ''MODULE_PATHNAME''',
+					   member.schema, member.proname, member.arguments, member.result,
 					   CASE WHEN member.proname ~ '^pg_background_result(_v2)?$'
 							OR member.proname ~ '^pg_background_(launch|submit)(_v2)?$' AND member.pronargs = 2
 							THEN 'STRICT' END,
 					   CASE WHEN member.proname ~ '^pg_background_((grant|revoke)_privileges|drop_executor_role)$'
 							THEN 'SECURITY DEFINER SET search_path = pg_catalog, pg_temp' END);
 	END LOOP;
+
+	PERFORM pg_catalog.set_config('search_path', path, true);
 END
 $$;
 
@@ -262,15 +268,16 @@ COMMENT ON FUNCTION pg_background_task_metrics IS
 CREATE FUNCTION pg_background_printable(name text)
 	RETURNS text LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 	AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION pg_background_printable IS
+COMMENT ON FUNCTION pg_background_printable(text) IS
 	'the text with \x and two digits for each byte that belongs to no character of the encoding; for pg_background_metrics';
 
 CREATE FUNCTION pg_background_metrics(OUT name text, OUT type text, OUT help text, OUT labels jsonb, OUT value float8)
 	RETURNS SETOF record LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
 	SELECT metric.name, metric.type, metric.help,
-		jsonb_build_object('datname', pg_background_printable(count.datname), 'usename', pg_background_printable(count.usename))
-			|| coalesce(metric.labels, '{}'),
+		pg_catalog.jsonb_build_object('datname', pg_background_printable(count.datname::text),
+				'usename', pg_background_printable(count.usename::text))
+			OPERATOR(pg_catalog.||) coalesce(metric.labels, '{}'),
 		metric.value
 	-- The counts of roles and databases that were dropped have no names. Added up they would grow with each DROP ROLE.
 	FROM pg_background_cluster_stats AS count
@@ -283,10 +290,10 @@ BEGIN ATOMIC
 		('pg_background_launches_refused_total', 'counter', 'Launches that were refused, because a limit was reached.', NULL, count.jobs_refused),
 		('pg_background_starts_total', 'counter', 'Jobs that have begun, in a new process (cold) or a used one (warm).', '{"process": "cold"}', count.cold_starts),
 		('pg_background_starts_total', 'counter', 'Jobs that have begun, in a new process (cold) or a used one (warm).', '{"process": "warm"}', count.warm_starts),
-		('pg_background_run_seconds_total', 'counter', 'Run time of all jobs that have ended.', NULL, count.total_run_ms / 1000),
-		('pg_background_longest_run_seconds', 'gauge', 'The longest run time of a job.', NULL, count.max_run_ms / 1000),
-		('pg_background_start_seconds_total', 'counter', 'Time from launch to begin of all jobs that have begun.', NULL, count.total_start_ms / 1000),
-		('pg_background_longest_start_seconds', 'gauge', 'The longest time from launch to begin of a job.', NULL, count.max_start_ms / 1000),
+		('pg_background_run_seconds_total', 'counter', 'Run time of all jobs that have ended.', NULL, count.total_run_ms OPERATOR(pg_catalog./) 1000),
+		('pg_background_longest_run_seconds', 'gauge', 'The longest run time of a job.', NULL, count.max_run_ms OPERATOR(pg_catalog./) 1000),
+		('pg_background_start_seconds_total', 'counter', 'Time from launch to begin of all jobs that have begun.', NULL, count.total_start_ms OPERATOR(pg_catalog./) 1000),
+		('pg_background_longest_start_seconds', 'gauge', 'The longest time from launch to begin of a job.', NULL, count.max_start_ms OPERATOR(pg_catalog./) 1000),
 		('pg_background_rows_returned_total', 'counter', 'Rows that sessions have read.', NULL, count.rows_returned),
 		('pg_background_returned_bytes_total', 'counter', 'Bytes of results that sessions have read.', NULL, count.bytes_returned),
 		('pg_background_spilled_bytes_total', 'counter', 'Bytes of results that were written to temporary files.', NULL, count.bytes_spilled)
@@ -294,8 +301,8 @@ BEGIN ATOMIC
 	WHERE count.datname IS NOT NULL AND count.usename IS NOT NULL
 	UNION ALL
 	SELECT gauge.name, 'gauge', gauge.help, '{}',
-		gauge.value + CASE gauge.name WHEN 'pg_background_worker_slots_used' THEN (
-			SELECT count(*) FROM pg_stat_activity
+		gauge.value OPERATOR(pg_catalog.+) CASE gauge.name WHEN 'pg_background_worker_slots_used' THEN (
+			SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_activity
 			WHERE backend_type NOT IN ('client backend', 'walsender', 'standalone backend', 'startup', 'checkpointer',
 				'background writer', 'walwriter', 'walreceiver', 'walsummarizer', 'archiver', 'logger', 'autovacuum launcher',
 				'autovacuum worker', 'slotsync worker', 'io worker')
@@ -303,8 +310,8 @@ BEGIN ATOMIC
 	FROM pg_background_gauges() AS gauge
 	UNION ALL
 	SELECT 'pg_background_build_info', 'gauge', 'Always 1; the label is the version of the extension.',
-		jsonb_build_object('version', extversion), 1
-	FROM pg_extension WHERE extname = 'pg_background';
+		pg_catalog.jsonb_build_object('version', extversion), 1
+	FROM pg_catalog.pg_extension WHERE extname = 'pg_background';
 END;
 COMMENT ON FUNCTION pg_background_metrics IS
 	'what the cluster knows of jobs and workers, named after the conventions of Prometheus';
@@ -314,20 +321,20 @@ COMMENT ON FUNCTION pg_background_metrics IS
 CREATE FUNCTION pg_background_openmetrics()
 	RETURNS text LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
-	SELECT coalesce(string_agg(
-			format(E'# HELP %s %s\n# TYPE %s %s\n%s', family.name, family.help, family.name, family.type, family.samples),
-			'' ORDER BY family.name COLLATE "C"), '') || E'# EOF\n'
+	SELECT coalesce(pg_catalog.string_agg(
+			pg_catalog.format(E'# HELP %s %s\n# TYPE %s %s\n%s', family.name, family.help, family.name, family.type, family.samples),
+			'' ORDER BY family.name COLLATE "C"), '') OPERATOR(pg_catalog.||) E'# EOF\n'
 	FROM (
-		SELECT sample.family AS name, min(sample.help) AS help, min(sample.type) AS type,
-			string_agg(format(E'%s%s %s\n', sample.name, sample.labels, sample.value), '' ORDER BY sample.number) AS samples
+		SELECT sample.family AS name, pg_catalog.min(sample.help) AS help, pg_catalog.min(sample.type) AS type,
+			pg_catalog.string_agg(pg_catalog.format(E'%s%s %s\n', sample.name, sample.labels, sample.value), '' ORDER BY sample.number) AS samples
 		FROM (
-			SELECT row_number() OVER () AS number, metric.name, metric.type, metric.help,
-				CASE metric.type WHEN 'histogram' THEN regexp_replace(metric.name, '_(bucket|sum|count)$', '')
+			SELECT pg_catalog.row_number() OVER () AS number, metric.name, metric.type, metric.help,
+				CASE metric.type WHEN 'histogram' THEN pg_catalog.regexp_replace(metric.name, '_(bucket|sum|count)$', '')
 					ELSE metric.name END AS family,
-				(SELECT '{' || string_agg(format('%s="%s"', label.key,
-						replace(replace(replace(label.value, E'\\', E'\\\\'), '"', E'\\"'), E'\n', E'\\n')), ',') || '}'
-				 FROM jsonb_each_text(metric.labels) AS label) AS labels,
-				replace(metric.value::text, 'Infinity', '+Inf') AS value
+				(SELECT '{' OPERATOR(pg_catalog.||) pg_catalog.string_agg(pg_catalog.format('%s="%s"', label.key,
+						pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(label.value, E'\\', E'\\\\'), '"', E'\\"'), E'\n', E'\\n')), ',') OPERATOR(pg_catalog.||) '}'
+				 FROM pg_catalog.jsonb_each_text(metric.labels) AS label) AS labels,
+				pg_catalog.replace(metric.value::text, 'Infinity', '+Inf') AS value
 			FROM (SELECT * FROM pg_background_metrics() UNION ALL SELECT * FROM pg_background_task_metrics()) AS metric
 			WHERE metric.value IS NOT NULL
 		) AS sample
@@ -414,11 +421,16 @@ COMMENT ON FUNCTION pg_background_drop_executor_role IS
 
 DO $$
 DECLARE
+	-- Names that somebody planted in the extension's schema mean nothing here.
+	path CONSTANT text := pg_catalog.current_setting('search_path');
+	activity CONSTANT regclass := 'pg_background_activity';
 	member record;
 	users oid[];
 	viewers oid[];
 	heirs oid[];
 BEGIN
+	PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+
 	-- Roles belong to the cluster: another database may have made this one
 	-- before, or be making it at this moment.
 	BEGIN
@@ -469,7 +481,7 @@ BEGIN
 	INTO viewers
 	FROM pg_class AS view
 	CROSS JOIN aclexplode(view.relacl) AS privilege
-	WHERE view.oid = 'pg_background_activity'::regclass
+	WHERE view.oid = activity
 		AND privilege.privilege_type = 'SELECT'
 		AND privilege.grantee NOT IN (0, view.relowner, 'pgbackground_role'::regrole);
 
@@ -546,6 +558,8 @@ BEGIN
 			AND refclassid = 'pg_authid'::regclass AND refobjid = ANY (heirs)
 			AND deptype = 'i';
 	END LOOP;
+
+	PERFORM pg_catalog.set_config('search_path', path, true);
 END
 $$;
 

@@ -1,8 +1,11 @@
 -- complain if script is sourced in psql, rather than via CREATE EXTENSION
 \echo Use "CREATE EXTENSION pg_background" to load this file. \quit
 
--- Nothing here names a schema, and nothing looks a name up when it is called,
--- so the extension lives in any schema and moves between schemas.
+-- Nothing here names the extension's schema, and nothing looks a name up when
+-- it is called, so the extension lives in any schema and moves between schemas.
+-- Whoever may create in that schema may have planted functions and operators
+-- there. One of pg_catalog with exactly the types of the arguments comes before
+-- them; any other is qualified.
 -- An AS clause without a link symbol takes the function's own name as symbol.
 -- VOLATILE, PARALLEL UNSAFE and CALLED ON NULL INPUT are PostgreSQL's defaults.
 
@@ -465,15 +468,16 @@ COMMENT ON FUNCTION pg_background_task_metrics IS
 CREATE FUNCTION pg_background_printable(name text)
 	RETURNS text LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 	AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION pg_background_printable IS
+COMMENT ON FUNCTION pg_background_printable(text) IS
 	'the text with \x and two digits for each byte that belongs to no character of the encoding; for pg_background_metrics';
 
 CREATE FUNCTION pg_background_metrics(OUT name text, OUT type text, OUT help text, OUT labels jsonb, OUT value float8)
 	RETURNS SETOF record LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
 	SELECT metric.name, metric.type, metric.help,
-		jsonb_build_object('datname', pg_background_printable(count.datname), 'usename', pg_background_printable(count.usename))
-			|| coalesce(metric.labels, '{}'),
+		pg_catalog.jsonb_build_object('datname', pg_background_printable(count.datname::text),
+				'usename', pg_background_printable(count.usename::text))
+			OPERATOR(pg_catalog.||) coalesce(metric.labels, '{}'),
 		metric.value
 	-- The counts of roles and databases that were dropped have no names. Added up they would grow with each DROP ROLE.
 	FROM pg_background_cluster_stats AS count
@@ -486,10 +490,10 @@ BEGIN ATOMIC
 		('pg_background_launches_refused_total', 'counter', 'Launches that were refused, because a limit was reached.', NULL, count.jobs_refused),
 		('pg_background_starts_total', 'counter', 'Jobs that have begun, in a new process (cold) or a used one (warm).', '{"process": "cold"}', count.cold_starts),
 		('pg_background_starts_total', 'counter', 'Jobs that have begun, in a new process (cold) or a used one (warm).', '{"process": "warm"}', count.warm_starts),
-		('pg_background_run_seconds_total', 'counter', 'Run time of all jobs that have ended.', NULL, count.total_run_ms / 1000),
-		('pg_background_longest_run_seconds', 'gauge', 'The longest run time of a job.', NULL, count.max_run_ms / 1000),
-		('pg_background_start_seconds_total', 'counter', 'Time from launch to begin of all jobs that have begun.', NULL, count.total_start_ms / 1000),
-		('pg_background_longest_start_seconds', 'gauge', 'The longest time from launch to begin of a job.', NULL, count.max_start_ms / 1000),
+		('pg_background_run_seconds_total', 'counter', 'Run time of all jobs that have ended.', NULL, count.total_run_ms OPERATOR(pg_catalog./) 1000),
+		('pg_background_longest_run_seconds', 'gauge', 'The longest run time of a job.', NULL, count.max_run_ms OPERATOR(pg_catalog./) 1000),
+		('pg_background_start_seconds_total', 'counter', 'Time from launch to begin of all jobs that have begun.', NULL, count.total_start_ms OPERATOR(pg_catalog./) 1000),
+		('pg_background_longest_start_seconds', 'gauge', 'The longest time from launch to begin of a job.', NULL, count.max_start_ms OPERATOR(pg_catalog./) 1000),
 		('pg_background_rows_returned_total', 'counter', 'Rows that sessions have read.', NULL, count.rows_returned),
 		('pg_background_returned_bytes_total', 'counter', 'Bytes of results that sessions have read.', NULL, count.bytes_returned),
 		('pg_background_spilled_bytes_total', 'counter', 'Bytes of results that were written to temporary files.', NULL, count.bytes_spilled)
@@ -497,8 +501,8 @@ BEGIN ATOMIC
 	WHERE count.datname IS NOT NULL AND count.usename IS NOT NULL
 	UNION ALL
 	SELECT gauge.name, 'gauge', gauge.help, '{}',
-		gauge.value + CASE gauge.name WHEN 'pg_background_worker_slots_used' THEN (
-			SELECT count(*) FROM pg_stat_activity
+		gauge.value OPERATOR(pg_catalog.+) CASE gauge.name WHEN 'pg_background_worker_slots_used' THEN (
+			SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_activity
 			WHERE backend_type NOT IN ('client backend', 'walsender', 'standalone backend', 'startup', 'checkpointer',
 				'background writer', 'walwriter', 'walreceiver', 'walsummarizer', 'archiver', 'logger', 'autovacuum launcher',
 				'autovacuum worker', 'slotsync worker', 'io worker')
@@ -506,8 +510,8 @@ BEGIN ATOMIC
 	FROM pg_background_gauges() AS gauge
 	UNION ALL
 	SELECT 'pg_background_build_info', 'gauge', 'Always 1; the label is the version of the extension.',
-		jsonb_build_object('version', extversion), 1
-	FROM pg_extension WHERE extname = 'pg_background';
+		pg_catalog.jsonb_build_object('version', extversion), 1
+	FROM pg_catalog.pg_extension WHERE extname = 'pg_background';
 END;
 COMMENT ON FUNCTION pg_background_metrics IS
 	'what the cluster knows of jobs and workers, named after the conventions of Prometheus';
@@ -517,20 +521,20 @@ COMMENT ON FUNCTION pg_background_metrics IS
 CREATE FUNCTION pg_background_openmetrics()
 	RETURNS text LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
-	SELECT coalesce(string_agg(
-			format(E'# HELP %s %s\n# TYPE %s %s\n%s', family.name, family.help, family.name, family.type, family.samples),
-			'' ORDER BY family.name COLLATE "C"), '') || E'# EOF\n'
+	SELECT coalesce(pg_catalog.string_agg(
+			pg_catalog.format(E'# HELP %s %s\n# TYPE %s %s\n%s', family.name, family.help, family.name, family.type, family.samples),
+			'' ORDER BY family.name COLLATE "C"), '') OPERATOR(pg_catalog.||) E'# EOF\n'
 	FROM (
-		SELECT sample.family AS name, min(sample.help) AS help, min(sample.type) AS type,
-			string_agg(format(E'%s%s %s\n', sample.name, sample.labels, sample.value), '' ORDER BY sample.number) AS samples
+		SELECT sample.family AS name, pg_catalog.min(sample.help) AS help, pg_catalog.min(sample.type) AS type,
+			pg_catalog.string_agg(pg_catalog.format(E'%s%s %s\n', sample.name, sample.labels, sample.value), '' ORDER BY sample.number) AS samples
 		FROM (
-			SELECT row_number() OVER () AS number, metric.name, metric.type, metric.help,
-				CASE metric.type WHEN 'histogram' THEN regexp_replace(metric.name, '_(bucket|sum|count)$', '')
+			SELECT pg_catalog.row_number() OVER () AS number, metric.name, metric.type, metric.help,
+				CASE metric.type WHEN 'histogram' THEN pg_catalog.regexp_replace(metric.name, '_(bucket|sum|count)$', '')
 					ELSE metric.name END AS family,
-				(SELECT '{' || string_agg(format('%s="%s"', label.key,
-						replace(replace(replace(label.value, E'\\', E'\\\\'), '"', E'\\"'), E'\n', E'\\n')), ',') || '}'
-				 FROM jsonb_each_text(metric.labels) AS label) AS labels,
-				replace(metric.value::text, 'Infinity', '+Inf') AS value
+				(SELECT '{' OPERATOR(pg_catalog.||) pg_catalog.string_agg(pg_catalog.format('%s="%s"', label.key,
+						pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(label.value, E'\\', E'\\\\'), '"', E'\\"'), E'\n', E'\\n')), ',') OPERATOR(pg_catalog.||) '}'
+				 FROM pg_catalog.jsonb_each_text(metric.labels) AS label) AS labels,
+				pg_catalog.replace(metric.value::text, 'Infinity', '+Inf') AS value
 			FROM (SELECT * FROM pg_background_metrics() UNION ALL SELECT * FROM pg_background_task_metrics()) AS metric
 			WHERE metric.value IS NOT NULL
 		) AS sample
@@ -617,8 +621,12 @@ COMMENT ON FUNCTION pg_background_drop_executor_role IS
 
 DO $$
 DECLARE
+	-- Names that somebody planted in the extension's schema mean nothing here.
+	path CONSTANT text := pg_catalog.current_setting('search_path');
 	member record;
 BEGIN
+	PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+
 	-- Roles belong to the cluster: another database may have made this one
 	-- before, or be making it at this moment.
 	BEGIN
@@ -660,6 +668,8 @@ BEGIN
 			END IF;
 		END IF;
 	END LOOP;
+
+	PERFORM pg_catalog.set_config('search_path', path, true);
 END
 $$;
 

@@ -1,5 +1,6 @@
 //! Cancel, retry, wait, result: what is done with a task that is there.
 
+use crate::dispatch::order;
 use crate::pg::catalog::role;
 use crate::pg::error::{self, Failure, Report, Result};
 use crate::pg::fallible;
@@ -137,6 +138,7 @@ static RETRY: Plan = Plan::planned(
 /// Enqueues a task again that has ended, and not as done. False for others. 42704, 42501; 23505 if another task of its key waits; those of
 /// [`queue::enter`].
 pub fn retry(tables: &Tables, id: i64) -> Result<bool> {
+    order::check_caller("enqueue a task again", "task")?;
     transaction::check_writable(c"background.retry()")?;
     let Some(Ended { owner, is_done, .. }) = end::find(tables, id)? else {
         return match unfinished(tables, id)?.filter(|found| found.is_committed) {

@@ -77,7 +77,8 @@ static OF_ROLE: Plan = Plan::planned(
     &[OID, TIMESTAMPTZ, INT8],
 );
 
-/// Tasks that end without a run: which they are, what is noted of one of them if it still is one, and their state.
+/// Tasks that end without a run: which they are, what is noted of one of them if it still is one, and their state. Those whose rows others hold are not
+/// among the first ones, which would keep the rest from being found.
 struct Endings {
     find: Plan,
     note: Plan,
@@ -86,7 +87,8 @@ struct Endings {
 
 static EXPIRED: Endings = Endings {
     find: Plan::planned(
-        c"SELECT id FROM background.task WHERE expires_at OPERATOR(pg_catalog.<=) pg_catalog.clock_timestamp() LIMIT $1",
+        c"SELECT id FROM background.task WHERE expires_at OPERATOR(pg_catalog.<=) pg_catalog.clock_timestamp() \
+          LIMIT $1 FOR UPDATE SKIP LOCKED",
         &[INT8],
     ),
     note: Plan::planned(
@@ -99,7 +101,8 @@ static EXPIRED: Endings = Endings {
 /// Of roles that do not exist. Looked for only if there are any, as the list of lines shows.
 static NOBODYS: Endings = Endings {
     find: Plan::planned(
-        c"SELECT id FROM background.task WHERE phase OPERATOR(pg_catalog.=) 'w' AND background.role_oid(owner) IS NULL LIMIT $1",
+        c"SELECT id FROM background.task WHERE phase OPERATOR(pg_catalog.=) 'w' AND background.role_oid(owner) IS NULL \
+          LIMIT $1 FOR UPDATE SKIP LOCKED",
         &[INT8],
     ),
     note: Plan::planned(
@@ -114,7 +117,8 @@ static NOBODYS: Endings = Endings {
 /// Whose last attempt has begun, and how it ended is not noted: the server has ended with it.
 static CUT_SHORT: Plan = Plan::planned(
     attempts_where!(
-        "t.phase OPERATOR(pg_catalog.=) 'w' AND t.attempt OPERATOR(pg_catalog.>) 0 AND t.sqlstate IS NULL LIMIT $1"
+        "t.phase OPERATOR(pg_catalog.=) 'w' AND t.attempt OPERATOR(pg_catalog.>) 0 AND t.sqlstate IS NULL \
+         LIMIT $1 FOR UPDATE OF t SKIP LOCKED"
     ),
     &[INT8],
 );
@@ -148,7 +152,7 @@ static PARENTS: Plan = Plan::planned(
 static FORGOTTEN: Plan = Plan::planned(
     c"SELECT id FROM background.task WHERE phase OPERATOR(pg_catalog.=) 'b' \
           AND NOT EXISTS (SELECT FROM background.dependency WHERE child OPERATOR(pg_catalog.=) id) \
-      LIMIT $1",
+      LIMIT $1 FOR UPDATE SKIP LOCKED",
     &[INT8],
 );
 

@@ -196,7 +196,7 @@ static PRUNE_FAILED: Plan = Plan::planned(
           WHERE r.finished_at OPERATOR(pg_catalog.<=) $2 \
               AND ($1 OPERATOR(pg_catalog.-) r.finished_at) OPERATOR(pg_catalog.>=) COALESCE(q.keep_failed, '30 days') \
               AND NOT EXISTS (SELECT FROM background.dependency WHERE parent OPERATOR(pg_catalog.=) r.task_id) \
-          LIMIT $3))",
+          LIMIT $3 FOR UPDATE OF r SKIP LOCKED))",
     &[TIMESTAMPTZ, TIMESTAMPTZ, INT8],
 );
 

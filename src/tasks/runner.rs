@@ -143,7 +143,7 @@ static QUEUE: Plan = Plan::planned(
           LEAST(pg_catalog.date_part('epoch', retry_delay) OPERATOR(pg_catalog.*) 1000, 3600000)::pg_catalog.int8, \
           pg_catalog.ceil(LEAST(pg_catalog.date_part('epoch', timeout) OPERATOR(pg_catalog.*) 1000, 2147483647))::pg_catalog.int8, \
           synchronous_commit, max_running, max_running_per_key, paused, \
-          keep_done OPERATOR(pg_catalog.>) '0' AND keep_done_max IS DISTINCT FROM 0 \
+          keep_done OPERATOR(pg_catalog.>) '0' AND (keep_done_max IS NULL OR keep_done_max OPERATOR(pg_catalog.<>) 0) \
       FROM background.queue WHERE name OPERATOR(pg_catalog.=) $1",
     &[TEXT],
 );

@@ -1,5 +1,6 @@
 //! What is done with an operation that is there: change, cancel, retry, wait.
 
+use crate::dispatch::order;
 use crate::pg::catalog::{object, role};
 use crate::pg::error::{Failure, Report, Result};
 use crate::pg::fallible;
@@ -138,6 +139,7 @@ fn has_ended(id: i64) -> Failure {
 /// Pauses the operation or lets it go on, and changes how many chunks run at a time and how long one is to take; None leaves that as it is. 42704,
 /// 42501, 22023; 55000 for one that has ended.
 pub fn alter(id: i64, paused: Option<bool>, parallelism: Option<i32>, chunk_time: Option<Interval>) -> Result<()> {
+    order::check_caller("alter an operation", "operation")?;
     transaction::check_writable(c"background.alter_operation()")?;
     if let Some(parallelism) = parallelism {
         check_parallelism(parallelism)?;
@@ -274,6 +276,7 @@ fn lock_against_lanes(id: i64) -> Result<Vec<i64>> {
 /// Has the chunks that have failed or were canceled run again, and returns how many these are; an operation that was stopped or canceled goes on
 /// where it was. 42704, also for a queue that was dropped since it ended, 42501.
 pub fn retry(tables: &Tables, id: i64) -> Result<i64> {
+    order::check_caller("enqueue parts of an operation again", "operation")?;
     transaction::check_writable(c"background.retry_operation()")?;
     let Some(found) = find(id)? else {
         return check_given_out(id).map(|()| 0);

@@ -1,0 +1,150 @@
+//! Whoever may create in a schema of the path plants functions and operators there: what the library runs as somebody else calls none of them.
+
+use harness::{Cluster, Session};
+
+/// Fills the schema `planted`: each operator between two of many types, and each function of `pg_catalog`, raises an error.
+fn plant(superuser: &mut Session) {
+    superuser.exec(
+        r#"CREATE SCHEMA planted; GRANT USAGE ON SCHEMA planted TO PUBLIC;
+        DO $$
+        DECLARE
+            types CONSTANT text[] := ARRAY['bool', 'int2', 'int4', 'int8', 'oid', 'xid', 'regclass', 'text', 'varchar', 'name', '"char"', 'float8', 'numeric',
+                'jsonb', 'timestamptz', 'interval', 'text[]', 'int8[]', 'oid[]'];
+            operators CONSTANT text[] := ARRAY['=', '<>', '<', '>', '<=', '>=', '+', '-', '*', '/', '||', '~~', '~', '@>', '?'];
+            body CONSTANT text := 'RETURNS %s LANGUAGE plpgsql AS ''BEGIN RAISE EXCEPTION ''''shadowed''''; END''';
+            one text; other text; operator text; function record;
+        BEGIN
+            FOREACH one IN ARRAY types LOOP
+                FOREACH other IN ARRAY types LOOP
+                    EXECUTE format('CREATE FUNCTION planted.shadow(%s, %s) ' || format(body, 'bool'), one, other);
+                    FOREACH operator IN ARRAY operators LOOP
+                        EXECUTE format('CREATE OPERATOR planted.%s (LEFTARG = %s, RIGHTARG = %s, FUNCTION = planted.shadow)', operator, one, other);
+                    END LOOP;
+                END LOOP;
+            END LOOP;
+            FOR function IN
+                SELECT proname AS name, oidvectortypes(proargtypes) AS arguments FROM pg_proc
+                WHERE pronamespace = 'pg_catalog'::regnamespace AND prokind = 'f' AND pronargs > 0 AND NOT EXISTS (
+                    SELECT FROM unnest(proargtypes) AS argument JOIN pg_type ON pg_type.oid = argument WHERE typtype = 'p')
+                UNION SELECT name, repeat(kind || ', ', count - 1) || kind
+                FROM unnest(ARRAY['format', 'concat', 'concat_ws', 'jsonb_build_object', 'jsonb_build_array', 'array_length', 'array_append',
+                        'left', 'right', 'replace', 'split_part']) AS name,
+                    unnest(ARRAY['text', 'name']) AS kind, generate_series(1, 6) AS count
+                UNION VALUES ('array_length', 'text[], int4'), ('generate_subscripts', 'text[], int4'), ('left', 'name, int4'),
+                    ('has_function_privilege', 'text, oid, varchar'), ('unnest', 'text[]'), ('unnest', 'int8[]'), ('unnest', 'oid[]'),
+                    ('array_agg', 'oid'), ('row_to_json', 'text'), ('to_jsonb', 'text')
+            LOOP
+                BEGIN
+                    EXECUTE format('CREATE FUNCTION planted.%I(%s) ' || format(body, 'bool'), function.name, function.arguments);
+                EXCEPTION WHEN duplicate_function THEN NULL;
+                END;
+            END LOOP;
+        END $$"#,
+    );
+    superuser.exec("CREATE FUNCTION planted.pg_background_printable(name) RETURNS text LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''shadowed''; END'");
+    let error = superuser.error("SET search_path = planted, pg_catalog; SELECT NULLIF(1, 2)");
+    assert_eq!(error.message, "shadowed");
+    superuser.exec("RESET search_path");
+}
+
+/// Everything that runs as the owner of the tables, in sessions and in the processes that run tasks.
+#[test]
+fn statements_of_the_engine() {
+    let cluster = Cluster::start(&[]);
+    let mut superuser = cluster.session();
+    superuser.exec("CREATE EXTENSION pg_background_tasks; CREATE ROLE mallory LOGIN; GRANT pgbackground_role TO mallory; CREATE TABLE public.rows AS SELECT 1 AS n, NULL::int AS m");
+    superuser.exec("ALTER TABLE rows ADD PRIMARY KEY (n); ALTER TABLE rows OWNER TO mallory; SELECT background.set_queue('default', max_attempts => 3, max_running_per_key => 2)");
+    plant(&mut superuser);
+    superuser.exec("ALTER DATABASE postgres SET search_path = planted, pg_catalog");
+    for role in ["mallory", "postgres"] {
+        let mut session = cluster.session_as(role);
+        for call in [
+            "schedule('a', '0 0 1 1 *', 'SELECT 1', label => 'x', concurrency_key => 'k', enabled => false)",
+            "schedule('a', '0 0 1 1 *', 'SELECT 2', label => 'x', concurrency_key => 'k', on_conflict => 'replace')",
+            "alter_schedule('a', label => 'y', concurrency_key => 'l', enabled => true)",
+            "alter_schedule('a', label => '')",
+            "run_schedule('a')",
+            "preview_schedule('* * * * *', 2)",
+            "schedule('b', 'every 1 s', 'SELECT 1', ends_at => '2030-01-01')",
+            "enqueue('SELECT 1', key => 'u', run_at => '2100-01-01')",
+            "enqueue('SELECT 2', key => 'u', on_conflict => 'replace', run_at => '2100-01-01')",
+            "enqueue('SELECT 3', expires_at => '2100-01-01', run_at => '2099-01-01', after => ARRAY[1])",
+            "cancel(1)",
+            "retry(1)",
+            "wait(1, 1)",
+            "wait_for(ARRAY[1, 2]::int8[], 1)",
+            "result(1)",
+            "status()",
+            "unschedule('a')",
+            "unschedule('b')",
+        ] {
+            let rows = session.try_rows(&format!("SELECT background.{call}"));
+            if let Err(error) = rows {
+                assert_ne!(error.message, "shadowed", "{role}: {call}");
+                assert!(
+                    error.sqlstate.starts_with("42")
+                        || error.sqlstate.starts_with("55")
+                        || error.sqlstate.starts_with("22"),
+                    "{call}: {error:?}"
+                );
+            }
+        }
+        for mode in ["transaction", "statement"] {
+            let id = session.enqueue(&format!(
+                "'SELECT 1', mode => '{mode}', concurrency_key => 'k', keep_result => true, max_attempts => 2"
+            ));
+            assert_eq!(session.wait_task(id), "done");
+            let child = session.enqueue(&format!(
+                "'TABLE nowhere', mode => '{mode}', after => ARRAY[{id}]::int8[], max_attempts => 1"
+            ));
+            assert_eq!(session.wait_task(child), "failed");
+            session.exec(&format!("SELECT background.retry({child})"));
+            session.wait_task(child);
+        }
+        for view in [
+            "tasks",
+            "runs",
+            "queues",
+            "schedules",
+            "operations",
+            "running_now()",
+            "metrics()",
+        ] {
+            if let Err(error) = session.try_rows(&format!("SELECT * FROM background.{view}")) {
+                assert_eq!(error.sqlstate, "42501", "{role}: {view}: {error:?}");
+            }
+        }
+    }
+    let mut mallory = cluster.session_as("mallory");
+    let id: i64 =
+        mallory.value("SELECT background.parallel_execute('UPDATE public.rows SET m = 1', 'public.rows', 'n')");
+    let ended = mallory.text(&format!("SELECT background.wait_operation({id}, 30000)"));
+    assert!(ended.is_some(), "the operation has not ended");
+    // Nor has a process that no session waits for. The one line is of the check that there is something to meet.
+    assert_eq!(
+        cluster.log().matches("ERROR:  shadowed").count(),
+        1,
+        "{}",
+        cluster.log()
+    );
+    superuser.exec("ALTER DATABASE postgres RESET search_path");
+    assert!(superuser.holds("NOT (SELECT rolsuper FROM pg_roles WHERE rolname = 'mallory')"));
+}
+
+/// The scripts of the extension, in a schema that others could create in before.
+#[test]
+fn the_extension_in_a_schema_of_others() {
+    let cluster = Cluster::start(&[]);
+    let mut superuser = cluster.session();
+    superuser.exec("DROP EXTENSION IF EXISTS pg_background CASCADE");
+    plant(&mut superuser);
+    superuser.exec("CREATE EXTENSION pg_background SCHEMA planted");
+    superuser.exec("SELECT planted.pg_background_run('SELECT 1')");
+    assert!(superuser.holds("(SELECT count(*) > 10 FROM planted.pg_background_metrics())"));
+    assert!(superuser.holds("(SELECT length(planted.pg_background_openmetrics()) > 100)"));
+    for view in ["list", "activity", "jobs", "cluster_stats"] {
+        superuser.rows(&format!("SELECT * FROM planted.pg_background_{view}"));
+    }
+    superuser.exec("CREATE EXTENSION pg_background_tasks; SELECT background.status()");
+    superuser.exec("CREATE ROLE alice; SELECT planted.pg_background_grant_privileges('alice'), planted.pg_background_revoke_privileges('alice')");
+}
