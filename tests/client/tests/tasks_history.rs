@@ -526,6 +526,40 @@ fn what_is_not_done_is_pruned() {
     session.wait_until("(SELECT count(*) = 0 FROM background.run_failed)");
 }
 
+/// The rows of one role, which it has locked, keep nothing of others from going.
+#[test]
+fn rows_that_a_role_has_locked() {
+    let cluster = cluster(&[]);
+    let mut session = cluster.session();
+    session.exec("CREATE ROLE mallory LOGIN; GRANT pgbackground_role TO mallory; SELECT background.set_queue('short', keep_failed => '1 hour')");
+    let mut mallory = cluster.session_as("mallory");
+    let locked = mallory.enqueue("'TABLE nowhere', queue => 'short', max_attempts => 1");
+    let other = session.enqueue("'TABLE nowhere', queue => 'short', max_attempts => 1");
+    assert_eq!(mallory.wait_task(locked), "failed");
+    assert_eq!(session.wait_task(other), "failed");
+    age(&mut session, "2 hours");
+    // As background.retry() locks it.
+    let mut locks = cluster.session();
+    locks.exec(&format!(
+        "BEGIN; SELECT FROM background.run_failed WHERE task_id = {locked} FOR UPDATE"
+    ));
+    keep_house(&mut session);
+    session.wait_until(&format!(
+        "NOT EXISTS (SELECT FROM background.run_failed WHERE task_id = {other})"
+    ));
+    locks.exec("ROLLBACK");
+    // More than are looked at in one transaction.
+    mallory.exec(
+        "SELECT background.enqueue('SELECT 1', run_at => 'infinity', expires_at => clock_timestamp() + '4 s') FROM generate_series(1, 1100)",
+    );
+    mallory.exec("BEGIN; SELECT background.cancel(id) FROM background.tasks WHERE state = 'deferred'");
+    let other = session.enqueue("'SELECT 1', run_at => 'infinity', expires_at => clock_timestamp() + '5 s'");
+    assert_eq!(session.wait_task(other), "expired");
+    assert!(session.holds("(SELECT count(*) = 1100 FROM background.task)"));
+    mallory.exec("ROLLBACK");
+    session.wait_until("NOT EXISTS (SELECT FROM background.task)");
+}
+
 /// Few rows that should be gone for long lie beside many that are kept.
 #[test]
 fn what_should_be_gone_for_long_is_deleted() {

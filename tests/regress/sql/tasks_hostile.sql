@@ -125,6 +125,26 @@ SET pg_background.tasks = off;
 CREATE FUNCTION tasks_stable() RETURNS int8 LANGUAGE sql AS $$ SELECT background.enqueue('SELECT 1') $$;
 CREATE MATERIALIZED VIEW tasks_view AS SELECT tasks_stable() AS a WITH NO DATA;
 SELECT error_line('REFRESH MATERIALIZED VIEW tasks_view');
+CREATE FUNCTION tasks_again(verb text) RETURNS bool LANGUAGE plpgsql AS $$
+BEGIN
+	CASE verb
+		WHEN 'retry' THEN PERFORM background.retry(1);
+		WHEN 'retry_operation' THEN PERFORM background.retry_operation(1);
+		WHEN 'alter_operation' THEN PERFORM background.alter_operation(1, paused => true);
+	END CASE;
+	RETURN true;
+END $$;
+CREATE TABLE tasks_verb (verb text);
+CREATE MATERIALIZED VIEW tasks_again AS SELECT tasks_again(verb) FROM tasks_verb WITH NO DATA;
+INSERT INTO tasks_verb VALUES ('retry');
+SELECT error_line('REFRESH MATERIALIZED VIEW tasks_again');
+UPDATE tasks_verb SET verb = 'retry_operation';
+SELECT error_line('REFRESH MATERIALIZED VIEW tasks_again');
+UPDATE tasks_verb SET verb = 'alter_operation';
+SELECT error_line('REFRESH MATERIALIZED VIEW tasks_again');
+DROP MATERIALIZED VIEW tasks_again;
+DROP TABLE tasks_verb;
+DROP FUNCTION tasks_again;
 -- As a role that is dropped in the same transaction.
 CREATE ROLE regress_tasks_short LOGIN;
 GRANT pgbackground_role TO regress_tasks_short;
