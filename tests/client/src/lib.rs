@@ -2,6 +2,7 @@
 
 mod cluster;
 pub mod order;
+mod planted;
 mod pooler;
 mod probe;
 mod process;
@@ -9,6 +10,7 @@ mod prometheus;
 mod session;
 
 pub use cluster::{Cluster, Shutdown};
+pub use planted::plant;
 pub use pooler::Pooler;
 pub use probe::{Moments, install_probe};
 pub use process::{

@@ -1,51 +1,6 @@
 //! Whoever may create in a schema of the path plants functions and operators there: what the library runs as somebody else calls none of them.
 
-use harness::{Cluster, Session};
-
-/// Fills the schema `planted`: each operator between two of many types, and each function of `pg_catalog`, raises an error.
-fn plant(superuser: &mut Session) {
-    superuser.exec(
-        r#"CREATE SCHEMA planted; GRANT USAGE ON SCHEMA planted TO PUBLIC;
-        DO $$
-        DECLARE
-            types CONSTANT text[] := ARRAY['bool', 'int2', 'int4', 'int8', 'oid', 'xid', 'regclass', 'text', 'varchar', 'name', '"char"', 'float8', 'numeric',
-                'jsonb', 'timestamptz', 'interval', 'text[]', 'int8[]', 'oid[]'];
-            operators CONSTANT text[] := ARRAY['=', '<>', '<', '>', '<=', '>=', '+', '-', '*', '/', '||', '~~', '~', '@>', '?'];
-            body CONSTANT text := 'RETURNS %s LANGUAGE plpgsql AS ''BEGIN RAISE EXCEPTION ''''shadowed''''; END''';
-            one text; other text; operator text; function record;
-        BEGIN
-            FOREACH one IN ARRAY types LOOP
-                FOREACH other IN ARRAY types LOOP
-                    EXECUTE format('CREATE FUNCTION planted.shadow(%s, %s) ' || format(body, 'bool'), one, other);
-                    FOREACH operator IN ARRAY operators LOOP
-                        EXECUTE format('CREATE OPERATOR planted.%s (LEFTARG = %s, RIGHTARG = %s, FUNCTION = planted.shadow)', operator, one, other);
-                    END LOOP;
-                END LOOP;
-            END LOOP;
-            FOR function IN
-                SELECT proname AS name, oidvectortypes(proargtypes) AS arguments FROM pg_proc
-                WHERE pronamespace = 'pg_catalog'::regnamespace AND prokind = 'f' AND pronargs > 0 AND NOT EXISTS (
-                    SELECT FROM unnest(proargtypes) AS argument JOIN pg_type ON pg_type.oid = argument WHERE typtype = 'p')
-                UNION SELECT name, repeat(kind || ', ', count - 1) || kind
-                FROM unnest(ARRAY['format', 'concat', 'concat_ws', 'jsonb_build_object', 'jsonb_build_array', 'array_length', 'array_append',
-                        'left', 'right', 'replace', 'split_part']) AS name,
-                    unnest(ARRAY['text', 'name']) AS kind, generate_series(1, 6) AS count
-                UNION VALUES ('array_length', 'text[], int4'), ('generate_subscripts', 'text[], int4'), ('left', 'name, int4'),
-                    ('has_function_privilege', 'text, oid, varchar'), ('unnest', 'text[]'), ('unnest', 'int8[]'), ('unnest', 'oid[]'),
-                    ('array_agg', 'oid'), ('row_to_json', 'text'), ('to_jsonb', 'text')
-            LOOP
-                BEGIN
-                    EXECUTE format('CREATE FUNCTION planted.%I(%s) ' || format(body, 'bool'), function.name, function.arguments);
-                EXCEPTION WHEN duplicate_function THEN NULL;
-                END;
-            END LOOP;
-        END $$"#,
-    );
-    superuser.exec("CREATE FUNCTION planted.pg_background_printable(name) RETURNS text LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''shadowed''; END'");
-    let error = superuser.error("SET search_path = planted, pg_catalog; SELECT NULLIF(1, 2)");
-    assert_eq!(error.message, "shadowed");
-    superuser.exec("RESET search_path");
-}
+use harness::{Cluster, plant};
 
 /// Everything that runs as the owner of the tables, in sessions and in the processes that run tasks.
 #[test]
@@ -54,7 +9,7 @@ fn statements_of_the_engine() {
     let mut superuser = cluster.session();
     superuser.exec("CREATE EXTENSION pg_background_tasks; CREATE ROLE mallory LOGIN; GRANT pgbackground_role TO mallory; CREATE TABLE public.rows AS SELECT 1 AS n, NULL::int AS m");
     superuser.exec("ALTER TABLE rows ADD PRIMARY KEY (n); ALTER TABLE rows OWNER TO mallory; SELECT background.set_queue('default', max_attempts => 3, max_running_per_key => 2)");
-    plant(&mut superuser);
+    plant(&mut superuser, "planted");
     superuser.exec("ALTER DATABASE postgres SET search_path = planted, pg_catalog");
     for role in ["mallory", "postgres"] {
         let mut session = cluster.session_as(role);
@@ -137,7 +92,8 @@ fn the_extension_in_a_schema_of_others() {
     let cluster = Cluster::start(&[]);
     let mut superuser = cluster.session();
     superuser.exec("DROP EXTENSION IF EXISTS pg_background CASCADE");
-    plant(&mut superuser);
+    plant(&mut superuser, "planted");
+    superuser.exec("CREATE FUNCTION planted.pg_background_printable(name) RETURNS text LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''shadowed''; END'");
     superuser.exec("CREATE EXTENSION pg_background SCHEMA planted");
     superuser.exec("SELECT planted.pg_background_run('SELECT 1')");
     assert!(superuser.holds("(SELECT count(*) > 10 FROM planted.pg_background_metrics())"));

@@ -1,6 +1,6 @@
 //! Updates from the catalogs of older versions: an updated catalog is the same as a fresh one, and users' objects on it stay.
 
-use harness::{Cluster, Session, server_program};
+use harness::{Cluster, Session, plant, server_program};
 
 /// All members of the extension: definition, privileges, comment, initial privileges.
 const CATALOG: &str = "
@@ -190,6 +190,32 @@ const OLD_HANDLES: &[&str] = &[
     "CREATE FUNCTION grant_pg_background_privileges(role_name text, print_commands bool DEFAULT false) RETURNS bool
         LANGUAGE plpgsql SECURITY DEFINER AS 'BEGIN RETURN true; END'",
 ];
+
+/// Others could create in the extension's schema before its update.
+#[test]
+fn in_a_schema_of_others() {
+    let cluster = Cluster::start(&[]);
+    for (database, version) in [("from_2_0", "2.0"), ("from_1_10", "1.10")] {
+        cluster.session().exec(&format!("CREATE DATABASE {database}"));
+        let mut session = cluster.session_in(database, "postgres");
+        session.exec("CREATE EXTENSION pg_background");
+        match version {
+            "2.0" => session.exec(VERSION_2_0),
+            _ => {
+                let launch = "CREATE FUNCTION pg_background_launch_v2(sql text, queue_size int4 DEFAULT 0) RETURNS pg_background_handle \
+                              STRICT LANGUAGE c AS '$libdir/pg_background'";
+                let mut statements = OLD_HANDLES.to_vec();
+                statements.extend([launch, "CREATE VIEW pg_background_list AS SELECT 1 AS pid"]);
+                replace_catalog(&mut session, version, &statements);
+            }
+        }
+        plant(&mut session, "public");
+        session.exec("ALTER EXTENSION pg_background UPDATE");
+        assert!(session.holds("(SELECT extversion = '2.1' FROM pg_extension WHERE extname = 'pg_background')"));
+        assert!(session.holds("(SELECT count(*) > 10 FROM public.pg_background_metrics())"));
+        session.rows("SELECT public.pg_background_openmetrics()");
+    }
+}
 
 #[test]
 fn from_1_x() {
