@@ -17,7 +17,7 @@ use crate::session::launch::{self, Arguments};
 use crate::tasks::known;
 use crate::tasks::pushed::Task as Waiting;
 use core::ffi::CStr;
-use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64};
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::Datum;
@@ -119,11 +119,13 @@ fn place_from_elsewhere(call: &Call) -> Result<Answer> {
 fn report(call: &Call) -> Result<Answer> {
     jobs::join()?;
     let task: &Task = shmem::mapped(call.int8(0).unwrap_or(0) as u64)?;
+    // Before what it counts, which is written first.
+    let tried = task.tried.load(Acquire);
     let had: Vec<_> = task.had.iter().map(|count| count.load(Relaxed).to_string()).collect();
     let text = format!(
         "{} {} {} | {} {}",
         task.pid.load(Relaxed),
-        task.tried.load(Relaxed),
+        tried,
         had.join(" "),
         task.taken.load(Relaxed),
         task.failed.load(Relaxed)
@@ -195,7 +197,7 @@ fn place_all(_raw: Raw<'_>, _argument: Datum) -> Result<()> {
         };
         task.had[kind].fetch_add(1, Relaxed);
     }
-    task.tried.store(on_their_way.len() as u32, Relaxed);
+    task.tried.store(on_their_way.len() as u32, Release);
     let mut queued = QueuedOrder::default();
     while !on_their_way.is_empty() {
         let mut sleep = None;
