@@ -101,7 +101,8 @@ BEGIN
 
 	-- Types: columns that came later are added.
 	FOR n IN 1 .. pg_catalog.array_length(types, 1) LOOP
-		present := (SELECT pg_catalog.string_agg(attname OPERATOR(pg_catalog.||) ' ' OPERATOR(pg_catalog.||) pg_catalog.format_type(atttypid, atttypmod), ', ' ORDER BY attnum)
+		present := (SELECT pg_catalog.string_agg(attname OPERATOR(pg_catalog.||) ' ' OPERATOR(pg_catalog.||)
+							pg_catalog.format_type(atttypid, atttypmod), ', ' ORDER BY attnum)
 					FROM pg_depend
 					JOIN pg_type AS type ON type.oid = objid
 					JOIN pg_attribute ON attrelid = typrelid

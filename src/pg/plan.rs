@@ -2,8 +2,8 @@
 //!
 //! They run as the tables' owner, in the way of referential integrity (utils/adt/ri_triggers.c): names, functions and operators are qualified,
 //! so that the caller's `search_path` means nothing to them. What looks an operator up by its name alone, as NULLIF, IS DISTINCT FROM, IN and
-//! BETWEEN do, has no place here. They see what was committed last, whatever snapshot the caller's transaction
-//! has. A statement that looks rows up is planned anew each time: what was planned while a table was small would read all of it later.
+//! BETWEEN do, has no place here. They see what was committed last, whatever snapshot the caller's transaction has. A statement that looks rows up
+//! is planned anew each time: what was planned while a table was small would read all of it later.
 
 use crate::pg::catalog::owner;
 use crate::pg::error::{self, Result};

@@ -206,7 +206,8 @@ static INSERT: Plan = Plan::fixed(
           queue, label, priority, concurrency_key, max_attempts, retry_delay, timeout, expires_after, asked_mode, mode, database, settings, \
           keep_result, sql, param_types, param_values, search_path, pg_cron_job, pg_cron_disabled) \
       VALUES ($1, $2, background.role_of($3), $4, $5, $6, $7, $8, CASE WHEN $9 OPERATOR(pg_catalog.>) '0' THEN $9 END, $10, $11, $12, \
-          $13, CASE WHEN $14 OPERATOR(pg_catalog.<>) '' THEN $14 END, $15, CASE WHEN $16 OPERATOR(pg_catalog.<>) '' THEN $16 END, $17, $18, $19, CASE WHEN $20 OPERATOR(pg_catalog.>) '0' THEN $20 END, $21, $22, $23, $24, \
+          $13, CASE WHEN $14 OPERATOR(pg_catalog.<>) '' THEN $14 END, $15, CASE WHEN $16 OPERATOR(pg_catalog.<>) '' THEN $16 END, \
+          $17, $18, $19, CASE WHEN $20 OPERATOR(pg_catalog.>) '0' THEN $20 END, $21, $22, $23, $24, \
           $25, $26, $27, $28, $29, $30, $31) \
       ON CONFLICT (name) DO NOTHING",
     &COLUMNS,
@@ -216,7 +217,8 @@ static INSERT: Plan = Plan::fixed(
 static REPLACE: Plan = Plan::planned(
     c"UPDATE background.schedule SET spec = $5, time_zone = $6, starts_at = $7, ends_at = $8, \
           jitter = CASE WHEN $9 OPERATOR(pg_catalog.>) '0' THEN $9 END, overlap = $10, catch_up = $11, enabled = $12, \
-          queue = $13, label = CASE WHEN $14 OPERATOR(pg_catalog.<>) '' THEN $14 END, priority = $15, concurrency_key = CASE WHEN $16 OPERATOR(pg_catalog.<>) '' THEN $16 END, max_attempts = $17, retry_delay = $18, \
+          queue = $13, label = CASE WHEN $14 OPERATOR(pg_catalog.<>) '' THEN $14 END, priority = $15, \
+          concurrency_key = CASE WHEN $16 OPERATOR(pg_catalog.<>) '' THEN $16 END, max_attempts = $17, retry_delay = $18, \
           timeout = $19, expires_after = CASE WHEN $20 OPERATOR(pg_catalog.>) '0' THEN $20 END, asked_mode = $21, mode = $22, database = $23, \
           settings = $24, keep_result = $25, sql = $26, param_types = $27, param_values = $28, search_path = $29, \
           pg_cron_job = $30, pg_cron_disabled = $31 \
@@ -231,8 +233,8 @@ static ALTER: Plan = Plan::planned(
           ends_at = CASE WHEN $5 IS NULL THEN ends_at WHEN pg_catalog.isfinite($5) THEN $5 END, \
           jitter = CASE WHEN $6 IS NULL THEN jitter WHEN $6 OPERATOR(pg_catalog.>) '0' THEN $6 END, \
           overlap = COALESCE($7, overlap), catch_up = COALESCE($8, catch_up), enabled = COALESCE($9, enabled), queue = COALESCE($10, queue), \
-          label = CASE WHEN $11 IS NULL THEN label ELSE CASE WHEN $11 OPERATOR(pg_catalog.<>) '' THEN $11 END END, priority = COALESCE($12, priority), \
-          concurrency_key = CASE WHEN $13 IS NULL THEN concurrency_key ELSE CASE WHEN $13 OPERATOR(pg_catalog.<>) '' THEN $13 END END, \
+          label = CASE WHEN $11 IS NULL THEN label WHEN $11 OPERATOR(pg_catalog.<>) '' THEN $11 END, priority = COALESCE($12, priority), \
+          concurrency_key = CASE WHEN $13 IS NULL THEN concurrency_key WHEN $13 OPERATOR(pg_catalog.<>) '' THEN $13 END, \
           max_attempts = COALESCE($14, max_attempts), retry_delay = COALESCE($15, retry_delay), timeout = COALESCE($16, timeout), \
           expires_after = CASE WHEN $17 IS NULL THEN expires_after WHEN $17 OPERATOR(pg_catalog.>) '0' THEN $17 END, \
           asked_mode = COALESCE($18, asked_mode), mode = COALESCE($19, mode), \

@@ -89,8 +89,7 @@ pub fn execute(
             output::flush(raw);
             give_up_if_asked(raw, slot);
             if is_engines {
-                note(slot, &done);
-                finish_work(raw, work);
+                finish_work(raw, work, Some(&done));
             }
             if grouped {
                 simple_query::end_implicit_block(raw);
@@ -102,11 +101,11 @@ pub fn execute(
             simple_query::next_command(raw);
             simple_query::stop_statement_timer();
         }
-        // As in a session: a statement whose own commit fails has not completed. The engine's work says it before.
+        // As in a session: a statement whose own commit fails has not completed.
         note(slot, &done);
     }
     if is_engines && count == 0 {
-        finish_work(raw, work);
+        finish_work(raw, work, None);
         simple_query::end_implicit_block(raw);
     }
     user.finish_command(raw);
@@ -145,11 +144,12 @@ fn check_count(raw: Raw<'_>, count: usize, parameters: Option<&Parameters>) {
     }
 }
 
-/// Runs the engine's part after the job's statements, which sees their effects. Their time limit does not hold for it.
-fn finish_work(raw: Raw<'_>, work: Work) {
+/// Runs the engine's part after the job's statements, which sees their effects; `last` is what the last of them has done. Their time limit does not
+/// hold for it.
+fn finish_work(raw: Raw<'_>, work: Work, last: Option<&Completion>) {
     simple_query::stop_statement_timer();
     simple_query::next_command(raw);
-    work::after(raw, work);
+    work::after(raw, work, last);
 }
 
 /// Refuses a statement that controls transactions, in a transaction that belongs to the engine. 2D000.

@@ -5,10 +5,10 @@
 
 use crate::channel::request::Work;
 use crate::pg::error::throw;
+use crate::pg::query::simple_query::Completion;
 use crate::pg::raw::Raw;
 use crate::pg::value::params::Parameters;
 use crate::tasks::runner;
-use crate::worker::attached;
 
 /// Called before the first statement. Returns the parameters that come from the work itself.
 pub fn before(raw: Raw<'_>, work: Work) -> Option<Parameters> {
@@ -26,13 +26,13 @@ pub fn before(raw: Raw<'_>, work: Work) -> Option<Parameters> {
     }
 }
 
-/// Called after the last statement, before the commit.
-pub fn after(raw: Raw<'_>, work: Work) {
+/// Called after the last statement, before the commit, with what that has done, None if there was none.
+pub fn after(raw: Raw<'_>, work: Work, last: Option<&Completion>) {
     match work {
         Work::None | Work::Keep | Work::Scout => (),
         Work::Task => {
-            let (rows, tag) = attached::current().map_or((0, None), |job| job.slot.look(|job| job.outcome()));
-            if let Err(failure) = runner::mark(rows, tag) {
+            let rows = last.map_or(0, |last| last.rows() as i64);
+            if let Err(failure) = runner::mark(rows, last.map(Completion::tag)) {
                 throw(raw, failure);
             }
         }

@@ -7,7 +7,7 @@
 
 use crate::pg::error::{self, Report, Result};
 use crate::pg::exclusive::Exclusive;
-use crate::pg::guc::serialized::{Entries, Entry, TAIL, changeable, compare, split_string, write};
+use crate::pg::guc::serialized::{Entries, Entry, TAIL, changeable, compare, parts, split_string, state_of, write};
 use crate::pg::guc::unchanged::Written;
 use crate::pg::memory::{self, Buffer};
 use crate::pg::process::backend;
@@ -178,9 +178,7 @@ pub fn explicit_limits() -> Result<Vec<u8>> {
                 chosen.extend_from_slice(entry.rest);
             }
         }
-        let mut state = chosen.len().to_ne_bytes().to_vec();
-        state.append(&mut chosen);
-        Ok(state)
+        state_of(chosen)
     })
 }
 
@@ -218,9 +216,7 @@ fn is_library_of(file: &[u8], prefix: &[u8]) -> bool {
 pub fn adopt_settings(raw: Raw<'_>, state: &[u8], own: &[u8]) -> Option<ResetValues> {
     let (theirs, ours) = (Entries::of_bytes(state), Entries::of_bytes(own));
     let weaker = |entry: &Entry, have: Option<Entry>| have.is_none_or(|have| have.source() <= entry.source());
-    let below = Entries::of_bytes(below(state));
-    let mut is_weaker_below = true;
-    below.for_each(|entry| is_weaker_below &= weaker(&entry, ours.named(entry.name)));
+    let is_weaker_below = Entries::of_bytes(below(state)).all(|entry| weaker(&entry, ours.named(entry.name)));
     if is_weaker_below && compare(theirs, ours, &mut |entry, have| weaker(entry, have)) {
         compare(theirs, ours, &mut |entry, _| entry.set(raw));
         return None;
@@ -269,18 +265,15 @@ fn below_of(state: &[u8]) -> Result<Vec<u8>> {
         entries.extend(numbers.into_iter().flat_map(u32::to_ne_bytes).take(TAIL));
     }
     if entries.is_empty() {
-        return Ok(entries);
+        Ok(entries)
+    } else {
+        state_of(entries)
     }
-    let mut state = entries.len().to_ne_bytes().to_vec();
-    fallible::reserve(&mut state, entries.len())?;
-    state.append(&mut entries);
-    Ok(state)
 }
 
 /// The second part of a state that [`Settings::bytes`] returns; empty for other states.
 fn below(state: &[u8]) -> &[u8] {
-    let (len, rest) = state.split_first_chunk().unwrap_or((&[0; 8], &[]));
-    rest.get(usize::from_ne_bytes(*len)..).unwrap_or_default()
+    parts(state).1
 }
 
 /// Whether RESET returns to the same under both states.
@@ -309,10 +302,10 @@ pub fn set_below(raw: Raw<'_>, state: &[u8]) {
 
 /// Returns the state without emptied settings, to which PostgreSQL would assign the empty value explicitly.
 fn without_emptied(raw: Raw<'_>, state: &[u8]) -> Buffer {
-    let (len, entries) = state.split_first_chunk().unwrap_or((&[0; 8], &[]));
+    let (entries, _) = parts(state);
     let emptied = Entries::of_bytes(state).filter(Entry::is_emptied);
-    // They are at the end of the state; what is below follows.
-    let len = usize::from_ne_bytes(*len)
+    // They are the last ones.
+    let len = entries.len()
         - emptied
             .map(|entry| entry.name.len() + 1 + entry.rest.len())
             .sum::<usize>();

@@ -1,8 +1,9 @@
 //! Settings as `SerializeGUCState` writes them, and the list of all settings.
 
-use crate::pg::compat;
+use crate::pg::error::Result;
 use crate::pg::memory::{self, Buffer};
 use crate::pg::raw::{self, Raw};
+use crate::pg::{compat, fallible};
 use core::cell::Cell;
 use core::ffi::CStr;
 use pgrx::pg_sys::{self, GucContext, GucSource};
@@ -158,6 +159,21 @@ pub(super) fn compare<'a>(
     found == ours.count()
 }
 
+/// The entries of a state, which begins with their length, and what follows them. A state that is cut has neither.
+pub(super) fn parts(state: &[u8]) -> (&[u8], &[u8]) {
+    let (len, rest) = state.split_first_chunk().unwrap_or((&[0; 8], &[]));
+    rest.split_at_checked(usize::from_ne_bytes(*len)).unwrap_or_default()
+}
+
+/// Puts the length of the entries before them.
+pub(super) fn state_of(mut entries: Vec<u8>) -> Result<Vec<u8>> {
+    let mut state = Vec::new();
+    fallible::reserve(&mut state, size_of::<usize>() + entries.len())?;
+    state.extend_from_slice(&entries.len().to_ne_bytes());
+    state.append(&mut entries);
+    Ok(state)
+}
+
 /// The entries of a serialized state, as `serialize_variable` writes them.
 #[derive(Clone, Copy)]
 pub struct Entries<'a>(&'a [u8]);
@@ -175,8 +191,7 @@ pub(super) const TAIL: usize = if cfg!(not(since_15)) { 8 } else { 12 };
 impl<'a> Entries<'a> {
     /// The entries of a state, which begins with its length.
     pub fn of_bytes(state: &'a [u8]) -> Self {
-        let (len, entries) = state.split_first_chunk().unwrap_or((&[0; 8], &[]));
-        Self(entries.get(..usize::from_ne_bytes(*len)).unwrap_or_default())
+        Self(parts(state).0)
     }
 
     /// Whether there is an entry of this name.

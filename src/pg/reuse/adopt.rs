@@ -196,16 +196,9 @@ pub fn adopt_connection(raw: Raw<'_>, application_name: &CStr) -> Identity {
         return identity;
     }
     let found = STATE.with(|state| {
-        let identity = state.base_identity.without_role();
-        // What is there is replaced meanwhile.
-        let settings = if identity == state.base_identity {
-            let mut settings = Buffer::new(raw, state.base.len());
-            settings.push(state.base.as_ptr(), state.base.len());
-            settings
-        } else {
-            apply::with_limits(raw, state.base.bytes(), &[])
-        };
-        (identity, settings, state.base_digest.material)
+        // A copy without `role`: what is there is replaced meanwhile.
+        let settings = apply::with_limits(raw, state.base.bytes(), &[]);
+        (state.base_identity.without_role(), settings, state.base_digest.material)
     });
     let Some((identity, settings, material)) = found else {
         return Identity::default();

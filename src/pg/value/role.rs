@@ -5,6 +5,7 @@
 //! with number 0. Values compare by number, those without by name.
 
 use crate::pg::compat;
+use crate::pg::digits::Digits;
 use crate::pg::error::{self, Result};
 use crate::pg::memory;
 use crate::pg::raw::{self, Raw};
@@ -74,7 +75,7 @@ pub fn of_number(oid: u32) -> Result<Datum> {
 
 /// The same, raw.
 pub fn of_number_raw(raw: Raw<'_>, oid: u32) -> Datum {
-    let number = crate::pg::digits::Digits::of(oid.into());
+    let number = Digits::of(oid.into());
     let name = match name_of(raw, oid) {
         name if name.is_null() => number.bytes(),
         name => memory::c_bytes(name),
@@ -97,7 +98,7 @@ pub fn text_of(datum: Datum) -> Result<*mut c_char> {
     Ok(if !name.is_null() {
         name
     } else if role.oid != 0 && number_of(role.name).is_some() {
-        memory::copy_text(crate::pg::digits::Digits::of(role.oid.into()).bytes())
+        memory::copy_text(Digits::of(role.oid.into()).bytes())
     } else {
         memory::copy_text(role.name)
     })
