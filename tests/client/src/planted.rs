@@ -11,12 +11,12 @@ pub fn plant(superuser: &mut Session, schema: &str) {
             types CONSTANT text[] := ARRAY['bool', 'int2', 'int4', 'int8', 'oid', 'xid', 'regclass', 'text', 'varchar', 'name', '"char"', 'float8', 'numeric',
                 'jsonb', 'timestamptz', 'interval', 'text[]', 'int8[]', 'oid[]'];
             operators CONSTANT text[] := ARRAY['=', '<>', '<', '>', '<=', '>=', '+', '-', '*', '/', '||', '~~', '~', '@>', '?'];
-            body CONSTANT text := 'RETURNS %s LANGUAGE plpgsql AS ''BEGIN RAISE EXCEPTION ''''shadowed''''; END''';
+            body CONSTANT text := 'RETURNS bool LANGUAGE plpgsql AS ''BEGIN RAISE EXCEPTION ''''shadowed''''; END''';
             one text; other text; operator text; function record;
         BEGIN
             FOREACH one IN ARRAY types LOOP
                 FOREACH other IN ARRAY types LOOP
-                    EXECUTE format('CREATE FUNCTION planted.shadow(%s, %s) ' || format(body, 'bool'), one, other);
+                    EXECUTE format('CREATE FUNCTION planted.shadow(%s, %s) ' || body, one, other);
                     FOREACH operator IN ARRAY operators LOOP
                         EXECUTE format('CREATE OPERATOR planted.%s (LEFTARG = %s, RIGHTARG = %s, FUNCTION = planted.shadow)', operator, one, other);
                     END LOOP;
@@ -35,7 +35,7 @@ pub fn plant(superuser: &mut Session, schema: &str) {
                     ('array_agg', 'oid'), ('row_to_json', 'text'), ('to_jsonb', 'text')
             LOOP
                 BEGIN
-                    EXECUTE format('CREATE FUNCTION planted.%I(%s) ' || format(body, 'bool'), function.name, function.arguments);
+                    EXECUTE format('CREATE FUNCTION planted.%I(%s) ' || body, function.name, function.arguments);
                 EXCEPTION WHEN duplicate_function THEN NULL;
                 END;
             END LOOP;

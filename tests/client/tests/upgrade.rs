@@ -191,6 +191,11 @@ const OLD_HANDLES: &[&str] = &[
         LANGUAGE plpgsql SECURITY DEFINER AS 'BEGIN RETURN true; END'",
 ];
 
+/// `launch_v2` of 1.9 and 1.10.
+const LAUNCH_1_10: &str =
+    "CREATE FUNCTION pg_background_launch_v2(sql text, queue_size int4 DEFAULT 0) RETURNS pg_background_handle
+    STRICT LANGUAGE c AS '$libdir/pg_background'";
+
 /// Others could create in the extension's schema before its update.
 #[test]
 fn in_a_schema_of_others() {
@@ -202,10 +207,8 @@ fn in_a_schema_of_others() {
         match version {
             "2.0" => session.exec(VERSION_2_0),
             _ => {
-                let launch = "CREATE FUNCTION pg_background_launch_v2(sql text, queue_size int4 DEFAULT 0) RETURNS pg_background_handle \
-                              STRICT LANGUAGE c AS '$libdir/pg_background'";
                 let mut statements = OLD_HANDLES.to_vec();
-                statements.extend([launch, "CREATE VIEW pg_background_list AS SELECT 1 AS pid"]);
+                statements.extend([LAUNCH_1_10, "CREATE VIEW pg_background_list AS SELECT 1 AS pid"]);
                 replace_catalog(&mut session, version, &statements);
             }
         }
@@ -230,14 +233,12 @@ fn from_1_x() {
         ),
         (
             "1.9",
-            "CREATE FUNCTION pg_background_launch_v2(sql text, queue_size int4 DEFAULT 0) RETURNS pg_background_handle
-                STRICT LANGUAGE c AS '$libdir/pg_background'",
+            LAUNCH_1_10,
             "CREATE TYPE pg_background_result_info AS (row_count int8, command_tag text, completed bool, has_error bool)",
         ),
         (
             "1.10",
-            "CREATE FUNCTION pg_background_launch_v2(sql text, queue_size int4 DEFAULT 0) RETURNS pg_background_handle
-                STRICT LANGUAGE c AS '$libdir/pg_background'",
+            LAUNCH_1_10,
             "CREATE VIEW pg_background_list AS SELECT 1 AS pid",
         ),
     ] {

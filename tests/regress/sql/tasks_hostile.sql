@@ -179,7 +179,7 @@ SELECT owner::text ~ '^\d+$' AS dumped, (SELECT t.owner::text ~ '^\d+$' FROM bac
 FROM background.task WHERE id = :old;
 SET ROLE regress_tasks_short;
 SELECT count(*) FROM background.tasks WHERE id = :old;
-SELECT regexp_replace(error_line(format('SELECT background.cancel(%s)', :old)), '\d+', 'n', 'g');
+SELECT regexp_replace(error_line(format('SELECT background.cancel(%s)', :old)), 'task \d+', 'task n');
 RESET ROLE;
 SELECT background.cancel(:old);
 DROP ROLE regress_tasks_short;
